@@ -139,6 +139,7 @@ fn roster(nodes: usize, first: &[NodeName], silent: Option<&NodeName>) -> Fact {
             occupied: Arc::default(),
             restarting: false,
             waits: true,
+            deaf: false,
         };
         match silent == Some(&name) {
             true => {

@@ -32,9 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a text that was refused is tried again: a file of the host may have been in its way.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// A mistyped key takes no configuration away, nor does a file that came out empty.
-const NO_TEXT: &str = "it has no key that ends in .toml and says anything";
-
 /// What an agent with a ConfigMap started with.
 #[derive(Debug, Clone)]
 pub struct Start {
@@ -66,8 +63,8 @@ pub async fn start(
     let seen = tokio::time::timeout(PATIENCE, config_map::read(&kubernetes, &config_map)).await;
     let seen = seen.unwrap_or_else(|_| Err("the API server does not answer".to_owned()));
     let mut state = match &seen {
-        Ok(Some(texts)) if cluster::say_nothing(texts) => ClusterConfig::Refused { why: NO_TEXT.to_owned() },
-        Ok(Some(_)) => ClusterConfig::Current,
+        Ok(Some(Err(why))) => ClusterConfig::Refused { why: why.clone() },
+        Ok(Some(Ok(_))) => ClusterConfig::Current,
         Ok(None) => ClusterConfig::Missing,
         Err(why) => ClusterConfig::Unseen { why: why.clone() },
     };
@@ -75,7 +72,7 @@ pub async fn start(
     let newest = match (seen, &last) {
         // The files alone would be less than what every other node goes by.
         (Err(why), None) => return Err(LoadError::Unseen { config_map, why }),
-        (seen, _) => seen.ok().flatten().filter(|texts| !cluster::say_nothing(texts)),
+        (seen, _) => seen.ok().flatten().and_then(Result::ok),
     };
     let secrets = HostSecrets::from_environment().with(Lenience::Starting);
     let mut refused: Option<Complaints> = None;
@@ -126,11 +123,9 @@ pub async fn follow(client: Client, start: Start, orders: mpsc::Sender<Order>, f
             (_, Some(why)) => ClusterConfig::Unseen { why },
             (None, None) => continue,
             (Some(None), None) => ClusterConfig::Missing,
-            (Some(Some(texts)), None) if cluster::say_nothing(&texts) => {
-                ClusterConfig::Refused { why: NO_TEXT.to_owned() }
-            }
-            (Some(Some(texts)), None) if texts == used => ClusterConfig::Current,
-            (Some(Some(texts)), None) => {
+            (Some(Some(Err(why))), None) => ClusterConfig::Refused { why },
+            (Some(Some(Ok(texts))), None) if texts == used => ClusterConfig::Current,
+            (Some(Some(Ok(texts))), None) => {
                 let state = adopt(&orders, texts.clone()).await;
                 if matches!(state, ClusterConfig::Current | ClusterConfig::Waiting { .. }) {
                     kept.keep(&texts);

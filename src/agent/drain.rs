@@ -43,6 +43,9 @@ const LEAST_WAIT: Duration = Duration::from_secs(1);
 /// it is forced.
 const HAND_OVER: Duration = Duration::from_secs(15);
 
+/// How long flows are waited for where nobody says otherwise.
+const USUAL_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// How often flows are counted at most. A table that takes long to list is listed less often.
 const COUNT_EVERY: Duration = Duration::from_millis(500);
 
@@ -55,8 +58,16 @@ const COUNTING: u32 = 10;
 /// What is ordered, and who waits for the answer.
 #[derive(Debug)]
 pub(super) enum Command {
-    Drain { reason: Option<String>, timeout: Duration, force: bool, answer: oneshot::Sender<Result<Done, Refusal>> },
-    Undrain { answer: oneshot::Sender<Result<Done, Refusal>> },
+    Drain {
+        reason: Option<String>,
+        /// Without it as long as usual, or as long as was ordered before.
+        timeout: Option<Duration>,
+        force: bool,
+        answer: oneshot::Sender<Result<Done, Refusal>>,
+    },
+    Undrain {
+        answer: oneshot::Sender<Result<Done, Refusal>>,
+    },
 }
 
 /// Where the drain of this node is kept across restarts.
@@ -181,7 +192,9 @@ pub(super) async fn run(mut drainer: Drainer, mut commands: mpsc::Receiver<Comma
                     let begun = drainer.drain.is_none();
                     let _ = answer.send(drainer.begin(reason, timeout, Orderer::Operator { force }).await);
                     if begun {
-                        progress = Progress::new(timeout);
+                        progress = Progress::new(timeout.unwrap_or(USUAL_TIMEOUT));
+                    } else if let Some(timeout) = timeout {
+                        progress.until = clock::now() + timeout;
                     }
                 }
                 Some(Command::Undrain { answer }) => {
@@ -235,7 +248,7 @@ impl Drainer {
                 None
             }
             NodeSays::Out { .. } if self.drain.is_some() || self.overruled => None,
-            NodeSays::Out { why, timeout } => match self.begin(Some(why.clone()), timeout, Orderer::Node).await {
+            NodeSays::Out { why, timeout } => match self.begin(Some(why.clone()), Some(timeout), Orderer::Node).await {
                 Ok(_) => {
                     info!(reason = why, "drain begun because the Node says so");
                     self.tell_refusal(None).await;
@@ -346,7 +359,12 @@ impl Drainer {
         }
     }
 
-    async fn begin(&mut self, reason: Option<String>, timeout: Duration, orderer: Orderer) -> Result<Done, Refusal> {
+    async fn begin(
+        &mut self,
+        reason: Option<String>,
+        timeout: Option<Duration>,
+        orderer: Orderer,
+    ) -> Result<Done, Refusal> {
         if let Some(drain) = self.drain.clone() {
             let mut summary = format!("the node is drained already ({}), since {:.0}", drain.stage.code(), drain.since);
             let follows = drain.follows && orderer == Orderer::Node;
@@ -357,8 +375,20 @@ impl Drainer {
             if forced != drain.forced {
                 summary.push_str("; it goes on also where no other node serves");
             }
-            if (follows, forced) != (drain.follows, drain.forced) {
-                self.move_to(Drain { follows, forced, ..drain }).await?;
+            let until = match (timeout, drain.stage) {
+                (None, _) => drain.until,
+                (Some(timeout), DrainStage::Waiting) => {
+                    let until = clock::wall_timestamp_of(clock::now() + timeout);
+                    summary.push_str(&format!("; flows are waited for until {until:.0}"));
+                    until
+                }
+                (Some(_), DrainStage::HandingOver | DrainStage::Drained) => {
+                    summary.push_str("; flows are waited for no longer");
+                    drain.until
+                }
+            };
+            if (follows, forced, until) != (drain.follows, drain.forced, drain.until) {
+                self.move_to(Drain { follows, forced, until, ..drain }).await?;
             }
             return Ok(self.with_warning(Done::new(summary)));
         }
@@ -368,7 +398,7 @@ impl Drainer {
             return Err(Refusal::LastNode(why));
         }
         let since = clock::wall_timestamp();
-        let until = clock::wall_timestamp_of(clock::now() + timeout);
+        let until = clock::wall_timestamp_of(clock::now() + timeout.unwrap_or(USUAL_TIMEOUT));
         let follows = orderer == Orderer::Node;
         self.flows.send_replace(Flows::default());
         self.move_to(Drain { stage: DrainStage::Waiting, reason, since, until, timed_out: false, follows, forced })
@@ -694,7 +724,7 @@ mod tests {
         bench.out();
         bench.drained().await;
         let summary = bench
-            .order(|answer| Command::Drain { reason: None, timeout: Duration::ZERO, force: false, answer })
+            .order(|answer| Command::Drain { reason: None, timeout: Some(Duration::ZERO), force: false, answer })
             .await
             .summary;
         assert!(summary.contains("whatever the Node says"), "{summary}");
@@ -710,8 +740,9 @@ mod tests {
         for name in ["drain.json", "drain.json.new", "undrained.new"] {
             fs::create_dir(bench.folder.path().join(name)).unwrap();
         }
-        let done =
-            bench.order(|answer| Command::Drain { reason: None, timeout: Duration::ZERO, force: false, answer }).await;
+        let done = bench
+            .order(|answer| Command::Drain { reason: None, timeout: Some(Duration::ZERO), force: false, answer })
+            .await;
         let [warning] = done.warnings.as_slice() else { panic!("{:?}", done.warnings) };
         assert!(warning.contains("is in memory alone: cannot write ") && warning.contains("drain.json"), "{warning}");
         assert!(done.summary.starts_with("draining node-1"), "{}", done.summary);
@@ -725,6 +756,26 @@ mod tests {
         bench.taken_back().await;
         bench.out();
         bench.silent().await;
+    }
+
+    /// K17 of the reviews.
+    #[tokio::test]
+    async fn another_time_for_flows_is_taken_while_they_are_waited_for() {
+        let mut bench = bench(Some(ready()));
+        let drain = |timeout| move |answer| Command::Drain { reason: None, timeout, force: false, answer };
+        let until = |fact| match fact {
+            Fact::Drain(Some(drain)) if drain.stage == DrainStage::Waiting => drain.until,
+            other => panic!("{other:?}"),
+        };
+        bench.order(drain(Some(Duration::from_secs(86_400)))).await;
+        let first = until(bench.fact("the drain").await);
+        assert!(!bench.order(drain(None)).await.summary.contains("until"), "nothing is new");
+        let summary = bench.order(drain(Some(Duration::ZERO))).await.summary;
+        assert!(summary.contains("(waiting)") && summary.contains("; flows are waited for until 2"), "{summary}");
+        assert!(until(bench.fact("the new time").await) < first);
+        bench.drained().await;
+        let summary = bench.order(drain(Some(Duration::ZERO))).await.summary;
+        assert!(summary.ends_with("; flows are waited for no longer"), "{summary}");
     }
 
     #[tokio::test]
@@ -748,7 +799,7 @@ mod tests {
         let marks = Marks { drain: Some("drained, since 2026-11-28T15:00:00Z".to_owned()), ..Marks::default() };
         let bench = bench(Some(Node { marks, ..ready() }));
         let (answer, answered) = oneshot::channel();
-        let command = Command::Drain { reason: None, timeout: Duration::ZERO, force: false, answer };
+        let command = Command::Drain { reason: None, timeout: Some(Duration::ZERO), force: false, answer };
         bench.commands.send(command).await.expect("the drainer runs");
         let refused = answered.await.expect("it answers").expect_err("it is the last");
         assert!(refused.to_string().contains("no other Node is Ready and stays"), "{refused}");

@@ -45,8 +45,8 @@ pub enum Wish {
     /// This node leaves: see `agent::drain`.
     Drain {
         reason: Option<String>,
-        /// How long flows are waited for.
-        timeout_millis: u64,
+        /// How long flows are waited for; without it as long as usual, or as long as was ordered before.
+        timeout_millis: Option<u64>,
         /// Also where no other node is known to serve.
         force: bool,
     },
@@ -83,7 +83,7 @@ impl Done {
 }
 
 /// Longer than anybody waits for a flow.
-const LONGEST_DRAIN: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(super) const LONGEST_DRAIN: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Characters of a reason that are kept.
 const LONGEST_REASON: usize = 255;
@@ -91,6 +91,12 @@ const LONGEST_REASON: usize = 255;
 /// As it can be shown: what was typed is not to move anybody's cursor.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_REASON).collect()
+}
+
+/// How long flows are waited for, as ordered.
+fn time_for_flows(millis: u64) -> Result<Duration, Refusal> {
+    let time = Duration::from_millis(millis);
+    if time > LONGEST_DRAIN { Err(Refusal::DrainTime(time)) } else { Ok(time) }
 }
 
 /// Carries out orders until nobody can give any.
@@ -108,7 +114,14 @@ pub(super) async fn run(
                 let Some(Order { wish, answer }) = order else { return std::future::pending().await };
                 let command = match wish {
                     Wish::Drain { reason, timeout_millis, force } => {
-                        let timeout = Duration::from_millis(timeout_millis).min(LONGEST_DRAIN);
+                        let timeout = match timeout_millis.map(time_for_flows).transpose() {
+                            Ok(timeout) => timeout,
+                            Err(refusal) => {
+                                // Whoever ordered it may have gone away.
+                                let _ = answer.send(Err(refusal));
+                                continue;
+                            }
+                        };
                         Command::Drain { reason: reason.map(|text| one_line(&text)), timeout, force, answer }
                     }
                     Wish::Undrain => Command::Undrain { answer },
@@ -125,5 +138,18 @@ pub(super) async fn run(
                 reloader.handle_timeout().await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_for_flows_beyond_the_longest_is_refused_with_the_longest() {
+        assert_eq!(time_for_flows(7 * 86_400_000).ok(), Some(LONGEST_DRAIN));
+        let refused = time_for_flows(7 * 86_400_000 + 1).expect_err("it is not cut");
+        assert_eq!(refused.to_string(), "flows are waited for 168h at most, not for 168h1ms; nothing was changed");
+        assert!(time_for_flows(u64::MAX).is_err());
     }
 }

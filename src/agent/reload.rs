@@ -12,11 +12,12 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::logging::LogControl;
-use super::orders::{Done, Wish};
+use super::orders::{Done, LONGEST_DRAIN, Wish};
 use super::readiness;
 use super::unconfirmed::{self, Unconfirmed};
 use super::wiring::Query;
 use crate::clock;
+use crate::config::duration;
 use crate::config::load::{self, HostSecrets, Lenience, LoadError};
 use crate::config::{self, Change, Config, PeerAddress, PulseKey, Source, SourceFile, Touches};
 use crate::k8s::lease::Terms;
@@ -45,6 +46,8 @@ pub enum Refusal {
     NoSuchPeer { peer: PeerName, known: String },
     #[error("no configuration waits to be confirmed")]
     NothingToConfirm,
+    #[error("flows are waited for {} at most, not for {}; nothing was changed", duration::text(LONGEST_DRAIN), duration::text(*.0))]
+    DrainTime(Duration),
     #[error("the time to confirm is from 1 s to 1 day")]
     ConfirmTime,
     #[error("this is the last node that serves: {0}. With --force its addresses are served by nobody")]

@@ -354,6 +354,7 @@ fn status_of(refusal: &Refusal) -> StatusCode {
         | Refusal::NeedsRestart(_)
         | Refusal::Unsettled
         | Refusal::NothingToConfirm
+        | Refusal::DrainTime(_)
         | Refusal::ConfirmTime => StatusCode::BAD_REQUEST,
         Refusal::LastNode(_) => StatusCode::CONFLICT,
         Refusal::NoSuchPeer { .. } => StatusCode::NOT_FOUND,

@@ -31,9 +31,9 @@ pub struct Drain {
     /// Why, for `crier status`
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// How long to wait for flows
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration::parse)]
-    timeout: Duration,
+    /// How long to wait for flows, from now on: 10m, or as ordered before [168h at most]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    timeout: Option<Duration>,
     /// Also where no other node is known to serve: the addresses of the cluster go
     #[arg(long)]
     force: bool,
@@ -43,7 +43,8 @@ pub struct Drain {
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 pub fn drain(socket: &Path, Drain { wait, reason, timeout, force }: Drain) -> Exit {
-    let wish = Wish::Drain { reason, timeout_millis: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX), force };
+    let timeout_millis = timeout.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    let wish = Wish::Drain { reason, timeout_millis, force };
     match order(socket, &wish) {
         Exit::Fine if wait => await_drained(socket),
         exit => exit,

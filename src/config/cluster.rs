@@ -50,14 +50,31 @@ pub fn preliminary(files: &[SourceFile]) -> Option<Preliminary> {
     Some(Preliminary { kubernetes, config_map, state })
 }
 
-/// The texts of a ConfigMap in the order of their keys. Keys that do not end in `.toml` are not read.
-pub fn texts(config_map: &ObjectKey, data: &BTreeMap<String, String>) -> Vec<SourceFile> {
+/// The texts of a ConfigMap in the order of their keys, or why it is refused whole, in one sentence. Keys that do not end in
+/// `.toml` are not read. `binary` are the keys of its `binaryData`.
+///
+/// A mistyped key takes no configuration away, nor does a file that came out empty, nor one that is no text.
+pub fn texts<'a>(
+    config_map: &ObjectKey,
+    data: &BTreeMap<String, String>,
+    binary: impl IntoIterator<Item = &'a String>,
+) -> Result<Vec<SourceFile>, String> {
+    if let Some(key) = binary.into_iter().find(|key| key.ends_with(".toml")) {
+        return Err(format!(
+            "its key {key} is no text: it is in binaryData, where kubectl puts a file that is not UTF-8 (PowerShell writes UTF-16)"
+        ));
+    }
     let texts = data.iter().filter(|(key, _)| key.ends_with(".toml"));
-    texts.map(|(key, text)| SourceFile { path: path_of(config_map) + key, text: text.clone() }).collect()
+    let texts = texts.map(|(key, text)| SourceFile { path: path_of(config_map) + key, text: text.clone() });
+    let texts: Vec<SourceFile> = texts.collect();
+    if say_nothing(&texts) {
+        return Err("it has no key that ends in .toml and says anything".to_owned());
+    }
+    Ok(texts)
 }
 
 /// Whether there is nothing in the texts but comments: a file that was empty, or a template that came out empty.
-pub fn say_nothing(texts: &[SourceFile]) -> bool {
+fn say_nothing(texts: &[SourceFile]) -> bool {
     let mut lines = texts.iter().flat_map(|text| text.text.lines()).map(str::trim);
     lines.all(|line| line.is_empty() || line.starts_with('#'))
 }
@@ -127,7 +144,7 @@ mod tests {
         let data =
             [("b.toml", CLUSTER), ("a.toml", "[bgp.communities]\nblue = \"64512:1\"\n"), ("notes.txt", "not TOML")];
         let data = data.into_iter().map(|(key, text)| (key.to_owned(), text.to_owned())).collect();
-        let texts = texts(&config_map, &data);
+        let texts = texts(&config_map, &data, [&"logo.png".to_owned()]).expect("they are good");
         assert_eq!(
             texts.iter().map(|it| it.path.as_str()).collect::<Vec<_>>(),
             ["configmap/kube-system/crier/a.toml", "configmap/kube-system/crier/b.toml"]
@@ -136,6 +153,27 @@ mod tests {
         let config = parse_with(&host, &texts, &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
         assert_eq!((config.pools.len(), config.l2.len(), config.bgp.peers.len()), (1, 1, 1));
         assert_eq!(config.bgp.asn, Some(64513));
+    }
+
+    /// K13 of the reviews.
+    #[test]
+    fn a_config_map_with_a_key_that_is_no_text_or_says_nothing_is_refused_whole() {
+        let config_map = ObjectKey::new("kube-system", "crier");
+        let said = |data: &[(&str, &str)], binary: &[&str]| {
+            let data = data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
+            let binary: Vec<String> = binary.iter().map(|key| (*key).to_owned()).collect();
+            texts(&config_map, &data, &binary).map(|texts| texts.len())
+        };
+        assert_eq!(said(&[("y.toml", CLUSTER)], &["a.png"]), Ok(1));
+        let why = said(&[("y.toml", CLUSTER)], &["a.toml"]).expect_err("half of it would be used");
+        assert!(why.starts_with("its key a.toml is no text"), "{why}");
+        for data in [&[][..], &[("a.txt", CLUSTER)], &[("a.toml", "# nothing\n\n")]] {
+            assert_eq!(
+                said(data, &[]),
+                Err("it has no key that ends in .toml and says anything".to_owned()),
+                "{data:?}"
+            );
+        }
     }
 
     #[test]

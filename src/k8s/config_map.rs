@@ -30,17 +30,20 @@ const SILENCE: Duration = Duration::from_secs(150);
 /// How often a ConfigMap that may not be watched is read.
 const LOOK: Duration = Duration::from_secs(30);
 
+/// What a ConfigMap says, or why it is refused whole.
+pub type Texts = Result<Vec<SourceFile>, String>;
+
 /// What was last seen of the ConfigMap.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sight {
     /// `None`: nothing was seen yet. `Some(None)`: there is no such ConfigMap.
-    pub texts: Option<Option<Vec<SourceFile>>>,
+    pub texts: Option<Option<Texts>>,
     /// Why it is not seen now.
     pub trouble: Option<String>,
 }
 
 /// The texts of the ConfigMap; `None` where there is none. An error is a sentence.
-pub async fn read(kubernetes: &Kubernetes, key: &ObjectKey) -> Result<Option<Vec<SourceFile>>, String> {
+pub async fn read(kubernetes: &Kubernetes, key: &ObjectKey) -> Result<Option<Texts>, String> {
     let Kubernetes { access, servers, .. } = kubernetes;
     let (client, _) = client::build_for(access, servers).await.map_err(|error| error.to_string())?;
     let api: Api<ConfigMap> = Api::namespaced(client, key.namespace.as_str());
@@ -111,8 +114,8 @@ fn note(sight: &watch::Sender<Sight>, why: String) {
     });
 }
 
-fn texts_of(key: &ObjectKey, config_map: ConfigMap) -> Vec<SourceFile> {
-    texts(key, &config_map.data.unwrap_or_default())
+fn texts_of(key: &ObjectKey, ConfigMap { data, binary_data, .. }: ConfigMap) -> Texts {
+    texts(key, &data.unwrap_or_default(), binary_data.unwrap_or_default().keys())
 }
 
 fn is_forbidden(error: &kube::Error) -> bool {

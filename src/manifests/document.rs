@@ -93,6 +93,13 @@ pub enum Content {
     EndpointSlice(Arc<EndpointSlice>),
 }
 
+impl Content {
+    /// Whether this is a Service of type LoadBalancer.
+    pub fn is_load_balancer(&self) -> bool {
+        matches!(self, Content::Service(service) if service.load_balancer)
+    }
+}
+
 /// One object: which, and what it says.
 pub type Entry = (Subject, Content);
 

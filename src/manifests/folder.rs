@@ -18,27 +18,29 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{debug, info, warn};
 
-use crate::manifests::document::{self, Contents, Entry, Fault, Format};
+use crate::manifests::document::{self, Contents, Fault, Format};
 use crate::manifests::scene::{Duplicate, Scene};
 use crate::world::{ApiServer, Fact, HostProblem};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// A change is read once the folder has been the same for this long: an editor that writes in place empties the file first, and
-/// an empty file would withdraw every object of the file.
+/// A change is read once the folder has been the same for this long: most writers have come to the end then.
 const SETTLE: Duration = Duration::from_millis(50);
 /// How often it is waited for the folder to be the same. One in which something is written all the time is read all the same.
 const SETTLES: usize = 40;
-/// A file that was written in place and lost objects, or all of them, is believed once it was the same at so many looks, three
-/// seconds: whoever writes it slowly (`kubectl get … > all.yaml`) has not come to the end yet. A file that was replaced or deleted
-/// is believed at once.
-const STANDS_AFTER: u32 = 6;
+/// What files lost is believed once the folder was the same at so many looks, two seconds. Whoever writes a file slowly
+/// (`kubectl get … > all.yaml`), takes files away to write them anew (`git checkout`, `rsync --delete-before`), or puts the
+/// outcome of a failure in place, has come to the end by then, or has mended it.
+const STANDS_AFTER: u32 = 4;
+/// Where something is written all the time, what is lost for so many looks is believed all the same.
+const LOST_AFTER: u32 = 5 * STANDS_AFTER;
 /// The longest manifest, in octets: several times that of 10,000 Services.
 const LONGEST: u64 = 256 << 20;
 /// What is told of the folder at once.
 const MOST_PROBLEMS: usize = 20;
 
-/// Tells what the manifests in `folder` say, then what changes, until the receiver of the Facts is gone. A file that cannot be
-/// read, or a folder that is gone, withdraws nothing, and is a problem that is told. Folders inside `folder` are not read.
+/// Tells what the manifests in `folder` say, then what changes, until the receiver of the Facts is gone. What files lost, and files
+/// that are gone, are believed after [`STANDS_AFTER`]. A file that cannot be read, or a folder that is gone, withdraws nothing, and
+/// is a problem that is told. Folders inside `folder` are not read.
 pub async fn run(folder: PathBuf, facts: mpsc::Sender<Fact>) {
     if facts.send(Fact::ApiServer(ApiServer::Manifests)).await.is_err() {
         return;
@@ -55,11 +57,12 @@ pub async fn run(folder: PathBuf, facts: mpsc::Sender<Fact>) {
             return;
         }
         let Some(mut look) = look else { continue };
-        if reader.seen.as_ref() == Some(&look) {
+        let is_same = reader.seen.as_ref() == Some(&look);
+        if is_same && !reader.scene.has_lost_any() {
             continue;
         }
         let is_first = reader.seen.is_none();
-        for _ in (0..SETTLES).filter(|_| !is_first) {
+        for _ in (0..SETTLES).filter(|_| !is_first && !is_same) {
             sleep(SETTLE).await;
             match reader.look() {
                 Some(newer) if newer != look => look = newer,
@@ -85,7 +88,8 @@ pub async fn run(folder: PathBuf, facts: mpsc::Sender<Fact>) {
 type Looks = BTreeMap<String, Look>;
 
 /// A file has changed if any of this differs. A link of a ConfigMap that now points to another file has another inode. All is zero
-/// where the file is there and nothing can be known of it: a link in a loop, a folder that may not be entered, a stale handle.
+/// where the file is there and nothing can be known of it: a link in a loop or to what is not there, a folder that may not be
+/// entered, a stale handle.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Look {
     inode: (u64, u64),
@@ -99,8 +103,8 @@ struct Reader {
     scene: Scene,
     /// The files as they were when last read; `None` before the first time.
     seen: Option<Looks>,
-    /// Files that lost objects, as they are now, and at how many looks they were so.
-    shrunk: BTreeMap<String, (Look, u32)>,
+    /// At how many looks since the last change the folder was the same.
+    same: u32,
     /// The duplicates that were logged.
     duplicates: Vec<Duplicate>,
     /// Why the folder cannot be read; kept so that it is logged once.
@@ -117,7 +121,7 @@ impl Reader {
             folder,
             scene: Scene::default(),
             seen: None,
-            shrunk: BTreeMap::new(),
+            same: 0,
             duplicates: Vec::new(),
             trouble: None,
             faults: BTreeMap::new(),
@@ -142,7 +146,7 @@ impl Reader {
         });
         let of_file = self.faults.iter().map(|(file, why)| HostProblem {
             problem: format!("the manifest {file} cannot be read: {why}"),
-            remedy: match self.scene.was_ever_read(file) {
+            remedy: match self.scene.knows(file) {
                 true => "its last contents stay in use until it is mended".to_owned(),
                 false => "nothing of it is used until it is mended".to_owned(),
             },
@@ -184,25 +188,41 @@ impl Reader {
     /// Reads the files that changed, and answers with what is news.
     fn read(&mut self, mut look: Looks) -> Vec<Fact> {
         let seen = self.seen.take().unwrap_or_default();
-        self.shrunk.retain(|file, (as_is, _)| look.get(file) == Some(as_is));
-        let mut waiting = Vec::new();
+        self.same = if seen == look { self.same.saturating_add(1) } else { 0 };
+        self.scene.count_look();
         for gone in seen.keys().filter(|file| !look.contains_key(*file)) {
-            self.scene.drop_file(gone);
+            if self.scene.drop_file(gone) {
+                info!(
+                    file = gone,
+                    "a manifest is gone; its objects stay until the folder has been the same for two seconds"
+                );
+            }
         }
         self.faults.retain(|file, _| look.contains_key(file));
-        for (file, is) in look.iter().filter(|(file, look)| seen.get(*file) != Some(*look)) {
+        let mut missed = Vec::new();
+        for file in look.iter().filter(|(file, look)| seen.get(*file) != Some(*look)).map(|(file, _)| file) {
             self.faults.remove(file);
             match read(&self.folder.join(file)) {
-                Ok(Contents { entries, .. }) if self.is_to_stand(file, &entries, seen.get(file), is) => {
-                    waiting.push(file.clone());
-                }
                 Ok(Contents { entries, skipped }) => {
                     for kind in skipped {
                         debug!(file, kind, "skipped: nothing that crier reads");
                     }
-                    self.scene.take(file, entries);
+                    if self.scene.take(file, entries) {
+                        info!(
+                            file,
+                            "a manifest lost objects; they stay until the folder has been the same for two seconds"
+                        );
+                    }
                 }
-                Err(Unreadable::Gone) => self.scene.drop_file(file),
+                Err(Unreadable::Gone) => missed.push(file.clone()),
+                Err(Unreadable::NoFile(what)) => {
+                    warn!(file, what, "a manifest is no file; its last contents stay in use");
+                    self.faults.insert(file.clone(), what.to_owned());
+                    // It may never have been one, so what the lists lack is not known to be missing.
+                    if self.scene.knows(file) {
+                        self.scene.spoil(file);
+                    }
+                }
                 Err(Unreadable::File(error)) => {
                     warn!(file, %error, "a manifest cannot be read; its last contents stay in use");
                     self.faults.insert(file.clone(), error.to_string());
@@ -215,12 +235,14 @@ impl Reader {
                 }
             }
         }
-        // They are looked at again, as if they had not been read.
-        for file in waiting {
-            if let Some(before) = seen.get(&file) {
-                look.insert(file, before.clone());
+        // The next look tells what became of them.
+        for file in missed {
+            match seen.get(&file) {
+                Some(before) => drop(look.insert(file, before.clone())),
+                None => drop(look.remove(&file)),
             }
         }
+        self.scene.let_go(if self.same >= STANDS_AFTER { 0 } else { LOST_AFTER });
         self.seen = Some(look);
         let news = self.scene.news();
         for duplicate in news.duplicates.iter().filter(|duplicate| !self.duplicates.contains(duplicate)) {
@@ -233,50 +255,56 @@ impl Reader {
     }
 }
 
-impl Reader {
-    /// The file lost objects while it was written in place, and has not been the same for long enough.
-    fn is_to_stand(&mut self, file: &str, entries: &[Entry], before: Option<&Look>, is: &Look) -> bool {
-        let in_place = before.is_some_and(|before| before.inode == is.inode);
-        if !in_place || !self.scene.lacks_any(file, entries) {
-            return false;
-        }
-        let (_, looks) = self.shrunk.entry(file.to_owned()).or_insert_with(|| {
-            info!(file, "a manifest lost objects; they stay until the file has been the same for some seconds");
-            (is.clone(), 0)
-        });
-        *looks += 1;
-        *looks <= STANDS_AFTER
-    }
-}
-
 enum Unreadable {
     Gone,
+    /// What it is in the place of a file.
+    NoFile(&'static str),
     File(io::Error),
     Text(Fault),
 }
 
 fn read(path: &Path) -> Result<Contents, Unreadable> {
-    let text = text_of(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Unreadable::Gone,
-        _ => Unreadable::File(error),
-    })?;
+    let text = text_of(path)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let format = Format::of(&name).unwrap_or(Format::Yaml);
     document::read(&text, format).map_err(Unreadable::Text)
 }
 
 /// Whatever became of the file since the look at the folder: a pipe is not waited for, and no file fills the memory.
-fn text_of(path: &Path) -> io::Result<String> {
-    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-    }
+fn text_of(path: &Path) -> Result<String, Unreadable> {
+    let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => not_found(path),
+        _ => Unreadable::File(error),
+    };
+    must_be_file(&fs::metadata(path).map_err(unreadable)?)?;
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unreadable)?;
+    must_be_file(&file.metadata().map_err(unreadable)?)?;
     let mut text = String::new();
-    match file.take(LONGEST + 1).read_to_string(&mut text)? {
+    match file.take(LONGEST + 1).read_to_string(&mut text).map_err(unreadable)? {
         octets if octets as u64 > LONGEST => {
-            Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {} MiB", LONGEST >> 20)))
+            let why = format!("longer than {} MiB", LONGEST >> 20);
+            Err(Unreadable::File(io::Error::new(io::ErrorKind::FileTooLarge, why)))
         }
         _ => Ok(text),
+    }
+}
+
+fn must_be_file(metadata: &fs::Metadata) -> Result<(), Unreadable> {
+    match metadata.file_type() {
+        kind if kind.is_file() => Ok(()),
+        kind if kind.is_dir() => Err(Unreadable::NoFile("it is a folder")),
+        _ => Err(Unreadable::NoFile("it is a device, a pipe or a socket")),
+    }
+}
+
+/// Nothing is there, or a link that points nowhere.
+fn not_found(path: &Path) -> Unreadable {
+    match fs::read_link(path) {
+        Ok(target) => {
+            let why = format!("it is a link to {}, which is not there", target.display());
+            Unreadable::File(io::Error::new(io::ErrorKind::NotFound, why))
+        }
+        Err(_) => Unreadable::Gone,
     }
 }
 
@@ -289,11 +317,14 @@ fn look(folder: &Path) -> io::Result<Looks> {
         if Format::of(&name).is_none() {
             continue;
         }
-        // Follows links. A link that points nowhere counts as no file; what cannot be looked at is a file that cannot be read.
+        // Follows links. What cannot be looked at is a file that cannot be read, unless it went since the folder was listed.
         let metadata = match fs::metadata(entry.path()) {
-            Ok(metadata) if metadata.is_file() => metadata,
-            Ok(_) => continue,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Ok(metadata) => metadata,
+            Err(_)
+                if fs::symlink_metadata(entry.path()).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) =>
+            {
+                continue;
+            }
             Err(_) => {
                 looks.insert(name, Look::default());
                 continue;
@@ -339,14 +370,24 @@ mod tests {
         }
 
         fn write(&self, name: &str, text: &str) {
-            fs::write(self.folder.path().join(name), text).unwrap();
+            fs::write(self.path(name), text).unwrap();
+        }
+
+        /// Written aside and put in place whole.
+        fn replace(&self, name: &str, text: &str) {
+            self.write(".new", text);
+            fs::rename(self.path(".new"), self.path(name)).unwrap();
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
         }
 
         /// Everything up to the next complete listing: `web:80` or `-web` for each Service told.
         async fn told(&mut self) -> Vec<String> {
             let mut words = Vec::new();
             loop {
-                let fact = tokio::time::timeout(Duration::from_secs(60), self.facts.recv()).await;
+                let fact = tokio::time::timeout(Duration::from_secs(120), self.facts.recv()).await;
                 match fact.expect("something is told").expect("it runs") {
                     Fact::Service(key, Some(service)) => words.push(format!("{}:{}", key.name, service.ports[0].port)),
                     Fact::Service(key, None) => words.push(format!("-{}", key.name)),
@@ -357,8 +398,17 @@ mod tests {
             }
         }
 
-        /// Nothing of any object.
+        /// Nothing of any object, for longer than anything is waited for.
         async fn says_nothing(&mut self) {
+            self.says_nothing_for(2 * LOST_AFTER).await;
+        }
+
+        /// Nothing of any object, for now.
+        async fn says_nothing_yet(&mut self) {
+            self.says_nothing_for(STANDS_AFTER - 1).await;
+        }
+
+        async fn says_nothing_for(&mut self, looks: u32) {
             let object = async {
                 loop {
                     match self.facts.recv().await {
@@ -367,7 +417,7 @@ mod tests {
                     }
                 }
             };
-            let fact = tokio::time::timeout(LOOK_EVERY * 5, object).await;
+            let fact = tokio::time::timeout(LOOK_EVERY * looks, object).await;
             assert!(fact.is_err(), "it said {fact:?}");
         }
 
@@ -467,12 +517,14 @@ mod tests {
         let mut writing = JoinSet::new();
         writing.spawn(async move {
             for number in 0.. {
-                fs::write(&busy, format!("# {number}\n")).unwrap();
+                fs::write(&busy, "#".repeat(number % 100)).unwrap();
                 sleep(SETTLE / 2).await;
             }
         });
         watched.write("b.yaml", &service("dns", 53));
         assert_eq!(watched.told().await, ["dns:53"]);
+        fs::remove_file(watched.path("a.yaml")).unwrap();
+        assert_eq!(watched.told().await, ["-web"], "it is believed in the end");
     }
 
     /// B4 of the field cases.
@@ -482,31 +534,85 @@ mod tests {
         let mut watched = Watched::start(&[("all.yaml", &both)]).await;
         assert_eq!(watched.told().await, ["dns:53", "web:80"]);
         watched.write("all.yaml", "");
-        watched.says_nothing().await;
+        watched.says_nothing_yet().await;
         watched.write("all.yaml", &service("dns", 53));
-        watched.says_nothing().await;
+        watched.says_nothing_yet().await;
         watched.write("all.yaml", &(service("dns", 54) + &service("web", 80)));
         assert_eq!(watched.told().await, ["dns:54"], "written to the end: only what is new");
         watched.write("all.yaml", &service("dns", 54));
-        watched.says_nothing().await;
+        watched.says_nothing_yet().await;
         assert_eq!(watched.told().await, ["-web"], "it stood");
-        fs::remove_file(watched.folder.path().join("all.yaml")).unwrap();
+        fs::remove_file(watched.path("all.yaml")).unwrap();
+        watched.says_nothing_yet().await;
         assert_eq!(watched.told().await, ["-dns"], "deleted is deleted");
     }
 
+    /// K14 of the reviews: what a command that failed puts in place, and what `git checkout` and `rsync` do.
     #[tokio::test(start_paused = true)]
-    async fn a_file_that_is_replaced_or_deleted_while_it_stands_is_believed_at_once() {
+    async fn a_file_that_is_replaced_by_less_or_away_for_a_moment_withdraws_nothing() {
         let both = service("dns", 53) + &service("web", 80);
         let mut watched = Watched::start(&[("a.yaml", &both)]).await;
         watched.told().await;
-        let path = watched.folder.path().to_owned();
-        watched.write(".new", &service("web", 80));
-        fs::rename(path.join(".new"), path.join("a.yaml")).unwrap();
-        assert_eq!(watched.told().await, ["-dns"], "put in place whole");
-        watched.write("a.yaml", "");
+        for less in ["", "{kind: List, items: []}", &service("dns", 53)] {
+            watched.replace("a.yaml", less);
+            watched.says_nothing_yet().await;
+            watched.replace("a.yaml", &both);
+            watched.says_nothing().await;
+        }
+        fs::remove_file(watched.path("a.yaml")).unwrap();
+        watched.says_nothing_yet().await;
+        watched.write("a.yaml", &both);
         watched.says_nothing().await;
-        fs::remove_file(path.join("a.yaml")).unwrap();
-        assert_eq!(watched.told().await, ["-web"]);
+        fs::rename(watched.path("a.yaml"), watched.path("b.yaml")).unwrap();
+        watched.says_nothing().await;
+        watched.replace("b.yaml", &service("web", 80));
+        let replaced = tokio::time::Instant::now();
+        assert_eq!(watched.told().await, ["-dns"], "it stood");
+        let looks = replaced.elapsed().as_millis() / LOOK_EVERY.as_millis();
+        assert!((3..=6).contains(&looks), "believed after {looks} looks");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_to_what_is_gone_and_a_path_that_became_a_folder_withdraw_nothing_and_are_told() {
+        let mut watched = Watched::start(&[("b.yaml", &service("dns", 53)), ("target", &service("web", 80))]).await;
+        assert_eq!(watched.told().await, ["dns:53"]);
+        std::os::unix::fs::symlink("target", watched.path("a.yaml")).unwrap();
+        assert_eq!(watched.told().await, ["web:80"]);
+        fs::remove_file(watched.path("target")).unwrap();
+        let of_link = "the manifest a.yaml cannot be read: it is a link to target, which is not there; \
+                       its last contents stay in use until it is mended";
+        assert_eq!(watched.complains().await, [of_link]);
+        watched.says_nothing().await;
+        watched.write("target", &service("web", 81));
+        assert_eq!(watched.told().await, ["web:81"], "it is there again");
+        fs::remove_file(watched.path("b.yaml")).unwrap();
+        fs::create_dir(watched.path("b.yaml")).unwrap();
+        let of_folder =
+            "the manifest b.yaml cannot be read: it is a folder; its last contents stay in use until it is mended";
+        assert_eq!(watched.complains().await, [of_folder]);
+        watched.says_nothing().await;
+        fs::create_dir(watched.path("c.yaml")).unwrap();
+        let never = "the manifest c.yaml cannot be read: it is a folder; nothing of it is used until it is mended";
+        assert_eq!(watched.complains().await, [of_folder, never]);
+        fs::remove_file(watched.path("a.yaml")).unwrap();
+        assert_eq!(watched.told().await, ["-web"], "the link itself is gone, and all is known");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_becomes_another_type_for_a_moment_is_not_withdrawn() {
+        let typed = |kind: &str| {
+            let spec = format!("{{type: {kind}, ports: [{{port: 80}}]}}");
+            format!("{{apiVersion: v1, kind: Service, metadata: {{name: web}}, spec: {spec}}}")
+        };
+        let mut watched = Watched::start(&[("a.yaml", &typed("LoadBalancer"))]).await;
+        assert_eq!(watched.told().await, ["web:80"]);
+        watched.write("a.yaml", &typed("ClusterIP"));
+        watched.says_nothing_yet().await;
+        watched.write("a.yaml", &typed("LoadBalancer"));
+        watched.says_nothing().await;
+        watched.write("a.yaml", &typed("ClusterIP"));
+        watched.says_nothing_yet().await;
+        assert_eq!(watched.told().await, ["web:80"], "of another type now");
     }
 
     #[tokio::test(start_paused = true)]

@@ -138,6 +138,7 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
         };
         PeerReport { peer: it.peer, effect, keys: keys.into_iter().map(str::to_owned).collect() }
     });
+    let warnings = bfd_removed(&snapshot.config, config).chain(config::unused(config)).collect();
     let changes = config::changes(&snapshot.config, config);
     let changes = changes.iter().map(|it| ChangeReport { change: it.to_string(), touches: it.touches });
     Ok(ForecastReport {
@@ -148,7 +149,20 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
         routes: routes.collect(),
         peers: peers.collect(),
         changes: changes.collect(),
-        warnings: config::unused(config),
+        warnings,
+    })
+}
+
+/// Peers that lose BFD and go on otherwise. Their routers are told AdminDown.
+fn bfd_removed<'a>(before: &'a Config, after: &'a Config) -> impl Iterator<Item = String> + use<'a> {
+    let with_bfd = before.bgp.peers.iter().filter(|peer| peer.bfd.is_some());
+    let without = with_bfd.filter(|had| after.bgp.peers.iter().any(|peer| peer.name == had.name && peer.bfd.is_none()));
+    without.map(|peer| {
+        format!(
+            "peer {} loses BFD: a router that takes AdminDown for a failure, as BIRD does, ends the BGP session, and BIRD takes no \
+             new one for its error wait, a minute or more",
+            peer.name
+        )
     })
 }
 
@@ -159,5 +173,34 @@ fn effect(before: &[IpAddr], after: &[IpAddr]) -> Effect {
         (true, true) => Effect::Moves,
         (true, false) => Effect::Gains,
         (false, _) => Effect::Loses,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{NoSecrets, SourceFile, parse};
+
+    /// K16 of the reviews: BIRD ended the session, and the plan said "0 routes, 1 peer".
+    #[test]
+    fn a_peer_that_loses_bfd_is_named_for_what_its_router_may_do() {
+        let config = |profiles: [&str; 2]| {
+            let peers: String = profiles
+                .iter()
+                .enumerate()
+                .map(|(at, bfd)| {
+                    format!("[[bgp.peer]]\nname = \"tor-{at}\"\naddress = \"10.0.1{at}.1\"\nasn = 64512\n{bfd}")
+                })
+                .collect();
+            let text = format!(
+                "[manifests]\nfolder = \"/m\"\n[[bfd]]\nname = \"fast\"\n[[bfd]]\nname = \"slow\"\n[bgp]\nasn = 64513\n{peers}"
+            );
+            parse(&[SourceFile { path: "test.toml".to_owned(), text }], &NoSecrets).expect("it is good")
+        };
+        let warned = |before, after| bfd_removed(&config(before), &config(after)).collect::<Vec<_>>();
+        let (fast, slow) = ("bfd = \"fast\"\n", "bfd = \"slow\"\n");
+        assert_eq!(warned([fast, ""], [slow, fast]), [""; 0], "a session that goes on, and a new one");
+        let [warning] = &warned([fast, fast], [fast, ""])[..] else { panic!("one peer loses it") };
+        assert!(warning.starts_with("peer tor-1 loses BFD") && warning.contains("BIRD"), "{warning}");
     }
 }

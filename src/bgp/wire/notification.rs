@@ -228,6 +228,8 @@ impl fmt::Display for NotificationReason {
             NotificationReason::Cease(cease) => write!(f, "Cease, {cease}")?,
             NotificationReason::RouteRefresh(error) => write!(f, "ROUTE-REFRESH Message Error, {error}")?,
             NotificationReason::SendHoldTimerExpired => f.write_str("Send Hold Timer Expired")?,
+            // RFC 4486 §4: a Cease need not say more.
+            NotificationReason::Unknown { code: CEASE, .. } => f.write_str("Cease")?,
             NotificationReason::Unknown { .. } => f.write_str("unknown reason")?,
         }
         write!(f, " ({}/{})", self.code(), self.subcode())
@@ -452,6 +454,15 @@ mod tests {
         assert_eq!(shown(&[0, 25, 70, 0, 0, 0, 1]), format!("{head}: the limit is 1 prefixes of AFI 25, SAFI 70"));
         assert_eq!(shown(&[]), head);
         assert_eq!(shown(&[0, 1, 1, 0, 0, 5]), format!("{head}, data 000101000005"));
+    }
+
+    /// K16 of the reviews: BIRD sends it when BFD says that the path is down.
+    #[test]
+    fn a_cease_that_says_no_more_is_one() {
+        let shown = |body: &[u8]| Notification::parse(body).expect("two octets are enough").to_string();
+        assert_eq!(shown(&[6, 0]), "Cease (6/0)");
+        assert_eq!(shown(&[6, 99]), "Cease (6/99)");
+        assert_eq!(shown(&[99, 0]), "unknown reason (99/0)");
     }
 
     #[test]
