@@ -1,9 +1,10 @@
-//! Replaces a small file of the state folder as a whole: whoever reads it finds the former content or the new one.
+//! Replaces a small file of the state folder as a whole: whoever reads it finds the former content or the new one. Reads only
+//! regular files: a FIFO or a device in the place of one would keep the agent waiting, and is damage.
 //! Floor 2. Not for files of the operator, whose owner and mode are kept (`agent::unconfirmed`, `commands::install`).
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// What the new content is to outlast.
@@ -31,10 +32,65 @@ pub fn replace(file: &Path, octets: &[u8], outlasts: Outlasts) -> io::Result<()>
             new.sync_all()?;
             fs::rename(&aside, file)?;
             // The name, too: else the disk may still have the former file under it.
-            let folder = file.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            fs::File::open(folder)?.sync_all()
+            sync_folder_of(file)
         }
     }
+}
+
+/// Has the disk take the names in the folder of a file.
+///
+/// # Errors
+/// A loss of power may bring the former names back.
+pub fn sync_folder_of(file: &Path) -> io::Result<()> {
+    fs::File::open(folder_of(file))?.sync_all()
+}
+
+/// The folder that a file is in. A name alone is in the working folder, and not in the folder "".
+pub fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) => folder,
+        None => Path::new("/"),
+    }
+}
+
+/// What a state file holds.
+///
+/// # Errors
+/// [`io::ErrorKind::NotFound`] where there is none; [`io::ErrorKind::InvalidData`], with what it is, where it is no regular file.
+pub fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut octets = Vec::new();
+    open(file, OpenOptions::new().read(true))?.read_to_end(&mut octets)?;
+    Ok(octets)
+}
+
+/// Opens a state file. Never waits for the other end of a FIFO.
+///
+/// # Errors
+/// As [`read`].
+pub fn open(file: &Path, options: &mut OpenOptions) -> io::Result<fs::File> {
+    match fs::metadata(file) {
+        // To open a device may do something already.
+        Ok(known) => is_regular(&known)?,
+        // With `create` the options make it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let opened = options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(file)?;
+    is_regular(&opened.metadata()?)?;
+    Ok(opened)
+}
+
+fn is_regular(known: &fs::Metadata) -> io::Result<()> {
+    let kind = known.file_type();
+    let what = match kind {
+        _ if kind.is_file() => return Ok(()),
+        _ if kind.is_dir() => "a directory",
+        _ if kind.is_fifo() => "a FIFO",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is {what} and no regular file")))
 }
 
 /// Removes a file, if there is one.
@@ -67,9 +123,33 @@ fn aside(file: &Path) -> PathBuf {
     name.into()
 }
 
+/// What tests of state files need.
+#[cfg(test)]
+pub mod hostile {
+    use std::path::Path;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    /// A FIFO that nobody writes to: who opens it to read waits.
+    pub fn make_fifo(path: &Path) {
+        mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO can be made");
+    }
+
+    /// What the work answers; a panic where it hangs.
+    pub fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (done, outcome) = mpsc::channel();
+        std::thread::spawn(move || done.send(work()));
+        outcome.recv_timeout(Duration::from_secs(20)).expect("it hangs")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+
+    use super::hostile::{in_time, make_fifo};
 
     use super::*;
 
@@ -88,6 +168,29 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing stays of a probe");
         fs::create_dir(folder.path().join("probe.new")).unwrap();
         assert!(probe(folder.path()).is_err(), "the octets cannot be written");
+    }
+
+    #[test]
+    fn only_regular_files_are_read_and_nobody_waits_for_the_other_end_of_a_fifo() {
+        let folder = tempfile::tempdir().unwrap();
+        let [fifo, directory, device] = ["fifo", "directory", "device"].map(|name| folder.path().join(name));
+        make_fifo(&fifo);
+        fs::create_dir(&directory).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &device).unwrap();
+        for (file, what) in [(fifo, "a FIFO"), (directory, "a directory"), (device, "a device")] {
+            let refused = in_time(move || read(&file)).expect_err(what);
+            let told = (refused.kind(), refused.to_string());
+            assert_eq!(told, (io::ErrorKind::InvalidData, format!("it is {what} and no regular file")));
+        }
+        assert_eq!(read(&folder.path().join("none")).expect_err("no file").kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_name_alone_is_in_the_working_folder() {
+        for (file, folder) in [("c.toml", "."), ("./c.toml", "."), ("x/c.toml", "x"), ("/c.toml", "/")] {
+            assert_eq!(folder_of(Path::new(file)), Path::new(folder), "{file}");
+        }
+        sync_folder_of(Path::new("c.toml")).expect("the working folder is there");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! Tasks: [`follow`], owned by the caller, and the watch of `k8s::config_map` in it. Cancelled, they lose nothing.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -175,9 +175,13 @@ async fn adopt(orders: &mpsc::Sender<Order>, texts: Vec<SourceFile>) -> ClusterC
 impl Kept {
     /// What was kept; nothing where nothing was, or it cannot be read.
     fn recall(&self) -> Option<Vec<SourceFile>> {
-        let text = std::fs::read(&self.file).ok()?;
-        let texts: Option<Vec<SourceFile>> = serde_json::from_slice(&text)
-            .map_err(|error| warn!(file = %self.file.display(), %error, "the kept ConfigMap cannot be read"))
+        let texts = state_file::read(&self.file).and_then(|text| Ok(serde_json::from_slice::<Vec<SourceFile>>(&text)?));
+        let texts = texts
+            .inspect_err(|error| {
+                if error.kind() != io::ErrorKind::NotFound {
+                    warn!(file = %self.file.display(), %error, "the kept ConfigMap cannot be read");
+                }
+            })
             .ok();
         texts.filter(|texts| texts.iter().all(|it| cluster::is_text_of(&self.config_map, it)))
     }
@@ -189,8 +193,7 @@ impl Kept {
     }
 
     fn try_keep(&self, texts: &[SourceFile]) -> io::Result<()> {
-        let folder = self.file.parent().unwrap_or(Path::new("/"));
-        std::fs::create_dir_all(folder)?;
+        std::fs::create_dir_all(state_file::folder_of(&self.file))?;
         state_file::replace(&self.file, &serde_json::to_vec(texts)?, Outlasts::PowerLoss)
     }
 }

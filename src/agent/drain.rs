@@ -14,7 +14,6 @@
 //! The drain then stands still, and says so.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -86,7 +85,7 @@ fn overruled(folder: &Path) -> PathBuf {
 /// `crier undrain` takes that back.
 pub(super) fn recall(folder: &Path) -> Option<Drain> {
     let file = file(folder);
-    let read = fs::read(&file).and_then(|octets| Ok(serde_json::from_slice(&octets)?));
+    let read = state_file::read(&file).and_then(|octets| Ok(serde_json::from_slice(&octets)?));
     match read {
         Ok(drain) => Some(drain),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -562,6 +561,8 @@ fn keep(path: &Path, drain: &Drain) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use jiff::Timestamp;
 
     use super::*;

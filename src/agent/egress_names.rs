@@ -47,7 +47,7 @@ fn file(folder: &Path) -> PathBuf {
 /// `[egress]` as an earlier agent on this host had it, where that one used other names or numbers.
 pub fn former(folder: &Path, settings: &EgressSettings) -> Option<EgressSettings> {
     let file = file(folder);
-    let read = std::fs::read(&file).and_then(|octets| Ok(serde_json::from_slice::<Names>(&octets)?));
+    let read = state_file::read(&file).and_then(|octets| Ok(serde_json::from_slice::<Names>(&octets)?));
     let now = Names::of(settings);
     match read {
         Ok(names) if Names { tunnel: names.tunnel.clone().or(now.tunnel.clone()), ..names.clone() } == now => None,

@@ -4,7 +4,6 @@
 //! the agent and not that of the host. An agent that leaves removes it.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -67,7 +66,7 @@ impl HadFile {
     }
 
     fn read(&self) -> io::Result<Content> {
-        let text = fs::read(&self.path)?;
+        let text = state_file::read(&self.path)?;
         let content = kept_text::read(FORMAT, VERSION, &text).map_err(io::Error::other)?;
         Ok(serde_json::from_slice(content)?)
     }
@@ -105,6 +104,8 @@ impl HadFile {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::clock;
 

@@ -3,10 +3,11 @@
 //! The wall clock, in microseconds, unless it went back: then the number after the one of before, which the state folder
 //! keeps. Recordings of pulses of an earlier life are told from pulses of this one by it.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use tracing::warn;
 
 use crate::state_file::{self, Outlasts};
 
@@ -16,10 +17,21 @@ const USED: u64 = 1 << 20;
 /// The first number of this life. Those up to [`USED`] beyond it are kept from later lives.
 pub fn next(folder: &Path, wall: SystemTime) -> io::Result<u64> {
     let file = folder.join("incarnation");
-    let before = match fs::read_to_string(&file) {
-        // One that cannot be read, or that no clock leads to, was not written by us; the clock has to do.
-        Ok(text) => text.trim().parse().ok().filter(|number| *number <= u64::MAX / 2).unwrap_or(0),
+    let damaged = |why: &str| warn!(file = %file.display(), why, "the number of the life before is not known; the clock has to do");
+    let before = match state_file::read(&file) {
+        // One that is no number, or that no clock leads to, was not written by us.
+        Ok(text) => {
+            let number = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
+            number.filter(|number| *number <= u64::MAX / 2).unwrap_or_else(|| {
+                damaged("it holds no number of ours");
+                0
+            })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            damaged(&error.to_string());
+            0
+        }
         Err(error) => return Err(error),
     };
     let now = wall.duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
@@ -31,9 +43,11 @@ pub fn next(folder: &Path, wall: SystemTime) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::time::Duration;
 
     use super::*;
+    use crate::state_file::hostile::{in_time, make_fifo};
 
     #[test]
     fn it_grows_although_the_clock_goes_back() {
@@ -55,5 +69,16 @@ mod tests {
             let this = next(folder.path(), UNIX_EPOCH + Duration::from_secs(1_700_000_000)).unwrap();
             assert_eq!(this, 1_700_000_000_000_000, "{damaged}");
         }
+    }
+
+    #[test]
+    fn a_fifo_in_its_place_is_damage_and_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("incarnation");
+        make_fifo(&file);
+        let path = folder.path().to_owned();
+        let this = in_time(move || next(&path, UNIX_EPOCH + Duration::from_secs(1_700_000_000))).unwrap();
+        assert_eq!(this, 1_700_000_000_000_000);
+        assert!(fs::metadata(&file).unwrap().is_file());
     }
 }

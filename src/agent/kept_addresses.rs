@@ -89,7 +89,7 @@ impl KeptFile {
     }
 
     fn read(&self) -> io::Result<Content> {
-        let text = fs::read(&self.path)?;
+        let text = state_file::read(&self.path)?;
         let content = kept_text::read(FORMAT, VERSION, &text).map_err(io::Error::other)?;
         Ok(serde_json::from_slice(content)?)
     }

@@ -13,8 +13,10 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tracing::warn;
 
 use crate::bgp::machine::negotiation::Restart;
+use crate::state_file;
 use crate::world::{Fact, World};
 
 /// The file of remembered facts in a state folder.
@@ -79,7 +81,10 @@ impl Memory {
     /// Another agent has it.
     pub fn lock(&self) -> Result<Option<fs::File>, InUse> {
         let file = self.file.with_file_name("lock");
-        let Ok(file) = fs::OpenOptions::new().create(true).truncate(false).write(true).open(file) else {
+        let opened = state_file::open(&file, fs::OpenOptions::new().create(true).truncate(false).write(true));
+        let Ok(file) = opened.inspect_err(|error| {
+            warn!(file = %file.display(), %error, "the state folder cannot be locked: a second agent is not kept out of it");
+        }) else {
             return Ok(None);
         };
         match file.try_lock() {
@@ -91,26 +96,35 @@ impl Memory {
 
     /// Whether an agent that runs has this state folder.
     pub fn is_in_use(folder: &Path) -> bool {
-        let file = fs::File::open(folder.join("lock"));
+        let file = state_file::open(&folder.join("lock"), fs::OpenOptions::new().read(true));
         file.is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
     }
 
     /// Whether an agent before this one has kept anything, and whether that was in this boot of the kernel.
     pub fn past(&self) -> Restart {
-        let Ok(file) = fs::File::open(&self.file) else { return Restart::default() };
+        let Ok(file) = self.opened() else { return Restart::default() };
         let first = BufReader::new(file).split(b'\n').next().and_then(Result::ok).unwrap_or_default();
         let forwarding = heading(&first).is_some_and(|heading| heading.boot == self.boot);
         Restart { restarting: true, forwarding }
     }
 
-    /// What is remembered; nothing if nothing was ever kept. An error also for a file of a later version: nothing of it is used.
+    fn opened(&self) -> io::Result<fs::File> {
+        state_file::open(&self.file, fs::OpenOptions::new().read(true))
+    }
+
+    /// What is remembered; nothing if nothing was ever kept. An error also for a file of a later version and for one without a line: nothing of it is used.
     pub fn recall(&self) -> io::Result<Recalled> {
-        let file = match fs::File::open(&self.file) {
+        let file = match self.opened() {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Recalled::default()),
             Err(error) => return Err(error),
         };
-        let mut recalled = Recalled { as_of: Some(file.metadata()?.modified()?), ..Recalled::default() };
+        let known = file.metadata()?;
+        if known.len() == 0 {
+            // We write a first line into each. Some file systems leave this after a loss of power.
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty"));
+        }
+        let mut recalled = Recalled { as_of: Some(known.modified()?), ..Recalled::default() };
         let (mut same_boot, mut needs_checksum) = (false, false);
         // Octets, for one that is no text costs its line and not the file.
         for (number, line) in BufReader::new(file).split(b'\n').enumerate() {
@@ -131,14 +145,14 @@ impl Memory {
                 Err(why) => {
                     recalled.damaged += 1;
                     if recalled.damaged <= MOST_WARNED {
-                        tracing::warn!(file = %self.file.display(), line = number + 1, reason = why, "a line of the state file is damaged and is skipped");
+                        warn!(file = %self.file.display(), line = number + 1, reason = why, "a line of the state file is damaged and is skipped");
                     }
                 }
             }
         }
         if recalled.damaged > 0 {
             let (damaged, good) = (recalled.damaged, recalled.facts.len());
-            tracing::warn!(file = %self.file.display(), damaged, good, "the last known state is not whole");
+            warn!(file = %self.file.display(), damaged, good, "the last known state is not whole");
         }
         Ok(recalled)
     }
@@ -146,7 +160,9 @@ impl Memory {
     /// Keeps the objects of the World, last known to be so at `as_of`. Blocks on the disk.
     pub fn keep(&self, world: &World, as_of: SystemTime) -> io::Result<()> {
         let aside = self.file.with_extension("jsonl.new");
-        let mut writer = BufWriter::new(fs::File::create(&aside)?);
+        // What a killed agent left, or somebody put there.
+        state_file::remove(&aside)?;
+        let mut writer = BufWriter::new(fs::File::create_new(&aside)?);
         write_line(&mut writer, &Heading { boot: self.boot.clone(), version: VERSION })?;
         for fact in world.to_remember() {
             write_line(&mut writer, &fact)?;
@@ -159,7 +175,7 @@ impl Memory {
 
     /// Says that what was kept was still so at `as_of`. Nothing if nothing was ever kept.
     pub fn confirm(&self, as_of: SystemTime) -> io::Result<()> {
-        match fs::File::options().append(true).open(&self.file) {
+        match state_file::open(&self.file, fs::File::options().append(true)) {
             Ok(file) => file.set_modified(as_of),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
@@ -208,6 +224,7 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::names::ObjectKey;
+    use crate::state_file::hostile::{in_time, make_fifo};
     use crate::world::EndpointSlice;
 
     fn facts(memory: &Memory) -> Vec<Fact> {
@@ -228,6 +245,34 @@ mod tests {
         drop(lock);
         assert!(!Memory::is_in_use(folder.path()));
         assert!(second.lock().unwrap().is_some());
+    }
+
+    #[test]
+    fn an_empty_file_and_a_fifo_are_damage_and_not_a_folder_without_state() {
+        for (name, expected) in [("empty", "it is empty"), ("fifo", "it is a FIFO and no regular file")] {
+            let folder = tempfile::tempdir().unwrap();
+            let memory = Memory::open(folder.path(), "boot").unwrap();
+            match name {
+                "empty" => fs::write(memory.path(), "").unwrap(),
+                _ => {
+                    make_fifo(memory.path());
+                    make_fifo(&folder.path().join("lock"));
+                    make_fifo(&folder.path().join("world.jsonl.new"));
+                }
+            }
+            let (read, path) = (memory.clone(), folder.path().to_owned());
+            let refused = in_time(move || {
+                assert!(read.lock().is_ok_and(|lock| lock.is_some() == (name == "empty")), "{name}");
+                assert!(!Memory::is_in_use(&path), "{name}");
+                let _ = read.past();
+                drop(read.confirm(clock::wall()));
+                read.recall().expect_err(name).to_string()
+            });
+            assert_eq!(refused, expected);
+            let keeps = memory.clone();
+            in_time(move || keeps.keep(&World::default(), clock::wall())).expect("it is replaced");
+            assert!(memory.recall().is_ok(), "{name}");
+        }
     }
 
     #[test]

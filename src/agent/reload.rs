@@ -25,6 +25,8 @@ use crate::names::PeerName;
 use crate::pulse::packet::{Key, Keys};
 use crate::pulse::task::Voice;
 use crate::state_file;
+use crate::views::Snapshot;
+use crate::views::bgp::outcome_of;
 use crate::views::reload::Reloads;
 use crate::world::{Fact, PeerOrder, Pulses};
 
@@ -44,6 +46,9 @@ pub enum Refusal {
     PutBack { path: PathBuf, source: std::io::Error },
     #[error("there is no [[bgp.peer]] {peer}; there are: {known}")]
     NoSuchPeer { peer: PeerName, known: String },
+    /// The order is passed on, and there is nothing that could follow it.
+    #[error("{0}")]
+    NothingDone(String),
     #[error("no configuration waits to be confirmed")]
     NothingToConfirm,
     #[error("flows are waited for {} at most, not for {}; nothing was changed", duration::text(LONGEST_DRAIN), duration::text(*.0))]
@@ -216,14 +221,10 @@ impl Reloader {
                     return Err(Refusal::NoSuchPeer { peer, known });
                 }
                 info!(%peer, ?order, "order of an operator");
-                let summary = match order {
-                    PeerOrder::Reset => format!("the session with {peer} is reset"),
-                    PeerOrder::Refresh => format!("all routes are sent to {peer} again"),
-                    PeerOrder::Shut => format!("{peer} is shut down, until `crier bgp enable {peer}`"),
-                    PeerOrder::Enable => format!("{peer} is enabled"),
-                };
+                // The order itself changes what there is.
+                let outcome = outcome_of(&self.snapshot().await?, &peer, order);
                 self.tell(Fact::Peer(peer, order)).await?;
-                let mut done = Done::new(summary);
+                let mut done = Done::new(outcome.map_err(Refusal::NothingDone)?);
                 match order {
                     PeerOrder::Shut | PeerOrder::Enable => {
                         let folder = self.config.state.folder.clone();
@@ -372,9 +373,13 @@ impl Reloader {
     async fn tell(&self, fact: Fact) -> Result<(), Refusal> {
         self.followers.facts.send(fact).await.map_err(|_| Refusal::Stopping)?;
         // Facts go before questions, and the answer to one is of a later turn.
+        self.snapshot().await.map(drop)
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, Refusal> {
         let (asked, answer) = oneshot::channel();
         self.followers.queries.send(Query(asked)).await.map_err(|_| Refusal::Stopping)?;
-        answer.await.map(drop).map_err(|_| Refusal::Stopping)
+        answer.await.map_err(|_| Refusal::Stopping)
     }
 
     async fn apply(&mut self, text: Option<SourceFile>, confirm_secs: Option<u64>) -> Result<Done, Refusal> {

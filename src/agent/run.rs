@@ -379,7 +379,7 @@ impl Tasks {
         let names = egress_names::take_over(folder, config.egress.clone(), former.clone(), is_gone);
         self.finite.spawn(names);
         let former = former.map(|settings| egress::task::Former { settings, gone });
-        let kept = egress::kept::KeptFile::of(&config.state.folder, boot);
+        let kept = egress::kept::HeldFile::of(&config.state.folder, boot);
         let past = egress::task::Past { former, kept };
         let (filtered, is_filtered) = watch::channel(false);
         let holding = egress::task::run(egress, config.egress.clone(), facts.clone(), tables, filtered, past);

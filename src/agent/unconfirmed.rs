@@ -28,7 +28,7 @@ pub struct Unconfirmed {
 impl Unconfirmed {
     /// What waits to be confirmed for this main file, if anything does.
     pub fn find(main: &Path) -> io::Result<Option<Unconfirmed>> {
-        match fs::read(beside(main, "unconfirmed")) {
+        match state_file::read(&beside(main, "unconfirmed")) {
             Ok(octets) => Ok(Some(serde_json::from_slice(&octets)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -50,7 +50,7 @@ impl Unconfirmed {
     /// Nothing waits to be confirmed any more.
     pub fn forget(main: &Path) -> io::Result<()> {
         state_file::remove(&beside(main, "unconfirmed"))?;
-        sync_folder(main)
+        state_file::sync_folder_of(main)
     }
 
     /// Makes the files of the configuration what they were. What they say now is kept beside each, as `NAME.rolled-back`. Answers
@@ -146,14 +146,7 @@ fn fill(aside: &Path, path: &Path, octets: &[u8], mode: Option<u32>) -> io::Resu
     }
     file.sync_all()?;
     fs::rename(aside, path)?;
-    sync_folder(path)
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(folder) => fs::File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+    state_file::sync_folder_of(path)
 }
 
 #[cfg(test)]
@@ -232,6 +225,22 @@ mod tests {
         Unconfirmed { since: None, until: Timestamp::UNIX_EPOCH, former }.put_back(&main).unwrap();
         assert_eq!(fs::read_to_string(&main).unwrap(), "old");
         assert_eq!(fs::read_to_string(folder.path().join("conf.d/a.toml")).unwrap(), "old a");
+    }
+
+    /// The working folder of the tests is the package's: the name is one that nothing else has.
+    #[test]
+    fn a_file_that_is_named_without_a_folder_is_written_like_any_other() {
+        let main = PathBuf::from(format!("unconfirmed-{}.toml", std::process::id()));
+        let files = [main.clone(), beside(&main, "former"), beside(&main, "unconfirmed")];
+        fs::write(&main, "old").unwrap();
+        let kept = Unconfirmed { since: None, until: Timestamp::UNIX_EPOCH, former: Vec::new() };
+        let written = kept.keep(&main).and_then(|()| replace_main(&main, "new", None));
+        let text = fs::read_to_string(&main);
+        let forgotten = Unconfirmed::forget(&main);
+        files.iter().for_each(|file| drop(fs::remove_file(file)));
+        written.expect("it is written");
+        forgotten.expect("it is forgotten");
+        assert_eq!(text.unwrap(), "new");
     }
 
     #[test]

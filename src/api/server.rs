@@ -30,6 +30,7 @@ use crate::agent::orders::{Order, Wish};
 use crate::agent::reload::Refusal;
 use crate::agent::wiring::Query;
 use crate::k8s::annotate::Annotation;
+use crate::state_file;
 use crate::views::Snapshot;
 use crate::views::renumber::Annotate;
 
@@ -95,9 +96,7 @@ pub async fn open(socket: &Path, listen: Option<SocketAddr>) -> Result<Doors, Op
         }
         std::fs::remove_file(socket).map_err(failed)?;
     }
-    if let Some(folder) = socket.parent() {
-        std::fs::create_dir_all(folder).map_err(failed)?;
-    }
+    std::fs::create_dir_all(state_file::folder_of(socket)).map_err(failed)?;
     let tcp = match listen {
         Some(address) => {
             let listener = TcpListener::bind(address).await;
@@ -356,7 +355,7 @@ fn status_of(refusal: &Refusal) -> StatusCode {
         | Refusal::NothingToConfirm
         | Refusal::DrainTime(_)
         | Refusal::ConfirmTime => StatusCode::BAD_REQUEST,
-        Refusal::LastNode(_) => StatusCode::CONFLICT,
+        Refusal::LastNode(_) | Refusal::NothingDone(_) => StatusCode::CONFLICT,
         Refusal::NoSuchPeer { .. } => StatusCode::NOT_FOUND,
         Refusal::Write { .. } | Refusal::PutBack { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,

@@ -61,6 +61,11 @@ enum InstallError {
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{} is in the way: a folder where a file belongs, or the other way round; nothing was changed", path.display())]
     Blocked { path: PathBuf },
+    #[error(
+        "the unit is masked: {} leads to /dev/null; run systemctl unmask crier, then crier install again; nothing was changed",
+        path.display()
+    )]
+    Masked { path: PathBuf },
     #[error("this host gives no random numbers for a key: {0}; nothing was changed")]
     Random(getrandom::Error),
     #[error("cannot write {}: {source}; run crier install again once that works, as root", path.display())]
@@ -101,9 +106,10 @@ pub fn run(arguments: &Install) -> Exit {
             eprintln!("crier: {error}");
             match error {
                 InstallError::Unreadable { .. } | InstallError::Config(_) => Exit::Usage,
-                InstallError::Blocked { .. } | InstallError::Random(_) | InstallError::Unwritable { .. } => {
-                    Exit::Problem
-                }
+                InstallError::Masked { .. }
+                | InstallError::Blocked { .. }
+                | InstallError::Random(_)
+                | InstallError::Unwritable { .. } => Exit::Problem,
             }
         }
     }
@@ -114,6 +120,9 @@ fn install(arguments: &Install, binary: Vec<u8>) -> Result<Outcome, InstallError
     let mut steps = Vec::new();
     for item in wanted(arguments, binary)? {
         let path = below(root, &item.path);
+        if item.path == Path::new(UNIT) && is_masked(&path) {
+            return Err(InstallError::Masked { path });
+        }
         let seen = look(&path).map_err(|source| InstallError::Unreadable { path, source })?;
         steps.push((judge(&item, &seen), item));
     }
@@ -172,6 +181,11 @@ fn wanted(arguments: &Install, binary: Vec<u8>) -> Result<Vec<Item>, InstallErro
         items.push(file(CONFIG, 0o644, read(config)?, OrElse::KeepFormer));
     }
     Ok(items)
+}
+
+/// As `systemctl mask` leaves it.
+fn is_masked(unit: &Path) -> bool {
+    fs::read_link(unit).is_ok_and(|target| target == Path::new("/dev/null"))
 }
 
 /// A key of 32 random octets, in hexadecimal.

@@ -1,7 +1,8 @@
 //! What a configuration without mistakes is most likely not meant to be: pools whose addresses reach no client, and peers that are
-//! sent nothing. Floor 1.
+//! sent nothing, and addresses of VRFs that a Service may get. Floor 1.
 
 use super::{Config, Source};
+use crate::address::AddressRange;
 use crate::names::PoolName;
 
 /// One line for each, with the remedy.
@@ -31,7 +32,20 @@ pub fn unused(config: &Config) -> Vec<String> {
         let name = &peer.name;
         format!("peer {name}: no [[bgp.advertisement]] covers it: nothing is announced to it; write one{elsewhere}")
     });
-    pools.chain(peers).collect()
+    let in_pools = config.vrfs.iter().flat_map(|vrf| vrf.addresses.iter().map(move |net| (vrf, net)));
+    let in_pools = in_pools.filter_map(|(vrf, net)| {
+        let (vrf, address) = (&vrf.name, net.addr());
+        let covers = |pool: &&super::Pool| {
+            let has = |ranges: &[AddressRange]| ranges.iter().any(|range| range.contains(address));
+            has(&pool.addresses) && !has(&pool.exclude)
+        };
+        let pool = &config.pools.iter().find(covers)?.name;
+        Some(format!(
+            "vrf {vrf}: its address {address} is in pool {pool}, so a Service may get it too; leave it out of the pool: \
+             exclude = [\"{address}\"]"
+        ))
+    });
+    pools.chain(peers).chain(in_pools).collect()
 }
 
 #[cfg(test)]
@@ -60,6 +74,20 @@ mod tests {
         assert_eq!(named(&format!("{PEER}[[bgp.advertisement]]\n")), [""; 0]);
         assert_eq!(named("[bgp]\nasn = 64513\n[[bgp.advertisement]]\n"), ["pool lan", "pool wan"], "to nobody");
         assert_eq!(named(&format!("{PEER}shutdown = true\n[[l2]]\n")), [""; 0], "it is sent nothing on purpose");
+    }
+
+    #[test]
+    fn an_address_of_a_vrf_that_a_service_may_get_is_told() {
+        let vrf = "[[l2]]\n[[vrf]]\nname = \"red\"\ntable = 1001\ninterfaces = [\"eth1\"]\naddresses = [\"10.1.0.7/24\", \"10.9.0.7/24\"]\n";
+        let all = told("[manifests]\nfolder = \"/m\"", vrf);
+        let [only] = all.as_slice() else { panic!("{all:?}") };
+        assert!(only.starts_with("vrf red: its address 10.1.0.7 is in pool lan") && only.contains("exclude"), "{only}");
+        // The last key of the last pool.
+        let excluded = vrf.replace(
+            "[[l2]]",
+            "[[pool]]\nname = \"x\"\naddresses = [\"10.9.0.0/24\"]\nexclude = [\"10.9.0.7\"]\n[[l2]]",
+        );
+        assert_eq!(told("[manifests]\nfolder = \"/m\"", &excluded).len(), 1, "it is left out there");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) fn file(folder: &Path) -> PathBuf {
 /// # Errors
 /// When the file is there and cannot be read; what it held does not count then.
 pub(super) fn load(file: &Path) -> io::Result<Record> {
-    match fs::read(file) {
+    match state_file::read(file) {
         Ok(octets) => serde_json::from_slice(&octets).map_err(io::Error::from),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Record::default()),
         Err(error) => Err(error),

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ruleset::{Content, Count};
+use crate::plan::slice::Mapping;
 
 /// Shared by the task and its readers.
 #[derive(Debug, Default)]
@@ -52,13 +53,19 @@ impl Reading {
 impl Counters {
     /// What the kernel's counters say now.
     pub fn read(&self, count: Count, elements: impl IntoIterator<Item = (IpAddr, u64)>) {
+        let held = self.held();
+        let is_steered = |pod: &IpAddr| {
+            let mapping = held.as_ref().and_then(|content| content.pods.get(pod));
+            matches!(mapping, Some(Mapping::Steered { .. }))
+        };
         // A panic elsewhere may poison the lock, but it cannot leave this map half changed.
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         for (pod, packets) in elements {
             let pair = pods.entry(pod).or_default();
             match count {
                 Count::Dropped => pair.dropped.read(packets),
-                Count::Translated => pair.translated.read(packets),
+                // Its element keeps the pod's own address, and the owner gives the Service's: one node counts a connection.
+                Count::Translated => pair.translated.read(if is_steered(&pod) { 0 } else { packets }),
             }
         }
     }
@@ -98,5 +105,22 @@ mod tests {
         assert_eq!(counters.all()[&pod], Counts { dropped: 7, translated: 0 });
         counters.keep(|_| false);
         assert!(counters.all().is_empty());
+    }
+
+    /// Input: a pod whose packets go to the owner on another node, then this node is the owner, then another one again.
+    #[test]
+    fn only_the_owner_counts_what_is_translated() {
+        let (counters, pod) = (Counters::default(), "10.244.1.2".parse().unwrap());
+        let here = Mapping::Translated { address: "192.0.2.1".parse().unwrap() };
+        let mut counted = Vec::new();
+        // Another mapping is another element, whose counter begins anew.
+        for (mapping, packets) in
+            [(Mapping::Steered { slot: 1 }, 8), (here, 3), (here, 5), (Mapping::Steered { slot: 1 }, 2), (here, 1)]
+        {
+            counters.hold(Some(Arc::new(Content { pods: [(pod, mapping)].into(), ..Content::default() })));
+            counters.read(Count::Translated, [(pod, packets)]);
+            counted.push(counters.all()[&pod].translated);
+        }
+        assert_eq!(counted, [0, 3, 5, 5, 6]);
     }
 }

@@ -4,7 +4,6 @@
 //! table does, and by the kernel's own clock: nobody sets that one.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -20,7 +19,7 @@ use crate::world::PodMark;
 
 /// The file of a state folder.
 #[derive(Debug)]
-pub struct KeptFile {
+pub struct HeldFile {
     path: PathBuf,
     boot: String,
     /// The addresses in the file; `None` while that is not known.
@@ -45,16 +44,16 @@ struct Since {
 const FORMAT: &str = "crier-egress-held";
 const VERSION: u32 = 1;
 
-impl KeptFile {
+impl HeldFile {
     /// `boot` is the kernel's boot id; empty where the kernel tells none: then nothing is kept.
-    pub fn of(folder: &Path, boot: &str) -> KeptFile {
-        KeptFile { path: folder.join("egress-held"), boot: boot.to_owned(), written: None, refused: false }
+    pub fn of(folder: &Path, boot: &str) -> HeldFile {
+        HeldFile { path: folder.join("egress-held"), boot: boot.to_owned(), written: None, refused: false }
     }
 
     /// What the agent before kept, `up` after the boot. Nothing of a file that is damaged, or of another boot: then every address
     /// counts as released just now, as does one whose time is yet to come.
     pub fn read(&mut self, up: Duration) -> BTreeMap<IpAddr, Kept> {
-        let read = fs::read(&self.path).and_then(|text| {
+        let read = state_file::read(&self.path).and_then(|text| {
             let content = kept_text::read(FORMAT, VERSION, &text).map_err(io::Error::other)?;
             Ok(serde_json::from_slice::<Content>(content)?)
         });
@@ -118,6 +117,8 @@ impl KeptFile {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::world::Tenant;
 
@@ -129,7 +130,7 @@ mod tests {
     }
 
     /// How long the address was nobody's, by the file.
-    fn for_nobody(file: &mut KeptFile, up: Duration) -> Option<Duration> {
+    fn for_nobody(file: &mut HeldFile, up: Duration) -> Option<Duration> {
         let read = file.read(up);
         read.values().next().inspect(|it| assert!(it.pod.is_some())).map(|it| it.for_nobody)
     }
@@ -137,7 +138,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_read_in_the_same_boot_alone_and_never_makes_an_address_older() {
         let folder = tempfile::tempdir().unwrap();
-        let file = |boot: &str| KeptFile::of(folder.path(), boot);
+        let file = |boot: &str| HeldFile::of(folder.path(), boot);
         assert_eq!(for_nobody(&mut file("one"), SECOND), None);
         file("one").write(&kept(100 * SECOND), 1000 * SECOND);
         let later = for_nobody(&mut file("one"), 1050 * SECOND).expect("it is kept");
@@ -163,7 +164,7 @@ mod tests {
     #[test]
     fn a_file_that_is_damaged_says_nothing_and_is_written_anew() {
         let folder = tempfile::tempdir().unwrap();
-        let mut file = KeptFile::of(folder.path(), "one");
+        let mut file = HeldFile::of(folder.path(), "one");
         file.write(&kept(SECOND), 100 * SECOND);
         let path = folder.path().join("egress-held");
         let text = fs::read(&path).unwrap();
@@ -173,7 +174,7 @@ mod tests {
             fs::write(&path, damaged).unwrap();
             assert_eq!(for_nobody(&mut file, 200 * SECOND), None, "{}", String::from_utf8_lossy(damaged));
         }
-        let mut next = KeptFile::of(folder.path(), "one");
+        let mut next = HeldFile::of(folder.path(), "one");
         next.write(&kept(2 * SECOND), 200 * SECOND);
         assert!(for_nobody(&mut file, 201 * SECOND).is_some());
         next.write(&BTreeMap::new(), 202 * SECOND);
@@ -184,7 +185,7 @@ mod tests {
     fn it_is_written_only_when_something_else_is_to_be_kept_and_what_cannot_be_written_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("egress-held");
-        let mut file = KeptFile::of(folder.path(), "one");
+        let mut file = HeldFile::of(folder.path(), "one");
         file.write(&kept(SECOND), 100 * SECOND);
         fs::remove_file(&path).unwrap();
         file.write(&kept(51 * SECOND), 150 * SECOND);

@@ -20,7 +20,7 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::counters::Counters;
-use super::kept::KeptFile;
+use super::kept::HeldFile;
 use super::machine::{Guarded, Machine, Release};
 use super::packet::Connection;
 use super::ruleset::{self, Content, Count, Form, Ownership, TunnelDevice};
@@ -128,7 +128,7 @@ struct Keeper {
     standing: Standing,
     /// The absence that the World knows.
     told: Option<Absence>,
-    kept: KeptFile,
+    kept: HeldFile,
     /// The addresses that the World knows to be held for nobody.
     told_held: BTreeMap<IpAddr, Release>,
     /// The pods that an earlier life guarded are known.
@@ -142,7 +142,7 @@ struct Keeper {
 #[derive(Debug)]
 pub struct Past {
     pub former: Option<Former>,
-    pub kept: KeptFile,
+    pub kept: HeldFile,
 }
 
 /// The table of an earlier agent that had another name for it.

@@ -65,8 +65,9 @@ fn examine(announcing: &BTreeSet<InterfaceName>, manage: bool) -> Vec<HostProble
     check(announcing)
 }
 
+/// Those of an `[[l2]]`, also while no address is here; and those of addresses that are here still.
 fn announcing_on(slice: &L2Slice) -> BTreeSet<InterfaceName> {
-    slice.links.iter().map(|link| link.name.clone()).collect()
+    slice.may_answer_on.iter().chain(slice.addresses.values().flat_map(|links| links.iter())).cloned().collect()
 }
 
 /// What keeps this host from passing on packets of pods, as egress needs it of every node.
@@ -147,7 +148,37 @@ fn set(setting: &Sysctl) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::address::MacAddress;
+    use crate::clock;
+    use crate::config::{NoSecrets, SourceFile, parse};
+    use crate::plan::Planner;
+    use crate::world::Link;
+
+    /// Input: the veth of a pod, a loopback and an uplink. Output: only those of an `[[l2]]` count, with no address on them yet.
+    #[test]
+    fn a_node_without_l2_announces_on_no_link() {
+        let announcing = |more: &str| {
+            let text = format!("[manifests]\nfolder = \"/m\"\n{more}");
+            let file = SourceFile { path: "test.toml".to_owned(), text };
+            let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+            for (index, name, loopback) in [(1, "lo", true), (2, "eth0", false), (3, "c0", false)] {
+                let link = Link::carrying(index, name, &[&format!("10.0.{index}.1/24")]);
+                planner.apply(Fact::Link(
+                    index,
+                    Some(Link { mac: Some(MacAddress([2, 0, 0, 0, 0, 1])), loopback, ..link }),
+                ));
+            }
+            planner.apply(Fact::LinksListed);
+            planner.apply(Fact::FailStatic);
+            planner.turn(clock::now());
+            announcing_on(&planner.plan().l2)
+        };
+        assert_eq!(announcing(""), BTreeSet::new());
+        assert_eq!(announcing("[[l2]]\ninterfaces = [\"eth*\"]\n"), BTreeSet::from(["eth0".into()]));
+    }
 
     #[test]
     fn only_default_routes_count() {

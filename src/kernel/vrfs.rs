@@ -108,13 +108,13 @@ struct Keeper {
 impl Keeper {
     fn new(folder: &Path) -> Keeper {
         let file = folder.join("vrfs.json");
-        let made = match std::fs::read(&file) {
-            Ok(octets) => serde_json::from_slice(&octets).unwrap_or_else(|error| {
+        let read = state_file::read(&file).and_then(|octets| Ok(serde_json::from_slice(&octets)?));
+        let made = read.unwrap_or_else(|error| {
+            if error.kind() != io::ErrorKind::NotFound {
                 warn!(file = %file.display(), %error, "what crier made of VRFs is not known; crier cleanup will not remove it");
-                Made::default()
-            }),
-            Err(_) => Made::default(),
-        };
+            }
+            Made::default()
+        });
         Keeper { file, made, found: Found::default(), settled: false }
     }
 

@@ -24,6 +24,8 @@ use crate::world::{Condition, Destinations, Link, PeerOrders, PodMark};
 pub struct L2Slice {
     /// Every link that some address below names, as the kernel last described it.
     pub links: Arc<Vec<Link>>,
+    /// The links on which this node may answer for some address, by an `[[l2]]`. Among `links` there are others.
+    pub may_answer_on: Arc<BTreeSet<InterfaceName>>,
     pub addresses: OrdMap<IpAddr, Arc<BTreeSet<InterfaceName>>>,
     /// How the addresses above came to this node, or are to come. One that is not named comes into use for the first time.
     pub acquisitions: OrdMap<IpAddr, Acquisition>,

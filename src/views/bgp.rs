@@ -18,7 +18,7 @@ use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::join::Dispute;
 use crate::plan::slice::PeerSlice;
 use crate::route::RouteAttributes;
-use crate::world::{NegotiatedReport, SessionDetail, SessionReport, SessionState};
+use crate::world::{NegotiatedReport, PeerOrder, SessionDetail, SessionReport, SessionState};
 
 /// `crier bgp peers`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -182,6 +182,50 @@ pub fn routes(snapshot: &Snapshot, filter: &RoutesFilter) -> Result<RoutesReport
     });
     let routes = routes.collect();
     Ok(RoutesReport { schema_version: SCHEMA_VERSION, node: snapshot.node.clone(), routes })
+}
+
+/// What an order of an operator about a peer does, in one sentence; an error where there is nothing that could follow it. The
+/// snapshot is of before the order.
+pub fn outcome_of(snapshot: &Snapshot, peer: &PeerName, order: PeerOrder) -> Result<String, String> {
+    let of_peer = snapshot.plan.bgp.peers.iter().filter(|(name, _)| snapshot.context.bgp.peer_of(name) == *peer);
+    let sessions: Vec<(&PeerName, &PeerSlice)> = of_peer.collect();
+    let Some((_, first)) = sessions.first() else {
+        return Err(format!("{peer} is no peer of this node now: `crier bgp peers` shows those that are"));
+    };
+    let is_shut = snapshot.world.peer_orders.get(peer).is_some_and(|orders| orders.shut);
+    let by_file = first.settings.shutdown;
+    let stands = |(name, _): &(&PeerName, &PeerSlice)| {
+        snapshot.session(name).is_some_and(|session| session.state == SessionState::Established)
+    };
+    let stands = sessions.iter().any(stands);
+    match order {
+        PeerOrder::Shut if is_shut => Ok(format!("{peer} is shut down already, until `crier bgp enable {peer}`")),
+        PeerOrder::Shut => Ok(format!("{peer} is shut down, until `crier bgp enable {peer}`")),
+        PeerOrder::Enable if by_file => {
+            Err(format!("{peer} stays shut down: its [[bgp.peer]] says shutdown = true; remove that and reload"))
+        }
+        PeerOrder::Enable if is_shut => Ok(format!("{peer} is enabled")),
+        PeerOrder::Enable => Ok(format!("{peer} is enabled already")),
+        PeerOrder::Reset if stands => Ok(format!("the session with {peer} is reset")),
+        PeerOrder::Refresh if stands => Ok(format!("all routes are sent to {peer} again")),
+        PeerOrder::Reset | PeerOrder::Refresh if by_file => {
+            Err(format!("{peer} is shut down: its [[bgp.peer]] says shutdown = true; remove that and reload"))
+        }
+        PeerOrder::Reset | PeerOrder::Refresh if is_shut => {
+            Err(format!("{peer} is shut down; `crier bgp enable {peer}` opens the session again"))
+        }
+        PeerOrder::Reset | PeerOrder::Refresh => {
+            let state = snapshot.session(peer).map_or(SessionState::Idle, |session| session.state);
+            let error = snapshot.session(peer).and_then(|session| session.last_error.clone());
+            let why = first.address.as_ref().err().map(ToString::to_string).or(error);
+            let why = why.map_or(String::new(), |why| format!(": {why}"));
+            let again = match (order, &first.address) {
+                (PeerOrder::Reset, Ok(_)) => "; it is tried anew",
+                (PeerOrder::Reset | PeerOrder::Refresh | PeerOrder::Shut | PeerOrder::Enable, _) => "",
+            };
+            Err(format!("there is no session with {peer} ({state}){why}{again}"))
+        }
+    }
 }
 
 fn wanted<'s>(
@@ -365,6 +409,56 @@ asn = 64512
             prefixes_received: 0,
             detail: Box::<SessionDetail>::default(),
         }
+    }
+
+    /// Input: orders about a peer in each of its states. Output: what they do, or why there is nothing that follows them.
+    #[test]
+    fn an_order_that_nothing_can_follow_is_not_said_to_be_done() {
+        let config = CONFIG.replace("\"gateway\"", "\"10.0.0.1\"");
+        let outcomes = |more: &str, facts: Vec<Fact>, peer: &str| {
+            let text = config.replace("asn = 64512", &format!("asn = 64512\n{more}"));
+            let file = SourceFile { path: "test.toml".to_owned(), text };
+            let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+            let facts = [Fact::LinksListed].into_iter().chain(facts).chain([Fact::FailStatic]);
+            facts.for_each(|fact| planner.apply(fact));
+            planner.turn(clock::now());
+            let snapshot =
+                Snapshot::of(&planner, Timestamp::UNIX_EPOCH, Counters::default(), clock::now(), clock::wall());
+            [PeerOrder::Reset, PeerOrder::Refresh, PeerOrder::Shut, PeerOrder::Enable]
+                .map(|order| outcome_of(&snapshot, &peer.into(), order).unwrap_or_else(|why| format!("no: {why}")))
+        };
+        let session = |report: SessionReport| Fact::Session("tor".into(), report);
+        assert_eq!(
+            outcomes("", vec![session(established())], "tor"),
+            [
+                "the session with tor is reset",
+                "all routes are sent to tor again",
+                "tor is shut down, until `crier bgp enable tor`",
+                "tor is enabled already",
+            ]
+        );
+        let refused = "Connection refused".to_owned();
+        let active = SessionReport { state: SessionState::Active, last_error: Some(refused), ..established() };
+        let [reset, refresh, ..] = outcomes("", vec![session(active)], "tor");
+        assert_eq!(reset, "no: there is no session with tor (Active): Connection refused; it is tried anew");
+        assert_eq!(refresh, "no: there is no session with tor (Active): Connection refused");
+        let by_operator = "no: tor is shut down; `crier bgp enable tor` opens the session again";
+        assert_eq!(
+            outcomes("", vec![Fact::Peer("tor".into(), PeerOrder::Shut)], "tor"),
+            [by_operator, by_operator, "tor is shut down already, until `crier bgp enable tor`", "tor is enabled",]
+        );
+        let by_file = "no: tor is shut down: its [[bgp.peer]] says shutdown = true; remove that and reload";
+        assert_eq!(
+            outcomes("shutdown = true", vec![session(established())], "tor"),
+            [
+                by_file,
+                by_file,
+                "tor is shut down, until `crier bgp enable tor`",
+                "no: tor stays shut down: its [[bgp.peer]] says shutdown = true; remove that and reload",
+            ]
+        );
+        let elsewhere = "no: spine is no peer of this node now: `crier bgp peers` shows those that are";
+        assert_eq!(outcomes("", Vec::new(), "spine"), [elsewhere; 4]);
     }
 
     /// Input: a default route with two next hops, so the peer has two sessions. Output: the route of each says whose it is.

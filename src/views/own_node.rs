@@ -1,7 +1,35 @@
 //! What keeps this node, or every node, from announcing, as far as Nodes tell. Floor 1.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
 use super::Snapshot;
+use crate::plan::decision::EgressVerdict;
 use crate::world::Node;
+
+/// The addresses of its Node that this node has on no link, where other nodes send packets of pods to them, or take packets of pods
+/// from them alone.
+pub(super) fn addresses_elsewhere(snapshot: &Snapshot) -> Vec<String> {
+    let Snapshot { node, world, plan, .. } = snapshot;
+    let owns = |verdict: &EgressVerdict| verdict.owners.iter().any(|it| it.owner.as_ref() == Some(node));
+    let is_owner = plan.decisions.values().filter_map(|decision| decision.egress.as_ref()).any(owns);
+    // Before the links are listed it has none.
+    if world.links.is_empty() || !(is_owner || plan.egress.tunnel.is_some()) {
+        return Vec::new();
+    }
+    let is_here = |address: &IpAddr| {
+        world.links.values().flat_map(|link| &link.addresses).any(|net: &IpNet| net.addr() == *address)
+    };
+    let addresses = world.nodes.get(node).into_iter().flat_map(|own| &own.addresses);
+    let told = addresses.filter(|address| !is_here(address)).map(|address| {
+        format!(
+            "the Node {node} says InternalIP {address}, which is on no link of this node: what other nodes send there of pods with \
+             egress is lost; set --node-ip of the kubelet (or the address in the Node manifest) right, or put the address on a link"
+        )
+    });
+    told.collect()
+}
 
 /// Each in one sentence with its remedy.
 pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
@@ -39,9 +67,31 @@ mod tests {
     use crate::clock;
     use crate::config::{NoSecrets, SourceFile, parse};
     use crate::plan::Planner;
+    use crate::plan::slice::TunnelEnd;
     use crate::selector::Labels;
     use crate::views::Counters;
-    use crate::world::{Fact, Listing};
+    use crate::world::{Fact, Link, Listing};
+
+    /// Input: a Node with an address that the node has, and one that it has not, with and without egress by the tunnel.
+    #[test]
+    fn an_address_of_the_own_node_that_no_link_has_is_told_where_others_send_packets_of_pods_there() {
+        let file = SourceFile { path: "test.toml".to_owned(), text: "[manifests]\nfolder = \"/m\"\n".to_owned() };
+        let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+        let addresses = ["10.1.2.12", "10.1.2.99"].map(|it| it.parse().unwrap()).to_vec();
+        planner.apply(Fact::Node("node-1".into(), Some(Arc::new(Node { addresses, ..Node::default() }))));
+        planner.apply(Fact::Link(2, Some(Link::carrying(2, "eth0", &["10.1.2.12/24"]))));
+        planner.apply(Fact::LinksListed);
+        planner.turn(clock::now());
+        let counters = Counters::default();
+        let mut snapshot = Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall());
+        assert_eq!(addresses_elsewhere(&snapshot), [""; 0], "no packet of a pod goes there");
+        snapshot.plan.egress.tunnel = Some(Arc::new(TunnelEnd::default()));
+        let told = addresses_elsewhere(&snapshot);
+        let [only] = told.as_slice() else { panic!("{told:?}") };
+        assert!(only.starts_with("the Node node-1 says InternalIP 10.1.2.99, which is on no link"), "{only}");
+        snapshot.world.links.clear();
+        assert_eq!(addresses_elsewhere(&snapshot), [""; 0], "the links are not known yet");
+    }
 
     fn said(nodes: &[(&str, bool)], key: &str) -> String {
         let text = format!("[kubernetes]\nin-cluster = true\n{key}");

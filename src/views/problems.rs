@@ -53,6 +53,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(bound_by_others(snapshot));
     problems.extend(not_vip(snapshot));
     problems.extend(egress::problems(snapshot));
+    problems.extend(own_node::addresses_elsewhere(snapshot));
     problems.extend(agreement::problems(snapshot));
     problems.extend(refused);
     problems

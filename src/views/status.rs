@@ -24,7 +24,7 @@ use crate::plan::own_addresses;
 use crate::reason::Reason;
 use crate::roster::{Eligibility, KeyId, KeyUse, Member, Roster};
 use crate::session_state::SessionState;
-use crate::world::{ApiServer, Conflict, HostProblem, Link, Pulses, Service, World};
+use crate::world::{ApiServer, Conflict, HostProblem, Link, Pulses, Service, SessionReport, World};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
@@ -190,10 +190,11 @@ pub struct ServiceReport {
 /// The view.
 pub fn status(snapshot: &Snapshot) -> Report {
     let Snapshot { node, started, world, config, plan, counters, .. } = snapshot;
+    let sessions = established(snapshot);
     let of_service = |(key, decision): (&ObjectKey, &Arc<Decision>)| ServiceReport {
         name: key.clone(),
-        decision: as_sent(decision, snapshot),
-        summary: summary(decision, snapshot),
+        decision: as_sent(decision, &sessions),
+        summary: summary(decision, snapshot, &sessions),
         remarks: world.services.get(key).map(|service| remarks(service)).unwrap_or_default(),
     };
     let services: Vec<ServiceReport> = load_balancers(snapshot).map(of_service).collect();
@@ -384,7 +385,7 @@ fn remarks(service: &Service) -> Vec<String> {
 }
 
 /// One line about a Service: what it has and where it is announced, or what is in the way.
-fn summary(decision: &Decision, snapshot: &Snapshot) -> String {
+fn summary(decision: &Decision, snapshot: &Snapshot, sessions: &Sessions<'_>) -> String {
     let allocation = &decision.allocation;
     if allocation.held.is_empty() {
         return match &allocation.reason {
@@ -407,7 +408,7 @@ fn summary(decision: &Decision, snapshot: &Snapshot) -> String {
             });
         }
         if !bgp.peers.is_empty() {
-            parts.extend(told(&bgp.peers, Family::of(announcement.address), snapshot));
+            parts.extend(told(&bgp.peers, Family::of(announcement.address), snapshot, sessions));
         }
         if l2.owner.is_none() && bgp.peers.is_empty() {
             parts.push(not_announced(announcement));
@@ -426,10 +427,10 @@ fn summary(decision: &Decision, snapshot: &Snapshot) -> String {
 
 /// Which peers have the route, and which are to have it once there is a session with them. One session of several is enough. A peer
 /// whose sessions cannot carry the route is named where no peer has it: else another one may carry the other family.
-fn told(peers: &[PeerName], family: Family, snapshot: &Snapshot) -> Vec<String> {
+fn told(peers: &[PeerName], family: Family, snapshot: &Snapshot, sessions: &Sessions<'_>) -> Vec<String> {
     let (mut now, mut later, mut never) = (Vec::new(), Vec::new(), Vec::new());
     for peer in peers {
-        match carried(peer, family, snapshot) {
+        match carried(peer, family, sessions) {
             Carried::Yes => now.push(peer.to_string()),
             Carried::NoSession => {
                 let state = snapshot.session(peer).map_or(SessionState::Idle, |session| session.state);
@@ -452,11 +453,21 @@ enum Carried {
     No { why: String },
 }
 
-fn carried(peer: &PeerName, family: Family, snapshot: &Snapshot) -> Carried {
-    let of_peer = snapshot.plan.bgp.peers.keys().filter(|session| snapshot.context.bgp.peer_of(session) == *peer);
-    let sessions = of_peer.filter_map(|session| snapshot.session(session));
+/// The established sessions of each peer, which may have several. Looked up once for all Services.
+type Sessions<'s> = BTreeMap<PeerName, Vec<&'s SessionReport>>;
+
+fn established(snapshot: &Snapshot) -> Sessions<'_> {
+    let mut sessions = Sessions::new();
+    for name in snapshot.plan.bgp.peers.keys() {
+        let session = snapshot.session(name).filter(|session| session.state == SessionState::Established);
+        sessions.entry(snapshot.context.bgp.peer_of(name)).or_default().extend(session);
+    }
+    sessions
+}
+
+fn carried(peer: &PeerName, family: Family, sessions: &Sessions<'_>) -> Carried {
     let mut found = Carried::NoSession;
-    for session in sessions.filter(|session| session.state == SessionState::Established) {
+    for session in sessions.get(peer).into_iter().flatten() {
         let mut families = session.detail.negotiated.iter().flat_map(|negotiated| &negotiated.families);
         match families.find(|it| it.family == family).and_then(|it| it.unsendable.clone()) {
             None => return Carried::Yes,
@@ -467,13 +478,13 @@ fn carried(peer: &PeerName, family: Family, snapshot: &Snapshot) -> Carried {
 }
 
 /// The decision without the peers that no session can send its routes to.
-fn as_sent(decision: &Decision, snapshot: &Snapshot) -> Decision {
+fn as_sent(decision: &Decision, sessions: &Sessions<'_>) -> Decision {
     let mut decision = decision.clone();
     for announcement in &mut decision.announcements {
         let family = Family::of(announcement.address);
         let bgp = &mut announcement.bgp;
         let mut not_carried = None;
-        bgp.peers.retain(|peer| match carried(peer, family, snapshot) {
+        bgp.peers.retain(|peer| match carried(peer, family, sessions) {
             Carried::Yes | Carried::NoSession => true,
             Carried::No { why } => {
                 not_carried = Some(why);

@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::state_file;
+
 /// What should be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
@@ -124,9 +126,7 @@ pub fn put(root: &Path, item: &Item, step: Step) -> io::Result<()> {
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
-    }
+    DirBuilder::new().recursive(true).mode(0o755).create(state_file::folder_of(path))?;
     let new = with_end(path, "new");
     // Left by a run that was interrupted.
     let _ = fs::remove_file(&new);
@@ -140,10 +140,10 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 
 /// What a symbolic link of the operator's leads to, which stays one; else the path itself.
 fn behind_link(root: &Path, path: &Path) -> PathBuf {
-    match (fs::read_link(path), path.parent()) {
-        (Ok(target), _) if target.is_absolute() => below(root, &target),
-        (Ok(target), Some(folder)) => folder.join(target),
-        (Ok(_), None) | (Err(_), _) => path.to_owned(),
+    match fs::read_link(path) {
+        Ok(target) if target.is_absolute() => below(root, &target),
+        Ok(target) => state_file::folder_of(path).join(target),
+        Err(_) => path.to_owned(),
     }
 }
 

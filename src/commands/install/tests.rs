@@ -160,6 +160,19 @@ fn the_same_unit_of_a_package_is_enough() {
 }
 
 #[test]
+fn a_masked_unit_is_named_with_the_remedy_and_nothing_is_changed() {
+    let host = Host::new();
+    let unit = below(host.root.path(), Path::new(UNIT));
+    fs::create_dir_all(unit.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("/dev/null", &unit).unwrap();
+    let refused =
+        super::install(&host.whole(), b"binary".to_vec()).expect_err("systemd starts no masked unit").to_string();
+    assert!(refused.contains("the unit is masked") && refused.contains("systemctl unmask crier"), "{refused}");
+    assert_eq!(host.read(CONFIG), None);
+    assert!(fs::symlink_metadata(&unit).unwrap().is_symlink(), "it stays masked");
+}
+
+#[test]
 fn a_file_in_the_way_of_a_folder_is_named() {
     let host = Host::new();
     fs::create_dir_all(host.root.path().join("etc")).unwrap();

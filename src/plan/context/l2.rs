@@ -132,6 +132,11 @@ impl L2Context {
         }
     }
 
+    /// Where this node would answer, for whichever pool.
+    pub fn all_interfaces(&self) -> impl Iterator<Item = &InterfaceName> {
+        self.interfaces.iter().chain(self.in_vrf.values().flat_map(|within| within.interfaces.iter()))
+    }
+
     /// Where this node would answer for an address: on the links with its subnet, as far as the rule asks for them.
     pub fn interfaces_for(&self, address: IpAddr) -> Arc<BTreeSet<InterfaceName>> {
         if self.rule == Subnet::Ignore {

@@ -10,9 +10,9 @@ use ipnet::IpNet;
 use super::Planner;
 use crate::address::{ScopedAddress, host_prefix};
 use crate::config;
-use crate::names::{NodeName, ObjectKey, PeerName};
+use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::bfd::watched;
-use crate::plan::context::{Context, PulseContext, bgp, l2};
+use crate::plan::context::{Context, L2Context, PulseContext, bgp, l2};
 use crate::plan::decision::Decision;
 use crate::plan::egress_table::Roads;
 use crate::plan::notice::{condition, loss, notice, pools};
@@ -42,6 +42,10 @@ impl Planner {
         l2.stations = kept(&l2.stations, stations);
         l2.node_addresses = kept(&l2.node_addresses, node_addresses);
         l2.manners = kept(&l2.manners, manners);
+        let may_answer_on: BTreeSet<InterfaceName> =
+            self.context.l2.iter().flat_map(L2Context::all_interfaces).cloned().collect();
+        self.moved.l2 |= *l2.may_answer_on != may_answer_on;
+        l2.may_answer_on = kept(&l2.may_answer_on, may_answer_on);
         let node = self.own_node();
         let links = self.world.links.values().filter(|link| l2::is_of_interest(self.in_force.config(), node, link));
         let links: Vec<_> = links.cloned().collect();
