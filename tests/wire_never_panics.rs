@@ -208,7 +208,6 @@ fn full_pulse() -> Pulse {
         hello: true,
         hears_api_server: true,
         waits: true,
-        deaf: false,
         back_in: Some(std::time::Duration::from_millis(4321)),
         card_version: 1,
         holdings_version: 2,

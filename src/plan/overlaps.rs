@@ -91,7 +91,7 @@ mod tests {
         overlaps.put(&key, Some(&overlap(&[one, two], 6)), at(4));
         assert!(is_over(&overlaps, one, 6, 6) && !is_over(&overlaps, two, 6, 9) && is_over(&overlaps, two, 6, 10));
         assert!(overlaps.take_due(at(5)).is_empty());
-        assert_eq!(overlaps.take_due(at(6)), [key.clone()]);
+        assert_eq!(overlaps.take_due(at(6)), std::slice::from_ref(&key));
         overlaps.put(&key, Some(&overlap(&[two], 6)), at(6));
         assert_eq!(overlaps.next_deadline(), Some(at(10)));
         overlaps.put(&key, Some(&overlap(&[two], 60)), at(7));
