@@ -57,18 +57,45 @@ impl Selector {
         self.requirements.iter().map(ToString::to_string).collect()
     }
 
+    /// A label that no object can have as the requirements ask: the selector matches nothing, ever.
+    pub fn impossible(&self) -> Option<&str> {
+        self.keys().find(|key| {
+            let of_key = || self.requirements.iter().filter(|requirement| requirement.key() == *key);
+            let is_present = of_key().any(|it| matches!(it, Requirement::In { .. } | Requirement::Present { .. }));
+            if is_present && of_key().any(|it| matches!(it, Requirement::Absent { .. })) {
+                return true;
+            }
+            let first = of_key().find_map(|it| match it {
+                Requirement::In { values, .. } => Some(values),
+                Requirement::NotIn { .. } | Requirement::Present { .. } | Requirement::Absent { .. } => None,
+            });
+            let is_taken = |value: &String| {
+                of_key().all(|it| match it {
+                    Requirement::In { values, .. } => values.contains(value),
+                    Requirement::NotIn { values, .. } => !values.contains(value),
+                    Requirement::Present { .. } | Requirement::Absent { .. } => true,
+                })
+            };
+            first.is_some_and(|values| !values.iter().any(is_taken))
+        })
+    }
+
     /// The labels that the answer depends on.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.requirements.iter().map(|requirement| match requirement {
-            Requirement::In { key, .. }
-            | Requirement::NotIn { key, .. }
-            | Requirement::Present { key }
-            | Requirement::Absent { key } => key.as_str(),
-        })
+        self.requirements.iter().map(Requirement::key)
     }
 }
 
 impl Requirement {
+    fn key(&self) -> &str {
+        match self {
+            Requirement::In { key, .. }
+            | Requirement::NotIn { key, .. }
+            | Requirement::Present { key }
+            | Requirement::Absent { key } => key.as_str(),
+        }
+    }
+
     fn holds(&self, Labels(labels): &Labels) -> bool {
         match self {
             Requirement::In { key, values } => labels.get(key).is_some_and(|value| values.contains(value)),
@@ -395,6 +422,24 @@ mod tests {
     fn refused(text: &str) -> (SelectorProblem, &str) {
         let error = text.parse::<Selector>().expect_err(text);
         (error.problem, &text[error.span])
+    }
+
+    #[test]
+    fn a_selector_that_no_labels_can_match_is_known() {
+        let table = [
+            ("rack=a, rack=b", Some("rack")),
+            ("tier=x, rack in (a, b), rack notin (a, b, c)", Some("rack")),
+            ("rack in (a, b), rack in (b, c), rack!=b", Some("rack")),
+            ("gpu, !gpu", Some("gpu")),
+            ("!rack, rack=a", Some("rack")),
+            ("rack in (a, b), rack in (b, c)", None),
+            ("rack in (a, b), rack!=a", None),
+            ("!rack, rack!=a", None),
+            ("gpu, gpu notin (a)", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(text.parse::<Selector>().expect(text).impossible(), expected, "{text}");
+        }
     }
 
     #[test]

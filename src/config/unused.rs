@@ -1,36 +1,90 @@
+<<<<<<< HEAD
 //! What a configuration without mistakes is most likely not meant to be: pools whose addresses reach no client, and peers that are
 //! sent nothing, and addresses of VRFs that a Service may get. Floor 1.
 
 use super::{Config, Source};
 use crate::address::AddressRange;
 use crate::names::PoolName;
+=======
+//! What a configuration without mistakes is most likely not meant to be: pools whose addresses reach no client, peers that are sent
+//! nothing, and what can never come into force. Floor 1.
+
+use super::{Advertisement, Config, L2, Peer, Pool, Source};
+use crate::names::{InterfaceName, PoolName};
+use crate::selector::Selector;
+>>>>>>> k9
 
 /// One line for each, with the remedy.
 pub fn unused(config: &Config) -> Vec<String> {
-    let covers = |pools: &[PoolName], pool: &PoolName| pools.is_empty() || pools.contains(pool);
-    let (peers, advertisements) = (&config.bgp.peers, &config.bgp.advertisements);
-    let is_announced = |pool: &PoolName| {
-        let by_bgp = !peers.is_empty() && advertisements.iter().any(|it| covers(&it.pools, pool));
-        by_bgp || config.l2.iter().any(|l2| covers(&l2.pools, pool))
-    };
     let elsewhere = match &config.source {
         Source::Kubernetes(kubernetes) => kubernetes.config.as_ref(),
         Source::Manifests(_) => None,
     };
     let elsewhere = elsewhere.map_or(String::new(), |name| format!(", unless the ConfigMap {name} has it"));
-    let pools = config.pools.iter().map(|pool| &pool.name).filter(|pool| !is_announced(pool));
-    let pools = pools.map(|pool| {
+    let mut all = Vec::new();
+    all.extend(config.pools.iter().filter_map(|pool| of_pool(config, pool, &elsewhere)));
+    all.extend(config.bgp.peers.iter().filter_map(|peer| of_peer(config, peer, &elsewhere)));
+    all.extend(numbered(&config.l2).filter(|(_, l2)| l2.excludes_all()).map(|(number, _)| {
         format!(
-            "pool {pool}: no [[l2]] covers it, and no [[bgp.advertisement]] with a [[bgp.peer]]: its addresses go nowhere; write one \
-             of them{elsewhere}"
+            "[[l2]] no. {number}: exclude-interfaces takes every interface away that it is for: it announces nothing"
         )
-    });
-    let is_sent = |peer: &&super::Peer| {
-        peer.shutdown || advertisements.iter().any(|it| it.peers.is_empty() || it.peers.contains(&peer.name))
-    };
-    let peers = peers.iter().filter(|peer| !is_sent(peer)).map(|peer| {
-        let name = &peer.name;
+    }));
+    all.extend(numbered(&config.bgp.advertisements).filter_map(|(number, it)| of_advertisement(config, number, it)));
+    all.extend(selectors(config));
+    all.extend(reservations(config));
+    all.extend(profiles(config, &elsewhere));
+    all.extend(loopback(config));
+    all
+}
+
+/// The entries of a list with their numbers in the file.
+fn numbered<T>(entries: &[T]) -> impl Iterator<Item = (usize, &T)> {
+    entries.iter().enumerate().map(|(at, entry)| (at.saturating_add(1), entry))
+}
+
+fn covers(pools: &[PoolName], pool: &Pool) -> bool {
+    pools.is_empty() || pools.contains(&pool.name)
+}
+
+/// Whether both may be in one VRF: what names none is in any.
+fn may_meet(one: Option<&InterfaceName>, other: Option<&InterfaceName>) -> bool {
+    one.is_none() || other.is_none() || one == other
+}
+
+fn of_pool(config: &Config, pool: &Pool, elsewhere: &str) -> Option<String> {
+    let (name, peers) = (&pool.name, &config.bgp.peers);
+    let l2: Vec<&L2> = config.l2.iter().filter(|it| covers(&it.pools, pool)).collect();
+    let advertisements = config.bgp.advertisements.iter().filter(|it| covers(&it.pools, pool) && !peers.is_empty());
+    let advertisements: Vec<&Advertisement> = advertisements.collect();
+    if l2.is_empty() && advertisements.is_empty() {
+        return Some(format!(
+            "pool {name}: no [[l2]] covers it, and no [[bgp.advertisement]] with a [[bgp.peer]]: its addresses go nowhere; write one \
+             of them{elsewhere}"
+        ));
+    }
+    let vrf = pool.vrf.as_ref()?;
+    let on_link = l2.iter().any(|it| may_meet(it.vrf.as_ref(), Some(vrf)));
+    let to_peer = |it: &&Advertisement| peers.iter().any(|peer| reaches(it, peer) && peer.vrf.as_ref() == Some(vrf));
+    (!on_link && !advertisements.iter().any(to_peer)).then(|| {
+        format!(
+            "pool {name}: it is announced in the VRF {vrf} alone, and no [[l2]] that covers it is in this VRF, and no [[bgp.peer]] that it \
+             is advertised to: its addresses go nowhere; name the same vrf{elsewhere}"
+        )
+    })
+}
+
+/// Whether the peer is sent what the advertisement covers.
+fn reaches(advertisement: &Advertisement, peer: &Peer) -> bool {
+    let is_named = advertisement.peers.is_empty() || advertisement.peers.contains(&peer.name);
+    is_named && (advertisement.vrf.is_none() || advertisement.vrf == peer.vrf)
+}
+
+fn of_peer(config: &Config, peer: &Peer, elsewhere: &str) -> Option<String> {
+    let is_sent = peer.shutdown || config.bgp.advertisements.iter().any(|it| reaches(it, peer));
+    let name = &peer.name;
+    (!is_sent).then(|| {
         format!("peer {name}: no [[bgp.advertisement]] covers it: nothing is announced to it; write one{elsewhere}")
+<<<<<<< HEAD
     });
     let in_pools = config.vrfs.iter().flat_map(|vrf| vrf.addresses.iter().map(move |net| (vrf, net)));
     let in_pools = in_pools.filter_map(|(vrf, net)| {
@@ -46,6 +100,90 @@ pub fn unused(config: &Config) -> Vec<String> {
         ))
     });
     pools.chain(peers).chain(in_pools).collect()
+=======
+    })
+}
+
+/// An advertisement whose peers are all in another VRF.
+fn of_advertisement(config: &Config, number: usize, advertisement: &Advertisement) -> Option<String> {
+    let vrf = advertisement.vrf.as_ref()?;
+    let named = |peer: &&Peer| advertisement.peers.is_empty() || advertisement.peers.contains(&peer.name);
+    let mut named = config.bgp.peers.iter().filter(named).peekable();
+    let is_lost = named.peek().is_some() && !named.any(|peer| reaches(advertisement, peer));
+    is_lost.then(|| {
+        format!("[[bgp.advertisement]] no. {number}: none of its peers is in the VRF {vrf}: it announces nothing; name the vrf of a peer")
+    })
+}
+
+/// Selectors that match nothing, ever.
+fn selectors(config: &Config) -> impl Iterator<Item = String> {
+    let mut all: Vec<(String, &str, Option<&Selector>)> = Vec::new();
+    for pool in &config.pools {
+        let name = || format!("pool {}", pool.name);
+        all.push((name(), "namespace-selector", pool.namespace_selector.as_ref()));
+        all.push((name(), "service-selector", pool.service_selector.as_ref()));
+    }
+    for (number, l2) in numbered(&config.l2) {
+        let name = || format!("[[l2]] no. {number}");
+        all.push((name(), "nodes", l2.nodes.as_ref()));
+        all.push((name(), "service-selector", l2.service_selector.as_ref()));
+        all.extend(l2.preference.iter().map(|it| (name(), "nodes of preference", Some(&it.nodes))));
+    }
+    for peer in &config.bgp.peers {
+        all.push((format!("peer {}", peer.name), "nodes", peer.nodes.as_ref()));
+    }
+    for (number, advertisement) in numbered(&config.bgp.advertisements) {
+        let name = || format!("[[bgp.advertisement]] no. {number}");
+        all.push((name(), "nodes", advertisement.nodes.as_ref()));
+        all.push((name(), "service-selector", advertisement.service_selector.as_ref()));
+    }
+    all.into_iter().filter_map(|(whose, key, selector)| {
+        let selector = selector?;
+        let label = selector.impossible()?;
+        Some(format!(
+            "{whose}: {key} = \"{selector}\" matches nothing: no label {label} is all of this at once; several values are written {label} in \
+             (a, b)"
+        ))
+    })
+}
+
+/// Reserved addresses that not even their Service is given.
+fn reservations(config: &Config) -> impl Iterator<Item = String> {
+    let each =
+        config.reservations.iter().flat_map(|it| it.addresses.iter().map(move |address| (&it.service, *address)));
+    each.filter_map(|(service, address)| {
+        let pool = config.pools.iter().find(|pool| pool.holds(address))?;
+        let name = &pool.name;
+        let is_for_others = pool.namespace_selector.is_none()
+            && !pool.namespaces.is_empty()
+            && !pool.namespaces.contains(&service.namespace);
+        let why = match (is_for_others, pool.draining) {
+            (true, _) => format!("its pool {name} is not for the namespace {}", service.namespace),
+            (false, true) => format!("its pool {name} is draining, and gives nothing"),
+            (false, false) => return None,
+        };
+        Some(format!("[[reservation]] of {service}: {why}: nobody is given {address}"))
+    })
+}
+
+fn profiles(config: &Config, elsewhere: &str) -> impl Iterator<Item = String> {
+    let is_used = |name: &String| config.bgp.peers.iter().any(|peer| peer.bfd.as_ref() == Some(name));
+    let names = config.bfd.iter().map(|profile| &profile.name).filter(move |name| !is_used(name));
+    names.map(move |name| {
+        format!("[[bfd]] {name}: no [[bgp.peer]] names it by bfd, so it watches nobody; name it there{elsewhere}")
+    })
+}
+
+/// The kernel takes the loopback interface into no VRF: the device of a VRF is its loopback.
+fn loopback(config: &Config) -> impl Iterator<Item = String> {
+    let with_it = config.vrfs.iter().filter(|vrf| vrf.interfaces.iter().any(|it| it.as_str() == "lo"));
+    with_it.map(|vrf| {
+        format!(
+            "[[vrf]] {}: the kernel takes lo into no VRF; remove it from interfaces: the VRF has a loopback of its own",
+            vrf.name
+        )
+    })
+>>>>>>> k9
 }
 
 #[cfg(test)]
@@ -95,5 +233,59 @@ mod tests {
         let all = told("[kubernetes]\nkubeconfig = \"/k\"\nconfig = \"kube-system/crier\"", "");
         assert!(all.iter().all(|it| it.ends_with(", unless the ConfigMap kube-system/crier has it")), "{all:?}");
         assert_eq!(all.len(), 2);
+    }
+
+    /// Input: one file for each kind of entry that can never come into force, beside one that can.
+    /// Output: the first word of each line; the sound entry is not told.
+    #[test]
+    fn what_can_never_come_into_force_is_told() {
+        let named = |more: &str| {
+            let all = told("[manifests]\nfolder = \"/m\"", more);
+            all.iter().map(|it| it.split(": ").next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        let l2 = "[[l2]]\n";
+        let nothing = [""; 0];
+        let red = "[[pool]]\nname = \"red\"\naddresses = [\"10.3.0.0/24\"]\nvrf = \"red\"\n";
+        assert_eq!(named(&format!("{red}[[l2]]\npools = [\"lan\", \"wan\"]\n[[l2]]\nvrf = \"blue\"\n")), ["pool red"]);
+        assert_eq!(named(&format!("{red}{l2}")), nothing, "on the links of every VRF");
+        assert_eq!(named(&format!("{red}[[l2]]\nvrf = \"red\"\n")), nothing);
+
+        let tor = format!("{l2}{PEER}vrf = \"red\"\n");
+        let advertised = |vrf: &str| named(&format!("{tor}[[bgp.advertisement]]\npeers = [\"tor\"]\n{vrf}"));
+        assert_eq!(advertised("vrf = \"blue\"\n"), ["peer tor", "[[bgp.advertisement]] no. 1"]);
+        assert_eq!((advertised("vrf = \"red\"\n"), advertised("")), (Vec::new(), Vec::new()));
+
+        for (interfaces, excluded, is_told) in [
+            ("[\"eth0\"]", "[\"eth0\"]", true),
+            ("[\"eth0\", \"bond*\"]", "[\"e*\", \"bo*\"]", true),
+            ("[]", "[\"*\"]", true),
+            ("[\"eth*\"]", "[\"eth0\"]", false),
+            ("[]", "[\"docker*\"]", false),
+        ] {
+            let all = named(&format!("{l2}interfaces = {interfaces}\nexclude-interfaces = {excluded}\n"));
+            assert_eq!(all == ["[[l2]] no. 1"], is_told, "{interfaces} {excluded}: {all:?}");
+        }
+        let nodes = "nodes = \"rack=a,rack=b\"\n";
+        assert_eq!(named(&format!("{l2}{l2}{nodes}")), ["[[l2]] no. 2"]);
+        assert_eq!(
+            named(&format!("{l2}{PEER}{nodes}[[bgp.advertisement]]\n{nodes}")),
+            ["peer tor", "[[bgp.advertisement]] no. 1"]
+        );
+
+        let pool = |more: &str| format!("{l2}[[pool]]\nname = \"x\"\naddresses = [\"10.9.0.0/24\"]\n{more}");
+        let reserved = "[[reservation]]\nservice = \"b/s\"\naddresses = [\"10.9.0.7\"]\n";
+        for (more, is_told) in [
+            ("namespaces = [\"a\"]\n", true),
+            ("draining = true\n", true),
+            ("namespaces = [\"a\", \"b\"]\n", false),
+            ("namespaces = [\"a\"]\nnamespace-selector = \"team=web\"\n", false),
+        ] {
+            let all = named(&(pool(more) + reserved));
+            assert_eq!(all == ["[[reservation]] of b/s"], is_told, "{more}: {all:?}");
+        }
+        assert_eq!(named(&format!("{l2}[[bfd]]\nname = \"fast\"\n")), ["[[bfd]] fast"]);
+        let vrf = "[[vrf]]\nname = \"red\"\ntable = 1001\nmanage = true\n";
+        assert_eq!(named(&format!("{l2}{vrf}interfaces = [\"lo\"]\n")), ["[[vrf]] red"]);
+        assert_eq!(named(&format!("{l2}{vrf}interfaces = [\"eth1\"]\n")), nothing);
     }
 }

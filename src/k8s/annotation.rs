@@ -19,8 +19,8 @@ const OWN: &str = "crier.dev/";
 const METALLB: [&str; 2] = ["metallb.io/", "metallb.universe.tf/"];
 
 pub const ADDRESSES: &str = "crier.dev/addresses";
-const POOL: &str = "crier.dev/pool";
-const SHARE: &str = "crier.dev/share";
+pub const POOL: &str = "crier.dev/pool";
+pub const SHARE: &str = "crier.dev/share";
 pub const EGRESS: &str = "crier.dev/egress";
 const RENUMBER: &str = Renumber::ANNOTATION;
 /// The node that goes first for the addresses on the link; `crier move` writes it.

@@ -3,6 +3,7 @@
 
 use super::draft::{Draft, one_line};
 use super::object::{Object, shortened};
+use crate::names::ObjectKey;
 use crate::selector::{is_dns_label, is_dns_name};
 
 /// What a human must give one Service.
@@ -23,6 +24,8 @@ pub(super) struct Annotations {
     namespace: String,
     service: String,
     wanted: Vec<(&'static str, String)>,
+    /// Annotations that the line cannot have, each with why.
+    left_out: Vec<(&'static str, String, &'static str)>,
     checks: Vec<String>,
 }
 
@@ -35,24 +38,56 @@ impl Annotations {
             namespace: namespace.to_owned(),
             service: object.name.clone(),
             wanted: Vec::new(),
+            left_out: Vec::new(),
             checks: Vec::new(),
         }
     }
 
+    /// The first value counts: of two products the one that is asked first. The other is told by [`Annotations::finish`].
     pub fn set(&mut self, name: &'static str, value: String) {
-        self.wanted.push((name, value));
+        match self.wanted.iter().find(|(known, _)| *known == name) {
+            None if value.chars().any(char::is_control) => {
+                self.left_out.push((name, value, "no shell can be given this"))
+            }
+            None => self.wanted.push((name, value)),
+            Some((_, first)) if *first == value => {}
+            Some(_) => self.left_out.push((name, value, "another annotation of the Service asks for something else")),
+        }
+    }
+
+    /// The annotations so far.
+    pub fn wanted(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.wanted.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey::new(&self.namespace, &self.service)
+    }
+
+    /// The Service among the objects.
+    pub fn of_service<'a>(&self, objects: &'a [Object]) -> Option<&'a Object> {
+        let is_it = |it: &&Object| {
+            it.kind == "Service" && it.group.is_empty() && it.name == self.service && it.namespace == self.namespace
+        };
+        objects.iter().find(is_it)
     }
 
     /// Asks a human to look at something before the line is run.
     pub fn check(&mut self, draft: &mut Draft, field: &str, value: &str, text: &str) {
         draft.warn(&self.object, field, value, text);
-        let space = if value.is_empty() { "" } else { " " };
-        self.checks.push(one_line(&format!("{field}{space}{value}: {text}")));
+        let place = [field, value].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+        let colon = if place.is_empty() { "" } else { ": " };
+        self.checks.push(one_line(&format!("{place}{colon}{text}")));
     }
 
-    /// Puts the line into the draft, unless the Service has all of the annotations already.
-    pub fn finish(self, objects: &[Object], draft: &mut Draft) {
-        let Annotations { object, namespace, service, wanted, checks } = self;
+    /// Puts the line into the draft, unless the Service has all of the annotations already. `there`: the Service, if it is among the
+    /// objects.
+    pub fn finish(mut self, there: Option<&Object>, draft: &mut Draft) {
+        for (name, value, why) in std::mem::take(&mut self.left_out) {
+            let value = shortened(&format!("{value:?}"));
+            self.check(draft, name, &value, &format!("{why}; it was left out"));
+        }
+        let Annotations { object, namespace, service, wanted, checks, left_out: _ } = self;
         if wanted.is_empty() && checks.is_empty() {
             return;
         }
@@ -61,10 +96,6 @@ impl Annotations {
             draft.warn(&object, "metadata", &named, "no Service can have this name; its annotations were left out");
             return;
         }
-        let is_it = |it: &&Object| {
-            it.kind == "Service" && it.group.is_empty() && it.name == service && it.namespace == namespace
-        };
-        let there = objects.iter().find(is_it);
         let has = |name: &str, value: &str| {
             there.is_some_and(|it| it.texts_of_metadata("annotations").any(|pair| pair == (name, value)))
         };
@@ -86,6 +117,17 @@ impl Annotations {
             draft.annotate(Annotated { object, checks, command });
         }
     }
+}
+
+/// The parts of a list with commas; on error the first that is none of them.
+pub(super) fn listed<T, E>(value: &str, parse: impl Fn(&str) -> Result<T, E>) -> Result<Vec<T>, String> {
+    let parts = value.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(|part| parse(part).map_err(|_| shortened(&format!("{part:?}")))).collect()
+}
+
+/// As an annotation has them.
+pub(super) fn joined<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// One word for a shell.

@@ -124,6 +124,8 @@ pub(super) struct Draft {
     pub passwords: Vec<Password>,
     /// What Services must be told, in the order of the objects.
     pub annotated: Vec<Annotated>,
+    /// The pools that Services may name: whose they are, their name there, and their name here.
+    known: Vec<(&'static str, String, String)>,
     /// The names that are taken, by section.
     names: BTreeMap<&'static str, BTreeSet<String>>,
     /// The number that a name of this section was last told apart by.
@@ -143,6 +145,22 @@ impl Draft {
 
     pub fn annotate(&mut self, annotated: Annotated) {
         self.annotated.push(annotated);
+    }
+
+    /// A pool of a product has this name here.
+    pub fn know(&mut self, whose: &'static str, original: &str, name: &str) {
+        self.known.push((whose, original.to_owned(), name.to_owned()));
+    }
+
+    /// The name here of a pool that a product's Services name.
+    pub fn known(&self, whose: &str, original: &str) -> Option<&str> {
+        let is_it = |(of, known, _): &&(&'static str, String, String)| *of == whose && known == original;
+        self.known.iter().find(is_it).map(|(_, _, name)| name.as_str())
+    }
+
+    /// There are pools, and all are of this product.
+    pub fn has_only(&self, whose: &str) -> bool {
+        !self.known.is_empty() && self.known.iter().all(|(of, _, _)| *of == whose)
     }
 
     /// A name that crier accepts and that no other table of the section has. What must be changed is said in the table.

@@ -6,12 +6,15 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::annotate::Annotations;
+use super::annotate::{Annotations, joined, listed};
 use super::draft::{Draft, Table, texts};
 use super::metallb::{announce, range};
 use super::object::{Object, shortened};
 use crate::address::host_prefix;
 use crate::k8s::annotation::{ADDRESSES, EGRESS, EGRESS_EXCEPT, EGRESS_TO, SERVICE_ADDRESS};
+
+/// Whose pools these are.
+const KUBE_VIP: &str = "kube-vip";
 
 /// The part of a key that stands for all namespaces.
 const GLOBAL: &str = "global";
@@ -19,10 +22,16 @@ const GLOBAL: &str = "global";
 /// What kube-vip is told to ask DHCP with.
 const DHCP: [&str; 2] = ["0.0.0.0", "0.0.0.0/32"];
 
+/// The class of Services that kube-vip serves where it was told none.
+pub(super) const CLASS: &str = "kube-vip.io/kube-vip-class";
+
+/// What kube-vip takes for true.
+pub(super) const TRUE: [&str; 6] = ["1", "t", "T", "true", "TRUE", "True"];
+
 /// kube-vip's annotations.
 const PREFIX: &str = "kube-vip.io/";
 
-/// Translates what is kube-vip's. Returns which objects were of use.
+/// Translates kube-vip's ConfigMap. Returns which objects were of use.
 pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
     let ours = |(_, object): &(usize, &Object)| {
         object.kind == "ConfigMap" && object.group.is_empty() && object.name == "kubevip"
@@ -31,12 +40,6 @@ pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
     for (at, object) in objects.iter().enumerate().filter(ours) {
         used.push(at);
         pools(object, draft);
-    }
-    for (at, object) in objects.iter().enumerate() {
-        let is_service = object.kind == "Service" && object.group.is_empty();
-        if is_service && service(object, objects, draft) {
-            used.push(at);
-        }
     }
     used
 }
@@ -50,9 +53,18 @@ fn pools(object: &Object, draft: &mut Draft) {
         let shown = shortened(&format!("{value:?}"));
         match key.split_once('-') {
             Some(("cidr" | "range", scope)) if !scope.is_empty() => {
-                names.extend(pool(&label, key, scope, value, draft));
+                let cidr = |of: &str| data.is_some_and(|data| data.contains_key(&format!("cidr-{of}")));
+                let is_passed_over = key.starts_with("range") && (cidr(scope) || cidr(GLOBAL));
+                names.extend(pool(&label, (key, scope), value, is_passed_over, draft));
             }
-            Some(("allow", _)) if key.starts_with("allow-share-") => {}
+            Some(("allow", _)) if key.starts_with("allow-share-") => {
+                if TRUE.contains(&value) {
+                    let text = "kube-vip gives one address to Services whose ports differ; crier does so for those with the same \
+                                crier.dev/share: give it to new Services too. Those that share an address now have it at the end of the \
+                                file";
+                    draft.warn(&label, &format!("data.{key}"), &shown, text);
+                }
+            }
             _ => {
                 let text = "crier has no counterpart; see doc/migrate.md";
                 draft.warn(&label, &format!("data.{key}"), &shown, text);
@@ -67,11 +79,19 @@ fn pools(object: &Object, draft: &mut Draft) {
     }
 }
 
-/// A pool of one key; none if nothing of it can be used.
-fn pool(label: &str, key: &str, scope: &str, value: &str, draft: &mut Draft) -> Option<String> {
+/// A pool of one key; none if nothing of it can be used. `is_passed_over`: kube-vip looks for a CIDR of the namespace, then for the
+/// global one, and only then for a range.
+fn pool(
+    label: &str,
+    (key, scope): (&str, &str),
+    value: &str,
+    is_passed_over: bool,
+    draft: &mut Draft,
+) -> Option<String> {
     let mut table = Table::new("pool", label);
     let path = format!("data.{key}");
     let name = draft.name(&mut table, key, &path);
+    draft.know(KUBE_VIP, key, &name);
     let mut ranges = Vec::new();
     for part in value.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let shown = shortened(&format!("{part:?}"));
@@ -89,6 +109,11 @@ fn pool(label: &str, key: &str, scope: &str, value: &str, draft: &mut Draft) -> 
         table.off = true;
     }
     table.set("addresses", texts(&ranges), &path);
+    if is_passed_over {
+        let text = "kube-vip gives no address of it, because it finds a CIDR before; here Services get one only if they request it";
+        table.check(draft, &path, "", text);
+        table.set("auto-assign", "false".to_owned(), &path);
+    }
     if scope != GLOBAL {
         // kube-vip looks at the namespace's own addresses first.
         table.set("priority", "100".to_owned(), &path);
@@ -99,12 +124,11 @@ fn pool(label: &str, key: &str, scope: &str, value: &str, draft: &mut Draft) -> 
 }
 
 /// The annotations of a Service. Whether it has any of kube-vip's.
-fn service(object: &Object, objects: &[Object], draft: &mut Draft) -> bool {
+pub(super) fn service(object: &Object, annotations: &mut Annotations, draft: &mut Draft) -> bool {
     let of_kube_vip = object.texts_of_metadata("annotations");
     let all: Vec<(&str, &str)> =
         of_kube_vip.filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value.trim()))).collect();
     let wants_egress = all.contains(&("egress", "true"));
-    let mut annotations = Annotations::of(object);
     if wants_egress {
         annotations.set(EGRESS, SERVICE_ADDRESS.to_owned());
     }
@@ -117,11 +141,11 @@ fn service(object: &Object, objects: &[Object], draft: &mut Draft) -> bool {
                 Ok(addresses) if addresses.iter().any(IpAddr::is_unspecified) => {
                     check(
                         "crier does not ask DHCP for addresses; remove it, or name an address of a pool",
-                        &mut annotations,
+                        annotations,
                     );
                 }
                 Ok(addresses) => annotations.set(ADDRESSES, joined(&addresses)),
-                Err(part) => check(&format!("{part} is not an IP address; it was left out"), &mut annotations),
+                Err(part) => check(&format!("{part} is not an IP address; it was left out"), annotations),
             },
             "egress-allowed-networks" | "egress-denied-networks" if wants_egress => match listed(value, network) {
                 Ok(nets) if nets.is_empty() => {}
@@ -131,37 +155,40 @@ fn service(object: &Object, objects: &[Object], draft: &mut Draft) -> bool {
                 }
                 Err(part) => {
                     let text = format!("{part} is neither an address nor a CIDR; the whole list was left out");
-                    check(&text, &mut annotations);
+                    check(&text, annotations);
                 }
             },
             "egress-destination-ports" | "egress-source-ports" if wants_egress => {
                 let text = "crier bounds egress by nodes and destinations, not by ports: connections by all ports get the \
                             Service's address";
-                check(text, &mut annotations);
+                check(text, annotations);
             }
             "egress-detect-api-server" if wants_egress && *value == "true" => {
                 let text = "kube-vip adds the API server to the allowed networks; where its address is no Node's, name it in \
                             crier.dev/egress-to";
-                check(text, &mut annotations);
+                check(text, annotations);
             }
             "egress-ipv6" if wants_egress && *value == "true" => {
                 check(
                     "crier gives the Service's address of each family that the Service has, not of IPv6 alone",
-                    &mut annotations,
+                    annotations,
+                );
+            }
+            "egress" if !wants_egress && !matches!(*value, "" | "false") => {
+                check(
+                    "kube-vip takes only \"true\" for true, so nothing leaves with the Service's address",
+                    annotations,
                 );
             }
             "ignore" if *value == "true" => {
-                check(
-                    "crier serves the Service all the same; give it another spec.loadBalancerClass",
-                    &mut annotations,
-                );
+                check("crier serves the Service all the same; give it another spec.loadBalancerClass", annotations);
             }
             "ignore" | "egress-ipv6" => {}
             "serviceInterface" => {
                 let text = "write an [[l2]] with these interfaces and a service-selector, or a pool with a vrf";
-                check(text, &mut annotations);
+                check(text, annotations);
             }
-            "leaseName" => check("Services that are to share one address need one crier.dev/share", &mut annotations),
+            "leaseName" => check("Services that are to share one address need one crier.dev/share", annotations),
             // What an egress annotation without kube-vip.io/egress says; what kube-vip writes itself; and what crier does, or does not
             // need, without being told.
             "egress"
@@ -183,7 +210,7 @@ fn service(object: &Object, objects: &[Object], draft: &mut Draft) -> bool {
             | "allow-reconcile-without-endpoints"
             | "ignore-service-security"
             | "rp_filter" => {}
-            _ => check("crier has no counterpart", &mut annotations),
+            _ => check("crier has no counterpart", annotations),
         }
     }
     let asked = object.value.get("spec").and_then(|spec| spec.get("loadBalancerIP")).and_then(Value::as_str);
@@ -193,18 +220,7 @@ fn service(object: &Object, objects: &[Object], draft: &mut Draft) -> bool {
                     name an address of a pool";
         annotations.check(draft, "spec.loadBalancerIP", &shortened(&format!("{asked:?}")), text);
     }
-    annotations.finish(objects, draft);
     !all.is_empty() || asked.is_some()
-}
-
-/// The parts of a list with commas; on error the first that is none of them.
-fn listed<T, E>(value: &str, parse: impl Fn(&str) -> Result<T, E>) -> Result<Vec<T>, String> {
-    let parts = value.split(',').map(str::trim).filter(|part| !part.is_empty());
-    parts.map(|part| parse(part).map_err(|_| shortened(&format!("{part:?}")))).collect()
-}
-
-fn joined<T: ToString>(items: &[T]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn network(part: &str) -> Result<IpNet, std::net::AddrParseError> {

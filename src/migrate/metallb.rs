@@ -1,9 +1,12 @@
 //! MetalLB's custom resources, and by the same functions the ConfigMap that it read before them. Floor 1.
 //! Not for the ConfigMap's form; that is `metallb_config_map`. Not for BGP; that is `metallb_bgp`.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::SecretFiles;
+use super::annotate::{Annotations, joined};
 use super::draft::{Draft, Table, text, texts};
 use super::label_selector::{Selected, any_of};
 use super::metallb_bgp::{self, Speaker};
@@ -11,9 +14,16 @@ use super::metallb_config_map;
 use super::object::{Fields, Object, shortened};
 use super::ovn;
 use crate::address::AddressRange;
+use crate::k8s::annotation::POOL;
 use crate::selector::Labels;
 
 pub(super) const GROUP: &str = "metallb.io";
+
+/// Whose pools these are.
+const METALLB: &str = "MetalLB";
+
+/// What a Service names its pool by.
+const POOL_ANNOTATIONS: [&str; 2] = ["metallb.io/address-pool", "metallb.universe.tf/address-pool"];
 
 /// A pool as others refer to it.
 #[derive(Debug)]
@@ -105,7 +115,21 @@ fn pool(object: &Object, draft: &mut Draft) -> KnownPool {
     }
     spec.finish(draft);
     draft.push(table);
+    draft.know(METALLB, &object.name, &name);
     KnownPool { original: object.name.clone(), name, labels }
+}
+
+/// The pools that a Service names by MetalLB's annotations, which crier reads as they are: only names that are others here need a
+/// line. Whether it has such an annotation.
+pub(super) fn service(object: &Object, annotations: &mut Annotations, draft: &Draft) -> bool {
+    let all: BTreeMap<&str, &str> = object.texts_of_metadata("annotations").collect();
+    let named = POOL_ANNOTATIONS.iter().find_map(|key| all.get(key)).filter(|_| !all.contains_key(POOL));
+    let names: Vec<&str> = named.into_iter().flat_map(|names| names.split(',')).map(str::trim).collect();
+    let here: Vec<&str> = names.iter().map(|name| draft.known(METALLB, name).unwrap_or(name)).collect();
+    if here != names {
+        annotations.set(POOL, joined(&here));
+    }
+    named.is_some()
 }
 
 /// The keys that pools of all versions have: addresses, autoAssign, avoidBuggyIPs; and sharing, as MetalLB has it.
@@ -331,5 +355,6 @@ pub(super) fn former_pool(
         }
     }
     draft.push(table);
+    draft.know(METALLB, wanted, &name);
     KnownPool { original: wanted.to_owned(), name, labels: Labels::default() }
 }

@@ -17,6 +17,7 @@ mod openelb;
 mod ovn;
 mod own_asn;
 mod purelb;
+mod services;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -82,6 +83,7 @@ pub fn migrate(objects: Vec<Value>, secrets: &SecretFiles) -> Migration {
         nmstate::translate(&objects, &mut draft),
     ]
     .concat();
+    products.extend(services::translate(&objects, !products.is_empty(), &mut draft));
     products.sort_unstable();
     own_asn::settle(&mut draft);
     let mut skipped: Vec<String> = Vec::new();

@@ -1,15 +1,30 @@
-//! OpenELB's Eip, BgpConf and BgpPeer, also under its former name PorterLB. Floor 1.
+//! OpenELB's Eip, BgpConf and BgpPeer, also under its former name PorterLB, and its annotations on Services. Floor 1.
 
 use std::net::IpAddr;
 
 use super::SecretFiles;
+use super::annotate::{Annotations, joined, listed};
 use super::draft::{Draft, Password, Table, text, texts};
 use super::label_selector;
 use super::metallb::{announce, cannot_select, range};
 use super::object::{Fields, Object, shortened};
+use crate::k8s::annotation::{ADDRESSES, POOL};
 use crate::secret::Secret;
 
 const GROUP: &str = "network.kubesphere.io";
+
+/// Whose pools these are.
+const OPENELB: &str = "OpenELB";
+
+/// OpenELB serves a Service with this annotation, and no other.
+const SERVED: &str = "lb.kubesphere.io/v1alpha1";
+const NAMES: [&str; 2] = ["openelb", "porter"];
+
+/// What a Service names its Eip by, and its address.
+const OF_EIP: [&str; 2] = ["eip.openelb.kubesphere.io/v1alpha2", "eip.porter.kubesphere.io/v1alpha2"];
+const OF_ADDRESS: [&str; 2] = ["eip.openelb.kubesphere.io/v1alpha1", "eip.porter.kubesphere.io/v1alpha1"];
+/// Nodes forward to the Service's ports, and no address is given.
+const NODE_PROXY: &str = "node-proxy.openelb.kubesphere.io/type";
 
 /// Marks the Eip from which Services get addresses that name none.
 const IS_DEFAULT: &str = "eip.openelb.kubesphere.io/is-default-eip";
@@ -40,6 +55,7 @@ fn eip(object: &Object, draft: &mut Draft) {
     let mut table = Table::new("pool", &label);
     let mut spec = object.spec(draft);
     let name = draft.name(&mut table, &object.name, "metadata.name");
+    draft.know(OPENELB, &object.name, &name);
     let path = spec.path("address");
     let written = spec.text("address", draft).unwrap_or_default();
     match range(written) {
@@ -75,6 +91,50 @@ fn eip(object: &Object, draft: &mut Draft) {
     draft.push(table);
     eip_is_announced(&mut spec, &label, &name, draft);
     spec.finish(draft);
+}
+
+/// The annotations of a Service of type LoadBalancer. Whether it has any of OpenELB's.
+pub(super) fn service(object: &Object, annotations: &mut Annotations, draft: &mut Draft) -> bool {
+    let all: Vec<(&str, &str)> = object.texts_of_metadata("annotations").map(|(key, it)| (key, it.trim())).collect();
+    let value_of = |names: &[&str]| all.iter().find(|(key, value)| names.contains(key) && !value.is_empty()).copied();
+    let (eip, address, proxy) = (value_of(&OF_EIP), value_of(&OF_ADDRESS), value_of(&[NODE_PROXY]));
+    let check = |(key, value): (&str, &str), text: &str, annotations: &mut Annotations, draft: &mut Draft| {
+        let value = if value.is_empty() { String::new() } else { shortened(&format!("{value:?}")) };
+        annotations.check(draft, &format!("metadata.annotations.{key}"), &value, text);
+    };
+    if let Some(proxy) = proxy {
+        let text = "the Service gets the addresses of nodes there; crier gives it one of a pool";
+        check(proxy, text, annotations, draft);
+    }
+    let served = value_of(&[SERVED]);
+    if !served.is_some_and(|(_, value)| NAMES.contains(&value)) {
+        let named = eip.is_some() || address.is_some() || served.is_some();
+        let has_class = object.value.pointer("/spec/loadBalancerClass").is_some_and(|class| !class.is_null());
+        if named || draft.has_only(OPENELB) && !has_class && proxy.is_none() {
+            let text = "OpenELB serves only Services with lb.kubesphere.io/v1alpha1: openelb; crier serves this one too, unless it has a \
+                        class of its own, or default-class = false";
+            check(served.unwrap_or((SERVED, "")), text, annotations, draft);
+        }
+        return named || proxy.is_some();
+    }
+    if let Some((key, value)) = address {
+        match listed(value, str::parse::<IpAddr>) {
+            Ok(addresses) => annotations.set(ADDRESSES, joined(&addresses)),
+            Err(part) => {
+                check((key, value), &format!("{part} is not an IP address; it was left out"), annotations, draft);
+            }
+        }
+    }
+    if let Some((key, value)) = eip {
+        match draft.known(OPENELB, value).map(str::to_owned) {
+            Some(name) => annotations.set(POOL, name),
+            None => {
+                let text = "there is no such Eip among the objects; give it to migrate too, or write crier.dev/pool";
+                check((key, value), text, annotations, draft);
+            }
+        }
+    }
+    true
 }
 
 /// `protocol` and `interface` of an Eip. Without a protocol it is BGP.

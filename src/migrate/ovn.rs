@@ -76,7 +76,8 @@ fn egress_service(object: &Object, objects: &[Object], draft: &mut Draft) {
         }
     }
     spec.finish(draft);
-    annotations.finish(objects, draft);
+    let there = annotations.of_service(objects);
+    annotations.finish(there, draft);
 }
 
 /// The selectors of nodes without those by a label that OVN-Kubernetes gives: it goes with the EgressService, and crier itself

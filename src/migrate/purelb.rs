@@ -1,11 +1,21 @@
-//! PureLB's ServiceGroup and LBNodeAgent. Floor 1.
+//! PureLB's ServiceGroup and LBNodeAgent, and its annotations on Services. Floor 1.
 //! PureLB's addresses that are in no subnet of a link are announced by the cluster's own routing software; crier has BGP for them.
 
+use std::net::IpAddr;
+
+use super::annotate::{Annotations, joined, listed};
 use super::draft::{Draft, Table, text, texts};
 use super::metallb::{announce, range};
 use super::object::{Fields, Object, shortened, shown};
+use crate::k8s::annotation::{ADDRESSES, POOL, SHARE};
 
 const GROUP: &str = "purelb.io";
+
+/// Whose pools these are.
+const PURELB: &str = "PureLB";
+
+/// PureLB's annotations.
+const PREFIX: &str = "purelb.io/";
 
 /// The ServiceGroup of Services that name none.
 const DEFAULT: &str = "default";
@@ -46,6 +56,7 @@ fn group(object: &Object, draft: &mut Draft) -> Option<String> {
     let mut table = Table::new("pool", &object.label());
     let mut spec = object.spec(draft);
     let name = draft.name(&mut table, &object.name, "metadata.name");
+    draft.know(PURELB, &object.name, &name);
     let mut ranges = Vec::new();
     for place in ["local", "remote"] {
         let Some(mut pools) = spec.fields(place, draft) else { continue };
@@ -84,6 +95,8 @@ fn group(object: &Object, draft: &mut Draft) -> Option<String> {
     if object.name != DEFAULT {
         table.set("auto-assign", "false".to_owned(), "metadata.name");
     }
+    // PureLB looks at the key and the ports of Services, not at their namespaces.
+    table.set("share-across-namespaces", "true".to_owned(), "");
     draft.push(table);
     found.then_some(name)
 }
@@ -112,10 +125,58 @@ fn one_pool(fields: &mut Fields<'_>, table: &mut Table, draft: &mut Draft) -> Op
     }
 }
 
+/// The annotations of a Service. Whether it has any of PureLB's.
+pub(super) fn service(object: &Object, annotations: &mut Annotations, draft: &mut Draft) -> bool {
+    let of_purelb = object.texts_of_metadata("annotations");
+    let all: Vec<(&str, &str)> =
+        of_purelb.filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value.trim()))).collect();
+    // Of a Service that names addresses, PureLB takes the pool that has them.
+    let names_addresses = all.iter().any(|(key, value)| *key == "addresses" && !value.is_empty());
+    for (key, value) in &all {
+        let path = format!("metadata.annotations.{PREFIX}{}", shortened(key));
+        let shown = shortened(&format!("{value:?}"));
+        match *key {
+            "allow-shared-ip" if !value.is_empty() => annotations.set(SHARE, (*value).to_owned()),
+            "addresses" => match listed(value, str::parse::<IpAddr>) {
+                Ok(addresses) if addresses.is_empty() => {}
+                Ok(addresses) => annotations.set(ADDRESSES, joined(&addresses)),
+                Err(part) => {
+                    annotations.check(draft, &path, &shown, &format!("{part} is not an IP address; it was left out"));
+                }
+            },
+            "service-group" if !names_addresses => match draft.known(PURELB, value).map(str::to_owned) {
+                Some(name) => annotations.set(POOL, name),
+                None => {
+                    let text = "there is no such ServiceGroup among the objects; give it to migrate too, or write crier.dev/pool";
+                    annotations.check(draft, &path, &shown, text);
+                }
+            },
+            "multi-pool" if *value == "true" => {
+                let text = "PureLB gives an address of each range; crier gives one of each pool that crier.dev/pool names, so a pool for \
+                            each range is needed";
+                annotations.check(draft, &path, &shown, text);
+            }
+            "node-affinity" => {
+                let text = "write prefer-endpoints = true into an [[l2]], by service-selector for this Service alone";
+                annotations.check(draft, &path, &shown, text);
+            }
+            // What PureLB writes itself, and what crier does without being told.
+            "allow-shared-ip" | "service-group" | "multi-pool" | "allow-local" | "re-evaluate" | "allocated-by"
+            | "allocated-from" | "pool-type" | "skip-ipv6-dad" => {}
+            output if output.starts_with("announcing") => {}
+            _ => annotations.check(draft, &path, &shown, "migrate does not know this annotation; it was left out"),
+        }
+    }
+    !all.is_empty()
+}
+
 /// The interface that addresses are local on, if it is named by its plain name.
 fn node_agent(object: &Object, draft: &mut Draft) -> Option<String> {
     let mut spec = object.spec(draft);
-    let mut local = spec.fields("local", draft)?;
+    let Some(mut local) = spec.fields("local", draft) else {
+        spec.finish(draft);
+        return None;
+    };
     let path = local.path("localint");
     let interface = local.text("localint", draft).filter(|name| *name != DEFAULT && !name.is_empty());
     let plain = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');

@@ -7,12 +7,18 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{Migration, SecretFiles, migrate};
-use crate::config::{Config, Secrets, SourceFile, parse};
+use crate::clock;
+use crate::config::{Config, Kubernetes, Secrets, Source, SourceFile, parse};
 use crate::k8s::annotation;
+use crate::k8s::raw::{self, Kind};
+use crate::k8s::service::{ServiceFields, service};
 use crate::manifests::document::{Format, objects};
-use crate::world::Egress;
+use crate::plan::Planner;
+use crate::plan::decision::Decision;
+use crate::world::{ApiServer, Egress, Fact};
 
 struct AnySecret;
 
@@ -198,6 +204,189 @@ fn a_vrf_has_the_port_with_addresses_first_and_is_for_all_nodes_only_where_the_p
     let guide = of_case("openshift-vrf.yaml");
     assert!(loaded(&guide).vrfs.is_empty() && guide.toml.contains("#name = \"ens4vrf\""), "it is for some nodes");
     assert_eq!(loaded(&guide).bgp.advertisements.len(), 1, "the label of OVN-Kubernetes goes, the advertisement stays");
+}
+
+/// Which addresses the Services of a case have with the migrated file, once the lines at its end were run. One that crier does not serve
+/// is not there.
+fn served(name: &str) -> BTreeMap<String, Vec<String>> {
+    let yaml = fs::read_to_string(case(name)).expect("the case is there");
+    let migration = migrated(&yaml);
+    let (mut config, lines) = (loaded(&migration), annotated(&migration));
+    let Source::Kubernetes(Kubernetes { classes, .. }) = &config.source else { panic!("[kubernetes] is written") };
+    let classes = classes.clone();
+    let folder = SourceFile { path: "m.toml".to_owned(), text: "[manifests]\nfolder = \"/m\"\n".to_owned() };
+    config.source = parse(&[folder], &AnySecret).unwrap_or_else(|complaints| panic!("{complaints}")).source;
+    let mut planner = Planner::new(Arc::new(config), "node-1".into());
+    let first = [Fact::ApiServer(ApiServer::Manifests), Fact::LinksListed, Fact::FailStatic];
+    first.into_iter().for_each(|fact| planner.apply(fact));
+    for mut object in objects(&yaml, Format::Yaml).expect("sound YAML") {
+        if object["kind"] != "Service" {
+            continue;
+        }
+        let metadata = object["metadata"].as_object_mut().expect("metadata");
+        let key = format!("{}/{}", metadata["namespace"].as_str().unwrap(), metadata["name"].as_str().unwrap());
+        let own = metadata.entry("annotations").or_insert_with(|| serde_json::json!({}));
+        let own = own.as_object_mut().expect("annotations");
+        own.retain(|_, value| value.is_string());
+        own.extend(lines.get(&key).into_iter().flatten().map(|(key, value)| (key.clone(), value.as_str().into())));
+        let object: raw::Object<ServiceFields> = serde_json::from_value(object).expect("a Service");
+        let service = service(&object).expect("it can be read");
+        if service.class.as_ref().is_none_or(|class| classes.contains(class)) {
+            planner.apply(ServiceFields::translate(&object).expect("it can be read").expect("a Fact"));
+        }
+    }
+    planner.turn(clock::now());
+    let decisions = &planner.plan().decisions;
+    let held = |decision: &Decision| decision.allocation.held.iter().map(|held| held.address.to_string()).collect();
+    decisions.iter().map(|(key, decision)| (key.to_string(), held(decision))).collect()
+}
+
+fn of<const N: usize>(expected: [(&str, &[&str]); N]) -> BTreeMap<String, Vec<String>> {
+    let owned = |addresses: &[&str]| addresses.iter().map(|it| (*it).to_owned()).collect();
+    expected.into_iter().map(|(service, addresses)| (service.to_owned(), owned(addresses))).collect()
+}
+
+/// Each of these is named in a warning, and below the Service's name in the file.
+#[track_caller]
+fn warns(migration: &Migration, service: &str, words: &[&str]) {
+    let said = warnings(migration);
+    let has = |line: &&str| line.contains(service) && words.iter().all(|word| line.contains(word));
+    assert!(said.lines().any(|line| has(&line)), "{service}: {words:?} in one line of:\n{said}");
+}
+
+#[test]
+fn services_of_kube_vip_keep_the_addresses_that_they_share_and_their_class_is_served() {
+    let expected = of([
+        ("dev/a", &["192.168.1.211"]),
+        ("dev/b", &["192.168.1.211"]),
+        ("dev/c", &[]),
+        ("one/both", &[]),
+        ("one/dns", &["192.168.2.12"]),
+        ("two/dns-tcp", &["192.168.2.12"]),
+        ("two/elsewhere", &[]),
+    ]);
+    assert_eq!(served("kube-vip-services.yaml"), expected, "and not two/vpn of another class");
+    let migration = of_case("kube-vip-services.yaml");
+    // Whoever has no address in the end is told with why.
+    warns(&migration, "Service dev/c", &["192.168.1.211", "both have port 443/TCP"]);
+    warns(&migration, "Service one/both", &["spec.loadBalancerIP", "keep one of them"]);
+    warns(&migration, "Service two/elsewhere", &["192.168.1.212", "range-dev", "for namespaces dev"]);
+    warns(&migration, "Service two/elsewhere", &["kube-vip.io/egress", "True"]);
+    warns(&migration, "Service two/elsewhere", &["kube-vip.io/vipHost 5", "not text"]);
+    warns(&migration, "Services two/vpn", &["spec.loadBalancerClass \"tailscale\"", "crier will not"]);
+    warns(&migration, "Services dev/a, dev/b, dev/c", &["kube-vip.io/kube-vip-class"]);
+    warns(&migration, "kube-system/kubevip", &["data.allow-share-dev", "crier.dev/share"]);
+    assert!(!warnings(&migration).contains("allow-share-global"), "it allows nothing");
+}
+
+#[test]
+fn services_of_purelb_have_their_group_address_and_key() {
+    let expected = of([
+        ("office/lost", &[]),
+        ("office/mail", &["192.168.1.12"]),
+        ("office/own", &[]),
+        ("shop/web", &["192.168.1.12"]),
+    ]);
+    assert_eq!(served("purelb-services.yaml"), expected);
+    let migration = of_case("purelb-services.yaml");
+    warns(&migration, "Service office/lost", &["purelb.io/service-group \"gone\"", "no such ServiceGroup"]);
+    warns(&migration, "Service office/lost", &["purelb.io/multi-pool"]);
+    warns(&migration, "Services shop/web, office/mail", &["purelb.io/purelb"]);
+    warns(&migration, "Services office/own", &["\"metallb\""]);
+}
+
+#[test]
+fn services_of_openelb_have_their_eip_and_share_the_address_that_they_name() {
+    let expected = of([
+        ("shop/lost", &[]),
+        ("shop/not-theirs", &[]),
+        ("shop/old", &["192.168.0.95"]),
+        ("shop/same", &["192.168.0.95"]),
+        ("shop/web", &["192.168.0.91"]),
+    ]);
+    assert_eq!(served("openelb-services.yaml"), expected);
+    let migration = of_case("openelb-services.yaml");
+    warns(&migration, "Service shop/lost", &["\"gone\"", "no such Eip"]);
+    warns(&migration, "Service shop/not-theirs", &["OpenELB serves only", "crier serves this one too"]);
+}
+
+#[test]
+fn a_class_of_metallb_is_served_and_a_pool_or_address_that_the_file_lacks_is_told() {
+    let migration = of_case("metallb-services.yaml");
+    let all = served("metallb-services.yaml");
+    assert_eq!(all["shop/web"], ["192.0.2.3"]);
+    assert_eq!((all["shop/lost"].len(), all["shop/far"].len()), (0, 0));
+    warns(&migration, "Services shop/web", &["spec.loadBalancerClass \"metallb\""]);
+    warns(&migration, "Service shop/lost", &["pool \"gone\""]);
+    warns(&migration, "Service shop/far", &["198.51.100.7", "names this address"]);
+    warns(&migration, "Service shop/k3s", &["10.0.0.7", "shows this address"]);
+    assert_eq!(migration.warnings.len(), 4, "and nothing more: {}", warnings(&migration));
+}
+
+/// Input: what MetalLB and kube-vip are started with, as `helm template` prints it. Output: these classes and no Services without one.
+#[test]
+fn a_class_on_the_command_line_of_another_load_balancer_is_the_only_one_that_is_served() {
+    let pool = "kind: IPAddressPool\napiVersion: metallb.io/v1beta1\nmetadata: {name: lan}\nspec: {addresses: [192.0.2.0/28]}\n---\n\
+                kind: L2Advertisement\napiVersion: metallb.io/v1beta1\nmetadata: {name: lan}\n";
+    for (container, expected) in [
+        ("args: [--port=7472, --lb-class=metallb]", Some("metallb")),
+        ("command: [/controller, --lb-class, example.com/lb]", Some("example.com/lb")),
+        ("env: [{name: lb_class_only, value: \"true\"}]", Some("kube-vip.io/kube-vip-class")),
+        ("env: [{name: lb_class_only, value: \"true\"}, {name: lb_class_name, value: vip}]", Some("vip")),
+        ("env: [{name: lb_class_name, value: vip}]", None),
+        ("args: [--lb-class=]", None),
+        ("args: [5, {}]", None),
+    ] {
+        let workload = format!(
+            "kind: Deployment\napiVersion: apps/v1\nmetadata: {{name: c, namespace: m}}\nspec: {{template: {{spec: {{containers: [{{{container}}}]}}}}}}\n"
+        );
+        let migration = migrated(&format!("{pool}---\n{workload}"));
+        let Source::Kubernetes(Kubernetes { classes, default_class, .. }) = loaded(&migration).source else {
+            panic!("[kubernetes] is written")
+        };
+        let named: Vec<&str> = classes.iter().map(String::as_str).filter(|class| *class != "crier.dev/crier").collect();
+        assert_eq!((named, default_class), (Vec::from_iter(expected), expected.is_none()), "{container}");
+        assert_eq!(migration.warnings.is_empty(), expected.is_none(), "{container}: {}", warnings(&migration));
+        assert_eq!(migration.skipped.is_empty(), expected.is_some(), "{container}: {:?}", migration.skipped);
+    }
+}
+
+/// Input: pools whose names crier changes, and Services that name them. Output: lines with the names of the file.
+#[test]
+fn a_service_follows_its_pool_to_another_name() {
+    let map = "address-pools: [{name: My_Pool, protocol: layer2, addresses: [192.0.2.0/28]}]";
+    let service = |annotations: &str| {
+        let yaml = format!(
+            "kind: ConfigMap\napiVersion: v1\nmetadata: {{name: config, namespace: metallb-system}}\ndata: {{config: '{map}'}}\n---\n\
+             kind: Service\napiVersion: v1\nmetadata: {{name: web, namespace: shop, annotations: {{{annotations}}}}}\n\
+             spec: {{type: LoadBalancer}}\n"
+        );
+        annotated(&migrated(&yaml)).remove("shop/web").and_then(|mut it| it.remove("crier.dev/pool"))
+    };
+    assert_eq!(service("metallb.universe.tf/address-pool: My_Pool").as_deref(), Some("my-pool"));
+    assert_eq!(service("metallb.io/address-pool: my-pool"), None, "it fits already");
+    assert_eq!(service("metallb.io/address-pool: My_Pool, crier.dev/pool: my-pool"), None, "crier's own counts");
+}
+
+/// Input: Services alone, and a key with a line break. Output: a warning that pools are missing, and no line that is no comment.
+#[test]
+fn services_without_pools_are_told_and_no_annotation_leaves_its_comment() {
+    let service = |name: &str, key: &str| {
+        serde_json::json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": name, "namespace": "shop", "annotations": {
+            "purelb.io/addresses": "192.0.2.7", "purelb.io/allow-shared-ip": key, "crier.dev/share": key,
+        }}, "spec": {"type": "LoadBalancer", "loadBalancerClass": "a\n[[pool]]", "ports": [{"port": 80}]},
+        "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}]}}})
+    };
+    let hostile = "k\n[[pool]]\nname = \"x\"\n#";
+    let migration =
+        migrate(vec![service("a", hostile), service("b", ""), service("c\n[[l2]]", "")], &SecretFiles::default());
+    assert!(loaded(&migration).pools.is_empty() && loaded(&migration).l2.is_empty(), "{}", migration.toml);
+    assert_eq!(warnings(&migration).lines().count(), migration.warnings.len(), "a warning is one line");
+    warns(&migration, "", &["no Service can have this class"]);
+    let alone = migrated(
+        "kind: Service\napiVersion: v1\nmetadata: {name: web, annotations: {purelb.io/addresses: 192.0.2.7}}\nspec: {type: LoadBalancer}\n",
+    );
+    warns(&alone, "Services", &["no pool is among the objects"]);
 }
 
 const PEER: &str = "apiVersion: metallb.io/v1beta2\nkind: BGPPeer\nmetadata: {name: tor, namespace: m}\nspec: {myASN: 1, peerASN: 2, \

@@ -234,12 +234,15 @@ fn without_egress(snapshot: &Snapshot) -> impl Iterator<Item = String> {
 fn notes(snapshot: &Snapshot) -> Vec<String> {
     let decisions = snapshot.plan.decisions.iter();
     let with_egress = decisions.filter(|(_, decision)| decision.egress.as_ref().is_some_and(|it| !it.closed));
-    let notes = with_egress.flat_map(|(key, _)| {
+    let notes = with_egress.flat_map(|(key, decision)| {
         let service = snapshot.world.services.get(key);
         let bounds = service.and_then(|service| service.egress_bounds.as_ref());
         let lists = bounds.and_then(|bounds| bounds.destinations.as_ref());
         let families = service.into_iter().flat_map(|service| {
-            let addresses = service.ingress.iter().map(|address| Family::of(*address));
+            // A manifest need not name families: then the addresses and the pods tell which there are.
+            let held = decision.allocation.held.iter().map(|held| held.address);
+            let pods = snapshot.world.endpoint_addresses(key);
+            let addresses = service.ingress.iter().copied().chain(held).chain(pods).map(Family::of);
             service.families.iter().copied().chain(addresses).collect::<BTreeSet<Family>>()
         });
         let bare = families.filter(|family| {
@@ -419,7 +422,7 @@ mod tests {
     use crate::plan::Planner;
     use crate::world::{
         ApiServer, Destinations, Egress, EgressBounds, EndpointAddresses, EndpointSlice, Fact, HeldPod, NodeCounts,
-        Service, Tenant,
+        Request, Service, Tenant,
     };
 
     const FILE: &str = "[manifests]\nfolder = \"/m\"\n[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100-192.168.35.110\"]\n\
@@ -503,5 +506,40 @@ mod tests {
         assert!(note.starts_with("shop/web: ") && note.contains("no destination of IPv4"), "{note}");
         assert_eq!(notes("0.0.0.0/1"), Vec::<String>::new());
         assert_eq!(notes("::/0"), Vec::<String>::new(), "the Service has no IPv6");
+    }
+
+    /// Input: a manifest without spec.ipFamilies and without a status, whose destinations are of one family alone.
+    /// Output: the note for the family of the address that it is given; and of its pods, where it has no address yet.
+    #[test]
+    fn a_service_that_names_no_families_has_those_of_its_addresses_and_pods() {
+        let notes = |to: &str, facts: Vec<Fact>, addresses: usize| {
+            let destinations = Some(Arc::new(Destinations { to: vec![to.parse().unwrap()], except: Vec::new() }));
+            let bounds = Arc::new(EgressBounds { nodes: None, destinations });
+            let service = web(|web| {
+                web.families = Vec::new();
+                web.request = match addresses {
+                    0 => Ok(Request { addresses: Vec::new(), pools: vec!["gone".into()] }),
+                    _ => Ok(Request::default()),
+                };
+                web.egress_bounds = Some(bounds);
+            });
+            let report = report(&[], facts.into_iter().chain([service]).collect());
+            assert_eq!(report.services.iter().filter(|row| row.address.is_some()).count(), addresses);
+            report.notes
+        };
+        let [note] = &notes("fd00::/8", Vec::new(), 1)[..] else { panic!("one note") };
+        assert!(note.starts_with("shop/web: ") && note.contains("no destination of IPv4"), "{note}");
+        assert_eq!(notes("203.0.113.0/24", Vec::new(), 1), Vec::<String>::new(), "the Service has no IPv6");
+        let slice = EndpointSlice {
+            service: ObjectKey::new("shop", "web"),
+            family: Some(Family::V6),
+            ready: NodeCounts::default(),
+            serving: NodeCounts::default(),
+            serving_without_node: 0,
+            addresses: EndpointAddresses::of(&[("fd00::7".parse().unwrap(), Tenant::of("web-1", false))]),
+        };
+        let slice = Fact::EndpointSlice(ObjectKey::new("shop", "web-1"), Some(Arc::new(slice)));
+        let [note] = &notes("203.0.113.0/24", vec![slice], 0)[..] else { panic!("one note") };
+        assert!(note.contains("no destination of IPv6"), "{note}");
     }
 }

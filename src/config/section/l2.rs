@@ -126,6 +126,26 @@ impl InterfacePattern {
             InterfacePattern::StartsWith(start) => name.as_str().starts_with(start),
         }
     }
+
+    /// Whether it matches every name that the other one matches.
+    fn covers(&self, other: &InterfacePattern) -> bool {
+        match (self, other) {
+            (_, InterfacePattern::Exact(name)) => self.matches(name),
+            (InterfacePattern::StartsWith(start), InterfacePattern::StartsWith(of_other)) => {
+                of_other.starts_with(start)
+            }
+            (InterfacePattern::Exact(_), InterfacePattern::StartsWith(_)) => false,
+        }
+    }
+}
+
+impl L2 {
+    /// Whatever interfaces there are, none is announced on.
+    pub fn excludes_all(&self) -> bool {
+        let all = [InterfacePattern::StartsWith(String::new())];
+        let named = if self.interfaces.is_empty() { &all[..] } else { &self.interfaces };
+        named.iter().all(|pattern| self.exclude_interfaces.iter().any(|it| it.covers(pattern)))
+    }
 }
 
 impl fmt::Display for InterfacePattern {
