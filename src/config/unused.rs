@@ -1,18 +1,10 @@
-<<<<<<< HEAD
-//! What a configuration without mistakes is most likely not meant to be: pools whose addresses reach no client, and peers that are
-//! sent nothing, and addresses of VRFs that a Service may get. Floor 1.
-
-use super::{Config, Source};
-use crate::address::AddressRange;
-use crate::names::PoolName;
-=======
 //! What a configuration without mistakes is most likely not meant to be: pools whose addresses reach no client, peers that are sent
 //! nothing, and what can never come into force. Floor 1.
 
 use super::{Advertisement, Config, L2, Peer, Pool, Source};
+use crate::address::AddressRange;
 use crate::names::{InterfaceName, PoolName};
 use crate::selector::Selector;
->>>>>>> k9
 
 /// One line for each, with the remedy.
 pub fn unused(config: &Config) -> Vec<String> {
@@ -34,6 +26,7 @@ pub fn unused(config: &Config) -> Vec<String> {
     all.extend(reservations(config));
     all.extend(profiles(config, &elsewhere));
     all.extend(loopback(config));
+    all.extend(in_pools(config));
     all
 }
 
@@ -84,12 +77,14 @@ fn of_peer(config: &Config, peer: &Peer, elsewhere: &str) -> Option<String> {
     let name = &peer.name;
     (!is_sent).then(|| {
         format!("peer {name}: no [[bgp.advertisement]] covers it: nothing is announced to it; write one{elsewhere}")
-<<<<<<< HEAD
-    });
-    let in_pools = config.vrfs.iter().flat_map(|vrf| vrf.addresses.iter().map(move |net| (vrf, net)));
-    let in_pools = in_pools.filter_map(|(vrf, net)| {
-        let (vrf, address) = (&vrf.name, net.addr());
-        let covers = |pool: &&super::Pool| {
+    })
+}
+
+/// Addresses of VRFs that a Service may get.
+fn in_pools(config: &Config) -> impl Iterator<Item = String> {
+    let all = config.vrfs.iter().flat_map(|vrf| vrf.addresses.iter().map(move |net| (&vrf.name, net.addr())));
+    all.filter_map(|(vrf, address)| {
+        let covers = |pool: &&Pool| {
             let has = |ranges: &[AddressRange]| ranges.iter().any(|range| range.contains(address));
             has(&pool.addresses) && !has(&pool.exclude)
         };
@@ -98,9 +93,6 @@ fn of_peer(config: &Config, peer: &Peer, elsewhere: &str) -> Option<String> {
             "vrf {vrf}: its address {address} is in pool {pool}, so a Service may get it too; leave it out of the pool: \
              exclude = [\"{address}\"]"
         ))
-    });
-    pools.chain(peers).chain(in_pools).collect()
-=======
     })
 }
 
@@ -183,7 +175,6 @@ fn loopback(config: &Config) -> impl Iterator<Item = String> {
             vrf.name
         )
     })
->>>>>>> k9
 }
 
 #[cfg(test)]
