@@ -62,7 +62,10 @@ fn told(link: &str, manage: bool, done: fn() -> bool) -> Vec<HostProblem> {
             deprecated: Default::default(),
         };
         let keeper = tokio::spawn(sysctl::run(slices_rx, manage, facts));
-        slices.send_modify(|slice| slice.links = Arc::new(vec![link]));
+        slices.send_modify(|slice| {
+            slice.may_answer_on = Arc::new([link.name.clone()].into());
+            slice.links = Arc::new(vec![link]);
+        });
         let done = async {
             while !done() {
                 sleep(Duration::from_millis(5)).await;
