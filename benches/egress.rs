@@ -27,6 +27,8 @@ in-cluster = true
 name = "public"
 addresses = ["10.64.0.0/17"]
 [[l2]]
+[egress]
+release-after = "0s"
 "#;
 
 const PODS_OF_A_SERVICE: usize = 10;
@@ -69,6 +71,7 @@ fn measure(runtime: &tokio::runtime::Runtime, services: usize) -> Duration {
     let keeper = runtime.spawn(task::run(following, settings, facts, counters.clone(), filtered, past));
     runtime.spawn(async move { while told.recv().await.is_some() {} });
     let pods = services * PODS_OF_A_SERVICE;
+    assert_eq!(planner.plan().egress.pods.len(), pods, "every pod has a way");
     let begun = clock::now();
     slices.send_replace(planner.plan().egress.clone());
     wait(&counters, |table| table == pods);
@@ -111,7 +114,8 @@ fn measure(runtime: &tokio::runtime::Runtime, services: usize) -> Duration {
 fn wait(counters: &Counters, is_reached: impl Fn(usize) -> bool) {
     let begun = clock::now();
     while !counters.held().is_some_and(|table| is_reached(table.pods.len())) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the kernel takes the table");
+        let held = counters.held().map(|table| table.pods.len());
+        assert!(begun.elapsed() < Duration::from_secs(60), "the kernel takes the table: {held:?} pods");
         std::thread::yield_now();
     }
 }
