@@ -10,9 +10,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use clap::Args;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 
 use super::{Exit, print};
 use crate::config::load::{self, HostSecrets, LoadError};
@@ -325,10 +327,15 @@ fn tell_systemd(start: bool, changed: bool, steps: &[(Step, Item)]) -> Vec<Strin
 
 /// When systemd started the agent that runs; `None` where none does.
 fn agent_started() -> Option<SystemTime> {
-    let words = ["show", "--timestamp=unix", "--property=ExecMainStartTimestamp", "--value", "crier"];
+    let words = ["show", "--timestamp=us+utc", "--property=ExecMainStartTimestamp", "--value", "crier"];
     let shown = Command::new("systemctl").args(words).output().ok()?;
-    let seconds = String::from_utf8_lossy(&shown.stdout).trim().strip_prefix('@')?.parse().ok()?;
-    Some(UNIX_EPOCH + Duration::from_secs(seconds))
+    time_of(String::from_utf8_lossy(&shown.stdout).trim())
+}
+
+/// A time as systemd writes it with microseconds: files that were put in place in the second of a start are older than that.
+fn time_of(text: &str) -> Option<SystemTime> {
+    let time = DateTime::strptime("%a %Y-%m-%d %H:%M:%S%.f UTC", text).ok()?;
+    time.to_zoned(TimeZone::UTC).ok().map(|time| time.timestamp().into())
 }
 
 /// Whether one of the files is newer than that, as after a `crier install` without `--start`.

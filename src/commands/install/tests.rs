@@ -1,5 +1,7 @@
 //! `crier install` on hosts that are folders. Floor 4.
 
+use std::time::Duration;
+
 use super::*;
 
 /// A host in a folder, and the files that an operator brings.
@@ -180,6 +182,13 @@ fn a_file_in_the_way_of_a_folder_is_named() {
     let error = super::install(&host.arguments(), Vec::new()).unwrap_err().to_string();
     assert!(error.contains("etc/crier"), "{error}");
     assert!(!host.root.path().join("usr").exists(), "nothing was changed");
+}
+
+#[test]
+fn the_time_of_a_start_is_read_to_the_microsecond() {
+    let millis = |text| time_of(text).map(|time| time.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis());
+    assert_eq!(millis("Sun 2026-11-29 11:38:04.168037 UTC"), Some(1_795_952_284_168));
+    assert_eq!((millis(""), millis("n/a"), millis("@1795952284")), (None, None, None));
 }
 
 /// Input: a host made ready without `--start`, and an agent that was started before and after that.
