@@ -59,7 +59,7 @@ const REPORT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What was counted of one peer over all of its sessions.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Tally {
+pub(super) struct History {
     times_up: u64,
     losses: u64,
     last_loss: Option<BfdLoss>,
@@ -247,7 +247,7 @@ impl Watched {
     /// How the session stands, for each of its peers, if that is news and may be told now.
     pub(super) fn news(
         &mut self,
-        tallies: &mut BTreeMap<PeerName, Tally>,
+        histories: &mut BTreeMap<PeerName, History>,
         now: Instant,
     ) -> Vec<(PeerName, Arc<BfdReport>)> {
         if !std::mem::take(&mut self.touched) && !self.untold {
@@ -269,13 +269,13 @@ impl Watched {
         let last = self.last_loss.take();
         let (report, names) = &*self.told.insert(told);
         let of_peer = |name: &PeerName| {
-            let tally = tallies.entry(name.clone()).or_default();
-            tally.times_up += ups;
-            tally.losses += losses;
+            let history = histories.entry(name.clone()).or_default();
+            history.times_up += ups;
+            history.losses += losses;
             if last.is_some() {
-                tally.last_loss.clone_from(&last);
+                history.last_loss.clone_from(&last);
             }
-            let Tally { times_up, losses, last_loss } = tally.clone();
+            let History { times_up, losses, last_loss } = history.clone();
             (name.clone(), Arc::new(BfdReport { times_up, losses, last_loss, ..report.clone() }))
         };
         names.iter().map(of_peer).collect()
@@ -418,8 +418,8 @@ mod tests {
         let fast = peer("fast", profile("fast", 10, 100, 4));
         let mut shared = watched(vec![slow.clone(), fast], now);
         assert_eq!(shared.profile.name, "fast");
-        let mut tallies = BTreeMap::new();
-        let told: Vec<PeerName> = shared.news(&mut tallies, now).into_iter().map(|(name, _)| name).collect();
+        let mut histories = BTreeMap::new();
+        let told: Vec<PeerName> = shared.news(&mut histories, now).into_iter().map(|(name, _)| name).collect();
         assert_eq!(told, ["slow".into(), "fast".into()] as [PeerName; 2]);
         shared.change(vec![slow], &Counters::default(), now);
         assert_eq!((shared.profile.name.as_str(), shared.peers.len()), ("slow", 1));
@@ -439,13 +439,13 @@ mod tests {
     fn a_session_is_reported_ten_times_a_second_at_most_and_a_loss_at_once() {
         let mut now = clock::now();
         let mut session = watched(vec![peer("tor", profile("fast", 50, 50, 3))], now);
-        let mut tallies = BTreeMap::new();
+        let mut histories = BTreeMap::new();
         let mut reports = 0;
         for round in 0..1000_u32 {
             // What a stranger on the link can do to a session that is not up.
             let discard = if round % 2 == 0 { Discard::Forged } else { Discard::Replayed };
             session.refuse(discard, None);
-            reports += session.news(&mut tallies, now).len();
+            reports += session.news(&mut histories, now).len();
             now += Duration::from_millis(1);
         }
         assert!((9..=11).contains(&reports), "{reports} in a second");
@@ -457,7 +457,7 @@ mod tests {
         session.told.iter_mut().for_each(|(report, _)| report.state = BfdState::Up);
         session.tell_from = now + REPORT_PAUSE;
         session.carry_out(changed(BfdState::Up, BfdState::Down, Cause::Silence(Duration::from_millis(150))));
-        let told = session.news(&mut tallies, now);
+        let told = session.news(&mut histories, now);
         let (_, report) = told.first().expect("a loss is told at once");
         assert_eq!((report.losses, report.times_up), (1, 1));
         assert_eq!(report.last_loss.as_ref().map(|loss| loss.why.as_str()), Some("nothing came for 150 ms"));
