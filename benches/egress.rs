@@ -3,6 +3,8 @@
 //! one with a link that is up. Read the ratios: a change should hardly depend on how many Services and pods there are, and the
 //! number of rules not at all.
 
+mod links;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
@@ -17,7 +19,8 @@ use crier::egress::task::{self, Past};
 use crier::names::ObjectKey;
 use crier::plan::Planner;
 use crier::plan::slice::{EgressSlice, Mapping};
-use crier::world::{Egress, EndpointAddresses, EndpointSlice, Fact, Link, Listing, Node, Service, Tenant};
+use crier::world::{Egress, EndpointAddresses, EndpointSlice, Fact, Listing, Node, Service, Tenant};
+use links::eth0;
 use tokio::sync::{mpsc, watch};
 
 const CONFIGURATION: &str = r#"
@@ -148,7 +151,7 @@ fn configuration() -> Config {
 fn planner(services: usize) -> Planner {
     let mut planner = Planner::new(Arc::new(configuration()), "node-1".into());
     planner.apply(Fact::Node("node-1".into(), Some(Arc::new(Node { ready: true, ..Node::default() }))));
-    planner.apply(Fact::Link(2, Some(eth0())));
+    planner.apply(Fact::Link(2, Some(eth0(vec!["10.64.255.254/16".parse().expect("a network")]))));
     planner.apply(Fact::LinksListed);
     planner.apply(Fact::Listed(Listing::Nodes(["node-1".into()].into())));
     for number in 0..services {
@@ -161,22 +164,6 @@ fn planner(services: usize) -> Planner {
     planner.apply(Fact::Listed(Listing::Namespaces(Default::default())));
     planner.apply(Fact::Leader(true));
     planner
-}
-
-fn eth0() -> Link {
-    Link {
-        index: 2,
-        name: "eth0".into(),
-        mac: Some("02:00:00:00:00:01".parse().expect("a MAC address")),
-        up: true,
-        carrier: true,
-        loopback: false,
-        arp: true,
-        master: None,
-        vrf: None,
-        addresses: vec!["10.64.255.254/16".parse().expect("a network")],
-        deprecated: Default::default(),
-    }
 }
 
 fn key(number: usize) -> ObjectKey {

@@ -3,6 +3,7 @@
 //! `cargo bench --bench turn`. Read the ratios: a turn about one Service should hardly depend on how many there are, and a
 //! turn about a node only on what it owned.
 
+mod links;
 mod questions;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,6 +20,7 @@ use crier::plan::elect::{Candidate, elect};
 use crier::plan::holder::Grade;
 use crier::roster::{Card, Departed, Eligibility, Holding, Holdings, Member, Roster, Stage};
 use crier::world::{EndpointSlice, Fact, Link, Listing, Node, Pulses, Service};
+use links::eth0;
 
 const CONFIGURATION: &str = r#"
 [kubernetes]
@@ -89,8 +91,13 @@ fn measure_links(nodes: usize, services: usize) {
     for pair in 0..10 {
         for end in 0..2 {
             let index = 100 + pair * 2 + end;
-            let down =
-                Link { index, name: format!("veth{index}").as_str().into(), up: false, carrier: false, ..eth0() };
+            let down = Link {
+                index,
+                name: format!("veth{index}").as_str().into(),
+                up: false,
+                carrier: false,
+                ..eth0(Vec::new())
+            };
             let up = Link { up: true, carrier: true, ..down.clone() };
             let addressed = Link { addresses: vec![address], ..up.clone() };
             for link in [Some(down), Some(up), Some(addressed), None] {
@@ -245,26 +252,10 @@ fn empty(nodes: &[NodeName]) -> Planner {
     for name in nodes {
         planner.apply(Fact::Node(name.clone(), Some(Arc::new(node(true)))));
     }
-    planner.apply(Fact::Link(2, Some(eth0())));
+    planner.apply(Fact::Link(2, Some(eth0(Vec::new()))));
     planner.apply(Fact::LinksListed);
     planner.apply(Fact::Listed(Listing::Nodes(nodes.iter().cloned().collect())));
     planner
-}
-
-fn eth0() -> Link {
-    Link {
-        index: 2,
-        name: "eth0".into(),
-        mac: Some("02:00:00:00:00:01".parse().expect("a MAC address")),
-        up: true,
-        carrier: true,
-        loopback: false,
-        arp: true,
-        master: None,
-        vrf: None,
-        addresses: Vec::new(),
-        deprecated: Default::default(),
-    }
 }
 
 /// Tells the Services, each with an endpoint; the next turn makes the first plan.

@@ -2,7 +2,6 @@
 //! nothing, and what can never come into force. Floor 1.
 
 use super::{Advertisement, Config, L2, Peer, Pool, Source};
-use crate::address::AddressRange;
 use crate::names::{InterfaceName, PoolName};
 use crate::selector::Selector;
 
@@ -84,11 +83,7 @@ fn of_peer(config: &Config, peer: &Peer, elsewhere: &str) -> Option<String> {
 fn in_pools(config: &Config) -> impl Iterator<Item = String> {
     let all = config.vrfs.iter().flat_map(|vrf| vrf.addresses.iter().map(move |net| (&vrf.name, net.addr())));
     all.filter_map(|(vrf, address)| {
-        let covers = |pool: &&Pool| {
-            let has = |ranges: &[AddressRange]| ranges.iter().any(|range| range.contains(address));
-            has(&pool.addresses) && !has(&pool.exclude)
-        };
-        let pool = &config.pools.iter().find(covers)?.name;
+        let pool = &config.pools.iter().find(|pool| pool.holds(address) && !pool.excludes(address))?.name;
         Some(format!(
             "vrf {vrf}: its address {address} is in pool {pool}, so a Service may get it too; leave it out of the pool: \
              exclude = [\"{address}\"]"

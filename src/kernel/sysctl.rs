@@ -67,7 +67,14 @@ fn examine(announcing: &BTreeSet<InterfaceName>, manage: bool) -> Vec<HostProble
 
 /// Those of an `[[l2]]`, also while no address is here; and those of addresses that are here still.
 fn announcing_on(slice: &L2Slice) -> BTreeSet<InterfaceName> {
-    slice.may_answer_on.iter().chain(slice.addresses.values().flat_map(|links| links.iter())).cloned().collect()
+    let mut announcing = BTreeSet::clone(&slice.may_answer_on);
+    for links in slice.addresses.values() {
+        // Of ten thousand addresses nearly all are on links that are known by then.
+        if !links.is_subset(&announcing) {
+            announcing.extend(links.iter().cloned());
+        }
+    }
+    announcing
 }
 
 /// What keeps this host from passing on packets of pods, as egress needs it of every node.

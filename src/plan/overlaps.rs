@@ -21,36 +21,43 @@ pub struct Overlap {
 /// The Services with an overlap under way.
 #[derive(Debug, Default)]
 pub struct Overlaps {
-    /// Since when each address has stood beside a new one.
-    begun: BTreeMap<ObjectKey, BTreeMap<IpAddr, Instant>>,
+    running: BTreeMap<ObjectKey, Running>,
     /// When each of them has stood so for long enough, until that was told.
     due: BTreeSet<(Instant, ObjectKey)>,
+}
+
+#[derive(Debug)]
+struct Running {
+    /// Since when each address has stood beside a new one.
+    begun: BTreeMap<IpAddr, Instant>,
+    lasts: Duration,
+}
+
+impl Running {
+    fn ends(&self) -> impl Iterator<Item = Instant> {
+        self.begun.values().map(|since| *since + self.lasts)
+    }
 }
 
 impl Overlaps {
     /// These stand beside new ones now; or none does.
     pub fn put(&mut self, service: &ObjectKey, overlap: Option<&Overlap>, now: Instant) {
-        let Some(Overlap { leaving, lasts }) = overlap else {
-            if self.begun.remove(service).is_some() {
-                self.due.retain(|(_, of)| of != service);
-            }
-            return;
-        };
-        let before = self.begun.remove(service).unwrap_or_default();
-        if !before.is_empty() {
-            self.due.retain(|(_, of)| of != service);
+        let before = self.running.remove(service);
+        for end in before.iter().flat_map(Running::ends) {
+            self.due.remove(&(end, service.clone()));
         }
-        let begun: BTreeMap<IpAddr, Instant> =
-            leaving.iter().map(|address| (*address, before.get(address).copied().unwrap_or(now))).collect();
+        let Some(Overlap { leaving, lasts }) = overlap else { return };
+        let since = |address: &IpAddr| before.as_ref().and_then(|before| before.begun.get(address)).copied();
+        let begun = leaving.iter().map(|address| (*address, since(address).unwrap_or(now))).collect();
+        let running = Running { begun, lasts: *lasts };
         // One that was told already is over for whoever asks.
-        let ends = begun.values().map(|since| *since + *lasts).filter(|end| *end > now);
-        self.due.extend(ends.map(|end| (end, service.clone())));
-        self.begun.insert(service.clone(), begun);
+        self.due.extend(running.ends().filter(|end| *end > now).map(|end| (end, service.clone())));
+        self.running.insert(service.clone(), running);
     }
 
     /// The address has stood beside a new one for so long.
     pub fn is_over(&self, service: &ObjectKey, address: IpAddr, lasts: Duration, now: Instant) -> bool {
-        let since = self.begun.get(service).and_then(|begun| begun.get(&address));
+        let since = self.running.get(service).and_then(|running| running.begun.get(&address));
         since.is_some_and(|since| now >= *since + lasts)
     }
 

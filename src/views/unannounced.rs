@@ -40,10 +40,7 @@ fn why_nowhere(snapshot: &Snapshot, service: &Service, announcement: &Announceme
         reason @ (Reason::NoEligibleNode { .. } | Reason::NoNodeWithEndpoint) => Some(reason.to_string()),
         _ => return None,
     };
-    let covers = |it: &&Advertisement| {
-        (it.pools.is_empty() || it.pools.contains(&announcement.pool))
-            && it.service_selector.as_ref().is_none_or(|selector| selector.matches(&service.labels))
-    };
+    let covers = |it: &&Advertisement| it.covers(&announcement.pool, &service.labels);
     let mut selectors = Vec::new();
     for advertisement in snapshot.config.bgp.advertisements.iter().filter(covers) {
         let selector = advertisement.nodes.as_ref()?;

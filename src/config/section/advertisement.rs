@@ -10,7 +10,7 @@ use crate::config::key::{MOST_U32, flag, list, number, selector, set, vrf};
 use crate::config::reader::Reader;
 use crate::config::seen;
 use crate::names::{InterfaceName, PeerName, PoolName};
-use crate::selector::Selector;
+use crate::selector::{Labels, Selector};
 
 section! {
     /// `[[bgp.advertisement]]`
@@ -128,6 +128,14 @@ fn joined(mut ranges: Vec<AddressRange>) -> Vec<AddressRange> {
         }
     }
     joined
+}
+
+impl Advertisement {
+    /// It is for addresses of the pool that a Service with these labels has.
+    pub fn covers(&self, pool: &PoolName, labels: &Labels) -> bool {
+        (self.pools.is_empty() || self.pools.contains(pool))
+            && self.service_selector.as_ref().is_none_or(|selector| selector.matches(labels))
+    }
 }
 
 /// An address outside the range that is in the first or last aggregate of the range, with that aggregate.

@@ -132,11 +132,6 @@ impl L2Context {
         }
     }
 
-    /// Where this node would answer, for whichever pool.
-    pub fn all_interfaces(&self) -> impl Iterator<Item = &InterfaceName> {
-        self.interfaces.iter().chain(self.in_vrf.values().flat_map(|within| within.interfaces.iter()))
-    }
-
     /// Where this node would answer for an address: on the links with its subnet, as far as the rule asks for them.
     pub fn interfaces_for(&self, address: IpAddr) -> Arc<BTreeSet<InterfaceName>> {
         if self.rule == Subnet::Ignore {
@@ -376,7 +371,7 @@ pub fn numbers(config: &Config) -> Vec<L2Number> {
 }
 
 fn usable_links<'a>(l2: &L2, node: Option<&Node>, world: &'a World) -> impl Iterator<Item = &'a Link> {
-    world.links.values().filter(move |link| is_usable(link) && is_wanted(l2, node, link) && is_in_vrf(l2, link, world))
+    world.links.values().filter(move |link| is_usable(link) && names_link(l2, node, link, world))
 }
 
 /// The `[[l2]]` names the link, whether frames pass or not. `node` is this node, where it is known.
@@ -391,9 +386,7 @@ fn is_in_vrf(l2: &L2, link: &Link, world: &World) -> bool {
 
 /// Why no link of this node is usable: that of the link that was asked for by name or pattern, if there is one.
 fn no_link(l2: &L2, node: Option<&Node>, world: &World) -> Reason {
-    let asked_for = |link: &&Link| {
-        !l2.interfaces.is_empty() && !link.loopback && is_wanted(l2, node, link) && is_in_vrf(l2, link, world)
-    };
+    let asked_for = |link: &&Link| !l2.interfaces.is_empty() && !link.loopback && names_link(l2, node, link, world);
     match world.links.values().find(asked_for) {
         Some(Link { name, up: false, .. }) => Reason::LinkDown { interface: name.clone() },
         Some(Link { name, carrier: false, .. }) => Reason::NoCarrier { interface: name.clone() },

@@ -18,8 +18,7 @@ impl Planner {
     pub(super) fn claim(&mut self, key: &ObjectKey, now: Instant) {
         let inputs = self.inputs(now);
         let claims = allocation::claims(&inputs, key);
-        let foreign = allocation::foreign_claims(&inputs, key, &claims);
-        let given = allocation::given_claims(&inputs, key, &claims);
+        let (foreign, given) = allocation::origins(&inputs, key, &claims);
         let terms = allocation::terms(&inputs, key);
         let since = allocation::allocates(&inputs).then_some(now);
         let pools = &self.in_force.config().pools;

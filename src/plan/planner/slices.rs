@@ -12,7 +12,7 @@ use crate::address::{ScopedAddress, host_prefix};
 use crate::config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::bfd::watched;
-use crate::plan::context::{Context, L2Context, PulseContext, bgp, l2};
+use crate::plan::context::{PulseContext, bgp, l2};
 use crate::plan::decision::Decision;
 use crate::plan::egress_table::Roads;
 use crate::plan::notice::{condition, loss, notice, pools};
@@ -43,7 +43,7 @@ impl Planner {
         l2.node_addresses = kept(&l2.node_addresses, node_addresses);
         l2.manners = kept(&l2.manners, manners);
         let may_answer_on: BTreeSet<InterfaceName> =
-            self.context.l2.iter().flat_map(L2Context::all_interfaces).cloned().collect();
+            self.context.l2.iter().flat_map(|l2| l2.interfaces.iter()).cloned().collect();
         self.moved.l2 |= *l2.may_answer_on != may_answer_on;
         l2.may_answer_on = kept(&l2.may_answer_on, may_answer_on);
         let node = self.own_node();
@@ -245,7 +245,7 @@ impl Planner {
             }
             let pod_networks = self.world.nodes.values().flat_map(|node| node.pod_networks.iter().map(IpNet::trunc));
             let pod_networks: BTreeSet<IpNet> = pod_networks.collect();
-            let shared_links = shared_links(&self.world, &self.me, &self.context);
+            let shared_links = shared_links(&self.world, &self.me, &self.plan.l2.may_answer_on);
             if *egress.pod_networks != pod_networks || *egress.shared_links != shared_links {
                 self.moved.egress = true;
                 egress.pod_networks = Arc::new(pod_networks);
@@ -294,11 +294,11 @@ impl Planner {
 
 /// The links that other nodes send packets of pods by: those that they share with this one, and those where this one answers for
 /// Services' addresses, which are next hops too.
-fn shared_links(world: &World, me: &NodeName, context: &Context) -> BTreeSet<u32> {
+fn shared_links(world: &World, me: &NodeName, may_answer_on: &BTreeSet<InterfaceName>) -> BTreeSet<u32> {
     let others = || world.nodes.iter().filter(|(name, _)| *name != me).flat_map(|(_, node)| &node.addresses);
     let is_shared = |link: &Link| link.in_subnets().any(|net| others().any(|address| net.contains(address)));
-    let answers = |link: &Link| context.l2.iter().any(|l2| l2.interfaces.contains(&link.name));
-    let links = world.links.values().filter(|link| !link.loopback && (is_shared(link) || answers(link)));
+    let is_road = |link: &&Link| !link.loopback && (is_shared(link) || may_answer_on.contains(&link.name));
+    let links = world.links.values().filter(is_road);
     links.map(|link| link.index).collect()
 }
 

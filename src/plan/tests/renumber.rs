@@ -21,6 +21,15 @@ fn annotation_goes(story: &Story, name: &str) -> bool {
     story.planner.plan().status.services[&key(name)].write.as_ref().is_some_and(|write| write.renumbered)
 }
 
+/// A Service with an endpoint and 192.168.35.100, which its status shows.
+fn serving() -> Story {
+    let mut story = Story::begin(configuration());
+    story.endpoints("web", &["a"]);
+    story.put("web", service());
+    story.confirm("web");
+    story
+}
+
 fn after(story: &mut Story, secs: u64) {
     story.now += Duration::from_secs(secs);
     story.turn();
@@ -28,10 +37,7 @@ fn after(story: &mut Story, secs: u64) {
 
 #[test]
 fn both_addresses_are_announced_for_the_overlap_and_then_the_new_one_alone() {
-    let mut story = Story::begin(configuration());
-    story.endpoints("web", &["a"]);
-    story.put("web", service());
-    story.confirm("web");
+    let mut story = serving();
     change(&mut story, "web", |it| it.renumber = wish(&["192.168.35.100"], 600));
     assert_eq!(story.addresses("web"), ["192.168.35.100", "192.168.35.101"], "the old one in front: nothing moves");
     assert_eq!(story.routes(), ["192.168.35.100/32"], "the new one is not confirmed yet");
@@ -153,10 +159,7 @@ fn a_wish_for_addresses_that_the_service_has_not_does_nothing_and_goes() {
 
 #[test]
 fn an_address_that_begins_to_leave_while_another_leaves_already_stays_as_long() {
-    let mut story = Story::begin(configuration());
-    story.endpoints("web", &["a"]);
-    story.put("web", service());
-    story.confirm("web");
+    let mut story = serving();
     change(&mut story, "web", |it| it.renumber = wish(&["192.168.35.100"], 60));
     story.confirm("web");
     after(&mut story, 40);
@@ -178,10 +181,7 @@ fn an_address_that_begins_to_leave_while_another_leaves_already_stays_as_long() 
 
 #[test]
 fn with_the_wish_taken_back_the_new_address_stays_and_the_other_goes_after_its_notice() {
-    let mut story = Story::begin(configuration());
-    story.endpoints("web", &["a"]);
-    story.put("web", service());
-    story.confirm("web");
+    let mut story = serving();
     change(&mut story, "web", |it| it.renumber = wish(&["192.168.35.100"], 600));
     story.confirm("web");
     change(&mut story, "web", |it| it.renumber = None);
@@ -202,10 +202,7 @@ fn with_the_wish_taken_back_the_new_address_stays_and_the_other_goes_after_its_n
 
 #[test]
 fn addresses_that_somebody_adds_to_a_status_are_not_the_services() {
-    let mut story = Story::begin(configuration());
-    story.endpoints("web", &["a"]);
-    story.put("web", service());
-    story.confirm("web");
+    let mut story = serving();
     let shown = ["192.168.35.104", "192.168.35.100", "192.168.35.103", "192.168.35.100"];
     change(&mut story, "web", |it| it.ingress = shown.iter().map(|text| text.parse().unwrap()).collect());
     after(&mut story, 3);

@@ -112,10 +112,10 @@ fn promised(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<Held> {
     addresses.filter_map(|address| still_held(inputs, key, *address)).collect()
 }
 
-/// Of the claims of a Service, those that crier has no part in: of another load balancer, or addresses that the Service names
-/// itself. Whoever crier gave such an address keeps it.
-pub fn foreign_claims(inputs: &Inputs<'_>, key: &ObjectKey, claims: &[IpAddr]) -> Vec<IpAddr> {
-    let Some(service) = inputs.world.services.get(key) else { return Vec::new() };
+/// Of the claims of a Service, those that crier has no part in (of another load balancer, or addresses that the Service names itself),
+/// and those that crier gave it: its condition says so, whatever somebody wrote into the status of another one.
+pub fn origins(inputs: &Inputs<'_>, key: &ObjectKey, claims: &[IpAddr]) -> (Vec<IpAddr>, Vec<IpAddr>) {
+    let Some(service) = inputs.world.services.get(key) else { return Default::default() };
     let ours = not_ours(inputs, service).is_none();
     let given = service.given();
     let promised = inputs.world.assigned.get(key);
@@ -123,13 +123,8 @@ pub fn foreign_claims(inputs: &Inputs<'_>, key: &ObjectKey, claims: &[IpAddr]) -
         let promised = promised.is_some_and(|promised| promised.contains(address));
         ours && (promised || service.ingress.contains(address) || given.contains(address))
     };
-    claims.iter().copied().filter(|address| !has(address)).collect()
-}
-
-/// Of the claims of a Service, those that crier gave it: its condition says so, whatever somebody wrote into the status of another one.
-pub fn given_claims(inputs: &Inputs<'_>, key: &ObjectKey, claims: &[IpAddr]) -> Vec<IpAddr> {
-    let given = inputs.world.services.get(key).map(|service| service.given()).unwrap_or_default();
-    claims.iter().copied().filter(|address| given.contains(address)).collect()
+    let those = |is: &dyn Fn(&IpAddr) -> bool| claims.iter().copied().filter(is).collect();
+    (those(&|address| !has(address)), those(&|address| given.contains(address)))
 }
 
 /// On what terms a Service shares its addresses with others; `None` where it does not, or is not ours.

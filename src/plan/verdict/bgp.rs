@@ -56,11 +56,9 @@ type Numbered<'a> = (usize, &'a Advertisement, &'a AdvertisementContext);
 
 fn covering<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held) -> Vec<Numbered<'a>> {
     let all = inputs.config.bgp.advertisements.iter().zip(&inputs.context.bgp.advertisements).enumerate();
-    let covers = |it: &Advertisement| {
-        (it.pools.is_empty() || it.pools.contains(&held.pool))
-            && it.service_selector.as_ref().is_none_or(|selector| selector.matches(&about.service.labels))
-    };
-    all.filter(|(_, (it, _))| covers(it)).map(|(number, (it, context))| (number, it, context)).collect()
+    all.filter(|(_, (it, _))| it.covers(&held.pool, &about.service.labels))
+        .map(|(number, (it, context))| (number, it, context))
+        .collect()
 }
 
 /// Why the address is announced to no peer, as far as that does not depend on the peers.

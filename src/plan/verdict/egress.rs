@@ -71,7 +71,7 @@ pub fn owners(
         Egress::Network => return None,
     }
     let owner = |(held, l2): (&&Held, &L2Verdict)| match (&l2.reason, &l2.owner) {
-        (Reason::NoL2ForPool { .. }, _) => elected(inputs, about, held.address),
+        (Reason::NoL2ForPool { .. }, _) => elected(inputs, about, held),
         (_, Some(owner)) => Ok(owner.clone()),
         (reason, None) => Err(reason.clone()),
     };
@@ -81,16 +81,12 @@ pub fn owners(
 /// The lowest ticket among the nodes that could announce the address over BGP. A node is drained by its own word, as its pulses tell,
 /// and its agent is dead when they end.
 /// Standalone and without Nodes, a node knows only itself.
-fn elected(inputs: &Inputs<'_>, about: &Announceable<'_>, address: IpAddr) -> Result<NodeName, Reason> {
-    let world = inputs.world;
+fn elected(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held) -> Result<NodeName, Reason> {
+    let (world, address) = (inputs.world, held.address);
     if world.nodes.is_empty() {
         return Ok(inputs.me.clone());
     }
-    let pool = about.held.iter().find(|held| held.address == address).map(|held| &held.pool);
-    let covers = |it: &&Advertisement| {
-        (it.pools.is_empty() || pool.is_some_and(|pool| it.pools.contains(pool)))
-            && it.service_selector.as_ref().is_none_or(|selector| selector.matches(&about.service.labels))
-    };
+    let covers = |it: &&Advertisement| it.covers(&held.pool, &about.service.labels);
     let covering: Vec<_> = inputs.config.bgp.advertisements.iter().filter(covers).collect();
     let endpoints = about.endpoints_of(address);
     let local = about.service.external_traffic_policy == TrafficPolicy::Local;
@@ -167,27 +163,7 @@ pub fn judge(
     let marks = marks(inputs, key, &pods);
     pods.sort_unstable();
     pods.dedup();
-    let of_pod = |pod: &IpAddr, address: IpAddr| Family::of(address) == Family::of(*pod);
-    let way = |pod: &IpAddr| match egress {
-        Egress::Closed => None,
-        Egress::Network if refusal.is_some() => None,
-        Egress::Network => {
-            let announcement = announcements.iter().find(|it| of_pod(pod, it.address))?;
-            let pool = inputs.config.pools.iter().find(|pool| pool.name == announcement.pool)?;
-            Some(Way::Network { address: announcement.address, vrf: pool.vrf.clone() })
-        }
-        Egress::ServiceAddress => announcements.iter().zip(owners).find_map(|(announcement, owner)| {
-            let owner = owner.as_ref().ok().filter(|_| of_pod(pod, announcement.address))?;
-            let here = owner == inputs.me;
-            let announced = announcement.l2.announced || !announcement.bgp.peers.is_empty();
-            let (address, on_link) = (announcement.address, announcement.is_on_link());
-            let is_there = if here { announced } else { !on_link || says_that_it_answers(inputs, owner, address) };
-            is_there.then(|| Way::Owner { address, owner: owner.clone(), here, on_link })
-        }),
-    };
-    let pods: Vec<(IpAddr, Option<Way>)> = pods.into_iter().map(|pod| (pod, way(&pod))).collect();
-    let addresses = announcements.iter().map(|it| it.address);
-    let owners = announcements.iter().zip(owners).map(|(announcement, owner)| {
+    let owner = |(announcement, owner): (&Announcement, &Result<NodeName, Reason>)| {
         let address = announcement.address;
         let not_ready = |owner: &NodeName| {
             let waits =
@@ -198,11 +174,32 @@ pub fn judge(
             Ok(owner) => EgressOwner { address, owner: Some(owner.clone()), reason: not_ready(owner) },
             Err(reason) => EgressOwner { address, owner: None, reason: Some(reason.clone()) },
         }
-    });
+    };
+    let owners: Vec<EgressOwner> = announcements.iter().zip(owners).map(owner).collect();
+    let of_pod = |pod: &IpAddr, address: IpAddr| Family::of(address) == Family::of(*pod);
+    let way = |pod: &IpAddr| match egress {
+        Egress::Closed => None,
+        Egress::Network if refusal.is_some() => None,
+        Egress::Network => {
+            let announcement = announcements.iter().find(|it| of_pod(pod, it.address))?;
+            let pool = inputs.config.pools.iter().find(|pool| pool.name == announcement.pool)?;
+            Some(Way::Network { address: announcement.address, vrf: pool.vrf.clone() })
+        }
+        Egress::ServiceAddress => announcements.iter().zip(&owners).find_map(|(announcement, owner)| {
+            let fits = owner.reason.is_none() && of_pod(pod, announcement.address);
+            let owner = owner.owner.as_ref().filter(|_| fits)?;
+            let here = owner == inputs.me;
+            let announced = announcement.l2.announced || !announcement.bgp.peers.is_empty();
+            let (address, on_link) = (announcement.address, announcement.is_on_link());
+            (!here || announced).then(|| Way::Owner { address, owner: owner.clone(), here, on_link })
+        }),
+    };
+    let pods: Vec<(IpAddr, Option<Way>)> = pods.into_iter().map(|pod| (pod, way(&pod))).collect();
+    let addresses = announcements.iter().map(|it| it.address);
     let verdict = EgressVerdict {
         pods: pods.len(),
         host_pods: of_nodes.len(),
-        owners: owners.collect(),
+        owners,
         networks: if egress == Egress::Network { addresses.collect() } else { Vec::new() },
         refusal,
         closed: egress == Egress::Closed,

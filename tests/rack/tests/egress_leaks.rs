@@ -306,6 +306,16 @@ fn agents_with_views(rack: &Rack, scene: &Scene) -> ([Crier; 2], [View; 2]) {
     (agents, views)
 }
 
+/// With what the owner knows now.
+fn leaves_by_the_owner(scene: &Scene) {
+    let client = &scene.lan.site.client;
+    let socket = socket(client, client.address.into(), PORT);
+    eventually("with the owner's knowledge packets leave by it", secs(20), || {
+        let sources = rack::egress::heard(&socket);
+        if sources.contains(&ADDRESS.to_string()) { Ok(()) } else { Err(format!("{sources:?}")) }
+    });
+}
+
 #[test]
 fn nothing_is_led_to_a_node_that_is_to_be_the_owner_and_does_not_know_of_the_service() {
     let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
@@ -336,11 +346,7 @@ fn nothing_is_led_to_a_node_that_is_to_be_the_owner_and_does_not_know_of_the_ser
     assert_eq!(leaks(&outside), BTreeSet::new(), "the owner does not know the Service");
 
     views[1].catch_up(&scene.lan.manifests);
-    let socket = socket(&site.client, site.client.address.into(), PORT);
-    eventually("with the owner's knowledge packets leave by it", secs(20), || {
-        let sources = rack::egress::heard(&socket);
-        if sources.contains(&ADDRESS.to_string()) { Ok(()) } else { Err(format!("{sources:?}")) }
-    });
+    leaves_by_the_owner(&scene);
     sending.end();
     assert_eq!(leaks(&outside), BTreeSet::new(), "nor later");
 }
@@ -388,11 +394,7 @@ fn a_pod_that_the_owner_does_not_know_yet_is_held_at_the_owner() {
     assert_eq!(leaks(&outside), BTreeSet::new(), "the owner does not know the pod");
 
     views[owner].catch_up(&all);
-    let socket = socket(&site.client, site.client.address.into(), PORT);
-    eventually("with the owner's knowledge packets leave by it", secs(20), || {
-        let sources = rack::egress::heard(&socket);
-        if sources.contains(&ADDRESS.to_string()) { Ok(()) } else { Err(format!("{sources:?}")) }
-    });
+    leaves_by_the_owner(&scene);
     sending.end();
     assert_eq!(leaks(&outside), BTreeSet::new(), "nor later");
 }
