@@ -1,7 +1,7 @@
 //! What other load balancers are told, as a crier.toml: objects in, text and warnings out. Floor 1.
 //! Not for reading files or a cluster, and not for printing; `commands/migrate.rs` does both.
 //!
-//! Each product has a file. All of them write into one `draft`; `write` makes of it the text that this version accepts.
+//! Each product has a file, and `services` the Services, which may belong to any of them. All of them write into one `draft`; `write` makes of it the text that this version accepts.
 
 mod annotate;
 mod draft;

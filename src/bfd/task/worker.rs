@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use self::receivers::{Door, Place, Receivers};
-use self::watched::{History, Watched};
+use self::watched::{Flaps, Watched};
 use crate::bfd::counters::Counters;
 use crate::bfd::discard::Discard;
 use crate::bfd::kept::KeptPath;
@@ -63,7 +63,7 @@ pub(super) struct Worker {
     /// By our discriminator.
     watched: BTreeMap<NonZeroU32, Watched>,
     /// What was counted of each peer, over all of its sessions.
-    histories: BTreeMap<PeerName, History>,
+    flaps: BTreeMap<PeerName, Flaps>,
     look_at: Instant,
 }
 
@@ -85,7 +85,7 @@ impl Worker {
             sessions,
             receivers: Receivers::default(),
             watched: BTreeMap::new(),
-            histories: BTreeMap::new(),
+            flaps: BTreeMap::new(),
             look_at: clock::now(),
         }
     }
@@ -173,7 +173,7 @@ impl Worker {
             watched.hold_down(now);
         }
         self.watched.retain(|_, watched| wanted.contains_key(&watched.place));
-        self.histories.retain(|name, _| slice.peers.contains_key(name));
+        self.flaps.retain(|name, _| slice.peers.contains_key(name));
         let gone = |name: &&PeerName| !slice.peers.contains_key(*name);
         let gone: Vec<PeerName> = self.sessions.borrow().keys().filter(gone).cloned().collect();
         if !gone.is_empty() {
@@ -238,7 +238,7 @@ impl Worker {
     fn publish(&mut self, now: Instant) {
         let mut news: Vec<(PeerName, Arc<_>)> = Vec::new();
         for watched in self.watched.values_mut() {
-            news.extend(watched.news(&mut self.histories, now));
+            news.extend(watched.news(&mut self.flaps, now));
         }
         if !news.is_empty() {
             self.sessions.send_modify(|sessions| sessions.extend(news));

@@ -59,7 +59,7 @@ const REPORT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What was counted of one peer over all of its sessions.
 #[derive(Debug, Clone, Default)]
-pub(super) struct History {
+pub(super) struct Flaps {
     times_up: u64,
     losses: u64,
     last_loss: Option<BfdLoss>,
@@ -247,7 +247,7 @@ impl Watched {
     /// How the session stands, for each of its peers, if that is news and may be told now.
     pub(super) fn news(
         &mut self,
-        histories: &mut BTreeMap<PeerName, History>,
+        flaps: &mut BTreeMap<PeerName, Flaps>,
         now: Instant,
     ) -> Vec<(PeerName, Arc<BfdReport>)> {
         if !std::mem::take(&mut self.touched) && !self.untold {
@@ -269,13 +269,13 @@ impl Watched {
         let last = self.last_loss.take();
         let (report, names) = &*self.told.insert(told);
         let of_peer = |name: &PeerName| {
-            let history = histories.entry(name.clone()).or_default();
-            history.times_up += ups;
-            history.losses += losses;
+            let counted = flaps.entry(name.clone()).or_default();
+            counted.times_up += ups;
+            counted.losses += losses;
             if last.is_some() {
-                history.last_loss.clone_from(&last);
+                counted.last_loss.clone_from(&last);
             }
-            let History { times_up, losses, last_loss } = history.clone();
+            let Flaps { times_up, losses, last_loss } = counted.clone();
             (name.clone(), Arc::new(BfdReport { times_up, losses, last_loss, ..report.clone() }))
         };
         names.iter().map(of_peer).collect()
@@ -418,8 +418,8 @@ mod tests {
         let fast = peer("fast", profile("fast", 10, 100, 4));
         let mut shared = watched(vec![slow.clone(), fast], now);
         assert_eq!(shared.profile.name, "fast");
-        let mut histories = BTreeMap::new();
-        let told: Vec<PeerName> = shared.news(&mut histories, now).into_iter().map(|(name, _)| name).collect();
+        let mut flaps = BTreeMap::new();
+        let told: Vec<PeerName> = shared.news(&mut flaps, now).into_iter().map(|(name, _)| name).collect();
         assert_eq!(told, ["slow".into(), "fast".into()] as [PeerName; 2]);
         shared.change(vec![slow], &Counters::default(), now);
         assert_eq!((shared.profile.name.as_str(), shared.peers.len()), ("slow", 1));
@@ -439,13 +439,13 @@ mod tests {
     fn a_session_is_reported_ten_times_a_second_at_most_and_a_loss_at_once() {
         let mut now = clock::now();
         let mut session = watched(vec![peer("tor", profile("fast", 50, 50, 3))], now);
-        let mut histories = BTreeMap::new();
+        let mut flaps = BTreeMap::new();
         let mut reports = 0;
         for round in 0..1000_u32 {
             // What a stranger on the link can do to a session that is not up.
             let discard = if round % 2 == 0 { Discard::Forged } else { Discard::Replayed };
             session.refuse(discard, None);
-            reports += session.news(&mut histories, now).len();
+            reports += session.news(&mut flaps, now).len();
             now += Duration::from_millis(1);
         }
         assert!((9..=11).contains(&reports), "{reports} in a second");
@@ -457,7 +457,7 @@ mod tests {
         session.told.iter_mut().for_each(|(report, _)| report.state = BfdState::Up);
         session.tell_from = now + REPORT_PAUSE;
         session.carry_out(changed(BfdState::Up, BfdState::Down, Cause::Silence(Duration::from_millis(150))));
-        let told = session.news(&mut histories, now);
+        let told = session.news(&mut flaps, now);
         let (_, report) = told.first().expect("a loss is told at once");
         assert_eq!((report.losses, report.times_up), (1, 1));
         assert_eq!(report.last_loss.as_ref().map(|loss| loss.why.as_str()), Some("nothing came for 150 ms"));
