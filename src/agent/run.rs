@@ -392,9 +392,11 @@ impl Tasks {
         self.endless.spawn(named("the keeper of routes for replies", returns));
         let bypass = kernel::bypass::run(slices.egress.subscribe(), facts.clone());
         self.endless.spawn(named("the observer of what passes netfilter by", bypass));
+        let manage = config.host.manage_sysctls;
+        let crossing = kernel::reverse_path::run(slices.egress.subscribe(), manage, facts.clone());
+        self.endless.spawn(named("the observer of the reverse path filter", crossing));
         let vrfs = kernel::vrfs::run(slices.vrfs.subscribe(), config.state.folder.clone(), facts.clone());
         self.endless.spawn(named("the keeper of VRFs", vrfs));
-        let manage = config.host.manage_sysctls;
         let keeping = kernel::sysctl::run(slices.l2.subscribe(), manage, facts.clone());
         self.endless.spawn(named("the keeper of sysctls", keeping));
         self.endless.spawn(named("the observer of links", kernel::observe::run(facts.clone())));

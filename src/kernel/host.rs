@@ -47,6 +47,9 @@ pub struct Finding {
     pub settings: Vec<Sysctl>,
 }
 
+/// The reverse path filter's value that lets in a packet only by the link of the way back to its source.
+pub(super) const STRICT: u8 = 1;
+
 /// The link on which kube-proxy in IPVS mode puts the address of every Service, on every node.
 const IPVS_LINK: &str = "kube-ipvs0";
 
@@ -82,7 +85,7 @@ pub fn judge(readings: &Readings, announcing: &BTreeSet<InterfaceName>) -> Vec<F
         let elsewhere: Vec<&str> =
             default_route_links.iter().filter(|route| *route != link).map(InterfaceName::as_str).collect();
         let reached_back = default_route_links.contains(link) || elsewhere.is_empty();
-        let strict = effective(link, |settings| settings.rp_filter) == 1;
+        let strict = effective(link, |settings| settings.rp_filter) == STRICT;
         if strict && !reached_back && extra_links.contains(link) {
             findings.extend((effective(link, |settings| settings.src_valid_mark) == 0).then(|| Finding {
                 problem: format!(
@@ -100,12 +103,16 @@ pub fn judge(readings: &Readings, announcing: &BTreeSet<InterfaceName>) -> Vec<F
                     elsewhere.join(", ")
                 ),
                 advice: "make the filter loose, or route replies by the link on which the requests arrive",
-                // The larger of the two counts, so the link's own value is enough.
-                settings: vec![sysctl(link.as_str(), "rp_filter", 2)],
+                settings: vec![loose(link)],
             });
         }
     }
     findings
+}
+
+/// The larger of this and the value of `all` counts, so the link's own is enough.
+pub(super) fn loose(link: &InterfaceName) -> Sysctl {
+    sysctl(link.as_str(), "rp_filter", 2)
 }
 
 fn sysctl(link: &str, setting: &str, value: u8) -> Sysctl {

@@ -5,7 +5,7 @@
 //! their own, so that a burst of events never costs the answer to a request.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use futures::StreamExt;
 use futures::channel::mpsc::UnboundedReceiver;
@@ -100,6 +100,10 @@ impl Netlink {
         question.header.address_family = address_family(Family::of(to));
         question.header.destination_prefix_length = host_prefix(to).prefix_len();
         question.attributes.push(RouteAttribute::Destination(to.into()));
+        self.ask_route(question).await
+    }
+
+    async fn ask_route(&mut self, question: RouteMessage) -> Result<Option<RouteMessage>, NetlinkError> {
         let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(question));
         request.header.flags = NLM_F_REQUEST;
         let mut answers = self.handle.request(request).map_err(|_| NetlinkError::Ended)?;
@@ -109,6 +113,19 @@ impl Netlink {
             Some(_) => Ok(None),
             None => Err(NetlinkError::Ended),
         }
+    }
+
+    /// Whether the kernel would send on a packet that came in by this link, to the address from the other one.
+    pub(super) async fn passes(&mut self, link: u32, from: Ipv4Addr, to: Ipv4Addr) -> Result<bool, NetlinkError> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = AddressFamily::Inet;
+        (question.header.source_prefix_length, question.header.destination_prefix_length) = (32, 32);
+        question.attributes = vec![
+            RouteAttribute::Destination(to.into()),
+            RouteAttribute::Source(from.into()),
+            RouteAttribute::Iif(link),
+        ];
+        self.ask_route(question).await.map(|route| route.is_some())
     }
 
     /// Asks for a change and waits until the kernel has made it.

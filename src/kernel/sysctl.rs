@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::host::{Finding, LinkSettings, Readings, Sysctl, judge};
+use super::host::{Finding, LinkSettings, Readings, STRICT, Sysctl, judge};
 use crate::names::InterfaceName;
 use crate::plan::slice::L2Slice;
 use crate::world::{Fact, HostProblem};
@@ -56,13 +56,24 @@ fn examine(announcing: &BTreeSet<InterfaceName>, manage: bool) -> Vec<HostProble
     if !manage || findings.is_empty() {
         return findings.iter().map(Finding::report).collect();
     }
+    settle(&findings);
+    check(announcing)
+}
+
+/// Sets what solves these.
+pub(super) fn settle(findings: &[Finding]) {
     for setting in findings.iter().flat_map(|finding| &finding.settings) {
         match set(setting) {
             Ok(()) => info!(key = setting.key, value = setting.value, "sysctl set"),
             Err(error) => warn!(key = setting.key, value = setting.value, %error, "sysctl could not be set"),
         }
     }
-    check(announcing)
+}
+
+/// Whether the reverse path filter is strict on this link.
+pub(super) fn filters_strictly(link: &InterfaceName) -> bool {
+    let of = |name: &str| link_settings(&Path::new(SETTINGS).join(name)).rp_filter;
+    of("all").max(of(link.as_str())) == STRICT
 }
 
 /// Those of an `[[l2]]`, also while no address is here; and those of addresses that are here still.

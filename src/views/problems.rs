@@ -41,7 +41,8 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(peers.iter().filter(wanted).filter_map(|peer| of_peer(peer, peers)));
     problems.extend(bfd::problems(snapshot));
     problems.extend(disputes(snapshot));
-    let of_egress = world.egress_problems.iter().chain(&world.egress_bypasses).chain(&world.egress_tunnel.problem);
+    let of_egress = world.egress_problems.iter().chain(&world.egress_bypasses).chain(&world.egress_filtered);
+    let of_egress = of_egress.chain(&world.egress_tunnel.problem);
     let of_host = world.host_problems.iter().chain(&world.listen_problems).chain(of_egress).chain(&world.vrf_problems);
     problems.extend(of_host.map(ToString::to_string));
     let of_agent = [&world.drain_refused, &world.node_not_marked, &world.state_not_kept];

@@ -103,6 +103,8 @@ pub enum Fact {
     Egress(Vec<HostProblem>),
     /// All by which packets of pods pass the host's netfilter by, and so the guard.
     EgressBypass(Vec<HostProblem>),
+    /// All by which the kernel's reverse path filter drops packets of pods, or replies to them.
+    EgressFiltered(Vec<HostProblem>),
     /// All addresses of pods that are held back for a while yet, although no Service with egress has them any more.
     EgressHeld(Arc<BTreeMap<IpAddr, HeldPod>>),
     /// How it stands with the tunnel to owners of egress addresses.
@@ -161,6 +163,7 @@ impl Fact {
             | Fact::ClusterConfig(..)
             | Fact::Egress(_)
             | Fact::EgressBypass(_)
+            | Fact::EgressFiltered(_)
             | Fact::EgressHeld(_)
             | Fact::EgressTunnel(_)
             | Fact::Vrfs(_)

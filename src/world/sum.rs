@@ -88,6 +88,8 @@ pub struct World {
     pub egress_problems: Vec<HostProblem>,
     /// By what packets of pods pass the host's netfilter by.
     pub egress_bypasses: Vec<HostProblem>,
+    /// By what the kernel's reverse path filter drops packets of pods, or replies to them.
+    pub egress_filtered: Vec<HostProblem>,
     /// The addresses of pods that are held back although no Service with egress has them any more.
     pub egress_held: Arc<BTreeMap<IpAddr, HeldPod>>,
     pub egress_tunnel: EgressTunnel,
@@ -195,6 +197,7 @@ impl Default for World {
             manifest_problems: Vec::new(),
             egress_problems: Vec::new(),
             egress_bypasses: Vec::new(),
+            egress_filtered: Vec::new(),
             egress_held: Arc::default(),
             egress_tunnel: EgressTunnel::default(),
             vrf_problems: Vec::new(),
@@ -354,6 +357,10 @@ impl World {
             }
             Fact::EgressBypass(problems) => {
                 everything_if(std::mem::replace(&mut self.egress_bypasses, problems) != self.egress_bypasses)
+            }
+            Fact::EgressFiltered(problems) => {
+                self.egress_filtered = problems;
+                Touched::Nothing
             }
             // The planner looks for whoever has them now.
             Fact::EgressHeld(held) => {

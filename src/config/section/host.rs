@@ -7,8 +7,8 @@ section! {
     /// `[host]`
     pub struct Host = Section::one("host", "What crier may change on this host."), written as Written;
     keys {
-        /// Set the sysctls that announcing on the link needs, instead of only saying so.
-        pub manage_sysctls: bool = flag("manage-sysctls", false, "Set the sysctls that announcing needs.")
+        /// Set the sysctls that announcing on the link and egress need, instead of only saying so.
+        pub manage_sysctls: bool = flag("manage-sysctls", false, "Set the sysctls that announcing and egress need.")
             .trade("With false, crier only checks them. Sysctls that crier set stay set when it stops. The systemd unit must \
                  have ProtectKernelTunables=no."), touches Restart;
         /// Plain ARP requests are answered by a small program in the kernel, where it takes one.

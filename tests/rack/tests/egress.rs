@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use rack::crier::Crier;
 use rack::egress::{ADDRESS, ADDRESSES, PORT, Pinging, Scene, Senders, heard, leaks, pings, rows, socket};
+use rack::lan::problems;
 use rack::{Metal, Need, Pod, Rack, Service, bird, eventually, eventually_equal, millis, rest, secs};
 
 const NEEDS: [Need; 3] = [Need::Namespaces, Need::Nft, Need::Crier];
@@ -227,4 +228,93 @@ fn over_bgp_one_node_alone_announces_the_address_and_the_pods_of_all_nodes_leave
         assert_eq!(from.ip(), address, "the source of a connection of {}", pod.name());
     }
     assert_eq!(site.router.next_hops("203.0.113.7/32"), hops, "and it stays the one");
+}
+
+const OVERLAY: [Need; 4] = [Need::Namespaces, Need::Nft, Need::Crier, Need::LinkType("vxlan")];
+
+/// The nodes' ways to each other's pods, of IPv4, by a device of an overlay as flannel makes it.
+fn overlay(scene: &Scene) {
+    let nodes = &scene.lan.site.nodes;
+    const MACS: [&str; 2] = ["02:00:00:00:00:01", "02:00:00:00:00:02"];
+    for (number, node) in nodes.iter().enumerate() {
+        let (other, far_mac) = (&nodes[1 - number], MACS[1 - number]);
+        let (far, range) = (other.address, &other.pod_ranges()[0]);
+        node.ip(&format!(
+            "link add flannel.1 type vxlan id 1 dstport 8472 local {} remote {far} nolearning",
+            node.address
+        ));
+        node.ip(&format!("link set flannel.1 address {} up", MACS[number]));
+        // Without an address of the device even the loose filter drops what comes in by it.
+        let network = node.pod_ranges()[0].replace("/24", "/32");
+        node.ip(&format!("address add {network} dev flannel.1"));
+        node.ip(&format!("route replace {range} via {far} dev flannel.1 onlink"));
+        node.ip(&format!("neighbor replace {far} lladdr {far_mac} dev flannel.1 nud permanent"));
+        node.sysctl("net/ipv4/conf/all/rp_filter", "1");
+    }
+}
+
+#[test]
+fn a_strict_filter_beside_an_overlay_is_named_with_the_command_that_lets_packets_pass() {
+    let Some(rack) = Rack::for_test(&OVERLAY) else { return };
+    let scene = Scene::new(&rack);
+    overlay(&scene);
+    let lan = &scene.lan;
+    let mut agents = lan.agents();
+    scene.serve("service-ip");
+    let owner = lan.owner(ADDRESS);
+    scene.leave_by(&agents, owner);
+    let other = 1 - owner;
+    let listener = lan.site.client.run(|| TcpListener::bind(("0.0.0.0", PORT))).expect("the namespace is ours");
+    let opens = |pod: usize| {
+        let connect = || std::net::TcpStream::connect_timeout(&scene.client(false), millis(500));
+        scene.pods[pod].run(connect).is_ok()
+    };
+    assert!(opens(owner), "the owner's own pod is not concerned");
+    let (_, from) = listener.accept().expect("a connection");
+    assert_eq!(from.ip(), IpAddr::from(ADDRESS));
+    assert!(!opens(other), "the kernel drops what the other node leads to the owner");
+
+    // Each end has its own filter in the way, and names it.
+    for (number, link) in [(owner, "eth0"), (other, "flannel.1")] {
+        let command = format!("sysctl -w net.ipv4.conf.{}.rp_filter=2", link.replace('.', "/"));
+        eventually(&format!("{} names its filter on {link}", agents[number].node()), secs(25), || {
+            let said = problems(&agents[number]);
+            let filters: Vec<&str> = said.lines().filter(|line| line.contains("rp_filter is strict on")).collect();
+            let right =
+                filters.len() == 1 && filters[0].contains(&format!("strict on {link},")) && said.contains(&command);
+            if right { Ok(()) } else { Err(said) }
+        });
+        lan.site.nodes[number].sh(&command);
+    }
+    eventually("the other node's pod opens a connection", secs(10), || {
+        if opens(other) {
+            Ok(())
+        } else {
+            Err(format!("{}", scene.lan.site.nodes[other].sh("nstat -az TcpExtIPReversePathFilter")))
+        }
+    });
+    let (_, from) = listener.accept().expect("a connection");
+    assert_eq!(from.ip(), IpAddr::from(ADDRESS), "the source of what the other node's pod opens");
+    for agent in &agents {
+        eventually(&format!("{} names no filter any more", agent.node()), secs(25), || {
+            let said = problems(agent);
+            if said.contains("rp_filter") { Err(said) } else { Ok(()) }
+        });
+    }
+
+    // With leave to do so crier sets it itself.
+    for (number, link) in [(owner, "eth0"), (other, "flannel.1")] {
+        lan.site.nodes[number].sysctl(&format!("net/ipv4/conf/{link}/rp_filter"), "1");
+        agents[number].stop(secs(10));
+        let configuration = format!("{}[host]\nmanage-sysctls = true\n", scene.configuration);
+        agents[number] = lan.agent_with(number, &configuration);
+    }
+    eventually("crier makes both filters loose", secs(40), || {
+        let set = |number: usize, link: &str| {
+            let path = format!("cat /proc/sys/net/ipv4/conf/{link}/rp_filter");
+            lan.site.nodes[number].sh(&path).trim() == "2"
+        };
+        let owner = lan.owner(ADDRESS);
+        if set(owner, "eth0") && set(1 - owner, "flannel.1") { Ok(()) } else { Err(problems(&agents[owner])) }
+    });
 }

@@ -1,0 +1,187 @@
+//! Where the kernel's strict reverse path filter (RFC 3704 §2.2) drops what egress sends over this node: it lets a packet in only by the
+//! link of the way back to its source. Floor 2. With an overlay the way back to a pod of another node is the overlay, but its packets
+//! come to the owner by the link of the nodes; and replies to a pod come by the overlay, but the way back to their source is elsewhere.
+//! IPv6 has no such filter in the kernel.
+//!
+//! Task: [`run`], owned by the caller. Cancelling it loses nothing; a sysctl that was set stays set.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::LinkAttribute;
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use super::host::{Finding, loose};
+use super::netlink::{Complaints, Netlink, NetlinkError};
+use super::sysctl;
+use crate::names::InterfaceName;
+use crate::plan::slice::{EgressSlice, Mapping};
+use crate::world::{Fact, HostProblem};
+
+/// The kernel tells of no change of a sysctl.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Of how many pods the way back is asked, at most. Nodes have few links, and one pod for each is enough.
+const MOST_ASKED: usize = 64;
+
+/// Stands for all outside of the cluster (RFC 5737 §3).
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// Looks for as long as there are slices, while pods have egress, and reports whenever something else is seen. With `manage` it makes
+/// the filter loose where it drops packets.
+pub async fn run(mut slices: watch::Receiver<EgressSlice>, manage: bool, facts: mpsc::Sender<Fact>) {
+    let mut reported: Vec<HostProblem> = Vec::new();
+    let mut complaints = Complaints::default();
+    let mut look_again = interval(LOOK_AGAIN);
+    look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut wanted = !slices.borrow_and_update().pods.is_empty();
+    loop {
+        tokio::select! {
+            changed = slices.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let before = std::mem::replace(&mut wanted, !slices.borrow_and_update().pods.is_empty());
+                if before == wanted {
+                    continue;
+                }
+            }
+            _ = look_again.tick(), if wanted => {}
+        }
+        let slice = slices.borrow().clone();
+        let found = match look(&slice).await {
+            Ok(findings) if manage && !findings.is_empty() => {
+                sysctl::settle(&findings);
+                look(&slice).await
+            }
+            found => found,
+        };
+        let found: Vec<HostProblem> = match found {
+            Ok(findings) => findings.iter().map(Finding::report).collect(),
+            Err(error) => {
+                if complaints.is_new(&error) {
+                    warn!(%error, "whether the reverse path filter drops packets of pods with egress cannot be seen; trying again");
+                }
+                continue;
+            }
+        };
+        if found != reported {
+            for problem in found.iter().filter(|problem| !reported.contains(problem)) {
+                warn!(%problem, "the kernel drops packets of egress");
+            }
+            if found.is_empty() {
+                info!("the reverse path filter drops no packets of egress any more");
+            }
+            reported.clone_from(&found);
+            if facts.send(Fact::EgressFiltered(found)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The kernel is asked itself, so its rules and routes all count.
+async fn look(slice: &EgressSlice) -> Result<Vec<Finding>, NetlinkError> {
+    let (mut translates, mut steers) = (false, false);
+    for mapping in slice.pods.values() {
+        translates |= matches!(mapping, Mapping::Translated { .. });
+        steers |= matches!(mapping, Mapping::Steered { .. });
+    }
+    if !translates && !steers {
+        return Ok(Vec::new());
+    }
+    let mut netlink = Netlink::open_for(&[])?;
+    let names: BTreeMap<u32, InterfaceName> = netlink.links().await?.iter().filter_map(index_and_name).collect();
+    let Some(outside) = netlink.route_to(OUTSIDE.into()).await?.as_ref().and_then(leaves_by) else {
+        return Ok(Vec::new());
+    };
+    // By the link of the way to them: one pod of another node, to which a next hop leads, for each; and any pod that is here.
+    let (mut elsewhere, mut here) = (BTreeMap::<u32, Ipv4Addr>::new(), None);
+    for pod in sample(slice) {
+        let Some(route) = netlink.route_to(pod.into()).await? else { continue };
+        let Some(link) = leaves_by(&route) else { continue };
+        if has_next_hop(&route) {
+            elsewhere.entry(link).or_insert(pod);
+        } else {
+            here = Some(pod);
+        }
+    }
+    let name = |index: u32| names.get(&index).cloned();
+    let mut findings = BTreeMap::new();
+    for (&back, &pod) in &elsewhere {
+        let Some(way) = name(back) else { continue };
+        for &link in slice.shared_links.iter().filter(|link| translates && **link != back) {
+            let Some(link_name) = name(link).filter(sysctl::filters_strictly) else { continue };
+            if !netlink.passes(link, pod, OUTSIDE).await? {
+                findings.entry(link_name.clone()).or_insert_with(|| of_pods(&link_name, pod, &way));
+            }
+        }
+        if let (Some(pod), true, Some(outside)) = (here, steers && back != outside, name(outside))
+            && sysctl::filters_strictly(&way)
+            && !netlink.passes(back, OUTSIDE, pod).await?
+        {
+            findings.entry(way.clone()).or_insert_with(|| of_replies(&way, &outside));
+        }
+    }
+    Ok(findings.into_values().collect())
+}
+
+/// Pods with egress from all over their addresses, and where their nodes have none of these an address of the node's pods.
+fn sample(slice: &EgressSlice) -> BTreeSet<Ipv4Addr> {
+    let v4 = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => Some(*v4),
+        IpAddr::V6(_) => None,
+    };
+    let step = slice.pods.len() / MOST_ASKED + 1;
+    let pods = slice.pods.keys().step_by(step).filter_map(v4);
+    let of_nodes = slice.pod_networks.iter().filter_map(|network| network.hosts().next()).filter_map(|it| v4(&it));
+    pods.chain(of_nodes.take(MOST_ASKED)).collect()
+}
+
+fn of_pods(link: &InterfaceName, pod: Ipv4Addr, way: &InterfaceName) -> Finding {
+    Finding {
+        problem: format!(
+            "rp_filter is strict on {link}, by which other nodes send this one what their pods with egress open, and the way back to \
+             pods such as {pod} is by {way}: the kernel drops these packets"
+        ),
+        advice: "make the filter loose",
+        settings: vec![loose(link)],
+    }
+}
+
+fn of_replies(way: &InterfaceName, outside: &InterfaceName) -> Finding {
+    Finding {
+        problem: format!(
+            "rp_filter is strict on {way}, by which owners of Services' addresses on other nodes send replies to pods with egress \
+             here, and the way back to the outside is by {outside}: the kernel drops the replies"
+        ),
+        advice: "make the filter loose",
+        settings: vec![loose(way)],
+    }
+}
+
+fn index_and_name(message: &RouteNetlinkMessage) -> Option<(u32, InterfaceName)> {
+    let RouteNetlinkMessage::NewLink(link) = message else { return None };
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some((link.header.index, name.as_str().into())),
+        // The enum is not ours.
+        _ => None,
+    })
+}
+
+fn leaves_by(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(link) => Some(*link),
+        // The enum is not ours.
+        _ => None,
+    })
+}
+
+fn has_next_hop(route: &RouteMessage) -> bool {
+    route.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::Gateway(_) | RouteAttribute::Via(_)))
+}
