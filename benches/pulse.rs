@@ -127,6 +127,7 @@ impl Link {
                 card: card.clone(),
                 holdings: if number < owners { holdings(number) } else { Holdings::new() },
                 occupied: Default::default(),
+                egress: None,
                 back_by: None,
             };
             let incarnation = 1000 + u64::try_from(number).expect("few nodes");

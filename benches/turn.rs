@@ -144,6 +144,7 @@ fn roster(nodes: usize, first: &[NodeName], silent: Option<&NodeName>) -> Fact {
             holdings: held_by(&name),
             holdings_known: true,
             occupied: Arc::default(),
+            egress: None,
             restarting: false,
             waits: true,
             deaf: false,

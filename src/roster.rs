@@ -91,6 +91,9 @@ pub struct Member {
     /// Addresses that the node found taken by foreign hosts.
     #[serde(default)]
     pub occupied: Arc<BTreeSet<IpAddr>>,
+    /// The addresses that packets of pods leave with by the node; `None` of a version that does not say so.
+    #[serde(default)]
+    pub egress: Option<Arc<BTreeSet<IpAddr>>>,
     /// Its agent restarts, and is back in a moment: the node holds what it says here until then, although nothing is heard of it.
     #[serde(default)]
     pub restarting: bool,

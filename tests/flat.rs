@@ -315,6 +315,7 @@ impl Churn {
                         holdings,
                         holdings_known: true,
                         occupied,
+                        egress: None,
                         restarting: false,
                         waits: true,
                         deaf: false,
@@ -486,6 +487,7 @@ fn pulses(start: Instant) -> (Machine, Pulse) {
         card: Arc::default(),
         holdings: Holdings::new(),
         occupied: Arc::default(),
+        egress: None,
         back_by: None,
     };
     let of = |name: &str, incarnation| {

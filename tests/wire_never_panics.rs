@@ -124,6 +124,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
                 change: None,
                 page: None,
                 occupied: vec![],
+                egress: None,
                 ..full.clone()
             };
             vec![full.emit(&Key::none()), bare.emit(&Key::none())]
@@ -234,6 +235,11 @@ fn full_pulse() -> Pulse {
             ],
         }),
         occupied: vec!["192.0.2.9".parse().unwrap(), "fd35::9".parse().unwrap()],
+        egress: Some(Page {
+            after: None,
+            through: Some("fd35::1".parse().unwrap()),
+            held: vec![("192.0.2.3".parse().unwrap(), Holding { weight: 0, stage: Stage::Holds })],
+        }),
         node,
     }
 }

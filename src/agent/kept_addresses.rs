@@ -107,8 +107,10 @@ pub fn keeps(said: &PulseSlice, grace: Duration, before: Option<&Kept>, now: Ins
     }
     let held = said.holdings.iter().filter(|(_, holding)| holding.stage.answers()).map(|(address, _)| *address);
     let addresses: BTreeSet<IpAddr> = held.chain(said.kept.iter().copied()).collect();
+    // Packets of pods leave with addresses by the node that all elect, on no link too: another is to wait for it as well.
+    let is_owner = !addresses.is_empty() || said.egress.as_ref().is_some_and(|it| !it.is_empty());
     // A node of an earlier version takes over from whoever is silent.
-    if addresses.is_empty() || !said.others_wait {
+    if !is_owner || !said.others_wait {
         return None;
     }
     // Whoever restarts again and again is not waited for any longer.
@@ -237,6 +239,8 @@ mod tests {
         assert_eq!(all(keeps(&said(&[1, 2], &[]), GRACE, None, now)), Some((vec![address(1), address(2)], GRACE)));
         assert_eq!(all(keeps(&said(&[1], &[]), Duration::ZERO, None, now)), None, "it is switched off");
         assert_eq!(all(keeps(&said(&[], &[]), GRACE, None, now)), None, "it only asks");
+        let elected = PulseSlice { egress: Some(Arc::new([address(7)].into())), ..said(&[], &[]) };
+        assert_eq!(all(keeps(&elected, GRACE, None, now)), Some((vec![], GRACE)), "packets of pods leave by it");
         let older = PulseSlice { others_wait: false, ..said(&[1], &[]) };
         assert_eq!(all(keeps(&older, GRACE, None, now)), None, "an earlier version would take over");
         let alone = PulseSlice { eligibility: None, ..said(&[1], &[]) };

@@ -29,7 +29,26 @@ pub struct Machine {
     let_go: BTreeSet<IpAddr>,
     /// The highest number that a list of destinations was given.
     last_list: u32,
+    /// How packets left in an earlier life of the agent, until this one knows the owners.
+    former: Option<Former>,
 }
+
+/// The ways that the kernel's table led packets by when the agent started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ways {
+    pub pods: BTreeMap<IpAddr, Mapping>,
+    /// The next hops to owners.
+    pub via: BTreeSet<IpAddr>,
+}
+
+#[derive(Debug)]
+struct Former {
+    ways: Ways,
+    until: Instant,
+}
+
+/// For so long at most packets go the way they went before the agent started, where nobody says who owns their address.
+const FORMER_WAYS: Duration = Duration::from_secs(5);
 
 /// That a pod is let go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +88,7 @@ impl Machine {
             marks: BTreeMap::new(),
             let_go: BTreeSet::new(),
             last_list: 0,
+            former: None,
         }
     }
 
@@ -121,7 +141,13 @@ impl Machine {
         }
     }
 
+    /// How these pods' packets went in an earlier life of the agent. They go on so while owners are not known yet.
+    pub fn handle_ways(&mut self, ways: Ways, now: Instant) {
+        self.former = Some(Former { ways, until: now + FORMER_WAYS });
+    }
+
     pub fn handle_plan(&mut self, slice: &EgressSlice, now: Instant) {
+        self.former.take_if(|former| slice.settled || former.until <= now);
         let mut pods: BTreeMap<IpAddr, Mapping> = slice.pods.iter().map(|(pod, mapping)| (*pod, *mapping)).collect();
         for pod in self.content.pods.keys().filter(|pod| !slice.pods.contains_key(*pod)) {
             // While the plan lacks what is not listed yet, a pod is not known to be nobody's.
@@ -138,6 +164,12 @@ impl Machine {
                 }
             }
             pods.insert(*pod, Mapping::Held);
+        }
+        if let Some(Former { ways, until: _ }) = &self.former {
+            let held = pods
+                .iter_mut()
+                .filter(|(pod, mapping)| **mapping == Mapping::Held && !self.released.contains_key(*pod));
+            held.for_each(|(pod, mapping)| *mapping = ways.pods.get(pod).copied().unwrap_or(Mapping::Held));
         }
         self.released.retain(|pod, _| pods.contains_key(pod) && !slice.pods.contains_key(pod));
         self.adopted.retain(|pod, _| !slice.complete && !slice.pods.contains_key(pod));
@@ -157,7 +189,8 @@ impl Machine {
             Hop::Link { via, link: _ } => Some(*via),
             Hop::Tunnel { .. } => None,
         };
-        let via = hops.filter_map(next_hop).collect();
+        let former = self.former.iter().flat_map(|former| former.ways.via.iter().copied());
+        let via = hops.filter_map(next_hop).chain(former).collect();
         let cluster = (*slice.cluster).clone();
         let foreign = if !slice.complete || self.is_taken_for_owner(&pods) {
             Foreign { networks: (*slice.pod_networks).clone(), links: (*slice.shared_links).clone() }
@@ -215,7 +248,7 @@ impl Machine {
 
     /// When to call [`Machine::handle_timeout`] next.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.released.values().map(|release| release.due).min()
+        self.released.values().map(|release| release.due).chain(self.former.as_ref().map(|it| it.until)).min()
     }
 }
 
@@ -239,6 +272,40 @@ mod tests {
     fn slice(complete: bool, pods: &[(u8, Mapping)]) -> EgressSlice {
         let pods = pods.iter().map(|(number, mapping)| (pod(*number), *mapping)).collect();
         EgressSlice { complete, pods, ..EgressSlice::default() }
+    }
+
+    #[test]
+    fn after_a_restart_packets_go_as_they_went_until_owners_are_known_and_no_longer_than_a_while() {
+        let now = clock::now();
+        let (to_owner, here) = (Mapping::Steered { slot: 3 }, Mapping::Translated { address: pod(200) });
+        let adopt = || {
+            let mut machine = Machine::new(RELEASE);
+            machine.handle_held((1..=3).map(|it| Guarded { pod: pod(it), destinations: None, kept: None }), now);
+            let pods = [(pod(1), to_owner), (pod(2), here)].into();
+            machine.handle_ways(Ways { pods, via: [pod(9)].into() }, now);
+            machine
+        };
+        let mut machine = adopt();
+        let mappings = |machine: &Machine| machine.content().pods.values().copied().collect::<Vec<_>>();
+        // Nothing is listed; then all, and the owners are heard one after the other.
+        machine.handle_plan(&slice(false, &[]), now);
+        assert_eq!(mappings(&machine), [to_owner, here, Mapping::Held]);
+        assert!(machine.content().via.contains(&pod(9)), "the guard passes packets by the former next hop");
+        let elsewhere = Mapping::Steered { slot: 1 };
+        machine.handle_plan(&slice(true, &[(1, Mapping::Held), (2, elsewhere)]), now);
+        assert_eq!(mappings(&machine), [to_owner, elsewhere, Mapping::Held], "the third is nobody's");
+        let known = EgressSlice { settled: true, ..slice(true, &[(1, Mapping::Held), (2, elsewhere)]) };
+        machine.handle_plan(&known, now);
+        assert_eq!(mappings(&machine), [Mapping::Held, elsewhere, Mapping::Held]);
+        assert!(!machine.content().via.contains(&pod(9)));
+        machine.handle_plan(&slice(true, &[(1, Mapping::Held), (2, elsewhere)]), now);
+        assert_eq!(mappings(&machine)[0], Mapping::Held, "what is over does not come back");
+        // Nobody is ever heard.
+        let mut machine = adopt();
+        machine.handle_plan(&slice(true, &[(1, Mapping::Held)]), now);
+        let due = machine.next_deadline().expect("the former ways end");
+        machine.handle_plan(&slice(true, &[(1, Mapping::Held)]), due);
+        assert_eq!(mappings(&machine)[0], Mapping::Held);
     }
 
     #[test]

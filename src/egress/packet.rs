@@ -196,6 +196,13 @@ pub fn chains(attributes: &[u8]) -> Vec<(IpAddr, String)> {
     each(list).filter_map(|(_, element)| Some((key_of(element)?, chain(element)?))).collect()
 }
 
+/// The address of each element in a message about elements of a map of addresses, with the one that it leads to.
+pub fn pairs(attributes: &[u8]) -> Vec<(IpAddr, IpAddr)> {
+    let data = |element| address_of(value_of(value_of(element, ELEMENT_DATA)?, DATA_VALUE)?);
+    let Some(list) = value_of(attributes, ELEMENTS) else { return Vec::new() };
+    each(list).filter_map(|(_, element)| Some((key_of(element)?, data(element)?))).collect()
+}
+
 /// The address of each element in a message about elements of a set of intervals, and whether it is the first behind an interval.
 pub fn bounds(attributes: &[u8]) -> Vec<(IpAddr, bool)> {
     let ends = |element| value_of(element, ELEMENT_FLAGS).and_then(u32_of).is_some_and(|it| it & INTERVAL_END != 0);

@@ -192,14 +192,43 @@ fn chain(form: &Form, name: &str) -> Attributes {
     attributes
 }
 
+/// The maps and the sets of the ways that packets are led, of both families, as questions.
+#[derive(Debug)]
+pub struct WayMaps {
+    /// From a pod to the chain of its slot.
+    pub steer: [Attributes; 2],
+    /// From a pod to its source.
+    pub source: [Attributes; 2],
+    /// The next hops to owners.
+    pub via: [Attributes; 2],
+}
+
+impl WayMaps {
+    pub fn of(form: &Form) -> WayMaps {
+        let named = |set: Set| set_named(form, set);
+        WayMaps {
+            steer: [Set::Steer4, Set::Steer6].map(named),
+            source: [Set::Source4, Set::Source6].map(named),
+            via: [Set::Via4, Set::Via6].map(named),
+        }
+    }
+
+    /// The number of the slot whose chain this is.
+    pub fn slot(chain: &str) -> Option<u8> {
+        chain.strip_prefix(SLOT)?.parse().ok()
+    }
+}
+
+fn set_named(form: &Form, set: Set) -> Attributes {
+    let mut attributes = Attributes::default();
+    attributes.text(1, &form.table);
+    attributes.text(2, set.name());
+    attributes
+}
+
 /// The elements that count packets, as questions: of each family the pods that were held back, and those that were translated.
 pub fn counted(form: &Form) -> [(Count, Attributes); 4] {
-    let of = |count, set: Set| {
-        let mut attributes = Attributes::default();
-        attributes.text(1, &form.table);
-        attributes.text(2, set.name());
-        (count, attributes)
-    };
+    let of = |count, set: Set| (count, set_named(form, set));
     [
         of(Count::Dropped, Set::Guard4),
         of(Count::Dropped, Set::Guard6),
@@ -783,8 +812,11 @@ fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 fn slot_chain(slot: u8) -> String {
-    format!("slot{slot}")
+    format!("{SLOT}{slot}")
 }
+
+/// What the names of the slots' chains begin with.
+const SLOT: &str = "slot";
 
 const STEER: &str = "steer";
 const TRANSLATE: &str = "translate";

@@ -14,8 +14,10 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 use socket2::{SockFilter, SockRef};
 
+use super::machine::Ways;
 use super::packet::{self, Answer, Attributes, Batch, Connection, Verb};
-use super::ruleset::{self, Bounded, Form};
+use super::ruleset::{self, Bounded, Form, WayMaps};
+use crate::plan::slice::Mapping;
 use crate::world::Destinations;
 
 /// Asks and changes nftables and conntrack. A table that belongs to a socket belongs to this one. Needs CAP_NET_ADMIN.
@@ -118,6 +120,25 @@ impl Netfilter {
             }
         }
         Ok(bounded)
+    }
+
+    /// How the table leads packets of pods to owners, and what it gives their addresses to. What leaves by a network is not among it.
+    pub(super) fn ways(&mut self, form: &Form) -> io::Result<Ways> {
+        let maps = WayMaps::of(form);
+        let mut ways = Ways::default();
+        for map in &maps.source {
+            // Who is led to an owner has its own address as the source up to there.
+            let sources = self.all_elements(map, packet::pairs)?.into_iter().filter(|(pod, source)| pod != source);
+            ways.pods.extend(sources.map(|(pod, address)| (pod, Mapping::Translated { address })));
+        }
+        for map in &maps.steer {
+            let slot = |(pod, chain): (IpAddr, String)| Some((pod, Mapping::Steered { slot: WayMaps::slot(&chain)? }));
+            ways.pods.extend(self.all_elements(map, packet::chains)?.into_iter().filter_map(slot));
+        }
+        for set in &maps.via {
+            ways.via.extend(self.elements(set)?.into_iter().map(|(via, _)| via));
+        }
+        Ok(ways)
     }
 
     fn all_elements<T>(&mut self, set: &Attributes, read: fn(&[u8]) -> Vec<T>) -> io::Result<Vec<T>> {

@@ -93,6 +93,8 @@ pub async fn run(
         told: None,
         kept,
         told_held: BTreeMap::new(),
+        told_translated: None,
+        ended: BTreeSet::new(),
         adopted: false,
         made: false,
         former,
@@ -100,6 +102,7 @@ pub async fn run(
     loop {
         let error = keeper.follow(&mut slices).await;
         keeper.counters.hold(None);
+        keeper.tell_translated(None).await;
         keeper.filtered.send_replace(false);
         // Without egress nobody needs to know that this host could not do it.
         let is_unwanted = slices.borrow().pods.is_empty() && slices.borrow().networks.is_empty();
@@ -131,6 +134,10 @@ struct Keeper {
     kept: HeldFile,
     /// The addresses that the World knows to be held for nobody.
     told_held: BTreeMap<IpAddr, Release>,
+    /// The addresses that the World knows to be given to packets of pods here.
+    told_translated: Option<Arc<BTreeSet<IpAddr>>>,
+    /// The pods that nobody asks for any more, with their connections ended.
+    ended: BTreeSet<IpAddr>,
     /// The pods that an earlier life guarded are known.
     adopted: bool,
     /// The table is this task's work: whatever it lacks, somebody took away.
@@ -192,6 +199,7 @@ impl Keeper {
                 }
                 self.kept.write(&self.machine.kept(clock::now()), clock::since_boot());
                 self.tell_held().await;
+                self.tell_translated(written.as_deref()).await;
             }
             self.tell().await;
             // One that is past was looked at just now.
@@ -226,7 +234,7 @@ impl Keeper {
         if self.adopted {
             return Ok(());
         }
-        let former = self.former.as_ref().map(|former| form(&former.settings));
+        let former: Vec<Form> = self.former.iter().map(|former| form(&former.settings)).collect();
         let kept = self.kept.read(clock::since_boot());
         for form in former.iter().chain([&self.form]) {
             let bounded = kernel.bounded(form)?;
@@ -239,6 +247,10 @@ impl Keeper {
                     self.machine.handle_held(guarded, clock::now());
                 }
             }
+        }
+        // The way there leads by the former numbers, where these are others.
+        if former.is_empty() {
+            self.machine.handle_ways(kernel.ways(&self.form)?, clock::now());
         }
         self.adopted = true;
         Ok(())
@@ -256,13 +268,16 @@ impl Keeper {
             }
             return Ok(());
         }
-        let changed = match written {
+        let released: BTreeSet<IpAddr> = self.machine.released().keys().copied().collect();
+        let mut changed = match written {
             Some(before) => {
                 let batch = ruleset::change(&self.form, before, &wanted);
-                if batch.is_empty() {
+                if batch.is_empty() && released.is_subset(&self.ended) {
                     return Ok(());
                 }
-                kernel.commit(&batch)?;
+                if !batch.is_empty() {
+                    kernel.commit(&batch)?;
+                }
                 changed(before, &wanted)
             }
             None => {
@@ -270,7 +285,10 @@ impl Keeper {
                 wanted.pods.keys().copied().collect()
             }
         };
-        forget_stale(kernel, written.as_deref(), &wanted, &changed)?;
+        // What waits for its way keeps its connections until it is known to wait for none.
+        changed.extend(released.difference(&self.ended));
+        forget_stale(kernel, written.as_deref(), &wanted, &changed, &released)?;
+        self.ended = released;
         forget_former(kernel, written.as_deref(), &wanted, &self.machine.take_let_go())?;
         *written = Some(Arc::new(wanted));
         Ok(())
@@ -336,6 +354,23 @@ impl Keeper {
         let _ = self.facts.send(Fact::EgressHeld(Arc::new(held.collect()))).await;
     }
 
+    /// Tells the World which addresses pods' packets leave with here, by a table that stands, where that is news.
+    async fn tell_translated(&mut self, written: Option<&Content>) {
+        let address = |mapping: &Mapping| match mapping {
+            Mapping::Translated { address } => Some(*address),
+            Mapping::Held | Mapping::Steered { .. } | Mapping::Networked(_) => None,
+        };
+        let mappings = written.iter().flat_map(|content| content.pods.values());
+        let addresses: BTreeSet<IpAddr> = mappings.filter_map(address).collect();
+        if self.told_translated.as_deref() == Some(&addresses) {
+            return;
+        }
+        let addresses = Arc::new(addresses);
+        self.told_translated = Some(addresses.clone());
+        // Nobody takes facts any more only when the agent ends.
+        let _ = self.facts.send(Fact::EgressTranslated(addresses)).await;
+    }
+
     /// Tells the World whether the guard stands, where that is news.
     async fn tell(&mut self) {
         let absence = self.standing.absence(clock::now());
@@ -382,12 +417,14 @@ fn changed(before: &Content, after: &Content) -> BTreeSet<IpAddr> {
 }
 
 /// Ends the connections of these pods to the outside that leave with another source than they are to. Connections inside of the
-/// cluster stay, and those to destinations that egress is not for and was not for before.
+/// cluster stay, and those to destinations that egress is not for and was not for before. `released`: the pods that nobody asks for any
+/// more; of others that are held the guard drops the packets, and connections outlast that.
 fn forget_stale(
     kernel: &mut Netfilter,
     before: Option<&Content>,
     content: &Content,
     pods: &BTreeSet<IpAddr>,
+    released: &BTreeSet<IpAddr>,
 ) -> io::Result<()> {
     let is_stale = |connection: &Connection| {
         let Connection { source, peer, leaves_as, .. } = connection;
@@ -396,6 +433,8 @@ fn forget_stale(
             Mapping::Translated { address } => Some(*address),
             Mapping::Steered { .. } => Some(*source),
             Mapping::Networked(exit) => Some(exit.source),
+            // They are dropped, and go on where the pod has its way again.
+            Mapping::Held if !released.contains(source) => return false,
             Mapping::Held => None,
         };
         if content.cluster.iter().any(|net| net.contains(peer)) {

@@ -101,7 +101,7 @@ impl Keeper {
                     None => netlink.insert(Netlink::open_for(&groups())?),
                 };
                 let device = self.keep_device(&slice, netlink).await?;
-                work(&wanted(&slice, device), slice.complete, &self.settings, netlink).await?;
+                work(&wanted(&slice, device), slice.complete && slice.settled, &self.settings, netlink).await?;
             }
             if is_leftover {
                 netlink = None;

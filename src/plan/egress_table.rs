@@ -77,13 +77,18 @@ pub struct Roads<'a> {
 }
 
 impl EgressTable {
-    /// All that a Service wants from now on.
-    pub fn put(&mut self, service: &ObjectKey, wanted: EgressWork) {
+    /// All that a Service wants from now on. `leaving`: the agent stops and sees owners no more, so packets go on as they went, but for
+    /// those that another node takes over.
+    pub fn put(&mut self, service: &ObjectKey, mut wanted: EgressWork, leaving: bool) {
         match wanted.is_elected {
             true => self.elected.insert(service.clone()),
             false => self.elected.remove(service),
         };
         let before = self.wanted.get(service).cloned().unwrap_or_default();
+        if leaving {
+            let lost = wanted.pods.iter_mut().filter(|(_, way)| way.is_none());
+            lost.for_each(|(pod, way)| *way = way_of(&before, *pod).cloned());
+        }
         if before == wanted {
             return;
         }
@@ -473,7 +478,7 @@ mod tests {
 
     fn ways_by(world: &World, way: Option<Way>) -> Vec<Result<Hop, String>> {
         let mut table = EgressTable::default();
-        table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", way)]));
+        table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", way)]), false);
         table.renew_hops(world, roads(15));
         let obstacles = table.obstacles();
         let hops = table.hops().remove(&1).expect("a slot");
@@ -534,11 +539,11 @@ mod tests {
         let peers = |world: &World, wanted: Option<Way>, tunnel: bool| {
             let mut table = EgressTable::default();
             let roads = Roads { tunnel: roads(15).tunnel.filter(|_| tunnel), ..roads(15) };
-            table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", wanted)]));
+            table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", wanted)]), false);
             table.renew_tunnel(world, roads, false);
             let end =
                 table.tunnel().map(|end| (end.peers.iter().map(ToString::to_string).collect::<Vec<_>>(), end.foreign));
-            table.put(&ObjectKey::new("shop", "web"), EgressWork::default());
+            table.put(&ObjectKey::new("shop", "web"), EgressWork::default(), false);
             table.renew_tunnel(world, roads, false);
             assert_eq!(table.tunnel(), None, "without pods nobody needs one");
             end
@@ -566,7 +571,7 @@ mod tests {
         let mut table = EgressTable::default();
         let web = ObjectKey::new("shop", "web");
         let (first, second, third) = ("10.244.1.2", "10.244.1.3", "fd44::3");
-        table.put(&web, work(&[(first, way("a", true)), (second, way("b", false)), (third, None)]));
+        table.put(&web, work(&[(first, way("a", true)), (second, way("b", false)), (third, None)]), false);
         assert_eq!(table.pods()[&ip(first)], Mapping::Translated { address: ip("192.168.35.100") });
         assert_eq!(table.pods()[&ip(second)], Mapping::Held, "nobody knows yet how b is reached");
         table.renew_hops(&world(true), roads(15));
@@ -576,9 +581,28 @@ mod tests {
         assert_eq!(table.pods()[&ip(third)], Mapping::Held);
         table.renew_hops(&world(false), roads(15));
         assert_eq!(table.pods()[&ip(second)], Mapping::Held, "the link is down");
-        table.put(&web, EgressWork::default());
+        table.put(&web, EgressWork::default(), false);
         table.renew_hops(&world(true), roads(15));
         assert!(table.pods().is_empty() && table.hops().is_empty() && table.claims.is_empty());
+    }
+
+    #[test]
+    fn when_the_agent_leaves_packets_go_on_as_they_went_but_for_those_that_another_node_takes_over() {
+        let mut table = EgressTable::default();
+        let [web, api] = ["web", "api"].map(|name| ObjectKey::new("shop", name));
+        let [own, far] = ["10.244.1.2", "10.244.1.3"];
+        table.put(&web, work(&[(own, way("a", true))]), false);
+        table.put(&api, work(&[(far, way("b", false))]), false);
+        table.renew_hops(&world(true), roads(15));
+        let hops = table.hops();
+        table.put(&web, work(&[(own, None)]), true);
+        table.put(&api, work(&[(far, None)]), true);
+        table.renew_hops(&world(true), roads(15));
+        assert_eq!(table.pods()[&ip(own)], Mapping::Translated { address: ip("192.168.35.100") });
+        assert_eq!(table.pods()[&ip(far)], Mapping::Steered { slot: 1 });
+        assert_eq!(table.hops(), hops, "the route stays too");
+        table.put(&web, work(&[(own, way("b", false))]), true);
+        assert_eq!(table.pods()[&ip(own)], Mapping::Steered { slot: 1 }, "b has taken over");
     }
 
     #[test]
@@ -586,10 +610,10 @@ mod tests {
         let mut table = EgressTable::default();
         let [one, two] = ["one", "two"].map(|name| ObjectKey::new("shop", name));
         let pod = "10.244.1.2";
-        table.put(&two, work(&[(pod, way("a", true))]));
-        table.put(&one, work(&[(pod, None)]));
+        table.put(&two, work(&[(pod, way("a", true))]), false);
+        table.put(&one, work(&[(pod, None)]), false);
         assert_eq!(table.pods()[&ip(pod)], Mapping::Held);
-        table.put(&one, EgressWork::default());
+        table.put(&one, EgressWork::default(), false);
         assert_eq!(table.pods()[&ip(pod)], Mapping::Translated { address: ip("192.168.35.100") });
     }
 
@@ -600,18 +624,18 @@ mod tests {
         let pod = "10.244.1.2";
         let list = |net: &str| Some(Arc::new(Destinations { to: vec![net.parse().unwrap()], except: Vec::new() }));
         let bounded = |net: &str| EgressWork { destinations: list(net), ..work(&[(pod, way("a", true))]) };
-        table.put(&web, work(&[(pod, way("a", true))]));
+        table.put(&web, work(&[(pod, way("a", true))]), false);
         assert!(table.contested().is_empty());
-        table.put(&evil, bounded("192.0.2.255/32"));
+        table.put(&evil, bounded("192.0.2.255/32"), false);
         assert!(!table.bounded().contains_key(&ip(pod)), "held to all destinations, as shop/web wants it");
         assert_eq!(table.contested()[&ip(pod)], [evil.clone(), web.clone()]);
-        table.put(&web, bounded("192.0.2.0/24"));
+        table.put(&web, bounded("192.0.2.0/24"), false);
         assert!(!table.bounded().contains_key(&ip(pod)), "the lists differ");
-        table.put(&evil, bounded("192.0.2.0/24"));
+        table.put(&evil, bounded("192.0.2.0/24"), false);
         assert_eq!(table.bounded().get(&ip(pod)), list("192.0.2.0/24").as_ref(), "all want the same");
         assert!(table.contested().is_empty());
-        table.put(&evil, work(&[(pod, None)]));
-        table.put(&web, EgressWork::default());
+        table.put(&evil, work(&[(pod, None)]), false);
+        table.put(&web, EgressWork::default(), false);
         assert!(table.contested().is_empty(), "one Service alone");
     }
 
@@ -621,7 +645,7 @@ mod tests {
         for number in 1..=3 {
             let pod = format!("10.244.1.{number}");
             let wanted = work(&[(&pod, way(&format!("node-{number}"), false))]);
-            table.put(&ObjectKey::new("shop", &pod), wanted);
+            table.put(&ObjectKey::new("shop", &pod), wanted, false);
         }
         table.renew_hops(&world(true), roads(2));
         assert_eq!(table.pods()[&ip("10.244.1.3")], Mapping::Held);

@@ -13,7 +13,7 @@ use crate::names::NodeName;
 use crate::path_state::Serving;
 use crate::plan::context::L2Context;
 use crate::plan::holder::{Grade, History, LastHolder};
-use crate::roster::{Departed, Eligibility, Holding, Holdings, Roster};
+use crate::roster::{Departed, Eligibility, Holding, Holdings, Member, Roster};
 use crate::world::{ApiServer, DrainStage, World};
 
 /// How long the API server must not have been heard before this node's view counts as stale. Watches are opened anew within
@@ -188,6 +188,15 @@ impl HolderMemory {
                 change.addresses.extend(was.occupied.symmetric_difference(&is.occupied));
             } else {
                 change.addresses.extend(is.occupied.iter());
+            }
+            let egress = |member: &Member| member.egress.clone().unwrap_or_default();
+            match was {
+                Some(was) if was.egress == is.egress => {}
+                Some(was) if was.egress.is_some() && is.egress.is_some() => {
+                    change.addresses.extend(egress(was).symmetric_difference(&egress(is)));
+                }
+                // That it says so at all is news of all that it holds.
+                Some(_) | None => change.addresses.extend(egress(is).iter().chain(is.holdings.keys())),
             }
             let unsaid = Default::default();
             for item in was.map_or(&unsaid, |was| &was.holdings).diff(&is.holdings) {

@@ -279,7 +279,7 @@ impl Planner {
             self.renew_prefixes();
         }
         // Before any Service is judged: an address that is taken now may be given up by it.
-        self.renew_occupied(now);
+        self.renew_told(now);
         if self.book.wake(now) {
             self.dirty.services.extend(self.book.waiting().cloned());
         }
@@ -340,7 +340,7 @@ impl Planner {
         (self.world.listed.all() || self.world.fail_static) && self.world.links_listed
     }
 
-    fn renew_occupied(&mut self, now: Instant) {
+    fn renew_told(&mut self, now: Instant) {
         let answers = |address| self.l2.ownership.answers().contains_key(&address);
         let bound: Vec<(IpAddr, MacAddress)> = self.bound_by_others().collect();
         let occupied = self.l2.memory.renew_occupied(&self.world, bound.into_iter(), answers, now);
@@ -351,6 +351,10 @@ impl Planner {
         let found = self.l2.memory.found();
         if *self.plan.pulse.occupied != found {
             self.plan.pulse.occupied = Arc::new(found);
+            self.moved.pulse = true;
+        }
+        if self.plan.pulse.egress != self.world.egress_translated {
+            self.plan.pulse.egress.clone_from(&self.world.egress_translated);
             self.moved.pulse = true;
         }
     }
@@ -511,7 +515,7 @@ impl Planner {
         self.l2.ownership.put(key, l2);
         self.routes.put(key, routes);
         self.binds.put(key, bind);
-        self.egress.put(key, egress);
+        self.egress.put(key, egress, self.world.leaving);
     }
 }
 

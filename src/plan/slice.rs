@@ -83,6 +83,8 @@ pub struct PulseSlice {
     pub doubted: Arc<BTreeSet<NodeName>>,
     /// Addresses that this node found taken by stations that are no agents, the newest findings first.
     pub occupied: Arc<Vec<IpAddr>>,
+    /// The addresses that packets of pods leave with by this node; `None` as long as that is not known.
+    pub egress: Option<Arc<BTreeSet<IpAddr>>>,
     /// The addresses that this node held before its agent restarted, and is to have again.
     pub kept: Arc<BTreeSet<IpAddr>>,
     /// Every node that is heard waits for nodes that restart.
@@ -109,6 +111,8 @@ pub struct EgressSlice {
     pub planned: bool,
     /// All objects are known: a pod that is not named is held for none.
     pub complete: bool,
+    /// No node's first pulses are waited for: whoever is no owner by the plan is none.
+    pub settled: bool,
     pub pods: OrdMap<IpAddr, Mapping>,
     /// The destinations that this is for, of the pods for which not all destinations outside of the cluster are.
     pub bounded: OrdMap<IpAddr, Arc<Destinations>>,

@@ -58,6 +58,7 @@ mod tests {
             holdings: Default::default(),
             holdings_known: true,
             occupied: Arc::default(),
+            egress: None,
             restarting: false,
             waits: true,
             deaf: false,

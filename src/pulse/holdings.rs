@@ -5,10 +5,10 @@
 //! older version, so it brings up to date whoever knew any version from there on. A *page* gives all that is held in one
 //! stretch of the address space. A reader that missed a change gathers pages until they cover the whole space.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
-
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
 
@@ -113,20 +113,82 @@ impl Teller {
     pub fn page(&mut self, room: usize) -> Page {
         let after = self.next;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut writer = Writer::default();
-        let mut held = Vec::new();
-        let mut through = None;
-        for (address, holding) in self.held.range((from, Bound::Unbounded)) {
-            if !writer.add(*address, *holding, room) {
-                through = held.last().map(|(last, _)| *last);
-                break;
-            }
-            held.push((*address, *holding));
-        }
-        self.next = through;
-        Page { after, through, held }
+        let rest = self.held.range((from, Bound::Unbounded));
+        let page = Page::of(after, rest.map(|(address, holding)| (*address, *holding)), room);
+        self.next = page.through;
+        page
     }
 }
+
+/// The sender's side of a set of addresses of which nothing more is said.
+#[derive(Debug, Default)]
+pub struct SetTeller {
+    addresses: Arc<BTreeSet<IpAddr>>,
+    /// Where the next page begins.
+    next: Option<IpAddr>,
+}
+
+impl SetTeller {
+    /// Takes over what is so now. True if it differs: then pages begin anew, with the first address that does.
+    pub fn set(&mut self, addresses: &Arc<BTreeSet<IpAddr>>) -> bool {
+        let Some(first) = self.addresses.symmetric_difference(addresses).next().copied() else { return false };
+        self.addresses = addresses.clone();
+        self.next = self.addresses.range(..first).next_back().copied();
+        true
+    }
+
+    /// As [`Teller::page`].
+    pub fn page(&mut self, room: usize) -> Page {
+        let after = self.next;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.addresses.range((from, Bound::Unbounded));
+        let page = Page::of(after, rest.map(|address| (*address, PLAIN)), room);
+        self.next = page.through;
+        page
+    }
+}
+
+impl Page {
+    /// As many as fit into `room` octets of all that is behind `after`.
+    fn of(after: Option<IpAddr>, rest: impl Iterator<Item = (IpAddr, Holding)>, room: usize) -> Page {
+        let mut writer = Writer::default();
+        let mut page = Page { after, through: None, held: Vec::new() };
+        for (address, holding) in rest {
+            if !writer.add(address, holding, room) {
+                // Where not even one fits, nothing is said of any.
+                page.through = page.held.last().map_or(after, |(last, _)| Some(*last));
+                break;
+            }
+            page.held.push((address, holding));
+        }
+        page
+    }
+
+    /// Brings a set up to date within the stretch. True if that changes it. No set grows beyond [`MOST_OF_A_SET`].
+    pub fn update(&self, set: &mut Arc<BTreeSet<IpAddr>>) -> bool {
+        let Page { after, through, held } = self;
+        let ends = (after.map_or(Bound::Unbounded, Bound::Excluded), through.map_or(Bound::Unbounded, Bound::Included));
+        // Of ends the wrong way round nothing is between.
+        if matches!((after, through), (Some(after), Some(through)) if after >= through) {
+            return false;
+        }
+        let told: BTreeSet<IpAddr> = held.iter().map(|(it, _)| *it).filter(|it| ends.contains(it)).collect();
+        if set.range(ends).eq(told.iter()) {
+            return false;
+        }
+        let mut all: BTreeSet<IpAddr> = set.iter().filter(|it| !ends.contains(*it)).copied().collect();
+        let room = MOST_OF_A_SET.saturating_sub(all.len());
+        all.extend(told.into_iter().take(room));
+        *set = Arc::new(all);
+        true
+    }
+}
+
+/// More than Services have addresses.
+const MOST_OF_A_SET: usize = 65_536;
+
+/// What is said of an address of which nothing is to be said.
+const PLAIN: Holding = Holding { weight: 0, stage: Stage::Holds };
 
 impl Change {
     fn fits(&self, room: usize) -> bool {
@@ -362,5 +424,33 @@ mod tests {
             listener.take(3, None, Some(page));
             assert!(!listener.knows_all() && listener.held().is_empty());
         }
+    }
+
+    #[test]
+    fn a_set_is_told_page_by_page_and_what_changes_first() {
+        // No two follow each other, so none take fewer octets together.
+        let address = |number: u32| IpAddr::from((0x0a00_0000 + number * 2).to_be_bytes());
+        let all: BTreeSet<IpAddr> = (0..500).map(address).collect();
+        let (mut teller, mut heard) = (SetTeller::default(), Arc::new(BTreeSet::new()));
+        assert!(teller.set(&Arc::new(all.clone())) && !teller.set(&Arc::new(all.clone())));
+        let pages = (1..100).find(|_| {
+            teller.page(400).update(&mut heard);
+            *heard == all
+        });
+        assert!(pages.is_some_and(|pages| (5..20).contains(&pages)), "{pages:?}");
+        assert!(!teller.page(400).update(&mut heard), "no news");
+        let mut fewer = all.clone();
+        fewer.remove(&address(300));
+        teller.set(&Arc::new(fewer.clone()));
+        assert!(teller.page(400).update(&mut heard));
+        assert_eq!(*heard, fewer, "the first page has what changed");
+        teller.set(&Arc::new(BTreeSet::new()));
+        teller.page(400).update(&mut heard);
+        assert!(heard.is_empty());
+        // What another says may be anything.
+        let wrong = Page { after: Some(address(9)), through: Some(address(2)), held: vec![(address(5), PLAIN)] };
+        assert!(!wrong.update(&mut heard));
+        let beyond = Page { after: None, through: Some(address(2)), held: vec![(address(5), PLAIN)] };
+        assert!(!beyond.update(&mut heard), "what is outside of the stretch does not count");
     }
 }

@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 
 use self::peer::{ASK_PART, Dues, Life, Peer, around, up_to};
 use self::sealing::Sealing;
-use super::holdings::Teller;
+use super::holdings::{SetTeller, Teller};
 use super::outcome::Outcome;
 use super::packet::{MOST_NUMBERS, Pulse};
 use super::settings::Settings;
@@ -69,6 +69,8 @@ pub struct Stance {
     pub holdings: Holdings,
     /// Addresses that this node found in use by foreign hosts, the newest findings first.
     pub occupied: Arc<Vec<IpAddr>>,
+    /// The addresses that packets of pods leave with by this node; `None` as long as that is not known.
+    pub egress: Option<Arc<BTreeSet<IpAddr>>>,
     /// The agent has restarted: by then this node has again what it held before.
     pub back_by: Option<Instant>,
 }
@@ -109,6 +111,8 @@ pub struct Machine {
     stance: Stance,
     card_version: u32,
     teller: Teller,
+    /// What [`Stance::egress`] says, by turns.
+    egress: SetTeller,
     sealing: Sealing,
     /// The last pulse, for the keys that it has yet to be sealed with.
     copies: Vec<Pulse>,
@@ -157,6 +161,10 @@ impl Machine {
     ) -> Machine {
         let mut teller = Teller::default();
         teller.set(&stance.holdings);
+        let mut egress = SetTeller::default();
+        if let Some(addresses) = &stance.egress {
+            egress.set(addresses);
+        }
         Machine {
             ticket: NodeTicket::of(&me),
             me,
@@ -169,6 +177,7 @@ impl Machine {
             settled: false,
             card_version: 1,
             teller,
+            egress,
             sealing: Sealing::new(keys, settings, now),
             copies: Vec::new(),
             last_heard: now,
@@ -196,7 +205,10 @@ impl Machine {
             return;
         }
         let mut moved = self.teller.set(&stance.holdings);
-        let Stance { mac, eligibility, owner, hears_api_server, card, holdings: _, occupied, back_by } = &self.stance;
+        moved |= stance.egress.as_ref().is_some_and(|egress| self.egress.set(egress));
+        let Stance { mac, eligibility, owner, hears_api_server, card, holdings: _, occupied, egress, back_by } =
+            &self.stance;
+        moved |= egress.is_some() != stance.egress.is_some();
         if *card != stance.card {
             self.card_version = self.card_version.wrapping_add(1);
             self.cards = URGENT;
@@ -403,8 +415,12 @@ impl Machine {
             change: None,
             page: None,
             occupied: self.stance.occupied.to_vec(),
+            egress: None,
             back_in: self.stance.back_by.map(|by| by.saturating_duration_since(now)).and_then(whole_milliseconds),
         };
+        let egress_room = (pulse.room() / 2).min(MOST_EGRESS);
+        let tells_egress = self.stance.egress.is_some() && egress_room >= LEAST_PAGE;
+        pulse.egress = tells_egress.then(|| self.egress.page(egress_room));
         pulse.change = self.teller.change(pulse.room() / 2);
         let has_page = self.teller.version() > 0 && pulse.room() >= LEAST_PAGE;
         pulse.page = has_page.then(|| self.teller.page(pulse.room()));
@@ -630,6 +646,9 @@ const HASTE: u32 = 4;
 
 /// A page with less room in octets than this might hold no address, and say so that there is none.
 const LEAST_PAGE: usize = 64;
+
+/// How many octets of a pulse [`Stance::egress`] takes at most.
+const MOST_EGRESS: usize = 400;
 
 /// One in so many pulses carries the card even if no node asked.
 const CARD_EVERY: u64 = 10;

@@ -64,6 +64,8 @@ pub struct Pulse {
     pub page: Option<Page>,
     /// Addresses that the sender found in use by foreign hosts, the newest findings first.
     pub occupied: Vec<IpAddr>,
+    /// One stretch of the addresses that packets of pods leave with by the sender, by turns. `None` as long as that is not known.
+    pub egress: Option<Page>,
     /// The agent of the sender restarts: what it held before, it has again within this time. Until then it is not to be taken for
     /// dead, whatever is heard of it. From 1 ms to 65535 ms, whole milliseconds.
     pub back_in: Option<Duration>,
@@ -140,6 +142,7 @@ const SECTION_CHANGE: u8 = 5;
 const SECTION_PAGE: u8 = 6;
 const SECTION_KEYS: u8 = 7;
 const SECTION_BACK: u8 = 8;
+const SECTION_EGRESS: u8 = 10;
 
 impl Pulse {
     /// Reads a pulse and checks its seal against the key that it names.
@@ -206,6 +209,7 @@ impl Pulse {
             change: None,
             page: None,
             occupied: Vec::new(),
+            egress: None,
             back_in: None,
         };
         while !reader.is_empty() {
@@ -220,6 +224,7 @@ impl Pulse {
                 SECTION_CHANGE => pulse.change = Some(section.change()?),
                 SECTION_PAGE => pulse.page = Some(section.page()?),
                 SECTION_KEYS => pulse.accepts = section.key_ids()?,
+                SECTION_EGRESS => pulse.egress = Some(section.page()?),
                 SECTION_BACK => pulse.back_in = section.milliseconds()?,
                 // A later version may add sections.
                 _ => {}
@@ -275,6 +280,7 @@ impl Pulse {
             change: _,
             page: _,
             occupied,
+            egress,
             back_in,
         } = self;
         let flag = |set: &bool, flag| if *set { flag } else { 0 };
@@ -307,6 +313,9 @@ impl Pulse {
         let ids: Vec<u8> = accepts.iter().take(MOST_KEYS).flat_map(|id| id.0.to_be_bytes()).collect();
         put_list(&mut octets, SECTION_KEYS, &ids);
         let back_in = back_in.map_or(0, |time| u16::try_from(time.as_millis()).unwrap_or(u16::MAX));
+        if let Some(page) = egress {
+            put_section(&mut octets, SECTION_EGRESS, &page_octets(page));
+        }
         if back_in > 0 {
             put_section(&mut octets, SECTION_BACK, &back_in.to_be_bytes());
         }

@@ -148,6 +148,7 @@ impl LinkSlice {
             card: self.card.clone(),
             holdings: self.all.holdings.clone(),
             occupied: self.all.occupied.clone(),
+            egress: self.all.egress.clone(),
             back_by: back_by.filter(|_| !self.all.kept.is_empty()),
         }
     }

@@ -180,6 +180,7 @@ mod tests {
             holdings: Holdings::default(),
             holdings_known: true,
             occupied: Arc::default(),
+            egress: None,
             restarting: false,
             waits: true,
             deaf: false,

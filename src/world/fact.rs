@@ -101,6 +101,8 @@ pub enum Fact {
     ClusterConfig(ClusterConfig, Arc<Vec<(String, String)>>),
     /// All that keeps this node from holding egress pods to their Services' addresses: the guard does not stand.
     Egress(Vec<HostProblem>),
+    /// The addresses that packets of pods leave with by this node: the kernel holds the table that gives them.
+    EgressTranslated(Arc<BTreeSet<IpAddr>>),
     /// All by which packets of pods pass the host's netfilter by, and so the guard.
     EgressBypass(Vec<HostProblem>),
     /// All by which the kernel's reverse path filter drops packets of pods, or replies to them.
@@ -164,6 +166,7 @@ impl Fact {
             | Fact::Egress(_)
             | Fact::EgressBypass(_)
             | Fact::EgressFiltered(_)
+            | Fact::EgressTranslated(_)
             | Fact::EgressHeld(_)
             | Fact::EgressTunnel(_)
             | Fact::Vrfs(_)

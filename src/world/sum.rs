@@ -88,6 +88,8 @@ pub struct World {
     pub egress_problems: Vec<HostProblem>,
     /// By what packets of pods pass the host's netfilter by.
     pub egress_bypasses: Vec<HostProblem>,
+    /// The addresses that packets of pods leave with by this node; `None` as long as that is not known.
+    pub egress_translated: Option<Arc<BTreeSet<IpAddr>>>,
     /// By what the kernel's reverse path filter drops packets of pods, or replies to them.
     pub egress_filtered: Vec<HostProblem>,
     /// The addresses of pods that are held back although no Service with egress has them any more.
@@ -198,6 +200,7 @@ impl Default for World {
             egress_problems: Vec::new(),
             egress_bypasses: Vec::new(),
             egress_filtered: Vec::new(),
+            egress_translated: None,
             egress_held: Arc::default(),
             egress_tunnel: EgressTunnel::default(),
             vrf_problems: Vec::new(),
@@ -357,6 +360,10 @@ impl World {
             }
             Fact::EgressBypass(problems) => {
                 everything_if(std::mem::replace(&mut self.egress_bypasses, problems) != self.egress_bypasses)
+            }
+            Fact::EgressTranslated(addresses) => {
+                self.egress_translated = Some(addresses);
+                Touched::Nothing
             }
             Fact::EgressFiltered(problems) => {
                 self.egress_filtered = problems;

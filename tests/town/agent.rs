@@ -350,6 +350,7 @@ impl Agent {
             card: here.card.clone(),
             holdings: slice.holdings,
             occupied: slice.occupied,
+            egress: slice.egress,
             back_by: self.kept.as_ref().map(|kept| kept.back_by).filter(|_| !slice.kept.is_empty()),
         };
         match &mut self.pulse {

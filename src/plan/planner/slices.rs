@@ -18,6 +18,7 @@ use crate::plan::egress_table::Roads;
 use crate::plan::notice::{condition, loss, notice, pools};
 use crate::plan::slice::{PeerSlice, PulseSlice, ServiceStatus, StatusWrite, VrfSlice, pools_in_words};
 use crate::plan::verdict::Wish;
+use crate::plan::verdict::egress::is_settled;
 use crate::plan::{manners, reach, stations};
 use crate::reason::Reason;
 use crate::world::{ApiServer, Condition, Link, PoolsTold, Service, World};
@@ -209,8 +210,10 @@ impl Planner {
         let egress = &mut self.plan.egress;
         // What is remembered may lack a Service: pods that are held already stay held until all is listed.
         let complete = self.world.listed.all();
-        if self.egress.take_moved() || egress.complete != complete || !egress.planned {
+        let settled = is_settled(&self.world, &self.context);
+        if self.egress.take_moved() || (egress.complete, egress.settled) != (complete, settled) || !egress.planned {
             self.moved.egress = true;
+            egress.settled = settled;
             egress.planned = true;
             egress.complete = complete;
             egress.pods = self.egress.pods().clone();
@@ -243,8 +246,7 @@ impl Planner {
                 self.moved.egress = true;
                 egress.cluster = Arc::new(cluster);
             }
-            let pod_networks = self.world.nodes.values().flat_map(|node| node.pod_networks.iter().map(IpNet::trunc));
-            let pod_networks: BTreeSet<IpNet> = pod_networks.collect();
+            let pod_networks = pod_networks(&self.world, &self.in_force.config().egress.cluster_networks);
             let shared_links = shared_links(&self.world, &self.me, &self.plan.l2.may_answer_on);
             if *egress.pod_networks != pod_networks || *egress.shared_links != shared_links {
                 self.moved.egress = true;
@@ -290,6 +292,19 @@ impl Planner {
         pulse.owner = pulse.holdings.values().any(|holding| holding.stage.answers());
         self.moved.pulse = true;
     }
+}
+
+/// Those of the Nodes' `podCIDRs`, and those that the operator names because a CNI fills none. What an operator names may be that
+/// of Services or the Nodes' own instead.
+fn pod_networks(world: &World, named: &[IpNet]) -> BTreeSet<IpNet> {
+    let of_nodes = world.nodes.values().flat_map(|node| node.pod_networks.iter().map(IpNet::trunc));
+    let is_of_pods = |network: &&IpNet| {
+        let has_node = || world.nodes.values().any(|node| node.addresses.iter().any(|it| network.contains(it)));
+        let has_services = || world.service_cidrs.values().flat_map(|it| it.iter()).any(|it| network.contains(it));
+        !has_node() && !has_services()
+    };
+    let named = named.iter().filter(is_of_pods).map(IpNet::trunc);
+    of_nodes.chain(named).collect()
 }
 
 /// The links that other nodes send packets of pods by: those that they share with this one, and those where this one answers for

@@ -302,6 +302,19 @@ fn pods_of_other_nodes_are_known_by_the_networks_of_all_nodes_and_the_links_that
 }
 
 #[test]
+fn networks_of_pods_that_the_operator_names_count_where_no_node_has_them() {
+    let mut story = sending_on("a");
+    let mut config = Config { l2: Vec::new(), ..configuration() };
+    let named = ["10.240.0.0/12", "10.96.0.0/12", "192.168.0.0/16"];
+    config.egress.cluster_networks = named.map(|it| it.parse().unwrap()).into();
+    story.tell(Fact::ServiceCidr("kubernetes".to_owned(), Some(Arc::new(vec!["10.96.0.0/16".parse().unwrap()]))));
+    story.tell(Fact::Config(Arc::new(config)));
+    story.turn();
+    let told: Vec<String> = story.planner.plan().egress.pod_networks.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["10.240.0.0/12"], "the others are those of Services and of the Nodes");
+}
+
+#[test]
 fn another_configuration_renews_the_networks_of_the_cluster_and_moves_no_pod() {
     let (first, _) = first_and_second();
     let mut story = sending_on(first.as_str());
@@ -625,4 +638,50 @@ fn the_networks_of_services_are_networks_of_the_cluster_for_egress_and_for_vrfs(
     story.tell(Fact::ServiceCidrsUnseen(Some("403 forbidden".to_owned())));
     story.turn();
     assert!(story.planner.plan().egress.cluster.contains(&"10.97.0.0/16".parse().unwrap()), "what is known stays");
+}
+
+#[test]
+fn packets_go_to_an_owner_that_answers_for_the_address_only_once_it_says_that_it_gives_it_to_them() {
+    let mut story = with_pulses(false);
+    let owner_says = |egress: Option<&[&str]>| {
+        let egress = egress.map(|all| Arc::new(all.iter().map(|it| it.parse().unwrap()).collect()));
+        heard(roster(&[("b", &[ADDRESS])], &[]), |roster| {
+            roster.members.values_mut().for_each(|member| member.egress.clone_from(&egress));
+        })
+    };
+    let address = vec!["192.168.35.21".parse().unwrap()];
+    story.tell(Fact::Node("b".into(), Some(Arc::new(Node { addresses: address, ..node(&[]) }))));
+    story.tell(owner_says(Some(&[])));
+    story.turn();
+    with_pod(&mut story);
+    assert_eq!(story.decision("web").announcements[0].l2.owner, Some("b".into()), "b has it all the while");
+    // The annotation comes to this node before it comes to b.
+    story.change("web", |web| web.egress = Some(Egress::ServiceAddress));
+    let reason =
+        |story: &Story| story.decision("web").egress.as_ref().and_then(|egress| egress.owners[0].reason.clone());
+    let waits = Some(Reason::EgressOwnerNotReady { owner: "b".into(), address: ADDRESS.parse().unwrap() });
+    assert_eq!((mapping(&story), reason(&story)), (Mapping::Held, waits));
+    story.tell(owner_says(Some(&["192.168.35.222"])));
+    story.turn();
+    assert_eq!(mapping(&story), Mapping::Held, "that is another Service's");
+    story.tell(owner_says(Some(&[ADDRESS])));
+    story.turn();
+    assert_eq!((mapping(&story), reason(&story)), (Mapping::Steered { slot: 1 }, None));
+    story.tell(owner_says(Some(&[])));
+    story.turn();
+    assert_eq!(mapping(&story), Mapping::Held, "its table is gone");
+    // An agent of a version that does not say so.
+    story.tell(owner_says(None));
+    story.turn();
+    assert_eq!(mapping(&story), Mapping::Steered { slot: 1 });
+}
+
+#[test]
+fn pulses_say_which_addresses_packets_of_pods_leave_with_here_once_the_kernel_does_it() {
+    let mut story = Story::begin(configuration());
+    let said = |story: &Story| story.planner.plan().pulse.egress.clone();
+    assert_eq!(said(&story), None, "not known yet");
+    story.tell(Fact::EgressTranslated(Arc::new([ADDRESS.parse().unwrap()].into())));
+    story.turn();
+    assert_eq!(said(&story), Some(Arc::new([ADDRESS.parse().unwrap()].into())));
 }

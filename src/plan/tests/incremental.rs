@@ -123,9 +123,15 @@ fn some_roster(random: &mut fastrand::Rng) -> Fact {
             holdings: some_addresses(random, 6).into_iter().map(|it| (it, some_holding(random))).collect(),
             holdings_known: random.u8(0..6) > 0,
             occupied: Arc::default(),
+            egress: None,
             restarting: false,
             waits: true,
             deaf: false,
+        };
+        // Some of what it answers for, or all, or an older version.
+        let member = Member {
+            egress: (number != 2).then(|| Arc::new(member.holdings.keys().copied().skip(number % 2).collect())),
+            ..member
         };
         match random.u8(0..10) {
             0 => drop(roster.silent.insert((*name).into(), departed(member, random.bool()))),

@@ -33,6 +33,7 @@ pub(super) fn roster(members: &[(&str, &[&str])], silent: &[&str]) -> Fact {
             holdings: held(holds),
             holdings_known: true,
             occupied: Arc::default(),
+            egress: None,
             restarting: false,
             waits: true,
             deaf: false,

@@ -11,13 +11,16 @@ use super::{Announceable, Inputs};
 use crate::address::{Family, is_link_local_v6};
 use crate::config::Advertisement;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
+use crate::plan::context::Context;
 use crate::plan::decision::{Announcement, EgressOwner, EgressVerdict, Held, L2Verdict};
 use crate::plan::elect;
 use crate::plan::ranking::egress_nodes;
 use crate::plan::tickets::Ticket;
 use crate::reason::Reason;
 use crate::roster::{Eligibility, Member};
-use crate::world::{Destinations, DrainStage, Egress, EgressBounds, Node, PodMark, Pulses, Service, TrafficPolicy};
+use crate::world::{
+    Destinations, DrainStage, Egress, EgressBounds, Node, PodMark, Pulses, Service, TrafficPolicy, World,
+};
 
 /// The part of the work that is about egress.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -138,12 +141,29 @@ fn is_away(inputs: &Inputs<'_>, name: &NodeName, node: &Node) -> bool {
     })
 }
 
-/// The owner on the link says itself that it answers for the address, so it knows the Service. One that was worked out here may not
-/// have heard of the Service yet, and would send its pods' packets on as any others. Of a node without pulses nothing is known.
-fn says_that_it_answers(inputs: &Inputs<'_>, owner: &NodeName, address: IpAddr) -> bool {
-    let answers = |member: &Member| member.holdings.get(&address).is_some_and(|holding| holding.stage.answers());
+/// The owner says itself that packets of pods leave with the address there. One that was worked out here may not have heard of the
+/// Service yet, or not that it has egress, and would send its pods' packets on as any others. An agent of a version that does not say
+/// so says at least whether it answers for the address. Of a node without pulses nothing is known.
+fn says_that_it_translates(inputs: &Inputs<'_>, owner: &NodeName, address: IpAddr, on_link: bool) -> bool {
+    let answers = |member: &Member| {
+        let answers = member.holdings.get(&address).is_some_and(|holding| holding.stage.answers());
+        answers || !member.holdings_known || !on_link
+    };
+    let translates = |member: &Member| match &member.egress {
+        Some(egress) => egress.contains(&address),
+        None => answers(member),
+    };
     let mut members = inputs.world.rosters.values().filter_map(|roster| roster.members.get(owner)).peekable();
-    members.peek().is_none() || members.any(|member| answers(member) || !member.holdings_known)
+    match members.peek() {
+        Some(_) => members.any(translates),
+        None => is_settled(inputs.world, inputs.context),
+    }
+}
+
+/// No link's first pulses are waited for: who is not heard sends none.
+pub fn is_settled(world: &World, context: &Context) -> bool {
+    let is_settled = |link: &u32| world.rosters.get(link).is_some_and(|roster| roster.settled);
+    world.pulses == Pulses::Off || context.pulse.links.keys().all(is_settled)
 }
 
 /// Where the pods' packets go. `announcements` are those of this node.
@@ -167,7 +187,7 @@ pub fn judge(
         let address = announcement.address;
         let not_ready = |owner: &NodeName| {
             let waits =
-                announcement.is_on_link() && owner != inputs.me && !says_that_it_answers(inputs, owner, address);
+                owner != inputs.me && !says_that_it_translates(inputs, owner, address, announcement.is_on_link());
             waits.then(|| Reason::EgressOwnerNotReady { owner: owner.clone(), address })
         };
         match owner {

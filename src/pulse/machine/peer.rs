@@ -81,6 +81,7 @@ pub(super) struct Peer {
     /// The keys that it accepts beside.
     accepted: Vec<KeyId>,
     occupied: Arc<BTreeSet<IpAddr>>,
+    egress: Option<Arc<BTreeSet<IpAddr>>>,
     /// What it was before it started anew, until it has proved that it lives.
     former: Option<Departed>,
     /// This node was late to look: until when the peer is given time to be heard after all.
@@ -147,6 +148,7 @@ impl Peer {
             key: pulse.key,
             accepted: pulse.accepts.clone(),
             occupied: Arc::default(),
+            egress: None,
             former: None,
             grace_until: None,
             waits: pulse.waits,
@@ -241,6 +243,10 @@ impl Peer {
             moved |= *self.occupied != occupied;
             self.occupied = Arc::new(occupied);
         }
+        if let Some(page) = pulse.egress {
+            moved |= self.egress.is_none();
+            moved |= page.update(self.egress.get_or_insert_default());
+        }
         moved |= self.holdings.take(pulse.holdings_version, pulse.change, pulse.page);
         moved || shown != self.shown()
     }
@@ -286,6 +292,7 @@ impl Peer {
             holdings: self.holdings.held().clone(),
             holdings_known: self.holdings.knows_all(),
             occupied: self.occupied.clone(),
+            egress: self.egress.clone(),
             restarting: self.is_restarting(),
             waits: self.waits,
             deaf: self.deaf,

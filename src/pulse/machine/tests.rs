@@ -20,6 +20,7 @@ fn machine_with(name: &str, keys: &[KeyId], incarnation: u64, now: Instant) -> M
         card: Arc::default(),
         holdings: Holdings::new(),
         occupied: Arc::default(),
+        egress: None,
         back_by: None,
     };
     Machine::new(

@@ -55,6 +55,14 @@ fn full() -> Pulse {
             ],
         }),
         occupied: vec![address("192.0.2.9"), address("fd35::9")],
+        egress: Some(Page {
+            after: Some(address("192.0.2.1")),
+            through: None,
+            held: vec![
+                (address("192.0.2.2"), holding(0, Stage::Holds)),
+                (address("fd35::2"), holding(0, Stage::Holds)),
+            ],
+        }),
         back_in: Some(Duration::from_millis(4321)),
     }
 }
@@ -68,6 +76,7 @@ fn bare() -> Pulse {
         change: None,
         page: None,
         occupied: vec![],
+        egress: None,
         back_in: None,
         ..full()
     }

@@ -65,6 +65,7 @@ fn hears(planner: &mut Planner, members: &[(&str, Card)]) {
             holdings: Default::default(),
             holdings_known: true,
             occupied: Arc::default(),
+            egress: None,
             restarting: false,
             waits: true,
             deaf: false,
