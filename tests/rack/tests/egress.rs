@@ -1,12 +1,13 @@
 //! What pods open leaves with their Service's address or not at all: by the owner, from every node, whatever dies or is flushed.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use rack::crier::Crier;
 use rack::egress::{ADDRESS, ADDRESSES, PORT, Pinging, Scene, Senders, heard, leaks, pings, rows, socket};
 use rack::lan::problems;
-use rack::{Metal, Need, Pod, Rack, Service, bird, eventually, eventually_equal, millis, rest, secs};
+use rack::{Metal, Need, Pod, Rack, Service, bird, eventually, eventually_equal, millis, rest, secs, throughout};
 
 const NEEDS: [Need; 3] = [Need::Namespaces, Need::Nft, Need::Crier];
 
@@ -317,4 +318,119 @@ fn a_strict_filter_beside_an_overlay_is_named_with_the_command_that_lets_packets
         let owner = lan.owner(ADDRESS);
         if set(owner, "eth0") && set(1 - owner, "flannel.1") { Ok(()) } else { Err(problems(&agents[owner])) }
     });
+}
+
+/// A connection of a pod to the client, as both ends have it. What one sends the other sends back.
+struct Talk {
+    pod: std::net::TcpStream,
+    client: std::net::TcpStream,
+}
+
+impl Talk {
+    fn begin(scene: &Scene, pod: &Pod, listener: &TcpListener) -> Talk {
+        let pod = client_of(pod, scene.client(false));
+        let (client, from) = listener.accept().expect("a connection");
+        assert_eq!(from.ip(), IpAddr::from(ADDRESS));
+        for end in [&pod, &client] {
+            end.set_read_timeout(Some(secs(3))).expect("a time");
+        }
+        Talk { pod, client }
+    }
+
+    /// There and back again.
+    fn goes_on(&mut self) -> Result<(), String> {
+        let mut word = [0; 4];
+        let mut exchange = || {
+            self.pod.write_all(b"ping")?;
+            self.client.read_exact(&mut word)?;
+            self.client.write_all(&word)?;
+            self.pod.read_exact(&mut word)
+        };
+        exchange().map_err(|error: std::io::Error| error.to_string())
+    }
+}
+
+#[test]
+fn a_restart_of_any_agent_holds_no_packet_and_ends_no_connection() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let lan = &scene.lan;
+    let start = |node: usize| lan.site.node(node).crier_as_unit(lan.site.node(node).name(), &scene.configuration);
+    let mut agents: Vec<Crier> = (0..2).map(start).collect();
+    for agent in &agents {
+        agent.wait_ready(secs(30));
+    }
+    scene.serve("service-ip");
+    let owner = lan.owner(ADDRESS);
+    scene.leave_by(&agents, owner);
+    let client = &lan.site.client;
+    let captures = [client, &lan.site.router].map(|host| (host.port.capture(), host.port.mac()));
+    let listener = client.run(|| TcpListener::bind(("0.0.0.0", PORT))).expect("the namespace is ours");
+    let mut talks: Vec<Talk> = scene.pods.iter().map(|pod| Talk::begin(&scene, pod, &listener)).collect();
+    let mut all_go_on = |what: &str| {
+        for (talk, pod) in talks.iter_mut().zip(&scene.pods) {
+            if let Err(error) = talk.goes_on() {
+                panic!("{what}: the connection of {}: {error}", pod.name());
+            }
+        }
+    };
+    all_go_on("at first");
+    for (restarted, who) in [(1 - owner, "the other node"), (owner, "the owner")] {
+        agents[restarted].end_with_job("restart");
+        let begin = std::time::Instant::now();
+        while begin.elapsed() < millis(1200) {
+            all_go_on(&format!("while no agent runs on {who}"));
+        }
+        agents[restarted].start_again(&scene.configuration);
+        agents[restarted].wait_ready(secs(20));
+        let begin = std::time::Instant::now();
+        while begin.elapsed() < secs(2) {
+            all_go_on(&format!("after the agent on {who} has started again"));
+        }
+        scene.leave_by(&agents, owner);
+    }
+    // Stopped, the other node goes on.
+    agents[1 - owner].stop(secs(10));
+    for _ in 0..20 {
+        all_go_on("after the other node's agent has stopped");
+    }
+    assert_eq!(leaks(&captures), BTreeSet::new());
+}
+
+#[test]
+fn over_bgp_a_restart_of_the_owner_moves_nothing_where_the_nodes_hear_each_other() {
+    let Some(rack) = Rack::for_test(&BGP) else { return };
+    let mut scene = Scene::new(&rack);
+    scene.configuration = format!(
+        "[api]\nlisten = \"\"\n{}[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/24\"]\n[bgp]\nasn = 64513\n\
+         [[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\nasn = 64512\nconnect-retry-time = \"1s\"\n\
+         [[bgp.advertisement]]\n[pulse]\ninterfaces = [\"eth0\"]\nkey-file = \"{}\"\n",
+        scene.lan.manifests.section(),
+        scene.lan.key.display()
+    );
+    let site = &scene.lan.site;
+    let _tor = site.router.bird(&format!("{}{BIRD}", bird::KERNEL));
+    let start = |node: usize| site.node(node).crier_as_unit(site.node(node).name(), &scene.configuration);
+    let mut agents: Vec<Crier> = (0..2).map(start).collect();
+    let service = Service::new("web").annotation("crier.dev/egress", "service-ip").addresses("203.0.113.7");
+    let at = |service: Service, pod: &Pod| service.at(pod.address.into());
+    scene.lan.manifests.service(&scene.pods.iter().fold(service, at));
+    let hops = || site.router.next_hops("203.0.113.7/32");
+    let first = eventually("one node alone announces the address", secs(30), || {
+        let hops = hops();
+        if hops.len() == 1 { Ok(hops) } else { Err(format!("{hops:?}")) }
+    });
+    let owner = site.nodes.iter().position(|node| first.contains(&node.address.into())).expect("a node");
+    let other = 1 - owner;
+    let routed = vec!["203.0.113.7 routed 2".to_owned()];
+    eventually_equal("the other node leads packets to the owner", secs(20), &routed, || rows(&agents[other]));
+    let stays = |agents: &[Crier]| {
+        let (hops, rows) = (hops(), rows(&agents[other]));
+        if hops == first && rows == routed { Ok(()) } else { Err(format!("{hops:?} {rows:?}")) }
+    };
+    agents[owner].end_with_job("restart");
+    throughout("while no agent runs on the owner", millis(1200), || stays(&agents));
+    agents[owner].start_again(&scene.configuration);
+    throughout("as the next one starts", secs(4), || stays(&agents));
+    eventually_equal("it is the owner", secs(20), &vec!["203.0.113.7 local 2".to_owned()], || rows(&agents[owner]));
 }
