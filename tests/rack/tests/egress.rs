@@ -288,11 +288,7 @@ fn a_strict_filter_beside_an_overlay_is_named_with_the_command_that_lets_packets
         lan.site.nodes[number].sh(&command);
     }
     eventually("the other node's pod opens a connection", secs(10), || {
-        if opens(other) {
-            Ok(())
-        } else {
-            Err(format!("{}", scene.lan.site.nodes[other].sh("nstat -az TcpExtIPReversePathFilter")))
-        }
+        if opens(other) { Ok(()) } else { Err(scene.lan.site.nodes[other].sh("nstat -az TcpExtIPReversePathFilter")) }
     });
     let (_, from) = listener.accept().expect("a connection");
     assert_eq!(from.ip(), IpAddr::from(ADDRESS), "the source of what the other node's pod opens");
@@ -367,33 +363,20 @@ fn a_restart_of_any_agent_holds_no_packet_and_ends_no_connection() {
     let captures = [client, &lan.site.router].map(|host| (host.port.capture(), host.port.mac()));
     let listener = client.run(|| TcpListener::bind(("0.0.0.0", PORT))).expect("the namespace is ours");
     let mut talks: Vec<Talk> = scene.pods.iter().map(|pod| Talk::begin(&scene, pod, &listener)).collect();
-    let mut all_go_on = |what: &str| {
-        for (talk, pod) in talks.iter_mut().zip(&scene.pods) {
-            if let Err(error) = talk.goes_on() {
-                panic!("{what}: the connection of {}: {error}", pod.name());
-            }
-        }
+    let mut all_go_on = || -> Result<(), String> {
+        let mut each = talks.iter_mut().zip(&scene.pods);
+        each.try_for_each(|(talk, pod)| talk.goes_on().map_err(|error| format!("{}: {error}", pod.name())))
     };
-    all_go_on("at first");
+    eventually("connections go on", secs(5), &mut all_go_on);
     for (restarted, who) in [(1 - owner, "the other node"), (owner, "the owner")] {
         agents[restarted].end_with_job("restart");
-        let begin = std::time::Instant::now();
-        while begin.elapsed() < millis(1200) {
-            all_go_on(&format!("while no agent runs on {who}"));
-        }
+        throughout(&format!("while no agent runs on {who}"), millis(1200), &mut all_go_on);
         agents[restarted].start_again(&scene.configuration);
-        agents[restarted].wait_ready(secs(20));
-        let begin = std::time::Instant::now();
-        while begin.elapsed() < secs(2) {
-            all_go_on(&format!("after the agent on {who} has started again"));
-        }
+        throughout(&format!("as the next agent on {who} starts"), secs(3), &mut all_go_on);
         scene.leave_by(&agents, owner);
     }
-    // Stopped, the other node goes on.
     agents[1 - owner].stop(secs(10));
-    for _ in 0..20 {
-        all_go_on("after the other node's agent has stopped");
-    }
+    throughout("after the other node's agent has stopped", secs(1), &mut all_go_on);
     assert_eq!(leaks(&captures), BTreeSet::new());
 }
 
