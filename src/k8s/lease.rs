@@ -24,12 +24,14 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use self::record::Taker;
 pub use self::record::Terms;
 use self::sight::Sight;
 use crate::clock;
 use crate::k8s::barrier::Barrier;
 use crate::k8s::watch::reason;
 use crate::names::{NodeName, ObjectKey};
+use crate::plan::removals::TRUST;
 use crate::stop::Stop;
 use crate::world::{Fact, LeaseState, Silence};
 
@@ -45,6 +47,8 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 struct Timing {
     duration: Duration,
     longest_promise: Duration,
+    /// What one agent allocated by for so long is agreed.
+    trust: Duration,
 }
 
 impl Timing {
@@ -102,8 +106,8 @@ pub async fn run(
     facts: mpsc::Sender<Fact>,
     stop: watch::Receiver<Option<Stop>>,
 ) {
-    keep(client, candidacy, barrier, facts, stop, Timing { duration: DURATION, longest_promise: LONGEST_PROMISE })
-        .await;
+    let timing = Timing { duration: DURATION, longest_promise: LONGEST_PROMISE, trust: TRUST };
+    keep(client, candidacy, barrier, facts, stop, timing).await;
 }
 
 async fn keep(
@@ -177,8 +181,10 @@ struct Claim {
     timing: Timing,
     held: Option<Held>,
     sight: Sight,
-    /// The last holder allocated by the same pools when this agent took the Lease.
+    /// The last holder, another agent, allocated by the same pools when this agent took the Lease, or they are agreed.
     inherited: bool,
+    /// What this agent allocates by while it holds the Lease, and since when.
+    allocates_by: Option<(u64, Instant)>,
     /// Later than the others by chance, so that they do not all try at once.
     late: Duration,
     /// The failure last logged, so that a lasting failure is logged once.
@@ -198,7 +204,7 @@ impl Claim {
     fn new(api: Api<Lease>, name: String, identity: String, terms: Terms, timing: Timing) -> Claim {
         let late = timing.look() / 20;
         let (sight, held, trouble) = (Sight::default(), None, None);
-        Claim { api, name, identity, terms, timing, held, sight, inherited: false, late, trouble }
+        Claim { api, name, identity, terms, timing, held, sight, inherited: false, allocates_by: None, late, trouble }
     }
 
     /// Takes in what the watch saw, unless this agent itself has seen a newer Lease.
@@ -239,6 +245,11 @@ impl Claim {
     }
 
     async fn attempt(&mut self, now: Instant) -> Result<(), kube::Error> {
+        if self.held.is_some() && !self.terms.has_pools {
+            info!(lease = self.name, "this node's file has no pool any more: the Lease goes to another agent");
+            self.release().await;
+            return Ok(());
+        }
         if let Some(held) = &mut self.held {
             if !self
                 .sight
@@ -271,7 +282,9 @@ impl Claim {
         }
         self.late = self.timing.look() / 20;
         let seen = self.sight.lease.clone().flatten();
-        self.inherited = seen.as_ref().and_then(record::digest) == Some(self.terms.digest);
+        let digest = self.terms.digest;
+        self.inherited = seen.as_ref().is_some_and(|seen| record::is_confirmed(seen, &self.identity, digest));
+        self.allocates_by = None;
         match self.take(seen).await {
             // Another agent was faster, or this one has seen nothing of the Lease for a while.
             Err(error) if is(&error, 409) || is(&error, 404) => self.look_again().await,
@@ -290,7 +303,7 @@ impl Claim {
         }
         let free =
             if holder.is_empty() { since } else { since + record::promised(lease).min(self.timing.longest_promise) };
-        let same = record::digest(lease).is_none_or(|digest| digest == self.terms.digest);
+        let same = record::rightful_digest(lease).is_none_or(|digest| digest == self.terms.digest);
         Some(free + if same { Duration::ZERO } else { self.timing.stand_back() } + self.late)
     }
 
@@ -314,7 +327,14 @@ impl Claim {
         let sent = clock::now();
         let is_new = lease.is_none();
         let secs = self.timing.duration_secs();
-        let lease = record::taken(lease, &self.name, &self.identity, &self.terms, secs, clock::wall());
+        let (digest, since) =
+            self.allocates_by.filter(|(by, _)| *by == self.terms.digest).unwrap_or((self.terms.digest, sent));
+        // Another file was read since the Lease was taken.
+        self.inherited &= self.allocates_by.is_none_or(|(by, _)| by == digest);
+        self.allocates_by = Some((digest, since));
+        let agreed = self.inherited || sent >= since + self.timing.trust;
+        let taker = Taker { identity: &self.identity, terms: &self.terms, agreed };
+        let lease = record::taken(lease, &self.name, taker, secs, clock::wall());
         let lease = match is_new {
             true => self.api.create(&PostParams::default(), &lease).await?,
             false => self.api.replace(&self.name, &PostParams::default(), &lease).await?,

@@ -43,7 +43,7 @@ mod pools;
 mod prefixes;
 pub mod ranking;
 mod reach;
-mod removals;
+pub mod removals;
 mod restraints;
 mod returns;
 mod rivals;

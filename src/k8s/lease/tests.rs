@@ -10,7 +10,8 @@ use crate::stop::Cause;
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
 const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
-const TIMING: Timing = Timing { duration: Duration::from_secs(1), longest_promise: Duration::from_secs(4) };
+const TIMING: Timing =
+    Timing { duration: Duration::from_secs(1), longest_promise: Duration::from_secs(4), trust: TRUST };
 
 fn terms(digest: u64) -> Terms {
     Terms { digest, class: "crier.dev/crier".to_owned(), has_pools: true }
@@ -18,6 +19,7 @@ fn terms(digest: u64) -> Terms {
 
 struct Agent {
     facts: mpsc::Receiver<Fact>,
+    terms: watch::Sender<Terms>,
     stop: watch::Sender<Option<Stop>>,
     task: JoinHandle<()>,
 }
@@ -31,9 +33,10 @@ impl Agent {
         let (sender, facts) = mpsc::channel(64);
         let (stop, stopped) = watch::channel(None);
         let lease = ObjectKey::new("kube-system", "crier");
-        let candidacy = Candidacy { lease, identity: identity.to_owned(), terms: watch::channel(terms).1 };
+        let (terms, newest) = watch::channel(terms);
+        let candidacy = Candidacy { lease, identity: identity.to_owned(), terms: newest };
         let task = tokio::spawn(keep(api.client().await, candidacy, Barrier::new(&[]), sender, stopped, TIMING));
-        Agent { facts, stop, task }
+        Agent { facts, terms, stop, task }
     }
 
     async fn leader(&mut self, expected: bool) {
@@ -256,6 +259,43 @@ async fn an_agent_with_other_pools_lets_the_others_go_first_and_says_whose_diffe
     assert!(stopped.elapsed() >= TIMING.stand_back(), "it gave the others time: {:?}", stopped.elapsed());
     new.leader(true).await;
     assert_eq!((seen.inherited, seen.digest), (false, Some(2)), "the write that takes the Lease says by what");
+}
+
+/// L6 of a review: the holder reads a wrong file and restarts, or loses the Lease for a moment.
+#[tokio::test]
+async fn what_an_agent_alone_allocated_by_it_does_not_inherit_from_itself() {
+    let api = FakeApi::start().await;
+    let mut first = Agent::with(&api, "n1_x", terms(1)).await;
+    first.leader(true).await;
+    first.stop().await;
+    let mut second = Agent::with(&api, "n2_x", terms(1)).await;
+    assert!(lease_state(&mut second, "its taking", |state| state.holder.is_some()).await.inherited, "two agree");
+    second.terms.send_replace(terms(2));
+    lease_state(&mut second, "its other file", |state| state.digest == Some(2)).await;
+    second.stop().await;
+    // Its next life is the only agent for now.
+    let mut again = Agent::with(&api, "n2_y", terms(2)).await;
+    let seen = lease_state(&mut again, "its taking", |state| state.holder == Some("n2".into())).await;
+    assert!(!seen.inherited, "it agrees with itself alone");
+    again.stop().await;
+    // The others have what was agreed, and go first.
+    let mut third = Agent::with(&api, "n3_x", terms(1)).await;
+    let seen = lease_state(&mut third, "its taking", |state| state.holder == Some("n3".into())).await;
+    assert!(seen.inherited);
+    third.stop().await;
+}
+
+/// L12 of a review.
+#[tokio::test]
+async fn a_holder_whose_file_has_no_pool_any_more_gives_the_lease_to_another() {
+    let api = FakeApi::start().await;
+    let mut first = Agent::with(&api, "n1_x", terms(1)).await;
+    first.leader(true).await;
+    let mut second = Agent::with(&api, "n2_x", terms(1)).await;
+    first.terms.send_replace(Terms { has_pools: false, ..terms(3) });
+    first.leader(false).await;
+    second.leader(true).await;
+    assert_eq!(holder(&api), "n2_x");
 }
 
 #[tokio::test]

@@ -135,6 +135,23 @@ fn a_service_that_is_deleted_and_made_again_has_its_address_back_unless_another_
     assert_eq!(story.addresses("web"), [OURS], "the lowest that is free");
 }
 
+/// L2 of a review. Input: somebody writes a Service's address into the status of one that comes first by name, and another agent
+/// leads. Output: it stays with the Service that crier gave it to, also once the notice to the other one is written.
+#[test]
+fn the_notice_to_a_service_that_shows_anothers_address_does_not_say_that_crier_gave_it() {
+    let mut story = Story::begin(configuration());
+    story.tell(Fact::Leader(false));
+    story.put("web", given(OURS));
+    story.put("api", Service { ingress: vec![ip(OURS)], ..given("192.168.35.105") });
+    story.tell(Fact::Leader(true));
+    story.turn();
+    story.confirm("api");
+    assert_eq!(story.planner.world().services[&key("api")].given(), [ip("192.168.35.105")]);
+    story.later(NOTICE * 2);
+    assert_eq!(story.addresses("web"), [OURS]);
+    assert_ne!(story.addresses("api"), [OURS]);
+}
+
 #[test]
 fn addresses_that_any_service_has_are_taken_and_take_nothing_from_their_holder() {
     let mut story = Story::begin(configuration());

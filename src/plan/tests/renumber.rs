@@ -205,6 +205,10 @@ fn addresses_that_somebody_adds_to_a_status_are_not_the_services() {
     let mut story = serving();
     let shown = ["192.168.35.104", "192.168.35.100", "192.168.35.103", "192.168.35.100"];
     change(&mut story, "web", |it| it.ingress = shown.iter().map(|text| text.parse().unwrap()).collect());
+    // The notice is written before its time is over.
+    story.confirm("web");
+    let own: Vec<IpAddr> = vec!["192.168.35.100".parse().unwrap()];
+    assert_eq!(story.planner.world().services[&key("web")].given(), own, "the notice gives nothing");
     after(&mut story, 3);
     assert_eq!(story.written("web").map(|it| it.len()), Some(1));
     story.confirm("web");
@@ -216,4 +220,25 @@ fn addresses_that_somebody_adds_to_a_status_are_not_the_services() {
     story.confirm("moved");
     after(&mut story, 600);
     assert_eq!(story.addresses("moved"), ["192.168.35.108", "192.168.35.109"]);
+}
+
+/// L5 of a review: the pool is not the one that the Service asks for, or would ever be given from.
+#[test]
+fn an_address_of_another_pool_that_somebody_adds_to_a_status_is_not_the_services() {
+    let mut config = configuration();
+    let other = Pool {
+        name: "other".into(),
+        addresses: vec!["198.18.0.0/24".parse().unwrap()],
+        auto_assign: false,
+        ..config.pools[0].clone()
+    };
+    config.pools.push(other);
+    let mut story = Story::begin(config);
+    story.put("web", service());
+    story.confirm("web");
+    let own: Vec<IpAddr> = story.planner.world().services[&key("web")].ingress.clone();
+    change(&mut story, "web", |it| it.ingress.push("198.18.0.5".parse().unwrap()));
+    story.confirm("web");
+    after(&mut story, 3);
+    assert_eq!(story.written("web"), Some(own));
 }

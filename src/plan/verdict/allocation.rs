@@ -15,7 +15,7 @@ use crate::plan::pools::withheld;
 use crate::plan::prefixes::renumbering;
 use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::Reason;
-use crate::world::{Renumber, Service};
+use crate::world::{Renumber, Request, Service};
 
 /// What becomes of the addresses of a Service.
 pub struct Answer {
@@ -212,7 +212,7 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     if let Some(reason) = unreadable {
         return left(inputs, key, service, reason);
     }
-    lost.extend(spare(inputs, &applicant, &mut kept));
+    lost.extend(spare(inputs, &applicant, request, &mut kept));
     let against_will = |(address, reason): &&(IpAddr, Reason)| service.ingress.contains(address) && !is_asked(reason);
     let goes = lost.iter().find(against_will);
     let may_go = inputs.config.is_standalone() || inputs.restraints.may_go(key, inputs.now);
@@ -220,8 +220,18 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         && !may_go
     {
         let why = reason.to_string();
-        let answer = left(inputs, key, service, Reason::AddressGoes { address: *address, why });
-        return Answer { goes: true, ..answer };
+        let Answer { allocation, status, .. } =
+            left(inputs, key, service, Reason::AddressGoes { address: *address, why });
+        // The notice gives nothing: what goes was not given, or was before.
+        let given = match service.given() {
+            given if !given.is_empty() => given,
+            _ => service.ingress.iter().filter(|it| lost.iter().all(|(of, _)| of != *it)).copied().collect(),
+        };
+        let status = status.map(|wish| match wish {
+            Wish::Leave { given: _ } => Wish::Leave { given },
+            wish @ (Wish::Show(_) | Wish::Clear { .. }) => wish,
+        });
+        return Answer { goes: true, ..Answer::told(allocation, status) };
     }
     let goes = goes.is_some();
     let (leaving, stays): (Vec<Held>, Vec<Held>) =
@@ -308,10 +318,15 @@ fn current(inputs: &Inputs<'_>, applicant: &Applicant<'_>) -> Current {
     Current { chosen: former.is_empty(), addresses: former }
 }
 
-/// Takes from what a Service keeps the addresses beside one of the same family and pool that crier gave it: somebody else wrote them
-/// into the status, or they stand there since a renumbering that was taken back. What came with the Service from another load balancer
-/// crier gave it when it took it over, so that stays.
-fn spare(inputs: &Inputs<'_>, applicant: &Applicant<'_>, kept: &mut Vec<Held>) -> Vec<(IpAddr, Reason)> {
+/// Takes from what a Service keeps the addresses beside one of the same family that crier gave it, of the same pool or of one that the
+/// Service does not ask for: somebody else wrote them into the status, or they stand there since a renumbering that was taken back.
+/// What came with the Service from another load balancer crier gave it when it took it over, so that stays.
+fn spare(
+    inputs: &Inputs<'_>,
+    applicant: &Applicant<'_>,
+    request: &Request,
+    kept: &mut Vec<Held>,
+) -> Vec<(IpAddr, Reason)> {
     let alike = |one: &Held, other: &Held| {
         Family::of(one.address) == Family::of(other.address) && one.pool == other.pool && one.address != other.address
     };
@@ -326,8 +341,16 @@ fn spare(inputs: &Inputs<'_>, applicant: &Applicant<'_>, kept: &mut Vec<Held>) -
         false => applicant.service.given(),
     };
     let mut spare = Vec::new();
+    let is_asked = |held: &Held| request.addresses.contains(&held.address) || request.pools.contains(&held.pool);
+    let replaces = |own: &Held, held: &Held| match inputs.config.is_standalone() {
+        true => alike(held, own),
+        false => {
+            let same_family = Family::of(own.address) == Family::of(held.address) && own.address != held.address;
+            same_family && (own.pool == held.pool || !is_asked(held))
+        }
+    };
     kept.retain(|held| {
-        let own = all.iter().find(|it| alike(held, it) && given.contains(&it.address) && !leaves(it));
+        let own = all.iter().find(|it| replaces(it, held) && given.contains(&it.address) && !leaves(it));
         match own.filter(|_| !given.contains(&held.address) && !leaves(held)) {
             Some(own) => {
                 spare.push((held.address, Reason::AddressToSpare { address: held.address, other: own.address }));
