@@ -136,6 +136,9 @@ pub struct Unproved {
     pub mac: MacAddress,
     /// It was asked for so long that it would have answered if it heard this node's pulses.
     pub deaf: bool,
+    /// It was heard for the first time a moment ago, in this life, and has yet to answer: what it holds is not known.
+    #[serde(default)]
+    pub new: bool,
     /// What it answers for, as far as it says; empty where it is not deaf, for it may be a recording.
     #[serde(default)]
     pub holdings: Holdings,
