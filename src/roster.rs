@@ -116,6 +116,18 @@ pub struct Card {
     pub ownership_digest: u64,
     /// Of all in its configuration that decides who gets which address.
     pub allocation_digest: u64,
+    /// What it gives, once that has stood for some seconds, where it has no API server and so chooses for itself.
+    #[serde(default)]
+    pub given: Option<Given>,
+}
+
+/// Which addresses a node gives to which Services, as digests. Two nodes that give the same have the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// Of the Services that it serves, whether they have an address or not.
+    pub services: u64,
+    /// Of the addresses, each with its Service.
+    pub addresses: u64,
 }
 
 /// A node that is not heard any more.
