@@ -119,6 +119,18 @@ pub struct Card {
     pub ownership_digest: u64,
     /// Of all in its configuration that decides who gets which address.
     pub allocation_digest: u64,
+    /// What it gives, once that has stood for some seconds, where it has no API server and so chooses for itself.
+    #[serde(default)]
+    pub given: Option<Given>,
+}
+
+/// Which addresses a node gives to which Services, as digests. Two nodes that give the same have the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// Of the Services that it serves, whether they have an address or not.
+    pub services: u64,
+    /// Of the addresses, each with its Service.
+    pub addresses: u64,
 }
 
 /// A node that is not heard any more.
@@ -139,6 +151,9 @@ pub struct Unproved {
     pub mac: MacAddress,
     /// It was asked for so long that it would have answered if it heard this node's pulses.
     pub deaf: bool,
+    /// It was heard for the first time a moment ago, in this life, and has yet to answer: what it holds is not known.
+    #[serde(default)]
+    pub new: bool,
     /// What it answers for, as far as it says; empty where it is not deaf, for it may be a recording.
     #[serde(default)]
     pub holdings: Holdings,

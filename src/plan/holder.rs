@@ -37,6 +37,10 @@ pub const FALLBACK_TIME: Duration = Duration::from_secs(1);
 /// have the lower digest: time for the pulse in which such a node asks.
 pub const UNSURE_TIME: Duration = Duration::from_millis(50);
 
+/// A node that looks so much later than it wanted to stood still: what it waited for may have happened meanwhile, and it has yet to
+/// hear of that. It waits anew.
+pub const STOOD_STILL: Duration = Duration::from_millis(100);
+
 /// How long an address may be left to another node that does not take it, before that is called a problem: time for the full
 /// probe, and for several candidates one after the other.
 pub const OVERDUE_AFTER: Duration = Duration::from_secs(10);
@@ -293,7 +297,9 @@ impl History {
         if let Some(node) = situation.deaf_holder.filter(|_| !situation.leaving) {
             self.deaf = Some(Deaf { node: node.clone(), rest: None });
         }
-        self.waits_until = None;
+        if self.waits_until.take().is_some_and(|until| now >= until + STOOD_STILL) {
+            self.unheld_since = None;
+        }
         if situation.leaving {
             return self.leave(situation);
         }

@@ -159,8 +159,12 @@ impl HolderMemory {
         }
         change.returned = before.settled && before.members.is_empty() && !after.members.is_empty();
         for (node, is) in &after.unproved {
-            let was = before.unproved.get(node).map(|was| &was.holdings);
-            change.addresses.extend(changed(was, &is.holdings));
+            let was = before.unproved.get(node);
+            change.addresses.extend(changed(was.map(|was| &was.holdings), &is.holdings));
+            if was.is_some_and(|was| was.new && !is.new) {
+                // What nobody holds waits for it no longer.
+                change.nodes.insert(node.clone());
+            }
         }
         for (_, was) in before.unproved.iter().filter(|(node, _)| !after.unproved.contains_key(*node)) {
             change.addresses.extend(was.holdings.keys());

@@ -5,8 +5,8 @@
 //! open to a Service, [`sharing`] and `partners` who may have one together, [`elect`] and
 //! [`ranking`] order the nodes for an address, [`decision`] is the verdict as it is shown, `notice` the Event about it.
 //! What verdicts lead to is kept by organs of the planner: [`address_book`], `route_table` (with [`join`], which makes one
-//! route of what several Services want), `ownership`, `tickets`, `link_memory` (with [`placement`]), `bind_table`, `removals` and
-//! `rivals`. [`slice`] is what the actuators get; [`forecast`] is what another configuration would change, with `everywhere` for what the other nodes would say then; `own_addresses` no
+//! route of what several Services want), `ownership`, `tickets`, `link_memory` (with [`placement`]), `bind_table`, `removals`,
+//! `rivals` and `given_memory` (what other nodes compare with what they give, where there is no API server). [`slice`] is what the actuators get; [`forecast`] is what another configuration would change, with `everywhere` for what the other nodes would say then; `own_addresses` no
 //! Service is given; `prefixes` makes addresses of host parts; `exits` finds the network by which what pods open leaves; [`newcomers`] who has an address that is held back for nobody; `bfd` is whom BFD watches; `stations` and `manners` are what the responder on the link is told beside its addresses.
 //!
 //! A further question (a VRF, egress, drain) is one more file in [`verdict`], its part in `verdict::Work`, the organ
@@ -24,6 +24,7 @@ mod everywhere;
 mod exits;
 pub mod following;
 pub mod forecast;
+pub mod given_memory;
 pub mod holder;
 mod holder_memory;
 mod in_force;

@@ -28,6 +28,7 @@ use crate::plan::bind_table::BindTable;
 use crate::plan::context::{Context, Difference, l2};
 use crate::plan::decision::Decision;
 use crate::plan::egress_table::EgressTable;
+use crate::plan::given_memory::GivenMemory;
 use crate::plan::holder::History;
 use crate::plan::in_force::InForce;
 use crate::plan::join::Dispute;
@@ -116,6 +117,7 @@ pub struct Planner {
     world: World,
     context: Arc<Context>,
     book: AddressBook,
+    given: GivenMemory,
     restraints: Restraints,
     l2: Layer2,
     tickets: Tickets,
@@ -153,6 +155,7 @@ impl Planner {
             me,
             world: World::default(),
             context: Arc::default(),
+            given: GivenMemory::default(),
             restraints: Restraints::default(),
             l2: Layer2::default(),
             tickets: Tickets::default(),
@@ -266,7 +269,7 @@ impl Planner {
     /// When to call [`Planner::turn`] again even if no fact comes in.
     pub fn next_deadline(&self) -> Option<Instant> {
         let organs = [self.book.next_deadline(), self.restraints.next_deadline()].into_iter().flatten();
-        organs.chain(self.l2.holders.next_deadline()).min()
+        organs.chain(self.l2.holders.next_deadline()).chain(self.given.next_deadline()).min()
     }
 
     /// Brings the plan up to date and says what changed. Before the first lists are complete there is no plan.
@@ -291,7 +294,10 @@ impl Planner {
         let digest = self.in_force.digests().allocation();
         self.dirty.services.extend(self.restraints.turn(&self.world, &self.me, digest, now));
         let Standing { graded, hearing } = self.l2.renew_standing(&self.world, now);
-        self.dirty.context |= graded;
+        if self.in_force.config().is_standalone() {
+            self.given.begin(now);
+        }
+        self.dirty.context |= graded | self.given.renew(now);
         match hearing {
             Hearing::AsBefore => {}
             Hearing::Lost => self.dirty.services.extend(self.l2.ownership.open().cloned()),
@@ -375,7 +381,7 @@ impl Planner {
     }
 
     fn renew_context(&mut self, everything: bool, now: Instant) {
-        let own = l2::Own { grade: self.l2.grade(), digests: self.in_force.digests() };
+        let own = l2::Own { grade: self.l2.grade(), digests: self.in_force.digests(), given: self.given.said() };
         let context = Arc::new(Context::of(self.in_force.config(), &self.me, &self.world, own));
         let difference = if everything { Difference::Everything } else { context.difference(&self.context) };
         self.context = context;
@@ -472,6 +478,7 @@ impl Planner {
         if before.as_deref() == Some(&decision) {
             return None;
         }
+        self.given.put(key, before.as_deref(), Some(&decision), now);
         let after = Arc::new(decision);
         self.plan.decisions.insert(key.clone(), after.clone());
         Some(Change { service: key.clone(), before, after: Some(after) })
@@ -484,6 +491,7 @@ impl Planner {
         self.put_work(key, Work::default());
         self.returns.put(key, Vec::new());
         let before = self.plan.decisions.remove(key)?;
+        self.given.put(key, Some(&before), None, now);
         let gone: Vec<IpAddr> = before.announcements.iter().map(|it| it.address).collect();
         let gone = gone.into_iter().filter(|address| !self.is_on_link_for_others(key, *address, |_| true));
         self.l2.memory.forget(&gone.collect::<Vec<_>>());

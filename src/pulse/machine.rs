@@ -529,6 +529,7 @@ impl Machine {
             }
             for peer in self.peers.values_mut() {
                 self.roster_moved |= peer.end_awaiting_late(now);
+                self.roster_moved |= peer.end_new(settings, now);
             }
             self.peers.retain(|_, peer| peer.life == Life::Alive || now < peer.last_heard + FORGET_AFTER);
             self.dues = Dues::of(self.peers.values(), settings);

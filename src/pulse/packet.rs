@@ -21,7 +21,7 @@ use super::holdings::{Change, Page};
 pub use super::key::{Key, Keys, MOST_KEYS};
 use crate::address::MacAddress;
 use crate::names::NodeName;
-use crate::roster::{Card, Eligibility, Holding, KeyId, L2Number, NodeTicket, Stage};
+use crate::roster::{Card, Eligibility, Given, Holding, KeyId, L2Number, NodeTicket, Stage};
 
 /// One pulse. It speaks for the link that it was sent on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +142,7 @@ const SECTION_CHANGE: u8 = 5;
 const SECTION_PAGE: u8 = 6;
 const SECTION_KEYS: u8 = 7;
 const SECTION_BACK: u8 = 8;
+const SECTION_GIVEN: u8 = 9;
 const SECTION_EGRESS: u8 = 10;
 
 impl Pulse {
@@ -212,6 +213,7 @@ impl Pulse {
             egress: None,
             back_in: None,
         };
+        let mut given = None;
         while !reader.is_empty() {
             let kind = reader.u8()?;
             let length = reader.u16()?;
@@ -226,9 +228,13 @@ impl Pulse {
                 SECTION_KEYS => pulse.accepts = section.key_ids()?,
                 SECTION_EGRESS => pulse.egress = Some(section.page()?),
                 SECTION_BACK => pulse.back_in = section.milliseconds()?,
+                SECTION_GIVEN => given = Some(section.given()?),
                 // A later version may add sections.
                 _ => {}
             }
+        }
+        if let Some(card) = &mut pulse.card {
+            card.given = given;
         }
         Ok(pulse)
     }
@@ -309,6 +315,10 @@ impl Pulse {
         put_list(&mut octets, SECTION_OCCUPIED, &section);
         if let Some(card) = card {
             put_section(&mut octets, SECTION_CARD, &card_octets(card));
+            // A part of the card with a section of its own, so that earlier versions skip it.
+            if let Some(Given { services, addresses }) = card.given {
+                put_section(&mut octets, SECTION_GIVEN, &[services.to_be_bytes(), addresses.to_be_bytes()].concat());
+            }
         }
         let ids: Vec<u8> = accepts.iter().take(MOST_KEYS).flat_map(|id| id.0.to_be_bytes()).collect();
         put_list(&mut octets, SECTION_KEYS, &ids);
@@ -326,7 +336,7 @@ impl Pulse {
 /// The digests (8 each), how many weights (1), each with the number of its `[[l2]]` (4, 4), and the subnets, each with its length
 /// behind it.
 fn card_octets(card: &Card) -> Vec<u8> {
-    let Card { weights, subnets, ownership_digest, allocation_digest } = card;
+    let Card { weights, subnets, ownership_digest, allocation_digest, given: _ } = card;
     let mut octets = [ownership_digest.to_be_bytes(), allocation_digest.to_be_bytes()].concat();
     octets.push(u8::try_from(weights.len().min(MOST_WEIGHTS)).unwrap_or(0));
     for (L2Number(number), weight) in weights.iter().take(MOST_WEIGHTS) {
@@ -535,7 +545,12 @@ impl<'a> Reader<'a> {
             let address = self.address()?;
             subnets.insert(IpNet::new(address, self.u8()?).map_err(|_| Refused::Malformed)?);
         }
-        Ok(Card { weights, subnets, ownership_digest, allocation_digest })
+        Ok(Card { weights, subnets, ownership_digest, allocation_digest, given: None })
+    }
+
+    /// What a later version adds behind it is left out.
+    fn given(&mut self) -> Result<Given, Refused> {
+        Ok(Given { services: self.u64()?, addresses: self.u64()? })
     }
 
     fn change(&mut self) -> Result<Change, Refused> {

@@ -122,6 +122,7 @@ fn links_listened_on(world: &World) -> String {
 /// The nodes whose configuration decides otherwise than this node's.
 fn differences(snapshot: &Snapshot) -> Vec<String> {
     let (mut ownership, mut allocation) = (BTreeSet::new(), BTreeSet::new());
+    let (mut services, mut given) = (BTreeSet::new(), BTreeSet::new());
     for (index, link) in snapshot.plan.pulse.links.iter() {
         let members = snapshot.world.rosters.get(index).into_iter().flat_map(|roster| &roster.members);
         for (node, Member { card, .. }) in members {
@@ -130,10 +131,17 @@ fn differences(snapshot: &Snapshot) -> Vec<String> {
             // A node without an [[l2]] on the link, such as one that only speaks BGP, has no part in who holds what.
             let both_serve = !card.weights.is_empty() && !link.card.weights.is_empty();
             if both_serve && differs(|card| card.ownership_digest) {
-                ownership.insert(node);
+                ownership.insert(node.clone());
             }
             if differs(|card| card.allocation_digest) {
-                allocation.insert(node);
+                allocation.insert(node.clone());
+            }
+            // Those that choose for themselves, both.
+            let Some((theirs, own)) = card.given.zip(link.card.given) else { continue };
+            match (theirs.services == own.services, theirs.addresses == own.addresses) {
+                (true, true) => {}
+                (true, false) => drop(given.insert(node.clone())),
+                (false, _) => drop(services.insert(node.clone())),
             }
         }
     }
@@ -150,17 +158,26 @@ fn differences(snapshot: &Snapshot) -> Vec<String> {
             differ("pools", &allocation)
         )
     });
-    of_ownership.into_iter().chain(of_allocation).collect()
+    let of_services = (!services.is_empty()).then(|| {
+        format!(
+            "the manifests on {} have other Services than those on this node, so one address may go to two Services: give all nodes \
+             the same files",
+            some_of(&services)
+        )
+    });
+    let of_given = (!given.is_empty()).then(|| {
+        format!(
+            "Services have other addresses on {} than on this node, so clients of an address may reach another Service: compare \
+             `crier status` there and here, and name the addresses of each Service in the manifests (crier.dev/addresses)",
+            some_of(&given)
+        )
+    });
+    [of_ownership, of_allocation, of_services, of_given].into_iter().flatten().collect()
 }
 
-/// That something of these nodes differs from this node's. Not all of many are named.
-fn differ(what: &str, nodes: &BTreeSet<&NodeName>) -> String {
-    const NAMED: usize = 4;
-    let named: Vec<&str> = nodes.iter().take(NAMED).map(|node| node.as_str()).collect();
-    match nodes.len().saturating_sub(NAMED) {
-        0 => format!("the {what} of {} differ from this node's", named.join(", ")),
-        more => format!("the {what} of {} and {more} more differ from this node's", named.join(", ")),
-    }
+/// That something of these nodes differs from this node's.
+fn differ(what: &str, nodes: &BTreeSet<NodeName>) -> String {
+    format!("the {what} of {} differ from this node's", some_of(nodes))
 }
 
 /// One line for each link and each way of not being believed, with some of those whom it concerns: who invents addresses

@@ -16,7 +16,7 @@ use crate::plan::elect::{self, Electorate, Hearing};
 use crate::plan::holder::Grade;
 use crate::plan::slice::PulseLink;
 use crate::reason::Reason;
-use crate::roster::{Card, Eligibility, L2Number, Member, Roster};
+use crate::roster::{Card, Eligibility, Given, L2Number, Member, Roster};
 use crate::world::{DrainStage, Link, Node, Pulses, World};
 
 /// Links that belong to containers, tunnels and virtual switches. An `[[l2]]` that names no interfaces leaves them out, unless
@@ -178,6 +178,8 @@ impl L2Context {
 pub struct Own<'a> {
     pub grade: Grade,
     pub digests: &'a Digests,
+    /// What it gives, as it says it, where it has no API server.
+    pub given: Option<Given>,
 }
 
 /// The digests of a configuration, as this node says them in its pulses. They are worked
@@ -320,6 +322,7 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
         subnets: link.addresses.iter().map(IpNet::trunc).collect(),
         ownership_digest: own.digests.ownership,
         allocation_digest: own.digests.allocation,
+        given: own.given,
     };
     let pulse_link = |link: &Link| PulseLink { link: link.clone(), card: Arc::new(card(link)) };
     let links = world.links.values().filter(on_links).map(|link| (link.index, pulse_link(link))).collect();

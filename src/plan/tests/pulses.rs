@@ -4,7 +4,7 @@ use super::*;
 
 use crate::address::MacAddress;
 use crate::plan::context::l2::numbers;
-use crate::roster::{Card, Departed, Eligibility, Holding, Holdings, Member, NodeTicket, Roster, Stage};
+use crate::roster::{Card, Departed, Eligibility, Holding, Holdings, Member, NodeTicket, Roster, Stage, Unproved};
 
 /// The address of the stories.
 pub(super) const ADDRESS: &str = "192.168.35.103";
@@ -97,6 +97,24 @@ fn where_there_are_pulses_they_alone_tell_who_is_alive() {
     story.tell(Fact::Pulses(crate::world::Pulses::Off));
     story.turn();
     assert_eq!(story.answered(), ["192.168.35.103"], "without pulses a, the only one that is Ready, has it");
+}
+
+/// Input: the owner restarts and has its address again, all of which this node reads at once. Output: it waits for the answer.
+#[test]
+fn what_a_node_holds_that_started_anew_a_moment_ago_is_not_known_before_it_has_answered() {
+    let heard_anew = |new| {
+        let unproved = Unproved { mac: MacAddress([2, 0, 0, 0, 1, 0]), deaf: false, new, holdings: held(&[]) };
+        heard(roster(&[], &[]), |roster| drop(roster.unproved.insert("b".into(), unproved)))
+    };
+    let mut story = with_pulses(false);
+    assert_eq!(story.owner(roster(&[("b", &[ADDRESS])], &[])), "b");
+    story.owner(heard_anew(true));
+    assert_eq!(story.answered(), [""; 0]);
+    assert_eq!(story.owner(roster(&[("b", &[ADDRESS])], &[])), "b", "it has answered");
+    story.owner(heard_anew(true));
+    assert_eq!(story.answered(), [""; 0]);
+    assert_eq!(story.owner(heard_anew(false)), "a", "it has had the time to");
+    assert_eq!(story.answered(), [ADDRESS]);
 }
 
 #[test]

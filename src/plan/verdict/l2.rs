@@ -281,9 +281,13 @@ fn speakers<'a>(
     speakers
 }
 
-/// Every page of what the agents on these links hold was heard.
+/// Every page of what the agents on these links hold was heard, and none of them has yet to answer that it is no recording: an
+/// agent that was frozen reads all at once that others said meanwhile, and one of them may have started anew.
 fn knows_all(inputs: &Inputs<'_>, covering: &[(&L2, &L2Context)], address: IpAddr) -> bool {
-    rosters(inputs, covering, address).all(|roster| roster.members.values().all(|member| member.holdings_known))
+    let is_known = |roster: &Roster| {
+        roster.members.values().all(|member| member.holdings_known) && !roster.unproved.values().any(|it| it.new)
+    };
+    rosters(inputs, covering, address).all(is_known)
 }
 
 /// A node that says that it answers for the address, and does not hear this one.

@@ -17,7 +17,7 @@ use crate::roster::{Card, Departed, Eligibility, Holdings, KeyId, LONGEST_RESTAR
 /// taken a few times in an interval, not for every pulse of every node.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Dues {
-    /// Until one counts as silent, or is awaited no longer.
+    /// Until one counts as silent, is awaited no longer, or has not answered for too long to be waited for.
     pub(super) silence: Option<Instant>,
     /// Until one is asked whether it is alive.
     pub(super) ask: Option<Instant>,
@@ -26,7 +26,7 @@ pub(super) struct Dues {
 impl Dues {
     pub(super) fn note(&mut self, peer: &Peer, settings: Settings) {
         let silence = (peer.life == Life::Alive).then(|| peer.silent_at(settings));
-        let silence = silence.into_iter().chain(peer.awaited_until()).min();
+        let silence = silence.into_iter().chain(peer.awaited_until()).chain(peer.new_until(settings)).min();
         let ask = peer.asks_at(settings);
         self.silence = self.silence.into_iter().chain(silence).min();
         self.ask = self.ask.into_iter().chain(ask).min();
@@ -62,6 +62,8 @@ pub(super) struct Peer {
     pub(super) last_heard: Instant,
     /// When the first pulse of this life was heard.
     met: Instant,
+    /// That was a moment ago.
+    new: bool,
     /// Since when the plan says that it owns addresses.
     pub(super) expected: Option<Instant>,
     pub(super) next_ask: Instant,
@@ -135,6 +137,7 @@ impl Peer {
             sequence: pulse.sequence,
             last_heard: now,
             met: now,
+            new: true,
             expected,
             next_ask: now,
             asked: 0,
@@ -196,6 +199,18 @@ impl Peer {
     /// Its agent restarts, and it has not all again that it held before.
     pub(super) fn is_awaited(&self) -> bool {
         self.awaited_until().is_some()
+    }
+
+    /// Until when what it holds may be told by an answer that is under way.
+    fn new_until(&self, settings: Settings) -> Option<Instant> {
+        (self.new && self.life == Life::Unverified).then(|| self.met + settings.detection())
+    }
+
+    /// It has had the time to answer. True if that changes the roster.
+    pub(super) fn end_new(&mut self, settings: Settings, now: Instant) -> bool {
+        let over = self.new_until(settings).is_some_and(|until| until <= now);
+        self.new &= !over;
+        over
     }
 
     /// It is awaited no longer where its time is over. True if that changes the roster.
@@ -319,7 +334,7 @@ impl Peer {
     pub(super) fn unproved(&self, settings: Settings) -> Unproved {
         let deaf = self.last_heard >= self.met + settings.detection() * PATIENCE;
         let holdings = if deaf { held(self.holdings.held()) } else { Holdings::default() };
-        Unproved { mac: self.mac, deaf, holdings }
+        Unproved { mac: self.mac, deaf, new: self.new, holdings }
     }
 
     /// How it is remembered while it is not heard, or has to prove itself anew.

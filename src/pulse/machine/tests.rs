@@ -84,6 +84,26 @@ fn no_recording_of_another_life_makes_a_node_alive() {
     assert!(!alive(&mut newcomer, now));
 }
 
+/// Input: the first pulse of a node that this one never knew, as a recording has it; nothing that follows.
+#[test]
+fn a_node_that_never_answers_is_new_for_a_detection_time_and_no_longer() {
+    let began = START();
+    let (mut a, mut b) = (machine("a", 1, began), machine("b", 2, began));
+    let first = b.poll_pulse(began).expect("it says hello at once");
+    assert_eq!(a.handle_pulse(first, began), Outcome::Unverified);
+    for millis in 0..1000 {
+        let now = began + Duration::from_millis(millis);
+        let due = a.next_deadline().is_some_and(|due| due <= now);
+        while a.poll_pulse(now).is_some() {}
+        let said = a.poll_roster(now);
+        let is_new = a.roster.unproved.get(&NodeName::from("b")).map(|it| it.new);
+        assert_eq!(is_new, Some(millis < 300), "after {millis} ms");
+        if millis == 300 {
+            assert!(due && said.is_some(), "it is looked at although nothing was heard");
+        }
+    }
+}
+
 #[test]
 fn a_node_that_started_anew_ends_its_life_before_at_its_first_pulse() {
     let mut now = START();

@@ -38,6 +38,7 @@ fn full() -> Pulse {
             subnets: ["192.0.2.1/24".parse().unwrap(), "fd35::1/64".parse().unwrap()].into(),
             ownership_digest: 11,
             allocation_digest: 12,
+            given: Some(Given { services: 13, addresses: 14 }),
         }),
         accepts: vec![KeyId(8), KeyId(u32::MAX)],
         change: Some(Change {
@@ -153,6 +154,7 @@ fn the_longest_pulse_fits_into_one_packet_of_any_link() {
             subnets: (0..500u32)
                 .map(|number| IpNet::new(std::net::Ipv6Addr::from_bits(u128::from(number) << 64).into(), 64).unwrap())
                 .collect(),
+            given: Some(Given { services: u64::MAX, addresses: u64::MAX }),
             ..Card::default()
         }),
         accepts: vec![KeyId(3); 500],
@@ -225,6 +227,22 @@ fn a_reader_that_does_not_know_of_restarts_reads_all_the_rest_and_says_that_it_w
     assert_eq!(Pulse::parse(&earlier, &Key::none().into()), Ok(Pulse { waits: false, ..bare() }));
 }
 
+/// As above, for what a node gives that has no API server.
+#[test]
+fn a_reader_that_does_not_know_what_a_node_gives_reads_all_the_rest() {
+    let card = full().card.map(|card| Card { given: None, ..card });
+    let silent = Pulse { card, ..full() };
+    let (with, without) = (full().emit(&Key::none()), silent.emit(&Key::none()));
+    let section = [SECTION_GIVEN, 0, 16, 0, 0, 0, 0, 0, 0, 0, 13, 0, 0, 0, 0, 0, 0, 0, 14];
+    let at = with.windows(section.len()).position(|octets| octets == section).expect("the section is there");
+    assert_eq!([&with[..at], &with[at + section.len()..]].concat(), without);
+    let mut unknown = with;
+    unknown[at] = 200;
+    assert_eq!(Pulse::parse(&unknown, &Key::none().into()), Ok(silent));
+    let without_card = [bare().emit(&Key::none()).as_slice(), &section].concat();
+    assert_eq!(Pulse::parse(&without_card, &Key::none().into()), Ok(bare()), "it is a part of the card");
+}
+
 #[test]
 fn a_time_of_a_restart_is_read_whatever_it_is_and_zero_is_none() {
     let read = |section: &[u8]| {
@@ -255,7 +273,8 @@ fn of_more_keys_than_a_node_may_accept_the_last_are_left_out() {
 #[test]
 fn nonsense_is_refused() {
     let with = |more: &[u8]| [bare().emit(&Key::none()).as_slice(), more].concat();
-    let nonsense: [&[u8]; 12] = [
+    let nonsense: [&[u8]; 13] = [
+        &[SECTION_GIVEN, 0, 2, 1, 2],
         &[SECTION_BACK, 0, 1, 9],
         &[SECTION_OCCUPIED, 0, 2, 4, 1],
         &[200, 0, 2, 1],

@@ -1,20 +1,22 @@
 //! Two nodes on one link, this one and node-2: what pulses say, and the sentences that come of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use super::*;
-use crate::address::MacAddress;
+use crate::address::{Family, MacAddress};
 use crate::claim::ConflictKind;
 use crate::clock;
 use crate::config::{NoSecrets, SourceFile, parse};
+use crate::names::ObjectKey;
 use crate::plan::Planner;
+use crate::plan::given_memory::STANDS_AFTER;
 use crate::roster::Eligibility;
 use crate::selector::Labels;
 use crate::views::Counters;
 use crate::views::status::status;
-use crate::world::{ApiServer, Conflict, Fact, Link, Listing, Node};
+use crate::world::{ApiServer, Conflict, Fact, Link, Listing, Node, Service};
 
 const CONFIG: &str = r#"
 [kubernetes]
@@ -26,9 +28,13 @@ addresses = ["192.0.2.0/28"]
 "#;
 
 fn planner(config: &str) -> Planner {
+    planner_of("node-1", config)
+}
+
+fn planner_of(node: &str, config: &str) -> Planner {
     let file = SourceFile { path: "test.toml".to_owned(), text: config.to_owned() };
     let config = parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
-    let mut planner = Planner::new(Arc::new(config), "node-1".into());
+    let mut planner = Planner::new(Arc::new(config), node.into());
     planner.apply(Fact::Pulses(Pulses::On { authenticated: true }));
     for name in ["node-1", "node-2"] {
         let (labels, addresses) = (Labels::default(), Vec::new());
@@ -116,6 +122,87 @@ fn a_file_that_differs_is_told_by_the_name_of_its_node_and_by_what_differs() {
     let problems = told(&mut planner);
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(problems[1].starts_with("the pools of node-2, node-3, node-4, node-5 and 2 more differ"), "{problems:?}");
+}
+
+/// A node without an API server, and what its manifests have from the beginning.
+fn standalone(node: &str, services: &[&str], now: Instant) -> Planner {
+    let mut planner =
+        planner_of(node, &CONFIG.replace("[kubernetes]\nin-cluster = true", "[manifests]\nfolder = \"/m\""));
+    planner.apply(Fact::ApiServer(ApiServer::Manifests));
+    services.iter().for_each(|name| learns(&mut planner, name));
+    planner.turn(now);
+    planner
+}
+
+fn learns(planner: &mut Planner, name: &str) {
+    let service = Service { load_balancer: true, families: vec![Family::V4], ..Service::default() };
+    planner.apply(Fact::Service(ObjectKey::new("d", name), Some(Arc::new(service))));
+}
+
+/// What node-1 says once it has heard what node-2 says of itself at that time, both after a turn.
+fn compared([one, two]: &mut [Planner; 2], at: Instant) -> Vec<String> {
+    two.turn(at);
+    let card = Card::clone(&two.plan().pulse.links[&2].card);
+    hears(one, &[("node-2", card)]);
+    one.turn(at);
+    status(&Snapshot::of(one, Timestamp::UNIX_EPOCH, Counters::default(), at, clock::wall())).problems
+}
+
+/// Input: node-1 learns of zz and then of aa, node-2 of both at once. Output: each has given them the other way round, and says so.
+#[test]
+fn standalone_nodes_that_give_a_service_different_addresses_say_so_once_that_stands() {
+    let began = clock::now();
+    let mut nodes = [standalone("node-1", &["zz"], began), standalone("node-2", &["aa", "zz"], began)];
+    let learned = began + Duration::from_secs(1);
+    learns(&mut nodes[0], "aa");
+    nodes[0].turn(learned);
+    let given = |planner: &Planner| planner.world().assigned[&ObjectKey::new("d", "zz")].clone();
+    assert_ne!(given(&nodes[0]), given(&nodes[1]));
+
+    let due = learned + STANDS_AFTER;
+    assert_eq!(compared(&mut nodes, due - Duration::from_millis(1)), [""; 0], "a file may be on its way");
+    assert!(nodes[0].next_deadline().is_some_and(|at| at <= due));
+    assert_one(&compared(&mut nodes, due), "Services have other addresses on node-2 than on this node, ");
+    assert_eq!(nodes[0].next_deadline(), None, "what stands needs no further look");
+
+    // Input: node-2 loses a Service. It has other Services then, and says so once that stands.
+    nodes[1].apply(Fact::Service(ObjectKey::new("d", "zz"), None));
+    let lost = due + Duration::from_secs(1);
+    nodes[1].turn(lost);
+    assert!(nodes[1].next_deadline().is_some_and(|at| at <= lost), "what it said does not hold any more");
+    assert_eq!(compared(&mut nodes, lost), [""; 0]);
+    let other = "the manifests on node-2 have other Services than those on this node, ";
+    assert_one(&compared(&mut nodes, lost + STANDS_AFTER), other);
+}
+
+#[test]
+fn nodes_that_give_the_same_do_not_differ_whatever_the_order_and_those_of_a_cluster_are_not_compared() {
+    let began = clock::now();
+    let mut nodes = [standalone("node-1", &["aa", "zz"], began), standalone("node-2", &["aa"], began)];
+    learns(&mut nodes[1], "zz");
+    nodes[1].turn(began + Duration::from_secs(1));
+    let later = began + Duration::from_secs(60);
+    assert_eq!(compared(&mut nodes, later), [""; 0]);
+    let said = |planner: &Planner| planner.plan().pulse.links[&2].card.given;
+    assert!(said(&nodes[0]).is_some() && said(&nodes[0]) == said(&nodes[1]));
+
+    // An agent of an earlier version says nothing.
+    let silent = Card { given: None, ..Card::clone(&nodes[1].plan().pulse.links[&2].card) };
+    learns(&mut nodes[0], "mm");
+    nodes[0].turn(later);
+    nodes[0].turn(later + STANDS_AFTER);
+    hears(&mut nodes[0], &[("node-2", silent)]);
+    nodes[0].turn(later + STANDS_AFTER);
+    let now = later + STANDS_AFTER;
+    assert_eq!(
+        status(&Snapshot::of(&nodes[0], Timestamp::UNIX_EPOCH, Counters::default(), now, clock::wall())).problems,
+        [""; 0]
+    );
+
+    let mut of_cluster = planner(CONFIG);
+    of_cluster.turn(began);
+    of_cluster.turn(later);
+    assert_eq!(said(&of_cluster), None);
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use rack::crier::Crier;
 use rack::lan::{self, Lan};
+use rack::manifests::Manifests;
 use rack::owners::Owners;
-use rack::{Need, Rack, eventually, eventually_equal, millis, secs, throughout};
+use rack::{Need, Rack, Service, eventually, eventually_equal, millis, secs, throughout};
 
 const NEEDS: [Need; 2] = [Need::Crier, Need::Nft];
 
@@ -267,4 +268,61 @@ fn an_agent_that_was_frozen_takes_nothing_from_the_others() {
         assert!(claims.len() <= 5 && claims.last().is_none_or(|last| last == owner), "{address}: {claims:?}");
     }
     watch.end(millis(1500));
+}
+
+/// Each node has manifests of its own, which an operator copies node by node. Node-3 learns of both Services at once.
+#[test]
+fn standalone_nodes_that_learned_of_services_in_another_order_name_each_other_until_the_addresses_are_named() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let lan = Lan::with_quiet_kernels(&rack, 3);
+    let folders: Vec<Manifests> =
+        (1..=3).map(|node| Manifests::in_folder(rack.subfolder(&format!("manifests-{node}")))).collect();
+    let write = |node: usize, name: &str, addresses: Option<&str>| {
+        let service = Service::new(name).anywhere();
+        folders[node].service(&addresses.map_or(service.clone(), |addresses| service.addresses(addresses)));
+    };
+    let file = |node: usize| lan.configuration().replace(&lan.manifests.section(), &folders[node].section());
+    let agents: Vec<Crier> = (0..3).map(|node| lan.agent_with(node, &file(node))).collect();
+    agents.iter().for_each(|agent| agent.wait_ready(secs(30)));
+    for agent in &agents {
+        eventually_equal("all hear each other", secs(30), &2, || lan::members(agent).len());
+    }
+    let address = |agent: &Crier, name: &str| {
+        lan::service(agent, name)["allocation"]["held"][0]["address"].as_str().map(str::to_owned)
+    };
+    let has = |node: usize, name: &str, expected: &str| {
+        eventually_equal(&format!("{name} of {}", agents[node].node()), secs(10), &Some(expected.to_owned()), || {
+            address(&agents[node], name)
+        });
+    };
+    for node in [0, 1] {
+        write(node, "zz", None);
+        has(node, "zz", "192.168.35.100");
+        write(node, "aa", None);
+        has(node, "aa", "192.168.35.101");
+    }
+    write(2, "aa", None);
+    has(2, "aa", "192.168.35.100");
+    write(2, "zz", None);
+    has(2, "zz", "192.168.35.101");
+    let told = [(0, "node-3"), (1, "node-3"), (2, "node-1, node-2")];
+    for (node, others) in told {
+        let line = format!("Services have other addresses on {others} than on this node, ");
+        eventually("the others are named", secs(20), || {
+            let problems = lan::problems(&agents[node]);
+            if problems.contains(&line) { Ok(()) } else { Err(problems) }
+        });
+    }
+    for node in 0..3 {
+        write(node, "aa", Some("192.168.35.105"));
+        write(node, "zz", Some("192.168.35.106"));
+    }
+    for agent in &agents {
+        eventually("nothing is left to name", secs(20), || {
+            let problems = lan::problems(agent);
+            let named = problems.contains("other addresses") || problems.contains("other Services");
+            let moved = address(agent, "zz").as_deref() == Some("192.168.35.106");
+            if moved && !named { Ok(()) } else { Err(problems) }
+        });
+    }
 }
