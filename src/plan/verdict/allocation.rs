@@ -13,6 +13,7 @@ use crate::plan::decision::{Allocation, Held};
 use crate::plan::overlaps::Overlap;
 use crate::plan::pools::withheld;
 use crate::plan::prefixes::renumbering;
+use crate::plan::remnants::remnant;
 use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::Reason;
 use crate::world::{Renumber, Service};
@@ -83,7 +84,8 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer 
 }
 
 /// The addresses that a Service claims: what its status says, what crier gave it although the status says otherwise, what
-/// was promised to it, and its external addresses; whoever serves it. Those outside every pool are nobody's here.
+/// was promised to it, and its external addresses; whoever serves it. Those outside every pool are nobody's here, unless crier gave
+/// them.
 pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
     let Some(service) = inputs.world.services.get(key) else { return Vec::new() };
     let mut claims = service.ingress.clone();
@@ -94,7 +96,9 @@ pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
             claims.push(address);
         }
     });
-    claims.retain(|address| pool_of(&inputs.config.pools, *address).is_some());
+    let ours = not_ours(inputs, service).is_none();
+    let is_remnant = |address: &IpAddr| ours && remnant(inputs.config, service, *address).is_some();
+    claims.retain(|address| pool_of(&inputs.config.pools, *address).is_some() || is_remnant(address));
     claims
 }
 
@@ -380,11 +384,15 @@ fn as_shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Allocati
     Allocation { complaint, ..Allocation::assigned(held) }
 }
 
-/// The address lies in our pools and is no other Service's.
+/// The address lies in our pools, or it did when crier gave it, and is no other Service's.
 fn still_held(inputs: &Inputs<'_>, key: &ObjectKey, address: IpAddr) -> Option<Held> {
-    let pool = pool_of(&inputs.config.pools, address)?;
     claim_of(inputs, key, address).ok()?;
-    Some(Held { address, pool: pool.name.clone() })
+    if let Some(pool) = pool_of(&inputs.config.pools, address) {
+        return Some(Held { address, pool: pool.name.clone() });
+    }
+    // Whoever writes statuses could put the address of a router there.
+    let service = inputs.world.services.get(key).filter(|_| inputs.book.own_use(address).is_none())?;
+    remnant(inputs.config, service, address)
 }
 
 /// Who of several has an address is for the address book to say.
