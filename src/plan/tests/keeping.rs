@@ -618,3 +618,66 @@ fn of_two_services_that_show_an_address_of_no_pool_one_announces_it() {
     story.put("api", Service { ingress: vec![ip("192.168.35.147")], ..service() });
     assert_eq!((story.announced("web"), story.announced("api")), (vec!["192.168.35.147".to_owned()], Vec::new()));
 }
+
+/// K18 of the field cases: a manifest has no API server that fills its families in.
+#[test]
+fn standalone_a_service_that_wants_one_family_only_gives_the_second_one_back() {
+    let dual = &["192.168.35.100-192.168.35.110", "fd35::100-fd35::10f"][..];
+    let both = [OURS.to_owned(), "fd35::100".to_owned()];
+    let mut story = Story::begin(Config { pools: vec![pool("lan", dual)], ..standalone() });
+    story.endpoints("web", &["a"]);
+    story.put("web", Service { families: Vec::new(), family_policy: FamilyPolicy::PreferDualStack, ..service() });
+    assert_eq!(story.announced("web"), both);
+    story.change("web", |web| web.family_policy = FamilyPolicy::SingleStack);
+    assert_eq!((story.announced("web"), story.addresses("web")), (vec![both[0].clone()], vec![both[0].clone()]));
+    story.change("web", |web| web.family_policy = FamilyPolicy::PreferDualStack);
+    assert_eq!(story.announced("web"), both, "and back");
+    // What it asks for counts.
+    story.change("web", |web| {
+        web.family_policy = FamilyPolicy::SingleStack;
+        web.request = asking_for(&["fd35::100"]).request;
+    });
+    assert_eq!(story.announced("web"), both[1..]);
+}
+
+#[test]
+fn standalone_a_service_with_one_family_keeps_it_when_a_pool_with_the_other_comes() {
+    let mut story = Story::begin(Config { pools: vec![pool("six", &["fd35::/120"])], ..standalone() });
+    story.put("web", Service { families: Vec::new(), ..service() });
+    let address = story.addresses("web");
+    assert!(address.len() == 1 && address[0].starts_with("fd35::"), "{address:?}");
+    let pools = vec![pool("six", &["fd35::/120"]), pool("four", &["192.168.35.100/30"])];
+    story.tell(Fact::Config(Arc::new(Config { pools, ..standalone() })));
+    story.turn();
+    assert_eq!(story.addresses("web"), address);
+}
+
+/// K5 of the field cases, as it went on a real API server: the notice of the loss said that crier had given all that the status showed,
+/// and so all of it stayed.
+#[test]
+fn addresses_that_somebody_adds_to_a_status_go_after_their_notice_whatever_is_written_meanwhile() {
+    for readable in [true, false] {
+        let mut story = Story::begin(configuration());
+        story.endpoints("web", &["a"]);
+        story.put("web", given(OURS));
+        let error = RequestError::Malformed {
+            field: "crier.dev/addresses".to_owned(),
+            value: "x".to_owned(),
+            problem: "it is no address".to_owned(),
+        };
+        story.change("web", |web| {
+            web.ingress = ["192.168.35.109", OURS, "192.168.35.108", OURS].map(ip).to_vec();
+            web.request = if readable { Ok(Request::default()) } else { Err(error) };
+        });
+        assert!(story.write("web").is_some_and(|write| write.ingress.is_none()), "it is told first");
+        story.confirm("web");
+        let service = &story.planner.world().services[&key("web")];
+        assert!(service.given().contains(&ip(OURS)) && !service.given().contains(&ip("192.168.35.109")));
+        if !readable {
+            assert_eq!(story.write("web"), None, "nothing is taken while nobody knows what it asks for");
+            story.change("web", |web| web.request = Ok(Request::default()));
+        }
+        story.later(NOTICE);
+        assert_eq!(story.written("web"), Some(vec![ip(OURS)]), "readable {readable}");
+    }
+}

@@ -8,7 +8,7 @@ use super::Inputs;
 use crate::address::Family;
 use crate::config::{Pool, Source, duration};
 use crate::names::ObjectKey;
-use crate::plan::allocate::{Applicant, allocate, may_keep, notes, pool_of, shortage};
+use crate::plan::allocate::{Applicant, allocate, may_keep, notes, pool_of, second_family, shortage};
 use crate::plan::decision::{Allocation, Held};
 use crate::plan::overlaps::Overlap;
 use crate::plan::pools::withheld;
@@ -213,10 +213,11 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
             Err(reason) => lost.push((*address, reason)),
         }
     }
-    if let Some(reason) = unreadable {
-        return left(inputs, key, service, reason);
-    }
+    lost.extend(second_family(pools, &applicant, request, &mut kept));
     lost.extend(spare(inputs, &applicant, &mut kept));
+    if let Some(reason) = unreadable {
+        return left(inputs, key, service, reason, &lost);
+    }
     let against_will = |(address, reason): &&(IpAddr, Reason)| service.ingress.contains(address) && !is_asked(reason);
     let goes = lost.iter().find(against_will);
     let may_go = inputs.config.is_standalone() || inputs.restraints.may_go(key, inputs.now);
@@ -224,7 +225,7 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         && !may_go
     {
         let why = reason.to_string();
-        let answer = left(inputs, key, service, Reason::AddressGoes { address: *address, why });
+        let answer = left(inputs, key, service, Reason::AddressGoes { address: *address, why }, &lost);
         return Answer { goes: true, ..answer };
     }
     let goes = goes.is_some();
@@ -348,12 +349,18 @@ fn is_asked(reason: &Reason) -> bool {
     matches!(reason, Reason::AddressInOtherPool { .. } | Reason::WrongFamily { .. })
 }
 
-/// The status stays as it is, for `reason`. An emptied one gets back what it showed.
-fn left(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service, reason: Reason) -> Answer {
+/// The status stays as it is, for `reason`. An emptied one gets back what it showed. What is in it to spare crier did not give, and
+/// does not say that it did: it goes later.
+fn left(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service, reason: Reason, lost: &[(IpAddr, Reason)]) -> Answer {
     let held = if inputs.config.is_standalone() { promised(inputs, key) } else { shown(inputs, key, service) };
     let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
-    let wish =
-        if service.ingress.is_empty() { Wish::Show(addresses) } else { Wish::Leave { given: service.ingress.clone() } };
+    let is_spare =
+        |address: &IpAddr| lost.iter().any(|(of, why)| of == address && matches!(why, Reason::AddressToSpare { .. }));
+    let wish = if service.ingress.is_empty() {
+        Wish::Show(addresses)
+    } else {
+        Wish::Leave { given: service.ingress.iter().copied().filter(|it| !is_spare(it)).collect() }
+    };
     Answer::told(Allocation::kept(held, reason), Some(wish))
 }
 
