@@ -157,8 +157,8 @@ impl Memory {
         Ok(recalled)
     }
 
-    /// Keeps the objects of the World, last known to be so at `as_of`. Blocks on the disk.
-    pub fn keep(&self, world: &World, as_of: SystemTime) -> io::Result<()> {
+    /// Keeps the objects of the World, last known to be so at `as_of`. Blocks on the disk. Answers how many octets that took.
+    pub fn keep(&self, world: &World, as_of: SystemTime) -> io::Result<u64> {
         let aside = self.file.with_extension("jsonl.new");
         // What a killed agent left, or somebody put there.
         state_file::remove(&aside)?;
@@ -170,7 +170,9 @@ impl Memory {
         let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.set_modified(as_of)?;
         file.sync_all()?;
-        fs::rename(&aside, &self.file)
+        let size = file.metadata()?.len();
+        fs::rename(&aside, &self.file)?;
+        Ok(size)
     }
 
     /// Says that what was kept was still so at `as_of`. Nothing if nothing was ever kept.

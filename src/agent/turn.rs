@@ -40,6 +40,18 @@ const KEEP_AFTER: Duration = Duration::from_secs(2);
 /// is not written without end.
 const KEEP_APART: Duration = Duration::from_secs(5);
 
+/// So much is written in a second on average, where something always changes: the whole World is written each time, and disks wear
+/// out. What a crash may lose by that is lost only if the API server is away too.
+const KEPT_EACH_SECOND: u64 = 32 << 10;
+
+/// And at most so long apart.
+const KEEP_APART_MOST: Duration = Duration::from_secs(300);
+
+/// How long it is from one write to the next, where the last one took so many octets.
+fn apart(octets: u64) -> Duration {
+    Duration::from_secs(octets / KEPT_EACH_SECOND).clamp(KEEP_APART, KEEP_APART_MOST)
+}
+
 /// When a write that failed is tried again.
 const KEEP_AGAIN: Duration = Duration::from_secs(10);
 
@@ -77,7 +89,9 @@ pub struct Loop {
     /// When it was last kept.
     kept: Option<Instant>,
     /// The write to the disk that is under way, or was last: never two at a time.
-    keeping: Option<JoinHandle<io::Result<()>>>,
+    keeping: Option<JoinHandle<io::Result<Option<u64>>>>,
+    /// How many octets the last one took.
+    kept_octets: u64,
     /// Told once, when the first plan stands.
     first_plan: Option<oneshot::Sender<()>>,
     /// When it last turned.
@@ -113,6 +127,7 @@ impl Loop {
             keep_at: None,
             kept: None,
             keeping: None,
+            kept_octets: 0,
             first_plan: Some(first_plan),
             turned,
             tell_alive: clock::now(),
@@ -210,7 +225,8 @@ impl Loop {
     /// Standalone, what is kept is the allocation itself.
     fn keep_soon(&mut self) {
         let soon = clock::now() + KEEP_AFTER;
-        let apart = self.kept.filter(|_| !self.planner.config().is_standalone()).map(|kept| kept + KEEP_APART);
+        let apart =
+            self.kept.filter(|_| !self.planner.config().is_standalone()).map(|kept| kept + apart(self.kept_octets));
         self.keep_at.get_or_insert(apart.map_or(soon, |apart| apart.max(soon)));
     }
 
@@ -248,7 +264,8 @@ impl Loop {
             self.as_of = clock::wall();
         }
         if self.keep_at.is_none_or(|due| due > now) {
-            if is_known && now >= self.confirmed + CONFIRM_EVERY {
+            // What changed since the last write is not in the file.
+            if is_known && self.keep_at.is_none() && now >= self.confirmed + CONFIRM_EVERY {
                 self.confirm(now);
             }
             return;
@@ -261,7 +278,7 @@ impl Loop {
         (self.kept, self.confirmed) = (Some(now), now);
         let (memory, world, as_of) = (self.memory.clone(), self.planner.world().clone(), self.as_of);
         // The disk may be slow; the loop goes on meanwhile.
-        self.keeping = Some(tokio::task::spawn_blocking(move || memory.keep(&world, as_of)));
+        self.keeping = Some(tokio::task::spawn_blocking(move || memory.keep(&world, as_of).map(Some)));
     }
 
     /// What became of the write to the disk, once it is done. One that failed is tried again.
@@ -271,6 +288,9 @@ impl Loop {
         }
         let Some(keeping) = self.keeping.take() else { return };
         let outcome = keeping.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
+        if let Ok(Some(octets)) = outcome {
+            self.kept_octets = octets;
+        }
         let file = self.memory.path().display();
         let problem = outcome.err().map(|error| HostProblem {
             problem: format!("the last known state is not kept in {file}: {error}"),
@@ -295,7 +315,7 @@ impl Loop {
         self.confirmed = now;
         if self.keeping.as_ref().is_none_or(JoinHandle::is_finished) {
             let (memory, as_of) = (self.memory.clone(), self.as_of);
-            self.keeping = Some(tokio::task::spawn_blocking(move || memory.confirm(as_of)));
+            self.keeping = Some(tokio::task::spawn_blocking(move || memory.confirm(as_of).map(|()| None)));
         }
     }
 
@@ -305,5 +325,22 @@ impl Loop {
         let snapshot = Snapshot::of(&self.planner, self.started, counters, clock::now(), clock::wall());
         let (reloads, flows) = (self.readings.reloads.borrow().clone(), self.readings.flows.borrow().clone());
         let _ = asked.send(Snapshot { reloads, flows, outdated: self.outdated, ..snapshot });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_in_which_something_always_changes_wears_no_disk_out() {
+        for mebibytes in [0_u64, 1, 8, 64] {
+            let apart = apart(mebibytes << 20);
+            let writes_a_day = Duration::from_secs(86_400).as_secs() / apart.as_secs();
+            let gibibytes_a_day = (writes_a_day * mebibytes) >> 10;
+            assert!(gibibytes_a_day <= 18, "{mebibytes} MiB every {apart:?}: {gibibytes_a_day} GiB a day");
+            assert!(apart >= KEEP_APART && apart <= KEEP_APART_MOST, "a crash loses minutes at most: {apart:?}");
+        }
+        assert_eq!(apart(100 << 10), KEEP_APART, "what is small is written as it changes");
     }
 }

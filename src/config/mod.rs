@@ -49,7 +49,7 @@ pub use section::log::{Log, LogFormat};
 pub use section::manifests::Manifests;
 pub use section::node::{DataPath, Node};
 pub use section::peer::{Peer, PeerAddress, PeerAsn};
-pub use section::pool::{Pool, below};
+pub use section::pool::{Pool, below, can_be_of_service};
 pub use section::preference::Preference;
 pub use section::pulse::{LEAST_PULSE_KEY, Pulse, PulseKey};
 pub use section::reservation::Reservation;

@@ -77,6 +77,29 @@ pub fn allocate(
     }
 }
 
+/// Takes from what a single-stack Service that names no family keeps the addresses of the family that it does not go by: it wanted both
+/// before. One that has addresses of one family alone keeps them, whatever pools come.
+pub fn second_family(
+    pools: &[Pool],
+    applicant: &Applicant<'_>,
+    request: &Request,
+    kept: &mut Vec<Held>,
+) -> Vec<(IpAddr, Reason)> {
+    let Service { families, family_policy, .. } = applicant.service;
+    if !families.is_empty() || *family_policy != FamilyPolicy::SingleStack {
+        return Vec::new();
+    }
+    let wanted = wanted_families(pools, applicant, request).unwrap_or_default();
+    let (stays, goes): (Vec<Held>, Vec<Held>) =
+        kept.iter().cloned().partition(|held| wanted.contains(&Family::of(held.address)));
+    if stays.is_empty() {
+        return Vec::new();
+    }
+    *kept = stays;
+    let lost = |held: Held| (held.address, Reason::WrongFamily { address: held.address, wanted: wanted.clone() });
+    goes.into_iter().map(lost).collect()
+}
+
 /// Which of several pools that a Service names gives it nothing, although it has addresses of others.
 pub fn shortage(
     pools: &[Pool],

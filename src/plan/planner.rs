@@ -68,6 +68,8 @@ pub struct Plan {
     pub exits: Arc<BTreeMap<IpAddr, Result<Exit, Reason>>>,
     pub pulse: PulseSlice,
     pub status: StatusSlice,
+    /// When addresses that are to go may go at the latest, where they stay because the agents do not agree.
+    pub removals_until: Option<Instant>,
     /// Who has each address that is announced on a link, since when and why.
     pub placements: OrdMap<IpAddr, Arc<Placement>>,
     /// The addresses that this node found taken by foreign hosts, with the station that has each. Kept for a time after

@@ -14,29 +14,35 @@ use crate::names::{NodeName, PoolName};
 use crate::plan::context::{Context, L2Context};
 use crate::plan::elect::{Candidate, Electorate, elect, ranked};
 use crate::plan::holder::{Bid, Bidder, Grade};
+use crate::plan::remnants::StandIn;
 use crate::plan::tickets::Tickets;
 use crate::reason::Reason;
 use crate::selector::Selector;
 use crate::world::{Egress, Endpoints, Node, Service, TrafficPolicy, World};
 
-/// Every `[[l2]]` that covers an address of a pool, with what this node knows of the nodes there. `tenants` are all Services
+/// Every `[[l2]]` that covers an address of a pool, which the file may have no more, with what this node knows of the nodes there. `tenants` are all Services
 /// that have the address: it moves as one, so what covers it for one of them covers it for all.
 pub fn covering<'a, 'b>(
     config: &'a Config,
     context: &'a Context,
-    pool: &PoolName,
+    (pool, address): (&PoolName, IpAddr),
     tenants: impl Iterator<Item = &'b Service> + Clone,
 ) -> Vec<(&'a L2, &'a L2Context)> {
-    let of_pool = |l2: &L2| l2.pools.is_empty() || l2.pools.contains(pool);
+    let stand_in = StandIn::of(config, context, pool, address);
+    let of_pool = |l2: &L2, context: &L2Context| match &stand_in {
+        None => l2.pools.is_empty() || l2.pools.contains(pool),
+        Some(stand_in) => stand_in.is_covered_by(l2, context),
+    };
     let selects = |selector: &Selector| tenants.clone().any(|service| selector.matches(&service.labels));
-    let covers = |l2: &L2| of_pool(l2) && l2.service_selector.as_ref().is_none_or(selects);
+    let covers =
+        |l2: &L2, context: &L2Context| of_pool(l2, context) && l2.service_selector.as_ref().is_none_or(selects);
     let vrf = config.pools.iter().find(|it| it.name == *pool).and_then(|it| it.vrf.as_ref());
     let within = |(l2, context): (&'a L2, &'a L2Context)| match (vrf, &l2.vrf) {
         (None, _) => Some((l2, context)),
         (Some(vrf), None) => Some((l2, context.in_vrf(vrf)?)),
         (Some(vrf), Some(of_l2)) => (vrf == of_l2).then_some((l2, context)),
     };
-    config.l2.iter().zip(&context.l2).filter(|(l2, _)| covers(l2)).filter_map(within).collect()
+    config.l2.iter().zip(&context.l2).filter(|(l2, context)| covers(l2, context)).filter_map(within).collect()
 }
 
 /// What the Services that have an address say of the nodes that may answer for it.

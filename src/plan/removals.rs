@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::names::{NodeName, ObjectKey};
 use crate::roster::Member;
-use crate::world::{Node, World};
+use crate::world::World;
 
 /// How long an address stays after it was told that it goes.
 pub const NOTICE: Duration = Duration::from_secs(3);
@@ -119,9 +119,13 @@ impl Removals {
         self.told.keys()
     }
 
+    /// When this agent trusts its own file, where addresses stay because the agents do not agree.
+    pub fn trusts_at(&self) -> Option<Instant> {
+        self.leads_since.filter(|_| !self.agreed && !self.told.is_empty()).map(|since| since + TRUST)
+    }
+
     pub fn next_deadline(&self) -> Option<Instant> {
-        let trust = self.leads_since.filter(|_| !self.agreed && !self.told.is_empty()).map(|since| since + TRUST);
-        self.due.first().map(|(at, _)| *at).into_iter().chain(trust).min()
+        self.due.first().map(|(at, _)| *at).into_iter().chain(self.trusts_at()).min()
     }
 }
 
@@ -129,25 +133,35 @@ impl Removals {
 /// heard with this one. `trusted`: the holder before had it, or this one has had it for so long, which stands in where that cannot be
 /// known.
 fn agree(world: &World, me: &NodeName, digest: u64, trusted: bool) -> bool {
-    let heard =
-        |node: &NodeName| world.rosters.values().filter_map(|roster| roster.members.get(node)).collect::<Vec<_>>();
-    // An agent that was just heard has not said it yet.
-    let digests = |members: &[&Member]| {
-        members.iter().map(|member| member.card.allocation_digest).filter(|other| *other != 0).collect::<Vec<_>>()
+    others(world, digest).next().is_none() && (trusted || unheard(world, me).next().is_none())
+}
+
+/// The agents that are heard with another file.
+pub fn others(world: &World, digest: u64) -> impl Iterator<Item = &NodeName> {
+    let members = world.rosters.values().flat_map(|roster| &roster.members);
+    members.filter(move |(_, it)| says(it).is_some_and(|other| other != digest)).map(|(node, _)| node)
+}
+
+/// The Nodes that could run an agent, and none is heard that says by which file it decides.
+pub fn unheard<'a>(world: &'a World, me: &'a NodeName) -> impl Iterator<Item = &'a NodeName> {
+    let is_heard = |node: &NodeName| {
+        let mut heard = world.rosters.values().filter_map(|roster| roster.members.get(node));
+        heard.any(|member| says(member).is_some())
     };
-    let members = world.rosters.values().flat_map(|roster| roster.members.values());
-    if members.map(|member| member.card.allocation_digest).any(|other| other != 0 && other != digest) {
-        return false;
-    }
-    let could = |(name, node): &(&NodeName, &std::sync::Arc<Node>)| *name != me && node.ready;
-    let all_heard = || world.nodes.iter().filter(could).all(|(name, _)| !digests(&heard(name)).is_empty());
-    trusted || all_heard()
+    let could = world.nodes.iter().filter(move |(name, node)| *name != me && node.ready);
+    could.map(|(name, _)| name).filter(move |name| !is_heard(name))
+}
+
+/// An agent that was just heard has not said it yet.
+fn says(member: &Member) -> Option<u64> {
+    Some(member.card.allocation_digest).filter(|digest| *digest != 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock;
+    use crate::world::Node;
 
     #[test]
     fn an_address_goes_after_its_notice_and_only_while_the_agents_agree() {

@@ -80,6 +80,11 @@ impl Restraints {
         self.overlaps.is_over(service, address, lasts, now)
     }
 
+    /// When addresses that are to go may go at the latest, where they stay because the agents do not agree.
+    pub fn trusts_at(&self) -> Option<Instant> {
+        self.removals.trusts_at()
+    }
+
     pub fn next_deadline(&self) -> Option<Instant> {
         let rivals = [self.rivals.next_deadline(), self.pool_rivals.next_deadline()];
         let deadlines = [self.removals.next_deadline(), self.overlaps.next_deadline()];

@@ -1,13 +1,16 @@
 //! What keeps addresses from being allocated, apart from a Service itself: the Lease, and files that differ. Floor 1.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Snapshot;
+use super::status::some_of;
 use crate::config::Source;
 use crate::names::{NodeName, ObjectKey};
+use crate::plan::removals;
 use crate::reason::Reason;
 use crate::world::{ApiServer, LeaseState, Silence};
 
@@ -47,6 +50,20 @@ pub(super) fn awaited(snapshot: &Snapshot) -> String {
         Some(holder) => format!("the agent of {holder} holds the Lease and has not written an address yet"),
         None => "no agent is known to hold the Lease, so none has written an address".to_owned(),
     }
+}
+
+/// Why the addresses that are to go are still there, where that is for the files of others.
+pub(super) fn stays(snapshot: &Snapshot) -> Option<String> {
+    let until = snapshot.plan.removals_until?;
+    let (world, digest) = (&snapshot.world, snapshot.config.allocation_digest().0);
+    let others: BTreeSet<NodeName> = removals::others(world, digest).cloned().collect();
+    if !others.is_empty() {
+        return Some(format!("it stays while the pools of {} differ from this node's", some_of(&others)));
+    }
+    let unheard: BTreeSet<NodeName> = removals::unheard(world, &snapshot.node).cloned().collect();
+    let at = snapshot.timestamp(until)?.strftime("%H:%M:%SZ");
+    (!unheard.is_empty())
+        .then(|| format!("it waits for the agent of {}, which is not heard; taken at {at}", some_of(&unheard)))
 }
 
 /// The holder's silence, where it is the holder that is silent and not the API server.

@@ -193,7 +193,7 @@ fn ranks(snapshot: &Snapshot, tenants: &[Tenant<'_>], address: IpAddr, pool: &Po
     let rank_by = shared::first_of_most(tenants.iter().map(|(key, decision, _)| (*key, announced(decision))));
     let rank_by = rank_by.unwrap_or(address);
     let services = tenants.iter().filter_map(|(key, ..)| snapshot.world.services.get(*key)).map(|service| &**service);
-    let covering = covering(&snapshot.config, &snapshot.context, pool, services.clone());
+    let covering = covering(&snapshot.config, &snapshot.context, (pool, address), services.clone());
     let holder = snapshot.plan.placements.get(&rank_by).and_then(|placement| placement.owner.as_ref());
     let ranking = Ranking::of(
         (service, &endpoints),

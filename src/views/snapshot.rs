@@ -123,9 +123,12 @@ impl Snapshot {
         pool.addresses.iter().map(|range| self.claims.range(range.first()..=range.last()).count()).sum()
     }
 
-    /// When a moment of the Plan was, by the clock on the wall as it is now.
+    /// When a moment of the Plan was, or will be, by the clock on the wall as it is now.
     pub fn timestamp(&self, at: Instant) -> Option<Timestamp> {
-        let ago = self.now.saturating_duration_since(at);
-        self.wall.checked_sub(ago).and_then(|at| Timestamp::try_from(at).ok())
+        let at = match at.checked_duration_since(self.now) {
+            Some(ahead) => self.wall.checked_add(ahead),
+            None => self.wall.checked_sub(self.now.saturating_duration_since(at)),
+        };
+        at.and_then(|at| Timestamp::try_from(at).ok())
     }
 }

@@ -190,11 +190,11 @@ pub struct ServiceReport {
 /// The view.
 pub fn status(snapshot: &Snapshot) -> Report {
     let Snapshot { node, started, world, config, plan, counters, .. } = snapshot;
-    let sessions = established(snapshot);
+    let (sessions, stays) = (established(snapshot), allocator::stays(snapshot));
     let of_service = |(key, decision): (&ObjectKey, &Arc<Decision>)| ServiceReport {
         name: key.clone(),
         decision: as_sent(decision, &sessions),
-        summary: summary(decision, snapshot, &sessions),
+        summary: summary(decision, snapshot, &sessions, stays.as_deref()),
         remarks: world.services.get(key).map(|service| remarks(service)).unwrap_or_default(),
     };
     let services: Vec<ServiceReport> = load_balancers(snapshot).map(of_service).collect();
@@ -385,7 +385,8 @@ fn remarks(service: &Service) -> Vec<String> {
 }
 
 /// One line about a Service: what it has and where it is announced, or what is in the way.
-fn summary(decision: &Decision, snapshot: &Snapshot, sessions: &Sessions<'_>) -> String {
+/// `stays`: why an address that is to go is still there.
+fn summary(decision: &Decision, snapshot: &Snapshot, sessions: &Sessions<'_>, stays: Option<&str>) -> String {
     let allocation = &decision.allocation;
     if allocation.held.is_empty() {
         return match &allocation.reason {
@@ -421,6 +422,9 @@ fn summary(decision: &Decision, snapshot: &Snapshot, sessions: &Sessions<'_>) ->
     parts.extend(allocation.notes.iter().map(ToString::to_string));
     if let Some(complaint) = &allocation.complaint {
         parts.push(format!("but {complaint}"));
+    }
+    if let Some(Reason::AddressGoes { .. }) = &allocation.complaint {
+        parts.extend(stays.map(str::to_owned));
     }
     parts.join("; ")
 }

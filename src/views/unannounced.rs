@@ -4,6 +4,7 @@ use super::Snapshot;
 use crate::address::Family;
 use crate::config::Advertisement;
 use crate::plan::decision::Announcement;
+use crate::plan::remnants::advertises;
 use crate::reason::Reason;
 use crate::roster::Eligibility;
 use crate::world::Service;
@@ -40,7 +41,8 @@ fn why_nowhere(snapshot: &Snapshot, service: &Service, announcement: &Announceme
         reason @ (Reason::NoEligibleNode { .. } | Reason::NoNodeWithEndpoint) => Some(reason.to_string()),
         _ => return None,
     };
-    let covers = |it: &&Advertisement| it.covers(&announcement.pool, &service.labels);
+    let of = (&announcement.pool, announcement.address);
+    let covers = |it: &&Advertisement| advertises(&snapshot.config, &snapshot.context, it, of, &service.labels);
     let mut selectors = Vec::new();
     for advertisement in snapshot.config.bgp.advertisements.iter().filter(covers) {
         let selector = advertisement.nodes.as_ref()?;

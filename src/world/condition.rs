@@ -54,9 +54,23 @@ impl Condition {
 
     /// The addresses that crier gave, in their order; none if the message is not crier's.
     pub fn addresses(&self) -> Vec<IpAddr> {
-        let Some(rest) = self.message.strip_prefix(GIVEN) else { return Vec::new() };
-        let list = rest.split(NOTE).next().and_then(|list| list.split(FROM).next()).unwrap_or_default();
+        let list = self.lists().map(|(addresses, _)| addresses).unwrap_or_default();
         list.split(", ").map_while(|text| text.parse().ok()).collect()
+    }
+
+    /// The pool that crier gave the address from, where the message names one. Of fewer pools than addresses the last one stands for
+    /// the rest.
+    pub fn pool_of(&self, address: IpAddr) -> Option<PoolName> {
+        let place = self.addresses().iter().position(|it| *it == address)?;
+        let (_, pools) = self.lists()?;
+        let pools: Vec<&str> = pools.split(", ").filter(|name| !name.is_empty()).collect();
+        pools.get(place).or(pools.last()).map(|name| PoolName::from(*name))
+    }
+
+    /// What stands before and behind the word between addresses and pools.
+    fn lists(&self) -> Option<(&str, &str)> {
+        let said = self.message.strip_prefix(GIVEN)?.split(NOTE).next()?;
+        Some(said.split_once(FROM).unwrap_or((said, "")))
     }
 }
 
@@ -85,6 +99,9 @@ mod tests {
         {
             let condition = Condition::given(true, "assigned", &pair, &pools, note);
             assert_eq!(condition.addresses(), pair, "{}", condition.message);
+            let of = pair.iter().map(|address| condition.pool_of(*address)).collect::<Vec<_>>();
+            let named = [pools.first(), pools.last()].map(|pool| pool.cloned());
+            assert_eq!(of, named, "{}", condition.message);
         }
         let condition = Condition::nothing("no-free-address", "192.0.2.1 is taken");
         assert_eq!((condition.reason.as_str(), condition.addresses()), ("NoFreeAddress", Vec::new()));

@@ -133,8 +133,12 @@ fn joined(mut ranges: Vec<AddressRange>) -> Vec<AddressRange> {
 impl Advertisement {
     /// It is for addresses of the pool that a Service with these labels has.
     pub fn covers(&self, pool: &PoolName, labels: &Labels) -> bool {
-        (self.pools.is_empty() || self.pools.contains(pool))
-            && self.service_selector.as_ref().is_none_or(|selector| selector.matches(labels))
+        (self.pools.is_empty() || self.pools.contains(pool)) && self.selects(labels)
+    }
+
+    /// It is for Services with these labels.
+    pub fn selects(&self, labels: &Labels) -> bool {
+        self.service_selector.as_ref().is_none_or(|selector| selector.matches(labels))
     }
 }
 

@@ -280,6 +280,11 @@ const UNUSABLE: [(IpAddr, IpAddr, &str); 9] = [
     (v6(0xff00, 0, 0), v6_up_to(0xffff), "multicast addresses (ff00::/8)"),
 ];
 
+/// Some pool could have the address.
+pub fn can_be_of_service(address: IpAddr) -> bool {
+    !UNUSABLE.iter().any(|(first, last, _)| (*first..=*last).contains(&address))
+}
+
 fn overlap(range: &AddressRange, first: IpAddr, last: IpAddr) -> bool {
     AddressRange::new(first, last).is_ok_and(|unusable| unusable.overlaps(range))
 }

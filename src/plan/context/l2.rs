@@ -114,6 +114,11 @@ impl L2Context {
         if near.is_empty() { self.links.iter().filter_map(heard).collect() } else { near }
     }
 
+    /// One of its links has the address's subnet.
+    pub fn has_subnet_of(&self, address: IpAddr) -> bool {
+        self.subnets.iter().any(|(net, _)| net.contains(&address))
+    }
+
     /// Pulses name this `[[l2]]` by that number.
     pub fn is_of(&self, number: L2Number) -> bool {
         self.number == number

@@ -33,7 +33,7 @@ impl Planner {
         let first = |it: &Announcement| {
             let tenants = self.book.tenants(it.address).iter().filter_map(|tenant| self.world.services.get(tenant));
             let tenants = std::iter::once(&**service).chain(tenants.map(|service| &**service));
-            let covering = covering(self.in_force.config(), &self.context, &it.pool, tenants.clone());
+            let covering = covering(self.in_force.config(), &self.context, (&it.pool, it.address), tenants.clone());
             let endpoints = self.world.endpoints(key, Family::of(it.address));
             if covering.is_empty() || endpoints.is_empty() {
                 return None;

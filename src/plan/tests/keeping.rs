@@ -504,3 +504,197 @@ fn standalone_what_a_service_has_stays_when_its_request_cannot_be_read_any_more(
     story.put("late", refused);
     assert_eq!(story.announced("late"), [""; 0], "who has nothing gets nothing by it");
 }
+
+/// What crier gave under another file, to a Service that this node alone serves.
+fn left(address: &str) -> Service {
+    Service { external_traffic_policy: TrafficPolicy::Local, ..given(address) }
+}
+
+/// The Lease's holder, restarted with a file whose pool is another one, while the agents of the other Nodes are dead.
+fn with_another_file(change: impl FnOnce(&mut Config)) -> Story {
+    let mut config = configuration();
+    config.pools = vec![pool("new", &["192.168.35.160-192.168.35.169"])];
+    change(&mut config);
+    let mut story = Story::alone(config);
+    story.endpoints("web", &["a"]);
+    story
+}
+
+/// K19 of the field cases: for ten minutes nobody answered for what the statuses showed.
+#[test]
+fn an_address_of_no_pool_is_announced_while_it_may_not_be_taken_and_until_the_status_shows_another() {
+    let mut story = with_another_file(|_| ());
+    story.put("web", left("192.168.35.147"));
+    let reason = |story: &Story| story.decision("web").allocation.complaint.as_ref().map(Reason::code);
+    for wait in [Duration::ZERO, NOTICE, TRUST - NOTICE * 2] {
+        story.later(wait);
+        assert_eq!(story.answered(), ["192.168.35.147"], "after {wait:?}");
+        assert_eq!(story.routes(), ["192.168.35.147/32"]);
+        assert_eq!((story.addresses("web"), story.written("web")), (vec!["192.168.35.147".to_owned()], None));
+        assert_eq!(reason(&story).as_deref(), Some("address-goes"));
+        assert!(story.planner.plan().removals_until.is_some());
+    }
+    let condition = story.write("web").and_then(|it| it.condition).expect("the condition tells it");
+    assert_eq!(condition.pool_of(ip("192.168.35.147")), Some("lan".into()), "{condition:?}");
+    story.put("next", service());
+    assert_eq!(story.addresses("next"), ["192.168.35.160"]);
+    story.later(NOTICE);
+    assert_eq!(story.written("web"), Some(vec![ip("192.168.35.161")]));
+    assert_eq!(story.answered(), ["192.168.35.147"], "the status shows it still");
+    story.confirm("web");
+    assert_eq!(
+        (story.answered(), story.announced("web")),
+        (vec!["192.168.35.161".to_owned()], vec!["192.168.35.161".to_owned()])
+    );
+    assert_eq!(story.planner.plan().removals_until, None);
+}
+
+#[test]
+fn an_agent_that_does_not_allocate_announces_what_its_file_lacks_too() {
+    let mut story = with_another_file(|_| ());
+    story.tell(Fact::Leader(false));
+    story.put("web", left("192.168.35.147"));
+    assert_eq!(story.answered(), ["192.168.35.147"]);
+    assert_eq!(
+        story.decision("web").allocation.complaint.as_ref().map(Reason::code).as_deref(),
+        Some("address-left-pools")
+    );
+    story.endpoints("web", &[]);
+    assert_eq!(story.answered(), [""; 0], "it goes with the endpoints, as any other");
+    story.endpoints("web", &["a"]);
+    story.change("web", |web| web.ingress.clear());
+    assert_eq!(story.answered(), [""; 0], "the status shows it no more");
+}
+
+/// Input: an address of a pool that the file does not have, as the status names it. Output: what announces it.
+#[test]
+fn what_names_no_pool_or_has_the_address_on_its_link_stands_in_for_a_pool_that_is_gone() {
+    let on_link = |config: &mut Config| config.l2[0].pools = vec!["new".into()];
+    let over_bgp = |config: &mut Config| config.bgp.advertisements[0].pools = vec!["new".into()];
+    let (near, far) = ("192.168.35.147", "198.51.100.9");
+    type Change<'a> = &'a dyn Fn(&mut Config);
+    let cases: [(&str, &[Change<'_>], bool, bool); 8] = [
+        (near, &[], true, true),
+        (far, &[], true, true),
+        // Its link has the subnet.
+        (near, &[&on_link], true, true),
+        // The link announces it, so no peer is told of it that was to know of other pools alone.
+        (near, &[&over_bgp], true, false),
+        (near, &[&on_link, &over_bgp], true, false),
+        (far, &[&on_link], false, true),
+        (far, &[&on_link, &over_bgp], false, true),
+        (far, &[&on_link, &|config| config.bgp.advertisements.clear()], true, false),
+    ];
+    for (number, (address, changes, answered, routed)) in cases.into_iter().enumerate() {
+        let mut story = with_another_file(|config| changes.iter().for_each(|change| change(config)));
+        story.put("web", left(address));
+        let seen = (!story.answered().is_empty(), !story.routes().is_empty());
+        assert_eq!(seen, (answered, routed), "case {number}");
+    }
+    // What is in a VRF was not for an address of which nobody knows that.
+    let mut story = with_another_file(|config| {
+        on_link(config);
+        over_bgp(config);
+        config.pools[0].vrf = Some("red".into());
+        config.bgp.peers[0].vrf = Some("red".into());
+    });
+    story.put("web", left(far));
+    assert_eq!((story.answered(), story.routes()), (Vec::new(), Vec::new()));
+}
+
+/// Whoever may write statuses could write this. An address of no pool is announced only where crier can have given it.
+#[test]
+fn an_address_of_no_pool_that_crier_did_not_give_or_that_a_host_uses_is_not_announced() {
+    let claims = |message: &str, address: &str| {
+        let condition =
+            crate::world::Condition { allocated: true, reason: "Assigned".to_owned(), message: message.to_owned() };
+        Service { condition: Some(Arc::new(condition)), ..showing(address) }
+    };
+    for (what, web) in [
+        ("no condition", showing("192.168.35.147")),
+        ("another address", Service { ingress: vec![ip("192.168.35.147")], ..left("192.168.35.148") }),
+        ("this host's own", left("192.168.35.11")),
+        ("the broadcast address", left("192.168.35.255")),
+        ("multicast", left("224.0.0.18")),
+        ("loopback", left("127.0.0.1")),
+        ("no pool is named", claims("assigned 192.168.35.147", "192.168.35.147")),
+        ("not of type LoadBalancer", Service { load_balancer: false, ..left("192.168.35.147") }),
+        ("another class", Service { class: Some("example.com/other".to_owned()), ..left("192.168.35.147") }),
+    ] {
+        let mut story = with_another_file(|_| ());
+        story.put("web", web);
+        assert_eq!((story.answered(), story.routes()), (Vec::new(), Vec::new()), "{what}");
+    }
+}
+
+#[test]
+fn of_two_services_that_show_an_address_of_no_pool_one_announces_it() {
+    let mut story = with_another_file(|_| ());
+    story.put("web", left("192.168.35.147"));
+    story.endpoints("api", &["a"]);
+    story.put("api", Service { ingress: vec![ip("192.168.35.147")], ..service() });
+    assert_eq!((story.announced("web"), story.announced("api")), (vec!["192.168.35.147".to_owned()], Vec::new()));
+}
+
+/// K18 of the field cases: a manifest has no API server that fills its families in.
+#[test]
+fn standalone_a_service_that_wants_one_family_only_gives_the_second_one_back() {
+    let dual = &["192.168.35.100-192.168.35.110", "fd35::100-fd35::10f"][..];
+    let both = [OURS.to_owned(), "fd35::100".to_owned()];
+    let mut story = Story::begin(Config { pools: vec![pool("lan", dual)], ..standalone() });
+    story.endpoints("web", &["a"]);
+    story.put("web", Service { families: Vec::new(), family_policy: FamilyPolicy::PreferDualStack, ..service() });
+    assert_eq!(story.announced("web"), both);
+    story.change("web", |web| web.family_policy = FamilyPolicy::SingleStack);
+    assert_eq!((story.announced("web"), story.addresses("web")), (vec![both[0].clone()], vec![both[0].clone()]));
+    story.change("web", |web| web.family_policy = FamilyPolicy::PreferDualStack);
+    assert_eq!(story.announced("web"), both, "and back");
+    // What it asks for counts.
+    story.change("web", |web| {
+        web.family_policy = FamilyPolicy::SingleStack;
+        web.request = asking_for(&["fd35::100"]).request;
+    });
+    assert_eq!(story.announced("web"), both[1..]);
+}
+
+#[test]
+fn standalone_a_service_with_one_family_keeps_it_when_a_pool_with_the_other_comes() {
+    let mut story = Story::begin(Config { pools: vec![pool("six", &["fd35::/120"])], ..standalone() });
+    story.put("web", Service { families: Vec::new(), ..service() });
+    let address = story.addresses("web");
+    assert!(address.len() == 1 && address[0].starts_with("fd35::"), "{address:?}");
+    let pools = vec![pool("six", &["fd35::/120"]), pool("four", &["192.168.35.100/30"])];
+    story.tell(Fact::Config(Arc::new(Config { pools, ..standalone() })));
+    story.turn();
+    assert_eq!(story.addresses("web"), address);
+}
+
+/// K5 of the field cases, as it went on a real API server: the notice of the loss said that crier had given all that the status showed,
+/// and so all of it stayed.
+#[test]
+fn addresses_that_somebody_adds_to_a_status_go_after_their_notice_whatever_is_written_meanwhile() {
+    for readable in [true, false] {
+        let mut story = Story::begin(configuration());
+        story.endpoints("web", &["a"]);
+        story.put("web", given(OURS));
+        let error = RequestError::Malformed {
+            field: "crier.dev/addresses".to_owned(),
+            value: "x".to_owned(),
+            problem: "it is no address".to_owned(),
+        };
+        story.change("web", |web| {
+            web.ingress = ["192.168.35.109", OURS, "192.168.35.108", OURS].map(ip).to_vec();
+            web.request = if readable { Ok(Request::default()) } else { Err(error) };
+        });
+        assert!(story.write("web").is_some_and(|write| write.ingress.is_none()), "it is told first");
+        story.confirm("web");
+        let service = &story.planner.world().services[&key("web")];
+        assert!(service.given().contains(&ip(OURS)) && !service.given().contains(&ip("192.168.35.109")));
+        if !readable {
+            assert_eq!(story.write("web"), None, "nothing is taken while nobody knows what it asks for");
+            story.change("web", |web| web.request = Ok(Request::default()));
+        }
+        story.later(NOTICE);
+        assert_eq!(story.written("web"), Some(vec![ip(OURS)]), "readable {readable}");
+    }
+}

@@ -35,7 +35,12 @@ impl Story {
     fn ranking(&self) -> Vec<(String, Result<Score, Reason>)> {
         let (world, plan) = (self.planner.world(), self.planner.plan());
         let config = configuration();
-        let covering = covering(&config, self.planner.context(), &"lan".into(), std::iter::empty());
+        let covering = covering(
+            &config,
+            self.planner.context(),
+            (&"lan".into(), "192.168.35.100".parse().unwrap()),
+            std::iter::empty(),
+        );
         let endpoints = world.endpoints(&key("web"), Family::V4);
         let me = NodeName::from("a");
         let about = (&*world.services[&key("web")], &endpoints);

@@ -8,11 +8,12 @@ use super::Inputs;
 use crate::address::Family;
 use crate::config::{Pool, Source, duration};
 use crate::names::ObjectKey;
-use crate::plan::allocate::{Applicant, allocate, may_keep, notes, pool_of, shortage};
+use crate::plan::allocate::{Applicant, allocate, may_keep, notes, pool_of, second_family, shortage};
 use crate::plan::decision::{Allocation, Held};
 use crate::plan::overlaps::Overlap;
 use crate::plan::pools::withheld;
 use crate::plan::prefixes::renumbering;
+use crate::plan::remnants::remnant;
 use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::Reason;
 use crate::world::{Renumber, Request, Service};
@@ -83,7 +84,8 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer 
 }
 
 /// The addresses that a Service claims: what its status says, what crier gave it although the status says otherwise, what
-/// was promised to it, and its external addresses; whoever serves it. Those outside every pool are nobody's here.
+/// was promised to it, and its external addresses; whoever serves it. Those outside every pool are nobody's here, unless crier gave
+/// them.
 pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
     let Some(service) = inputs.world.services.get(key) else { return Vec::new() };
     let mut claims = service.ingress.clone();
@@ -94,7 +96,9 @@ pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
             claims.push(address);
         }
     });
-    claims.retain(|address| pool_of(&inputs.config.pools, *address).is_some());
+    let ours = not_ours(inputs, service).is_none();
+    let is_remnant = |address: &IpAddr| ours && remnant(inputs.config, service, *address).is_some();
+    claims.retain(|address| pool_of(&inputs.config.pools, *address).is_some() || is_remnant(address));
     claims
 }
 
@@ -209,10 +213,11 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
             Err(reason) => lost.push((*address, reason)),
         }
     }
-    if let Some(reason) = unreadable {
-        return left(inputs, key, service, reason);
-    }
+    lost.extend(second_family(pools, &applicant, request, &mut kept));
     lost.extend(spare(inputs, &applicant, request, &mut kept));
+    if let Some(reason) = unreadable {
+        return left(inputs, key, service, reason, &lost);
+    }
     let against_will = |(address, reason): &&(IpAddr, Reason)| service.ingress.contains(address) && !is_asked(reason);
     let goes = lost.iter().find(against_will);
     let may_go = inputs.config.is_standalone() || inputs.restraints.may_go(key, inputs.now);
@@ -220,18 +225,8 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         && !may_go
     {
         let why = reason.to_string();
-        let Answer { allocation, status, .. } =
-            left(inputs, key, service, Reason::AddressGoes { address: *address, why });
-        // The notice gives nothing: what goes was not given, or was before.
-        let given = match service.given() {
-            given if !given.is_empty() => given,
-            _ => service.ingress.iter().filter(|it| lost.iter().all(|(of, _)| of != *it)).copied().collect(),
-        };
-        let status = status.map(|wish| match wish {
-            Wish::Leave { given: _ } => Wish::Leave { given },
-            wish @ (Wish::Show(_) | Wish::Clear { .. }) => wish,
-        });
-        return Answer { goes: true, ..Answer::told(allocation, status) };
+        let answer = left(inputs, key, service, Reason::AddressGoes { address: *address, why }, &lost);
+        return Answer { goes: true, ..answer };
     }
     let goes = goes.is_some();
     let (leaving, stays): (Vec<Held>, Vec<Held>) =
@@ -367,12 +362,16 @@ fn is_asked(reason: &Reason) -> bool {
     matches!(reason, Reason::AddressInOtherPool { .. } | Reason::WrongFamily { .. })
 }
 
-/// The status stays as it is, for `reason`. An emptied one gets back what it showed.
-fn left(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service, reason: Reason) -> Answer {
+/// The status stays as it is, for `reason`. An emptied one gets back what it showed. That something is to go gives nothing: crier gave
+/// what it gave before, or of a Service that it takes over what stays.
+fn left(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service, reason: Reason, lost: &[(IpAddr, Reason)]) -> Answer {
     let held = if inputs.config.is_standalone() { promised(inputs, key) } else { shown(inputs, key, service) };
     let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
-    let wish =
-        if service.ingress.is_empty() { Wish::Show(addresses) } else { Wish::Leave { given: service.ingress.clone() } };
+    let given = match service.given() {
+        given if !given.is_empty() => given,
+        _ => service.ingress.iter().filter(|it| lost.iter().all(|(of, _)| of != *it)).copied().collect(),
+    };
+    let wish = if service.ingress.is_empty() { Wish::Show(addresses) } else { Wish::Leave { given } };
     Answer::told(Allocation::kept(held, reason), Some(wish))
 }
 
@@ -403,11 +402,15 @@ fn as_shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Allocati
     Allocation { complaint, ..Allocation::assigned(held) }
 }
 
-/// The address lies in our pools and is no other Service's.
+/// The address lies in our pools, or it did when crier gave it, and is no other Service's.
 fn still_held(inputs: &Inputs<'_>, key: &ObjectKey, address: IpAddr) -> Option<Held> {
-    let pool = pool_of(&inputs.config.pools, address)?;
     claim_of(inputs, key, address).ok()?;
-    Some(Held { address, pool: pool.name.clone() })
+    if let Some(pool) = pool_of(&inputs.config.pools, address) {
+        return Some(Held { address, pool: pool.name.clone() });
+    }
+    // Whoever writes statuses could put the address of a router there.
+    let service = inputs.world.services.get(key).filter(|_| inputs.book.own_use(address).is_none())?;
+    remnant(inputs.config, service, address)
 }
 
 /// Who of several has an address is for the address book to say.

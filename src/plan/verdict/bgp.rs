@@ -13,6 +13,7 @@ use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::context::bgp::AdvertisementContext;
 use crate::plan::decision::{BgpVerdict, Carrier, Held};
 use crate::plan::join;
+use crate::plan::remnants::advertises;
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
 use crate::world::TrafficPolicy;
@@ -56,7 +57,8 @@ type Numbered<'a> = (usize, &'a Advertisement, &'a AdvertisementContext);
 
 fn covering<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held) -> Vec<Numbered<'a>> {
     let all = inputs.config.bgp.advertisements.iter().zip(&inputs.context.bgp.advertisements).enumerate();
-    all.filter(|(_, (it, _))| it.covers(&held.pool, &about.service.labels))
+    let of = (&held.pool, held.address);
+    all.filter(|(_, (it, _))| advertises(inputs.config, inputs.context, it, of, &about.service.labels))
         .map(|(number, (it, context))| (number, it, context))
         .collect()
 }

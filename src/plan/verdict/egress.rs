@@ -15,6 +15,7 @@ use crate::plan::context::Context;
 use crate::plan::decision::{Announcement, EgressOwner, EgressVerdict, Held, L2Verdict};
 use crate::plan::elect;
 use crate::plan::ranking::egress_nodes;
+use crate::plan::remnants::advertises;
 use crate::plan::tickets::Ticket;
 use crate::reason::Reason;
 use crate::roster::{Eligibility, Member};
@@ -89,7 +90,8 @@ fn elected(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held) -> Result
     if world.nodes.is_empty() {
         return Ok(inputs.me.clone());
     }
-    let covers = |it: &&Advertisement| it.covers(&held.pool, &about.service.labels);
+    let of = (&held.pool, address);
+    let covers = |it: &&Advertisement| advertises(inputs.config, inputs.context, it, of, &about.service.labels);
     let covering: Vec<_> = inputs.config.bgp.advertisements.iter().filter(covers).collect();
     let endpoints = about.endpoints_of(address);
     let local = about.service.external_traffic_policy == TrafficPolicy::Local;

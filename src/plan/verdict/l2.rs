@@ -126,7 +126,8 @@ pub fn is_outranked(inputs: &Inputs<'_>, key: &ObjectKey, decision: &Decision) -
     decision.announcements.iter().any(|announcement| {
         let Some(owner) = &announcement.l2.owner else { return false };
         let tenants = shared::services(inputs, key, service, announcement.address);
-        let covering = covering(inputs.config, inputs.context, &announcement.pool, tenants.clone());
+        let covering =
+            covering(inputs.config, inputs.context, (&announcement.pool, announcement.address), tenants.clone());
         let rank_by = shared::rank_by(inputs, first, announcement.address);
         let own = endpoints(announcement.address);
         let endpoints = shared::endpoints(inputs, key, &own, announcement.address);
@@ -157,7 +158,7 @@ struct Judged {
 fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, rank_by: IpAddr) -> Judged {
     let address = held.address;
     let tenants = shared::services(inputs, about.key, about.service, address);
-    let covering = covering(inputs.config, inputs.context, &held.pool, tenants.clone());
+    let covering = covering(inputs.config, inputs.context, (&held.pool, address), tenants.clone());
     if covering.is_empty() {
         let verdict = L2Verdict::refused(Reason::NoL2ForPool { pool: held.pool.clone() });
         return Judged { verdict, course: None, answered_on: None, weight: 0, cause: None, history: None };

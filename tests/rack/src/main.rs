@@ -9,6 +9,7 @@ mod dead_path;
 mod demo;
 mod dump;
 mod failover;
+mod services;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,8 @@ fn main() -> ExitCode {
         ["doctor"] => doctor(),
         ["stand", nodes] => nodes.parse().map_or_else(|_| usage(), stand),
         ["bench"] => bench::run(),
+        ["bench", "services"] => services::run(10_000),
+        ["bench", "services", count] => count.parse().map_or_else(|_| usage(), services::run),
         ["bench", "bfd"] => dead_path::run(20),
         ["bench", "bfd", runs] => runs.parse().map_or_else(|_| usage(), dead_path::run),
         ["bench", "failover"] => failover::run(20, ""),
@@ -96,7 +99,7 @@ fn stand(nodes: u16) -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: crier-rack bench\n       crier-rack bench dump [--quick] [ROUTES...] [SPEAKER...]\n       crier-rack bench failover [RUNS [WORD]]\n       crier-rack bench bfd [RUNS]\n       crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
+        "usage: crier-rack bench\n       crier-rack bench dump [--quick] [ROUTES...] [SPEAKER...]\n       crier-rack bench failover [RUNS [WORD]]\n       crier-rack bench bfd [RUNS]\n       crier-rack bench services [COUNT]\n       crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
     );
     ExitCode::from(2)
 }

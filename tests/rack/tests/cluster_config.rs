@@ -107,6 +107,15 @@ fn the_cluster_goes_by_its_config_map_whatever_is_written_into_it() {
     agents.iter().for_each(|agent| wait_problem(agent, &words));
     rest(secs(1));
     assert_eq!(metal.ingress("service/web"), ["192.168.35.100"]);
+    // A file that is no text beside a good one: what it would say is lost, so none of it counts.
+    let mut binary = config_map(&CLUSTER.replace("100-192.168.35.110", "120"));
+    binary["binaryData"] = json!({ "a.toml": "//4A" });
+    metal.delete("configmap/kube-system/crier");
+    metal.try_apply(&binary).expect("the API server takes the ConfigMap");
+    let no_text = ["its key a.toml is no text", "binaryData", "the last good one stays in use"];
+    agents.iter().for_each(|agent| wait_problem(agent, &no_text));
+    rest(secs(1));
+    assert_eq!(metal.ingress("service/web"), ["192.168.35.100"]);
     // A file that came out empty.
     for text in ["", "# nothing\n\n"] {
         metal.delete("configmap/kube-system/crier");

@@ -1,0 +1,86 @@
+//! Addresses that crier gave, that the status of their Service still shows, and that are in no pool of this file: what announces
+//! them until the status shows something else. Floor 1.
+//!
+//! Which pool such an address was of is in the status, and where the file still has a pool of that name, what covers this pool
+//! covers it. Else it is what names no pool, and on the link what has a link in the address's subnet. Only where nothing does, what
+//! the file announces of other pools of the family has to do; never what belongs to a VRF, which nobody can know of it.
+
+use std::net::IpAddr;
+
+use crate::address::Family;
+use crate::config::{Advertisement, Config, L2, Pool, can_be_of_service};
+use crate::names::PoolName;
+use crate::plan::allocate::pool_of;
+use crate::plan::context::{Context, L2Context};
+use crate::plan::decision::Held;
+use crate::selector::Labels;
+use crate::world::{PoolsTold, Service};
+
+/// The address with the pool that the status names, where it is a remnant. The status is written by whoever may write it: what
+/// no pool could have is none.
+pub fn remnant(config: &Config, service: &Service, address: IpAddr) -> Option<Held> {
+    if config.is_standalone() || pool_of(&config.pools, address).is_some() || !can_be_of_service(address) {
+        return None;
+    }
+    let condition = service.condition.as_ref().filter(|_| service.ingress.contains(&address))?;
+    if !condition.addresses().contains(&address) {
+        return None;
+    }
+    let annotated = || match &service.pools_told {
+        PoolsTold::Same(pools) => pools.split(',').next_back().map(PoolName::from),
+        PoolsTold::Nothing | PoolsTold::Different => None,
+    };
+    Some(Held { address, pool: condition.pool_of(address).or_else(annotated)? })
+}
+
+/// What of a file stands in for the pool that an address was of.
+pub struct StandIn<'a> {
+    config: &'a Config,
+    address: IpAddr,
+    every_l2: bool,
+    every_advertisement: bool,
+}
+
+impl<'a> StandIn<'a> {
+    /// `None` where the file has the pool.
+    pub fn of(config: &'a Config, context: &Context, pool: &PoolName, address: IpAddr) -> Option<StandIn<'a>> {
+        if config.pools.iter().any(|it| it.name == *pool) {
+            return None;
+        }
+        let near = context.l2.iter().any(|l2| l2.has_subnet_of(address));
+        let by_bgp = !near && !config.bgp.advertisements.iter().any(|it| it.pools.is_empty());
+        let by_link = !near && !config.l2.iter().any(|it| it.pools.is_empty()) && config.bgp.advertisements.is_empty();
+        Some(StandIn { config, address, every_l2: by_link, every_advertisement: by_bgp })
+    }
+
+    /// The `[[l2]]` covers the address.
+    pub fn is_covered_by(&self, l2: &L2, context: &L2Context) -> bool {
+        let of_others = || self.every_l2 && l2.vrf.is_none() && self.has_family(&l2.pools);
+        l2.pools.is_empty() || context.has_subnet_of(self.address) || of_others()
+    }
+
+    fn is_advertised_by(&self, it: &Advertisement) -> bool {
+        it.pools.is_empty() || self.every_advertisement && it.vrf.is_none() && self.has_family(&it.pools)
+    }
+
+    /// One of these pools has the address's family, and is announced in every VRF.
+    fn has_family(&self, pools: &[PoolName]) -> bool {
+        let family = Family::of(self.address);
+        let has = |pool: &&Pool| pool.vrf.is_none() && pool.addresses.iter().any(|range| range.family() == family);
+        self.config.pools.iter().filter(has).any(|pool| pools.contains(&pool.name))
+    }
+}
+
+/// The advertisement is for an address of a pool that a Service with these labels has.
+pub fn advertises(
+    config: &Config,
+    context: &Context,
+    it: &Advertisement,
+    (pool, address): (&PoolName, IpAddr),
+    labels: &Labels,
+) -> bool {
+    match StandIn::of(config, context, pool, address) {
+        None => it.covers(pool, labels),
+        Some(stand_in) => stand_in.is_advertised_by(it) && it.selects(labels),
+    }
+}
