@@ -6,6 +6,7 @@ pub mod kept;
 pub mod ledger;
 pub mod listeners;
 mod options;
+pub mod refusals;
 
 use std::collections::VecDeque;
 use std::fmt;
