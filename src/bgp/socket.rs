@@ -333,6 +333,11 @@ impl Connection {
         }
     }
 
+    /// When the ledger may begin anew for UPDATEs that it has in its log.
+    pub fn ledger_due(&self) -> Option<Instant> {
+        self.ledger.as_ref().map(Ledger::due)
+    }
+
     /// Takes a step, with the session as it stands. On an error there is no ledger any more.
     pub fn keep_ledger(&mut self, step: LedgerStep, state: &KeptSession, safe: &Safe) -> io::Result<()> {
         match (step, self.ledger.take()) {

@@ -193,8 +193,8 @@ fn bfd_removed<'a>(before: &'a Config, after: &'a Config) -> impl Iterator<Item 
     let without = with_bfd.filter(|had| after.bgp.peers.iter().any(|peer| peer.name == had.name && peer.bfd.is_none()));
     without.map(|peer| {
         format!(
-            "peer {} loses BFD: a router that takes AdminDown for a failure, as BIRD does, ends the BGP session, and BIRD takes no \
-             new one for its error wait, a minute or more",
+            "peer {} loses BFD: BIRD and FRR take the AdminDown that it is told for a failure and end the BGP session; FRR takes a new \
+             one soon, BIRD none for its error wait, a minute or more. Take BFD from the router first",
             peer.name
         )
     })

@@ -654,8 +654,11 @@ impl PeerTask {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let report = self.report.due.filter(|due| *due > clock::now());
-        [self.peering.next_deadline(), report, self.signatures.next_deadline()].into_iter().flatten().min()
+        let now = clock::now();
+        let report = self.report.due.filter(|due| *due > now);
+        // Where it is due already, what is still to be sent comes first, and wakes this task.
+        let ledger = self.ledger_due().filter(|due| *due > now);
+        [self.peering.next_deadline(), report, ledger, self.signatures.next_deadline()].into_iter().flatten().min()
     }
 
     fn observe(&mut self) {

@@ -418,6 +418,51 @@ fn a_router_of_the_same_address_in_a_vrf_is_watched_for_itself() {
     assert_eq!(birds[0].session("crier").times_established, 1);
 }
 
+/// The node's file without BFD for the peer; what the plan warns of.
+fn take_bfd_away(agent: &Crier) -> String {
+    let text = std::fs::read_to_string(agent.file()).expect("it is there");
+    assert!(text.contains("bfd = \"fast\"\n"));
+    let without = text.replace("bfd = \"fast\"\n", "");
+    let aside = agent.file().with_extension("without");
+    std::fs::write(&aside, &without).expect("it can be written");
+    let warned = agent.json(&format!("plan {}", aside.display()))["warnings"].to_string();
+    agent.write_configuration(&without);
+    agent.reload();
+    warned
+}
+
+/// K16 of the reviews: AdminDown is no failure of the path (RFC 5882 §3.2), and BIRD and FRR take it for one.
+#[test]
+fn a_peer_that_loses_bfd_by_a_reload_loses_its_session_as_it_was_told() {
+    let Some(link) = Link::for_test(&[Need::Frr]) else { return };
+    let frr = link.router.frr_with_bfd(&frr(Family::V4, &with_profile(Family::V4)), &bfdd(300));
+    let agent = link.agent(Family::V4, &times(300, 3), "");
+    wait_bfd(&agent, "up", |session| session["state"] == "up");
+    wait_established(&agent);
+    let warned = take_bfd_away(&agent);
+    assert!(warned.contains("peer tor loses BFD: BIRD and FRR take"), "{warned}");
+    has_ended(&agent, "FRR");
+    let again = wait_established(&agent);
+    assert_eq!(again["session"]["times_established"], 2, "FRR takes another one: {again:#}");
+    drop((agent, frr));
+
+    let Some(link) = Link::for_test(&[Need::Bird]) else { return };
+    let _bird = link.bird(Family::V4, &birds_times(300, 3));
+    let agent = link.agent(Family::V4, &times(300, 3), "");
+    wait_bfd(&agent, "up", |session| session["state"] == "up");
+    wait_established(&agent);
+    take_bfd_away(&agent);
+    has_ended(&agent, "BIRD");
+}
+
+#[track_caller]
+fn has_ended(agent: &Crier, router: &str) {
+    eventually(&format!("{router} has ended the session"), secs(10), || {
+        let told = peer(agent)?["session"]["last_notification_received"].clone();
+        if told["code"] == 6 { Ok(()) } else { Err(told.to_string()) }
+    });
+}
+
 /// Packets that the router never sent, from its own address and with the TTL of its link, unless they say otherwise.
 fn forgeries(discriminator: u32) -> Vec<(u32, Vec<u8>)> {
     let packet = |flags: u8, multiplier: u8, mine: u32, yours: u32| {

@@ -454,14 +454,14 @@ fn a_restart_during_a_dump_of_a_router_and_one_while_a_router_is_away_are_no_eve
             )
         })
         .collect();
-    let uplinks = Uplinks::new(&rack, false, &format!("protocol static dump {{ disabled; ipv4;\n{routes} }}\n"));
+    let uplinks = Uplinks::new(&rack, false, &format!("protocol static flood {{ disabled; ipv4;\n{routes} }}\n"));
     let received = || {
         let shown = uplinks.booted.json("bgp peers signed")?;
         shown["peers"][0]["prefixes_received"].as_u64().ok_or(format!("{shown:#}"))
     };
     let mut at_first = 0;
     uplinks.nobody_notices("a restart during a dump", 1, |_| {
-        uplinks.bird.command("enable dump");
+        uplinks.bird.command("enable flood");
         at_first = eventually("the dump has begun", secs(60), || {
             received().and_then(|it| if it > 0 { Ok(it) } else { Err(it.to_string()) })
         });
