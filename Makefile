@@ -113,6 +113,12 @@ bench-bfd: ## How long crier and BIRD take to notice a dead path by BFD
 	@$(MAKE) --no-print-directory build
 	cargo run --quiet --release --package crier-rack --bin crier-rack -- bench bfd
 
+.PHONY: bench-bfd-load
+bench-bfd-load: ## How many sessions of BFD crier and BIRD lose in ten minutes while every core is busy
+	@scripts/install-missing build rack
+	@$(MAKE) --no-print-directory build
+	cargo run --quiet --release --package crier-rack --bin crier-rack -- bench bfd load
+
 .PHONY: install
 install: ## Installs the binary, the unit and the example configuration below DESTDIR
 	install -D -m 0755 $(DIST) $(DESTDIR)/usr/bin/crier

@@ -6,6 +6,7 @@ pub mod kept;
 pub mod ledger;
 pub mod listeners;
 mod options;
+pub mod refusals;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -330,6 +331,11 @@ impl Connection {
             Some(ledger) if is_through && ledger.is_due(has_news, now) => LedgerStep::Renew,
             Some(_) | None => LedgerStep::Nothing,
         }
+    }
+
+    /// When the ledger may begin anew for UPDATEs that it has in its log.
+    pub fn ledger_due(&self) -> Option<Instant> {
+        self.ledger.as_ref().map(Ledger::due)
     }
 
     /// Takes a step, with the session as it stands. On an error there is no ledger any more.

@@ -253,7 +253,7 @@ fn changes(report: &ForecastReport) -> String {
     }
     text.push('\n');
     if report.is_empty() {
-        text += "no Service, owner, route or peer would change\n";
+        text += plan::NOTHING_ELSE;
     }
     text
 }

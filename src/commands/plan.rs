@@ -37,7 +37,8 @@ pub fn plan(socket: &Path, Plan { file, output }: &Plan) -> Exit {
     match forecast(socket, &files) {
         Ok(report) => {
             output.warn(&report.warnings);
-            answer(*output, &report, |_| text(&report)).with_problems(!report.is_empty())
+            let differs = !report.is_empty() || report.beside().next().is_some();
+            answer(*output, &report, |_| screen(&report)).with_problems(differs)
         }
         Err(exit) => exit,
     }
@@ -55,6 +56,19 @@ pub fn forecast(socket: &Path, files: &[SourceFile]) -> Result<ForecastReport, E
         Err(error) => Err(refused(&error)),
     }
 }
+
+/// What differs beside Services, owners, routes and peers, and then those.
+fn screen(report: &ForecastReport) -> String {
+    let beside: String = report.beside().map(|it| format!("{}\n", it.change)).collect();
+    match (beside.is_empty(), report.is_empty()) {
+        (true, _) => text(report),
+        (false, true) => format!("{beside}\n{NOTHING_ELSE}"),
+        (false, false) => format!("{beside}\n{}", text(report)),
+    }
+}
+
+/// Below keys that differ.
+pub const NOTHING_ELSE: &str = "no Service, owner, route or peer would change\n";
 
 pub fn text(report: &ForecastReport) -> String {
     if report.is_empty() {
@@ -122,6 +136,7 @@ fn peer_change(it: &PeerReport) -> String {
         PeerEffect::Added => "added".to_owned(),
         PeerEffect::Removed => "removed".to_owned(),
         PeerEffect::Changed if it.keys.is_empty() => "its secret file has another content".to_owned(),
+        PeerEffect::Changed if it.session_ends => format!("other {}: its session begins anew", it.keys.join(", ")),
         PeerEffect::Changed => format!("other {}", it.keys.join(", ")),
     }
 }
@@ -142,4 +157,33 @@ fn differences(before: &RouteAttributes, after: &RouteAttributes) -> String {
     };
     let pairs = all(before).into_iter().zip(all(after)).filter(|((_, before), (_, after))| before != after);
     join(pairs.map(|((name, before), (_, after))| format!("{name} {before} -> {after}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Touches;
+    use crate::views::SCHEMA_VERSION;
+    use crate::views::forecast::ChangeReport;
+
+    #[test]
+    fn what_only_the_pulses_show_is_said_and_what_needs_a_restart_is_not_judged() {
+        let report = |touches| ForecastReport {
+            schema_version: SCHEMA_VERSION,
+            node: NodeName::from("node-1"),
+            services: Vec::new(),
+            owners: Vec::new(),
+            routes: Vec::new(),
+            peers: Vec::new(),
+            changes: vec![ChangeReport { change: "[pulse] key-file: another content".to_owned(), touches }],
+            warnings: Vec::new(),
+        };
+        assert_eq!(
+            screen(&report(Touches::Pulse)),
+            "[pulse] key-file: another content\n\nno Service, owner, route or peer would change\n"
+        );
+        for touches in [Touches::Log, Touches::Decisions, Touches::Restart] {
+            assert_eq!(screen(&report(touches)), "nothing would change\n", "{touches:?}");
+        }
+    }
 }

@@ -96,8 +96,12 @@ pub fn changes(before: &Config, after: &Config) -> Vec<Change> {
 
 /// The most that the differences between two states of one peer touch.
 pub fn peer_touches(before: &Peer, after: &Peer) -> Touches {
-    let touches = |key: &str| touches(<Peer as super::section::Described>::SECTION, key);
-    differing_keys(before, after).into_iter().map(touches).max().unwrap_or(Touches::Nothing)
+    differing_keys(before, after).into_iter().map(peer_key_touches).max().unwrap_or(Touches::Nothing)
+}
+
+/// What a change of a key of `[[bgp.peer]]` touches.
+pub fn peer_key_touches(key: &str) -> Touches {
+    touches(<Peer as super::section::Described>::SECTION, key)
 }
 
 /// The keys of `[[bgp.peer]]` that have other values in one peer than in the other, in the order of the manual; one that names

@@ -30,7 +30,7 @@ pub(crate) mod tests;
 mod unused;
 mod words;
 
-pub use change::{Change, Difference, Touches, changes, differing_keys, peer_touches, session_keys};
+pub use change::{Change, Difference, Touches, changes, differing_keys, peer_key_touches, peer_touches, session_keys};
 pub use complaint::{Complaint, Complaints, Place, Position};
 pub use digest::Digest;
 pub use example::example;

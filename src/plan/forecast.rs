@@ -71,7 +71,7 @@ pub struct PeerChange {
 pub enum PeerDifference {
     Added,
     Removed,
-    /// The keys of `[[bgp.peer]]` with other values.
+    /// The keys of `[[bgp.peer]]` with other values; `router-id` also where that of `[bgp]` is another one, `bfd` where its profile is.
     Changed(Vec<&'static str>),
 }
 
@@ -204,14 +204,32 @@ fn route_changes(before: &Planner, after: &Planner) -> Vec<RouteChange> {
 
 fn peer_changes(before: &Planner, after: &Planner) -> Vec<PeerChange> {
     let (had, has) = (&before.plan().bgp.peers, &after.plan().bgp.peers);
+    // An agent that runs keeps the one that it chose until the file sets another.
+    let set = after.config().bgp.router_id;
+    let other_id = set.is_some() && before.plan().bgp.router_id != set;
+    let profiles = [before, after].map(|planner| &planner.plan().bfd.peers);
+    let other_profile = |name: &PeerName| {
+        let [before, after] = profiles.map(|peers| peers.get(name).map(|peer| &peer.profile));
+        before.is_some() && after.is_some() && before != after
+    };
     let names: BTreeSet<&PeerName> = had.keys().chain(has.keys()).collect();
     let changes = names.into_iter().filter_map(|name| {
         let difference = match (had.get(name), has.get(name)) {
             (None, _) => PeerDifference::Added,
             (Some(_), None) => PeerDifference::Removed,
-            (Some(before), Some(after)) if before.settings == after.settings => return None,
             (Some(before), Some(after)) => {
-                PeerDifference::Changed(config::differing_keys(&before.settings, &after.settings))
+                let mut keys = config::differing_keys(&before.settings, &after.settings);
+                let of_bgp = before.settings.router_id.is_none() && after.settings.router_id.is_none();
+                if of_bgp && other_id {
+                    keys.push("router-id");
+                }
+                if other_profile(name) && !keys.contains(&"bfd") {
+                    keys.push("bfd");
+                }
+                if keys.is_empty() && before.settings == after.settings {
+                    return None;
+                }
+                PeerDifference::Changed(keys)
             }
         };
         Some(PeerChange { peer: name.clone(), difference })

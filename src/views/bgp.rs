@@ -13,12 +13,12 @@ use super::{SCHEMA_VERSION, Snapshot};
 use crate::address::Family;
 use crate::bfd_state::BfdState;
 use crate::community::Community;
-use crate::config::PeerAsn;
+use crate::config::{self, PeerAsn};
 use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::join::Dispute;
 use crate::plan::slice::PeerSlice;
 use crate::route::RouteAttributes;
-use crate::world::{NegotiatedReport, PeerOrder, SessionDetail, SessionReport, SessionState};
+use crate::world::{NegotiatedReport, PeerOrder, RefusedSegments, SessionDetail, SessionReport, SessionState};
 
 /// `crier bgp peers`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -287,20 +287,38 @@ pub(super) fn peer_report(snapshot: &Snapshot, name: &PeerName, peer: &PeerSlice
         prefixes_unsendable: session.map_or(0, |session| session.prefixes_unsendable),
         prefixes_received: session.map_or(0, |session| session.prefixes_received),
         last_error: nowhere.or_else(|| last_error(snapshot, peer, session)),
-        security: Security {
+        security: Security::of(settings),
+        bfd: snapshot.bfd(name),
+        session: session.map(|session| SessionDetail::clone(&session.detail)).unwrap_or_default(),
+    }
+}
+
+impl Security {
+    fn of(settings: &config::Peer) -> Security {
+        Security {
             md5: settings.password.is_some(),
             tcp_ao: !settings.tcp_ao.is_empty(),
             ttl_security: settings.ttl_security,
-        },
-        bfd: snapshot.bfd(name),
-        session: session.map(|session| SessionDetail::clone(&session.detail)).unwrap_or_default(),
+        }
+    }
+
+    /// What it may mean that the kernel has refused these segments.
+    pub(super) fn refused(self, RefusedSegments { count, since }: RefusedSegments) -> String {
+        let (how, what) = match self {
+            Security { md5: true, .. } => ("for their TCP MD5 signature", "is the password the same on both sides"),
+            Security { tcp_ao: true, .. } => ("for their TCP-AO signature", "are the keys the same on both sides"),
+            Security { .. } => ("that are signed with TCP MD5", "has the peer a password for this node"),
+        };
+        format!("this kernel has refused segments {how}, {count} since {since:.0}, and does not tell whose: {what}?")
     }
 }
 
 /// Why there is no session, as the session tells. What a speaker hears that calls itself explains nothing.
 fn last_error(snapshot: &Snapshot, peer: &PeerSlice, session: Option<&SessionReport>) -> Option<String> {
     let session = session?;
-    let told = session.last_error.clone();
+    let refused = session.detail.refused.map(|it| Security::of(&peer.settings).refused(it));
+    let told: Vec<String> = session.last_error.clone().into_iter().chain(refused).collect();
+    let told = (!told.is_empty()).then(|| told.join("; "));
     let Some(address) = peer.address.as_ref().ok().filter(|_| session.state != SessionState::Established) else {
         return told;
     };

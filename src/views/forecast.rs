@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{SCHEMA_VERSION, Snapshot};
-use crate::config::{self, Config, Touches};
+use crate::config::{self, Config, PulseKey, Touches};
 use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::forecast::{self, ForecastError, PeerDifference};
 use crate::reason::Reason;
@@ -84,8 +84,12 @@ pub struct RouteReport {
 pub struct PeerReport {
     pub peer: PeerName,
     pub effect: PeerEffect,
-    /// The keys of `[[bgp.peer]]` with other values. Empty for a peer that is changed: the content of its secret file differs.
+    /// The keys of `[[bgp.peer]]` with other values; `router-id` also where that of `[bgp]` is another one, `bfd` where its profile is.
+    /// Empty for a peer that is changed: the content of its secret file differs.
     pub keys: Vec<String>,
+    /// The change ends the session, which begins anew.
+    #[serde(default)]
+    pub session_ends: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +106,19 @@ impl ForecastReport {
         let ForecastReport { schema_version: _, node: _, services, owners, routes, peers, changes: _, warnings: _ } =
             self;
         services.is_empty() && owners.is_empty() && routes.is_empty() && peers.is_empty()
+    }
+
+    /// The differences that no Service, owner, route or peer shows, and that change what the agent sends, or where it listens.
+    pub fn beside(&self) -> impl Iterator<Item = &ChangeReport> {
+        self.changes.iter().filter(|it| match it.touches {
+            Touches::Listening | Touches::Pulse => true,
+            Touches::Nothing
+            | Touches::Log
+            | Touches::Decisions
+            | Touches::LiveSession
+            | Touches::Session
+            | Touches::Restart => false,
+        })
     }
 }
 
@@ -136,9 +153,11 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
             PeerDifference::Removed => (PeerEffect::Removed, Vec::new()),
             PeerDifference::Changed(keys) => (PeerEffect::Changed, keys),
         };
-        PeerReport { peer: it.peer, effect, keys: keys.into_iter().map(str::to_owned).collect() }
+        let session_ends = keys.iter().any(|key| config::peer_key_touches(key) == Touches::Session);
+        PeerReport { peer: it.peer, effect, session_ends, keys: keys.into_iter().map(str::to_owned).collect() }
     });
-    let warnings = bfd_removed(&snapshot.config, config).chain(config::unused(config)).collect();
+    let other_key = key_changed(&snapshot.config, config);
+    let warnings = bfd_removed(&snapshot.config, config).chain(other_key).chain(config::unused(config)).collect();
     let changes = config::changes(&snapshot.config, config);
     let changes = changes.iter().map(|it| ChangeReport { change: it.to_string(), touches: it.touches });
     Ok(ForecastReport {
@@ -153,14 +172,29 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
     })
 }
 
+/// The pulses of this node get another key, and the former one is not accepted any more.
+fn key_changed(before: &Config, after: &Config) -> Option<String> {
+    let has_pulses = ![before, after].iter().any(|it| it.pulse.key == PulseKey::Absent);
+    let secret = |it: &Config| match &it.pulse.key {
+        PulseKey::Shared(key) => Some(key.secret.clone()),
+        PulseKey::Unauthenticated | PulseKey::Absent => None,
+    };
+    let (had, has) = (secret(before), secret(after));
+    let is_accepted = had.is_some() && after.pulse.old_keys.iter().any(|old| had.as_ref() == Some(&old.secret));
+    (has_pulses && had != has && !is_accepted).then(|| {
+        "pulses get another key, and the former one is not among old-key-files: this node and those that still have the former key do          not hear each other, and take each other for dead"
+            .to_owned()
+    })
+}
+
 /// Peers that lose BFD and go on otherwise. Their routers are told AdminDown.
 fn bfd_removed<'a>(before: &'a Config, after: &'a Config) -> impl Iterator<Item = String> + use<'a> {
     let with_bfd = before.bgp.peers.iter().filter(|peer| peer.bfd.is_some());
     let without = with_bfd.filter(|had| after.bgp.peers.iter().any(|peer| peer.name == had.name && peer.bfd.is_none()));
     without.map(|peer| {
         format!(
-            "peer {} loses BFD: a router that takes AdminDown for a failure, as BIRD does, ends the BGP session, and BIRD takes no \
-             new one for its error wait, a minute or more",
+            "peer {} loses BFD: BIRD and FRR take the AdminDown that it is told for a failure and end the BGP session; FRR takes a new \
+             one soon, BIRD none for its error wait, a minute or more. Take BFD from the router first",
             peer.name
         )
     })
@@ -178,8 +212,39 @@ fn effect(before: &[IpAddr], after: &[IpAddr]) -> Effect {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::io;
+    use std::path::Path;
+
     use super::*;
-    use crate::config::{NoSecrets, SourceFile, parse};
+    use crate::config::{NoSecrets, Secrets, SourceFile, parse};
+
+    /// Every file holds its own path.
+    struct Paths;
+
+    impl Secrets for Paths {
+        fn credential(&self, _name: &OsStr) -> io::Result<Option<Vec<u8>>> {
+            Ok(None)
+        }
+
+        fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
+            Ok(format!("0123456789abcdef {}", path.display()).into_bytes())
+        }
+    }
+
+    /// K15 of the reviews: no other node heard this one then, and the plan had no word of it.
+    #[test]
+    fn another_key_for_pulses_is_warned_of_unless_the_former_one_is_accepted() {
+        let config = |pulse: &str| {
+            let text = format!("[manifests]\nfolder = \"/m\"\n[pulse]\n{pulse}");
+            parse(&[SourceFile { path: "test.toml".to_owned(), text }], &Paths).expect("it is good")
+        };
+        let (a, b, open) = ("key-file = \"/a\"\n", "key-file = \"/b\"\n", "unauthenticated = true\n");
+        let both = format!("{b}old-key-files = [\"/a\"]\n");
+        let warned = [(a, a), (a, b), (a, &both), (a, open), (open, b), (&both, b)]
+            .map(|(before, after)| key_changed(&config(before), &config(after)).is_some());
+        assert_eq!(warned, [false, true, false, true, true, false]);
+    }
 
     /// K16 of the reviews: BIRD ended the session, and the plan said "0 routes, 1 peer".
     #[test]

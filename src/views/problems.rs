@@ -175,6 +175,13 @@ fn of_peer(peer: &PeerReport, peers: &[PeerReport]) -> Option<String> {
         let why = peer.last_error.as_deref().unwrap_or(awaited(peer.state));
         return Some(format!("peer {} ({}): {:?}: {why}", peer.name, peer.address, peer.state));
     }
+    if let Some(refused) = peer.session.refused {
+        let why = peer.security.refused(refused);
+        return Some(format!(
+            "peer {}: nothing is heard from it, and the session ends with its hold time: {why}",
+            peer.name
+        ));
+    }
     let told = peer.session.unsendable.iter().filter(|it| !travels_beside(peer, peers, &it.reason));
     let reasons: Vec<String> = told.map(|it| format!("{} because {}", it.prefixes, it.reason)).collect();
     (!reasons.is_empty()).then(|| format!("peer {}: prefixes not announced: {}", peer.name, reasons.join("; ")))

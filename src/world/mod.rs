@@ -27,6 +27,6 @@ pub use objects::{
 };
 pub use session::{
     Capabilities, CarriedFamily, Direction, FormerSession, LastNotification, MessageCounts, NegotiatedReport,
-    NotificationCount, SessionDetail, UnsendablePrefixes,
+    NotificationCount, RefusedSegments, SessionDetail, UnsendablePrefixes,
 };
 pub use sum::{Endpoints, ListedKinds, Touched, World};

@@ -37,8 +37,17 @@ pub struct SessionDetail {
     pub address: Option<ScopedAddress>,
     /// When the peer is dialled next, while no connection is under way.
     pub next_attempt_at: Option<Timestamp>,
+    /// What the kernel has dropped for its signature while nothing that is signed right comes from the peer.
+    pub refused: Option<RefusedSegments>,
     /// What became of the session that the agent before this one had with the peer; `None` where it had none.
     pub former: Option<FormerSession>,
+}
+
+/// TCP segments with another signature than the peer's are to have. The kernel does not tell whose they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedSegments {
+    pub count: u64,
+    pub since: Timestamp,
 }
 
 /// What became of the session that the agent before had with a peer, at the start of this agent.

@@ -186,9 +186,14 @@ impl Ledger {
 
     /// A new log would be shorter. `has_routes`: this one has UPDATEs.
     pub(super) fn is_due(&self, has_routes: bool, now: Instant) -> bool {
-        let texts = u32::try_from(self.entry.state_len / TEXT).unwrap_or(u32::MAX).saturating_add(1);
         let is_long = self.written - self.entry.log_begins > LONG.max(self.entry.state_len);
-        is_long || (has_routes && now >= self.begun + RENEW_AFTER.saturating_mul(texts))
+        is_long || (has_routes && now >= self.due())
+    }
+
+    /// When the log may begin anew for the UPDATEs in it.
+    pub(super) fn due(&self) -> Instant {
+        let texts = u32::try_from(self.entry.state_len / TEXT).unwrap_or(u32::MAX).saturating_add(1);
+        self.begun + RENEW_AFTER.saturating_mul(texts)
     }
 
     /// Says that it cannot be kept.

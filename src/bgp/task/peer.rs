@@ -11,6 +11,7 @@
 mod handover;
 mod outbound;
 mod report;
+mod signatures;
 
 use std::future::{pending, poll_fn};
 use std::io;
@@ -29,6 +30,7 @@ use tracing::{debug, error, info, warn};
 
 use self::outbound::Outbound;
 use self::report::{Counts, Report};
+use self::signatures::Signatures;
 use crate::address::{LocalAddress, ScopedAddress};
 use crate::bfd_state::BfdState;
 use crate::bgp::counters::Counters;
@@ -145,6 +147,7 @@ pub(super) async fn run(
         restart,
         leaving: false,
         path_losses: 0,
+        signatures: Signatures::new(now),
         former,
         recovered: None,
         safe,
@@ -153,6 +156,7 @@ pub(super) async fn run(
     };
     if let Some(resumption) = resumption {
         task.resume(resumption);
+        task.signatures.fit();
         task.read_what_waits().await;
         // There may be a plan already, and then it does not change for this.
         task.handle_desired(task.desired.clone());
@@ -232,6 +236,7 @@ struct PeerTask {
     leaving: bool,
     /// How often BFD has lost the path. A loss concerns the session that stood at that time, and none that came after.
     path_losses: u64,
+    signatures: Signatures,
     /// What became of the session of the agent before.
     former: Option<FormerSession>,
     /// When the session that stands was last taken over from an agent that had died without a word, since the kernel booted.
@@ -292,6 +297,7 @@ impl PeerTask {
         let now = clock::now();
         let actions = match event {
             ConnectionEvent::Frame(frame) => {
+                self.signatures.fit();
                 self.counters.note_frame(id, &frame);
                 self.peering.handle_frame(id, &frame, now)
             }
@@ -411,6 +417,7 @@ impl PeerTask {
         if before.protection == self.endpoint.protection {
             return;
         }
+        self.signatures = Signatures::new(now);
         let mut failed = Vec::new();
         for (id, socket) in &self.connections {
             if let Err(error) = socket.sign_anew(&self.endpoint, &before.protection) {
@@ -633,7 +640,7 @@ impl PeerTask {
             debug!(peer = %self.name, %connection, reason = %end, "connection closed");
             return;
         }
-        let text: Arc<str> = report::reason(end, self.endpoint.link_only).into();
+        let text: Arc<str> = report::reason(end, &self.endpoint).into();
         self.report.fail(Arc::clone(&text), end.is_telling(), clock::now());
         if self.warned.contains(&text) {
             debug!(peer = %self.name, %connection, reason = %text, "no session, for the same reason");
@@ -647,8 +654,11 @@ impl PeerTask {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let report = self.report.due.filter(|due| *due > clock::now());
-        [self.peering.next_deadline(), report].into_iter().flatten().min()
+        let now = clock::now();
+        let report = self.report.due.filter(|due| *due > now);
+        // Where it is due already, what is still to be sent comes first, and wakes this task.
+        let ledger = self.ledger_due().filter(|due| *due > now);
+        [self.peering.next_deadline(), report, ledger, self.signatures.next_deadline()].into_iter().flatten().min()
     }
 
     fn observe(&mut self) {
@@ -664,6 +674,13 @@ impl PeerTask {
         };
         if self.report.observe(state, counts, clock::now()) {
             debug!(peer = %self.name, state = %state, "state changed");
+        }
+        let now = clock::now();
+        if self.outbound.is_none() {
+            self.signatures.watch(now);
+        }
+        if self.signatures.look(&self.endpoint.protection, now) {
+            self.report.due = Some(now);
         }
     }
 
@@ -696,6 +713,7 @@ impl PeerTask {
                 too_long,
                 address: Some(self.endpoint.peer.clone()),
                 next_attempt_at: self.report.counts.next_attempt.map(clock::wall_timestamp_of),
+                refused: self.signatures.refused(),
                 former: self.former.clone(),
             }),
         };

@@ -93,6 +93,36 @@ fn peers_that_come_go_and_change_are_named_with_their_keys() {
     assert_eq!(forecast.routes.len(), 3);
 }
 
+/// K15 of the reviews: the sessions began anew, and nothing was said to change.
+#[test]
+fn another_router_id_of_all_and_another_profile_of_bfd_change_the_peers_that_use_them() {
+    let with = |router_id: Option<&str>, own: Option<&str>, interval: u64| {
+        let mut config = configuration();
+        config.bgp.router_id = router_id.map(|id| id.parse().expect("an id"));
+        config.bgp.peers[0].router_id = own.map(|id| id.parse().expect("an id"));
+        config.bgp.peers[0].bfd = Some("fast".to_owned());
+        let text = format!("{CONFIGURATION}\n[[bfd]]\nname = \"fast\"\nreceive-interval = \"{interval}ms\"\n");
+        let file = SourceFile { path: "new.toml".to_owned(), text };
+        config.bfd = config::parse(&[file], &NoSecrets).expect("it is good").bfd;
+        config
+    };
+    let mut story = Story::begin(with(Some("10.0.0.9"), None, 300));
+    story.turn();
+    let changed = |after: Config| -> Vec<Vec<&str>> {
+        let peers = told(&story, after).peers.into_iter();
+        let keys = peers.map(|it| match it.difference {
+            PeerDifference::Changed(keys) => keys,
+            PeerDifference::Added | PeerDifference::Removed => panic!("{} is there before and after", it.peer),
+        });
+        keys.collect()
+    };
+    assert_eq!(changed(with(Some("10.0.0.9"), None, 300)), [[""; 0]; 0]);
+    assert_eq!(changed(with(Some("10.0.0.8"), None, 300)), [["router-id"]]);
+    assert_eq!(changed(with(None, None, 300)), [[""; 0]; 0], "the agent keeps the one that it has");
+    assert_eq!(changed(with(Some("10.0.0.9"), None, 50)), [["bfd"]]);
+    assert_eq!(changed(with(Some("10.0.0.8"), Some("10.0.0.7"), 300)), [["router-id"]], "named once");
+}
+
 #[test]
 fn a_peer_that_is_shut_down_gets_no_route_any_more() {
     let story = running();

@@ -1,12 +1,19 @@
 //! The BFD bench: how long crier and BIRD take to notice that the path between them is dead, as figures of one run.
 //!
 //! A cable is cut without any carrier being lost. The time is from before the cut to the line in the log of each, so that it is a
-//! little too long: by the time that the cut itself takes, and by a look at the log each millisecond.
+//! little too long: by the time that the cut itself takes, and by a look at the log each millisecond. And how often a session comes down
+//! although the path is sound, because an end had no time to send or to read: on a machine with full load.
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rack::{Deadline, Need, Process, Rack, eventually, millis, now, rest, secs};
+use rack::bird::Bird;
+use rack::crier::Crier;
+use rack::net::connect;
+use rack::{Deadline, Namespace, Need, Process, Rack, eventually, millis, now, rest, secs};
 
 /// The multiplier of both ends, and their intervals in milliseconds.
 const MULTIPLIER: u32 = 3;
@@ -16,17 +23,15 @@ const INTERVALS: [u32; 3] = [300, 50, 10];
 const CRIER_LOST: &str = "BFD session lost";
 const BIRD_LOST: &str = "changed state from Up to Down";
 
+/// The interval of the sessions under load, in milliseconds.
+const UNDER_LOAD: u32 = 50;
+
+/// Threads that do nothing but count, for each core.
+const BURNERS_PER_CORE: usize = 2;
+
 /// Runs the bench: `runs` cuts at each interval.
 pub fn run(runs: usize) -> ExitCode {
-    if let Err(why) = rack::enter_user_namespace_if_needed() {
-        eprintln!("the bench cannot run here: {why}");
-        return ExitCode::FAILURE;
-    }
-    rack::clean_up_on_interrupt();
-    let missing: Vec<_> =
-        [Need::Namespaces, Need::Crier, Need::Bird].into_iter().filter_map(|need| need.look().err()).collect();
-    if !missing.is_empty() {
-        eprintln!("the bench cannot run here: {}", missing.join("; "));
+    if !can_run() {
         return ExitCode::FAILURE;
     }
     println!(
@@ -41,6 +46,149 @@ pub fn run(runs: usize) -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Runs a session between two agents and one between two BIRDs for so long, while every core is busy.
+pub fn run_under_load(time: Duration) -> ExitCode {
+    if !can_run() {
+        return ExitCode::FAILURE;
+    }
+    let flaps = std::panic::catch_unwind(|| {
+        let rack = Rack::new("busy");
+        let (criers, birds) = (Pair::of_criers(&rack), Pair::of_birds(&rack));
+        let before = [criers.flaps(), birds.flaps()];
+        let load = Load::begin();
+        rest(time);
+        let cores = load.end();
+        println!(
+            "{} cores busy for {:.0} s, BFD of crier with real-time priority: {}",
+            cores,
+            time.as_secs_f64(),
+            criers.is_real_time()
+        );
+        [criers.flaps() - before[0], birds.flaps() - before[1]]
+    });
+    // The panic has said what was expected and what was seen.
+    let Ok([crier, bird]) = flaps else { return ExitCode::FAILURE };
+    println!("| interval x multiplier | time | crier: sessions lost | BIRD: sessions lost |\n|---|---|---|---|");
+    println!("| {UNDER_LOAD} ms x {MULTIPLIER} | {:.0} s | {crier} | {bird} |", time.as_secs_f64());
+    ExitCode::SUCCESS
+}
+
+/// Two speakers of one kind with a session between them.
+enum Pair {
+    Criers([Crier; 2]),
+    Birds([Bird; 2]),
+}
+
+impl Pair {
+    fn nodes(rack: &Rack, kind: &str) -> [Namespace; 2] {
+        let nodes = [rack.namespace(&format!("{kind}-1")), rack.namespace(&format!("{kind}-2"))];
+        connect(&nodes[0], "eth0", &nodes[1], "eth0");
+        nodes.iter().zip(1..).for_each(|(node, number)| node.up("eth0", &[&format!("192.168.35.{number}/24")]));
+        nodes
+    }
+
+    fn of_criers(rack: &Rack) -> Pair {
+        let nodes = Pair::nodes(rack, "crier");
+        let agents = [(1, 2), (2, 1)].map(|(own, other)| {
+            nodes[own - 1].announcer(&format!(
+                "[bgp]\nasn = {}\n[[bgp.peer]]\nname = \"other\"\naddress = \"192.168.35.{other}\"\nasn = {}\n\
+                 connect-retry-time = \"1s\"\nbfd = \"fast\"\n[[bfd]]\nname = \"fast\"\nreceive-interval = \"{UNDER_LOAD}ms\"\n\
+                 transmit-interval = \"{UNDER_LOAD}ms\"\nmultiplier = {MULTIPLIER}\n",
+                64512 + own,
+                64512 + other
+            ))
+        });
+        eventually("the session of the agents is up at its intervals", secs(30), || {
+            let shown = agents[0].try_json("bfd")?;
+            let session = &shown["sessions"][0];
+            let steady = session["detection_time_millis"] == UNDER_LOAD * MULTIPLIER;
+            if session["state"] == "up" && steady { Ok(()) } else { Err(shown.to_string()) }
+        });
+        Pair::Criers(agents)
+    }
+
+    fn of_birds(rack: &Rack) -> Pair {
+        let nodes = Pair::nodes(rack, "bird");
+        let birds = [(1, 2), (2, 1)].map(|(own, other)| {
+            nodes[own - 1].bird(&format!(
+                "router id 192.168.35.{own};\nprotocol device {{}}\nprotocol bfd {{ interface \"*\" {{ min rx interval {UNDER_LOAD} ms; \
+                 min tx interval {UNDER_LOAD} ms; multiplier {MULTIPLIER}; }}; neighbor 192.168.35.{other}; }}\n"
+            ))
+        });
+        eventually("the session of the BIRDs is up", secs(30), || {
+            let shown = birds[0].command("show bfd sessions");
+            if shown.contains(" Up ") { Ok(()) } else { Err(shown) }
+        });
+        // Its intervals are agreed on once it is up.
+        rest(secs(2));
+        Pair::Birds(birds)
+    }
+
+    /// How often the session came down: each end notices, at once or by the other.
+    fn flaps(&self) -> u64 {
+        let by_end = match self {
+            Pair::Criers(agents) => agents.each_ref().map(|agent| count(agent.process(), CRIER_LOST)),
+            Pair::Birds(birds) => birds.each_ref().map(|bird| count(bird.process(), BIRD_LOST)),
+        };
+        by_end.into_iter().max().and_then(|count| u64::try_from(count).ok()).unwrap_or_default()
+    }
+
+    fn is_real_time(&self) -> bool {
+        match self {
+            Pair::Criers(agents) => agents.iter().all(|it| count(it.process(), "BFD runs with real-time priority") > 0),
+            Pair::Birds(_) => false,
+        }
+    }
+}
+
+/// Threads that keep every core busy.
+struct Load {
+    over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<u64>>,
+    cores: usize,
+}
+
+impl Load {
+    fn begin() -> Load {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let over = Arc::new(AtomicBool::new(false));
+        let burn = |over: Arc<AtomicBool>| {
+            let mut counted = 0_u64;
+            while !over.load(Ordering::Relaxed) {
+                counted = std::hint::black_box(counted.wrapping_add(1));
+            }
+            counted
+        };
+        let threads = (0..cores * BURNERS_PER_CORE).map(|_| {
+            let over = Arc::clone(&over);
+            std::thread::spawn(move || burn(over))
+        });
+        Load { threads: threads.collect(), over, cores }
+    }
+
+    /// How many cores were busy.
+    fn end(self) -> usize {
+        self.over.store(true, Ordering::Relaxed);
+        self.threads.into_iter().for_each(|thread| drop(thread.join()));
+        self.cores
+    }
+}
+
+/// Whether all is there that the bench needs. What is missing is printed.
+fn can_run() -> bool {
+    if let Err(why) = rack::enter_user_namespace_if_needed() {
+        eprintln!("the bench cannot run here: {why}");
+        return false;
+    }
+    rack::clean_up_on_interrupt();
+    let missing: Vec<_> =
+        [Need::Namespaces, Need::Crier, Need::Bird].into_iter().filter_map(|need| need.look().err()).collect();
+    if !missing.is_empty() {
+        eprintln!("the bench cannot run here: {}", missing.join("; "));
+    }
+    missing.is_empty()
 }
 
 fn row(interval: u32, runs: usize, mut crier: Vec<Duration>, mut bird: Vec<Duration>) -> String {

@@ -26,6 +26,10 @@ fn main() -> ExitCode {
         ["bench", "services"] => services::run(10_000),
         ["bench", "services", count] => count.parse().map_or_else(|_| usage(), services::run),
         ["bench", "bfd"] => dead_path::run(20),
+        ["bench", "bfd", "load"] => dead_path::run_under_load(rack::secs(600)),
+        ["bench", "bfd", "load", seconds] => {
+            seconds.parse().map_or_else(|_| usage(), |seconds| dead_path::run_under_load(rack::secs(seconds)))
+        }
         ["bench", "bfd", runs] => runs.parse().map_or_else(|_| usage(), dead_path::run),
         ["bench", "failover"] => failover::run(20, ""),
         ["bench", "failover", runs, ref word @ ..] if word.len() <= 1 => {
@@ -99,7 +103,7 @@ fn stand(nodes: u16) -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: crier-rack bench\n       crier-rack bench dump [--quick] [ROUTES...] [SPEAKER...]\n       crier-rack bench failover [RUNS [WORD]]\n       crier-rack bench bfd [RUNS]\n       crier-rack bench services [COUNT]\n       crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
+        "usage: crier-rack bench\n       crier-rack bench dump [--quick] [ROUTES...] [SPEAKER...]\n       crier-rack bench failover [RUNS [WORD]]\n       crier-rack bench bfd [RUNS]\n       crier-rack bench bfd load [SECONDS]\n       crier-rack bench services [COUNT]\n       crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
     );
     ExitCode::from(2)
 }

@@ -4,6 +4,7 @@ use std::ops::Deref;
 
 use rack::crier::Crier;
 use rack::lan::{self, Lan};
+use rack::net::connect;
 use rack::uplink::{Uplink, ask_web, router};
 use rack::{Manifests, Need, Rack, Service, Site, bird, eventually, eventually_equal, millis, rest, secs, throughout};
 
@@ -668,4 +669,61 @@ fn the_first_peer_and_the_first_l2_of_an_agent_need_no_restart() {
     agent.write_configuration(&bare);
     fine(&agent.reload());
     eventually_equal("it answers no more", secs(10), &Vec::<String>::new(), answers);
+}
+
+/// H14 of the reviews: the kernel drops such segments with a word to nobody, and crier said that it had no problem.
+#[test]
+fn segments_that_the_kernel_refuses_for_their_signature_are_named_as_why_a_peer_is_silent() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let (node, tor) = (rack.namespace("node-1"), rack.namespace("tor"));
+    connect(&node, "eth0", &tor, "eth0");
+    node.up("eth0", &["10.0.0.11/24"]);
+    tor.up("eth0", &["10.0.0.1/24"]);
+    // It dials too: what it sends is what this kernel refuses.
+    let router = |password: &str| {
+        format!(
+            "router id 10.0.0.1;\nprotocol device {{}}\nprotocol bgp crier {{ local 10.0.0.1 as 64512; neighbor 10.0.0.11 as 64513; \
+             connect delay time 1; connect retry time 1; error wait time 1, 2; {password} ipv4 {{ import all; export none; }}; }}\n"
+        )
+    };
+    let bird = tor.bird(&router("password \"of-the-router\";"));
+    let key = rack.write("tor.md5", "of-the-node");
+    let plain = "[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.0.1\"\nasn = 64512\nconnect-retry-time = \"1s\"\n\
+                 hold-time = \"30s\"\n";
+    let signed = format!("{plain}password-file = \"{}\"\n", key.display());
+    let agent = node.announcer(&signed);
+    let told = |all: &[&str]| {
+        eventually(&format!("{all:?} is told"), secs(25), || {
+            let problems = agent.status()["problems"].to_string();
+            if all.iter().all(|text| problems.contains(text)) { Ok(()) } else { Err(problems) }
+        });
+    };
+    let no_answer = "cannot connect: no answer; a peer with another TCP MD5 password, or none, never answers";
+    let refused = "this kernel has refused segments for their TCP MD5 signature";
+    told(&[no_answer, refused, "is the password the same on both sides?"]);
+
+    let with = |text: &str| {
+        let before = std::fs::read_to_string(agent.file()).expect("it is there");
+        let (old, new) = if text == plain { (signed.as_str(), plain) } else { (plain, signed.as_str()) };
+        agent.write_configuration(&before.replace(old, new));
+        agent.reload();
+    };
+    with(plain);
+    told(&["this kernel has refused segments that are signed with TCP MD5", "has the peer a password for this node?"]);
+
+    bird.configure(&router(""));
+    bird.wait_established("crier", secs(30));
+    let nothing = |what: &str| {
+        eventually(what, secs(25), || {
+            let problems = agent.status()["problems"].to_string();
+            if problems.contains("refused segments") { Err(problems) } else { Ok(()) }
+        });
+    };
+    nothing("the session says that the signatures are right");
+
+    with(&signed);
+    told(&["peer tor: nothing is heard from it, and the session ends with its hold time", refused]);
+    with(plain);
+    nothing("what comes is taken again");
+    assert_eq!(bird.session("crier").times_established, 1, "the session has outlasted it");
 }

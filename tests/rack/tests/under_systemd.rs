@@ -1,7 +1,8 @@
 //! Restarts under a real systemd, in a container: with BIRD and FRR outside it, with BFD and signed sessions, with addresses on the
 //! link beside two other nodes, and with clients that ask every 5 ms. Run by `make test-systemd`, skipped elsewhere.
 //!
-//! `CRIER_SYSTEMD_RESTARTS` says how many in a row (6), `CRIER_OTHER_BIN` names a build with another version, to upgrade to and back.
+//! `CRIER_SYSTEMD_RESTARTS` says how many in a row (6), `CRIER_OTHER_BIN` names a build with another version, to upgrade to and back
+//! (`tests/systemd/run` makes one), `CRIER_SYSTEMD_ROUTES` how many routes a router dumps (100,000).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Deref;
@@ -132,9 +133,11 @@ fn an_address_on_the_link_is_answered_for_by_the_kernel_while_systemd_restarts_t
     assert_eq!(town.others_logged("node fell silent") + town.others_logged("node left the link"), 0);
 }
 
-/// A town whose first node has four sessions, each watched by BFD: with BIRD over IPv4 with TCP MD5 and over IPv6 without, and with FRR
-/// the other way round; and a client beyond BIRD.
+/// A town whose first node has four sessions: with BIRD over IPv4 with TCP MD5 and over IPv6 without, and with FRR the other way round;
+/// and a client beyond BIRD.
 struct Uplinks {
+    /// By BFD.
+    watched: bool,
     town: Town,
     bird: Bird,
     frr: Frr,
@@ -157,7 +160,14 @@ impl Deref for Uplinks {
 
 impl Uplinks {
     #[track_caller]
-    fn new(rack: &Rack) -> Uplinks {
+    fn watched(rack: &Rack) -> Uplinks {
+        Uplinks::new(rack, true, "")
+    }
+
+    /// `more` is of BIRD's configuration.
+    #[track_caller]
+    fn new(rack: &Rack, watched: bool, more: &str) -> Uplinks {
+        let bfd = |text: &'static str| if watched { text } else { "" };
         let lan = Lan::with_quiet_kernels(rack, 3);
         lan.manifests.service(&Service::new("web").anywhere().addresses("203.0.113.1"));
         lan.manifests.service(&Service::new("web6").anywhere().addresses("2001:db8::1"));
@@ -165,15 +175,17 @@ impl Uplinks {
         let router = lan.site.router.bird(&format!(
             "router id 192.168.35.1;\n{}\n\
              protocol bfd {{ interface \"*\" {{ min rx interval 500 ms; min tx interval 500 ms; multiplier 3; }}; }}\n\
-             template bgp node {{ local as 64512; passive yes; bfd on; }}\n\
+             template bgp node {{ local as 64512; passive yes; error wait time 1, 2; error forget time 1; {} }}\n\
              protocol bgp signed from node {{ neighbor 192.168.35.11 as 64513; password \"hunter-one\"; \
-             ipv4 {{ import all; export none; }}; }}\n\
-             protocol bgp plain6 from node {{ neighbor fd35::11 as 64513; ipv6 {{ import all; export none; }}; }}\n",
-            bird::KERNEL
+             ipv4 {{ import all; export where source = RTS_STATIC; }}; }}\n\
+             protocol bgp plain6 from node {{ neighbor fd35::11 as 64513; ipv6 {{ import all; export none; }}; }}\n{more}",
+            bird::KERNEL.replace("export all", "export where source = RTS_BGP"),
+            bfd("bfd on;")
         ));
         let beside = lan.site.host("frr", 3);
+        let of_bfd = |it: &str| if watched { format!(" neighbor {it} bfd\n") } else { String::new() };
         let neighbors: String = NEIGHBORS
-            .map(|it| format!(" neighbor {it} remote-as 64513\n neighbor {it} passive\n neighbor {it} bfd\n"))
+            .map(|it| format!(" neighbor {it} remote-as 64513\n neighbor {it} passive\n{}", of_bfd(it)))
             .concat();
         let frr = beside.frr_with_bfd(
             &format!(
@@ -196,35 +208,53 @@ impl Uplinks {
                 if is_signed { format!("password-file = \"{}\"\n", password.display()) } else { String::new() };
             format!(
                 "[[bgp.peer]]\nname = \"{name}\"\naddress = \"{address}\"\nasn = 64512\nconnect-retry-time = \"1s\"\n\
-                 bfd = \"fast\"\n{password}"
+                 {}{password}",
+                bfd("bfd = \"fast\"\n")
             )
         });
         let pool = "[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/28\", \"2001:db8::/120\"]\nbind = \"lo\"\n";
         let uplink = format!(
-            "[bgp]\nasn = 64513\nlisten = []\n{}[[bgp.advertisement]]\npools = [\"public\"]\n\
-             [[bfd]]\nname = \"fast\"\nreceive-interval = \"500ms\"\ntransmit-interval = \"500ms\"\nmultiplier = 3\n",
-            peers.concat()
+            "[bgp]\nasn = 64513\nlisten = []\n{}[[bgp.advertisement]]\npools = [\"public\"]\n{}",
+            peers.concat(),
+            bfd(
+                "[[bfd]]\nname = \"fast\"\nreceive-interval = \"500ms\"\ntransmit-interval = \"500ms\"\nmultiplier = 3\n"
+            )
         );
         let capture = lan.site.node(0).port.capture_control();
         let town = Town::new(lan, pool, &uplink, &[&password]);
-        let uplinks = Uplinks { town, bird: router, frr, outside, capture };
+        let uplinks = Uplinks { watched, town, bird: router, frr, outside, capture };
         uplinks.stands();
         uplinks
     }
 
-    /// All four sessions of BGP and of BFD are up, and both routers have both routes.
+    /// All four sessions of BGP, and of BFD where it watches them, are up, and both routers have both routes.
     #[track_caller]
     fn stands(&self) {
         SESSIONS.iter().for_each(|name| drop(self.bird.wait_established(name, secs(30))));
         NEIGHBORS.iter().for_each(|neighbor| drop(self.frr.wait_established(neighbor, secs(30))));
-        let expected: Vec<String> = PREFIXES.iter().map(|prefix| (*prefix).to_owned()).collect();
-        eventually_equal("the routes of BIRD", secs(20), &expected, || sorted(self.bird.routes().into_keys()));
-        eventually_equal("the routes of FRR", secs(20), &expected, || sorted(self.frr.routes().into_keys()));
+        self.routers_have(&PREFIXES);
+        if !self.watched {
+            return;
+        }
         eventually("BFD is up on all four", secs(30), || {
             let shown = self.booted.json("bfd")?;
             let sessions = shown["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
             let up = sessions.iter().filter(|session| session["state"] == "up").count();
             if up == 4 && self.down_in_frr()?.len() == 2 { Ok(()) } else { Err(format!("{shown:#}")) }
+        });
+    }
+
+    /// The routes of both routers, all of them.
+    #[track_caller]
+    fn routers_have(&self, prefixes: &[&str]) {
+        let expected: Vec<String> = prefixes.iter().map(|prefix| (*prefix).to_owned()).collect();
+        let ours = |prefix: &String| PREFIXES.contains(&prefix.as_str());
+        eventually_equal("the routes of BIRD", secs(20), &expected, || {
+            let of_node = PREFIXES.iter().filter(|prefix| !self.bird.route(prefix).is_empty());
+            of_node.map(|prefix| (*prefix).to_owned()).collect()
+        });
+        eventually_equal("the routes of FRR", secs(20), &expected, || {
+            sorted(self.frr.routes().into_keys().filter(ours))
         });
     }
 
@@ -257,22 +287,40 @@ impl Uplinks {
         log.lines().filter(is_event).map(str::to_owned).collect()
     }
 
-    /// What went by behind the first `before` messages that is no KEEPALIVE.
+    /// What went by behind the first `before` messages that is no KEEPALIVE, and no UPDATE of a router's.
     fn said(&self, before: usize) -> Vec<String> {
+        let of_node: [IpAddr; 2] = NEIGHBORS.map(|text| text.parse().expect("an address"));
         let messages = self.capture.bgp().into_iter().skip(before);
-        let said = messages.filter(|message| message.kind != BgpKind::Keepalive);
+        let said = messages.filter(|message| match message.kind {
+            BgpKind::Keepalive => false,
+            BgpKind::Update(_) => of_node.contains(&message.from.ip()),
+            BgpKind::Open | BgpKind::Notification { .. } | BgpKind::RouteRefresh | BgpKind::Unreadable => true,
+        });
         said.map(|message| format!("{}: {:?}", message.from, message.kind)).collect()
     }
 
     /// Runs `restart` so many times, and nobody notices: neither router, nor the other nodes, nor a client.
     #[track_caller]
-    fn nobody_notices(&self, what: &str, rounds: usize, mut restart: impl FnMut(usize)) {
+    fn nobody_notices(&self, what: &str, rounds: usize, restart: impl FnMut(usize)) {
+        let on_link = self.asks_on_the_link();
+        self.no_router_notices(what, rounds, restart);
+        self.is_owner();
+        let outcomes = on_link.stop();
+        println!("{what}, on the link: {outcomes}");
+        assert_eq!((outcomes.lost(), outcomes.servers().len()), (0, 1), "{outcomes}");
+        let claimed = self.claimed(&self.capture);
+        assert_eq!(claimed, [self.site.node(0).name()], "nobody else announced or answered");
+    }
+
+    /// The same for the routers and what lies beyond them.
+    #[track_caller]
+    fn no_router_notices(&self, what: &str, rounds: usize, mut restart: impl FnMut(usize)) {
         let page6: SocketAddr = "[2001:db8::1]:80".parse().expect("an address");
         eventually("the client reaches the page over IPv6", secs(10), || {
             self.outside.get(page6).map(drop).map_err(|it| it.to_string())
         });
         let over6 = self.outside.ask_steadily(page6, millis(5));
-        let asking = [ask_web(&self.outside), over6, self.asks_on_the_link()];
+        let asking = [ask_web(&self.outside), over6];
         let (log, heard, counted) = (self.bird.process().log().len(), self.capture.bgp().len(), self.counted());
         let (down, taken_over) = (self.down_in_frr(), self.logged("session taken over from the agent before"));
         let began = rack::now();
@@ -287,7 +335,6 @@ impl Uplinks {
         journal.lines().filter(|line| line.contains("handed over")).for_each(|line| println!("the unit: {line}"));
         println!("BFD has real-time priority: {}", self.logged("BFD runs with real-time priority") > 0);
         self.stands();
-        self.is_owner();
         assert_eq!(self.said(heard), Vec::<String>::new(), "nothing but KEEPALIVEs went by");
         assert_eq!(self.events_of_bird(log), Vec::<String>::new(), "BIRD logged no event");
         assert_eq!(self.counted(), counted, "FRR counted no event");
@@ -299,8 +346,18 @@ impl Uplinks {
             println!("{what}: {outcomes}");
             assert_eq!((outcomes.lost(), outcomes.servers().len()), (0, 1), "{outcomes}");
         }
-        let claimed = self.claimed(&self.capture);
-        assert_eq!(claimed, [self.site.node(0).name()], "nobody else announced or answered");
+    }
+
+    /// SIGKILL, and systemd starts another agent.
+    #[track_caller]
+    fn crash(&self) {
+        let before = self.booted.property("NRestarts");
+        self.booted.kill();
+        eventually("systemd has started it again", secs(20), || {
+            let now = self.booted.property("NRestarts");
+            if now == before { Err(now) } else { Ok(()) }
+        });
+        self.booted.wait_property("ActiveState", "active", secs(20));
     }
 
     fn logged(&self, text: &str) -> usize {
@@ -321,7 +378,7 @@ fn restarts() -> usize {
 #[test]
 fn restarts_in_a_row_are_seen_by_no_router_no_node_and_no_client() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
-    let uplinks = Uplinks::new(&rack);
+    let uplinks = Uplinks::watched(&rack);
     uplinks.nobody_notices("systemctl restart", restarts(), |_| drop(uplinks.booted.systemctl("restart crier")));
 }
 
@@ -332,7 +389,7 @@ fn an_upgrade_to_another_version_and_back_is_seen_by_nobody() {
         return rack::skip(&rack::test_name(), "CRIER_OTHER_BIN names no build of another version");
     };
     let binaries = [Path::new(&other).to_owned(), rack::crier::binary()];
-    let uplinks = Uplinks::new(&rack);
+    let uplinks = Uplinks::watched(&rack);
     let version = || uplinks.booted.json("status").map(|shown| shown["version"].to_string()).unwrap_or_default();
     let before = version();
     uplinks.nobody_notices("an upgrade", 2, |round| {
@@ -344,4 +401,89 @@ fn an_upgrade_to_another_version_and_back_is_seen_by_nobody() {
         // A planned restart leaves room before the next one.
         uplinks.is_owner();
     });
+}
+
+/// Without BFD, which ends a session whose agent dies; and the address on the link goes to another node.
+#[test]
+fn a_crash_is_seen_by_no_router_and_by_no_client_beyond_them() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let uplinks = Uplinks::new(&rack, false, "");
+    // By then the ledgers have all attributes, and no route is sent again: they begin anew 10 s after routes have changed.
+    rest(secs(12));
+    uplinks.no_router_notices("a crash", 1, |_| uplinks.crash());
+    assert_eq!(uplinks.logged("after_crash=true"), 4, "each session was taken over after a crash");
+}
+
+#[test]
+fn a_stop_takes_the_routes_back_at_once_and_hands_the_address_on_the_link_over() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let uplinks = Uplinks::watched(&rack);
+    let asking = uplinks.asks_on_the_link();
+    let heard = uplinks.capture.bgp().len();
+    uplinks.booted.systemctl("stop crier");
+    uplinks.routers_have(&[]);
+    let [first, others @ ..] = &uplinks.site.nodes[..] else { panic!("there are three nodes") };
+    eventually("another node answers on the link", secs(10), || {
+        let answering = uplinks.answering(ADDRESS);
+        let is_other = |name: &String| others.iter().any(|node| node.name() == name);
+        if answering.len() == 1 && is_other(&answering[0]) { Ok(()) } else { Err(format!("{answering:?}")) }
+    });
+    let said = uplinks.said(heard);
+    let from_node = said.iter().filter(|it| it.contains("Notification { code: 6, subcode: 2 }")).count();
+    assert_eq!(from_node, 4, "Cease, Administrative Shutdown, in each session: {said:?}");
+    assert_eq!(uplinks.booted.property("NFileDescriptorStore"), "0", "nothing is kept");
+    let outcomes = asking.stop();
+    println!("a stop of {}, on the link: {outcomes}", first.name());
+    assert_eq!(outcomes.lost(), 0, "{outcomes}");
+    uplinks.booted.systemctl("start crier");
+    uplinks.stands();
+}
+
+#[test]
+fn a_restart_during_a_dump_of_a_router_and_one_while_a_router_is_away_are_no_event() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let count = std::env::var("CRIER_SYSTEMD_ROUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(100_000);
+    // Each route has a community of its own, so that each takes a message.
+    let routes: String = (0..count)
+        .map(|number: usize| {
+            format!(
+                "route 10.{}.{}.{}/32 blackhole {{ bgp_large_community.add((64512, 1, {number})); }};\n",
+                number >> 16 & 0xff,
+                number >> 8 & 0xff,
+                number & 0xff
+            )
+        })
+        .collect();
+    let uplinks = Uplinks::new(&rack, false, &format!("protocol static flood {{ disabled; ipv4;\n{routes} }}\n"));
+    let received = || {
+        let shown = uplinks.booted.json("bgp peers signed")?;
+        shown["peers"][0]["prefixes_received"].as_u64().ok_or(format!("{shown:#}"))
+    };
+    let mut at_first = 0;
+    uplinks.nobody_notices("a restart during a dump", 1, |_| {
+        uplinks.bird.command("enable flood");
+        at_first = eventually("the dump has begun", secs(60), || {
+            received().and_then(|it| if it > 0 { Ok(it) } else { Err(it.to_string()) })
+        });
+        uplinks.booted.systemctl("restart crier");
+        eventually("the session goes on, and the rest of the dump comes", secs(240), || {
+            let there = received()?;
+            if there == count as u64 { Ok(()) } else { Err(format!("{there} of {count} routes")) }
+        });
+    });
+    println!("restarted after {at_first} of {count} routes");
+    assert!(at_first < count as u64, "the dump was over already");
+
+    let log = uplinks.bird.process().log().len();
+    let (heard, counted) = (uplinks.capture.bgp().len(), uplinks.counted());
+    uplinks.site.router.port.cut();
+    uplinks.booted.systemctl("restart crier");
+    rest(secs(3));
+    uplinks.site.router.port.restore();
+    uplinks.stands();
+    // Two KEEPALIVEs of each, and what waited is sent again by then.
+    rest(secs(6));
+    assert_eq!(uplinks.said(heard), Vec::<String>::new(), "nothing but KEEPALIVEs went by");
+    assert_eq!(uplinks.events_of_bird(log), Vec::<String>::new(), "BIRD logged no event");
+    assert_eq!(uplinks.counted(), counted, "FRR counted no event");
 }

@@ -118,7 +118,8 @@ fn a_peer_at_the_gateway_of_a_vrf_goes_with_the_vrf_and_comes_back_with_it() {
     let (node, router) = node(&rack);
     let bird = router.bird(&format!(
         "router id {ROUTER};\n{}protocol bfd {{ interface \"*\" {{ interval 100 ms; }}; }}\n\
-         protocol bgp node1 {{ local as 64512; neighbor 192.0.2.10 as 64513; bfd on; ipv4 {{ import all; export none; }}; }}\n",
+         protocol bgp node1 {{ local as 64512; neighbor 192.0.2.10 as 64513; bfd on; ipv4 {{ import all; export none; }}; \
+         ipv6 {{ import all; export none; }}; }}\n",
         bird::KERNEL
     ));
     // A VRF that somebody else manages: it is there, and then it is not.
@@ -132,7 +133,7 @@ fn a_peer_at_the_gateway_of_a_vrf_goes_with_the_vrf_and_comes_back_with_it() {
     make(&node);
     let agent = bgp_in_vrf(&node, "[[vrf]]\nname = \"red\"\ntable = 1001\ninterfaces = [\"eth1\"]\n");
     bird.wait_established("node1", secs(60));
-    eventually_equal("the route of the Service", secs(20), &1, || bird.routes().len());
+    eventually_equal("the routes of the Service", secs(20), &2, || bird.routes().len());
     // The IPv6 address is tentative for a second or two.
     eventually_equal("there is no problem", secs(20), &String::new(), || problems(&agent));
     node.ip("link delete red");
@@ -140,10 +141,10 @@ fn a_peer_at_the_gateway_of_a_vrf_goes_with_the_vrf_and_comes_back_with_it() {
         let told = problems(&agent);
         if told.contains("there is no interface red") { Ok(()) } else { Err(told) }
     });
-    eventually_equal("the route goes", secs(20), &0, || bird.routes().len());
+    eventually_equal("the routes go", secs(20), &0, || bird.routes().len());
     node.ip("address flush dev eth1 scope global");
     make(&node);
-    eventually_equal("the route is back", secs(60), &1, || bird.routes().len());
+    eventually_equal("the routes are back", secs(60), &2, || bird.routes().len());
     eventually_equal("no problem is left", secs(20), &String::new(), || problems(&agent));
 }
 

@@ -151,6 +151,12 @@ impl PeerTask {
         self.step_ledger(false);
     }
 
+    /// When the ledger is to begin anew because routes have changed.
+    pub(super) fn ledger_due(&self) -> Option<Instant> {
+        let outbound = self.outbound.as_ref().filter(|outbound| outbound.has_news)?;
+        self.connections.iter().find(|(id, _)| *id == outbound.connection)?.1.ledger_due()
+    }
+
     fn step_ledger(&mut self, is_new: bool) {
         let (Some(safe), Some(outbound)) = (&self.safe, &self.outbound) else { return };
         let Outbound { connection: id, without_ledger: false, has_news, .. } = *outbound else { return };

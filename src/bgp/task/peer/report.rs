@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use jiff::Timestamp;
 
 use crate::bgp::machine::session::End;
+use crate::bgp::socket::{Endpoint, Protection};
 use crate::clock;
 use crate::session_state::SessionState;
 
@@ -103,14 +104,24 @@ impl Report {
     }
 }
 
-/// Why there is no session. `link_only`: what did not begin on the link is dropped, with a word to nobody.
-pub(super) fn reason(end: &End, link_only: bool) -> String {
-    match (end, link_only) {
-        (End::DialTimedOut, true) => format!(
-            "{end}; with ttl-security, what comes with a TTL below 255 is dropped: does the peer have it too (GTSM, RFC 5082)?"
-        ),
-        (_, true | false) => end.to_string(),
+/// Why there is no session. What did not begin on the link, or is signed otherwise, is dropped with a word to nobody.
+pub(super) fn reason(end: &End, endpoint: &Endpoint) -> String {
+    let mut text = end.to_string();
+    if *end == End::DialTimedOut {
+        text += match endpoint.protection {
+            Protection::None => "",
+            Protection::Md5(_) => {
+                "; a peer with another TCP MD5 password, or none, never answers: is it the same on both sides?"
+            }
+            Protection::Ao(_) => {
+                "; a peer with other TCP-AO keys, or none, never answers: are they the same on both sides?"
+            }
+        };
+        if endpoint.link_only {
+            text += "; with ttl-security, what comes with a TTL below 255 is dropped: does the peer have it too (GTSM, RFC 5082)?";
+        }
     }
+    text
 }
 
 /// Counts alone are reported this often at most; everything else is at once.
@@ -119,13 +130,29 @@ const COUNTERS_PAUSE: Duration = Duration::from_millis(250);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::ScopedAddress;
+    use crate::secret::Secret;
 
     #[test]
-    fn gtsm_is_named_where_it_may_be_why_nobody_answers() {
-        assert!(reason(&End::DialTimedOut, true).starts_with("cannot connect: no answer; with ttl-security, "));
-        assert_eq!(reason(&End::DialTimedOut, false), "cannot connect: no answer");
+    fn gtsm_and_passwords_are_named_where_they_may_be_why_nobody_answers() {
+        let plain = Endpoint {
+            peer: ScopedAddress { ip: [10, 0, 0, 1].into(), interface: None },
+            port: 179,
+            source: None,
+            ttl: 1,
+            link_only: false,
+            device: None,
+            protection: Protection::None,
+        };
+        let link_only = Endpoint { link_only: true, ..plain.clone() };
+        let signed = Endpoint { protection: Protection::Md5(Secret::from("x".as_bytes())), ..plain.clone() };
+        assert!(reason(&End::DialTimedOut, &link_only).starts_with("cannot connect: no answer; with ttl-security, "));
+        assert!(reason(&End::DialTimedOut, &signed).contains("TCP MD5 password"));
+        assert_eq!(reason(&End::DialTimedOut, &plain), "cannot connect: no answer");
         let refused = End::DialFailed("Connection refused".into());
-        assert_eq!(reason(&refused, true), "cannot connect: Connection refused", "the peer has answered");
+        for endpoint in [&link_only, &signed] {
+            assert_eq!(reason(&refused, endpoint), "cannot connect: Connection refused", "the peer has answered");
+        }
     }
 
     /// D14 of the field cases.
