@@ -124,6 +124,8 @@ pub struct Situation<'a> {
     pub own: Result<Bid, Reason>,
     /// This node answers for the address on some link.
     pub answers: bool,
+    /// Nothing was seen yet of this node's data path since its agent started: it goes on with what it holds and takes nothing.
+    pub unjudged: bool,
     /// The agent stops, and the other nodes were told.
     pub leaving: bool,
     /// A holder keeps the address from nodes of the same grade and weight.
@@ -321,7 +323,7 @@ impl History {
             return Course::Watches { holder: deaf.clone() };
         }
         match (holder, &situation.own) {
-            (Some(_), Ok(_)) if granted => self.take(Acquisition::HandOver),
+            (Some(_), Ok(_)) if granted && !situation.unjudged => self.take(Acquisition::HandOver),
             (Some(holder), own) => {
                 self.taking = None;
                 self.unheld_since = None;
@@ -337,7 +339,7 @@ impl History {
                 }
             }
             // A node whose data path is not good takes nothing, and goes on with what it held.
-            (None, Ok(own)) if own.takes() || situation.last == LastHolder::ThisNode => {
+            (None, Ok(own)) if (own.takes() && !situation.unjudged) || situation.last == LastHolder::ThisNode => {
                 self.find_holder(situation, *own, candidates(), now)
             }
             (None, Ok(_) | Err(_)) => {
