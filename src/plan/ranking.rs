@@ -165,10 +165,12 @@ impl<'a> Ranking<'a> {
     /// Why no node may answer.
     pub fn nobody(&self) -> Reason {
         let nameless = self.endpoints.is_some_and(|endpoints| endpoints.by_node.is_empty());
+        let able: Vec<_> = self.electorate.candidates().iter().filter(|it| self.has_endpoint(it)).collect();
         match (self.electorate.candidates().is_empty(), nameless) {
-            (true, _) => no_eligible_node(&self.electorate, self.me),
+            (true, _) => no_eligible_node(&self.electorate, &[], self.me),
             (false, true) => Reason::EndpointsNameNoNode,
-            (false, false) => Reason::NoNodeWithEndpoint,
+            (false, false) if able.is_empty() => Reason::NoNodeWithEndpoint,
+            (false, false) => no_eligible_node(&self.electorate, &able, self.me),
         }
     }
 
@@ -261,12 +263,7 @@ impl<'a> Ranking<'a> {
             return Some(Reason::NodeLacksEndpoint);
         }
         let better = |it: &Candidate| it.grade > candidate.grade && self.has_endpoint(it);
-        let reason = match candidate.grade {
-            Grade::Eligible => return None,
-            Grade::ViewStale => Reason::NodeViewStale,
-            Grade::DataPathBad => Reason::DataPathBad { fault: None },
-            Grade::Draining => Reason::NodeDraining,
-        };
+        let reason = flaw(candidate.grade)?;
         self.electorate.candidates().iter().any(better).then_some(reason)
     }
 
@@ -322,11 +319,23 @@ fn union<'a>(mut electorates: impl Iterator<Item = &'a Electorate>) -> Cow<'a, E
     Cow::Owned(Electorate::new(candidates.into_values().collect(), excluded))
 }
 
-fn no_eligible_node(electorate: &Electorate, me: &NodeName) -> Reason {
-    if electorate.excluded.is_empty() {
-        return Reason::NodeUnknown { node: me.clone() };
+/// What makes a candidate worse than others.
+fn flaw(grade: Grade) -> Option<Reason> {
+    match grade {
+        Grade::Eligible => None,
+        Grade::ViewStale => Some(Reason::NodeViewStale),
+        Grade::DataPathBad => Some(Reason::DataPathBad { fault: None }),
+        Grade::Draining => Some(Reason::NodeDraining),
     }
-    Reason::NoEligibleNode {
-        excluded: electorate.excluded.iter().map(|(node, reason)| format!("{node}: {reason}")).collect(),
+}
+
+/// `idle`: candidates that do not take the address.
+fn no_eligible_node(electorate: &Electorate, idle: &[&Candidate], me: &NodeName) -> Reason {
+    let idle = idle.iter().filter_map(|it| Some((&it.node, flaw(it.grade)?)));
+    let excluded = electorate.excluded.iter().map(|(node, reason)| (node, reason.clone()));
+    let excluded: Vec<String> = idle.chain(excluded).map(|(node, reason)| format!("{node}: {reason}")).collect();
+    match excluded.is_empty() {
+        true => Reason::NodeUnknown { node: me.clone() },
+        false => Reason::NoEligibleNode { excluded },
     }
 }
