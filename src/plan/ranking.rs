@@ -263,7 +263,12 @@ impl<'a> Ranking<'a> {
             return Some(Reason::NodeLacksEndpoint);
         }
         let better = |it: &Candidate| it.grade > candidate.grade && self.has_endpoint(it);
-        let reason = flaw(candidate.grade)?;
+        let reason = match candidate.grade {
+            Grade::Eligible => return None,
+            Grade::ViewStale => Reason::NodeViewStale,
+            Grade::DataPathBad => Reason::DataPathBad { fault: None },
+            Grade::Draining => Reason::NodeDraining,
+        };
         self.electorate.candidates().iter().any(better).then_some(reason)
     }
 
@@ -319,21 +324,18 @@ fn union<'a>(mut electorates: impl Iterator<Item = &'a Electorate>) -> Cow<'a, E
     Cow::Owned(Electorate::new(candidates.into_values().collect(), excluded))
 }
 
-/// What makes a candidate worse than others.
-fn flaw(grade: Grade) -> Option<Reason> {
-    match grade {
-        Grade::Eligible => None,
-        Grade::ViewStale => Some(Reason::NodeViewStale),
-        Grade::DataPathBad => Some(Reason::DataPathBad { fault: None }),
-        Grade::Draining => Some(Reason::NodeDraining),
-    }
-}
-
 /// `idle`: candidates that do not take the address.
 fn no_eligible_node(electorate: &Electorate, idle: &[&Candidate], me: &NodeName) -> Reason {
-    let idle = idle.iter().filter_map(|it| Some((&it.node, flaw(it.grade)?)));
-    let excluded = electorate.excluded.iter().map(|(node, reason)| (node, reason.clone()));
-    let excluded: Vec<String> = idle.chain(excluded).map(|(node, reason)| format!("{node}: {reason}")).collect();
+    // Their reasons as `Reason`s say that another node serves.
+    let flaw = |grade: Grade| match grade {
+        Grade::Eligible => None,
+        Grade::ViewStale => Some("the node has not heard the API server for some time"),
+        Grade::DataPathBad => Some("the node's data path is bad"),
+        Grade::Draining => Some("the node is being drained"),
+    };
+    let idle = idle.iter().filter_map(|it| Some(format!("{}: {}", it.node, flaw(it.grade)?)));
+    let excluded = electorate.excluded.iter().map(|(node, reason)| format!("{node}: {reason}"));
+    let excluded: Vec<String> = idle.chain(excluded).collect();
     match excluded.is_empty() {
         true => Reason::NodeUnknown { node: me.clone() },
         false => Reason::NoEligibleNode { excluded },
