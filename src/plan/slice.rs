@@ -167,6 +167,8 @@ pub struct VrfSlice {
     pub vrfs: Arc<Vec<config::Vrf>>,
     /// Destinations inside of the cluster: packets to them never look into the table of a VRF.
     pub cluster: Arc<BTreeSet<IpNet>>,
+    /// The addresses of this host's Node: a link that carries one is not put into a VRF.
+    pub own: Arc<BTreeSet<IpAddr>>,
 }
 
 /// How the packets of a pod leave the cluster.

@@ -269,8 +269,11 @@ impl Planner {
 
     /// `complete`: all objects are known.
     fn renew_vrfs(&mut self, complete: bool) {
+        let node = self.world.nodes.get(&self.me);
+        let own = node.into_iter().flat_map(|node| node.addresses.iter().copied()).collect();
         let slice = VrfSlice {
             planned: true,
+            own: kept(&self.plan.vrfs.own, own),
             complete,
             vrfs: kept(&self.plan.vrfs.vrfs, self.in_force.config().vrfs.clone()),
             cluster: self.plan.egress.cluster.clone(),
