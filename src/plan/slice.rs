@@ -153,7 +153,8 @@ pub struct ReturnNetwork {
 pub enum ReturnTable {
     /// That of the VRF.
     Vrf(u32),
-    /// One that crier makes for the link: the next hops of its default routes, one of each family at most, and its subnets.
+    /// One that crier makes for the link: the next hops of its default routes, one of each family at most, and its subnets; of a
+    /// family that has its way out by the link, neither.
     Own { gateways: Vec<IpAddr>, subnets: Vec<IpNet> },
 }
 
