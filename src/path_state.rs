@@ -48,6 +48,8 @@ pub enum PathSource {
 pub enum PathFault {
     #[error("{url} was not asked yet")]
     NotAsked { url: String },
+    #[error("it was bad when the agent ended, and was not seen good since")]
+    WasBad,
     #[error("{url} answers {status} instead of 200")]
     Unhealthy { url: String, status: u16 },
     #[error("{url} does not answer: {error}")]
@@ -92,6 +94,11 @@ impl DataPath {
             PathState::Unknown { .. } => Serving::Yes,
             PathState::Bad { .. } => Serving::Lost,
         }
+    }
+
+    /// Something was seen of the path since the agent started. Until then a node goes on with what it has, and takes nothing.
+    pub fn is_judged(&self) -> bool {
+        !matches!(self.state, PathState::Unknown { why: PathFault::NotAsked { .. } })
     }
 
     pub fn fault(&self) -> Option<&PathFault> {

@@ -1,7 +1,9 @@
 //! `crier config check|show|diff|apply|confirm`: what a configuration says, every mistake in it at once, what it would change in a
 //! running agent, and to change it. Floor 4.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use crate::api::readings;
 use crate::config::load::Lenience;
 use crate::config::{self, Complaint, Complaints, Position, SourceFile, Touches, duration, load};
 use crate::kernel::observe;
+use crate::kernel::vrfs::wanted::uplinks;
+use crate::names::InterfaceName;
 use crate::plan::own_addresses;
 use crate::reason::HostUse;
 use crate::views::SCHEMA_VERSION;
@@ -139,7 +143,7 @@ impl CheckReport {
             l2: config.l2.len(),
             peers: config.bgp.peers.len(),
             advertisements: config.bgp.advertisements.len(),
-            warnings: load::warnings(config).into_iter().chain(withheld(config)).collect(),
+            warnings: load::warnings(config).into_iter().chain(of_this_host(config)).collect(),
             complaints: Vec::new(),
         }
     }
@@ -185,9 +189,9 @@ fn check(file: &Path, cluster_config: Option<&Path>, strict: bool) -> Result<con
     load::load_with(file, cluster_config, if strict { Lenience::Strict } else { Lenience::Judging })
 }
 
-/// The addresses of pools that this host or its subnets use. Nothing where the kernel cannot be asked: a file may be checked
-/// anywhere.
-fn withheld(config: &config::Config) -> Vec<String> {
+/// What of the file this host does not allow: addresses of pools that it or its subnets use, and VRFs that would cut it off. Nothing
+/// where the kernel cannot be asked: a file may be checked anywhere.
+fn of_this_host(config: &config::Config) -> Vec<String> {
     let facts = runtime().ok().and_then(|runtime| runtime.block_on(observe::look_once()).ok());
     let mut world = World::default();
     for fact in facts.into_iter().flatten() {
@@ -196,7 +200,24 @@ fn withheld(config: &config::Config) -> Vec<String> {
     let in_words = |(pool, address, used): (_, _, HostUse)| {
         format!("pool {pool}: {address} is {used}, so no Service gets it; exclude = [\"{address}\"] says so")
     };
-    own_addresses::withheld(config, &world).map(in_words).collect()
+    own_addresses::withheld(config, &world).map(in_words).chain(cut_off(config, &world)).collect()
+}
+
+/// VRFs with the link of this host's default route.
+fn cut_off(config: &config::Config, world: &World) -> Vec<String> {
+    let uplinks = uplinks(&world.default_routes, &BTreeSet::new());
+    let of_vrf = |vrf: &config::Vrf| {
+        let named = uplinks.iter().filter_map(|(index, gateway)| Some((&world.links.get(index)?.name, gateway)));
+        let in_words = |(link, gateway): (&InterfaceName, &IpAddr)| {
+            format!(
+                "VRF {}: on this host {link} carries the default route via {gateway}, so crier does not put it into the VRF: that \
+                 would cut the host off; correct interfaces, or put it there yourself",
+                vrf.name
+            )
+        };
+        named.filter(|(link, _)| vrf.interfaces.contains(link)).map(in_words).collect::<Vec<_>>()
+    };
+    config.vrfs.iter().flat_map(of_vrf).collect()
 }
 
 /// As `crier plan`, with the keys that differ, and with the drop-ins that `apply` would use.

@@ -7,6 +7,8 @@
 //!   kube-proxy answers 200 before its first rules stand, and long after somebody has flushed them. Rules that were seen and are
 //!   gone make the path bad at once, until they are back or another program answers in kube-proxy's place. The kernel is asked
 //!   between its changes, so rules that one change replaces are never seen missing.
+//! - A path that was bad when the agent ended is bad when the next one starts, until it is seen good: a restart draws no addresses
+//!   from nodes that serve.
 //! - With `auto`, rules tell alone where no health was heard since the boot: kube-proxy's health may be bound to another port.
 //! - Rules of iptables-legacy are not in nftables and not seen; there kube-proxy's health decides alone.
 
@@ -58,6 +60,9 @@ pub struct Record {
     pub rules: Rules,
     /// A kube-proxy was seen in this boot or in the one before.
     pub proxy: bool,
+    /// The path was bad when it was last judged: the next agent does not take it for good before it has asked.
+    #[serde(default)]
+    pub bad: bool,
 }
 
 /// Whether the kernel has rules of kube-proxy, for each family.
@@ -222,6 +227,11 @@ impl Machine {
             Setting::Auto { standalone: false, .. } => self.by_what_is_there(now),
         };
         self.record.good |= state == PathState::Good;
+        match &state {
+            PathState::Good => self.record.bad = false,
+            PathState::Bad { .. } => self.record.bad = true,
+            PathState::Unknown { .. } => {}
+        }
         self.path = DataPath { state, good_since_boot: self.record.good, source };
     }
 
@@ -231,8 +241,7 @@ impl Machine {
             return (PathSource::KubeProxy, self.by_proxy(now));
         }
         let Some(Run { .. }) = &self.health else {
-            let url = self.url().unwrap_or_default();
-            return (PathSource::KubeProxy, PathState::Unknown { why: PathFault::NotAsked { url } });
+            return (PathSource::KubeProxy, self.not_asked());
         };
         if self.proxy_before {
             let given_up = self.ready_since.map(|since| since + PROXY_EXPECTED_FOR);
@@ -246,9 +255,18 @@ impl Machine {
         (PathSource::NodeReady, self.by_node())
     }
 
+    /// Nothing was seen in this life of the agent.
+    fn not_asked(&self) -> PathState {
+        match self.record.bad {
+            true => PathState::Bad { why: PathFault::WasBad },
+            false => PathState::Unknown { why: PathFault::NotAsked { url: self.url().unwrap_or_default() } },
+        }
+    }
+
     fn by_node(&self) -> PathState {
         match self.node_fault() {
             None => PathState::Good,
+            Some(PathFault::NodeNotTold) if self.record.bad => PathState::Bad { why: PathFault::WasBad },
             Some(why @ (PathFault::NodeNotTold | PathFault::OtherBoot)) => PathState::Unknown { why },
             Some(why) => PathState::Bad { why },
         }
@@ -265,7 +283,7 @@ impl Machine {
 
     fn by_proxy(&mut self, now: Instant) -> PathState {
         let Some(run) = self.health.clone() else {
-            return PathState::Unknown { why: PathFault::NotAsked { url: self.url().unwrap_or_default() } };
+            return self.not_asked();
         };
         if let Some(state) = self.by_missing_rules(&run, now) {
             return state;

@@ -140,11 +140,13 @@ fn of_network(network: &ReturnNetwork, slice: &EgressSlice) -> Vec<Part> {
         }
         ReturnTable::Own { gateways, subnets } => {
             let mut parts = Vec::new();
-            let families = Family::BOTH.into_iter().filter(|family| {
+            let has = |family: &Family| {
                 gateways.iter().any(|it| Family::of(*it) == *family)
                     || subnets.iter().any(|it| Family::of(it.addr()) == *family)
-            });
-            for family in families {
+            };
+            // Replies of another family leave by the main table, marked or not.
+            let families: Vec<Family> = Family::BOTH.into_iter().filter(has).collect();
+            for family in families.iter().copied() {
                 parts.push(Part::Reply { slot, table: 0, family });
                 parts.extend(links.values().map(|link| Part::Request { slot, link: link.clone(), family }));
             }
@@ -158,7 +160,9 @@ fn of_network(network: &ReturnNetwork, slice: &EgressSlice) -> Vec<Part> {
                 parts.extend(subnets.iter().map(on_link));
             }
             let cluster: Vec<IpNet> = slice.cluster.iter().copied().collect();
-            let inside = IpNet::aggregate(&cluster).into_iter().filter(|net| !subnets.contains(net));
+            let of_families = |net: &IpNet| families.contains(&Family::of(net.addr()));
+            let inside = IpNet::aggregate(&cluster).into_iter();
+            let inside = inside.filter(|net| of_families(net) && !subnets.contains(net));
             parts.extend(inside.map(|to| Part::Route { slot, to, hop: Hop::Throw }));
             parts
         }

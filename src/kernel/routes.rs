@@ -177,6 +177,11 @@ fn default_links(routes: &[RouteNetlinkMessage], tables: &Tables) -> BTreeSet<u3
     routes.iter().flat_map(of_message).collect()
 }
 
+/// The default routes of the main table alone.
+pub(super) fn of_main(routes: &[RouteNetlinkMessage]) -> Vec<DefaultRoute> {
+    default_routes(routes, &Tables::default())
+}
+
 /// The next hops of all default routes in the list, best first; equal ones in the kernel's order.
 fn default_routes(routes: &[RouteNetlinkMessage], tables: &Tables) -> Vec<DefaultRoute> {
     let of_message = |message: &RouteNetlinkMessage| match message {

@@ -236,7 +236,7 @@ impl Keeper {
         let tables: BTreeSet<u32> =
             slice.vrfs.iter().map(|vrf| vrf.table).chain(self.made.tables.iter().copied()).collect();
         self.found = lists.found(&tables);
-        let wanted = Wanted { vrfs: &slice.vrfs, cluster: &slice.cluster, complete: slice.complete };
+        let wanted = Wanted { vrfs: &slice.vrfs, cluster: &slice.cluster, own: &slice.own, complete: slice.complete };
         let outcome = changes(&wanted, &self.found, &self.made);
         let mut made = self.made.clone();
         made.forget(&wanted, &self.found);

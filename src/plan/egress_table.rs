@@ -13,8 +13,8 @@ use imbl::OrdMap;
 
 use crate::address::Family;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
-use crate::plan::exits;
-use crate::plan::slice::{Exit, Hop, Mapping, ReturnNetwork, TunnelEnd};
+use crate::plan::exits::{self, Ways};
+use crate::plan::slice::{Exit, Hop, Mapping, TunnelEnd};
 use crate::plan::verdict::EgressWork;
 use crate::plan::verdict::egress::Way;
 use crate::reason::Reason;
@@ -56,6 +56,8 @@ struct NetworkUse {
     vrf: Option<InterfaceName>,
     pods: usize,
     exit: Option<Result<Exit, Reason>>,
+    /// The last one that there was: the link may have been down.
+    last: Option<Exit>,
 }
 
 /// The way to a node that owns addresses.
@@ -138,11 +140,14 @@ impl EgressTable {
     }
 
     /// Works out how packets leave by networks of this node.
-    pub fn renew_exits(&mut self, world: &World, networks: &[ReturnNetwork]) {
+    pub fn renew_exits(&mut self, ways: Ways<'_>) {
         self.exits_stale = false;
         let mut differ = false;
         for (address, it) in &mut self.exits {
-            let exit = Some(exits::exit(world, networks, *address, it.vrf.as_ref()));
+            let before = it.exit.clone().and_then(Result::ok).or(it.last);
+            let exit = exits::exit(ways, *address, it.vrf.as_ref(), before);
+            it.last = exit.clone().ok().or(before);
+            let exit = Some(exit);
             differ |= it.exit != exit;
             it.exit = exit;
         }
@@ -280,7 +285,7 @@ impl EgressTable {
             work.pods.iter().filter_map(|(_, way)| of_way(way.as_ref()?)).collect()
         };
         for (address, vrf) in by_network(wanted) {
-            let fresh = || NetworkUse { vrf: None, pods: 0, exit: None };
+            let fresh = || NetworkUse { vrf: None, pods: 0, exit: None, last: None };
             let it = self.exits.entry(address).or_insert_with(fresh);
             it.pods += 1;
             if it.exit.is_none() || it.vrf != vrf {

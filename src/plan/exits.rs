@@ -9,20 +9,28 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::address::Family;
-use crate::names::InterfaceName;
+use crate::names::{InterfaceName, NodeName};
 use crate::plan::slice::{Exit, ReturnNetwork, ReturnTable};
 use crate::reason::Reason;
 use crate::world::{Link, World};
 
-/// How packets leave by the network of the address, of the address's family.
+/// What an exit depends on besides the address.
+#[derive(Debug, Clone, Copy)]
+pub struct Ways<'a> {
+    pub world: &'a World,
+    pub me: &'a NodeName,
+    pub networks: &'a [ReturnNetwork],
+}
+
+/// How packets leave by the network of the address, of the address's family. `before`: how they left until now.
 ///
 /// # Errors
 /// Why this node cannot send them so.
 pub fn exit(
-    world: &World,
-    networks: &[ReturnNetwork],
+    Ways { world, me, networks }: Ways<'_>,
     address: IpAddr,
     vrf: Option<&InterfaceName>,
+    before: Option<Exit>,
 ) -> Result<Exit, Reason> {
     let (network, link) = match vrf {
         Some(vrf) => {
@@ -40,7 +48,13 @@ pub fn exit(
             (network, link)
         }
     };
-    let source = source(world, link, address)
+    let before = before.filter(|before| before.link == link.index).map(|before| before.source);
+    let node = world.nodes.get(me);
+    let is_preferred = |own: &IpAddr| {
+        let of_node = node.is_some_and(|node| node.addresses.contains(own));
+        (of_node, before == Some(*own))
+    };
+    let source = source(world, link, address, is_preferred)
         .ok_or_else(|| Reason::NoEgressSource { link: link.name.clone(), family: Family::of(address) })?;
     Ok(Exit { slot: network.map(|network| network.slot), link: link.index, source })
 }
@@ -72,13 +86,24 @@ fn link_of_vrf<'a>(world: &'a World, network: &ReturnNetwork, address: IpAddr) -
     found.ok_or_else(|| Reason::NoEgressLink { vrf: network.name.clone(), family })
 }
 
-/// The node's address on the link: in the subnet of the Service's address, else in that of a gateway, else the first.
-fn source(world: &World, link: &Link, address: IpAddr) -> Option<IpAddr> {
-    let own: Vec<&IpNet> = link.in_subnets().filter(|net| Family::of(net.addr()) == Family::of(address)).collect();
+/// The node's address on the link: in the subnet of the Service's address, else in that of a gateway, else any. Of several there, one
+/// that the Node shows, else the one that was used before: with another source every connection would end.
+fn source(
+    world: &World,
+    link: &Link,
+    address: IpAddr,
+    is_preferred: impl Fn(&IpAddr) -> (bool, bool),
+) -> Option<IpAddr> {
+    let of_family = |net: &&IpNet| Family::of(net.addr()) == Family::of(address);
+    let (fresh, old): (Vec<&IpNet>, Vec<&IpNet>) =
+        link.in_subnets().filter(of_family).partition(|net| !link.deprecated.contains(&net.addr()));
+    let own = if fresh.is_empty() { old } else { fresh };
     let gateways = || world.default_routes.iter().filter(|it| it.link == link.index).map(|it| it.gateway);
-    let near = own.iter().find(|net| net.contains(&address));
-    let near = near.or_else(|| own.iter().find(|net| gateways().any(|gateway| net.contains(&gateway))));
-    near.or(own.first()).map(|net| net.addr())
+    let rank = |net: &&&IpNet| {
+        (net.contains(&address), gateways().any(|gateway| net.contains(&gateway)), is_preferred(&net.addr()))
+    };
+    // Of equal ones the first in the order of the link.
+    own.iter().rev().max_by_key(rank).map(|net| net.addr())
 }
 
 fn is_usable(link: &Link) -> bool {
@@ -90,7 +115,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::world::{DefaultRoute, Fact};
+    use crate::world::{DefaultRoute, Fact, Node};
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -127,6 +152,38 @@ mod tests {
         [network("eth1", 15, &[(3, "eth1")], own), network("red", 14, &[(4, "eth2")], ReturnTable::Vrf(1001))]
     }
 
+    fn ways<'a>(world: &'a World, networks: &'a [ReturnNetwork]) -> Ways<'a> {
+        Ways { world, me: &ME, networks }
+    }
+
+    static ME: std::sync::LazyLock<NodeName> = std::sync::LazyLock::new(|| "q1".into());
+
+    #[test]
+    fn the_source_is_the_nodes_address_else_the_one_that_was_used_and_no_other_address_that_comes() {
+        let nets = |nets: &[&str]| Fact::Link(2, Some(link(2, "eth0", None, nets)));
+        let mut world = World::default();
+        let source = |world: &World, address: &str, before: Option<&str>| {
+            let before = before.map(|it| Exit { slot: None, link: 2, source: ip(it) });
+            exit(ways(world, &[]), ip(address), None, before).map(|exit| exit.source.to_string())
+        };
+        // Input: a VIP of keepalived with /64, numerically lower than the Node's address.
+        world.apply(nets(&["fd31::4/64", "fd31::11/64"]));
+        assert_eq!(source(&world, "fd31::100", None), Ok("fd31::4".to_owned()), "the Node is not known");
+        assert_eq!(source(&world, "fd31::100", Some("fd31::11")), Ok("fd31::11".to_owned()), "it was used so far");
+        assert_eq!(source(&world, "fd31::100", Some("fd31::12")), Ok("fd31::4".to_owned()), "that one is gone");
+        let addresses = vec![ip("fd31::11")];
+        world.apply(Fact::Node(ME.clone(), Some(std::sync::Arc::new(Node { addresses, ..Node::default() }))));
+        for before in [None, Some("fd31::4"), Some("fd31::11")] {
+            assert_eq!(source(&world, "fd31::100", before), Ok("fd31::11".to_owned()), "{before:?}");
+        }
+        // The network of the Service's address goes first.
+        world.apply(nets(&["fd31::11/64", "fd32::5/64"]));
+        assert_eq!(source(&world, "fd32::100", Some("fd31::11")), Ok("fd32::5".to_owned()));
+        let deprecated = [ip("fd31::11")].into();
+        world.apply(Fact::Link(2, Some(Link { deprecated, ..link(2, "eth0", None, &["fd31::4/64", "fd31::11/64"]) })));
+        assert_eq!(source(&world, "fd31::100", Some("fd31::11")), Ok("fd31::4".to_owned()), "it is about to go");
+    }
+
     #[test]
     fn packets_leave_by_the_vrf_of_the_pool_else_by_the_link_whose_subnet_has_the_address() {
         // The address, the VRF of its pool; by which network, link and source.
@@ -144,7 +201,7 @@ mod tests {
         ];
         for (address, vrf, expected) in table {
             let vrf = vrf.map(InterfaceName::from);
-            let found = exit(&world(), &networks(), ip(address), vrf.as_ref());
+            let found = exit(ways(&world(), &networks()), ip(address), vrf.as_ref(), None);
             let expected = expected.map(|(slot, link, source)| Exit { slot, link, source: ip(source) });
             assert_eq!(found.clone().ok(), expected, "{address} {vrf:?}: {found:?}");
         }
@@ -154,7 +211,7 @@ mod tests {
     fn a_node_without_the_network_has_no_way_out_and_says_why() {
         let why = |world: &World, networks: &[ReturnNetwork], address, vrf: Option<&str>| {
             let vrf = vrf.map(InterfaceName::from);
-            exit(world, networks, ip(address), vrf.as_ref()).expect_err("no way out").code()
+            exit(ways(world, networks), ip(address), vrf.as_ref(), None).expect_err("no way out").code()
         };
         let mut world = world();
         assert_eq!(why(&world, &networks(), "172.16.0.1", None), "no-egress-network");

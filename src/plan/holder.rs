@@ -50,7 +50,8 @@ pub const OVERDUE_AFTER: Duration = Duration::from_secs(10);
 pub enum Grade {
     /// It is being drained: it takes nothing, and keeps what it has until a better node asks.
     Draining,
-    /// Its data path is not good: it takes nothing, and keeps what it has only while no better node asks.
+    /// Its data path is not good: it takes only what no node holds and no better one takes, and keeps what it has only while no
+    /// better node asks.
     DataPathBad,
     /// It has not heard the API server for some time, while others do.
     ViewStale,
@@ -67,9 +68,14 @@ pub struct Bid {
 }
 
 impl Bid {
-    /// Whether the node takes addresses at all.
+    /// Whether the node takes addresses like any other.
     fn takes(self) -> bool {
         self.grade > Grade::DataPathBad
+    }
+
+    /// Whether it takes an address that nobody holds and nobody else takes.
+    fn takes_at_last(self) -> bool {
+        self.grade >= Grade::DataPathBad
     }
 }
 
@@ -128,6 +134,8 @@ pub struct Situation<'a> {
     pub own: Result<Bid, Reason>,
     /// This node answers for the address on some link.
     pub answers: bool,
+    /// Nothing was seen yet of this node's data path since its agent started: it goes on with what it holds and takes nothing.
+    pub unjudged: bool,
     /// The agent stops, and the other nodes were told.
     pub leaving: bool,
     /// A holder keeps the address from nodes of the same grade and weight.
@@ -327,7 +335,7 @@ impl History {
             return Course::Watches { holder: deaf.clone() };
         }
         match (holder, &situation.own) {
-            (Some(_), Ok(_)) if granted => self.take(Acquisition::HandOver),
+            (Some(_), Ok(_)) if granted && !situation.unjudged => self.take(Acquisition::HandOver),
             (Some(holder), own) => {
                 self.taking = None;
                 self.unheld_since = None;
@@ -342,8 +350,11 @@ impl History {
                     }
                 }
             }
-            // A node whose data path is not good takes nothing, and goes on with what it held.
-            (None, Ok(own)) if own.takes() || situation.last == LastHolder::ThisNode => {
+            // A node whose data path is not good goes on with what it held. Else it comes last: where no node is good, bad ones
+            // that were good since their boot are better than none.
+            (None, Ok(own))
+                if (own.takes_at_last() && !situation.unjudged) || situation.last == LastHolder::ThisNode =>
+            {
                 self.find_holder(situation, *own, candidates(), now)
             }
             (None, Ok(_) | Err(_)) => {
@@ -454,16 +465,21 @@ impl History {
         let by_digest =
             |node: &&NodeName| Ticket::of(node, situation.rank_by) < Ticket::of(situation.me, situation.rank_by);
         let unsure: Vec<&NodeName> = others.unsure.iter().copied().filter(by_digest).collect();
-        let before: Vec<_> =
-            others.known_that_take().filter(|it| compare(it, &this, situation.rank_by) == Ordering::Greater).collect();
+        let ranks_before = |it: &Bidder<'_>| compare(it, &this, situation.rank_by) == Ordering::Greater;
+        let before: Vec<_> = others.known.into_iter().filter(|it| it.bid.takes_at_last() && ranks_before(it)).collect();
+        let at_last = !own.takes() && situation.last != LastHolder::ThisNode;
+        // One that is good may have to ask the link in full first, or wait for others itself.
+        let acts_first = at_last && (before.iter().any(|it| it.bid.takes()) || !unsure.is_empty());
         let place = u32::try_from(before.len())
             .unwrap_or(u32::MAX)
             .saturating_add(u32::from(!situation.knows_all))
-            .saturating_add(u32::from(situation.beside_the_deaf));
+            .saturating_add(u32::from(situation.beside_the_deaf))
+            // A data path that comes back within this time counts.
+            .saturating_add(u32::from(at_last));
         // One that is ranked before and says that it takes the address acts: with many addresses that takes its time.
         let is_asking = |node: &NodeName| situation.askers.iter().any(|asker| asker.node == node);
         let acts = before.iter().map(|it| it.node).chain(unsure.iter().copied()).any(is_asking);
-        let waits = FALLBACK_TIME.saturating_mul(if acts { MOST_PLACES } else { place.min(MOST_PLACES) });
+        let waits = FALLBACK_TIME.saturating_mul(if acts || acts_first { MOST_PLACES } else { place.min(MOST_PLACES) });
         let begins = since + waits.max(if unsure.is_empty() { Duration::ZERO } else { UNSURE_TIME });
         if now < begins {
             self.waits_until = Some(begins);

@@ -171,10 +171,12 @@ impl<'a> Ranking<'a> {
     /// Why no node may answer.
     pub fn nobody(&self) -> Reason {
         let nameless = self.endpoints.is_some_and(|endpoints| endpoints.by_node.is_empty());
+        let able: Vec<_> = self.electorate.candidates().iter().filter(|it| self.has_endpoint(it)).collect();
         match (self.electorate.candidates().is_empty(), nameless) {
-            (true, _) => no_eligible_node(&self.electorate, self.me),
+            (true, _) => no_eligible_node(&self.electorate, &[], self.me),
             (false, true) => Reason::EndpointsNameNoNode,
-            (false, false) => Reason::NoNodeWithEndpoint,
+            (false, false) if able.is_empty() => Reason::NoNodeWithEndpoint,
+            (false, false) => no_eligible_node(&self.electorate, &able, self.me),
         }
     }
 
@@ -328,11 +330,20 @@ fn union<'a>(mut electorates: impl Iterator<Item = &'a Electorate>) -> Cow<'a, E
     Cow::Owned(Electorate::new(candidates.into_values().collect(), excluded))
 }
 
-fn no_eligible_node(electorate: &Electorate, me: &NodeName) -> Reason {
-    if electorate.excluded.is_empty() {
-        return Reason::NodeUnknown { node: me.clone() };
-    }
-    Reason::NoEligibleNode {
-        excluded: electorate.excluded.iter().map(|(node, reason)| format!("{node}: {reason}")).collect(),
+/// `idle`: candidates that do not take the address.
+fn no_eligible_node(electorate: &Electorate, idle: &[&Candidate], me: &NodeName) -> Reason {
+    // Their reasons as `Reason`s say that another node serves.
+    let flaw = |grade: Grade| match grade {
+        Grade::Eligible => None,
+        Grade::ViewStale => Some("the node has not heard the API server for some time"),
+        Grade::DataPathBad => Some("the node's data path is bad"),
+        Grade::Draining => Some("the node is being drained"),
+    };
+    let idle = idle.iter().filter_map(|it| Some(format!("{}: {}", it.node, flaw(it.grade)?)));
+    let excluded = electorate.excluded.iter().map(|(node, reason)| format!("{node}: {reason}"));
+    let excluded: Vec<String> = idle.chain(excluded).collect();
+    match excluded.is_empty() {
+        true => Reason::NodeUnknown { node: me.clone() },
+        false => Reason::NoEligibleNode { excluded },
     }
 }

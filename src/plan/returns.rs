@@ -1,8 +1,9 @@
 //! The networks of this node beside that of its default route: replies to connections that come in by one leave by it again.
 //! Floor 1. It keeps which there are, each with its number in the marks; `egress::task` marks, `kernel::returns` makes the routes.
 //!
-//! Such a network is a `[[vrf]]` whose device is there, or a link with a default route in the main table that is not the best one
-//! of its family. Numbers count down from the highest, those of owners of egress addresses up from 1.
+//! Such a network is a `[[vrf]]` whose device is there, or a link that has default routes in the main table, none of which is the
+//! best one of its family. Families stand for themselves: a link may be the way out in one and a network beside it in the other.
+//! Numbers count down from the highest, those of owners of egress addresses up from 1.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -119,12 +120,17 @@ fn networks(config: &Config, world: &World) -> Vec<ReturnNetwork> {
     };
     let of_link = |link: &Link| {
         let routes = world.default_routes.iter().filter(|route| route.vrf.is_none() && route.link == link.index);
-        let gateways: Vec<IpAddr> = Family::BOTH.iter().filter_map(|family| best(routes.clone(), *family)).collect();
-        let is_extra = routes.clone().any(|route| !is_best(route, world));
-        let mut subnets: Vec<ipnet::IpNet> = link.in_subnets().map(ipnet::IpNet::trunc).collect();
+        let is_home = |family: Family| {
+            let mut of_family = routes.clone().filter(|route| Family::of(route.gateway) == family);
+            of_family.any(|route| is_best(route, world))
+        };
+        let extra: Vec<Family> = Family::BOTH.into_iter().filter(|family| !is_home(*family)).collect();
+        let gateways: Vec<IpAddr> = extra.iter().filter_map(|family| best(routes.clone(), *family)).collect();
+        let of_extra = link.in_subnets().filter(|net| extra.contains(&Family::of(net.addr())));
+        let mut subnets: Vec<ipnet::IpNet> = of_extra.map(ipnet::IpNet::trunc).collect();
         subnets.sort_unstable();
         subnets.dedup();
-        is_extra.then(|| ReturnNetwork {
+        (!gateways.is_empty()).then(|| ReturnNetwork {
             name: link.name.clone(),
             slot: 0,
             links: [(link.index, link.name.clone())].into(),
@@ -179,7 +185,11 @@ mod tests {
     #[test]
     fn a_link_with_a_default_route_that_is_not_the_best_is_a_network_of_its_own() {
         let config = config::tests::one_of_each();
-        let table: [(&str, Vec<DefaultRoute>, &[&str]); 4] = [
+        let backup = vec![route("10.0.0.1", 2, 0), route("10.0.0.2", 2, 500)];
+        let backup_of_both = vec![route("10.0.0.1", 2, 0), route("192.0.2.1", 3, 200), route("192.0.2.2", 3, 300)];
+        let table: [(&str, Vec<DefaultRoute>, &[&str]); 6] = [
+            ("a second router on the main link", backup, &[]),
+            ("a second router on the other link", backup_of_both, &["eth1"]),
             ("one route", vec![route("10.0.0.1", 2, 0)], &[]),
             ("a worse one", vec![route("10.0.0.1", 2, 0), route("192.0.2.1", 3, 200)], &["eth1"]),
             ("two equal ones", vec![route("10.0.0.1", 2, 0), route("192.0.2.1", 3, 0)], &[]),
@@ -191,6 +201,26 @@ mod tests {
             let found: Vec<String> = names(&returns).into_iter().map(|(name, _)| name).collect();
             assert_eq!(found, expected, "{story}");
         }
+    }
+
+    #[test]
+    fn a_link_that_is_the_way_out_in_one_family_is_a_network_in_the_other_family_alone() {
+        // Input: eth0 has the only default route of IPv4, and eth1 the better one of IPv6.
+        let config = config::tests::one_of_each();
+        let mut world = world(vec![route("10.0.0.1", 2, 0), route("fd02::1", 3, 100), route("fd01::1", 2, 1024)]);
+        world.apply(link_with(2, "eth0", &["10.0.0.11/24", "fd01::11/64"]));
+        let mut returns = Returns::default();
+        returns.renew(&config, &world, false);
+        let table = ReturnTable::Own {
+            gateways: vec!["fd01::1".parse().unwrap()],
+            subnets: vec!["fd01::/64".parse().unwrap()],
+        };
+        let found: Vec<_> = returns.networks().iter().map(|it| (it.name.to_string(), it.table.clone())).collect();
+        assert_eq!(found, [("eth0".to_owned(), table)], "replies of IPv4 go by the main table");
+    }
+
+    fn link_with(index: u32, name: &str, nets: &[&str]) -> Fact {
+        Fact::Link(index, Some(Link::carrying(index, name, nets)))
     }
 
     #[test]

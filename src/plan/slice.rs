@@ -153,7 +153,8 @@ pub struct ReturnNetwork {
 pub enum ReturnTable {
     /// That of the VRF.
     Vrf(u32),
-    /// One that crier makes for the link: the next hops of its default routes, one of each family at most, and its subnets.
+    /// One that crier makes for the link: the next hops of its default routes, one of each family at most, and its subnets; of a
+    /// family that has its way out by the link, neither.
     Own { gateways: Vec<IpAddr>, subnets: Vec<IpNet> },
 }
 
@@ -167,6 +168,8 @@ pub struct VrfSlice {
     pub vrfs: Arc<Vec<config::Vrf>>,
     /// Destinations inside of the cluster: packets to them never look into the table of a VRF.
     pub cluster: Arc<BTreeSet<IpNet>>,
+    /// The addresses of this host's Node: a link that carries one is not put into a VRF.
+    pub own: Arc<BTreeSet<IpAddr>>,
 }
 
 /// How the packets of a pod leave the cluster.

@@ -280,7 +280,7 @@ fn of_data_path(snapshot: &Snapshot) -> Option<String> {
     let path = &world.data_path;
     let fault = path.fault()?;
     let remedy = match fault {
-        PathFault::NotAsked { .. } => return None,
+        PathFault::NotAsked { .. } | PathFault::WasBad => return None,
         PathFault::Unhealthy { .. } | PathFault::Silent { .. } | PathFault::RulesNotSeen => {
             "see kube-proxy's log on this node"
         }

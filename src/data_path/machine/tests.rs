@@ -70,7 +70,7 @@ fn auto() -> Setting {
 
 #[test]
 fn a_rebooted_node_does_not_serve_until_kube_proxy_has_written_its_rules() {
-    let before = Record { boot: "another".to_owned(), good: true, heard: true, rules: BOTH, proxy: true };
+    let before = Record { boot: "another".to_owned(), good: true, heard: true, rules: BOTH, proxy: true, bad: true };
     let mut story = Story::of(auto(), before);
     assert_eq!(story.serving(), Serving::NotSinceBoot, "what the boot before has seen does not count");
     story.rules(NEITHER);
@@ -95,6 +95,53 @@ fn a_restart_of_the_agent_keeps_what_was_seen_in_this_boot() {
     story.rules(BOTH);
     story.pass(1_500);
     assert_eq!(story.serving(), Serving::Lost, "and a loss is seen as before: {}", story.fault());
+}
+
+#[test]
+fn a_path_that_was_bad_when_the_agent_ended_is_bad_for_the_next_one_until_it_is_seen_good() {
+    for setting in [auto(), Setting::Url(URL.to_owned())] {
+        let mut story = Story::of(setting.clone(), Record::default());
+        story.rules(BOTH);
+        story.health(200);
+        story.health(503);
+        story.pass(1_500);
+        assert_eq!(story.serving(), Serving::Lost);
+        let mut story = Story::of(setting.clone(), story.machine.record().clone());
+        assert_eq!(story.serving(), Serving::Lost, "before anything was asked");
+        story.rules(BOTH);
+        story.health(503);
+        assert_eq!(story.fault(), format!("{URL} answers 503 instead of 200"), "the first answer is believed");
+        // Killed again, and healthy meanwhile.
+        let mut story = Story::of(setting.clone(), story.machine.record().clone());
+        assert_eq!(story.serving(), Serving::Lost);
+        story.rules(BOTH);
+        story.health(200);
+        assert_eq!(story.serving(), Serving::Yes, "at once");
+        let story = Story::of(setting, story.machine.record().clone());
+        assert_eq!(story.serving(), Serving::Yes, "and the one after it takes the path for good");
+    }
+    let mut story = Story::of(Setting::NodeReady, Record::default());
+    story.node(true, BOOT);
+    story.node(false, BOOT);
+    let mut story = Story::of(Setting::NodeReady, story.machine.record().clone());
+    assert_eq!(story.serving(), Serving::Lost, "a Node that was not Ready");
+    story.node(true, BOOT);
+    assert_eq!(story.serving(), Serving::Yes);
+}
+
+#[test]
+fn nothing_counts_as_judged_before_the_first_answer_or_until_failure_has_lasted() {
+    let mut story = Story::of(auto(), Story::good().machine.record().clone());
+    assert!(!story.machine.path().is_judged());
+    story.rules(BOTH);
+    story.health(503);
+    assert_eq!((story.serving(), story.machine.path().is_judged()), (Serving::Yes, false), "it has just begun");
+    story.pass(1_500);
+    assert_eq!((story.serving(), story.machine.path().is_judged()), (Serving::Lost, true));
+    let mut story = Story::of(auto(), Story::good().machine.record().clone());
+    story.rules(BOTH);
+    story.health(200);
+    assert!(story.machine.path().is_judged());
 }
 
 #[test]

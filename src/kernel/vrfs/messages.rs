@@ -33,6 +33,7 @@ impl Lists {
     /// What they say of VRFs; of routes, those in `tables`.
     pub fn found(&self, tables: &BTreeSet<u32>) -> Found {
         let mut found = Found::default();
+        found.defaults = routes::of_main(&self.routes);
         let mut connected = BTreeSet::new();
         let names: BTreeMap<u32, InterfaceName> = self.links.iter().filter_map(index_and_name).collect();
         for message in &self.links {
@@ -41,6 +42,12 @@ impl Lists {
             }
         }
         for message in &self.addresses {
+            if let RouteNetlinkMessage::NewAddress(address) = message
+                && let Some((local, _)) = netlink::own_and_peer(address)
+                && let Some(link) = names.get(&address.header.index).and_then(|name| found.links.get_mut(name))
+            {
+                link.carries.insert(local);
+            }
             if let RouteNetlinkMessage::NewAddress(address) = message
                 && let Some(net) = lasting(address)
                 && let Some(link) = names.get(&address.header.index).and_then(|name| found.links.get_mut(name))
@@ -102,6 +109,7 @@ fn found_link(link: &LinkMessage, names: &BTreeMap<u32, InterfaceName>) -> Found
         table: routes::vrf_table(link),
         master,
         addresses: BTreeSet::new(),
+        carries: BTreeSet::new(),
         unrouted: BTreeSet::new(),
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::{Family, is_link_local_v6};
 use crate::config::Vrf;
 use crate::names::InterfaceName;
-use crate::world::HostProblem;
+use crate::world::{DefaultRoute, HostProblem};
 
 /// What the configuration and the cluster ask for.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +22,8 @@ pub struct Wanted<'a> {
     pub vrfs: &'a [Vrf],
     /// Destinations inside of the cluster: packets to them look into the main table, whatever link they came in by.
     pub cluster: &'a BTreeSet<IpNet>,
+    /// The addresses of this host's Node; none where they are not known.
+    pub own: &'a BTreeSet<IpAddr>,
     /// All Nodes are known: a destination that is not named is none.
     pub complete: bool,
 }
@@ -31,6 +33,8 @@ pub struct Wanted<'a> {
 pub struct Found {
     pub links: BTreeMap<InterfaceName, FoundLink>,
     pub routes: BTreeSet<FoundRoute>,
+    /// Those of the main table.
+    pub defaults: Vec<DefaultRoute>,
     /// The destinations of rules that lead to the main table before the VRFs' rule is asked: crier's, and others'.
     pub our_rules: BTreeSet<IpNet>,
     pub other_rules: BTreeSet<IpNet>,
@@ -51,6 +55,8 @@ pub struct FoundLink {
     pub master: Option<InterfaceName>,
     /// Those without a lifetime.
     pub addresses: BTreeSet<IpNet>,
+    /// All of them.
+    pub carries: BTreeSet<IpAddr>,
     /// Those of them whose network has no route of the kernel's in the table of the link's VRF: somebody flushed that table. Nothing can
     /// be reached by them any more, and they are not answered for.
     pub unrouted: BTreeSet<IpNet>,
@@ -156,7 +162,7 @@ pub fn changes(wanted: &Wanted<'_>, found: &Found, made: &Made) -> Outcome {
         outcome.steps.extend(rules.iter().cloned().map(|change| (None, change)));
     }
     for vrf in wanted.vrfs {
-        let (changes, mut problems) = Lacking { vrf, found, made }.find();
+        let (changes, mut problems) = Lacking { vrf, found, made, own: wanted.own }.find();
         if vrf.manage {
             outcome.steps.extend(changes.into_iter().map(|change| (Some(vrf.name.clone()), change)));
         } else {
@@ -203,6 +209,28 @@ struct Lacking<'a> {
     vrf: &'a Vrf,
     found: &'a Found,
     made: &'a Made,
+    own: &'a BTreeSet<IpAddr>,
+}
+
+/// The links that alone lead from the main table to the outside, each with a gateway. `own` are the addresses of this host's Node:
+/// of a family that the Node has no address of, the default route is nobody's concern.
+pub fn uplinks(defaults: &[DefaultRoute], own: &BTreeSet<IpAddr>) -> BTreeMap<u32, IpAddr> {
+    let of = |family: Family| {
+        let of_family = defaults.iter().filter(move |it| it.vrf.is_none() && Family::of(it.gateway) == family);
+        let best = of_family.clone().map(|it| it.metric).min();
+        let best: Vec<&DefaultRoute> = of_family.filter(|it| Some(it.metric) == best).collect();
+        let first = best.first()?;
+        best.iter().all(|it| it.link == first.link).then_some((first.link, first.gateway))
+    };
+    let concerns = |family: &Family| match own.is_empty() {
+        true => *family == Family::V4 || !defaults.iter().any(|it| it.vrf.is_none() && it.gateway.is_ipv4()),
+        false => own.iter().any(|address| Family::of(*address) == *family),
+    };
+    let mut uplinks = BTreeMap::new();
+    for (link, gateway) in Family::BOTH.into_iter().filter(concerns).filter_map(of) {
+        uplinks.entry(link).or_insert(gateway);
+    }
+    uplinks
 }
 
 impl Lacking<'_> {
@@ -265,6 +293,14 @@ impl Lacking<'_> {
             let remedy = "the VRF has it as soon as it appears; else correct interfaces in [[vrf]]".to_owned();
             return Err(HostProblem { problem: format!("the VRF {vrf} waits for the interface {port}"), remedy });
         };
+        if let Some(what) = self.is_own(link).filter(|_| link.master.as_ref() != Some(vrf)) {
+            let problem = format!(
+                "the interface {port} carries {what}, so crier does not put it into the VRF {vrf}: that would cut this host off"
+            );
+            let by_hand = Change::Enslave { port: port.clone(), vrf: vrf.clone(), again: Vec::new() };
+            let remedy = format!("correct interfaces of [[vrf]]; if it is meant so: {by_hand}");
+            return Err(HostProblem { problem, remedy });
+        }
         let again = again(link);
         match &link.master {
             Some(master) if master == vrf && !is_new && !link.up => {
@@ -282,6 +318,15 @@ impl Lacking<'_> {
                 Ok([enslave].into_iter().chain(set_up).collect())
             }
         }
+    }
+
+    /// What of the host itself the link carries.
+    fn is_own(&self, link: &FoundLink) -> Option<String> {
+        let address = link.carries.intersection(self.own).next().map(|it| format!("this Node's own address {it}"));
+        let gateway = uplinks(&self.found.defaults, self.own).remove(&link.index);
+        let route = gateway.map(|it| format!("the default route via {it}"));
+        let both: Vec<String> = address.into_iter().chain(route).collect();
+        (!both.is_empty()).then(|| both.join(" and "))
     }
 
     /// What brings back the kernel's own routes to the networks of this interface: with an address it makes them anew. An address that

@@ -201,6 +201,7 @@ impl Link {
             deaf_holder: None,
             grants: 0,
             leaving: false,
+            unjudged: false,
             askers_know_more: false,
             me: &names[number],
             rank_by: ADDRESS,
@@ -431,6 +432,50 @@ fn those_whose_data_path_is_bad_keep_what_they_have_until_a_better_one_asks() {
 }
 
 #[test]
+fn where_every_data_path_is_bad_and_the_holder_dies_one_of_those_that_were_good_once_has_the_address_in_seconds() {
+    for seed in 0..20 {
+        let mut link = Link::new(seed, 4, 0);
+        link.run(Duration::from_secs(2));
+        for number in 0..4 {
+            link.nodes[number].bid = Some(Bid { grade: Grade::DataPathBad, weight: 0 });
+        }
+        let owner = link.owners()[0];
+        // One was not seen good since its boot.
+        let unseen = (owner + 1) % 4;
+        link.nodes[unseen].bid = None;
+        link.run(Duration::from_secs(1));
+        link.measure_anew();
+        link.kill(owner);
+        link.run(Duration::from_secs(20));
+        let owners = link.owners();
+        assert_eq!((owners.len(), link.moves), (1, 1), "seed {seed}: {owners:?}");
+        assert!(owners != [unseen] && link.longest_double.is_zero(), "seed {seed}: {owners:?}");
+        assert!(link.longest_gap < Duration::from_secs(2), "seed {seed}: {:?}", link.longest_gap);
+    }
+}
+
+#[test]
+fn a_bad_data_path_leaves_what_nobody_holds_to_a_good_one_that_takes_its_time() {
+    // Input: all but one are bad, the owner dies, and the good one has listened for 4 s more.
+    for seed in 0..10 {
+        let mut link = Link::new(seed, 3, 0);
+        link.run(Duration::from_secs(2));
+        let owner = link.owners()[0];
+        for number in 0..3 {
+            let grade = if number == (owner + 1) % 3 { Grade::Eligible } else { Grade::DataPathBad };
+            link.nodes[number].bid = Some(Bid { grade, weight: 0 });
+        }
+        link.nodes[owner].bid = Some(Bid { grade: Grade::Eligible, weight: 1 });
+        link.run(Duration::from_secs(1));
+        link.measure_anew();
+        link.nodes[(owner + 1) % 3].settled_at = link.now + Duration::from_secs(4);
+        link.kill(owner);
+        link.run(Duration::from_secs(6));
+        assert_eq!((link.owners(), link.moves), (vec![(owner + 1) % 3], 1), "seed {seed}: only the good one");
+    }
+}
+
+#[test]
 fn a_node_that_is_ranked_first_and_does_not_act_leaves_no_gap_for_long() {
     let mut link = Link::new(1, 3, 0);
     link.set_weight(0, 100);
@@ -514,6 +559,7 @@ fn a_grant_is_taken_back_later_while_many_are_under_way_and_is_in_vain_after_tha
         own: Ok(Bid { grade: Grade::Eligible, weight: 0 }),
         answers: true,
         leaving: false,
+        unjudged: false,
         sticky: false,
         grants,
         may_ask_from: Some(now),
@@ -558,6 +604,7 @@ fn a_holder_that_does_not_hear_this_node_is_given_way_to_and_nobody_begins_besid
         own: Ok(Bid { grade: Grade::Eligible, weight: 1 }),
         answers,
         leaving: false,
+        unjudged: false,
         sticky: false,
         grants: 0,
         may_ask_from: Some(now),
@@ -602,6 +649,7 @@ fn who_left_an_address_to_a_node_that_does_not_hear_it_asks_a_third_one_for_it_o
                 own: Ok(bid(2)),
                 answers,
                 leaving: false,
+                unjudged: false,
                 sticky: false,
                 grants: 0,
                 may_ask_from: Some(start),
@@ -648,6 +696,7 @@ fn of_two_nodes_whose_files_differ_the_lower_digest_begins_and_the_other_waits_f
         own: Ok(bid),
         answers: false,
         leaving: false,
+        unjudged: false,
         sticky: false,
         grants: 0,
         may_ask_from: Some(start),
@@ -683,6 +732,7 @@ fn who_hands_the_address_over_to_this_node_has_not_taken_it_over_from_it() {
         own: Err(Reason::NodeExcluded),
         answers: true,
         leaving: false,
+        unjudged: false,
         sticky: false,
         grants: 0,
         may_ask_from: None,

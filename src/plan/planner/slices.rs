@@ -15,6 +15,7 @@ use crate::plan::bfd::watched;
 use crate::plan::context::{PulseContext, bgp, l2};
 use crate::plan::decision::Decision;
 use crate::plan::egress_table::Roads;
+use crate::plan::exits::Ways;
 use crate::plan::notice::{condition, loss, notice, pools};
 use crate::plan::slice::{PeerSlice, PulseSlice, ServiceStatus, StatusWrite, VrfSlice, pools_in_words};
 use crate::plan::verdict::Wish;
@@ -199,7 +200,8 @@ impl Planner {
     pub(super) fn renew_egress(&mut self, host: bool, peers: bool) {
         if peers || self.egress.exits_are_stale() {
             self.renew_returns();
-            self.egress.renew_exits(&self.world, self.returns.networks());
+            let networks = self.returns.networks();
+            self.egress.renew_exits(Ways { world: &self.world, me: &self.me, networks });
         }
         let networks = u8::try_from(self.returns.networks().len()).unwrap_or(u8::MAX);
         let slots = self.in_force.config().egress.slots().saturating_sub(networks);
@@ -270,8 +272,11 @@ impl Planner {
 
     /// `complete`: all objects are known.
     fn renew_vrfs(&mut self, complete: bool) {
+        let node = self.world.nodes.get(&self.me);
+        let own = node.into_iter().flat_map(|node| node.addresses.iter().copied()).collect();
         let slice = VrfSlice {
             planned: true,
+            own: kept(&self.plan.vrfs.own, own),
             complete,
             vrfs: kept(&self.plan.vrfs.vrfs, self.in_force.config().vrfs.clone()),
             cluster: self.plan.egress.cluster.clone(),

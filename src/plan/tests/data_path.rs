@@ -92,6 +92,38 @@ fn others_that_lost_their_path_are_passed_over_while_one_serves() {
 }
 
 #[test]
+fn where_no_node_takes_the_address_the_reason_names_each_node_with_what_it_lacks() {
+    // Input: policy Cluster and endpoints; this node was not seen good, b is bad, c is being drained.
+    let mut story = with_pulses(false);
+    story.tell(unseen());
+    let reason = story.owner(heard(&[("b", Eligibility::DataPathBad), ("c", Eligibility::Draining)]));
+    assert!(!reason.contains("policy Local") && !reason.contains("another node"), "{reason}");
+    for part in
+        ["b: the node's data path is bad", "c: the node is being drained", "a: the node's data path was not seen"]
+    {
+        assert!(reason.contains(part), "{part}: {reason}");
+    }
+}
+
+#[test]
+fn where_no_node_is_good_this_one_takes_what_nobody_holds_and_waits_for_a_better_one() {
+    let mut story = with_pulses(false);
+    story.tell(unhealthy());
+    let all_bad = heard(&[("b", Eligibility::DataPathNotSeen)]);
+    story.owner(all_bad);
+    assert!(story.answered().is_empty(), "the path may come back in a moment");
+    story.now = story.planner.next_deadline().expect("it waits");
+    story.turn();
+    assert_eq!(story.answered(), [ADDRESS]);
+    let mut story = with_pulses(false);
+    story.tell(unhealthy());
+    story.owner(heard(&[("b", Eligibility::Eligible)]));
+    story.now += Duration::from_secs(9);
+    story.turn();
+    assert!(story.answered().is_empty(), "b is good and has its time");
+}
+
+#[test]
 fn without_pulses_only_a_node_whose_rules_are_gone_leaves_bgp_to_ready_nodes() {
     let mut story = Story::begin(configuration());
     story.put("web", Service { ingress: vec!["192.168.35.103".parse().unwrap()], ..service() });

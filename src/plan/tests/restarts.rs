@@ -111,6 +111,37 @@ fn a_node_whose_data_path_is_bad_goes_on_with_what_it_held_and_takes_nothing_els
     }
 }
 
+#[test]
+fn a_node_that_has_not_asked_for_its_data_path_yet_goes_on_with_what_it_held_and_takes_nothing_else() {
+    // Input: a restarted agent whose kube-proxy was healthy when the agent before ended and answers 503 now; b holds the
+    // address, or nobody does.
+    let state = PathState::Unknown { why: PathFault::NotAsked { url: "http://127.0.0.1:10256/healthz".into() } };
+    let unasked = Fact::DataPath(DataPath { state, good_since_boot: true, source: PathSource::KubeProxy });
+    let good = || Fact::DataPath(DataPath::UNWATCHED);
+    for (told, expected) in [(kept(&[ADDRESS]), Some(Acquisition::HandOver)), (kept(&[]), None)] {
+        let mut story = with_pulses(false);
+        story.tell(unasked.clone());
+        story.tell(told);
+        story.owner(roster(&[], &[]));
+        assert_eq!(acquisition(&story), expected);
+        story.tell(good());
+        story.turn();
+        assert!(acquisition(&story).is_some(), "a good path takes it");
+    }
+    let mut story = with_pulses(false);
+    story.tell(unasked);
+    let c_is_bad = |it: &mut Roster| {
+        it.members.values_mut().for_each(|it| it.eligibility = crate::roster::Eligibility::DataPathBad);
+    };
+    let c = || heard(roster(&[("c", &[ADDRESS])], &[]), c_is_bad);
+    let asks = |story: &Story| !story.planner.plan().pulse.holdings.is_empty();
+    story.owner(c());
+    assert!(!asks(&story), "c has it, and is asked for nothing");
+    story.tell(good());
+    story.turn();
+    assert!(asks(&story), "a better node asks");
+}
+
 fn restarting(name: &str) -> impl Fn(&mut Roster) {
     move |it: &mut Roster| it.members.get_mut(&NodeName::from(name)).unwrap().restarting = true
 }

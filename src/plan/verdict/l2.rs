@@ -194,15 +194,20 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
     } else {
         let mut history = inputs.holders.history(address).cloned().unwrap_or_default();
         let may_be_deaf = |node: &NodeName| rosters(inputs, &covering, address).any(|it| it.may_be_deaf(node));
+        let unjudged = !inputs.world.data_path.is_judged();
         let situation = Situation {
             me: inputs.me,
             rank_by,
             own,
             answers,
+            unjudged,
             leaving: inputs.world.leaving,
             // A node with an endpoint keeps the address from others with one.
             sticky: covering.iter().any(|(l2, _)| l2.sticky) || ranking.is_near(inputs.me),
-            may_ask_from: inputs.holders.may_ask_from(&covering, inputs.now).filter(|_| inputs.world.drain.is_none()),
+            may_ask_from: inputs
+                .holders
+                .may_ask_from(&covering, inputs.now)
+                .filter(|_| inputs.world.drain.is_none() && !unjudged),
             grants: inputs.holders.granting(),
             knows_all: knows_all(inputs, &covering, address),
             beside_the_deaf: rosters(inputs, &covering, address).any(|it| it.unproved.values().any(|it| it.deaf)),

@@ -40,6 +40,11 @@ fn cluster() -> BTreeSet<IpNet> {
     ["10.244.0.0/24", "10.244.1.0/24", "192.168.35.11/32", "fd44::/64"].map(net).into()
 }
 
+/// The addresses of this host's Node, which are on none of the three links.
+fn own() -> BTreeSet<IpAddr> {
+    ["172.31.0.11", "fd31::11"].map(|text| text.parse().unwrap()).into()
+}
+
 /// The kernel, as far as VRFs are concerned: what a change does, and what it takes along.
 #[derive(Debug, Clone)]
 struct Kernel {
@@ -55,7 +60,7 @@ impl Kernel {
 
     /// Works until nothing is left to do, and answers with the problems.
     fn settle(&mut self, vrfs: &[Vrf], cluster: &BTreeSet<IpNet>) -> Vec<HostProblem> {
-        let wanted = Wanted { vrfs, cluster, complete: true };
+        let wanted = Wanted { vrfs, cluster, own: &own(), complete: true };
         for _ in 0..5 {
             let outcome = changes(&wanted, &self.found, &self.made);
             self.made.forget(&wanted, &self.found);
@@ -169,7 +174,11 @@ fn a_vrf_is_made_whole_and_taken_away_to_what_was_there_before() {
 
 #[test]
 fn the_rules_of_the_cluster_stand_before_a_packet_can_be_looked_up_in_the_vrf() {
-    let outcome = changes(&Wanted { vrfs: &vrfs(RED), cluster: &cluster(), complete: true }, &host(), &Made::default());
+    let outcome = changes(
+        &Wanted { vrfs: &vrfs(RED), cluster: &cluster(), own: &own(), complete: true },
+        &host(),
+        &Made::default(),
+    );
     let place = |is_it: fn(&Change) -> bool| outcome.steps.iter().position(|(_, change)| is_it(change)).unwrap();
     let last_rule = outcome.steps.iter().rposition(|(_, change)| matches!(change, Change::AddRule(_))).unwrap();
     assert!(last_rule < place(|change| matches!(change, Change::MakeDevice { .. })));
@@ -194,6 +203,78 @@ fn two_vrfs_have_the_same_networks_and_one_that_cannot_be_made_leaves_the_other(
     let problems = kernel.settle(&both, &cluster());
     assert_eq!(problems[0].problem, "the VRF red waits for the interface eth1");
     assert_eq!(kernel.found.links[&"eth2".into()].master, Some("blue".into()));
+}
+
+#[test]
+fn a_link_with_this_nodes_address_or_the_default_route_is_put_into_no_vrf() {
+    // Input: interfaces = ["eth1"] on a host whose uplink is eth1: by a slip, or where the names of the links are swapped.
+    let default = |gateway: &str, link: u32, metric: u32| DefaultRoute {
+        gateway: gateway.parse().unwrap(),
+        link,
+        metric,
+        vrf: None,
+    };
+    let address = "this Node's own address 172.31.0.11";
+    let route = "the default route via 172.31.0.9";
+    let table: [(&[&str], Vec<DefaultRoute>, Option<String>); 7] = [
+        (&["172.31.0.11"], vec![default("172.31.0.9", 3, 0)], Some(format!("{address} and {route}"))),
+        // By DHCP, with a lifetime.
+        (&["172.31.0.11"], vec![], Some(address.to_owned())),
+        (&["192.0.2.77"], vec![default("172.31.0.9", 3, 100)], Some(route.to_owned())),
+        (&[], vec![default("192.0.2.1", 3, 200), default("172.31.0.9", 4, 0)], None),
+        (&[], vec![default("192.0.2.1", 3, 0), default("172.31.0.9", 4, 0)], None),
+        (&[], vec![default("fe80::1", 3, 1024)], Some("the default route via fe80::1".to_owned())),
+        (&[], vec![], None),
+    ];
+    for (carries, defaults, expected) in table {
+        let mut found = host();
+        found.defaults = defaults;
+        let link = found.links.get_mut(&"eth1".into()).unwrap();
+        link.carries = carries.iter().map(|text| text.parse().unwrap()).collect();
+        let mut kernel = Kernel::new(found);
+        let problems = kernel.settle(&vrfs(RED), &cluster());
+        let is_in = |kernel: &Kernel| kernel.found.links[&"eth1".into()].master.is_some();
+        let Some(what) = expected else {
+            assert!(problems.is_empty() && is_in(&kernel), "{problems:?}");
+            continue;
+        };
+        assert!(!is_in(&kernel), "{what}");
+        assert_eq!(
+            problems[0].problem,
+            format!(
+                "the interface eth1 carries {what}, so crier does not put it into the VRF red: that would cut this host off"
+            )
+        );
+        assert!(
+            problems[0].remedy.ends_with("if it is meant so: ip link set eth1 master red"),
+            "{}",
+            problems[0].remedy
+        );
+        // By hand.
+        kernel.link(&"eth1".into()).master = Some("red".into());
+        assert_eq!(kernel.settle(&vrfs(RED), &cluster()), []);
+        assert!(is_in(&kernel), "what the operator did stays");
+        // Without manage nobody is told to do it either.
+        let found = Found { defaults: kernel.found.defaults.clone(), ..host() };
+        let mut kernel = Kernel::new(found);
+        kernel.link(&"eth1".into()).carries = carries.iter().map(|text| text.parse().unwrap()).collect();
+        let problems = kernel.settle(&vrfs(&RED.replace("manage = true", "manage = false")), &cluster());
+        assert!(problems.iter().any(|it| it.problem.contains(&what)), "{problems:?}");
+        assert!(problems.iter().all(|it| !it.problem.contains("lacks") || !it.remedy.contains("eth1 master")));
+    }
+    let uplinks_of = |own: &[&str], routes: &[DefaultRoute]| {
+        let own = own.iter().map(|text| text.parse().unwrap()).collect();
+        uplinks(routes, &own).into_keys().collect::<Vec<u32>>()
+    };
+    let both = [default("172.31.0.9", 4, 0), default("fe80::1", 3, 1024)];
+    assert_eq!(
+        uplinks_of(&["172.31.0.11"], &both),
+        [4],
+        "an advertisement of routers on a link of a Node of IPv4 alone"
+    );
+    assert_eq!(uplinks_of(&["172.31.0.11", "fd31::11"], &both), [3, 4]);
+    assert_eq!(uplinks_of(&[], &both), [4], "the Node is not known");
+    assert_eq!(uplinks_of(&[], &both[1..]), [3]);
 }
 
 #[test]
