@@ -118,6 +118,8 @@ pub struct Watch {
     served: BTreeMap<(usize, usize), Instant>,
     failing: BTreeSet<(usize, usize)>,
     last_owner: BTreeMap<IpAddr, Station>,
+    /// When an address was last taken by a node that did not run when another one said that it would be back.
+    unaware: BTreeMap<IpAddr, Instant>,
     /// What an agent held when it was told to stop, at any time.
     held: BTreeMap<Station, BTreeSet<IpAddr>>,
     /// The file of each host, and when a host last got one that asks for other owners than the one before.
@@ -144,6 +146,7 @@ impl Watch {
             served: BTreeMap::new(),
             failing: BTreeSet::new(),
             last_owner: BTreeMap::new(),
+            unaware: BTreeMap::new(),
             held: BTreeMap::new(),
             files: vec![0; town.hosts.len()],
             asked: None,
@@ -224,6 +227,10 @@ impl Watch {
         let heard = !self.filtered && town.link.loss == 0;
         // Who did not run when it was said does not know that a node is back in a moment.
         let heard_it = |at: Instant| heard && town.hosts[host].started.is_some_and(|started| started < at);
+        let is_unaware = |(at, deed): &(Instant, Deed)| matches!(deed, Deed::Restart { station: who, keeps: Some(_), .. } if *who != host && now <= *at + EXPLAINED && !heard_it(*at));
+        if self.deeds.iter().any(is_unaware) {
+            self.unaware.insert(address, now);
+        }
         let explains = |(at, deed): &(Instant, Deed)| {
             let age = now.duration_since(*at);
             match deed {
@@ -231,7 +238,10 @@ impl Watch {
                 Deed::Reload(..) | Deed::Slow(_) => false,
                 Deed::Freeze(_, time) => age <= *time + EXPLAINED,
                 // Who is waited for and is back in time loses nothing.
-                Deed::Restart { pause, keeps: Some(time), .. } if heard_it(*at) && *pause + STARTED < *time => false,
+                // A better one may ask whoever took it unaware.
+                Deed::Restart { pause, keeps: Some(time), .. } if heard_it(*at) && *pause + STARTED < *time => {
+                    self.unaware.get(&address).is_some_and(|at| now <= *at + EXPLAINED)
+                }
                 Deed::Restart { station: who, keeps: Some(_), .. } if *who != host && !heard_it(*at) => {
                     age <= EXPLAINED
                 }

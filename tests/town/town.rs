@@ -417,8 +417,13 @@ impl Town {
             Deed::Start(host) => self.start(host),
             Deed::Stop(host) => self.stop(host),
             Deed::Kill(host) => self.end_agent(host),
+            // What stands still does not end at once, and its service manager waits.
+            Deed::Restart { station, .. } if self.hosts[station].frozen.is_some() => {}
             Deed::Restart { station, file, pause, keeps } => {
-                self.restart(station, keeps);
+                // One that is down already finds on its disk what it wrote there.
+                if self.hosts[station].agent.is_some() {
+                    self.restart(station, keeps);
+                }
                 self.hosts[station].file = file.unwrap_or(self.hosts[station].file);
                 self.events.post(now + pause, Event::Start(station));
             }

@@ -276,14 +276,16 @@ fn standalone_nodes_that_learned_of_services_in_another_order_name_each_other_un
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let lan = Lan::with_quiet_kernels(&rack, 3);
     let folders: Vec<Manifests> =
-        (1..=3).map(|node| Manifests::in_folder(rack.subfolder(&format!("manifests-{node}")))).collect();
+        (1..=3).map(|node| Manifests::in_folder(rack.folder().join(format!("manifests-{node}")))).collect();
     let write = |node: usize, name: &str, addresses: Option<&str>| {
         let service = Service::new(name).anywhere();
         folders[node].service(&addresses.map_or(service.clone(), |addresses| service.addresses(addresses)));
     };
     let file = |node: usize| lan.configuration().replace(&lan.manifests.section(), &folders[node].section());
     let agents: Vec<Crier> = (0..3).map(|node| lan.agent_with(node, &file(node))).collect();
-    agents.iter().for_each(|agent| agent.wait_ready(secs(30)));
+    for agent in &agents {
+        agent.wait_ready(secs(30));
+    }
     for agent in &agents {
         eventually_equal("all hear each other", secs(30), &2, || lan::members(agent).len());
     }
