@@ -101,6 +101,12 @@ bench-dump: ## Announcing large tables beside BIRD, FRR, OpenBGPD and GoBGP, as 
 	cargo rustc --quiet --release --package crier-rack --bin crier-rack -- -C target-feature=+crt-static
 	@target/release/crier-rack bench dump
 
+.PHONY: bench-services
+bench-services: ## What 10,000 Services take: time to all announced, requests to the API server, octets to the disk; ten minutes
+	@$(MAKE) --no-print-directory build
+	cargo build --quiet --package crier-rack --bin crier-rack
+	@target/debug/crier-rack bench services
+
 .PHONY: bench-failover
 bench-failover: ## How long an address is away when its owner fails, beside keepalived
 	@scripts/install-missing build rack

@@ -40,7 +40,13 @@ pub fn allocate(
     kept: &[Held],
 ) -> Result<Vec<Held>, Reason> {
     let mut held = kept.to_vec();
-    let wanted = wanted_families(pools, applicant, request)?;
+    let mut wanted = wanted_families(pools, applicant, request)?;
+    if let (true, [first, ..]) = (goes_by_one_family(applicant, request), kept)
+        && !kept.iter().any(|held| wanted.contains(&Family::of(held.address)))
+    {
+        // What it has is the family that it goes by, whatever pools there are now.
+        wanted = vec![Family::of(first.address)];
+    }
     for address in request.addresses.iter().filter(|address| !kept.iter().any(|held| held.address == **address)) {
         if !wanted.contains(&Family::of(*address)) {
             return Err(Reason::WrongFamily { address: *address, wanted });
@@ -85,8 +91,8 @@ pub fn second_family(
     request: &Request,
     kept: &mut Vec<Held>,
 ) -> Vec<(IpAddr, Reason)> {
-    let Service { families, family_policy, .. } = applicant.service;
-    if !families.is_empty() || *family_policy != FamilyPolicy::SingleStack {
+    let is_single = applicant.service.family_policy == FamilyPolicy::SingleStack;
+    if !applicant.service.families.is_empty() || !is_single {
         return Vec::new();
     }
     let wanted = wanted_families(pools, applicant, request).unwrap_or_default();
@@ -98,6 +104,12 @@ pub fn second_family(
     *kept = stays;
     let lost = |held: Held| (held.address, Reason::WrongFamily { address: held.address, wanted: wanted.clone() });
     goes.into_iter().map(lost).collect()
+}
+
+/// A manifest without families that asks for no address of a family either.
+fn goes_by_one_family(applicant: &Applicant<'_>, request: &Request) -> bool {
+    let Service { families, family_policy, .. } = applicant.service;
+    families.is_empty() && *family_policy == FamilyPolicy::SingleStack && request.addresses.is_empty()
 }
 
 /// Which of several pools that a Service names gives it nothing, although it has addresses of others.
