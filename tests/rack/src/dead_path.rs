@@ -61,8 +61,7 @@ pub fn run_under_load(time: Duration) -> ExitCode {
         rest(time);
         let cores = load.end();
         println!(
-            "{} cores busy for {:.0} s, BFD of crier with real-time priority: {}",
-            cores,
+            "{cores} cores busy for {:.0} s, BFD of crier with real-time priority: {}",
             time.as_secs_f64(),
             criers.is_real_time()
         );
@@ -77,8 +76,8 @@ pub fn run_under_load(time: Duration) -> ExitCode {
 
 /// Two speakers of one kind with a session between them.
 enum Pair {
-    Criers([Crier; 2]),
-    Birds([Bird; 2]),
+    Criers(Vec<Crier>),
+    Birds(Vec<Bird>),
 }
 
 impl Pair {
@@ -106,7 +105,7 @@ impl Pair {
             let steady = session["detection_time_millis"] == UNDER_LOAD * MULTIPLIER;
             if session["state"] == "up" && steady { Ok(()) } else { Err(shown.to_string()) }
         });
-        Pair::Criers(agents)
+        Pair::Criers(agents.into())
     }
 
     fn of_birds(rack: &Rack) -> Pair {
@@ -123,14 +122,14 @@ impl Pair {
         });
         // Its intervals are agreed on once it is up.
         rest(secs(2));
-        Pair::Birds(birds)
+        Pair::Birds(birds.into())
     }
 
     /// How often the session came down: each end notices, at once or by the other.
     fn flaps(&self) -> u64 {
-        let by_end = match self {
-            Pair::Criers(agents) => agents.each_ref().map(|agent| count(agent.process(), CRIER_LOST)),
-            Pair::Birds(birds) => birds.each_ref().map(|bird| count(bird.process(), BIRD_LOST)),
+        let by_end: Vec<usize> = match self {
+            Pair::Criers(agents) => agents.iter().map(|agent| count(agent.process(), CRIER_LOST)).collect(),
+            Pair::Birds(birds) => birds.iter().map(|bird| count(bird.process(), BIRD_LOST)).collect(),
         };
         by_end.into_iter().max().and_then(|count| u64::try_from(count).ok()).unwrap_or_default()
     }
