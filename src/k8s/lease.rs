@@ -130,7 +130,8 @@ async fn keep(
             _ = stop.wait_for(Option::is_some) => true,
         };
         round = claim.held.as_ref().map(|_| round.unwrap_or_else(|| barrier.ask()));
-        let leads = round.is_some_and(|round| barrier.is_passed(round)) && !stopped;
+        let has_pools = claim.terms.has_pools;
+        let leads = round.is_some_and(|round| barrier.is_passed(round)) && !stopped && has_pools;
         let state = claim.state();
         if state != told {
             claim.log_difference(&told, &state);
@@ -148,6 +149,10 @@ async fn keep(
             if facts.send(Fact::Leader(leader)).await.is_err() {
                 return;
             }
+        }
+        if !has_pools && !stopped {
+            // Its file was read anew and has no pool any more: one that has some is to allocate.
+            claim.release().await;
         }
         if stopped {
             // After the fact was sent: another agent may take the Lease as soon as it is free.
@@ -177,8 +182,8 @@ struct Claim {
     timing: Timing,
     held: Option<Held>,
     sight: Sight,
-    /// The last holder allocated by the same pools when this agent took the Lease.
-    inherited: bool,
+    /// What the agents had agreed on when this agent took the Lease.
+    inherited: Option<u64>,
     /// Later than the others by chance, so that they do not all try at once.
     late: Duration,
     /// The failure last logged, so that a lasting failure is logged once.
@@ -198,7 +203,7 @@ impl Claim {
     fn new(api: Api<Lease>, name: String, identity: String, terms: Terms, timing: Timing) -> Claim {
         let late = timing.look() / 20;
         let (sight, held, trouble) = (Sight::default(), None, None);
-        Claim { api, name, identity, terms, timing, held, sight, inherited: false, late, trouble }
+        Claim { api, name, identity, terms, timing, held, sight, inherited: None, late, trouble }
     }
 
     /// Takes in what the watch saw, unless this agent itself has seen a newer Lease.
@@ -271,7 +276,9 @@ impl Claim {
         }
         self.late = self.timing.look() / 20;
         let seen = self.sight.lease.clone().flatten();
-        self.inherited = seen.as_ref().and_then(record::digest) == Some(self.terms.digest);
+        self.inherited = seen.as_ref().and_then(record::agreed);
+        // What this agent found agreed before it lost the Lease says nothing of what it takes the Lease with.
+        self.terms.agreed = None;
         match self.take(seen).await {
             // Another agent was faster, or this one has seen nothing of the Lease for a while.
             Err(error) if is(&error, 409) || is(&error, 404) => self.look_again().await,
@@ -290,7 +297,8 @@ impl Claim {
         }
         let free =
             if holder.is_empty() { since } else { since + record::promised(lease).min(self.timing.longest_promise) };
-        let same = record::digest(lease).is_none_or(|digest| digest == self.terms.digest);
+        let of_before = record::agreed(lease).or_else(|| record::digest(lease));
+        let same = of_before.is_none_or(|digest| digest == self.terms.digest);
         Some(free + if same { Duration::ZERO } else { self.timing.stand_back() } + self.late)
     }
 
@@ -367,7 +375,7 @@ impl Claim {
     }
 
     fn state(&self) -> LeaseState {
-        let inherited = self.inherited && self.held.is_some();
+        let inherited = self.held.is_some() && self.inherited == Some(self.terms.digest);
         let seen = self.sight.lease.as_ref().and_then(Option::as_ref);
         let silence = self.silence(clock::now());
         LeaseState { inherited, silence, trouble: self.trouble.clone(), ..record::state(seen) }

@@ -12,6 +12,7 @@ use crate::names::NodeName;
 use crate::world::LeaseState;
 
 const DIGEST: &str = "crier.dev/allocation-digest";
+const AGREED: &str = "crier.dev/agreed-digest";
 const CLASS: &str = "crier.dev/class";
 
 /// By what an agent allocates.
@@ -19,6 +20,8 @@ const CLASS: &str = "crier.dev/class";
 pub struct Terms {
     /// Of all in the configuration that decides who gets which address.
     pub digest: u64,
+    /// The digest that the agents agree on, as far as this agent, as the holder, knows; `None` while it knows of no agreement.
+    pub agreed: Option<u64>,
     /// `[kubernetes] class`.
     pub class: String,
     /// There are pools to allocate from: an agent without one never takes the Lease.
@@ -44,6 +47,10 @@ pub fn taken(lease: Option<Lease>, name: &str, identity: &str, terms: &Terms, se
     });
     let annotations = lease.metadata.annotations.get_or_insert_default();
     annotations.insert(DIGEST.to_owned(), format!("{:016x}", terms.digest));
+    // What was agreed stays there until something else is: a file that one agent alone has read is no agreement.
+    if let Some(agreed) = terms.agreed {
+        annotations.insert(AGREED.to_owned(), format!("{agreed:016x}"));
+    }
     annotations.insert(CLASS.to_owned(), terms.class.clone());
     lease.metadata.managed_fields = None;
     lease
@@ -63,6 +70,11 @@ pub fn released(mut lease: Lease) -> Lease {
 /// The digest of the last holder.
 pub fn digest(lease: &Lease) -> Option<u64> {
     u64::from_str_radix(annotation(lease, DIGEST)?, 16).ok()
+}
+
+/// The digest that the agents last agreed on, whatever the last holder had.
+pub fn agreed(lease: &Lease) -> Option<u64> {
+    u64::from_str_radix(annotation(lease, AGREED)?, 16).ok()
 }
 
 /// The holder's identity; empty if there is none.

@@ -13,7 +13,7 @@ const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
 const TIMING: Timing = Timing { duration: Duration::from_secs(1), longest_promise: Duration::from_secs(4) };
 
 fn terms(digest: u64) -> Terms {
-    Terms { digest, class: "crier.dev/crier".to_owned(), has_pools: true }
+    Terms { digest, agreed: Some(digest), class: "crier.dev/crier".to_owned(), has_pools: true }
 }
 
 struct Agent {
@@ -321,4 +321,56 @@ async fn nothing_is_allocated_before_what_is_listed_is_newer_than_the_taking() {
         _ => None,
     });
     assert!(leads.await);
+}
+
+/// Input: the holder reads another file, which nobody else has, and its agent ends; nobody else takes the Lease. Output: the next life of
+/// the agent inherits nothing from itself. With the former file it does, and so does whoever has that one.
+#[tokio::test]
+async fn nobody_inherits_from_a_holder_what_was_never_agreed() {
+    let api = FakeApi::start().await;
+    let mut first = Agent::with(&api, "a_1", terms(1)).await;
+    first.leader(true).await;
+    first.stop().await;
+    // As after a reload: another digest in use, and no agreement.
+    let slip = Terms { agreed: None, ..terms(2) };
+    for life in ["a_2", "a_3"] {
+        let mut agent = Agent::with(&api, life, slip.clone()).await;
+        let seen = lease_state(&mut agent, "its taking", |state| state.digest == Some(2)).await;
+        assert!(!seen.inherited, "{life}");
+        agent.leader(true).await;
+        agent.stop().await;
+    }
+    let mut other = Agent::with(&api, "b_1", Terms { agreed: None, ..terms(1) }).await;
+    let freed = clock::now();
+    let seen = lease_state(&mut other, "its taking", |state| state.digest == Some(1)).await;
+    assert!(seen.inherited, "the agents agreed on that one");
+    assert!(freed.elapsed() < TIMING.stand_back(), "and it need not stand back: {:?}", freed.elapsed());
+}
+
+/// Input: the holder reads a file without a pool. Output: it lets the Lease go, and takes it again once there are pools.
+#[tokio::test]
+async fn a_holder_whose_pools_are_gone_lets_the_lease_go() {
+    let api = FakeApi::start().await;
+    let (sender, mut facts) = mpsc::channel(64);
+    let (_stop, stopped) = watch::channel(None);
+    let (says, terms_seen) = watch::channel(terms(1));
+    let lease = ObjectKey::new("kube-system", "crier");
+    let candidacy = Candidacy { lease, identity: "a".to_owned(), terms: terms_seen };
+    tokio::spawn(keep(api.client().await, candidacy, Barrier::new(&[]), sender, stopped, TIMING));
+    let mut other = None;
+    for (has_pools, leads) in [(true, true), (false, false), (true, true)] {
+        says.send_replace(Terms { has_pools, ..terms(1) });
+        let told = fake::until(&mut facts, "who allocates", |fact| match fact {
+            Fact::Leader(leads) => Some(*leads),
+            _ => None,
+        });
+        assert_eq!(told.await, leads);
+        if !has_pools {
+            let mut second = Agent::start(&api, "b").await;
+            second.leader(true).await;
+            second.stop().await;
+            other = Some(());
+        }
+    }
+    assert!(other.is_some(), "another one allocated meanwhile");
 }
