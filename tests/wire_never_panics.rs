@@ -219,7 +219,6 @@ fn full_pulse() -> Pulse {
             subnets: ["192.0.2.0/24".parse().unwrap(), "fd35::/64".parse().unwrap()].into(),
             ownership_digest: 1,
             allocation_digest: 2,
-            given: None,
             given: Some(crier::roster::Given { services: 3, addresses: 4 }),
         }),
         accepts: vec![KeyId(1), KeyId(2)],

@@ -147,7 +147,7 @@ pub(super) fn terms(config: &Config) -> Terms {
         Source::Kubernetes(kubernetes) => kubernetes.classes.join(", "),
         Source::Manifests(_) => String::new(),
     };
-    Terms { digest: config.allocation_digest().0, class, has_pools: !config.pools.is_empty() }
+    Terms { digest: config.allocation_digest().0, agreed: None, class, has_pools: !config.pools.is_empty() }
 }
 
 /// Owns what the agent goes by.

@@ -187,6 +187,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let (wanted, finding) = watch::channel(Wanted::of(&config));
     tasks.finders(finding, channels);
     let (terms, terms_seen) = watch::channel(reload::terms(&config));
+    let agreement = terms.clone();
     let config_map = cluster.map(|cluster| (cluster, order));
     let of_cluster = OfCluster { terms: terms_seen, annotations, config_map };
     counters.api_requests = tasks.sources(&config, &node, of_cluster, channels).await?;
@@ -207,6 +208,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let readings = Readings { counters, reloads: reports, flows: flows_seen };
     let mut links = slices.l2.subscribe();
     let mut turning = Loop::new(config, node, slices, (memory, had), readings, first_plan, turned);
+    turning.tell_agreement(agreement);
     turning.recall();
     let patience = if turning.remembers_services() { PATIENCE_WITH_MEMORY } else { PATIENCE_WITHOUT_MEMORY };
     let leaving = facts.clone();

@@ -22,6 +22,7 @@ use super::readiness;
 use super::wiring::{Query, Slices};
 use crate::clock;
 use crate::config::Config;
+use crate::k8s::lease::Terms;
 use crate::names::NodeName;
 use crate::plan::Planner;
 use crate::stop::Stop;
@@ -94,6 +95,8 @@ pub struct Loop {
     kept_octets: u64,
     /// Told once, when the first plan stands.
     first_plan: Option<oneshot::Sender<()>>,
+    /// What the task of the Lease goes by: it writes there on which file the agents agree.
+    terms: Option<watch::Sender<Terms>>,
     /// When it last turned.
     turned: watch::Sender<Instant>,
     /// When to tell systemd next that it turns.
@@ -129,9 +132,15 @@ impl Loop {
             keeping: None,
             kept_octets: 0,
             first_plan: Some(first_plan),
+            terms: None,
             turned,
             tell_alive: clock::now(),
         }
+    }
+
+    /// Tells the task of the Lease from now on what the agents agree on.
+    pub fn tell_agreement(&mut self, terms: watch::Sender<Terms>) {
+        self.terms = Some(terms);
     }
 
     /// Takes in what was remembered from before. Promises count only where no API server keeps them, and objects of the API server
@@ -234,6 +243,14 @@ impl Loop {
         let turn = self.planner.turn(clock::now());
         self.slices.publish(self.planner.plan(), turn.moved);
         self.slices.publish_node(self.planner.config(), self.planner.world(), &self.node);
+        if let Some(terms) = &self.terms {
+            let agreed = self.planner.agreed();
+            // The next renewal is early enough.
+            terms.send_if_modified(|terms| {
+                terms.agreed = agreed;
+                false
+            });
+        }
         self.counters.count(&turn, &self.node);
         for change in &turn.changes {
             log_change(change, &self.node, &turn.handovers);

@@ -24,14 +24,12 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use self::record::Taker;
 pub use self::record::Terms;
 use self::sight::Sight;
 use crate::clock;
 use crate::k8s::barrier::Barrier;
 use crate::k8s::watch::reason;
 use crate::names::{NodeName, ObjectKey};
-use crate::plan::removals::TRUST;
 use crate::stop::Stop;
 use crate::world::{Fact, LeaseState, Silence};
 
@@ -47,8 +45,6 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 struct Timing {
     duration: Duration,
     longest_promise: Duration,
-    /// What one agent allocated by for so long is agreed.
-    trust: Duration,
 }
 
 impl Timing {
@@ -106,8 +102,8 @@ pub async fn run(
     facts: mpsc::Sender<Fact>,
     stop: watch::Receiver<Option<Stop>>,
 ) {
-    let timing = Timing { duration: DURATION, longest_promise: LONGEST_PROMISE, trust: TRUST };
-    keep(client, candidacy, barrier, facts, stop, timing).await;
+    keep(client, candidacy, barrier, facts, stop, Timing { duration: DURATION, longest_promise: LONGEST_PROMISE })
+        .await;
 }
 
 async fn keep(
@@ -134,7 +130,8 @@ async fn keep(
             _ = stop.wait_for(Option::is_some) => true,
         };
         round = claim.held.as_ref().map(|_| round.unwrap_or_else(|| barrier.ask()));
-        let leads = round.is_some_and(|round| barrier.is_passed(round)) && !stopped;
+        let has_pools = claim.terms.has_pools;
+        let leads = round.is_some_and(|round| barrier.is_passed(round)) && !stopped && has_pools;
         let state = claim.state();
         if state != told {
             claim.log_difference(&told, &state);
@@ -152,6 +149,10 @@ async fn keep(
             if facts.send(Fact::Leader(leader)).await.is_err() {
                 return;
             }
+        }
+        if !has_pools && !stopped {
+            // Its file was read anew and has no pool any more: one that has some is to allocate.
+            claim.release().await;
         }
         if stopped {
             // After the fact was sent: another agent may take the Lease as soon as it is free.
@@ -181,10 +182,8 @@ struct Claim {
     timing: Timing,
     held: Option<Held>,
     sight: Sight,
-    /// The last holder, another agent, allocated by the same pools when this agent took the Lease, or they are agreed.
-    inherited: bool,
-    /// What this agent allocates by while it holds the Lease, and since when.
-    allocates_by: Option<(u64, Instant)>,
+    /// What the agents had agreed on when this agent took the Lease.
+    inherited: Option<u64>,
     /// Later than the others by chance, so that they do not all try at once.
     late: Duration,
     /// The failure last logged, so that a lasting failure is logged once.
@@ -204,7 +203,7 @@ impl Claim {
     fn new(api: Api<Lease>, name: String, identity: String, terms: Terms, timing: Timing) -> Claim {
         let late = timing.look() / 20;
         let (sight, held, trouble) = (Sight::default(), None, None);
-        Claim { api, name, identity, terms, timing, held, sight, inherited: false, allocates_by: None, late, trouble }
+        Claim { api, name, identity, terms, timing, held, sight, inherited: None, late, trouble }
     }
 
     /// Takes in what the watch saw, unless this agent itself has seen a newer Lease.
@@ -245,11 +244,6 @@ impl Claim {
     }
 
     async fn attempt(&mut self, now: Instant) -> Result<(), kube::Error> {
-        if self.held.is_some() && !self.terms.has_pools {
-            info!(lease = self.name, "this node's file has no pool any more: the Lease goes to another agent");
-            self.release().await;
-            return Ok(());
-        }
         if let Some(held) = &mut self.held {
             if !self
                 .sight
@@ -282,9 +276,9 @@ impl Claim {
         }
         self.late = self.timing.look() / 20;
         let seen = self.sight.lease.clone().flatten();
-        let digest = self.terms.digest;
-        self.inherited = seen.as_ref().is_some_and(|seen| record::is_confirmed(seen, &self.identity, digest));
-        self.allocates_by = None;
+        self.inherited = seen.as_ref().and_then(record::agreed);
+        // What this agent found agreed before it lost the Lease says nothing of what it takes the Lease with.
+        self.terms.agreed = None;
         match self.take(seen).await {
             // Another agent was faster, or this one has seen nothing of the Lease for a while.
             Err(error) if is(&error, 409) || is(&error, 404) => self.look_again().await,
@@ -303,7 +297,8 @@ impl Claim {
         }
         let free =
             if holder.is_empty() { since } else { since + record::promised(lease).min(self.timing.longest_promise) };
-        let same = record::rightful_digest(lease).is_none_or(|digest| digest == self.terms.digest);
+        let of_before = record::agreed(lease).or_else(|| record::digest(lease));
+        let same = of_before.is_none_or(|digest| digest == self.terms.digest);
         Some(free + if same { Duration::ZERO } else { self.timing.stand_back() } + self.late)
     }
 
@@ -327,14 +322,7 @@ impl Claim {
         let sent = clock::now();
         let is_new = lease.is_none();
         let secs = self.timing.duration_secs();
-        let (digest, since) =
-            self.allocates_by.filter(|(by, _)| *by == self.terms.digest).unwrap_or((self.terms.digest, sent));
-        // Another file was read since the Lease was taken.
-        self.inherited &= self.allocates_by.is_none_or(|(by, _)| by == digest);
-        self.allocates_by = Some((digest, since));
-        let agreed = self.inherited || sent >= since + self.timing.trust;
-        let taker = Taker { identity: &self.identity, terms: &self.terms, agreed };
-        let lease = record::taken(lease, &self.name, taker, secs, clock::wall());
+        let lease = record::taken(lease, &self.name, &self.identity, &self.terms, secs, clock::wall());
         let lease = match is_new {
             true => self.api.create(&PostParams::default(), &lease).await?,
             false => self.api.replace(&self.name, &PostParams::default(), &lease).await?,
@@ -387,7 +375,7 @@ impl Claim {
     }
 
     fn state(&self) -> LeaseState {
-        let inherited = self.inherited && self.held.is_some();
+        let inherited = self.held.is_some() && self.inherited == Some(self.terms.digest);
         let seen = self.sight.lease.as_ref().and_then(Option::as_ref);
         let silence = self.silence(clock::now());
         LeaseState { inherited, silence, trouble: self.trouble.clone(), ..record::state(seen) }

@@ -136,6 +136,11 @@ impl AddressBook {
         self.claimed_by.get(service).map(|claims| claims.addresses.as_slice()).unwrap_or_default()
     }
 
+    /// Of these, the ones that crier gave it, as its status told when it last told anything of that.
+    pub fn given_to(&self, service: &ObjectKey) -> &[IpAddr] {
+        self.claimed_by.get(service).map(|claims| claims.given.as_slice()).unwrap_or_default()
+    }
+
     /// The Services that have the address, in the order in which they came. Those that claim it against the rules are left out.
     pub fn tenants(&self, address: IpAddr) -> &[ObjectKey] {
         match self.standings.get(&address) {
@@ -150,12 +155,15 @@ impl AddressBook {
         refusal.map_or(Ok(()), Err)
     }
 
-    /// Whether a Service may have the address together with those that have it.
+    /// Whether a Service that does not have the address may have it together with those that have it.
     pub fn admits(&self, address: IpAddr, service: &ObjectKey, terms: Option<&Terms>) -> Result<(), Refusal> {
-        let across = self.is_shared_across(address);
+        self.others(address, service).admits((service, terms), self.is_shared_across(address))
+    }
+
+    /// Those that have the address, one Service apart.
+    fn others<'a>(&'a self, address: IpAddr, service: &'a ObjectKey) -> Group<'a> {
         let tenants = self.tenants(address).iter().filter(|tenant| *tenant != service);
-        let (group, _) = Group::of(tenants.map(|tenant| self.claimant(tenant)), across);
-        group.admits((service, terms), across)
+        Group::of(tenants.map(|tenant| self.claimant(tenant)), self.is_shared_across(address)).0
     }
 
     /// No other Service claims the address.
@@ -213,7 +221,8 @@ impl AddressBook {
             if is_new {
                 self.enter(service, *address);
             }
-            let fits = || self.admits(*address, service, terms.as_ref()).is_ok();
+            let claimant = (service, terms.as_ref());
+            let fits = || self.others(*address, service).fits(claimant, self.is_shared_across(*address)).is_ok();
             let is_latest = is_new || (before.terms != terms && !fits());
             order.extend(since.filter(|_| is_latest).map(|since| (*address, since)));
             self.unsettled.insert(*address);

@@ -82,7 +82,10 @@ pub(super) fn condition(wish: &Wish, decision: &Decision) -> Option<Condition> {
     let given = given.as_slice();
     if given.is_empty() {
         let why = allocation.complaint.as_ref().unwrap_or(&allocation.reason).steady();
-        return Some(Condition::nothing(&why.code(), &why.to_string()));
+        let (code, text) = (why.code(), why.to_string());
+        // The status shows an address still, and crier did not give it.
+        let is_shown = matches!((wish, &why), (Wish::Leave { .. }, Reason::AddressGoes { .. }));
+        return Some(if is_shown { Condition::not_given(&code, text) } else { Condition::nothing(&code, &text) });
     }
     let nameless = decision.announcements.iter().any(Announcement::lacks_node_names);
     let nameless = nameless.then_some(&Reason::EndpointsNameNoNode);

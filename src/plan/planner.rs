@@ -200,6 +200,11 @@ impl Planner {
         &self.context
     }
 
+    /// What decides allocation in the file, while this agent allocates and all agents agree on that: by it addresses may be taken away.
+    pub fn agreed(&self) -> Option<u64> {
+        self.restraints.agreed_digest()
+    }
+
     /// How many Services the last turn judged.
     pub fn judged(&self) -> usize {
         self.judged
@@ -210,6 +215,12 @@ impl Planner {
         self.l2.memory.note_fact(&fact);
         self.newcomers.note_fact(&self.world, &fact);
         let of_other_link = self.is_about_other_link(&fact);
+        if let Fact::Service(key, after) = &fact {
+            let before = self.world.services.get(key);
+            if before.is_some_and(|before| after.as_ref().is_none_or(|after| after.uid != before.uid)) {
+                self.restraints.forget_rivals(key);
+            }
+        }
         match &fact {
             Fact::Roster(index, after) => {
                 let before = self.world.rosters.get(index).cloned();

@@ -65,9 +65,16 @@ impl Removals {
             self.leads_since.get_or_insert(now);
         }
         let trusted = self.leads_since.is_some_and(|since| now >= since + TRUST);
-        let inherited = world.lease.inherited && !self.reloaded;
+        // The Lease may tell of another file than the one that was read since.
+        let is_of_this = world.lease.digest.is_none_or(|of| of == digest);
+        let inherited = world.lease.inherited && is_of_this && !self.reloaded;
         let agreed = world.leader && (self.presumed || agree(world, me, digest, trusted || inherited));
         std::mem::replace(&mut self.agreed, agreed) != agreed
+    }
+
+    /// The digest that the agents agree on, as far as this one, which allocates, knows.
+    pub fn agreed_digest(&self) -> Option<u64> {
+        self.digest.filter(|_| self.agreed)
     }
 
     /// Whether the Service was told long enough that an address goes, and the agents agree.
@@ -221,7 +228,16 @@ mod tests {
         removals.renew(&world, &"a".into(), 1, now + TRUST);
         world.leader = true;
         removals.renew(&world, &"a".into(), 1, now + TRUST);
-        assert!(removals.may_go(&key, now + TRUST + NOTICE), "the holder before had it");
+        assert!(removals.may_go(&key, now + TRUST + NOTICE), "it was agreed on before");
+        assert_eq!(removals.agreed_digest(), Some(1));
+        removals.renew(&world, &"a".into(), 2, now + TRUST);
+        assert_eq!(removals.agreed_digest(), None, "a file that was read is no agreement");
+        // What the Lease says concerns the file with which it was taken.
+        world.leader = false;
+        removals.renew(&world, &"a".into(), 2, now + TRUST);
+        (world.leader, world.lease.digest) = (true, Some(1));
+        removals.renew(&world, &"a".into(), 2, now + TRUST);
+        assert_eq!(removals.agreed_digest(), None);
     }
 
     fn node() -> Node {

@@ -32,6 +32,17 @@ impl Restraints {
         self.pool_rivals.note_pools(key, before, after);
     }
 
+    /// The Service of that name is gone, or another one now.
+    pub fn forget_rivals(&mut self, key: &ObjectKey) {
+        self.rivals.forget(key);
+        self.pool_rivals.forget(key);
+    }
+
+    /// The digest of this agent's file, while it allocates and the agents agree on that.
+    pub fn agreed_digest(&self) -> Option<u64> {
+        self.removals.agreed_digest()
+    }
+
     /// The Services that time, or what the agents say of their files, concerns.
     pub fn turn(&mut self, world: &World, me: &NodeName, digest: u64, now: Instant) -> Vec<ObjectKey> {
         let mut concerned = self.rivals.turn(now);

@@ -3,7 +3,7 @@
 //! Two writers that overwrite each other never end. After two overwrites within [`WITHIN`] crier leaves the status as it is
 //! and says so; it tries again after a time that doubles.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::names::ObjectKey;
@@ -20,6 +20,8 @@ pub struct Rivals {
     /// Overwrites that were seen since the last turn.
     seen: Vec<ObjectKey>,
     fights: BTreeMap<ObjectKey, Fight>,
+    /// Those whose status is still as another writer left it.
+    overwritten: BTreeSet<ObjectKey>,
 }
 
 #[derive(Debug)]
@@ -33,15 +35,29 @@ struct Fight {
 impl Rivals {
     /// A source tells a newer version of a Service.
     pub fn note(&mut self, key: &ObjectKey, before: &Service, after: &Service) {
-        // What crier writes says itself which addresses it gave.
-        let consistent = |service: &Service| {
-            service.condition.is_some() && service.given() == service.ingress && service.not_vip.is_empty()
-        };
         let changed =
             before.ingress != after.ingress || before.condition != after.condition || before.not_vip != after.not_vip;
-        if before.uid == after.uid && after.load_balancer && changed && consistent(before) && !consistent(after) {
+        if !changed || before.uid != after.uid {
+            return;
+        }
+        // Beside what crier gave, the status shows addresses that leave, for the time of a renumbering.
+        let was_ours = is_consistent(before) || (names_its_own(before) && !self.overwritten.contains(key));
+        // Who writes into a status does not say in the condition what crier gave; and crier ends an overlap.
+        let is_less = after.ingress.iter().all(|address| before.ingress.contains(address));
+        let by_crier = names_its_own(after) && (before.condition != after.condition || is_less);
+        if is_consistent(after) || by_crier {
+            self.overwritten.remove(key);
+        } else if was_ours && after.load_balancer {
+            self.overwritten.insert(key.clone());
             self.seen.push(key.clone());
         }
+    }
+
+    /// The Service is gone, or another one of its name is there: whoever fought about the former has not touched this one.
+    pub fn forget(&mut self, key: &ObjectKey) {
+        self.seen.retain(|seen| seen != key);
+        self.overwritten.remove(key);
+        self.fights.remove(key);
     }
 
     /// The same of the annotations about pools, which are no matter of the status: a fight about them holds up nothing else.
@@ -90,4 +106,15 @@ impl Rivals {
     pub fn next_deadline(&self) -> Option<Instant> {
         self.fights.values().filter_map(|fight| fight.until).min()
     }
+}
+
+/// What crier writes says itself which addresses it gave.
+fn is_consistent(service: &Service) -> bool {
+    service.condition.is_some() && service.given() == service.ingress && service.not_vip.is_empty()
+}
+
+/// The status shows all that crier gave, and perhaps more.
+fn names_its_own(service: &Service) -> bool {
+    let given = service.given();
+    !given.is_empty() && service.not_vip.is_empty() && given.iter().all(|address| service.ingress.contains(address))
 }

@@ -25,7 +25,7 @@ pub enum Backends {
     NodesOf(Labels),
 }
 
-/// So many Services share an address at most. What is new of one of them is judged for all, so more would keep the agent from its work.
+/// So many Services share an address at most, unless more have it already. What is new of one of them is judged for all, so more would keep the agent from its work.
 pub const MOST_TENANTS: usize = 256;
 
 /// A Service that claims an address. `None` for one that shares no address.
@@ -67,7 +67,7 @@ impl<'a> Group<'a> {
     ) -> (Group<'a>, Vec<(&'a ObjectKey, Refusal)>) {
         let (mut group, mut refused) = (Group::default(), Vec::new());
         for claimant in claimants {
-            match group.admits(claimant, across) {
+            match group.fits(claimant, across) {
                 Ok(()) => group.add(claimant),
                 Err(refusal) => refused.push((claimant.0, refusal)),
             }
@@ -79,8 +79,19 @@ impl<'a> Group<'a> {
         self.tenants.iter().map(|(service, _)| *service)
     }
 
+    /// Whether a Service may join those who are in. More than [`MOST_TENANTS`] nobody joins; those who have the address stay.
+    pub fn admits(&self, claimant: Claimant<'_>, across: bool) -> Result<(), Refusal> {
+        self.fits(claimant, across)?;
+        match self.tenants.first() {
+            Some((first, _)) if self.tenants.len() >= MOST_TENANTS => {
+                Err(Refusal { with: (*first).clone(), why: Some(Mismatch::Full { most: MOST_TENANTS }) })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Whether a Service goes with all who are in. `across`: Services of several namespaces may share the address.
-    pub fn admits(&self, (service, terms): Claimant<'_>, across: bool) -> Result<(), Refusal> {
+    pub fn fits(&self, (service, terms): Claimant<'_>, across: bool) -> Result<(), Refusal> {
         // Key, backends and namespace are the same for all who are in, so the first stands for them.
         let Some((first, theirs)) = self.tenants.iter().find(|(tenant, _)| *tenant != service) else { return Ok(()) };
         let refusal = |with: &ObjectKey, why| Err(Refusal { with: with.clone(), why });
@@ -88,9 +99,6 @@ impl<'a> Group<'a> {
         let Some(theirs) = theirs else { return refusal(first, Some(Mismatch::NotShared)) };
         if let Some(mismatch) = mismatch((service, terms), (first, theirs), across) {
             return refusal(first, Some(mismatch));
-        }
-        if self.tenants.len() >= MOST_TENANTS {
-            return refusal(first, Some(Mismatch::Full { most: MOST_TENANTS }));
         }
         for port in &terms.ports {
             if let Some(other) = self.ports.get(port).filter(|other| **other != service) {
@@ -188,6 +196,20 @@ mod tests {
         let of_port = |port| Some(terms("k", CLUSTER, &[("TCP", port)]));
         assert_eq!(second(of_port(1), of_port(2), ["shop", "bank"], false), Some(Some(Mismatch::Namespace)));
         assert_eq!(second(of_port(1), of_port(2), ["shop", "bank"], true), None);
+    }
+
+    /// Whoever comes from MetalLB, which has no bound, comes with what it has.
+    #[test]
+    fn the_bound_is_for_those_who_join_and_not_for_those_who_have_the_address() {
+        let count = u16::try_from(MOST_TENANTS).unwrap() + 44;
+        let all: Vec<(ObjectKey, Terms)> = (0..count)
+            .map(|it| (ObjectKey::new("shop", &format!("m{it:03}")), terms("k", CLUSTER, &[("TCP", it)])))
+            .collect();
+        let (group, refused) = Group::of(all.iter().map(|(service, terms)| (service, Some(terms))), false);
+        assert_eq!((group.tenants().count(), refused), (usize::from(count), Vec::new()));
+        let (newcomer, own) = (ObjectKey::new("shop", "new"), terms("k", CLUSTER, &[("TCP", count)]));
+        let refusal = group.admits((&newcomer, Some(&own)), false).expect_err("it is full");
+        assert_eq!(refusal.why, Some(Mismatch::Full { most: MOST_TENANTS }));
     }
 
     #[test]

@@ -52,6 +52,11 @@ impl Condition {
         Condition { allocated: false, reason: camel_case(code), message: format!("{NOTHING}{why}") }
     }
 
+    /// The status shows an address that crier did not give and that is to go, because of `why`.
+    pub fn not_given(code: &str, why: String) -> Condition {
+        Condition { allocated: false, reason: camel_case(code), message: why }
+    }
+
     /// The addresses that crier gave, in their order; none if the message is not crier's.
     pub fn addresses(&self) -> Vec<IpAddr> {
         let list = self.lists().map(|(addresses, _)| addresses).unwrap_or_default();

@@ -17,7 +17,7 @@ pub struct LeaseState {
     pub digest: Option<u64>,
     /// The class of the Services that the holder serves; `None` if the holder did not say.
     pub class: Option<String>,
-    /// This agent holds it, and the holder before had the same digest: two agents agree.
+    /// This agent holds it, and when it took the Lease this agent's digest was the last on which the agents had agreed.
     pub inherited: bool,
     /// The holder, another agent, does not renew it.
     #[serde(default)]

@@ -12,35 +12,24 @@ use crate::names::NodeName;
 use crate::world::LeaseState;
 
 const DIGEST: &str = "crier.dev/allocation-digest";
-const CLASS: &str = "crier.dev/class";
-/// The node whose agent allocated by the digest last, also after it released the Lease.
-const ALLOCATED_BY: &str = "crier.dev/allocated-by";
-/// The last digest that more than one agent had, or that one allocated by for long. A reload changes the other one alone.
 const AGREED: &str = "crier.dev/agreed-digest";
+const CLASS: &str = "crier.dev/class";
 
 /// By what an agent allocates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
     /// Of all in the configuration that decides who gets which address.
     pub digest: u64,
+    /// The digest that the agents agree on, as far as this agent, as the holder, knows; `None` while it knows of no agreement.
+    pub agreed: Option<u64>,
     /// `[kubernetes] class`.
     pub class: String,
     /// There are pools to allocate from: an agent without one never takes the Lease.
     pub has_pools: bool,
 }
 
-/// Who takes or renews the Lease, and by what.
-#[derive(Debug, Clone, Copy)]
-pub struct Taker<'a> {
-    pub identity: &'a str,
-    pub terms: &'a Terms,
-    /// Its digest is agreed.
-    pub agreed: bool,
-}
-
 /// The Lease with this holder in it.
-pub fn taken(lease: Option<Lease>, name: &str, taker: Taker<'_>, secs: i32, now: SystemTime) -> Lease {
-    let Taker { identity, terms, agreed } = taker;
+pub fn taken(lease: Option<Lease>, name: &str, identity: &str, terms: &Terms, secs: i32, now: SystemTime) -> Lease {
     let fresh = || Lease { metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() }, spec: None };
     let mut lease = lease.unwrap_or_else(fresh);
     let before = lease.spec.take().unwrap_or_default();
@@ -58,11 +47,11 @@ pub fn taken(lease: Option<Lease>, name: &str, taker: Taker<'_>, secs: i32, now:
     });
     let annotations = lease.metadata.annotations.get_or_insert_default();
     annotations.insert(DIGEST.to_owned(), format!("{:016x}", terms.digest));
-    annotations.insert(CLASS.to_owned(), terms.class.clone());
-    annotations.insert(ALLOCATED_BY.to_owned(), node_of(identity).to_owned());
-    if agreed {
-        annotations.insert(AGREED.to_owned(), format!("{:016x}", terms.digest));
+    // What was agreed stays there until something else is: a file that one agent alone has read is no agreement.
+    if let Some(agreed) = terms.agreed {
+        annotations.insert(AGREED.to_owned(), format!("{agreed:016x}"));
     }
+    annotations.insert(CLASS.to_owned(), terms.class.clone());
     lease.metadata.managed_fields = None;
     lease
 }
@@ -83,21 +72,9 @@ pub fn digest(lease: &Lease) -> Option<u64> {
     u64::from_str_radix(annotation(lease, DIGEST)?, 16).ok()
 }
 
-/// The digest by which addresses may be taken away: the agreed one, or until there is one that of the last holder.
-pub fn rightful_digest(lease: &Lease) -> Option<u64> {
-    annotation(lease, AGREED).and_then(|text| u64::from_str_radix(text, 16).ok()).or_else(|| digest(lease))
-}
-
-/// Another agent than this one had the digest, or it is agreed: not this one alone says that it is right.
-pub fn is_confirmed(lease: &Lease, identity: &str, mine: u64) -> bool {
-    let agreed = annotation(lease, AGREED).and_then(|text| u64::from_str_radix(text, 16).ok());
-    let by_another = || annotation(lease, ALLOCATED_BY).is_some_and(|node| node != node_of(identity));
-    agreed == Some(mine) || (digest(lease) == Some(mine) && by_another())
-}
-
-/// The identity is the node, and what tells two lives of its agent apart.
-fn node_of(identity: &str) -> &str {
-    identity.rsplit_once('_').map_or(identity, |(node, _)| node)
+/// The digest that the agents last agreed on, whatever the last holder had.
+pub fn agreed(lease: &Lease) -> Option<u64> {
+    u64::from_str_radix(annotation(lease, AGREED)?, 16).ok()
 }
 
 /// The holder's identity; empty if there is none.
@@ -120,7 +97,9 @@ pub fn last_renewal(lease: &Lease) -> Option<SystemTime> {
 pub fn state(lease: Option<&Lease>) -> LeaseState {
     let Some(lease) = lease else { return LeaseState::default() };
     let acquired = lease.spec.as_ref().and_then(|spec| spec.acquire_time.as_ref());
-    let node = Some(holder(lease)).filter(|holder| !holder.is_empty()).map(|holder| NodeName::from(node_of(holder)));
+    // The identity is the node, and what tells two lives of its agent apart.
+    let node = Some(holder(lease)).filter(|holder| !holder.is_empty());
+    let node = node.map(|holder| NodeName::from(holder.rsplit_once('_').map_or(holder, |(node, _)| node)));
     LeaseState {
         held_since: acquired.map(|MicroTime(at)| SystemTime::from(*at)).filter(|_| node.is_some()),
         holder: node,

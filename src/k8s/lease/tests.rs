@@ -10,16 +10,14 @@ use crate::stop::Cause;
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
 const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
-const TIMING: Timing =
-    Timing { duration: Duration::from_secs(1), longest_promise: Duration::from_secs(4), trust: TRUST };
+const TIMING: Timing = Timing { duration: Duration::from_secs(1), longest_promise: Duration::from_secs(4) };
 
 fn terms(digest: u64) -> Terms {
-    Terms { digest, class: "crier.dev/crier".to_owned(), has_pools: true }
+    Terms { digest, agreed: Some(digest), class: "crier.dev/crier".to_owned(), has_pools: true }
 }
 
 struct Agent {
     facts: mpsc::Receiver<Fact>,
-    terms: watch::Sender<Terms>,
     stop: watch::Sender<Option<Stop>>,
     task: JoinHandle<()>,
 }
@@ -33,10 +31,9 @@ impl Agent {
         let (sender, facts) = mpsc::channel(64);
         let (stop, stopped) = watch::channel(None);
         let lease = ObjectKey::new("kube-system", "crier");
-        let (terms, newest) = watch::channel(terms);
-        let candidacy = Candidacy { lease, identity: identity.to_owned(), terms: newest };
+        let candidacy = Candidacy { lease, identity: identity.to_owned(), terms: watch::channel(terms).1 };
         let task = tokio::spawn(keep(api.client().await, candidacy, Barrier::new(&[]), sender, stopped, TIMING));
-        Agent { facts, terms, stop, task }
+        Agent { facts, stop, task }
     }
 
     async fn leader(&mut self, expected: bool) {
@@ -261,43 +258,6 @@ async fn an_agent_with_other_pools_lets_the_others_go_first_and_says_whose_diffe
     assert_eq!((seen.inherited, seen.digest), (false, Some(2)), "the write that takes the Lease says by what");
 }
 
-/// L6 of a review: the holder reads a wrong file and restarts, or loses the Lease for a moment.
-#[tokio::test]
-async fn what_an_agent_alone_allocated_by_it_does_not_inherit_from_itself() {
-    let api = FakeApi::start().await;
-    let mut first = Agent::with(&api, "n1_x", terms(1)).await;
-    first.leader(true).await;
-    first.stop().await;
-    let mut second = Agent::with(&api, "n2_x", terms(1)).await;
-    assert!(lease_state(&mut second, "its taking", |state| state.holder.is_some()).await.inherited, "two agree");
-    second.terms.send_replace(terms(2));
-    lease_state(&mut second, "its other file", |state| state.digest == Some(2)).await;
-    second.stop().await;
-    // Its next life is the only agent for now.
-    let mut again = Agent::with(&api, "n2_y", terms(2)).await;
-    let seen = lease_state(&mut again, "its taking", |state| state.holder == Some("n2".into())).await;
-    assert!(!seen.inherited, "it agrees with itself alone");
-    again.stop().await;
-    // The others have what was agreed, and go first.
-    let mut third = Agent::with(&api, "n3_x", terms(1)).await;
-    let seen = lease_state(&mut third, "its taking", |state| state.holder == Some("n3".into())).await;
-    assert!(seen.inherited);
-    third.stop().await;
-}
-
-/// L12 of a review.
-#[tokio::test]
-async fn a_holder_whose_file_has_no_pool_any_more_gives_the_lease_to_another() {
-    let api = FakeApi::start().await;
-    let mut first = Agent::with(&api, "n1_x", terms(1)).await;
-    first.leader(true).await;
-    let mut second = Agent::with(&api, "n2_x", terms(1)).await;
-    first.terms.send_replace(Terms { has_pools: false, ..terms(3) });
-    first.leader(false).await;
-    second.leader(true).await;
-    assert_eq!(holder(&api), "n2_x");
-}
-
 #[tokio::test]
 async fn an_agent_without_a_pool_never_takes_the_lease() {
     let api = FakeApi::start().await;
@@ -361,4 +321,56 @@ async fn nothing_is_allocated_before_what_is_listed_is_newer_than_the_taking() {
         _ => None,
     });
     assert!(leads.await);
+}
+
+/// Input: the holder reads another file, which nobody else has, and its agent ends; nobody else takes the Lease. Output: the next life of
+/// the agent inherits nothing from itself. With the former file it does, and so does whoever has that one.
+#[tokio::test]
+async fn nobody_inherits_from_a_holder_what_was_never_agreed() {
+    let api = FakeApi::start().await;
+    let mut first = Agent::with(&api, "a_1", terms(1)).await;
+    first.leader(true).await;
+    first.stop().await;
+    // As after a reload: another digest in use, and no agreement.
+    let slip = Terms { agreed: None, ..terms(2) };
+    for life in ["a_2", "a_3"] {
+        let mut agent = Agent::with(&api, life, slip.clone()).await;
+        let seen = lease_state(&mut agent, "its taking", |state| state.digest == Some(2)).await;
+        assert!(!seen.inherited, "{life}");
+        agent.leader(true).await;
+        agent.stop().await;
+    }
+    let mut other = Agent::with(&api, "b_1", Terms { agreed: None, ..terms(1) }).await;
+    let freed = clock::now();
+    let seen = lease_state(&mut other, "its taking", |state| state.digest == Some(1)).await;
+    assert!(seen.inherited, "the agents agreed on that one");
+    assert!(freed.elapsed() < TIMING.stand_back(), "and it need not stand back: {:?}", freed.elapsed());
+}
+
+/// Input: the holder reads a file without a pool. Output: it lets the Lease go, and takes it again once there are pools.
+#[tokio::test]
+async fn a_holder_whose_pools_are_gone_lets_the_lease_go() {
+    let api = FakeApi::start().await;
+    let (sender, mut facts) = mpsc::channel(64);
+    let (_stop, stopped) = watch::channel(None);
+    let (says, terms_seen) = watch::channel(terms(1));
+    let lease = ObjectKey::new("kube-system", "crier");
+    let candidacy = Candidacy { lease, identity: "a".to_owned(), terms: terms_seen };
+    tokio::spawn(keep(api.client().await, candidacy, Barrier::new(&[]), sender, stopped, TIMING));
+    let mut other = None;
+    for (has_pools, leads) in [(true, true), (false, false), (true, true)] {
+        says.send_replace(Terms { has_pools, ..terms(1) });
+        let told = fake::until(&mut facts, "who allocates", |fact| match fact {
+            Fact::Leader(leads) => Some(*leads),
+            _ => None,
+        });
+        assert_eq!(told.await, leads);
+        if !has_pools {
+            let mut second = Agent::start(&api, "b").await;
+            second.leader(true).await;
+            second.stop().await;
+            other = Some(());
+        }
+    }
+    assert!(other.is_some(), "another one allocated meanwhile");
 }

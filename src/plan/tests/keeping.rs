@@ -698,3 +698,116 @@ fn addresses_that_somebody_adds_to_a_status_go_after_their_notice_whatever_is_wr
         assert_eq!(story.written("web"), Some(vec![ip(OURS)]), "readable {readable}");
     }
 }
+/// Once a second whatever is to be written is written and read back, as the status queue does.
+fn goes_on(story: &mut Story, names: &[&str], seconds: u64) {
+    for _ in 0..seconds {
+        for name in names {
+            if story.write(name).is_some() {
+                story.confirm(name);
+            }
+        }
+        story.later(Duration::from_secs(1));
+    }
+}
+
+/// Input: somebody writes an address beside the one that crier gave; the notice, too, is written and read back. Output: it goes.
+#[test]
+fn the_notice_does_not_make_crier_the_giver_of_what_somebody_added() {
+    let mut config = configuration();
+    config.pools.push(Pool { auto_assign: false, ..pool("wan", &["198.51.100.0/24"]) });
+    let condition = given(OURS).condition;
+    for (added, condition) in [("192.168.35.107", &condition), ("198.51.100.5", &condition), ("198.51.100.5", &None)] {
+        let mut story = Story::begin(config.clone());
+        story.put("web", given(OURS));
+        story.change("web", |it| (it.ingress, it.condition) = (vec![ip(OURS), ip(added)], condition.clone()));
+        goes_on(&mut story, &["web"], 10);
+        assert_eq!(story.planner.world().services[&key("web")].ingress, [ip(OURS)], "{added}");
+        assert_eq!(story.planner.world().services[&key("web")].given(), [ip(OURS)], "{added}");
+    }
+    // Who asks for both pools has both.
+    let mut story = Story::begin(config);
+    let pools = vec!["lan".into(), "wan".into()];
+    let both = Service { request: Ok(Request { addresses: Vec::new(), pools }), ..given(OURS) };
+    story.put("web", both);
+    goes_on(&mut story, &["web"], 10);
+    assert_eq!(story.addresses("web"), [OURS, "198.51.100.0"]);
+}
+
+/// Input: the first by name shows, by somebody's hand, what crier gave another one, and the Lease changes hands, within the notice too.
+/// Output: who was given the address keeps it, and the other one gets its own back, where it had one.
+#[test]
+fn an_address_that_crier_gave_is_not_lost_to_the_first_by_name_by_a_notice() {
+    for own in [Some("192.168.35.108"), None] {
+        let mut story = Story::begin(configuration());
+        story.put("crown", given(OURS));
+        match own {
+            Some(own) => {
+                story.put("alias", given(own));
+                story.change("alias", |it| it.ingress = vec![ip(OURS)]);
+            }
+            None => drop(story.put("alias", showing(OURS))),
+        }
+        for _ in 0..3 {
+            story.tell(Fact::Leader(false));
+            story.turn();
+            story.tell(Fact::Leader(true));
+            story.turn();
+            goes_on(&mut story, &["alias", "crown"], 1);
+        }
+        goes_on(&mut story, &["alias", "crown"], 10);
+        assert_eq!(story.planner.world().services[&key("crown")].ingress, [ip(OURS)], "{own:?}");
+        let alias = story.addresses("alias");
+        assert!(alias != [OURS] && own.is_none_or(|own| alias == [own]), "{alias:?}");
+    }
+}
+
+/// Input: one renumbering after the other, each write told by the watch alone. Output: none of them is somebody else's overwrite, and a
+/// real one in an overlap counts.
+#[test]
+fn what_crier_writes_for_an_overlap_is_no_overwrite() {
+    let mut story = Story::begin(configuration());
+    story.put("web", given(OURS));
+    for round in 0..6 {
+        let leaving = story.planner.world().services[&key("web")].ingress.clone();
+        let overlap = Duration::from_secs(3);
+        story.change("web", |it| it.renumber = Some(Box::new(crate::world::Renumber { leaving, overlap })));
+        for _ in 0..8 {
+            let Some(write) = story.write("web") else {
+                story.later(Duration::from_secs(1));
+                continue;
+            };
+            story.change("web", |it| {
+                it.ingress = write.ingress.clone().unwrap_or_else(|| it.ingress.clone());
+                it.condition = write.condition.clone().map(Arc::new);
+                it.renumber = it.renumber.take().filter(|_| !write.renumbered);
+            });
+        }
+        let shown = story.planner.world().services[&key("web")].ingress.len();
+        assert_eq!((shown, story.event("web").as_str()), (1, "IPAllocated"), "round {round}");
+    }
+    for _ in 0..2 {
+        story.change("web", |it| it.ingress.clear());
+        if story.write("web").is_some() {
+            story.confirm("web");
+        }
+    }
+    assert_eq!(story.event("web"), "StatusNotOurs");
+}
+
+/// Input: a status is overwritten until crier stops, and the Service is deleted and made again. Output: the new one is served at once.
+#[test]
+fn a_service_that_is_made_again_does_not_inherit_the_fight_about_the_former_one() {
+    let mut story = Story::begin(configuration());
+    story.put("web", given(OURS));
+    for _ in 0..2 {
+        story.change("web", |service| service.ingress.clear());
+        if story.write("web").is_some() {
+            story.confirm("web");
+        }
+    }
+    assert_eq!(story.event("web"), "StatusNotOurs");
+    // Between two turns, so that nobody judges that it is not there.
+    story.tell(Fact::Service(key("web"), None));
+    story.put("web", Service { uid: "v".to_owned(), ..service() });
+    assert_eq!(story.written("web"), Some(vec![ip(OURS)]));
+}

@@ -121,7 +121,7 @@ fn promised(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<Held> {
 pub fn origins(inputs: &Inputs<'_>, key: &ObjectKey, claims: &[IpAddr]) -> (Vec<IpAddr>, Vec<IpAddr>) {
     let Some(service) = inputs.world.services.get(key) else { return Default::default() };
     let ours = not_ours(inputs, service).is_none();
-    let given = service.given();
+    let given = given(inputs, key, service);
     let promised = inputs.world.assigned.get(key);
     let has = |address: &IpAddr| {
         let promised = promised.is_some_and(|promised| promised.contains(address));
@@ -185,7 +185,7 @@ fn namespace_matters(inputs: &Inputs<'_>, key: &ObjectKey) -> bool {
 fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     let pools = &inputs.config.pools;
     let namespace_labels = inputs.world.namespaces.get(&key.namespace).map(|it| &**it);
-    let nothing_asked = Default::default();
+    let nothing_asked = Request::default();
     let (request, unreadable) = match &service.request {
         Ok(request) => (request, None),
         Err(error) => (&nothing_asked, Some(Reason::RequestUnreadable { text: error.to_string() })),
@@ -215,9 +215,12 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     }
     lost.extend(second_family(pools, &applicant, request, &mut kept));
     lost.extend(spare(inputs, &applicant, request, &mut kept));
+    let leaving = renumber.map(|it| it.leaving.as_slice()).unwrap_or_default();
+    let still_given = still_given(inputs, key, service, &lost, leaving);
     if let Some(reason) = unreadable {
-        return left(inputs, key, service, reason, &lost);
+        return left(inputs, key, service, reason, still_given);
     }
+    kept.extend(given_back(inputs, &applicant, request, &kept, &addresses));
     let against_will = |(address, reason): &&(IpAddr, Reason)| service.ingress.contains(address) && !is_asked(reason);
     let goes = lost.iter().find(against_will);
     let may_go = inputs.config.is_standalone() || inputs.restraints.may_go(key, inputs.now);
@@ -225,7 +228,7 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         && !may_go
     {
         let why = reason.to_string();
-        let answer = left(inputs, key, service, Reason::AddressGoes { address: *address, why }, &lost);
+        let answer = left(inputs, key, service, Reason::AddressGoes { address: *address, why }, still_given);
         return Answer { goes: true, ..answer };
     }
     let goes = goes.is_some();
@@ -313,39 +316,90 @@ fn current(inputs: &Inputs<'_>, applicant: &Applicant<'_>) -> Current {
     Current { chosen: former.is_empty(), addresses: former }
 }
 
-/// Takes from what a Service keeps the addresses beside one of the same family that crier gave it, of the same pool or of one that the
-/// Service does not ask for: somebody else wrote them into the status, or they stand there since a renumbering that was taken back.
-/// What came with the Service from another load balancer crier gave it when it took it over, so that stays.
+/// The addresses that crier gave a Service. Where somebody removed the condition that tells it, what the address book has of before.
+fn given(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<IpAddr> {
+    if service.condition.is_some() { service.given() } else { inputs.book.given_to(key).to_vec() }
+}
+
+/// What the condition names as given while the status stays as it is: nothing that stands there since crier gave the Service its
+/// addresses and is another Service's, is beside them, or is to leave. Whoever allocates next goes by it.
+fn still_given(
+    inputs: &Inputs<'_>,
+    key: &ObjectKey,
+    service: &Service,
+    lost: &[(IpAddr, Reason)],
+    leaving: &[IpAddr],
+) -> Vec<IpAddr> {
+    let before = given(inputs, key, service);
+    let is_of_others = |reason: &Reason| match reason {
+        Reason::AddressClaimedTwice { .. } | Reason::AddressNotShared { .. } | Reason::AddressToSpare { .. } => true,
+        _ => false,
+    };
+    let of_others = |address: &IpAddr| lost.iter().any(|(of, why)| of == address && is_of_others(why));
+    let own = |address: &&IpAddr| {
+        before.contains(address) || (!of_others(address) && (before.is_empty() || !leaving.contains(address)))
+    };
+    let named: Vec<IpAddr> = service.ingress.iter().filter(own).copied().collect();
+    if named.is_empty() { before } else { named }
+}
+
+/// The addresses that crier gave a Service and its status does not show any more, of the families of which the Service may keep nothing
+/// that the status shows: what crier gave is the Service's still.
+fn given_back(
+    inputs: &Inputs<'_>,
+    applicant: &Applicant<'_>,
+    request: &Request,
+    kept: &[Held],
+    shown: &[IpAddr],
+) -> Vec<Held> {
+    let lacks = |address: &IpAddr| {
+        let of_family = |other: IpAddr| Family::of(other) == Family::of(*address);
+        shown.iter().any(|it| of_family(*it)) && !kept.iter().any(|held| of_family(held.address))
+    };
+    let given = given(inputs, applicant.key, applicant.service);
+    let away = given.into_iter().filter(|address| !shown.contains(address) && lacks(address));
+    let may = |address: IpAddr| {
+        claim_of(inputs, applicant.key, address).ok()?;
+        may_keep(&inputs.config.pools, applicant, request, address).ok()
+    };
+    away.filter_map(may).collect()
+}
+
+/// Takes from what a Service keeps the addresses beside one of the same family that crier gave it, unless it asks for both pools:
+/// somebody else wrote them into the status, or they stand there since a renumbering that was taken back. What came with the Service
+/// from another load balancer crier gave it when it took it over, so that stays.
 fn spare(
     inputs: &Inputs<'_>,
     applicant: &Applicant<'_>,
     request: &Request,
     kept: &mut Vec<Held>,
 ) -> Vec<(IpAddr, Reason)> {
-    let alike = |one: &Held, other: &Held| {
+    let same_pool = |one: &Held, other: &Held| {
         Family::of(one.address) == Family::of(other.address) && one.pool == other.pool && one.address != other.address
+    };
+    let alike = |one: &Held, other: &Held| {
+        let asks_both = [one, other].iter().all(|held| request.pools.contains(&held.pool));
+        let other_pool = Family::of(one.address) == Family::of(other.address) && one.pool != other.pool;
+        same_pool(one, other) || (other_pool && !asks_both)
     };
     let leaves = |held: &Held| applicant.renumber.is_some_and(|it| it.leaving.contains(&held.address));
     let all: Vec<Held> = kept.clone();
     let given = match inputs.config.is_standalone() {
         // Where one replaces another it stands behind it.
         true => {
-            let is_last = |place: usize| !all.iter().skip(place + 1).any(|it| alike(&all[place], it) && !leaves(it));
+            let is_last =
+                |place: usize| !all.iter().skip(place + 1).any(|it| same_pool(&all[place], it) && !leaves(it));
             (0..all.len()).filter(|place| is_last(*place)).map(|place| all[place].address).collect()
         }
-        false => applicant.service.given(),
+        false => given(inputs, applicant.key, applicant.service),
+    };
+    let alike = |one: &Held, other: &Held| match inputs.config.is_standalone() {
+        true => same_pool(one, other),
+        false => alike(one, other),
     };
     let mut spare = Vec::new();
-    let is_asked = |held: &Held| request.addresses.contains(&held.address) || request.pools.contains(&held.pool);
-    let replaces = |own: &Held, held: &Held| match inputs.config.is_standalone() {
-        true => alike(held, own),
-        false => {
-            let same_family = Family::of(own.address) == Family::of(held.address) && own.address != held.address;
-            same_family && (own.pool == held.pool || !is_asked(held))
-        }
-    };
     kept.retain(|held| {
-        let own = all.iter().find(|it| replaces(it, held) && given.contains(&it.address) && !leaves(it));
+        let own = all.iter().find(|it| alike(held, it) && given.contains(&it.address) && !leaves(it));
         match own.filter(|_| !given.contains(&held.address) && !leaves(held)) {
             Some(own) => {
                 spare.push((held.address, Reason::AddressToSpare { address: held.address, other: own.address }));
@@ -362,15 +416,10 @@ fn is_asked(reason: &Reason) -> bool {
     matches!(reason, Reason::AddressInOtherPool { .. } | Reason::WrongFamily { .. })
 }
 
-/// The status stays as it is, for `reason`. An emptied one gets back what it showed. That something is to go gives nothing: crier gave
-/// what it gave before, or of a Service that it takes over what stays.
-fn left(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service, reason: Reason, lost: &[(IpAddr, Reason)]) -> Answer {
+/// The status stays as it is, for `reason`. An emptied one gets back what it showed.
+fn left(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service, reason: Reason, given: Vec<IpAddr>) -> Answer {
     let held = if inputs.config.is_standalone() { promised(inputs, key) } else { shown(inputs, key, service) };
     let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
-    let given = match service.given() {
-        given if !given.is_empty() => given,
-        _ => service.ingress.iter().filter(|it| lost.iter().all(|(of, _)| of != *it)).copied().collect(),
-    };
     let wish = if service.ingress.is_empty() { Wish::Show(addresses) } else { Wish::Leave { given } };
     Answer::told(Allocation::kept(held, reason), Some(wish))
 }
