@@ -37,10 +37,6 @@ pub const FALLBACK_TIME: Duration = Duration::from_secs(1);
 /// have the lower digest: time for the pulse in which such a node asks.
 pub const UNSURE_TIME: Duration = Duration::from_millis(50);
 
-/// A node that looks so much later than it wanted to stood still: what it waited for may have happened meanwhile, and it has yet to
-/// hear of that. It waits anew.
-pub const STOOD_STILL: Duration = Duration::from_millis(100);
-
 /// How long an address may be left to another node that does not take it, before that is called a problem: time for the full
 /// probe, and for several candidates one after the other.
 pub const OVERDUE_AFTER: Duration = Duration::from_secs(10);
@@ -188,6 +184,8 @@ pub struct History {
     taking: Option<Acquisition>,
     /// Since when no living node is known to hold it.
     unheld_since: Option<Instant>,
+    /// Since when this node knows of a node and not of all that it holds.
+    unknown_since: Option<Instant>,
     /// Until when this node waits for those that are ranked before it, or for its `preempt-delay`.
     waits_until: Option<Instant>,
     /// Since when no node holds the address and another node is to take it.
@@ -305,9 +303,9 @@ impl History {
         if let Some(node) = situation.deaf_holder.filter(|_| !situation.leaving) {
             self.deaf = Some(Deaf { node: node.clone(), rest: None });
         }
-        if self.waits_until.take().is_some_and(|until| now >= until + STOOD_STILL) {
-            self.unheld_since = None;
-        }
+        self.waits_until = None;
+        // However long nobody was known to hold it: what this node has yet to hear of is waited for from now on.
+        self.unknown_since = (!situation.knows_all).then(|| self.unknown_since.unwrap_or(now));
         if situation.leaving {
             return self.leave(situation);
         }
@@ -481,6 +479,7 @@ impl History {
         let acts = before.iter().map(|it| it.node).chain(unsure.iter().copied()).any(is_asking);
         let waits = FALLBACK_TIME.saturating_mul(if acts || acts_first { MOST_PLACES } else { place.min(MOST_PLACES) });
         let begins = since + waits.max(if unsure.is_empty() { Duration::ZERO } else { UNSURE_TIME });
+        let begins = begins.max(self.unknown_since.map_or(begins, |since| since + FALLBACK_TIME));
         if now < begins {
             self.waits_until = Some(begins);
             let first = best(situation, before.into_iter()).map(|first| first.node);

@@ -1,0 +1,11 @@
+# A client goes from one segment to another with each of two splits. In the last it is with a node alone, which hears nobody any
+# longer, and so announces nothing: the client asks anew only when it doubts what it knows.
+seed 12094
+agents 3
+addresses 2
+file key 1: 
+file key 1: announce-again = "1s, 3s"
+at 3736ms split n2 n3 router foreign / n1 client
+at 6834ms split n3 client / n1 n2 router foreign
+ends 9426ms
+breaks unanswered
