@@ -194,7 +194,7 @@ fn bfd_removed<'a>(before: &'a Config, after: &'a Config) -> impl Iterator<Item 
     without.map(|peer| {
         format!(
             "peer {} loses BFD: BIRD and FRR take the AdminDown that it is told for a failure and end the BGP session; FRR takes a new \
-             one soon, BIRD none for its error wait, a minute or more. Take BFD from the router first",
+             one soon, BIRD none for its error wait, a minute or more",
             peer.name
         )
     })
