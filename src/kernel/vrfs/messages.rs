@@ -32,8 +32,7 @@ pub struct Lists {
 impl Lists {
     /// What they say of VRFs; of routes, those in `tables`.
     pub fn found(&self, tables: &BTreeSet<u32>) -> Found {
-        let mut found = Found::default();
-        found.defaults = routes::of_main(&self.routes);
+        let mut found = Found { defaults: routes::of_main(&self.routes), ..Found::default() };
         let mut connected = BTreeSet::new();
         let names: BTreeMap<u32, InterfaceName> = self.links.iter().filter_map(index_and_name).collect();
         for message in &self.links {

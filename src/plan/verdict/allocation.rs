@@ -331,9 +331,11 @@ fn still_given(
     leaving: &[IpAddr],
 ) -> Vec<IpAddr> {
     let before = given(inputs, key, service);
-    let is_of_others = |reason: &Reason| match reason {
-        Reason::AddressClaimedTwice { .. } | Reason::AddressNotShared { .. } | Reason::AddressToSpare { .. } => true,
-        _ => false,
+    let is_of_others = |reason: &Reason| {
+        matches!(
+            reason,
+            Reason::AddressClaimedTwice { .. } | Reason::AddressNotShared { .. } | Reason::AddressToSpare { .. }
+        )
     };
     let of_others = |address: &IpAddr| lost.iter().any(|(of, why)| of == address && is_of_others(why));
     let own = |address: &&IpAddr| {
