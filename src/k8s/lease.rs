@@ -384,7 +384,7 @@ impl Claim {
     /// Releases the Lease. If that fails, the Lease expires.
     async fn release(&mut self) {
         let Some(Held { lease, .. }) = self.held.take() else { return };
-        let lease = record::released(lease);
+        let lease = record::released(lease, self.terms.agreed);
         match timeout(RELEASE_TIMEOUT, self.api.replace(&self.name, &PostParams::default(), &lease)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {

@@ -56,8 +56,11 @@ pub fn taken(lease: Option<Lease>, name: &str, identity: &str, terms: &Terms, se
     lease
 }
 
-/// The Lease without a holder. What the last one allocated by stays in it.
-pub fn released(mut lease: Lease) -> Lease {
+/// The Lease without a holder. What the last one allocated by stays in it, and what was agreed since its last renewal.
+pub fn released(mut lease: Lease, agreed: Option<u64>) -> Lease {
+    if let Some(agreed) = agreed {
+        lease.metadata.annotations.get_or_insert_default().insert(AGREED.to_owned(), format!("{agreed:016x}"));
+    }
     if let Some(spec) = &mut lease.spec {
         spec.holder_identity = Some(String::new());
         // The API server requires a positive duration; a Lease without a holder is free at once.

@@ -341,7 +341,8 @@ fn still_given(
     let own = |address: &&IpAddr| {
         before.contains(address) || (!of_others(address) && (before.is_empty() || !leaving.contains(address)))
     };
-    let named: Vec<IpAddr> = service.ingress.iter().filter(own).copied().collect();
+    let mut seen = BTreeSet::new();
+    let named: Vec<IpAddr> = service.ingress.iter().filter(own).filter(|it| seen.insert(**it)).copied().collect();
     if named.is_empty() { before } else { named }
 }
 

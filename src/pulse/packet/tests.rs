@@ -161,6 +161,8 @@ fn the_longest_pulse_fits_into_one_packet_of_any_link() {
         change: None,
         page: None,
         occupied: vec![address("fd35::2"); 500],
+        // It is told where there is room for it.
+        egress: None,
         ..full()
     };
     let mut teller = super::super::holdings::Teller::default();
