@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::table::printable;
 use super::{Exit, Output, answer, ask};
+use crate::address::Family;
 use crate::api::readings;
 use crate::kernel::{bypass, sysctl};
 use crate::names::InterfaceName;
@@ -49,9 +50,12 @@ pub fn doctor(socket: &Path, output: Output) -> Exit {
     let notes = egress.iter().filter_map(|report| report.tunnel.as_ref()).filter_map(of_tunnel).collect();
     let egress = egress.is_some_and(|report| !report.services.is_empty());
     let of_egress: Vec<HostProblem> = match egress {
-        true => sysctl::forwarding().into_iter().chain(bypass::doubts()).collect(),
+        true => sysctl::forwarding(&Family::BOTH).into_iter().chain(bypass::doubts()).collect(),
         false => Vec::new(),
     };
+    // The agent may have said it already.
+    let is_seen = |finding: &Finding| of_egress.iter().any(|seen| seen.to_string() == finding.problem);
+    findings.retain(|finding| !is_seen(finding));
     findings.extend(
         sysctl::check(&announcing).into_iter().chain(of_egress).map(|HostProblem { problem, remedy }| Finding {
             about: "host",

@@ -214,6 +214,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_fifo_in_the_place_of_the_kubeconfig_or_of_a_file_that_it_names_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        crate::state_file::hostile::make_fifo(&fifo);
+        let named = folder.path().join("kubeconfig");
+        let user = format!("{{tokenFile: {}}}", fifo.display());
+        std::fs::write(&named, kubeconfig("{server: 'https://127.0.0.1:6443'}", &user)).unwrap();
+        for path in [fifo, named] {
+            let error = build(&Access::Kubeconfig(path)).await.err().expect("nobody writes").to_string();
+            assert!(error.contains("a FIFO and no regular file"), "{error}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_kubeconfig_that_cannot_be_used_says_why() {
         let server = "{server: 'https://127.0.0.1:6443'}";
         let table = [

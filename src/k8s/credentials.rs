@@ -4,6 +4,8 @@
 //! agent, looks at the files and puts a new client in the place of the old one; cancelled, the old one stays in use. A set of
 //! files that cannot be used is logged, and the client before stays.
 
+use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tower::util::BoxCloneSyncService;
@@ -23,6 +25,7 @@ use tracing::{info, warn};
 
 use super::client::{Answer, ClientError, assemble_all};
 use crate::config::Access;
+use crate::state_file;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -157,8 +160,11 @@ async fn load(access: &Access) -> Result<(kube::Config, Fingerprint), ClientErro
 
 async fn from_kubeconfig(path: PathBuf) -> Result<(kube::Config, Fingerprint), ClientError> {
     let unusable = |source| ClientError::Kubeconfig { path: path.clone(), source };
+    never_waits(&path).map_err(unusable)?;
     let mut kubeconfig = Kubeconfig::read_from(&path).map_err(unusable)?;
-    let files = fingerprint(&files(&path, &kubeconfig).into_iter().map(|file| (file, None)).collect());
+    let files = files(&path, &kubeconfig);
+    files.iter().try_for_each(|file| never_waits(file)).map_err(unusable)?;
+    let files = fingerprint(&files.into_iter().map(|file| (file, None)).collect());
     let proxy = proxy_of(&kubeconfig);
     read_tokens(&mut kubeconfig)?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
@@ -173,6 +179,16 @@ async fn from_kubeconfig(path: PathBuf) -> Result<(kube::Config, Fingerprint), C
         return Err(ClientError::Proxy { path, proxy });
     }
     Ok((config, files))
+}
+
+/// Refuses what may be waited for without end when it is opened: a FIFO, a device. That a file is not there is told by who reads it.
+fn never_waits(file: &Path) -> Result<(), KubeconfigError> {
+    match state_file::open(file, OpenOptions::new().read(true)) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(KubeconfigError::ReadConfig(error, file.to_owned()))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// The kubeconfig and every file that it names.

@@ -1,7 +1,7 @@
 //! Where the kernel's strict reverse path filter (RFC 3704 §2.2) drops what egress sends over this node: it lets a packet in only by the
 //! link of the way back to its source. Floor 2. With an overlay the way back to a pod of another node is the overlay, but its packets
 //! come to the owner by the link of the nodes; and replies to a pod come by the overlay, but the way back to their source is elsewhere.
-//! IPv6 has no such filter in the kernel.
+//! IPv6 has no such filter in the kernel. A host that forwards nothing drops them too, and is told beside.
 //!
 //! Task: [`run`], owned by the caller. Cancelling it loses nothing; a sysctl that was set stays set.
 
@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use super::host::{Finding, loose};
 use super::netlink::{Complaints, Netlink, NetlinkError};
 use super::sysctl;
+use crate::address::Family;
 use crate::names::InterfaceName;
 use crate::plan::slice::{EgressSlice, Mapping};
 use crate::world::{Fact, HostProblem};
@@ -62,7 +63,7 @@ pub async fn run(mut slices: watch::Receiver<EgressSlice>, manage: bool, facts: 
             found => found,
         };
         let found: Vec<HostProblem> = match found {
-            Ok(findings) => findings.iter().map(Finding::report).collect(),
+            Ok(findings) => findings.iter().map(Finding::report).chain(unforwarded(&slice)).collect(),
             Err(error) => {
                 if complaints.is_new(&error) {
                     warn!(%error, "whether the reverse path filter drops packets of pods with egress cannot be seen; trying again");
@@ -75,7 +76,7 @@ pub async fn run(mut slices: watch::Receiver<EgressSlice>, manage: bool, facts: 
                 warn!(%problem, "the kernel drops packets of egress");
             }
             if found.is_empty() {
-                info!("the reverse path filter drops no packets of egress any more");
+                info!("no setting of this host drops packets of egress any more");
             }
             reported.clone_from(&found);
             if facts.send(Fact::EgressFiltered(found)).await.is_err() {
@@ -83,6 +84,14 @@ pub async fn run(mut slices: watch::Receiver<EgressSlice>, manage: bool, facts: 
             }
         }
     }
+}
+
+/// What keeps this host from passing on packets of pods with egress. No setting of crier's: routers are made on purpose.
+fn unforwarded(slice: &EgressSlice) -> Vec<HostProblem> {
+    let go = |family: &Family| {
+        slice.pods.iter().any(|(pod, mapping)| Family::of(*pod) == *family && *mapping != Mapping::Held)
+    };
+    sysctl::forwarding(&Family::BOTH.into_iter().filter(go).collect::<Vec<_>>())
 }
 
 /// The kernel is asked itself, so its rules and routes all count.

@@ -12,6 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::host::{Finding, LinkSettings, Readings, STRICT, Sysctl, judge};
+use crate::address::Family;
 use crate::names::InterfaceName;
 use crate::plan::slice::L2Slice;
 use crate::world::{Fact, HostProblem};
@@ -88,9 +89,13 @@ fn announcing_on(slice: &L2Slice) -> BTreeSet<InterfaceName> {
     announcing
 }
 
-/// What keeps this host from passing on packets of pods, as egress needs it of every node.
-pub fn forwarding() -> Vec<HostProblem> {
-    let off = |(key, path): &(&str, &str)| {
+/// What keeps this host from passing on packets of pods of these families, as egress needs it of every node.
+pub fn forwarding(families: &[Family]) -> Vec<HostProblem> {
+    let off = |family: &Family| {
+        let (key, path) = match family {
+            Family::V4 => ("net.ipv4.ip_forward", "/proc/sys/net/ipv4/ip_forward"),
+            Family::V6 => ("net.ipv6.conf.all.forwarding", "/proc/sys/net/ipv6/conf/all/forwarding"),
+        };
         let value = std::fs::read_to_string(path).unwrap_or_default();
         // A host without the address family has no such file, and nothing to forward.
         (value.trim() == "0").then(|| HostProblem {
@@ -98,11 +103,7 @@ pub fn forwarding() -> Vec<HostProblem> {
             remedy: format!("sysctl -w {key}=1, and a file in /etc/sysctl.d for the next boot"),
         })
     };
-    let settings = [
-        ("net.ipv4.ip_forward", "/proc/sys/net/ipv4/ip_forward"),
-        ("net.ipv6.conf.all.forwarding", "/proc/sys/net/ipv6/conf/all/forwarding"),
-    ];
-    settings.iter().filter_map(off).collect()
+    families.iter().filter_map(off).collect()
 }
 
 /// The links of this host on which addresses could be answered, for a caller that does not know the configured ones.

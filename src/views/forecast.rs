@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{SCHEMA_VERSION, Snapshot};
-use crate::config::{self, Config, PulseKey, Touches};
+use crate::config::{self, Config, L2, PulseKey, Source, Touches};
 use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::forecast::{self, ForecastError, PeerDifference};
 use crate::reason::Reason;
@@ -157,7 +157,10 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
         PeerReport { peer: it.peer, effect, session_ends, keys: keys.into_iter().map(str::to_owned).collect() }
     });
     let other_key = key_changed(&snapshot.config, config);
-    let warnings = bfd_removed(&snapshot.config, config).chain(other_key).chain(config::unused(config)).collect();
+    let links = links_unjudged(snapshot, config);
+    let folder = other_folder(&snapshot.config, config);
+    let warnings = bfd_removed(&snapshot.config, config).chain(other_key).chain(links).chain(folder);
+    let warnings = warnings.chain(config::unused(config)).collect();
     let changes = config::changes(&snapshot.config, config);
     let changes = changes.iter().map(|it| ChangeReport { change: it.to_string(), touches: it.touches });
     Ok(ForecastReport {
@@ -172,6 +175,29 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
     })
 }
 
+/// An `[[l2]]` names links otherwise than any did before, and what other nodes' links are called is their own word.
+fn links_unjudged(snapshot: &Snapshot, after: &Config) -> Option<String> {
+    let names = |it: &L2| (it.interfaces.clone(), it.exclude_interfaces.clone(), it.vrf.clone());
+    let is_new = |it: &&L2| !snapshot.config.l2.iter().any(|before| names(before) == names(it));
+    let has_others = snapshot.world.nodes.keys().any(|name| *name != snapshot.node);
+    (has_others && after.l2.iter().any(|it| is_new(&it))).then(|| {
+        "an [[l2]] names other links than before: owners are worked out as if the links of all nodes had this node's names; \
+         where they have others, ask on those nodes too, and do not go by what this one says of owners"
+            .to_owned()
+    })
+}
+
+/// Another folder holds other manifests, and nobody has read them yet.
+fn other_folder(before: &Config, after: &Config) -> Option<String> {
+    let (Source::Manifests(had), Source::Manifests(has)) = (&before.source, &after.source) else { return None };
+    (had.folder != has.folder).then(|| {
+        format!(
+            "manifests are read from another folder ({}): what would change by those in it is not said",
+            has.folder.display()
+        )
+    })
+}
+
 /// The pulses of this node get another key, and the former one is not accepted any more.
 fn key_changed(before: &Config, after: &Config) -> Option<String> {
     let has_pulses = ![before, after].iter().any(|it| it.pulse.key == PulseKey::Absent);
@@ -182,7 +208,7 @@ fn key_changed(before: &Config, after: &Config) -> Option<String> {
     let (had, has) = (secret(before), secret(after));
     let is_accepted = had.is_some() && after.pulse.old_keys.iter().any(|old| had.as_ref() == Some(&old.secret));
     (has_pulses && had != has && !is_accepted).then(|| {
-        "pulses get another key, and the former one is not among old-key-files: this node and those that still have the former key do          not hear each other, and take each other for dead"
+        "pulses get another key, and the former one is not among old-key-files: this node and those that still have the former key do not hear each other, and take each other for dead"
             .to_owned()
     })
 }
@@ -217,7 +243,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::clock;
     use crate::config::{NoSecrets, Secrets, SourceFile, parse};
+    use crate::plan::Planner;
+    use crate::views::Counters;
+    use crate::world::Fact;
 
     /// Every file holds its own path.
     struct Paths;
@@ -230,6 +260,29 @@ mod tests {
         fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
             Ok(format!("0123456789abcdef {}", path.display()).into_bytes())
         }
+    }
+
+    /// L10 and L13 of the reviews: nothing would change, it said.
+    #[test]
+    fn what_nobody_can_compare_is_warned_of() {
+        let config = |folder: &str, rest: &str| {
+            let text = format!("[manifests]\nfolder = \"{folder}\"\n{rest}");
+            Arc::new(parse(&[SourceFile { path: "test.toml".to_owned(), text }], &NoSecrets).expect("it is good"))
+        };
+        let is_warned = |file: &Config| other_folder(&config("/m1", ""), file).is_some();
+        assert_eq!([is_warned(&config("/m1", "")), is_warned(&config("/m9", ""))], [false, true]);
+        let running = config("/m1", "[[l2]]\nsticky = true\n");
+        let mut planner = Planner::new(running, "n1".into());
+        let mut warned = Vec::new();
+        for name in ["n1", "n2"] {
+            planner.apply(Fact::Node(name.into(), Some(Arc::default())));
+            let (now, wall) = (clock::now(), clock::wall());
+            let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
+            for l2 in ["[[l2]]\nsticky = false\n", "[[l2]]\ninterfaces = [\"eth0\"]\n"] {
+                warned.push(links_unjudged(&snapshot, &config("/m1", l2)).is_some());
+            }
+        }
+        assert_eq!(warned, [false, false, false, true], "one node alone knows its links");
     }
 
     /// K15 of the reviews: no other node heard this one then, and the plan had no word of it.

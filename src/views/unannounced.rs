@@ -1,13 +1,18 @@
 //! Addresses that clients ask in vain although a pod could serve them: no node of the cluster may announce them. Floor 1.
 
+use std::collections::BTreeSet;
+
 use super::Snapshot;
 use crate::address::Family;
-use crate::config::Advertisement;
+use crate::config::{Advertisement, Peer};
+use crate::names::{NodeName, ObjectKey, PoolName};
 use crate::plan::decision::Announcement;
+use crate::plan::elect;
 use crate::plan::remnants::advertises;
 use crate::reason::Reason;
 use crate::roster::Eligibility;
-use crate::world::Service;
+use crate::selector::Selector;
+use crate::world::{Node, Service, TrafficPolicy};
 
 /// One sentence for each of some such addresses.
 pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
@@ -23,7 +28,7 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
         let service = world.services.get(key)?;
         let served = |it: &&Announcement| !world.endpoints(key, Family::of(it.address)).is_empty();
         let (address, why) = decision.announcements.iter().filter(served).find_map(|it| {
-            let why = why_nowhere(snapshot, service, it)?;
+            let why = why_nowhere(snapshot, (key, service), it)?;
             Some((it.address, why))
         })?;
         Some(format!("{key}: no node may announce {address}: {why}"))
@@ -34,8 +39,12 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
 /// More of them have the same cause.
 const MOST_NAMED: usize = 10;
 
-/// Why no node announces the address; `None` where one may, or where nothing in the file covers it.
-fn why_nowhere(snapshot: &Snapshot, service: &Service, announcement: &Announcement) -> Option<String> {
+/// Why no node announces the address; `None` where one may, or where nothing in the file is for its pool.
+fn why_nowhere(
+    snapshot: &Snapshot,
+    (key, service): (&ObjectKey, &Service),
+    announcement: &Announcement,
+) -> Option<String> {
     let on_link = match &announcement.l2.reason {
         Reason::NoL2ForPool { .. } => None,
         reason @ (Reason::NoEligibleNode { .. } | Reason::NoNodeWithEndpoint) => Some(reason.to_string()),
@@ -43,18 +52,106 @@ fn why_nowhere(snapshot: &Snapshot, service: &Service, announcement: &Announceme
     };
     let of = (&announcement.pool, announcement.address);
     let covers = |it: &&Advertisement| advertises(&snapshot.config, &snapshot.context, it, of, &service.labels);
-    let mut selectors = Vec::new();
-    for advertisement in snapshot.config.bgp.advertisements.iter().filter(covers) {
-        let selector = advertisement.nodes.as_ref()?;
-        if snapshot.world.nodes.is_empty() || snapshot.world.nodes.values().any(|node| selector.matches(&node.labels)) {
-            return None;
-        }
-        selectors.push(format!("nodes = \"{selector}\""));
-    }
-    let over_bgp = (!selectors.is_empty())
-        .then(|| format!("no Node has the labels of [[bgp.advertisement]] {}", selectors.join(", ")));
+    let covering: Vec<&Advertisement> = snapshot.config.bgp.advertisements.iter().filter(covers).collect();
+    let over_bgp = match covering.is_empty() {
+        true => None,
+        false => Some(obstacle(snapshot, (key, service), announcement, &covering)?),
+    };
     let why: Vec<String> = on_link.into_iter().chain(over_bgp).collect();
-    (!why.is_empty()).then(|| why.join("; "))
+    match why.is_empty() {
+        true => leaves_out(snapshot, &announcement.pool),
+        false => Some(why.join("; ")),
+    }
+}
+
+/// How far a route gets on its way from the file to a router; the last step that one gets to names what is in its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Advertised,
+    NodeSelected,
+    WithPeer,
+    PeerOnNode,
+    NodeAble,
+    Announced,
+}
+
+/// What is in the way of every route by these advertisements; `None` where some node may announce the address to a peer.
+fn obstacle(
+    snapshot: &Snapshot,
+    (key, service): (&ObjectKey, &Service),
+    announcement: &Announcement,
+    covering: &[&Advertisement],
+) -> Option<String> {
+    let (config, world) = (&snapshot.config, &snapshot.world);
+    if world.nodes.is_empty() {
+        return None;
+    }
+    let vrf = config.pools.iter().find(|pool| pool.name == announcement.pool).and_then(|pool| pool.vrf.as_ref());
+    let peers_of = |it: &Advertisement| -> Vec<&Peer> {
+        let has = |peer: &&Peer| {
+            let named = it.peers.is_empty() || it.peers.contains(&peer.name);
+            let within = [it.vrf.as_ref(), vrf].into_iter().flatten().all(|vrf| peer.vrf.as_ref() == Some(vrf));
+            named && within && !peer.shutdown
+        };
+        config.bgp.peers.iter().filter(has).collect()
+    };
+    let selects = |selector: &Option<Selector>, node: &Node| {
+        selector.as_ref().is_none_or(|selector| selector.matches(&node.labels))
+    };
+    let endpoints = world.endpoints(key, Family::of(announcement.address));
+    let is_able = |node: &Node| {
+        elect::exclusion(node).is_none_or(|why| config.node.ignore_exclude_label && why == Reason::NodeExcluded)
+    };
+    let local = service.external_traffic_policy == TrafficPolicy::Local;
+    let step = |it: &Advertisement, name: &NodeName, node: &Node| {
+        let peers = peers_of(it);
+        match () {
+            () if !selects(&it.nodes, node) => Step::Advertised,
+            () if peers.is_empty() => Step::NodeSelected,
+            () if !peers.iter().any(|peer| selects(&peer.nodes, node)) => Step::WithPeer,
+            () if !is_able(node) => Step::PeerOnNode,
+            () if local && !endpoints.by_node.contains_key(name) => Step::NodeAble,
+            () => Step::Announced,
+        }
+    };
+    let steps = covering.iter().flat_map(|it| world.nodes.iter().map(move |(name, node)| step(it, name, node)));
+    let selectors = |all: &mut dyn Iterator<Item = &Option<Selector>>| {
+        let texts: BTreeSet<String> = all.flatten().map(|selector| format!("nodes = \"{selector}\"")).collect();
+        texts.into_iter().collect::<Vec<_>>().join(", ")
+    };
+    let of_advertisements = || selectors(&mut covering.iter().map(|it| &it.nodes));
+    match steps.max()? {
+        Step::Advertised => Some(format!("no Node has the labels of [[bgp.advertisement]] {}", of_advertisements())),
+        Step::NodeSelected => {
+            Some("its [[bgp.advertisement]] has no [[bgp.peer]], or only such as are shut down".to_owned())
+        }
+        Step::WithPeer => {
+            let of_peers = selectors(&mut covering.iter().flat_map(|it| peers_of(it)).map(|peer| &peer.nodes));
+            Some(match of_advertisements() {
+                none if none.is_empty() => format!("no Node has the labels of [[bgp.peer]] {of_peers}"),
+                some => {
+                    format!("no Node has the labels of [[bgp.advertisement]] {some} and of its [[bgp.peer]] {of_peers}")
+                }
+            })
+        }
+        Step::PeerOnNode => Some("every Node that could announce it to a [[bgp.peer]] is excluded".to_owned()),
+        Step::NodeAble => Some(
+            "no Node that announces it to a [[bgp.peer]] has a serving endpoint (external traffic policy Local)"
+                .to_owned(),
+        ),
+        Step::Announced => None,
+    }
+}
+
+/// Something in the file is for the pool, and leaves the Service out by its labels.
+fn leaves_out(snapshot: &Snapshot, pool: &PoolName) -> Option<String> {
+    let is_of = |pools: &[PoolName]| pools.is_empty() || pools.contains(pool);
+    let l2 = snapshot.config.l2.iter().filter(|it| is_of(&it.pools)).map(|it| &it.service_selector);
+    let bgp = snapshot.config.bgp.advertisements.iter().filter(|it| is_of(&it.pools)).map(|it| &it.service_selector);
+    let of_l2 = l2.flatten().map(|selector| format!("[[l2]] service-selector = \"{selector}\""));
+    let of_bgp = bgp.flatten().map(|selector| format!("[[bgp.advertisement]] service-selector = \"{selector}\""));
+    let all: Vec<String> = of_l2.chain(of_bgp).collect();
+    (!all.is_empty()).then(|| format!("the Service has not the labels of {}", all.join(" or ")))
 }
 
 #[cfg(test)]
@@ -66,11 +163,10 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::config::{NoSecrets, SourceFile, parse};
-    use crate::names::ObjectKey;
     use crate::plan::Planner;
     use crate::selector::Labels;
     use crate::views::Counters;
-    use crate::world::{ApiServer, EndpointAddresses, EndpointSlice, Fact, Node, NodeCounts};
+    use crate::world::{ApiServer, EndpointAddresses, EndpointSlice, Fact, NodeCounts};
 
     const FILE: &str = "[manifests]\nfolder = \"/etc/crier/manifests\"\n\
                         [[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100-192.168.35.110\"]\n";
@@ -124,5 +220,27 @@ mod tests {
             assert_eq!(told(&right, 1), Vec::<String>::new(), "{right}");
         }
         assert_eq!(told(&l2("zz"), 0), Vec::<String>::new(), "nobody could answer a client anyway");
+        // L9 of a review: whatever is in the way.
+        let peer = |keys: &str| bgp("").replace("asn = 64512\n", &format!("asn = 64512\n{keys}\n"));
+        let blocked = [
+            (peer(in_zz), "no Node has the labels of [[bgp.peer]] nodes = \"rack=zz\""),
+            (peer("shutdown = true"), "its [[bgp.advertisement]] has no [[bgp.peer]], or only such as are shut down"),
+            (
+                peer(in_zz) + "nodes = \"rack=a\"\n",
+                "no Node has the labels of [[bgp.advertisement]] nodes = \"rack=a\" and of its [[bgp.peer]] nodes = \"rack=zz\"",
+            ),
+            (
+                "[[l2]]\nservice-selector = \"tier=fromt\"\n".to_owned() + &bgp("service-selector = \"expose=wan\""),
+                "the Service has not the labels of [[l2]] service-selector = \"tier=fromt\" or [[bgp.advertisement]] \
+                 service-selector = \"expose=wan\"",
+            ),
+        ];
+        for (file, why) in blocked {
+            let all = told(&file, 1);
+            let [problem] = &all[..] else { panic!("{file}: {all:?}") };
+            assert!(problem.ends_with(why), "{problem}");
+        }
+        let beside = bgp(in_zz) + "[[bgp.advertisement]]\n";
+        assert_eq!(told(&beside, 1), Vec::<String>::new(), "one way is enough");
     }
 }

@@ -105,7 +105,7 @@ pub enum Fact {
     EgressTranslated(Arc<BTreeSet<IpAddr>>),
     /// All by which packets of pods pass the host's netfilter by, and so the guard.
     EgressBypass(Vec<HostProblem>),
-    /// All by which the kernel's reverse path filter drops packets of pods, or replies to them.
+    /// All settings of this host by which the kernel drops packets of pods with egress, or replies to them.
     EgressFiltered(Vec<HostProblem>),
     /// All addresses of pods that are held back for a while yet, although no Service with egress has them any more.
     EgressHeld(Arc<BTreeMap<IpAddr, HeldPod>>),

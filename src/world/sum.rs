@@ -90,7 +90,7 @@ pub struct World {
     pub egress_bypasses: Vec<HostProblem>,
     /// The addresses that packets of pods leave with by this node; `None` as long as that is not known.
     pub egress_translated: Option<Arc<BTreeSet<IpAddr>>>,
-    /// By what the kernel's reverse path filter drops packets of pods, or replies to them.
+    /// By which settings of this host the kernel drops packets of pods with egress, or replies to them.
     pub egress_filtered: Vec<HostProblem>,
     /// The addresses of pods that are held back although no Service with egress has them any more.
     pub egress_held: Arc<BTreeMap<IpAddr, HeldPod>>,

@@ -299,6 +299,14 @@ fn a_strict_filter_beside_an_overlay_is_named_with_the_command_that_lets_packets
         });
     }
 
+    // A host that forwards nothing is told as well.
+    lan.site.nodes[owner].sysctl("net/ipv4/ip_forward", "0");
+    eventually("the owner says that it does not forward", secs(25), || {
+        let said = problems(&agents[owner]);
+        if said.contains("net.ipv4.ip_forward is 0") { Ok(()) } else { Err(said) }
+    });
+    lan.site.nodes[owner].sysctl("net/ipv4/ip_forward", "1");
+
     // With leave to do so crier sets it itself.
     for (number, link) in [(owner, "eth0"), (other, "flannel.1")] {
         lan.site.nodes[number].sysctl(&format!("net/ipv4/conf/{link}/rp_filter"), "1");
