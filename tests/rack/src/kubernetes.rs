@@ -502,7 +502,10 @@ fn write_kubeconfig(folder: &Path, authority: &Authority, server: &str, user: Us
     file
 }
 
+/// In one step: several programs of the control plane have one kubeconfig, and one may read it while it is written for another.
 #[track_caller]
 fn write(path: &Path, text: &str) {
-    std::fs::write(path, text).unwrap_or_else(|error| panic!("could not write {}: {error}", path.display()));
+    let aside = path.with_added_extension("new");
+    let written = std::fs::write(&aside, text).and_then(|()| std::fs::rename(&aside, path));
+    written.unwrap_or_else(|error| panic!("could not write {}: {error}", path.display()));
 }
