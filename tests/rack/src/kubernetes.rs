@@ -505,7 +505,7 @@ fn write_kubeconfig(folder: &Path, authority: &Authority, server: &str, user: Us
 /// In one step: several programs of the control plane have one kubeconfig, and one may read it while it is written for another.
 #[track_caller]
 fn write(path: &Path, text: &str) {
-    let aside = path.with_added_extension("new");
+    let aside = PathBuf::from(format!("{}.new", path.display()));
     let written = std::fs::write(&aside, text).and_then(|()| std::fs::rename(&aside, path));
     written.unwrap_or_else(|error| panic!("could not write {}: {error}", path.display()));
 }
