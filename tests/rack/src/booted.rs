@@ -7,6 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::namespace::{Namespace, lossy};
@@ -86,6 +88,15 @@ impl Namespace {
         });
         booted.systemctl("daemon-reload");
         booted
+    }
+}
+
+impl Drop for Booted {
+    fn drop(&mut self) {
+        // With the first process of a PID namespace all others end; nspawn, killed, would leave it running.
+        for first in self.container.children().iter().filter_map(|pid| i32::try_from(*pid).ok()) {
+            let _ = kill(Pid::from_raw(first), Signal::SIGKILL);
+        }
     }
 }
 
