@@ -56,7 +56,7 @@ fn of_pool(config: &Config, pool: &Pool, elsewhere: &str) -> Option<String> {
     }
     let vrf = pool.vrf.as_ref()?;
     let on_link = l2.iter().any(|it| may_meet(it.vrf.as_ref(), Some(vrf)));
-    let to_peer = |it: &&Advertisement| peers.iter().any(|peer| reaches(it, peer) && peer.vrf.as_ref() == Some(vrf));
+    let to_peer = |it: &&Advertisement| peers.iter().any(|peer| it.reaches(peer) && peer.vrf.as_ref() == Some(vrf));
     (!on_link && !advertisements.iter().any(to_peer)).then(|| {
         format!(
             "pool {name}: it is announced in the VRF {vrf} alone, and no [[l2]] that covers it is in this VRF, and no [[bgp.peer]] that it \
@@ -65,14 +65,8 @@ fn of_pool(config: &Config, pool: &Pool, elsewhere: &str) -> Option<String> {
     })
 }
 
-/// Whether the peer is sent what the advertisement covers.
-fn reaches(advertisement: &Advertisement, peer: &Peer) -> bool {
-    let is_named = advertisement.peers.is_empty() || advertisement.peers.contains(&peer.name);
-    is_named && (advertisement.vrf.is_none() || advertisement.vrf == peer.vrf)
-}
-
 fn of_peer(config: &Config, peer: &Peer, elsewhere: &str) -> Option<String> {
-    let is_sent = peer.shutdown || config.bgp.advertisements.iter().any(|it| reaches(it, peer));
+    let is_sent = peer.shutdown || config.bgp.advertisements.iter().any(|it| it.reaches(peer));
     let name = &peer.name;
     (!is_sent).then(|| {
         format!("peer {name}: no [[bgp.advertisement]] covers it: nothing is announced to it; write one{elsewhere}")
@@ -96,7 +90,7 @@ fn of_advertisement(config: &Config, number: usize, advertisement: &Advertisemen
     let vrf = advertisement.vrf.as_ref()?;
     let named = |peer: &&Peer| advertisement.peers.is_empty() || advertisement.peers.contains(&peer.name);
     let mut named = config.bgp.peers.iter().filter(named).peekable();
-    let is_lost = named.peek().is_some() && !named.any(|peer| reaches(advertisement, peer));
+    let is_lost = named.peek().is_some() && !named.any(|peer| advertisement.reaches(peer));
     is_lost.then(|| {
         format!("[[bgp.advertisement]] no. {number}: none of its peers is in the VRF {vrf}: it announces nothing; name the vrf of a peer")
     })

@@ -356,12 +356,7 @@ impl Keeper {
 
     /// Tells the World which addresses pods' packets leave with here, by a table that stands, where that is news.
     async fn tell_translated(&mut self, written: Option<&Content>) {
-        let address = |mapping: &Mapping| match mapping {
-            Mapping::Translated { address } => Some(*address),
-            Mapping::Held | Mapping::Steered { .. } | Mapping::Networked(_) => None,
-        };
-        let mappings = written.iter().flat_map(|content| content.pods.values());
-        let addresses: BTreeSet<IpAddr> = mappings.filter_map(address).collect();
+        let addresses = written.map(Content::addresses).unwrap_or_default();
         if self.told_translated.as_deref() == Some(&addresses) {
             return;
         }

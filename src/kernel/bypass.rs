@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
+use super::looks::Looks;
 use crate::plan::slice::EgressSlice;
 use crate::world::{Fact, HostProblem};
 
@@ -103,25 +103,11 @@ impl Seen {
 }
 
 /// Looks for as long as there are slices, while pods are held to addresses, and reports whenever something else is seen.
-pub async fn run(mut slices: watch::Receiver<EgressSlice>, facts: mpsc::Sender<Fact>) {
+pub async fn run(slices: watch::Receiver<EgressSlice>, facts: mpsc::Sender<Fact>) {
     let mut reported: Option<HostProblem> = None;
-    let mut look_again = interval(LOOK_AGAIN);
-    look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut wanted = !slices.borrow_and_update().pods.is_empty();
-    loop {
-        tokio::select! {
-            changed = slices.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                let before = std::mem::replace(&mut wanted, !slices.borrow_and_update().pods.is_empty());
-                if before == wanted {
-                    continue;
-                }
-            }
-            _ = look_again.tick(), if wanted => {}
-        }
-        let found = if wanted { look(Path::new("/")).refusal() } else { None };
+    let mut looks = Looks::new(slices, LOOK_AGAIN);
+    while let Some(slice) = looks.next().await {
+        let found = if !slice.pods.is_empty() { look(Path::new("/")).refusal() } else { None };
         if found != reported {
             match &found {
                 Some(problem) => warn!(%problem, "the guard of egress is passed by"),

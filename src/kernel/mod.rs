@@ -2,7 +2,7 @@
 //! Floor 2. `observe` and `routes` are sources of facts, `addresses`, `blackholes`, `steering`, `returns` and `vrfs` actuators;
 //! `links` is the pure part of the first, `marked` what `steering` and `returns` share, and `tunnel` the device by which `steering`
 //! reaches other links; `sysctl` looks after the host's own settings, and `host` judges them; `bypass` sees whether packets of pods pass
-//! netfilter by, and `reverse_path` where the kernel drops them on the way. Every connection lives in the network namespace of the thread that opens it.
+//! netfilter by, and `reverse_path` where the kernel drops them on the way, `looks` being when. Every connection lives in the network namespace of the thread that opens it.
 
 pub mod addresses;
 pub mod blackholes;
@@ -10,6 +10,7 @@ pub mod bypass;
 pub mod flows;
 mod host;
 mod links;
+mod looks;
 mod marked;
 mod netlink;
 pub mod observe;

@@ -20,6 +20,7 @@ use rtnetlink::{Handle, MulticastGroup};
 use tokio::task::JoinSet;
 
 use crate::address::{Family, host_prefix};
+use crate::names::InterfaceName;
 
 pub(super) struct Netlink {
     handle: Handle,
@@ -250,6 +251,26 @@ pub(super) fn family_of(of: AddressFamily) -> Option<Family> {
         // The enum is not ours.
         _ => None,
     }
+}
+
+/// What a link is called; `None` of a message that tells of no link, or not that.
+pub(super) fn index_and_name(message: &RouteNetlinkMessage) -> Option<(u32, InterfaceName)> {
+    // The enum is not ours; nothing else is a link.
+    let RouteNetlinkMessage::NewLink(link) = message else { return None };
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some((link.header.index, InterfaceName::from(name.as_str()))),
+        // The enum is not ours.
+        _ => None,
+    })
+}
+
+/// The link by which packets leave by the route.
+pub(super) fn leaves_by(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(link) => Some(*link),
+        // The enum is not ours.
+        _ => None,
+    })
 }
 
 /// After this many disturbed lists in a row, the caller has to try again later.

@@ -9,15 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::LinkAttribute;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::host::{Finding, loose};
-use super::netlink::{Complaints, Netlink, NetlinkError};
+use super::looks::Looks;
+use super::netlink::{Complaints, Netlink, NetlinkError, index_and_name, leaves_by};
 use super::sysctl;
 use crate::address::Family;
 use crate::names::InterfaceName;
@@ -35,26 +33,11 @@ const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// Looks for as long as there are slices, while pods have egress, and reports whenever something else is seen. With `manage` it makes
 /// the filter loose where it drops packets.
-pub async fn run(mut slices: watch::Receiver<EgressSlice>, manage: bool, facts: mpsc::Sender<Fact>) {
+pub async fn run(slices: watch::Receiver<EgressSlice>, manage: bool, facts: mpsc::Sender<Fact>) {
     let mut reported: Vec<HostProblem> = Vec::new();
     let mut complaints = Complaints::default();
-    let mut look_again = interval(LOOK_AGAIN);
-    look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut wanted = !slices.borrow_and_update().pods.is_empty();
-    loop {
-        tokio::select! {
-            changed = slices.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                let before = std::mem::replace(&mut wanted, !slices.borrow_and_update().pods.is_empty());
-                if before == wanted {
-                    continue;
-                }
-            }
-            _ = look_again.tick(), if wanted => {}
-        }
-        let slice = slices.borrow().clone();
+    let mut looks = Looks::new(slices, LOOK_AGAIN);
+    while let Some(slice) = looks.next().await {
         let found = match look(&slice).await {
             Ok(findings) if manage && !findings.is_empty() => {
                 sysctl::settle(&findings);
@@ -172,23 +155,6 @@ fn of_replies(way: &InterfaceName, outside: &InterfaceName) -> Finding {
         advice: "make the filter loose",
         settings: vec![loose(way)],
     }
-}
-
-fn index_and_name(message: &RouteNetlinkMessage) -> Option<(u32, InterfaceName)> {
-    let RouteNetlinkMessage::NewLink(link) = message else { return None };
-    link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some((link.header.index, name.as_str().into())),
-        // The enum is not ours.
-        _ => None,
-    })
-}
-
-fn leaves_by(route: &RouteMessage) -> Option<u32> {
-    route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(link) => Some(*link),
-        // The enum is not ours.
-        _ => None,
-    })
 }
 
 fn has_next_hop(route: &RouteMessage) -> bool {

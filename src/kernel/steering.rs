@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use super::marked::{self, MarkedRule};
 use super::netlink::{
-    Complaints, Event, Netlink, NetlinkError, PROTOCOL, UNREACHABLE_METRIC, address_family, family_of,
+    Complaints, Event, Netlink, NetlinkError, PROTOCOL, UNREACHABLE_METRIC, address_family, family_of, leaves_by,
 };
 use super::tunnel::{self, Device, Found};
 use crate::address::Family;
@@ -250,12 +250,7 @@ async fn mtu(slice: &EgressSlice, netlink: &mut Netlink) -> Result<Option<u32>, 
     let mtus: BTreeMap<u32, u32> = netlink.links().await?.iter().filter_map(index_and_mtu).collect();
     for to in owners {
         let Some(route) = netlink.route_to(to).await? else { continue };
-        let of_link = route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Oif(link) => mtus.get(link).copied(),
-            // The enum is not ours.
-            _ => None,
-        });
-        if let Some(mtu) = of_link {
+        if let Some(mtu) = leaves_by(&route).and_then(|link| mtus.get(&link)) {
             let inner = mtu.saturating_sub(tunnel::overhead(to)).max(tunnel::LEAST_MTU);
             least = Some(least.map_or(inner, |least| least.min(inner)));
         }

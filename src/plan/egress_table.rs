@@ -13,7 +13,7 @@ use imbl::OrdMap;
 
 use crate::address::Family;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
-use crate::plan::exits::{self, Ways};
+use crate::plan::exits::{self, OwnNetworks};
 use crate::plan::slice::{Exit, Hop, Mapping, TunnelEnd};
 use crate::plan::verdict::EgressWork;
 use crate::plan::verdict::egress::Way;
@@ -79,18 +79,23 @@ pub struct Roads<'a> {
 }
 
 impl EgressTable {
-    /// All that a Service wants from now on. `leaving`: the agent stops and sees owners no more, so packets go on as they went, but for
-    /// those that another node takes over.
-    pub fn put(&mut self, service: &ObjectKey, mut wanted: EgressWork, leaving: bool) {
+    /// What a Service wants, with the ways of before for pods that have none now: an agent that leaves sees owners no more, and packets go on as they
+    /// went, but for those that another node takes over.
+    pub fn or_as_before(&self, service: &ObjectKey, mut wanted: EgressWork) -> EgressWork {
+        if let Some(before) = self.wanted.get(service) {
+            let lost = wanted.pods.iter_mut().filter(|(_, way)| way.is_none());
+            lost.for_each(|(pod, way)| *way = way_of(before, *pod).cloned());
+        }
+        wanted
+    }
+
+    /// All that a Service wants from now on.
+    pub fn put(&mut self, service: &ObjectKey, wanted: EgressWork) {
         match wanted.is_elected {
             true => self.elected.insert(service.clone()),
             false => self.elected.remove(service),
         };
         let before = self.wanted.get(service).cloned().unwrap_or_default();
-        if leaving {
-            let lost = wanted.pods.iter_mut().filter(|(_, way)| way.is_none());
-            lost.for_each(|(pod, way)| *way = way_of(&before, *pod).cloned());
-        }
         if before == wanted {
             return;
         }
@@ -140,12 +145,12 @@ impl EgressTable {
     }
 
     /// Works out how packets leave by networks of this node.
-    pub fn renew_exits(&mut self, ways: Ways<'_>) {
+    pub fn renew_exits(&mut self, own: OwnNetworks<'_>) {
         self.exits_stale = false;
         let mut differ = false;
         for (address, it) in &mut self.exits {
             let before = it.exit.clone().and_then(Result::ok).or(it.last);
-            let exit = exits::exit(ways, *address, it.vrf.as_ref(), before);
+            let exit = exits::exit(own, *address, it.vrf.as_ref(), before);
             it.last = exit.clone().ok().or(before);
             let exit = Some(exit);
             differ |= it.exit != exit;
@@ -483,7 +488,7 @@ mod tests {
 
     fn ways_by(world: &World, way: Option<Way>) -> Vec<Result<Hop, String>> {
         let mut table = EgressTable::default();
-        table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", way)]), false);
+        table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", way)]));
         table.renew_hops(world, roads(15));
         let obstacles = table.obstacles();
         let hops = table.hops().remove(&1).expect("a slot");
@@ -544,11 +549,11 @@ mod tests {
         let peers = |world: &World, wanted: Option<Way>, tunnel: bool| {
             let mut table = EgressTable::default();
             let roads = Roads { tunnel: roads(15).tunnel.filter(|_| tunnel), ..roads(15) };
-            table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", wanted)]), false);
+            table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", wanted)]));
             table.renew_tunnel(world, roads, false);
             let end =
                 table.tunnel().map(|end| (end.peers.iter().map(ToString::to_string).collect::<Vec<_>>(), end.foreign));
-            table.put(&ObjectKey::new("shop", "web"), EgressWork::default(), false);
+            table.put(&ObjectKey::new("shop", "web"), EgressWork::default());
             table.renew_tunnel(world, roads, false);
             assert_eq!(table.tunnel(), None, "without pods nobody needs one");
             end
@@ -576,7 +581,7 @@ mod tests {
         let mut table = EgressTable::default();
         let web = ObjectKey::new("shop", "web");
         let (first, second, third) = ("10.244.1.2", "10.244.1.3", "fd44::3");
-        table.put(&web, work(&[(first, way("a", true)), (second, way("b", false)), (third, None)]), false);
+        table.put(&web, work(&[(first, way("a", true)), (second, way("b", false)), (third, None)]));
         assert_eq!(table.pods()[&ip(first)], Mapping::Translated { address: ip("192.168.35.100") });
         assert_eq!(table.pods()[&ip(second)], Mapping::Held, "nobody knows yet how b is reached");
         table.renew_hops(&world(true), roads(15));
@@ -586,7 +591,7 @@ mod tests {
         assert_eq!(table.pods()[&ip(third)], Mapping::Held);
         table.renew_hops(&world(false), roads(15));
         assert_eq!(table.pods()[&ip(second)], Mapping::Held, "the link is down");
-        table.put(&web, EgressWork::default(), false);
+        table.put(&web, EgressWork::default());
         table.renew_hops(&world(true), roads(15));
         assert!(table.pods().is_empty() && table.hops().is_empty() && table.claims.is_empty());
     }
@@ -596,17 +601,17 @@ mod tests {
         let mut table = EgressTable::default();
         let [web, api] = ["web", "api"].map(|name| ObjectKey::new("shop", name));
         let [own, far] = ["10.244.1.2", "10.244.1.3"];
-        table.put(&web, work(&[(own, way("a", true))]), false);
-        table.put(&api, work(&[(far, way("b", false))]), false);
+        table.put(&web, work(&[(own, way("a", true))]));
+        table.put(&api, work(&[(far, way("b", false))]));
         table.renew_hops(&world(true), roads(15));
         let hops = table.hops();
-        table.put(&web, work(&[(own, None)]), true);
-        table.put(&api, work(&[(far, None)]), true);
+        table.put(&web, table.or_as_before(&web, work(&[(own, None)])));
+        table.put(&api, table.or_as_before(&api, work(&[(far, None)])));
         table.renew_hops(&world(true), roads(15));
         assert_eq!(table.pods()[&ip(own)], Mapping::Translated { address: ip("192.168.35.100") });
         assert_eq!(table.pods()[&ip(far)], Mapping::Steered { slot: 1 });
         assert_eq!(table.hops(), hops, "the route stays too");
-        table.put(&web, work(&[(own, way("b", false))]), true);
+        table.put(&web, table.or_as_before(&web, work(&[(own, way("b", false))])));
         assert_eq!(table.pods()[&ip(own)], Mapping::Steered { slot: 1 }, "b has taken over");
     }
 
@@ -615,10 +620,10 @@ mod tests {
         let mut table = EgressTable::default();
         let [one, two] = ["one", "two"].map(|name| ObjectKey::new("shop", name));
         let pod = "10.244.1.2";
-        table.put(&two, work(&[(pod, way("a", true))]), false);
-        table.put(&one, work(&[(pod, None)]), false);
+        table.put(&two, work(&[(pod, way("a", true))]));
+        table.put(&one, work(&[(pod, None)]));
         assert_eq!(table.pods()[&ip(pod)], Mapping::Held);
-        table.put(&one, EgressWork::default(), false);
+        table.put(&one, EgressWork::default());
         assert_eq!(table.pods()[&ip(pod)], Mapping::Translated { address: ip("192.168.35.100") });
     }
 
@@ -629,18 +634,18 @@ mod tests {
         let pod = "10.244.1.2";
         let list = |net: &str| Some(Arc::new(Destinations { to: vec![net.parse().unwrap()], except: Vec::new() }));
         let bounded = |net: &str| EgressWork { destinations: list(net), ..work(&[(pod, way("a", true))]) };
-        table.put(&web, work(&[(pod, way("a", true))]), false);
+        table.put(&web, work(&[(pod, way("a", true))]));
         assert!(table.contested().is_empty());
-        table.put(&evil, bounded("192.0.2.255/32"), false);
+        table.put(&evil, bounded("192.0.2.255/32"));
         assert!(!table.bounded().contains_key(&ip(pod)), "held to all destinations, as shop/web wants it");
         assert_eq!(table.contested()[&ip(pod)], [evil.clone(), web.clone()]);
-        table.put(&web, bounded("192.0.2.0/24"), false);
+        table.put(&web, bounded("192.0.2.0/24"));
         assert!(!table.bounded().contains_key(&ip(pod)), "the lists differ");
-        table.put(&evil, bounded("192.0.2.0/24"), false);
+        table.put(&evil, bounded("192.0.2.0/24"));
         assert_eq!(table.bounded().get(&ip(pod)), list("192.0.2.0/24").as_ref(), "all want the same");
         assert!(table.contested().is_empty());
-        table.put(&evil, work(&[(pod, None)]), false);
-        table.put(&web, EgressWork::default(), false);
+        table.put(&evil, work(&[(pod, None)]));
+        table.put(&web, EgressWork::default());
         assert!(table.contested().is_empty(), "one Service alone");
     }
 
@@ -650,7 +655,7 @@ mod tests {
         for number in 1..=3 {
             let pod = format!("10.244.1.{number}");
             let wanted = work(&[(&pod, way(&format!("node-{number}"), false))]);
-            table.put(&ObjectKey::new("shop", &pod), wanted, false);
+            table.put(&ObjectKey::new("shop", &pod), wanted);
         }
         table.renew_hops(&world(true), roads(2));
         assert_eq!(table.pods()[&ip("10.244.1.3")], Mapping::Held);

@@ -50,9 +50,7 @@ impl Files<'_> {
     /// The `[[l2]]` of before that this one takes the place of: at its own place, else the first that names the same links.
     fn former(&self, place: usize, l2: &L2) -> Option<(&L2, L2Number)> {
         let all = || self.before.l2.iter().zip(self.numbers[0].iter().copied());
-        let names_same = |(it, _): &(&L2, L2Number)| {
-            (&it.interfaces, &it.exclude_interfaces, &it.vrf) == (&l2.interfaces, &l2.exclude_interfaces, &l2.vrf)
-        };
+        let names_same = |(it, _): &(&L2, L2Number)| it.names_links_as(l2);
         all().nth(place).filter(names_same).or_else(|| all().find(names_same))
     }
 

@@ -14,9 +14,9 @@ use crate::plan::slice::{Exit, ReturnNetwork, ReturnTable};
 use crate::reason::Reason;
 use crate::world::{Link, World};
 
-/// What an exit depends on besides the address.
+/// This node, with its networks beside that of the default route: what an exit depends on besides the address.
 #[derive(Debug, Clone, Copy)]
-pub struct Ways<'a> {
+pub struct OwnNetworks<'a> {
     pub world: &'a World,
     pub me: &'a NodeName,
     pub networks: &'a [ReturnNetwork],
@@ -27,7 +27,7 @@ pub struct Ways<'a> {
 /// # Errors
 /// Why this node cannot send them so.
 pub fn exit(
-    Ways { world, me, networks }: Ways<'_>,
+    OwnNetworks { world, me, networks }: OwnNetworks<'_>,
     address: IpAddr,
     vrf: Option<&InterfaceName>,
     before: Option<Exit>,
@@ -152,8 +152,8 @@ mod tests {
         [network("eth1", 15, &[(3, "eth1")], own), network("red", 14, &[(4, "eth2")], ReturnTable::Vrf(1001))]
     }
 
-    fn ways<'a>(world: &'a World, networks: &'a [ReturnNetwork]) -> Ways<'a> {
-        Ways { world, me: &ME, networks }
+    fn on<'a>(world: &'a World, networks: &'a [ReturnNetwork]) -> OwnNetworks<'a> {
+        OwnNetworks { world, me: &ME, networks }
     }
 
     static ME: std::sync::LazyLock<NodeName> = std::sync::LazyLock::new(|| "q1".into());
@@ -164,7 +164,7 @@ mod tests {
         let mut world = World::default();
         let source = |world: &World, address: &str, before: Option<&str>| {
             let before = before.map(|it| Exit { slot: None, link: 2, source: ip(it) });
-            exit(ways(world, &[]), ip(address), None, before).map(|exit| exit.source.to_string())
+            exit(on(world, &[]), ip(address), None, before).map(|exit| exit.source.to_string())
         };
         // Input: a VIP of keepalived with /64, numerically lower than the Node's address.
         world.apply(nets(&["fd31::4/64", "fd31::11/64"]));
@@ -201,7 +201,7 @@ mod tests {
         ];
         for (address, vrf, expected) in table {
             let vrf = vrf.map(InterfaceName::from);
-            let found = exit(ways(&world(), &networks()), ip(address), vrf.as_ref(), None);
+            let found = exit(on(&world(), &networks()), ip(address), vrf.as_ref(), None);
             let expected = expected.map(|(slot, link, source)| Exit { slot, link, source: ip(source) });
             assert_eq!(found.clone().ok(), expected, "{address} {vrf:?}: {found:?}");
         }
@@ -211,7 +211,7 @@ mod tests {
     fn a_node_without_the_network_has_no_way_out_and_says_why() {
         let why = |world: &World, networks: &[ReturnNetwork], address, vrf: Option<&str>| {
             let vrf = vrf.map(InterfaceName::from);
-            exit(ways(world, networks), ip(address), vrf.as_ref(), None).expect_err("no way out").code()
+            exit(on(world, networks), ip(address), vrf.as_ref(), None).expect_err("no way out").code()
         };
         let mut world = world();
         assert_eq!(why(&world, &networks(), "172.16.0.1", None), "no-egress-network");

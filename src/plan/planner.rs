@@ -536,7 +536,11 @@ impl Planner {
         self.l2.ownership.put(key, l2);
         self.routes.put(key, routes);
         self.binds.put(key, bind);
-        self.egress.put(key, egress, self.world.leaving);
+        let egress = match self.world.leaving {
+            true => self.egress.or_as_before(key, egress),
+            false => egress,
+        };
+        self.egress.put(key, egress);
     }
 }
 

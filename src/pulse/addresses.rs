@@ -18,7 +18,7 @@ const IPV6: u8 = 16;
 const IPV6_RUN: u8 = 17;
 
 /// What holds for addresses before any item says so.
-const PLAIN: Holding = Holding { weight: 0, stage: Stage::Holds };
+pub(super) const PLAIN: Holding = Holding { weight: 0, stage: Stage::Holds };
 
 /// The most octets that one more address may add: a grant and a run of IPv6.
 pub(super) const MOST_OCTETS: usize = 13 + 19;

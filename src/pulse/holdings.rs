@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
 
-use super::addresses::Writer;
-use crate::roster::{Holding, Holdings, Stage};
+use super::addresses::{PLAIN, Writer};
+use crate::roster::{Holding, Holdings};
 
 /// All that is held behind `after` and up to `through`; `None`: from the beginning, or up to the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,17 +187,10 @@ impl Page {
 /// More than Services have addresses.
 const MOST_OF_A_SET: usize = 65_536;
 
-/// What is said of an address of which nothing is to be said.
-const PLAIN: Holding = Holding { weight: 0, stage: Stage::Holds };
-
 impl Change {
     fn fits(&self, room: usize) -> bool {
         let mut writer = Writer::default();
-        let all = self
-            .held
-            .iter()
-            .copied()
-            .chain(self.released.iter().map(|address| (*address, Holding { weight: 0, stage: Stage::Holds })));
+        let all = self.held.iter().copied().chain(self.released.iter().map(|address| (*address, PLAIN)));
         all.into_iter().all(|(address, holding)| writer.add(address, holding, room))
     }
 }
@@ -328,6 +321,7 @@ const MOST_STRETCHES: usize = 512;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::roster::Stage;
 
     fn holding(weight: u32) -> Holding {
         Holding { weight, stage: Stage::Holds }

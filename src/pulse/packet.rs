@@ -16,12 +16,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 use ring::hmac;
 
-use super::addresses::{self, Writer};
+use super::addresses::{self, PLAIN, Writer};
 use super::holdings::{Change, Page};
 pub use super::key::{Key, Keys, MOST_KEYS};
 use crate::address::MacAddress;
 use crate::names::NodeName;
-use crate::roster::{Card, Eligibility, Given, Holding, KeyId, L2Number, NodeTicket, Stage};
+use crate::roster::{Card, Eligibility, Given, Holding, KeyId, L2Number, NodeTicket};
 
 /// One pulse. It speaks for the link that it was sent on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -354,11 +354,10 @@ fn card_octets(card: &Card) -> Vec<u8> {
 fn change_octets(change: &Change) -> Vec<u8> {
     let Change { since, held, released } = change;
     let holdings = list_octets(held.iter().copied());
-    let plain = Holding { weight: 0, stage: Stage::Holds };
     let mut octets = since.to_be_bytes().to_vec();
     octets.extend(u16::try_from(holdings.len()).unwrap_or(0).to_be_bytes());
     octets.extend(holdings);
-    octets.extend(list_octets(released.iter().map(|address| (*address, plain))));
+    octets.extend(list_octets(released.iter().map(|address| (*address, PLAIN))));
     octets
 }
 

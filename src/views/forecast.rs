@@ -177,10 +177,9 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
 
 /// An `[[l2]]` names links otherwise than any did before, and what other nodes' links are called is their own word.
 fn links_unjudged(snapshot: &Snapshot, after: &Config) -> Option<String> {
-    let names = |it: &L2| (it.interfaces.clone(), it.exclude_interfaces.clone(), it.vrf.clone());
-    let is_new = |it: &&L2| !snapshot.config.l2.iter().any(|before| names(before) == names(it));
+    let is_new = |it: &L2| !snapshot.config.l2.iter().any(|before| before.names_links_as(it));
     let has_others = snapshot.world.nodes.keys().any(|name| *name != snapshot.node);
-    (has_others && after.l2.iter().any(|it| is_new(&it))).then(|| {
+    (has_others && after.l2.iter().any(is_new)).then(|| {
         "an [[l2]] names other links than before: owners are worked out as if the links of all nodes had this node's names; \
          where they have others, ask on those nodes too, and do not go by what this one says of owners"
             .to_owned()

@@ -76,25 +76,23 @@ enum Step {
 }
 
 /// What is in the way of every route by these advertisements; `None` where some node may announce the address to a peer.
-fn obstacle(
-    snapshot: &Snapshot,
+fn obstacle<'a>(
+    snapshot: &'a Snapshot,
     (key, service): (&ObjectKey, &Service),
     announcement: &Announcement,
-    covering: &[&Advertisement],
+    covering: &[&'a Advertisement],
 ) -> Option<String> {
     let (config, world) = (&snapshot.config, &snapshot.world);
     if world.nodes.is_empty() {
         return None;
     }
     let vrf = config.pools.iter().find(|pool| pool.name == announcement.pool).and_then(|pool| pool.vrf.as_ref());
-    let peers_of = |it: &Advertisement| -> Vec<&Peer> {
-        let has = |peer: &&Peer| {
-            let named = it.peers.is_empty() || it.peers.contains(&peer.name);
-            let within = [it.vrf.as_ref(), vrf].into_iter().flatten().all(|vrf| peer.vrf.as_ref() == Some(vrf));
-            named && within && !peer.shutdown
-        };
-        config.bgp.peers.iter().filter(has).collect()
+    let with_peers = |it: &&'a Advertisement| -> (&'a Advertisement, Vec<&'a Peer>) {
+        let is_within = |peer: &Peer| vrf.is_none_or(|vrf| peer.vrf.as_ref() == Some(vrf));
+        let has = |peer: &&Peer| it.reaches(peer) && is_within(peer) && !peer.shutdown;
+        (it, config.bgp.peers.iter().filter(has).collect())
     };
+    let covering: Vec<(&Advertisement, Vec<&Peer>)> = covering.iter().map(with_peers).collect();
     let selects = |selector: &Option<Selector>, node: &Node| {
         selector.as_ref().is_none_or(|selector| selector.matches(&node.labels))
     };
@@ -103,30 +101,34 @@ fn obstacle(
         elect::exclusion(node).is_none_or(|why| config.node.ignore_exclude_label && why == Reason::NodeExcluded)
     };
     let local = service.external_traffic_policy == TrafficPolicy::Local;
-    let step = |it: &Advertisement, name: &NodeName, node: &Node| {
-        let peers = peers_of(it);
-        match () {
-            () if !selects(&it.nodes, node) => Step::Advertised,
-            () if peers.is_empty() => Step::NodeSelected,
-            () if !peers.iter().any(|peer| selects(&peer.nodes, node)) => Step::WithPeer,
-            () if !is_able(node) => Step::PeerOnNode,
-            () if local && !endpoints.by_node.contains_key(name) => Step::NodeAble,
-            () => Step::Announced,
-        }
+    let step = |(it, peers): &(&Advertisement, Vec<&Peer>), name: &NodeName, node: &Node| match () {
+        () if !selects(&it.nodes, node) => Step::Advertised,
+        () if peers.is_empty() => Step::NodeSelected,
+        () if !peers.iter().any(|peer| selects(&peer.nodes, node)) => Step::WithPeer,
+        () if !is_able(node) => Step::PeerOnNode,
+        () if local && !endpoints.by_node.contains_key(name) => Step::NodeAble,
+        () => Step::Announced,
     };
-    let steps = covering.iter().flat_map(|it| world.nodes.iter().map(move |(name, node)| step(it, name, node)));
+    let mut furthest = Step::Advertised;
+    for (it, (name, node)) in covering.iter().flat_map(|it| world.nodes.iter().map(move |node| (it, node))) {
+        furthest = furthest.max(step(it, name, node));
+        // One way is enough.
+        if furthest == Step::Announced {
+            return None;
+        }
+    }
     let selectors = |all: &mut dyn Iterator<Item = &Option<Selector>>| {
         let texts: BTreeSet<String> = all.flatten().map(|selector| format!("nodes = \"{selector}\"")).collect();
         texts.into_iter().collect::<Vec<_>>().join(", ")
     };
-    let of_advertisements = || selectors(&mut covering.iter().map(|it| &it.nodes));
-    match steps.max()? {
+    let of_advertisements = || selectors(&mut covering.iter().map(|(it, _)| &it.nodes));
+    match furthest {
         Step::Advertised => Some(format!("no Node has the labels of [[bgp.advertisement]] {}", of_advertisements())),
         Step::NodeSelected => {
             Some("its [[bgp.advertisement]] has no [[bgp.peer]], or only such as are shut down".to_owned())
         }
         Step::WithPeer => {
-            let of_peers = selectors(&mut covering.iter().flat_map(|it| peers_of(it)).map(|peer| &peer.nodes));
+            let of_peers = selectors(&mut covering.iter().flat_map(|(_, peers)| peers).map(|peer| &peer.nodes));
             Some(match of_advertisements() {
                 none if none.is_empty() => format!("no Node has the labels of [[bgp.peer]] {of_peers}"),
                 some => {

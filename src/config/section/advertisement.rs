@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::communities::community;
+use super::peer::Peer;
 use super::{Check, Section, Written as Value, section};
 use crate::address::{AddressRange, Family};
 use crate::community::Community;
@@ -134,6 +135,12 @@ impl Advertisement {
     /// It is for addresses of the pool that a Service with these labels has.
     pub fn covers(&self, pool: &PoolName, labels: &Labels) -> bool {
         (self.pools.is_empty() || self.pools.contains(pool)) && self.selects(labels)
+    }
+
+    /// The peer is sent what it covers.
+    pub fn reaches(&self, peer: &Peer) -> bool {
+        let is_named = self.peers.is_empty() || self.peers.contains(&peer.name);
+        is_named && (self.vrf.is_none() || self.vrf == peer.vrf)
     }
 
     /// It is for Services with these labels.

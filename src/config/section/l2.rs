@@ -140,6 +140,12 @@ impl InterfacePattern {
 }
 
 impl L2 {
+    /// Both name the same links, on every node.
+    pub fn names_links_as(&self, other: &L2) -> bool {
+        (&self.interfaces, &self.exclude_interfaces, &self.vrf)
+            == (&other.interfaces, &other.exclude_interfaces, &other.vrf)
+    }
+
     /// Whatever interfaces there are, none is announced on.
     pub fn excludes_all(&self) -> bool {
         let all = [InterfacePattern::StartsWith(String::new())];

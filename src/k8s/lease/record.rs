@@ -3,6 +3,7 @@
 //! Beside the holder it says by which pools the holder allocates, in the same write that takes or renews it: agents with
 //! other pools see it, and stand back.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -46,11 +47,9 @@ pub fn taken(lease: Option<Lease>, name: &str, identity: &str, terms: &Terms, se
         ..before
     });
     let annotations = lease.metadata.annotations.get_or_insert_default();
-    annotations.insert(DIGEST.to_owned(), format!("{:016x}", terms.digest));
+    annotations.insert(DIGEST.to_owned(), digits(terms.digest));
     // What was agreed stays there until something else is: a file that one agent alone has read is no agreement.
-    if let Some(agreed) = terms.agreed {
-        annotations.insert(AGREED.to_owned(), format!("{agreed:016x}"));
-    }
+    note_agreed(annotations, terms.agreed);
     annotations.insert(CLASS.to_owned(), terms.class.clone());
     lease.metadata.managed_fields = None;
     lease
@@ -58,9 +57,7 @@ pub fn taken(lease: Option<Lease>, name: &str, identity: &str, terms: &Terms, se
 
 /// The Lease without a holder. What the last one allocated by stays in it, and what was agreed since its last renewal.
 pub fn released(mut lease: Lease, agreed: Option<u64>) -> Lease {
-    if let Some(agreed) = agreed {
-        lease.metadata.annotations.get_or_insert_default().insert(AGREED.to_owned(), format!("{agreed:016x}"));
-    }
+    note_agreed(lease.metadata.annotations.get_or_insert_default(), agreed);
     if let Some(spec) = &mut lease.spec {
         spec.holder_identity = Some(String::new());
         // The API server requires a positive duration; a Lease without a holder is free at once.
@@ -72,12 +69,24 @@ pub fn released(mut lease: Lease, agreed: Option<u64>) -> Lease {
 
 /// The digest of the last holder.
 pub fn digest(lease: &Lease) -> Option<u64> {
-    u64::from_str_radix(annotation(lease, DIGEST)?, 16).ok()
+    digest_in(lease, DIGEST)
 }
 
 /// The digest that the agents last agreed on, whatever the last holder had.
 pub fn agreed(lease: &Lease) -> Option<u64> {
-    u64::from_str_radix(annotation(lease, AGREED)?, 16).ok()
+    digest_in(lease, AGREED)
+}
+
+fn note_agreed(annotations: &mut BTreeMap<String, String>, agreed: Option<u64>) {
+    annotations.extend(agreed.map(|digest| (AGREED.to_owned(), digits(digest))));
+}
+
+fn digits(digest: u64) -> String {
+    format!("{digest:016x}")
+}
+
+fn digest_in(lease: &Lease, name: &str) -> Option<u64> {
+    u64::from_str_radix(annotation(lease, name)?, 16).ok()
 }
 
 /// The holder's identity; empty if there is none.

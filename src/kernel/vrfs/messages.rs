@@ -34,24 +34,18 @@ impl Lists {
     pub fn found(&self, tables: &BTreeSet<u32>) -> Found {
         let mut found = Found { defaults: routes::of_main(&self.routes), ..Found::default() };
         let mut connected = BTreeSet::new();
-        let names: BTreeMap<u32, InterfaceName> = self.links.iter().filter_map(index_and_name).collect();
+        let names: BTreeMap<u32, InterfaceName> = self.links.iter().filter_map(netlink::index_and_name).collect();
         for message in &self.links {
-            if let (RouteNetlinkMessage::NewLink(link), Some((_, name))) = (message, index_and_name(message)) {
+            if let (RouteNetlinkMessage::NewLink(link), Some((_, name))) = (message, netlink::index_and_name(message)) {
                 found.links.insert(name, found_link(link, &names));
             }
         }
         for message in &self.addresses {
             if let RouteNetlinkMessage::NewAddress(address) = message
-                && let Some((local, _)) = netlink::own_and_peer(address)
                 && let Some(link) = names.get(&address.header.index).and_then(|name| found.links.get_mut(name))
             {
-                link.carries.insert(local);
-            }
-            if let RouteNetlinkMessage::NewAddress(address) = message
-                && let Some(net) = lasting(address)
-                && let Some(link) = names.get(&address.header.index).and_then(|name| found.links.get_mut(name))
-            {
-                link.addresses.insert(net);
+                link.carries.extend(netlink::own_and_peer(address).map(|(local, _)| local));
+                link.addresses.extend(lasting(address));
             }
         }
         for message in &self.routes {
@@ -84,16 +78,6 @@ fn note_unrouted(found: &mut Found, connected: &BTreeSet<(u32, &InterfaceName, I
             |net: &&IpNet| net.prefix_len() < net.max_prefix_len() && !connected.contains(&(*table, name, net.trunc()));
         link.unrouted = link.addresses.iter().filter(is_unrouted).copied().collect();
     }
-}
-
-fn index_and_name(message: &RouteNetlinkMessage) -> Option<(u32, InterfaceName)> {
-    // The enum is not ours; nothing else is a link.
-    let RouteNetlinkMessage::NewLink(link) = message else { return None };
-    link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some((link.header.index, InterfaceName::from(name.as_str()))),
-        // The enum is not ours.
-        _ => None,
-    })
 }
 
 fn found_link(link: &LinkMessage, names: &BTreeMap<u32, InterfaceName>) -> FoundLink {

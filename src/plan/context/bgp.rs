@@ -73,12 +73,7 @@ impl BgpContext {
                     .collect(),
                 endpoints: None,
             }),
-            peers: peers
-                .iter()
-                .filter(|peer| it.vrf.is_none() || it.vrf == peer.vrf)
-                .map(|peer| peer.name.clone())
-                .filter(|name| it.peers.is_empty() || it.peers.contains(name))
-                .collect(),
+            peers: peers.iter().filter(|peer| it.reaches(peer)).map(|peer| peer.name.clone()).collect(),
         });
         BgpContext {
             advertisements: advertisements.collect(),

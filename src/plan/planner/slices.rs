@@ -15,7 +15,7 @@ use crate::plan::bfd::watched;
 use crate::plan::context::{PulseContext, bgp, l2};
 use crate::plan::decision::Decision;
 use crate::plan::egress_table::Roads;
-use crate::plan::exits::Ways;
+use crate::plan::exits::OwnNetworks;
 use crate::plan::notice::{condition, loss, notice, pools};
 use crate::plan::slice::{PeerSlice, PulseSlice, ServiceStatus, StatusWrite, VrfSlice, pools_in_words};
 use crate::plan::verdict::Wish;
@@ -201,7 +201,7 @@ impl Planner {
         if peers || self.egress.exits_are_stale() {
             self.renew_returns();
             let networks = self.returns.networks();
-            self.egress.renew_exits(Ways { world: &self.world, me: &self.me, networks });
+            self.egress.renew_exits(OwnNetworks { world: &self.world, me: &self.me, networks });
         }
         let networks = u8::try_from(self.returns.networks().len()).unwrap_or(u8::MAX);
         let slots = self.in_force.config().egress.slots().saturating_sub(networks);

@@ -1,6 +1,7 @@
 //! What a pulse is on the wire, octet for octet, and how it may grow. Floor 1.
 
 use super::*;
+use crate::roster::Stage;
 
 fn key() -> Key {
     Key::of_secret(b"0123456789abcdef").unwrap()

@@ -49,7 +49,8 @@ asn = 64512
 [[bgp.advertisement]]
 "#;
 
-const BIRD: &str = "
+/// A router that hears the nodes.
+pub(crate) const BIRD: &str = "
 router id 192.168.35.1;
 protocol device {}
 protocol bgp node1 { local as 64512; neighbor 192.168.35.11 as 64513; ipv4 { import all; export none; }; }

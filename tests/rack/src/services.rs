@@ -18,6 +18,8 @@ use rack::kubernetes::Method;
 use rack::{Deadline, Metal, Need, Rack, Service, eventually, millis, now, rest, secs};
 use serde_json::{Value, json};
 
+use crate::bench;
+
 const NODES: u16 = 3;
 const SESSIONS: [&str; NODES as usize] = ["node1", "node2", "node3"];
 const SIDE_BY_SIDE: usize = 12;
@@ -46,14 +48,6 @@ asn = 64512
 [[bgp.advertisement]]
 "#;
 
-const BIRD: &str = "
-router id 192.168.35.1;
-protocol device {}
-protocol bgp node1 { local as 64512; neighbor 192.168.35.11 as 64513; ipv4 { import all; export none; }; }
-protocol bgp node2 { local as 64512; neighbor 192.168.35.12 as 64513; ipv4 { import all; export none; }; }
-protocol bgp node3 { local as 64512; neighbor 192.168.35.13 as 64513; ipv4 { import all; export none; }; }
-";
-
 /// Runs the bench and prints its table.
 pub fn run(count: usize) -> ExitCode {
     if let Err(why) = rack::enter_user_namespace_if_needed() {
@@ -77,7 +71,7 @@ pub fn run(count: usize) -> ExitCode {
 fn measure(count: usize) {
     let rack = Rack::new("bench-services");
     let metal = Metal::without_kube_proxy(&rack, "192.168.35.0/24", NODES);
-    let bird = metal.site.router.bird(BIRD);
+    let bird = metal.site.router.bird(bench::BIRD);
     eprintln!("{count} Services with their EndpointSlices are made");
     let began = now();
     create_all(&metal, count, |number| service(number).slices().remove(0));

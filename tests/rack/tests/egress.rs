@@ -190,17 +190,21 @@ protocol bgp node1 { local as 64512; neighbor 192.168.35.11 as 64513; ipv4 { imp
 protocol bgp node2 { local as 64512; neighbor 192.168.35.12 as 64513; ipv4 { import all; export none; }; }
 ";
 
-#[test]
-fn over_bgp_one_node_alone_announces_the_address_and_the_pods_of_all_nodes_leave_by_it() {
-    let Some(rack) = Rack::for_test(&BGP) else { return };
-    let mut scene = Scene::new(&rack);
-    // No subnet of any link: only the route leads there.
-    scene.configuration = format!(
+/// The pool is in no subnet of any link: only the route leads there.
+fn over_bgp(scene: &Scene) -> String {
+    format!(
         "[api]\nlisten = \"\"\n{}[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/24\"]\n[bgp]\nasn = 64513\n\
          [[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\nasn = 64512\nconnect-retry-time = \"1s\"\n\
          [[bgp.advertisement]]\n",
         scene.lan.manifests.section()
-    );
+    )
+}
+
+#[test]
+fn over_bgp_one_node_alone_announces_the_address_and_the_pods_of_all_nodes_leave_by_it() {
+    let Some(rack) = Rack::for_test(&BGP) else { return };
+    let mut scene = Scene::new(&rack);
+    scene.configuration = over_bgp(&scene);
     let site = &scene.lan.site;
     let outside = site.outside("outside");
     let _tor = site.router.bird(&format!("{}{BIRD}", bird::KERNEL));
@@ -392,13 +396,8 @@ fn a_restart_of_any_agent_holds_no_packet_and_ends_no_connection() {
 fn over_bgp_a_restart_of_the_owner_moves_nothing_where_the_nodes_hear_each_other() {
     let Some(rack) = Rack::for_test(&BGP) else { return };
     let mut scene = Scene::new(&rack);
-    scene.configuration = format!(
-        "[api]\nlisten = \"\"\n{}[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/24\"]\n[bgp]\nasn = 64513\n\
-         [[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\nasn = 64512\nconnect-retry-time = \"1s\"\n\
-         [[bgp.advertisement]]\n[pulse]\ninterfaces = [\"eth0\"]\nkey-file = \"{}\"\n",
-        scene.lan.manifests.section(),
-        scene.lan.key.display()
-    );
+    let pulses = format!("[pulse]\ninterfaces = [\"eth0\"]\nkey-file = \"{}\"\n", scene.lan.key.display());
+    scene.configuration = over_bgp(&scene) + &pulses;
     let site = &scene.lan.site;
     let _tor = site.router.bird(&format!("{}{BIRD}", bird::KERNEL));
     let start = |node: usize| site.node(node).crier_as_unit(site.node(node).name(), &scene.configuration);
