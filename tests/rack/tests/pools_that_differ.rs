@@ -37,6 +37,8 @@ impl Town {
             let seen = town.shown();
             if seen.iter().all(|it| it.len() == 1) { Ok(()) } else { Err(format!("{seen:?}")) }
         });
+        // The first use of an address begins with probes: it is answered a little later.
+        eventually("all are answered", secs(10), || town.stands(&town.shown()));
         town
     }
 
@@ -64,9 +66,9 @@ impl Town {
         if now != before {
             return Err(format!("the statuses show {now:?}, before {before:?}"));
         }
-        before.iter().flatten().try_for_each(|address| match self.answering(address).len() {
-            1 => Ok(()),
-            _ => Err(format!("{address} is answered by {:?}", self.answering(address))),
+        before.iter().flatten().try_for_each(|address| match self.answering(address).as_slice() {
+            [_] => Ok(()),
+            nodes => Err(format!("{address} is answered by {nodes:?}")),
         })
     }
 
