@@ -253,11 +253,20 @@ fn a_holder_that_read_a_wrong_file_takes_nothing_by_a_restart_nor_by_a_new_lease
         now => Err(format!("{now:?}, before {before:?}")),
     };
 
-    // L6: the wrong file is in the Lease now, by this agent's own hand, and nobody agreed.
+    // L6: the wrong file stands in the Lease, by this agent's own hand, and nobody agreed.
+    let digest = |town: &Town| {
+        let lease = town.metal.get("lease/kube-system/crier");
+        lease.map(|it| it["metadata"]["annotations"]["crier.dev/allocation-digest"].clone())
+    };
+    let agreed = digest(&town);
     let wrong = deaf(&pool("192.168.35.160-192.168.35.169"));
     town.agents[holder].write_configuration(&format!("{}{wrong}", town.metal.access()));
     town.agents[holder].reload();
     town.wait_row(holder, "one", &["is given up"]);
+    eventually("the Lease says so", secs(20), || match digest(&town) {
+        now if now != agreed => Ok(()),
+        now => Err(format!("{now:?}")),
+    });
     town.agents[holder].stop(secs(10));
     town.restart(holder, &wrong);
     eventually("an agent allocates again", secs(30), || town.allocating().ok_or("none does"));
