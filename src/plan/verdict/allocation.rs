@@ -388,11 +388,14 @@ fn spare(
     let leaves = |held: &Held| applicant.renumber.is_some_and(|it| it.leaving.contains(&held.address));
     let all: Vec<Held> = kept.clone();
     let given = match inputs.config.is_standalone() {
-        // Where one replaces another it stands behind it.
+        // Where one replaces another it stands behind it. Those that the manifest shows came together, and none replaces another.
         true => {
-            let is_last =
-                |place: usize| !all.iter().skip(place + 1).any(|it| same_pool(&all[place], it) && !leaves(it));
-            (0..all.len()).filter(|place| is_last(*place)).map(|place| all[place].address).collect()
+            let shows = |held: &Held| applicant.service.ingress.contains(&held.address);
+            let is_replaced = |place: usize| {
+                let behind = all.iter().skip(place + 1).filter(|it| same_pool(&all[place], it) && !leaves(it));
+                behind.last().is_some_and(|last| !(shows(&all[place]) && shows(last)))
+            };
+            (0..all.len()).filter(|place| !is_replaced(*place)).map(|place| all[place].address).collect()
         }
         false => given(inputs, applicant.key, applicant.service),
     };
