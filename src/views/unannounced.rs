@@ -144,9 +144,9 @@ fn obstacle<'a>(
             "no Node that announces it to a [[bgp.peer]] has a serving endpoint (external traffic policy Local)"
                 .to_owned(),
         ),
-        Step::NodeServes => {
-            Some("of no Node that could announce it to a [[bgp.peer]] a pulse is heard: crier must run there".to_owned())
-        }
+        Step::NodeServes => Some(
+            "of no Node that could announce it to a [[bgp.peer]] a pulse is heard: crier must run there".to_owned(),
+        ),
         Step::Announced => None,
     }
 }
