@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write as _};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -101,19 +102,26 @@ fn measure(count: usize) {
         );
     }
 
+    eprintln!("until what the start left to write is written");
+    let states: Vec<_> =
+        agents.iter().map(|agent| agent.socket().with_file_name("state").join("world.jsonl")).collect();
+    let modified = |state: &Path| fs::metadata(state).and_then(|it| it.modified()).ok();
+    end_endpoint(&metal, &service(0));
+    let last: Vec<_> = states.iter().map(|state| modified(state)).collect();
+    eventually("every agent has written its state once more", secs(400), || {
+        let waiting = states.iter().zip(&last).filter(|(state, last)| modified(state) == **last).count();
+        rest(secs(1));
+        if waiting == 0 { Ok(()) } else { Err(format!("{waiting} have not")) }
+    });
     eprintln!("idle for {} s", IDLE.as_secs());
     watched("idle", IDLE, &agents, || rest(IDLE));
-    let mut changed = 0_u32;
+    let mut changed = 1_u32;
     eprintln!("{CHANGES_PER_SECOND} endpoints a second come or go, for {} s", CHURN.as_secs());
     watched("churn", CHURN, &agents, || {
         let end = Deadline::after(CHURN);
         while !end.has_passed() {
             let service = service(usize::try_from(changed).unwrap_or_default() % count);
-            let name = service.slices()[0]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-            let path = format!("endpointslice/{name}");
-            let mut endpoints = service.slices()[0]["endpoints"].clone();
-            endpoints[0]["conditions"]["ready"] = Value::Bool(false);
-            metal.patch(&path, &json!({ "endpoints": endpoints }));
+            end_endpoint(&metal, &service);
             changed += 1;
             rest(secs(1) / CHANGES_PER_SECOND);
         }
@@ -140,6 +148,15 @@ fn measure(count: usize) {
 fn service(number: usize) -> Service {
     let service = Service::new(&format!("many-{number}")).spec("allocateLoadBalancerNodePorts", false);
     (1..=NODES).fold(service, |service, number| service.on(&format!("node-{number}")))
+}
+
+/// The Service has one ready endpoint less.
+fn end_endpoint(metal: &Metal, service: &Service) {
+    let slice = service.slices().remove(0);
+    let name = slice["metadata"]["name"].as_str().unwrap_or_default();
+    let mut endpoints = slice["endpoints"].clone();
+    endpoints[0]["conditions"]["ready"] = Value::Bool(false);
+    metal.patch(&format!("endpointslice/{name}"), &json!({ "endpoints": endpoints }));
 }
 
 fn create_all(metal: &Metal, count: usize, object: impl Fn(usize) -> Value + Sync) {

@@ -409,6 +409,31 @@ fn a_restart_of_any_agent_holds_no_packet_and_ends_no_connection() {
 }
 
 #[test]
+fn pods_of_an_owner_whose_agent_stops_leave_by_the_heir() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let lan = &scene.lan;
+    let agents = lan.agents();
+    scene.serve("service-ip");
+    let owner = lan.owner(ADDRESS);
+    scene.leave_by(&agents, owner);
+    let client = &lan.site.client;
+    let captures = [client, &lan.site.router].map(|host| (host.port.capture(), host.port.mac()));
+    let listener = client.run(|| TcpListener::bind(("0.0.0.0", PORT))).expect("the namespace is ours");
+
+    agents[owner].stop(secs(10));
+    let heir = 1 - owner;
+    eventually_equal("the other node answers", secs(10), &heir, || lan.owner(ADDRESS));
+    // What the stopped agent left in the kernel is all that leads its pods.
+    for pod in &scene.pods {
+        let _open = client_of(pod, scene.client(false));
+        let (_, from) = listener.accept().expect("a connection");
+        assert_eq!(from.ip(), IpAddr::from(ADDRESS), "the source of a connection of {}", pod.name());
+    }
+    assert_eq!(leaks(&captures), BTreeSet::new());
+}
+
+#[test]
 fn over_bgp_a_restart_of_the_owner_moves_nothing_where_the_nodes_hear_each_other() {
     let Some(rack) = Rack::for_test(&BGP) else { return };
     let mut scene = Scene::new(&rack);

@@ -223,3 +223,71 @@ fn what_somebody_writes_into_a_status_gives_and_takes_no_address() {
     throughout("for good", secs(5), || town.stands(&before));
     assert!(town.warnings("one").is_empty(), "{:?}", town.warnings("one"));
 }
+
+/// As [`file`], of nodes that do not hear each other: what the others read stands in the Lease alone.
+fn deaf(pools: &str) -> String {
+    format!(
+        "[api]\nlisten = \"\"\n[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\nasn = 64512\n[[bgp.advertisement]]\n{pools}"
+    )
+}
+
+fn pool(range: &str) -> String {
+    format!("[[pool]]\nname = \"lan\"\naddresses = [\"{range}\"]\nrest = \"0s\"\n")
+}
+
+#[test]
+fn a_holder_that_read_a_wrong_file_takes_nothing_by_a_restart_nor_by_a_new_lease_and_one_without_a_pool_lets_go() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let metal = Metal::without_kube_proxy(&rack, "192.168.35.0/24", 2);
+    let agents = metal.agents(&deaf(&pool(RANGE)));
+    let mut town = Town { agents, metal };
+    let holder = eventually("an agent allocates", secs(20), || town.allocating().ok_or("none does"));
+    let other = 1 - holder;
+    SERVICES.iter().for_each(|name| town.put(name));
+    let before = eventually("all have an address", secs(20), || match town.shown() {
+        seen if seen.iter().all(|it| it.len() == 1) => Ok(seen),
+        seen => Err(format!("{seen:?}")),
+    });
+    let unmoved = |town: &Town| match town.shown() {
+        now if now == before => Ok(()),
+        now => Err(format!("{now:?}, before {before:?}")),
+    };
+
+    // L6: the wrong file stands in the Lease, by this agent's own hand, and nobody agreed.
+    let digest = |town: &Town| {
+        let lease = town.metal.get("lease/kube-system/crier");
+        lease.map(|it| it["metadata"]["annotations"]["crier.dev/allocation-digest"].clone())
+    };
+    let agreed = digest(&town);
+    let wrong = deaf(&pool("192.168.35.160-192.168.35.169"));
+    town.agents[holder].write_configuration(&format!("{}{wrong}", town.metal.access()));
+    town.agents[holder].reload();
+    town.wait_row(holder, "one", &["is given up"]);
+    eventually("the Lease says so", secs(20), || match digest(&town) {
+        now if now != agreed => Ok(()),
+        now => Err(format!("{now:?}")),
+    });
+    town.agents[holder].stop(secs(10));
+    town.restart(holder, &wrong);
+    eventually("an agent allocates again", secs(30), || town.allocating().ok_or("none does"));
+    throughout("nothing moves after the restart", secs(12), || unmoved(&town));
+    town.metal.patch("lease/kube-system/crier", &json!({ "spec": { "holderIdentity": null } }));
+    throughout("nor when the Lease was taken away for a moment", secs(12), || unmoved(&town));
+
+    // L12: whoever holds the Lease and has no pool any more gives it to one that has.
+    let former = deaf(&pool(RANGE));
+    for agent in [holder, other] {
+        town.agents[agent].write_configuration(&format!("{}{former}", town.metal.access()));
+        town.agents[agent].reload();
+    }
+    let holder = eventually("an agent allocates again", secs(30), || town.allocating().ok_or("none does"));
+    town.agents[holder].write_configuration(&format!("{}{}", town.metal.access(), deaf("")));
+    town.agents[holder].reload();
+    town.wait_allocates(1 - holder);
+    town.put("five");
+    eventually("a new Service gets an address", secs(15), || match town.metal.ingress("service/five").as_slice() {
+        [it] if it.starts_with("192.168.35.14") => Ok(()),
+        it => Err(format!("{it:?}")),
+    });
+    unmoved(&town).expect("nothing else moved");
+}
