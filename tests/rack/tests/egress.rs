@@ -321,9 +321,8 @@ fn a_strict_filter_beside_an_overlay_is_named_with_the_command_that_lets_packets
     // What a firewall drops in forwarding unless a rule lets it pass, as dockerd makes it.
     let doctor = || String::from_utf8_lossy(&agents[owner].verb("doctor").stdout).into_owned();
     assert!(!doctor().contains("ip filter FORWARD"), "{}", doctor());
-    lan.site.nodes[owner].sh(
-        "nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'",
-    );
+    lan.site.nodes[owner].sh("nft add table ip filter");
+    lan.site.nodes[owner].sh("nft add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }");
     assert!(doctor().contains("ip filter FORWARD has the policy drop"), "{}", doctor());
     lan.site.nodes[owner].sh("nft delete table ip filter");
 
