@@ -256,7 +256,7 @@ fn difference(report: &ForecastReport) -> String {
 
 fn changes(report: &ForecastReport) -> String {
     let mut text = String::new();
-    for ChangeReport { change, touches, elsewhere: _ } in &report.changes {
+    for ChangeReport { change, touches, unjudged: _ } in &report.changes {
         let note = match touches {
             Touches::Restart => ": needs a restart of the agent",
             Touches::Session => ": its session begins anew",
@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn under_a_listed_change_it_is_never_said_that_nothing_would_change() {
-        let change = |touches| ChangeReport { change: "[node] name: a is b".to_owned(), touches, elsewhere: false };
+        let change = |touches| ChangeReport { change: "[node] name: a is b".to_owned(), touches, unjudged: false };
         let report = |changes| ForecastReport {
             schema_version: SCHEMA_VERSION,
             node: NodeName::from("node-1"),

@@ -168,24 +168,24 @@ mod tests {
 
     #[test]
     fn what_no_service_owner_route_or_peer_of_this_node_shows_is_said() {
-        let report = |touches, elsewhere| ForecastReport {
+        let report = |touches, unjudged| ForecastReport {
             schema_version: SCHEMA_VERSION,
             node: NodeName::from("node-1"),
             services: Vec::new(),
             owners: Vec::new(),
             routes: Vec::new(),
             peers: Vec::new(),
-            changes: vec![ChangeReport { change: "[pulse] key-file: another content".to_owned(), touches, elsewhere }],
+            changes: vec![ChangeReport { change: "[pulse] key-file: another content".to_owned(), touches, unjudged }],
             warnings: Vec::new(),
         };
         let said = "[pulse] key-file: another content\n\n\
                     no Service or owner, and no route or peer of this node, would change\n";
-        for (touches, elsewhere) in
-            [(Touches::Pulse, false), (Touches::Restart, false), (Touches::Session, true), (Touches::Decisions, true)]
+        for (touches, unjudged) in
+            [(Touches::Pulse, false), (Touches::Restart, true), (Touches::Session, true), (Touches::Decisions, true)]
         {
-            assert_eq!(screen(&report(touches, elsewhere)), said, "{touches:?}");
+            assert_eq!(screen(&report(touches, unjudged)), said, "{touches:?}");
         }
-        for touches in [Touches::Log, Touches::Decisions, Touches::Session] {
+        for touches in [Touches::Log, Touches::Decisions, Touches::Session, Touches::Restart] {
             assert_eq!(screen(&report(touches, false)), "nothing would change\n", "{touches:?}");
         }
     }

@@ -37,9 +37,9 @@ pub struct ChangeReport {
     /// Section, key and both values in one line.
     pub change: String,
     pub touches: Touches,
-    /// Sessions and routes of other nodes go by it too, and these are not judged.
+    /// What it leads to is not judged: sessions and routes of other nodes, or what the agent reads at its start of its node and Services.
     #[serde(default)]
-    pub elsewhere: bool,
+    pub unjudged: bool,
 }
 
 /// What becomes of a Service's addresses.
@@ -115,10 +115,13 @@ impl ForecastReport {
     /// do after a restart.
     pub fn beside(&self) -> impl Iterator<Item = &ChangeReport> {
         self.changes.iter().filter(|it| match it.touches {
-            Touches::Listening | Touches::Pulse | Touches::Restart => true,
-            Touches::Nothing | Touches::Log | Touches::Decisions | Touches::LiveSession | Touches::Session => {
-                it.elsewhere
-            }
+            Touches::Listening | Touches::Pulse => true,
+            Touches::Nothing
+            | Touches::Log
+            | Touches::Decisions
+            | Touches::LiveSession
+            | Touches::Session
+            | Touches::Restart => it.unjudged,
         })
     }
 }
@@ -161,15 +164,12 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
     let links = links_unjudged(snapshot, config);
     let folder = other_folder(&snapshot.config, config);
     let warnings = bfd_removed(&snapshot.config, config).chain(other_key).chain(links).chain(folder);
-    let changes: Vec<ChangeReport> = config::changes(&snapshot.config, config)
-        .iter()
-        .map(|it| ChangeReport {
-            change: it.to_string(),
-            touches: it.touches,
-            elsewhere: has_others(snapshot) && is_of_routes(it),
-        })
-        .collect();
-    let unjudged = changes.iter().any(|it| it.elsewhere).then(|| {
+    let changes = config::changes(&snapshot.config, config);
+    let of_routes =
+        |it: &Change| has_others(snapshot) && it.touches > Touches::Log && is_of(it, &["bgp", "bfd", "vrf"]);
+    let at_start =
+        |it: &Change| it.touches == Touches::Restart && is_of(it, &["node", "kubernetes", "manifests", "pulse"]);
+    let unjudged = changes.iter().any(of_routes).then(|| {
         format!(
             "BGP sessions and routes are judged for {} alone, and those of other nodes go by the changed keys too: ask there",
             snapshot.node
@@ -183,7 +183,14 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
         owners: owners.collect(),
         routes: routes.collect(),
         peers: peers.collect(),
-        changes,
+        changes: changes
+            .iter()
+            .map(|it| ChangeReport {
+                change: it.to_string(),
+                touches: it.touches,
+                unjudged: of_routes(it) || at_start(it),
+            })
+            .collect(),
         warnings,
     })
 }
@@ -192,10 +199,9 @@ fn has_others(snapshot: &Snapshot) -> bool {
     snapshot.world.nodes.keys().any(|name| *name != snapshot.node)
 }
 
-/// What routers see depends on it.
-fn is_of_routes(change: &Change) -> bool {
+fn is_of(change: &Change, sections: &[&str]) -> bool {
     let section = change.place.trim_start_matches('[');
-    change.touches > Touches::Log && ["bgp", "bfd", "vrf"].iter().any(|it| section.starts_with(it))
+    sections.iter().any(|it| section.starts_with(it))
 }
 
 /// An `[[l2]]` names links otherwise than any did before, and what other nodes' links are called is their own word.
@@ -336,6 +342,14 @@ mod tests {
         }
         let nothing = (0, false);
         assert_eq!(told, [nothing, nothing, nothing, (1, true), (1, true), nothing], "one node alone shows its own");
+        let snapshot =
+            Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), clock::now(), clock::wall());
+        let host = |keys: &str| {
+            let report =
+                forecast(&snapshot, &config(&format!("nodes = \"rack=b\"\n{keys}"))).expect("it can be judged");
+            report.beside().map(|it| it.change.clone()).collect::<Vec<_>>().len()
+        };
+        assert_eq!((host("[node]\nname = \"n9\"\n"), host("[state]\nfolder = \"/s\"\n")), (1, 0));
     }
 
     /// K15 of the reviews: no other node heard this one then, and the plan had no word of it.

@@ -401,8 +401,8 @@ fn spare(
         true => {
             let shows = |held: &Held| applicant.service.ingress.contains(&held.address);
             let is_replaced = |place: usize| {
-                let behind = all.iter().skip(place + 1).filter(|it| same_pool(&all[place], it) && !leaves(it));
-                behind.last().is_some_and(|last| !(shows(&all[place]) && shows(last)))
+                let mut behind = all.iter().skip(place + 1).filter(|it| same_pool(&all[place], it) && !leaves(it));
+                behind.next_back().is_some_and(|last| !(shows(&all[place]) && shows(last)))
             };
             (0..all.len()).filter(|place| !is_replaced(*place)).map(|place| all[place].address).collect()
         }
