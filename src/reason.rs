@@ -108,6 +108,8 @@ pub enum Reason {
     OwnedBy { owner: NodeName },
     #[error("{first} is first for {address} and does not answer: see `crier l2 {address}` on {first}")]
     NotTaken { address: IpAddr, first: NodeName },
+    #[error("{owner} answers, and is not heard on {}: this node answers there; see to the link", list(.links))]
+    OwnerNotOnLinks { owner: NodeName, links: Vec<InterfaceName> },
     #[error("{owner} alone announces it: what the pods of the Service open leaves by that node (crier.dev/egress)")]
     EgressOwnedBy { owner: NodeName },
     #[error(
@@ -151,7 +153,8 @@ pub enum Reason {
     )]
     NoEgressSource { link: InterfaceName, family: Family },
     #[error(
-        "{owner} is to own {address} and does not say yet that it answers for it: until then packets are held here"
+        "{owner} is to own {address} and does not say yet that packets of pods leave with it there (does its agent see \
+         crier.dev/egress on the Service?): until then packets are held here"
     )]
     EgressOwnerNotReady { owner: NodeName, address: IpAddr },
     #[error("{owner} has no {family} address on a link of this node, so packets of pods cannot be sent there")]

@@ -146,6 +146,16 @@ impl Machine {
         self.former = Some(Former { ways, until: now + FORMER_WAYS });
     }
 
+    /// The addresses that packets left with then; none once the plan knows better.
+    pub fn former_sources(&self) -> BTreeSet<IpAddr> {
+        let pods = self.former.iter().flat_map(|former| former.ways.pods.values());
+        let source = |mapping: &Mapping| match mapping {
+            Mapping::Translated { address } => Some(*address),
+            Mapping::Held | Mapping::Steered { .. } | Mapping::Networked(_) => None,
+        };
+        pods.filter_map(source).collect()
+    }
+
     pub fn handle_plan(&mut self, slice: &EgressSlice, now: Instant) {
         self.former.take_if(|former| slice.settled || former.until <= now);
         let mut pods: BTreeMap<IpAddr, Mapping> = slice.pods.iter().map(|(pod, mapping)| (*pod, *mapping)).collect();
@@ -170,6 +180,13 @@ impl Machine {
                 .iter_mut()
                 .filter(|(pod, mapping)| **mapping == Mapping::Held && !self.released.contains_key(*pod));
             held.for_each(|(pod, mapping)| *mapping = ways.pods.get(pod).copied().unwrap_or(Mapping::Held));
+            // The plan may not have heard yet with which of the node's addresses they left.
+            for (pod, mapping) in &mut pods {
+                if let (Mapping::Networked(exit), Some(Mapping::Translated { address })) = (mapping, ways.pods.get(pod))
+                {
+                    exit.source = *address;
+                }
+            }
         }
         self.released.retain(|pod, _| pods.contains_key(pod) && !slice.pods.contains_key(pod));
         self.adopted.retain(|pod, _| !slice.complete && !slice.pods.contains_key(pod));
@@ -260,7 +277,7 @@ fn numbers(lists: &Lists) -> BTreeMap<Arc<Destinations>, u32> {
 mod tests {
     use super::*;
     use crate::clock;
-    use crate::plan::slice::TunnelEnd;
+    use crate::plan::slice::{Exit, TunnelEnd};
     use crate::world::Tenant;
 
     const RELEASE: Duration = Duration::from_secs(600);
@@ -272,6 +289,24 @@ mod tests {
     fn slice(complete: bool, pods: &[(u8, Mapping)]) -> EgressSlice {
         let pods = pods.iter().map(|(number, mapping)| (pod(*number), *mapping)).collect();
         EgressSlice { complete, pods, ..EgressSlice::default() }
+    }
+
+    #[test]
+    fn after_a_restart_packets_leave_by_a_network_with_the_source_of_before_until_the_plan_has_heard_of_it() {
+        let (now, exit) =
+            (clock::now(), |source| Mapping::Networked(Exit { slot: None, link: 3, source: pod(source) }));
+        let mut machine = Machine::new(RELEASE);
+        machine.handle_ways(
+            Ways { pods: [(pod(1), Mapping::Translated { address: pod(111) })].into(), ..Ways::default() },
+            now,
+        );
+        assert_eq!(machine.former_sources(), [pod(111)].into());
+        let plan = || slice(true, &[(1, exit(104)), (2, exit(104))]);
+        machine.handle_plan(&plan(), now);
+        assert_eq!(machine.content().pods, [(pod(1), exit(111)), (pod(2), exit(104))].into());
+        machine.handle_plan(&EgressSlice { settled: true, ..plan() }, now);
+        assert_eq!(machine.content().pods[&pod(1)], exit(104), "the plan decides");
+        assert!(machine.former_sources().is_empty());
     }
 
     #[test]

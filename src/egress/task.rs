@@ -181,6 +181,11 @@ impl Keeper {
         let mut changes = Changes::open()?;
         let mut kernel = Netfilter::open()?;
         self.adopt(&mut kernel)?;
+        let sources = self.machine.former_sources();
+        if !sources.is_empty() {
+            // Nobody takes facts any more only when the agent ends.
+            let _ = self.facts.send(Fact::EgressSources(sources)).await;
+        }
         // What the kernel holds; `None` where it is not known to hold the table as a whole.
         let mut written: Option<Arc<Content>> = None;
         let mut count_at = clock::now() + COUNT_INTERVAL;

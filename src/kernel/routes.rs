@@ -12,12 +12,17 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoVrf, LinkAttribute, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteNextHopFlags, RouteType, RouteVia};
 use rtnetlink::MulticastGroup;
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::netlink::{Event, Netlink, NetlinkError};
 use crate::world::{DefaultRoute, Fact};
+
+/// `RTNLGRP_NEXTHOP`.
+const NEXT_HOPS_GROUP: u32 = 32;
 
 /// How long to wait before the kernel is asked again after a failure.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
@@ -56,10 +61,16 @@ async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Option<Vec<DefaultRoute>>
     // When a link goes down, its IPv4 routes go too, and the kernel reports only the link.
     let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
     let mut netlink = Netlink::open_for(&groups).map_err(Ended::Failed)?;
+    // With an object of next hops its routes go, and the kernel tells of the object alone, in a message that the library cannot read.
+    let open = |error| Ended::Failed(NetlinkError::Open(error));
+    let mut objects = TokioSocket::new(NETLINK_ROUTE).map_err(open)?;
+    objects.socket_mut().bind_auto().map_err(open)?;
+    // Linux before 5.3 has none.
+    let _ = objects.socket_mut().add_membership(NEXT_HOPS_GROUP);
     loop {
         let tables = Tables::of(&netlink.links().await.map_err(Ended::Failed)?);
         let routes = netlink.routes().await.map_err(Ended::Failed)?;
-        let links = default_links(&routes, &tables);
+        let (links, by_object) = (default_links(&routes, &tables), leads_by_object(&routes, &tables));
         let routes = default_routes(&routes, &tables);
         if told.as_ref() != Some(&routes) {
             debug!(?routes, "default routes changed");
@@ -69,6 +80,14 @@ async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Option<Vec<DefaultRoute>>
         loop {
             let first = tokio::select! {
                 event = netlink.event() => event,
+                told = objects.recv_from_full() => {
+                    while objects.socket_ref().recv_from_full().is_ok() {}
+                    match told {
+                        Err(error) if error.raw_os_error() != Some(libc::ENOBUFS) => return Err(open(error)),
+                        Ok(_) | Err(_) if by_object => Event::Overrun,
+                        Ok(_) | Err(_) => continue,
+                    }
+                }
                 () = facts.closed() => return Err(Ended::Unwanted),
             };
             let mut concerned = false;
@@ -157,6 +176,16 @@ fn may_move_default_routes(message: &RouteNetlinkMessage, links: &BTreeSet<u32>,
         // The enum is not ours; no other message was subscribed to.
         _ => false,
     }
+}
+
+/// A default route leads to an object of next hops, as those of FRR do.
+fn leads_by_object(routes: &[RouteNetlinkMessage], tables: &Tables) -> bool {
+    let is_object = |attribute: &RouteAttribute| matches!(attribute, RouteAttribute::NhId(_));
+    routes.iter().any(|message| match message {
+        RouteNetlinkMessage::NewRoute(route) => tables.place(route).is_some() && route.attributes.iter().any(is_object),
+        // The enum is not ours; nothing else is a route.
+        _ => false,
+    })
 }
 
 /// The links of all default routes in the list, also of next hops that do not work now.

@@ -92,8 +92,9 @@ impl Keeper {
         loop {
             let slice = slices.borrow_and_update().clone();
             let is_needed = netlink.is_some() || !slice.hops.is_empty() || slice.tunnel.is_some();
+            let removes = slice.complete && slice.settled;
             // An earlier life may have left something that nobody needs now: a tunnel that nothing keeps strangers out of.
-            let is_leftover = is_first && slice.complete && !is_needed;
+            let is_leftover = is_first && removes && !is_needed;
             if slice.planned && (is_needed || is_leftover) {
                 is_first = false;
                 let netlink = match &mut netlink {
@@ -101,15 +102,15 @@ impl Keeper {
                     None => netlink.insert(Netlink::open_for(&groups())?),
                 };
                 let device = self.keep_device(&slice, netlink).await?;
-                work(&wanted(&slice, device), slice.complete && slice.settled, &self.settings, netlink).await?;
+                let refused = work(&wanted(&slice, device), removes, &self.settings, netlink).await?;
+                self.tell(EgressTunnel { refused, ..self.told.clone() }).await;
             }
             if is_leftover {
                 netlink = None;
             }
-            let again = match &self.told.problem {
-                Some(_) => RETRY_INTERVAL,
-                None => LOOK_AGAIN,
-            };
+            // It is tried again as soon as a link or a route changes too.
+            let is_refused = !self.told.refused.is_empty();
+            let again = if is_refused || self.told.problem.is_some() { RETRY_INTERVAL } else { LOOK_AGAIN };
             tokio::select! {
                 changed = slices.changed() => if changed.is_err() {
                     std::future::pending::<()>().await;
@@ -117,7 +118,7 @@ impl Keeper {
                 changed = self.filtered.changed() => if changed.is_err() {
                     std::future::pending::<()>().await;
                 },
-                () = sleep(again), if slice.tunnel.is_some() => {}
+                () = sleep(again), if is_refused || slice.tunnel.is_some() => {}
                 event = event(netlink.as_mut()) => {
                     if let Event::Closed = event {
                         return Err(NetlinkError::Ended);
@@ -139,7 +140,7 @@ impl Keeper {
                 netlink.change(tunnel::remove(device.index), 0).await?;
                 info!(device = %name, "no owner of an egress address is on another link; the tunnel is removed");
             }
-            self.tell(EgressTunnel::default()).await;
+            self.tell(EgressTunnel { refused: self.told.refused.clone(), ..EgressTunnel::default() }).await;
             return Ok(None);
         }
         let port = self.settings.tunnel_port;
@@ -176,7 +177,7 @@ impl Keeper {
             Err(problem) => (None, Some(problem)),
         };
         let mtu = device.as_ref().map(|device| device.mtu);
-        self.tell(EgressTunnel { mtu, problem, foreign }).await;
+        self.tell(EgressTunnel { mtu, problem, foreign, refused: self.told.refused.clone() }).await;
         Ok(device.map(|device| device.index))
     }
 
@@ -232,6 +233,12 @@ impl Keeper {
         match (&tunnel.problem, &self.told.problem) {
             (Some(problem), before) if before.as_ref() != Some(problem) => warn!(%problem, "the tunnel cannot be used"),
             (_, _) => {}
+        }
+        for (slot, error) in tunnel.refused.iter().filter(|(slot, error)| self.told.refused.get(slot) != Some(*error)) {
+            warn!(
+                slot,
+                error, "packets of pods are not led to an owner of an egress address, and are held back; trying again"
+            );
         }
         self.told = tunnel.clone();
         // Nobody takes facts any more only when the agent ends.
@@ -313,12 +320,14 @@ fn wanted(slice: &EgressSlice, device: Option<u32>) -> BTreeSet<Part> {
     slice.hops.iter().flat_map(of_slot).collect()
 }
 
+/// Answers with what the kernel refused, of each slot.
 async fn work(
     wanted: &BTreeSet<Part>,
     complete: bool,
     settings: &EgressSettings,
     netlink: &mut Netlink,
-) -> Result<(), NetlinkError> {
+) -> Result<BTreeMap<u8, String>, NetlinkError> {
+    let mut refused = BTreeMap::new();
     let present = marked::present(netlink, settings).await?;
     // A route that is replaced goes first: its table has only one default route.
     let is_replaced = |part: &Part| part.leads().is_some() && wanted.iter().any(|it| it.leads() == part.leads());
@@ -327,18 +336,20 @@ async fn work(
         marked::change(part, false, settings, netlink).await?;
     }
     for part in wanted.difference(&present) {
-        marked::change(part, true, settings, netlink).await?;
-        match part {
-            Part::Route(slot, via, _) => {
+        match (marked::change(part, true, settings, netlink).await, part) {
+            // Those of other owners are made all the same.
+            (Err(NetlinkError::Refused(error)), part) => drop(refused.insert(part.slot(), error.to_string())),
+            (Err(error), _) => return Err(error),
+            (Ok(()), Part::Route(slot, via, _)) => {
                 info!(slot, next_hop = %via, "packets of pods are led to the owner of their Service's address");
             }
-            Part::Tunnel(slot, family, [to, _], _) => {
+            (Ok(()), Part::Tunnel(slot, family, [to, _], _)) => {
                 info!(slot, %family, node = %to, "packets of pods are led by the tunnel to the owner of their Service's address");
             }
-            Part::Unreachable(..) | Part::Rule(..) => {}
+            (Ok(()), Part::Unreachable(..) | Part::Rule(..)) => {}
         }
     }
-    Ok(())
+    Ok(refused)
 }
 
 fn our_route(route: &RouteMessage, settings: &EgressSettings) -> Option<Part> {
@@ -405,6 +416,12 @@ impl marked::Part for Part {
 }
 
 impl Part {
+    fn slot(&self) -> u8 {
+        match self {
+            Part::Unreachable(slot, _) | Part::Route(slot, ..) | Part::Tunnel(slot, ..) | Part::Rule(slot, _) => *slot,
+        }
+    }
+
     /// The slot and the family whose packets it leads on.
     fn leads(&self) -> Option<(u8, Family)> {
         match self {

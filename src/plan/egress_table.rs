@@ -5,6 +5,7 @@
 //! by name decides how packets leave. Bounds by destinations count where all of them have the same: what egress of one Service is not
 //! for may be what that of another is for.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::plan::slice::{Exit, Hop, Mapping, TunnelEnd};
 use crate::plan::verdict::EgressWork;
 use crate::plan::verdict::egress::Way;
 use crate::reason::Reason;
-use crate::world::{Destinations, PodMark, World};
+use crate::world::{Destinations, Link, PodMark, World};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -48,6 +49,8 @@ pub struct EgressTable {
     exits: BTreeMap<IpAddr, NetworkUse>,
     /// An address is new among these, or gone.
     exits_stale: bool,
+    /// What was known, when the exits were last worked out, of the sources that the agent before used.
+    sources: BTreeSet<IpAddr>,
     moved: bool,
 }
 
@@ -148,8 +151,12 @@ impl EgressTable {
     pub fn renew_exits(&mut self, own: OwnNetworks<'_>) {
         self.exits_stale = false;
         let mut differ = false;
+        let sources = &own.world.egress_sources;
+        // What was chosen without them is not what packets left with before.
+        let is_told = self.sources != *sources;
+        self.sources.clone_from(sources);
         for (address, it) in &mut self.exits {
-            let before = it.exit.clone().and_then(Result::ok).or(it.last);
+            let before = it.exit.clone().and_then(Result::ok).or(it.last).filter(|_| !is_told);
             let exit = exits::exit(own, *address, it.vrf.as_ref(), before);
             it.last = exit.clone().ok().or(before);
             let exit = Some(exit);
@@ -223,7 +230,7 @@ impl EgressTable {
         if !is_stale && !host {
             return;
         }
-        let is_far = |name: &NodeName| name != roads.me && !shares_link(world, name);
+        let is_far = |name: &NodeName| name != roads.me && !shares_link(world, name, roads.me);
         let sends = || self.users.keys().any(is_far);
         // Whoever is far may have pods that leave by this node.
         let receives = || self.hosted > 0 && world.nodes.keys().any(is_far);
@@ -322,10 +329,10 @@ impl EgressTable {
         let ways = self.wanted.values().flat_map(|work| &work.pods);
         let answered = ways.filter_map(|(_, way)| answered(way.as_ref()?));
         let mut all = of_node.chain(answered).filter(of_family);
-        if let Some(hop) = all.find_map(|via| Some(Hop::Link { via, link: on_link(world, via)? })) {
+        if let Some(hop) = all.find_map(|via| Some(Hop::Link { via, link: on_link(world, via, roads.me)? })) {
             return Ok(hop);
         }
-        if roads.tunnel.is_none() || shares_link(world, owner) {
+        if roads.tunnel.is_none() || shares_link(world, owner, roads.me) {
             return Err(Reason::EgressOwnerNotOnLink { owner: owner.clone(), family });
         }
         outer(owner, world, roads.me)
@@ -387,11 +394,18 @@ impl Slot {
     }
 }
 
-/// The usable link of this node with a subnet that holds another host's address.
-fn on_link(world: &World, via: IpAddr) -> Option<u32> {
-    let mut usable = world.links.values().filter(|link| link.up && link.carrier && !link.loopback);
-    let link = usable.find(|link| link.addresses.iter().any(|net| net.contains(&via) && net.addr() != via));
-    link.map(|link| link.index)
+/// The usable link that the main table of this node leads to another host by, as far as addresses tell: the one with the most specific
+/// subnet, of equal ones one with this Node's address. A link in a VRF is left out unless the Node's address is there.
+fn on_link(world: &World, via: IpAddr, me: &NodeName) -> Option<u32> {
+    let is_own = |link: &Link| link.addresses.iter().any(|net| addresses_of(world, me).contains(&net.addr()));
+    let subnets = |link: &Link| {
+        let holding = link.addresses.iter().filter(|net| net.contains(&via) && net.addr() != via);
+        holding.map(|net| net.prefix_len()).max()
+    };
+    let usable = world.links.values().filter(|link| link.up && link.carrier && !link.loopback);
+    let ranked = usable.filter_map(|link| Some((subnets(link)?, is_own(link), Reverse(link.index), link.vrf)));
+    let best = ranked.filter(|(_, is_own, _, vrf)| *is_own || vrf.is_none()).max();
+    best.map(|(_, _, Reverse(index), _)| index)
 }
 
 /// Says it of the pod, or nothing. Whether that is news.
@@ -413,9 +427,9 @@ fn addresses_of<'a>(world: &'a World, node: &NodeName) -> &'a [IpAddr] {
 
 /// An address of the Node, of either family, is in a subnet of a link of this node. Two nodes judge each other alike, so either both
 /// have the tunnel or none has. A Node without addresses is not known to be anywhere else.
-fn shares_link(world: &World, node: &NodeName) -> bool {
+fn shares_link(world: &World, node: &NodeName, me: &NodeName) -> bool {
     let addresses = addresses_of(world, node);
-    addresses.is_empty() || addresses.iter().any(|address| on_link(world, *address).is_some())
+    addresses.is_empty() || addresses.iter().any(|address| on_link(world, *address, me).is_some())
 }
 
 /// The tunnel to a node: from an address of this Node, for the other end takes packets from those alone.
@@ -516,6 +530,33 @@ mod tests {
         let near = ways(&cluster(&[me, ("far", &["192.168.35.12"])]));
         assert_eq!(near[0], Ok(Hop::Link { via: ip("192.168.35.12"), link: 2 }));
         assert!(near[1].as_ref().is_err_and(|why| why.contains("no IPv6 address on a link")), "{near:?}");
+    }
+
+    /// Input: other links of this node hold the owner's address too. Output: the one that the kernel's main table would take.
+    #[test]
+    fn the_next_hop_is_on_the_link_with_the_most_specific_subnet_and_in_no_foreign_vrf() {
+        let nodes = [("me", &["192.168.35.11", "fd35::11"][..]), ("far", &["192.168.35.12", "fd35::12"][..])];
+        let by = |index: u32, vrf: Option<u32>, nets: &[&str]| {
+            let mut world = cluster(&nodes);
+            world.apply(Fact::Link(index, Some(Link { vrf, ..Link::carrying(index, "eth9", nets) })));
+            let link = |hop: Result<Hop, String>| match hop {
+                Ok(Hop::Link { link, via: _ }) => link,
+                other => panic!("{other:?}"),
+            };
+            ways(&world).into_iter().map(link).collect::<Vec<_>>()
+        };
+        assert_eq!(by(1, None, &["192.168.36.1/16", "fd35::9/48"]), [2, 2], "a wider subnet, such as a VPN's");
+        assert_eq!(by(3, None, &["192.168.35.9/25", "fd35::9/80"]), [3, 3], "a narrower one");
+        assert_eq!(by(1, None, &["192.168.35.77/24", "fd35::77/64"]), [2, 2], "the same, without the Node's address");
+        assert_eq!(by(1, Some(9), &["192.168.35.77/25", "fd35::77/80"]), [2, 2], "another network, in a VRF");
+        // All that the nodes have in common is a VRF that the Node's address is not in: no packet gets there.
+        let mut world = cluster(&nodes);
+        let elsewhere = Link { vrf: Some(9), ..Link::carrying(2, "eth0", &["192.168.35.77/24"]) };
+        world.apply(Fact::Link(2, Some(elsewhere)));
+        assert!(ways(&world)[0].is_err(), "{:?}", ways(&world));
+        let own = Link { vrf: Some(9), ..Link::carrying(2, "eth0", &["192.168.35.11/24"]) };
+        world.apply(Fact::Link(2, Some(own)));
+        assert_eq!(ways(&world)[0], Ok(Hop::Link { via: ip("192.168.35.12"), link: 2 }), "the Node is in the VRF");
     }
 
     /// Input: nodes between which no packet of the tunnel would be taken. Output: the reason, and no way.

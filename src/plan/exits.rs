@@ -52,7 +52,8 @@ pub fn exit(
     let node = world.nodes.get(me);
     let is_preferred = |own: &IpAddr| {
         let of_node = node.is_some_and(|node| node.addresses.contains(own));
-        (of_node, before == Some(*own))
+        // Nothing is known of before: an earlier life of the agent may have used one.
+        (of_node, before.map_or_else(|| world.egress_sources.contains(own), |before| before == *own))
     };
     let source = source(world, link, address, is_preferred)
         .ok_or_else(|| Reason::NoEgressSource { link: link.name.clone(), family: Family::of(address) })?;
@@ -171,6 +172,10 @@ mod tests {
         assert_eq!(source(&world, "fd31::100", None), Ok("fd31::4".to_owned()), "the Node is not known");
         assert_eq!(source(&world, "fd31::100", Some("fd31::11")), Ok("fd31::11".to_owned()), "it was used so far");
         assert_eq!(source(&world, "fd31::100", Some("fd31::12")), Ok("fd31::4".to_owned()), "that one is gone");
+        world.apply(Fact::EgressSources([ip("fd31::11")].into()));
+        assert_eq!(source(&world, "fd31::100", None), Ok("fd31::11".to_owned()), "the agent before used it");
+        assert_eq!(source(&world, "fd31::100", Some("fd31::4")), Ok("fd31::4".to_owned()), "this one has another");
+        world.apply(Fact::EgressSources(Default::default()));
         let addresses = vec![ip("fd31::11")];
         world.apply(Fact::Node(ME.clone(), Some(std::sync::Arc::new(Node { addresses, ..Node::default() }))));
         for before in [None, Some("fd31::4"), Some("fd31::11")] {

@@ -205,6 +205,8 @@ pub struct History {
     /// another, so it has no reason to announce anything.
     yielded_to: Option<NodeName>,
     assertions: u32,
+    /// The same of the links where the address is held by itself, because its holder is heard on others alone.
+    pub apart: Option<Box<History>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,7 +237,7 @@ impl History {
 
     /// Grows whenever the holder is to announce the address again: a rival was heard, or is gone, or there may have been one.
     pub fn assertions(&self) -> u32 {
-        self.assertions
+        self.apart.as_ref().map_or(0, |apart| apart.assertions).wrapping_add(self.assertions)
     }
 
     pub fn assert(&mut self) {
@@ -244,7 +246,12 @@ impl History {
 
     /// The node that holds the address, and may not know that this one held it too.
     pub fn yielded_to(&self) -> Option<&NodeName> {
-        self.yielded_to.as_ref()
+        self.yielded_to.as_ref().or_else(|| self.apart.as_ref()?.yielded_to())
+    }
+
+    /// Another holder is heard beside this one.
+    pub fn has_rival(&self) -> bool {
+        self.rival_since.is_some()
     }
 
     /// The holder that this node left the address to because it does not hear this node: it may take the address once more from
@@ -267,7 +274,8 @@ impl History {
         let vain = self.vain.as_ref().map(|(_, until)| *until);
         let rest = self.deaf.as_ref().and_then(|deaf| deaf.rest);
         let over = self.waits_until.into_iter().chain(rival).chain(grant).chain(overdue);
-        over.chain(vain).chain(rest).min()
+        let apart = self.apart.as_ref().and_then(|apart| apart.next_deadline());
+        over.chain(vain).chain(rest).chain(apart).min()
     }
 
     /// What this node does about the address now. `candidates` are the other living nodes that could serve it; they are asked

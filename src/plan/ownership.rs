@@ -11,7 +11,7 @@ use crate::address::MacAddress;
 use crate::claim::Acquisition;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::verdict::L2Work;
-use crate::roster::Holdings;
+use crate::roster::{Holding, Holdings};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -26,6 +26,7 @@ pub struct Ownership {
     assertions: OrdMap<IpAddr, u32>,
     yields: OrdMap<(u32, IpAddr), MacAddress>,
     holdings: Holdings,
+    apart: OrdMap<(u32, IpAddr), Holding>,
     moved: bool,
 }
 
@@ -49,6 +50,9 @@ impl Ownership {
         for (address, _) in &before.holdings {
             self.holdings.remove(address);
         }
+        for (place, _) in &before.apart {
+            self.apart.remove(place);
+        }
         // What the Service leaves, those that share it go on with.
         let others: BTreeSet<&ObjectKey> =
             addresses(&before).iter().filter_map(|address| self.workers.get(address)).flatten().collect();
@@ -56,12 +60,14 @@ impl Ownership {
             self.answers.extend(other.answers.iter().cloned());
             self.assertions.extend(other.assertions.iter().copied());
             self.holdings.extend(other.holdings.iter().copied());
+            self.apart.extend(other.apart.iter().copied());
         }
         self.answers.extend(work.answers.iter().cloned());
         self.acquisitions.extend(work.acquisitions.iter().cloned());
         self.assertions.extend(work.assertions.iter().copied());
         self.yields.extend(work.yields.iter().copied());
         self.holdings.extend(work.holdings.iter().copied());
+        self.apart.extend(work.apart.iter().copied());
         // How an address came here is kept while it is held.
         for (address, _) in before.answers.iter().filter(|(address, _)| !self.answers.contains_key(address)) {
             self.acquisitions.remove(address);
@@ -139,6 +145,11 @@ impl Ownership {
     /// What this node says of addresses in its pulses.
     pub fn holdings(&self) -> &Holdings {
         &self.holdings
+    }
+
+    /// What it says instead on links where an address is held by itself.
+    pub fn apart(&self) -> &OrdMap<(u32, IpAddr), Holding> {
+        &self.apart
     }
 
     /// Whether anything changed since the last call.

@@ -15,7 +15,7 @@ pub use crate::claim::{Acquisition, Hearing, Manner, Order, Station};
 use crate::config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::reason::Reason;
-use crate::roster::{Card, Eligibility, Holdings};
+use crate::roster::{Card, Eligibility, Holding, Holdings};
 use crate::route::RouteAttributes;
 use crate::world::{Condition, Destinations, Link, PeerOrders, PodMark};
 
@@ -77,6 +77,8 @@ pub struct PulseSlice {
     pub owner: bool,
     /// The addresses that this node holds, asks for or hands over.
     pub holdings: Holdings,
+    /// What it says instead on single links, by their indices.
+    pub apart: OrdMap<(u32, IpAddr), Holding>,
     /// The other nodes that hold some address, or are to take it: these are not to be missed for long.
     pub expected: Arc<BTreeSet<NodeName>>,
     /// The nodes that are to be asked again and again whether they hear this one.

@@ -36,6 +36,7 @@ mod reload;
 mod renumber;
 mod restarts;
 mod sharing;
+mod two_links;
 
 /// A planner with the facts of a small cluster, and the verbs of the stories.
 struct Story {

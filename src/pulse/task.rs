@@ -144,13 +144,16 @@ impl LinkSlice {
 
     /// `back_by`: as in [`Setup`].
     fn stance(&self, back_by: Option<Instant>) -> Stance {
+        let mut holdings = self.all.holdings.clone();
+        let here = self.all.apart.iter().filter(|((link, _), _)| *link == self.link.index);
+        holdings.extend(here.map(|((_, address), holding)| (*address, *holding)));
         Stance {
             mac: self.mac,
             eligibility: self.eligibility,
             owner: self.all.owner,
             hears_api_server: self.all.hears_api_server,
             card: self.card.clone(),
-            holdings: self.all.holdings.clone(),
+            holdings,
             occupied: self.all.occupied.clone(),
             egress: self.all.egress.clone(),
             back_by: back_by.filter(|_| !self.all.kept.is_empty()),

@@ -129,6 +129,7 @@ impl Path {
         }
         match mapping {
             Mapping::Held => Path::Held,
+            Mapping::Steered { slot } if snapshot.world.egress_tunnel.refused.contains_key(slot) => Path::Held,
             Mapping::Translated { .. } => Path::Local,
             Mapping::Steered { slot } => match by_tunnel(snapshot, *slot, Family::of(pod)) {
                 true => Path::Tunnel,
@@ -276,6 +277,8 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
                 let reason = reason.unwrap_or_else(|| "it has no address yet".to_owned());
                 Some(format!("{service}: what its pods open to the outside is held back on this node: {reason}"))
             }
+            // The kernel lets them go as it did, and guards them.
+            Path::Pending if reason.as_deref() == Some(AS_BEFORE) => None,
             Path::Pending => {
                 let reason = reason.unwrap_or_default();
                 Some(format!("{service}: what its pods open to the outside is not guarded on this node: {reason}"))
@@ -344,6 +347,11 @@ fn rows(
                 Some(Err(_)) | None => (None, None, None),
             },
         };
+        let refused = held.iter().find_map(|(_, mapping)| match mapping {
+            Mapping::Steered { slot } => snapshot.world.egress_tunnel.refused.get(slot),
+            Mapping::Held | Mapping::Translated { .. } | Mapping::Networked(_) => None,
+        });
+        let refused = refused.map(|why| format!("the kernel refuses the route to the owner: {why}"));
         let far = owner.as_ref().map(|owner| format!("{owner} is not on a link of this node"));
         EgressRow {
             service: key.clone(),
@@ -358,8 +366,8 @@ fn rows(
             translated: sum(|it| it.translated),
             dropped: sum(|it| it.dropped),
             reason: match path {
-                Path::Held => reason(snapshot, key, verdict, place),
-                Path::Pending => Some(pending(snapshot)),
+                Path::Held => refused.or_else(|| reason(snapshot, key, verdict, place)),
+                Path::Pending => Some(pending(snapshot, held.iter().map(|(pod, _)| **pod))),
                 Path::Tunnel => far,
                 Path::Local | Path::Routed | Path::Network | Path::NoPods => None,
             },
@@ -374,10 +382,15 @@ fn rows(
 }
 
 /// Why the kernel does not hold what the plan says.
-fn pending(snapshot: &Snapshot) -> String {
-    let obstacle = snapshot.world.egress_obstacle();
-    obstacle.map_or_else(|| "the kernel does not hold its pods yet".to_owned(), ToString::to_string)
+fn pending(snapshot: &Snapshot, mut pods: impl Iterator<Item = IpAddr>) -> String {
+    let table = snapshot.counters.egress_table.as_ref();
+    let (obstacle, has_all) =
+        (snapshot.world.egress_obstacle(), table.is_some_and(|table| pods.all(|pod| table.pods.contains_key(&pod))));
+    let why = || if has_all { AS_BEFORE } else { "the kernel does not hold its pods yet" }.to_owned();
+    obstacle.map_or_else(why, ToString::to_string)
 }
+
+const AS_BEFORE: &str = "its pods leave as before until more is known of the nodes";
 
 fn reason(snapshot: &Snapshot, key: &ObjectKey, verdict: &EgressVerdict, place: Place<'_>) -> Option<String> {
     if verdict.closed {

@@ -164,13 +164,17 @@ fn address_report(snapshot: &Snapshot, tenants: &[Tenant<'_>]) -> Option<Address
         Reason::Announced if !answers => PROBING.to_owned(),
         _ => l2.reason.to_string(),
     };
+    // Without a link there nobody is heard: who is first in rank need not answer.
+    let is_guessed =
+        matches!(l2.reason, Reason::NoInterface { .. } | Reason::LinkDown { .. } | Reason::NoCarrier { .. });
+    let owner = owner.as_ref().filter(|owner| !is_guessed || **owner == snapshot.node);
     let interfaces = snapshot.plan.l2.addresses.get(address).map(|links| links.iter().cloned().collect());
     Some(AddressReport {
         address: *address,
         pool: pool.clone(),
         services: tenants.iter().map(|(key, ..)| (*key).clone()).collect(),
-        owner_macs: owner.as_ref().map(|owner| macs(snapshot, owner, *address)).unwrap_or_default(),
-        owner: owner.clone(),
+        owner_macs: owner.map(|owner| macs(snapshot, owner, *address)).unwrap_or_default(),
+        owner: owner.cloned(),
         announced: answers,
         summary,
         reason: l2.reason.clone(),

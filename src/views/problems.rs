@@ -139,7 +139,9 @@ fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<S
         problems.push(format!("{}: {}", service.name, allocation.reason));
     }
     let reasons = service.decision.announcements.iter().map(|it| &it.l2.reason);
-    let wrong = reasons.filter(|it| (it.is_conflict() && !named(it)) || matches!(it, Reason::NotTaken { .. }));
+    let wrong = reasons.filter(|it| {
+        (it.is_conflict() && !named(it)) || matches!(it, Reason::NotTaken { .. } | Reason::OwnerNotOnLinks { .. })
+    });
     problems.extend(wrong.map(|reason| format!("{}: {reason}", service.name)));
     if service.decision.announcements.iter().any(Announcement::lacks_node_names) {
         problems.push(format!("{}: {}", service.name, Reason::EndpointsNameNoNode));

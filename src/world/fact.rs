@@ -112,6 +112,8 @@ pub enum Fact {
     EgressFiltered(Vec<HostProblem>),
     /// All addresses of pods that are held back for a while yet, although no Service with egress has them any more.
     EgressHeld(Arc<BTreeMap<IpAddr, HeldPod>>),
+    /// The addresses that packets of pods left with when the agent started.
+    EgressSources(BTreeSet<IpAddr>),
     /// How it stands with the tunnel to owners of egress addresses.
     EgressTunnel(EgressTunnel),
     /// All that VRFs of the configuration lack on this host.
@@ -175,6 +177,7 @@ impl Fact {
             | Fact::EgressFiltered(_)
             | Fact::EgressTranslated(_)
             | Fact::EgressHeld(_)
+            | Fact::EgressSources(_)
             | Fact::EgressTunnel(_)
             | Fact::Vrfs(_)
             | Fact::FailStatic

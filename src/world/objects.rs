@@ -1,7 +1,7 @@
 //! What crier keeps of each object: only what a decision reads.
 //! Floor 1. The translators in `k8s` and `kernel` make these; nothing here judges.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -464,6 +464,9 @@ pub struct EgressTunnel {
     /// The device of the name is another program's.
     #[serde(default)]
     pub foreign: bool,
+    /// By the slots of owners, on a link or by the tunnel: why the kernel takes no route there.
+    #[serde(default)]
+    pub refused: BTreeMap<u8, String>,
 }
 
 /// A network interface of this host, by its kernel index.

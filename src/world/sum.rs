@@ -96,6 +96,8 @@ pub struct World {
     pub egress_filtered: Vec<HostProblem>,
     /// The addresses of pods that are held back although no Service with egress has them any more.
     pub egress_held: Arc<BTreeMap<IpAddr, HeldPod>>,
+    /// The addresses that packets of pods left with when the agent started.
+    pub egress_sources: BTreeSet<IpAddr>,
     pub egress_tunnel: EgressTunnel,
     /// What VRFs of the configuration lack on this host.
     pub vrf_problems: Vec<HostProblem>,
@@ -205,6 +207,7 @@ impl Default for World {
             egress_filtered: Vec::new(),
             egress_translated: None,
             egress_held: Arc::default(),
+            egress_sources: BTreeSet::new(),
             egress_tunnel: EgressTunnel::default(),
             vrf_problems: Vec::new(),
             data_path: DataPath::UNWATCHED,
@@ -380,6 +383,9 @@ impl World {
             Fact::EgressHeld(held) => {
                 self.egress_held = held;
                 Touched::Nothing
+            }
+            Fact::EgressSources(sources) => {
+                everything_if(std::mem::replace(&mut self.egress_sources, sources.clone()) != sources)
             }
             Fact::EgressTunnel(tunnel) => {
                 let before = std::mem::replace(&mut self.egress_tunnel, tunnel);

@@ -95,22 +95,12 @@ impl L2Context {
         self.in_vrf.get(vrf)
     }
 
-    /// The other agents that are heard where this node would answer for an address, each on one of the links.
-    pub fn members<'a>(&self, address: IpAddr, world: &'a World) -> BTreeMap<&'a NodeName, &'a Member> {
-        let mut members = BTreeMap::new();
-        for roster in self.rosters(address, world) {
-            for (node, member) in &roster.members {
-                members.entry(node).or_insert(member);
-            }
-        }
-        members
-    }
-
-    /// The rosters of the links where this node would answer for an address.
-    pub fn rosters<'a>(&self, address: IpAddr, world: &'a World) -> Vec<&'a Roster> {
+    /// The rosters of the links where this node would answer for an address, by the indices of the links.
+    pub fn rosters<'a>(&self, address: IpAddr, world: &'a World) -> Vec<(u32, &'a Roster)> {
         let in_subnet = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&address));
-        let heard = |(index, _): &(u32, Vec<IpNet>)| world.rosters.get(index).map(|roster| &**roster);
-        let near: Vec<&Roster> = self.links.iter().filter(|(_, nets)| in_subnet(nets)).filter_map(heard).collect();
+        let heard = |(index, _): &(u32, Vec<IpNet>)| world.rosters.get(index).map(|roster| (*index, &**roster));
+        let near: Vec<(u32, &Roster)> =
+            self.links.iter().filter(|(_, nets)| in_subnet(nets)).filter_map(heard).collect();
         if near.is_empty() { self.links.iter().filter_map(heard).collect() } else { near }
     }
 

@@ -295,7 +295,8 @@ impl Planner {
             pulse.expected = Arc::new(expected().cloned().collect());
         }
         pulse.holdings = self.l2.ownership.holdings().clone();
-        pulse.owner = pulse.holdings.values().any(|holding| holding.stage.answers());
+        pulse.apart = self.l2.ownership.apart().clone();
+        pulse.owner = pulse.holdings.values().chain(pulse.apart.values()).any(|holding| holding.stage.answers());
         self.moved.pulse = true;
     }
 }

@@ -46,6 +46,8 @@ pub struct L2Work {
     pub yields: Vec<((u32, IpAddr), MacAddress)>,
     /// What this node says of the addresses in its pulses.
     pub holdings: Vec<(IpAddr, Holding)>,
+    /// What it says instead on links where an address is held by itself.
+    pub apart: Vec<((u32, IpAddr), Holding)>,
     /// The nodes that hold an address of the Service or are to take it, this one among them.
     pub owners: BTreeSet<NodeName>,
     /// Some address has no holder yet, or is about to have another: any node that comes or goes matters.
@@ -59,16 +61,39 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
     let Some(first) = about.held.first().map(|held| held.address) else { return answer };
     for held in &about.held {
         let rank_by = shared::rank_by(inputs, first, held.address);
-        let Judged { verdict, course, answered_on, weight, cause, history } =
+        let Judged { verdict, course, answered_on, weight, cause, history, apart } =
             judge_address(inputs, about, held, rank_by);
         let (address, work) = (held.address, &mut answer.work);
         work.owners.extend(verdict.owner.clone());
         let open = !matches!(course, Some(Course::Holds | Course::Watches { .. }));
         work.open |= open && !matches!(verdict.reason, Reason::NoEndpoints | Reason::NoL2ForPool { .. });
-        let stage = course.as_ref().and_then(|course| stage(inputs, address, course));
-        work.holdings.extend(stage.map(|stage| (address, Holding { weight, stage })));
-        if let Some(Course::Takes(acquisition)) = course {
-            work.acquisitions.push((address, acquisition));
+        let says = |course: &Course| stage(inputs, address, course).map(|stage| Holding { weight, stage });
+        work.holdings.extend(course.as_ref().and_then(says).map(|holding| (address, holding)));
+        let mut courses = vec![course];
+        if let Some((course, links)) = apart {
+            work.open |= course != Course::Holds;
+            let holding = says(&course);
+            work.apart.extend(links.into_iter().filter_map(|link| Some(((link, address), holding?))));
+            courses.push(Some(course));
+        }
+        for course in courses.into_iter().flatten() {
+            let before = inputs.holders.history(address);
+            match course {
+                Course::Takes(acquisition) => work.acquisitions.push((address, acquisition)),
+                // The rival had it on links where this node did not.
+                Course::Holds
+                    if before.is_some_and(History::has_rival)
+                        && answered_on.as_ref() != inputs.answered.get(&address) =>
+                {
+                    work.acquisitions.push((address, Acquisition::HandOver));
+                }
+                Course::Holds
+                | Course::Grants { .. }
+                | Course::Asks { .. }
+                | Course::Watches { .. }
+                | Course::Waits { .. }
+                | Course::Nobody => {}
+            }
         }
         let assertions = history.as_ref().map_or(0, History::assertions);
         work.assertions.extend((answered_on.is_some() && assertions > 0).then_some((address, assertions)));
@@ -153,27 +178,40 @@ struct Judged {
     weight: u32,
     cause: Option<Cause>,
     history: Option<History>,
+    /// What this node does on the links, by their indices, where the address is held by itself.
+    apart: Option<(Course, Vec<u32>)>,
 }
 
-fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, rank_by: IpAddr) -> Judged {
+impl Judged {
+    fn refused(reason: Reason) -> Judged {
+        let verdict = L2Verdict::refused(reason);
+        Judged { verdict, course: None, answered_on: None, weight: 0, cause: None, history: None, apart: None }
+    }
+}
+
+fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held, rank_by: IpAddr) -> Judged {
     let address = held.address;
     let tenants = shared::services(inputs, about.key, about.service, address);
     let covering = covering(inputs.config, inputs.context, (&held.pool, address), tenants.clone());
     if covering.is_empty() {
-        let verdict = L2Verdict::refused(Reason::NoL2ForPool { pool: held.pool.clone() });
-        return Judged { verdict, course: None, answered_on: None, weight: 0, cause: None, history: None };
+        return Judged::refused(Reason::NoL2ForPool { pool: held.pool.clone() });
     }
     let Announceable { key, service, .. } = about;
     let own = about.endpoints_of(address);
     let endpoints = &*shared::endpoints(inputs, key, own, address);
     if own.is_empty() && !endpoints.is_empty() {
         // Those that share the address with it announce it.
-        let verdict = L2Verdict::refused(Reason::NoEndpoints);
-        return Judged { verdict, course: None, answered_on: None, weight: 0, cause: None, history: None };
+        return Judged::refused(Reason::NoEndpoints);
     }
-    let speakers = speakers(inputs, &covering, address);
-    let answers = inputs.answered.contains_key(&address) && inputs.world.answering.contains_key(&address);
-    let others = speakers.iter().find(|(_, member)| holding(member, address).is_some_and(|it| it.stage.answers()));
+    let near = rosters(inputs, &covering, address);
+    let there = apart(inputs, &near, address);
+    let is_there =
+        |link: &InterfaceName| there.keys().any(|it| inputs.world.links.get(it).is_some_and(|it| it.name == *link));
+    let answering = inputs.world.answering.get(&address).filter(|_| inputs.answered.contains_key(&address));
+    let answers_there = answering.is_some_and(|links| links.iter().any(is_there));
+    let answers = answering.is_some_and(|links| !links.iter().all(is_there));
+    let heard = speakers(inputs, &near, address);
+    let others = heard.iter().find(|(_, member)| holding(member, address).is_some_and(|it| it.stage.answers()));
     let holder = if answers { Some(inputs.me) } else { others.map(|(node, _)| *node) };
     let ranking = Ranking::of(
         (service, endpoints),
@@ -186,6 +224,7 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
     let own = unguarded.clone().map_or_else(|| ranking.own_bid(), Err);
     let own = own.and_then(|bid| link_for(&covering, inputs.me, address, rank_by).map(|_| bid));
     let weight = own.as_ref().map_or(0, |bid| bid.weight);
+    let (mut beside, mut on_apart) = (false, None);
     let (course, history) = if endpoints.is_empty() {
         (None, None)
     } else if inputs.world.pulses == Pulses::Off {
@@ -193,46 +232,71 @@ fn judge_address(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, ran
         (Some(without_pulses(winner, own.as_ref().ok(), answers, inputs.me)), None)
     } else {
         let mut history = inputs.holders.history(address).cloned().unwrap_or_default();
-        let may_be_deaf = |node: &NodeName| rosters(inputs, &covering, address).any(|it| it.may_be_deaf(node));
         let unjudged = !inputs.world.data_path.is_judged();
-        let situation = Situation {
-            me: inputs.me,
-            rank_by,
-            own,
-            answers,
-            unjudged,
-            leaving: inputs.world.leaving,
-            // A node with an endpoint keeps the address from others with one.
-            sticky: covering.iter().any(|(l2, _)| l2.sticky) || ranking.is_near(inputs.me),
-            may_ask_from: inputs
-                .holders
-                .may_ask_from(&covering, inputs.now)
-                .filter(|_| inputs.world.drain.is_none() && !unjudged),
-            grants: inputs.holders.granting(),
-            knows_all: knows_all(inputs, &covering, address),
-            beside_the_deaf: rosters(inputs, &covering, address).any(|it| it.unproved.values().any(|it| it.deaf)),
-            is_still_deaf: history.left_to_the_deaf().is_some_and(may_be_deaf),
-            deaf_holder: deaf_holder(inputs, &covering, address),
-            holders: holders(inputs, &ranking, &speakers, address),
-            askers: askers(&speakers, address),
-            askers_know_more: askers_know_more(inputs, &speakers, address),
-            last: inputs.holders.last_holder(address),
+        let situation = |near: &Rosters<'a>, history: &History, answers, last| {
+            let speakers = speakers(inputs, near, address);
+            let may_be_deaf = |node: &NodeName| near.values().any(|it| it.may_be_deaf(node));
+            Situation {
+                me: inputs.me,
+                rank_by,
+                own: own.clone(),
+                answers,
+                unjudged,
+                leaving: inputs.world.leaving,
+                // A node with an endpoint keeps the address from others with one.
+                sticky: covering.iter().any(|(l2, _)| l2.sticky) || ranking.is_near(inputs.me),
+                may_ask_from: inputs
+                    .holders
+                    .may_ask_from(&covering, inputs.now)
+                    .filter(|_| inputs.world.drain.is_none() && !unjudged),
+                grants: inputs.holders.granting(),
+                knows_all: knows_all(near),
+                beside_the_deaf: near.values().any(|it| it.unproved.values().any(|it| it.deaf)),
+                is_still_deaf: history.left_to_the_deaf().is_some_and(may_be_deaf),
+                deaf_holder: deaf_holder(near, address),
+                holders: holders(inputs, &ranking, &speakers, address),
+                askers: askers(&speakers, address),
+                askers_know_more: askers_know_more(inputs, &speakers, address),
+                last,
+            }
         };
-        let candidates = || {
-            let members = members(inputs, &covering, address);
-            candidates(inputs, &ranking, &covering, &members, situation.last, address)
-        };
-        let course = history.decide(&situation, candidates, inputs.now);
+        let candidates =
+            |near: &Rosters<'a>, last| candidates(inputs, &ranking, &covering, &members(near), last, address);
+        let last = inputs.holders.last_holder(address);
+        let all = situation(&near, &history, answers, last);
+        let course = history.decide(&all, || candidates(&near, last), inputs.now);
+        beside = course == Course::Holds && !all.holders.is_empty();
+        let elsewhere = matches!(&course, Course::Watches { .. } | Course::Asks { .. }) && !inputs.world.leaving;
+        let mut past = history.apart.take().unwrap_or_default();
+        if elsewhere && !there.is_empty() {
+            let last = last_there(&there, address);
+            let here = situation(&there, &past, answers_there, last);
+            on_apart = Some(past.decide(&here, || candidates(&there, last), inputs.now));
+            history.apart = Some(past);
+        }
         (Some(course), Some(history))
     };
+    let told = (&covering[..], &ranking);
     let (verdict, answered_on) = match (&course, unguarded) {
         // Without pulses no other node learns that it is to answer.
         (Some(Course::Nobody), Some(why)) => (L2Verdict::refused(why), None),
         (Some(Course::Watches { holder }), Some(why)) if holder == inputs.me => (L2Verdict::refused(why), None),
-        (course, _) => of_course(inputs, (&covering, &ranking), course.as_ref(), history.as_ref(), (address, rank_by)),
+        (course, _) => match (course, &on_apart) {
+            (
+                Some(Course::Watches { holder } | Course::Asks { holder }),
+                Some(Course::Holds | Course::Grants { .. } | Course::Takes(_)),
+            ) => {
+                let name = |index| inputs.world.links.get(index).map(|link| link.name.clone());
+                let links: BTreeSet<InterfaceName> = there.keys().filter_map(name).collect();
+                let reason = Reason::OwnerNotOnLinks { owner: holder.clone(), links: links.iter().cloned().collect() };
+                judge_answered(inputs, address, holder, Arc::new(links), reason)
+            }
+            (course, _) => of_course(inputs, told, course.as_ref(), history.as_ref(), (address, rank_by), beside),
+        },
     };
     let cause = cause(inputs, address, &verdict, &ranking);
-    Judged { verdict, course, answered_on, weight, cause, history }
+    let apart = on_apart.map(|course| (course, there.keys().copied().collect()));
+    Judged { verdict, course, answered_on, weight, cause, history, apart }
 }
 
 /// What this node says and does of the address, by its course.
@@ -242,6 +306,7 @@ fn of_course(
     course: Option<&Course>,
     history: Option<&History>,
     (address, rank_by): (IpAddr, IpAddr),
+    beside: bool,
 ) -> (L2Verdict, Option<Arc<BTreeSet<InterfaceName>>>) {
     let watched = |owner: &NodeName| {
         let reason = Reason::OwnedBy { owner: owner.clone() };
@@ -249,8 +314,15 @@ fn of_course(
     };
     match course {
         None => (L2Verdict::refused(Reason::NoEndpoints), None),
-        Some(Course::Holds | Course::Grants { .. } | Course::Takes(_)) => judge_own(inputs, covering, address, rank_by),
+        Some(Course::Holds | Course::Grants { .. } | Course::Takes(_)) => {
+            judge_own(inputs, covering, address, rank_by, beside)
+        }
         Some(Course::Asks { holder } | Course::Watches { holder }) => watched(holder),
+        // It has no link there: it hears neither who answers nor whether anybody does.
+        Some(Course::Waits { first }) if covering.iter().all(|(_, context)| context.interfaces.is_empty()) => {
+            let reason = ranking.refusal(inputs.me).unwrap_or_else(|| Reason::OwnedBy { owner: first.clone() });
+            (L2Verdict { owner: Some(first.clone()), announced: false, reason }, None)
+        }
         Some(Course::Waits { first }) if history.is_some_and(History::is_overdue) => {
             let reason = Reason::NotTaken { address, first: first.clone() };
             (L2Verdict { owner: Some(first.clone()), announced: false, reason }, None)
@@ -271,17 +343,47 @@ fn without_pulses(winner: Result<&NodeName, Reason>, own: Option<&Bid>, answers:
     }
 }
 
-/// Of the agents on the links where this node would answer for the address, those that say something of it. A cluster has many
-/// more nodes than that.
-fn speakers<'a>(
-    inputs: &Inputs<'a>,
-    covering: &[(&L2, &L2Context)],
-    address: IpAddr,
-) -> BTreeMap<&'a NodeName, &'a Member> {
-    let mut speakers = BTreeMap::new();
-    for roster in rosters(inputs, covering, address) {
+/// The rosters of links where this node would answer for an address, by the indices of the links.
+type Rosters<'a> = BTreeMap<u32, &'a Roster>;
+
+fn rosters<'a>(inputs: &Inputs<'a>, covering: &[(&L2, &L2Context)], address: IpAddr) -> Rosters<'a> {
+    covering.iter().flat_map(|(_, context)| context.rosters(address, inputs.world)).collect()
+}
+
+/// Those of the links where no holder of the address is heard, while one is on another link: it lost the link, or a switch cuts it
+/// off. Clients there are answered by a node that is heard there.
+fn apart<'a>(inputs: &Inputs<'a>, near: &Rosters<'a>, address: IpAddr) -> Rosters<'a> {
+    if near.len() < 2 {
+        return Rosters::default();
+    }
+    let answers = |member: &Member| holding(member, address).is_some_and(|it| it.stage.answers());
+    let is_holder = |node: &&NodeName| near.values().any(|it| it.members.get(*node).is_some_and(answers));
+    let holders: Vec<&NodeName> = inputs.holders.speakers(address).filter(is_holder).collect();
+    let is_heard = |roster: &Roster| {
+        holders.iter().any(|it| roster.members.contains_key(*it) || roster.unproved.contains_key(*it))
+    };
+    let is_apart = |roster: &Roster| !holders.is_empty() && roster.settled && !is_heard(roster);
+    near.iter().filter(|(_, roster)| is_apart(roster)).map(|(index, roster)| (*index, *roster)).collect()
+}
+
+/// Who held the address last on these links.
+fn last_there<'a>(there: &Rosters<'a>, address: IpAddr) -> LastHolder<'a> {
+    let mut silent = there.values().flat_map(|roster| &roster.silent);
+    let found = silent.find(|(_, it)| it.holdings.contains_key(&address));
+    found.map_or(LastHolder::Unknown, |(node, it)| LastHolder::Silent { node, suspect: it.suspect })
+}
+
+/// Of the agents on these links, those that say something of the address; of one that says different things, that it answers. A cluster has
+/// many more nodes than that.
+fn speakers<'a>(inputs: &Inputs<'a>, near: &Rosters<'a>, address: IpAddr) -> BTreeMap<&'a NodeName, &'a Member> {
+    let mut speakers: BTreeMap<&NodeName, &Member> = BTreeMap::new();
+    for roster in near.values() {
         for (node, member) in inputs.holders.speakers(address).filter_map(|node| roster.members.get_key_value(node)) {
-            speakers.entry(node).or_insert(member);
+            let said = speakers.entry(node).or_insert(member);
+            let answers = |member: &Member| holding(member, address).is_some_and(|it| it.stage.answers());
+            if !answers(said) {
+                *said = member;
+            }
         }
     }
     speakers
@@ -289,39 +391,22 @@ fn speakers<'a>(
 
 /// Every page of what the agents on these links hold was heard, and none of them has yet to answer that it is no recording: an
 /// agent that was frozen reads all at once that others said meanwhile, and one of them may have started anew.
-fn knows_all(inputs: &Inputs<'_>, covering: &[(&L2, &L2Context)], address: IpAddr) -> bool {
-    let is_known = |roster: &Roster| {
+fn knows_all(near: &Rosters<'_>) -> bool {
+    let is_known = |roster: &&Roster| {
         roster.members.values().all(|member| member.holdings_known) && !roster.unproved.values().any(|it| it.new)
     };
-    rosters(inputs, covering, address).all(is_known)
+    near.values().all(is_known)
 }
 
 /// A node that says that it answers for the address, and does not hear this one.
-fn deaf_holder<'a>(inputs: &Inputs<'a>, covering: &[(&L2, &L2Context)], address: IpAddr) -> Option<&'a NodeName> {
-    let mut unproved = rosters(inputs, covering, address).flat_map(|roster| &roster.unproved);
+fn deaf_holder<'a>(near: &Rosters<'a>, address: IpAddr) -> Option<&'a NodeName> {
+    let mut unproved = near.values().flat_map(|roster| &roster.unproved);
     unproved.find(|(_, it)| it.holdings.contains_key(&address)).map(|(node, _)| node)
 }
 
-/// The rosters of the links where this node would answer for the address.
-fn rosters<'a>(
-    inputs: &Inputs<'a>,
-    covering: &[(&L2, &L2Context)],
-    address: IpAddr,
-) -> impl Iterator<Item = &'a Roster> {
-    covering.iter().flat_map(move |(_, context)| context.rosters(address, inputs.world))
-}
-
-/// The other agents on the links where this node would answer for the address.
-fn members<'a>(
-    inputs: &Inputs<'a>,
-    covering: &[(&L2, &L2Context)],
-    address: IpAddr,
-) -> BTreeMap<&'a NodeName, &'a Member> {
-    let mut members = BTreeMap::new();
-    for (_, context) in covering {
-        members.extend(context.members(address, inputs.world));
-    }
-    members
+/// The other agents on these links.
+fn members<'a>(near: &Rosters<'a>) -> BTreeMap<&'a NodeName, &'a Member> {
+    near.values().rev().flat_map(|roster| &roster.members).collect()
 }
 
 fn holding(member: &Member, address: IpAddr) -> Option<Holding> {
@@ -394,7 +479,7 @@ fn candidates<'a>(
         }));
     }
     let restarts = |node: &NodeName| members.get(node).is_some_and(|member| member.restarting);
-    known.retain(|it| admitted(it.node) && !restarts(it.node));
+    known.retain(|it| admitted(it.node) && !restarts(it.node) && members.contains_key(it.node));
     let is_unknown = |number: &L2Number| !inputs.context.l2.iter().any(|context| context.is_of(*number));
     let unsure = members.iter().filter(|(node, member)| {
         member.eligibility == Eligibility::Eligible
@@ -430,34 +515,63 @@ fn link_for(
     Err(Reason::NoInterface { wanted })
 }
 
-/// Of an address that this node holds or takes: whether it answers, and where.
+/// Of an address that this node holds or takes: whether it answers, and where. `beside`: another holder is heard.
 fn judge_own(
     inputs: &Inputs<'_>,
     covering: &[(&L2, &L2Context)],
     address: IpAddr,
     rank_by: IpAddr,
+    beside: bool,
 ) -> (L2Verdict, Option<Arc<BTreeSet<InterfaceName>>>) {
     let owned = |announced, reason| L2Verdict { owner: Some(inputs.me.clone()), announced, reason };
     // Where pulses are heard such a node takes nothing; without them the others cannot know.
     if let Some(reason) = data_path::not_seen(inputs) {
         return (owned(false, reason), None);
     }
-    let interfaces = match link_for(covering, inputs.me, address, rank_by) {
-        Ok(interfaces) => interfaces,
-        // It hands the address over, and answers where it does now until then.
-        Err(reason) => match inputs.answered.get(&address) {
-            Some(interfaces) => interfaces.clone(),
-            None => return (owned(false, reason), None),
-        },
+    let before = inputs.answered.get(&address);
+    let interfaces = match (link_for(covering, inputs.me, address, rank_by), before) {
+        // It hands the address over, or has a rival on some link, and answers where it does now until then.
+        (Err(_), Some(before)) => before.clone(),
+        (Ok(_), Some(before)) if beside => before.clone(),
+        (Ok(interfaces), _) => listened_on(inputs, interfaces, before),
+        (Err(reason), None) => return (owned(false, reason), None),
     };
-    let verdict = match conflict(inputs, address) {
+    judge_answered(inputs, address, inputs.me, interfaces, Reason::Announced)
+}
+
+/// Without the links that came back a moment ago: who holds the address there has yet to be heard.
+fn listened_on(
+    inputs: &Inputs<'_>,
+    interfaces: Arc<BTreeSet<InterfaceName>>,
+    before: Option<&Arc<BTreeSet<InterfaceName>>>,
+) -> Arc<BTreeSet<InterfaceName>> {
+    if interfaces.len() < 2 || inputs.world.pulses == Pulses::Off {
+        return interfaces;
+    }
+    let index = |name: &InterfaceName| inputs.world.links.values().find(|it| it.name == *name).map(|it| it.index);
+    let is_settled =
+        |name: &InterfaceName| index(name).and_then(|it| inputs.world.rosters.get(&it)).is_some_and(|it| it.settled);
+    let known = |name: &&InterfaceName| is_settled(name) || before.is_some_and(|it| it.contains(*name));
+    let known: BTreeSet<InterfaceName> = interfaces.iter().filter(known).cloned().collect();
+    if known.is_empty() || known.len() == interfaces.len() { interfaces } else { Arc::new(known) }
+}
+
+/// Of an address that this node answers for on these links: whether something is in the way.
+fn judge_answered(
+    inputs: &Inputs<'_>,
+    address: IpAddr,
+    owner: &NodeName,
+    interfaces: Arc<BTreeSet<InterfaceName>>,
+    reason: Reason,
+) -> (L2Verdict, Option<Arc<BTreeSet<InterfaceName>>>) {
+    let (announced, reason) = match conflict(inputs, address) {
         // Where the address is served on several links, it may be free on another link.
         Some((kind, reason)) => {
-            owned(kind == ConflictKind::Contested || is_free_on_any(inputs, address, &interfaces), reason)
+            (kind == ConflictKind::Contested || is_free_on_any(inputs, address, &interfaces), reason)
         }
-        None => owned(true, Reason::Announced),
+        None => (true, reason),
     };
-    (verdict, Some(interfaces))
+    (L2Verdict { owner: Some(owner.clone()), announced, reason }, Some(interfaces))
 }
 
 /// Why the address has another owner than before; `None` where it has the same.

@@ -464,3 +464,42 @@ fn over_bgp_a_restart_of_the_owner_moves_nothing_where_the_nodes_hear_each_other
     throughout("as the next one starts", secs(4), || stays(&agents));
     eventually_equal("it is the owner", secs(20), &vec!["203.0.113.7 local 2".to_owned()], || rows(&agents[owner]));
 }
+
+/// Input: the subnet's route is gone for a while, as a network manager does it. Output: `crier egress` says in the kernel's words why the
+/// packets are held, and they go on once the route is back.
+#[test]
+fn a_route_to_the_owner_that_the_kernel_refuses_is_told() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let agents = scene.lan.agents();
+    scene.serve("service-ip");
+    let owner = scene.lan.owner(ADDRESS);
+    scene.leave_by(&agents, owner);
+    let other = usize::from(owner == 0);
+    let node = scene.lan.site.node(other);
+    node.ip("route del 192.168.35.0/24 dev eth0");
+    node.ip("route flush table 6770");
+    eventually("what is held is told with the reason", secs(10), || {
+        let report = agents[other].try_json("egress")?;
+        let is_told = |row: &serde_json::Value| {
+            row["path"] == "held"
+                && row["reason"].as_str().is_some_and(|it| it.contains("the kernel refuses the route"))
+        };
+        if report["services"].as_array().into_iter().flatten().any(is_told) { Ok(()) } else { Err(report.to_string()) }
+    });
+    node.ip(&format!("route add 192.168.35.0/24 dev eth0 src {}", node.address));
+    scene.leave_by(&agents, owner);
+}
+
+#[test]
+fn rules_that_an_earlier_agent_left_are_removed_where_no_service_has_egress_any_more() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let lan = rack::lan::Lan::new(&rack, 1);
+    let node = lan.site.node(0);
+    node.ip("rule add pref 1500 fwmark 0x100000/0xf00000 lookup 6770 protocol 67");
+    let _agent = lan.agent(0);
+    eventually("the rule is gone", secs(20), || {
+        let rules = node.sh("ip rule show");
+        if rules.contains("6770") { Err(rules) } else { Ok(()) }
+    });
+}

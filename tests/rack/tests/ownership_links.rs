@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use rack::crier::Crier;
 use rack::lan::{self, Lan};
+use rack::net::Port;
 use rack::{Need, Rack, eventually, eventually_equal, millis, secs, throughout};
 
 const NEEDS: [Need; 2] = [Need::Crier, Need::Nft];
@@ -157,4 +158,39 @@ fn the_second_agent_of_one_name_takes_nothing_and_is_named() {
         if seen.iter().all(|names| names.len() == 1) { Ok(()) } else { Err(format!("{seen:?}, before {before:?}")) }
     });
     watch.end(secs(2));
+}
+
+/// Input: nodes with a second link that has the addresses too, and pulses that pass there. The owner is cut off from the clients' link by
+/// the switch, and then its cable is pulled. Output: both times another node answers the clients, both links have one owner when it is
+/// back, and who answers says why.
+#[test]
+fn clients_of_a_link_that_the_owner_has_lost_are_answered_although_it_is_heard_on_another() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let lan = Lan::with_quiet_kernels(&rack, 3);
+    let storage = rack.switch("storage");
+    for (node, number) in lan.site.nodes.iter().zip(11..) {
+        storage.plug(node, "eth1", &[&format!("192.168.0.{number}/16")]);
+    }
+    let addresses = lan.services(6);
+    let pulse = format!("key-file = \"{}\"\n", lan.key.display());
+    let agents = lan.agents_with(&lan.configuration_on("[\"eth*\"]", &pulse));
+    let before = lan.owners(&addresses, secs(10));
+    assert!(before.values().any(|owner| owner == "node-1"), "{before:?}");
+    let port = &lan.site.node(0).port;
+    for lose in [Port::cut, Port::unplug] {
+        lose(port);
+        let without = lan.owners(&addresses, secs(3));
+        assert!(without.values().all(|owner| owner != "node-1"), "{without:?}");
+        let told = || agents[1..].iter().map(lan::problems).collect::<String>();
+        eventually("who answers says why", secs(3), || match told() {
+            told if told.contains("node-1 answers, and is not heard on eth0") => Ok(()),
+            told => Err(told),
+        });
+        port.restore();
+        eventually_equal("nothing is wrong any more", secs(20), &String::new(), || {
+            agents.iter().map(lan::problems).collect::<String>()
+        });
+        let after = lan.owners(&addresses, secs(3));
+        lan.owners_stay("each has one owner", &after, secs(3));
+    }
 }

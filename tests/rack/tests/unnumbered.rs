@@ -282,6 +282,12 @@ fn the_session_follows_the_default_route_from_one_gateway_to_the_other() {
     // It goes away again.
     node.ip("route del default via 10.0.0.2 metric 50");
     wait_established(&agent, "gateway", "10.0.0.1");
+    // The same by an object of next hops: when that goes, the kernel tells of no route.
+    node.ip("nexthop add id 11 via 10.0.0.2 dev eth0");
+    node.ip("route add default nhid 11 metric 50");
+    wait_established(&agent, "gateway", "10.0.0.2");
+    node.ip("nexthop del id 11");
+    wait_established(&agent, "gateway", "10.0.0.1");
     // Without a default route of its family the session stands: nothing says that the router is another. One of the other family
     // does not either.
     link.plug(&rack.router("three"), "eth0", &["fd10::3/64"]);

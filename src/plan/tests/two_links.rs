@@ -1,0 +1,132 @@
+//! A node with two links, and an address that both have, as stories.
+
+use super::pulses::{ADDRESS, roster, with_pulses};
+use super::*;
+
+/// The same roster, of the second link.
+fn on_eth1(fact: Fact) -> Fact {
+    let Fact::Roster(_, roster) = fact else { panic!("no roster") };
+    Fact::Roster(3, roster)
+}
+
+/// A story of a node with two links that both have the address: the second one's subnet is the wider.
+fn on_two_links() -> Story {
+    let mut story = with_pulses(false);
+    let mac = Some("02:00:00:00:00:02".parse().unwrap());
+    story.tell(Fact::Link(3, Some(Link { mac, ..Link::carrying(3, "eth1", &["192.168.0.11/16"]) })));
+    story
+}
+
+fn address() -> IpAddr {
+    ADDRESS.parse().unwrap()
+}
+
+fn answers_on(link: &str, begins: bool) -> Fact {
+    let address = vec![address()];
+    let (began, ended) = if begins { (address, Vec::new()) } else { (Vec::new(), address) };
+    Fact::Answering { link: link.into(), began, ended }
+}
+
+fn answered_on(story: &Story) -> String {
+    let links = story.planner.plan().l2.addresses.get(&address()).cloned().unwrap_or_default();
+    links.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// What this node says of the address on eth0 and on eth1.
+fn said(story: &Story) -> [String; 2] {
+    let pulse = &story.planner.plan().pulse;
+    let address = address();
+    [2, 3].map(|link| {
+        let holding = pulse.apart.get(&(link, address)).or(pulse.holdings.get(&address));
+        holding.map_or_else(|| "nothing".to_owned(), |it| format!("{:?}", it.stage))
+    })
+}
+
+/// Input: a switch cuts off the owner b on eth0, and pulses pass on eth1. Output: a answers on eth0, b goes on on eth1; once b is heard
+/// on eth0 again, the better of the two, here b, has both.
+#[test]
+fn an_address_whose_owner_is_heard_on_one_of_two_links_alone_is_answered_on_the_other() {
+    use crate::plan::slice::Acquisition;
+    let mut story = on_two_links();
+    let (there, gone) = (|| roster(&[("b", &[ADDRESS])], &[]), || roster(&[], &["b"]));
+    story.tell(on_eth1(there()));
+    assert_eq!(story.owner(there()), "b");
+    assert_eq!((answered_on(&story).as_str(), said(&story)), ("", ["nothing", "nothing"].map(str::to_owned)));
+    assert_eq!(story.owner(gone()), "b", "it holds the address on eth1");
+    assert_eq!(answered_on(&story), "eth0");
+    let acquisition = story.planner.plan().l2.acquisitions.get(&address()).cloned();
+    assert_eq!(acquisition, Some(Acquisition::TakeOver { from: "b".into(), suspect: false }));
+    let reason = story.decision("web").announcements[0].l2.reason.to_string();
+    assert!(reason.contains("b answers, and is not heard on eth0"), "{reason}");
+    story.owner(answers_on("eth0", true));
+    assert_eq!((answered_on(&story).as_str(), said(&story)), ("eth0", ["Holds", "nothing"].map(str::to_owned)));
+    // It is back.
+    assert_eq!(story.owner(there()), "b");
+    assert_eq!((answered_on(&story).as_str(), said(&story)), ("", ["nothing", "nothing"].map(str::to_owned)));
+    let yields = &story.planner.plan().l2.yields;
+    assert!(yields.contains_key(&(2, address())), "neighbours on eth0 are told: {yields:?}");
+}
+
+/// Input: as before, and then b dies altogether. Output: a has both links.
+#[test]
+fn who_answers_on_one_link_has_all_of_them_when_the_owner_of_the_others_is_gone() {
+    let mut story = on_two_links();
+    let (there, gone) = (|| roster(&[("b", &[ADDRESS])], &[]), || roster(&[], &["b"]));
+    story.tell(on_eth1(there()));
+    story.owner(gone());
+    story.owner(answers_on("eth0", true));
+    assert_eq!(answered_on(&story), "eth0");
+    assert_eq!(story.owner(on_eth1(gone())), "a");
+    assert_eq!((answered_on(&story).as_str(), said(&story)), ("eth0 eth1", ["Holds", "Holds"].map(str::to_owned)));
+}
+
+/// Input: on eth0, where the owner is not heard, another node is ranked before this one. Output: it goes first there.
+#[test]
+fn of_several_nodes_on_a_link_without_the_owner_the_first_in_rank_answers() {
+    let mut story = on_two_links();
+    // By MetalLB's order: b, c, a.
+    story.tell(on_eth1(roster(&[("b", &[ADDRESS]), ("c", &[])], &[])));
+    assert_eq!(story.owner(roster(&[("c", &[])], &["b"])), "b");
+    assert_eq!(answered_on(&story), "", "c is to answer");
+    story.owner(roster(&[("c", &[ADDRESS])], &["b"]));
+    story.now += Duration::from_secs(60);
+    story.turn();
+    assert_eq!(answered_on(&story), "", "c answers");
+    story.owner(roster(&[], &["b", "c"]));
+    assert_eq!(answered_on(&story), "eth0");
+}
+
+/// Input: this node holds the address, a rival is heard on eth0 alone. Output: it takes no further link before the rival is gone.
+#[test]
+fn a_holder_answers_on_a_link_that_comes_back_once_it_has_listened_there_and_no_rival_is_left() {
+    let mut story = on_two_links();
+    // a is better than nobody: c has no weight here, b is not there.
+    let down = Link { carrier: false, ..story.planner.world().links[&2].clone() };
+    let up = Link { carrier: true, ..down.clone() };
+    story.tell(Fact::Link(2, Some(down)));
+    assert_eq!(story.owner(on_eth1(roster(&[], &[]))), "a");
+    story.owner(answers_on("eth1", true));
+    assert_eq!(answered_on(&story), "eth1");
+    story.owner(Fact::Link(2, Some(up)));
+    assert_eq!(answered_on(&story), "eth1", "who holds it on eth0 has yet to be heard");
+    assert_eq!(story.owner(roster(&[], &[])), "a");
+    assert_eq!(answered_on(&story), "eth0 eth1");
+}
+
+/// Input: an `[[l2]]` with interfaces that this node does not have, so it hears no pulse there. Output: it says so, and not that the first
+/// in rank answers; however long that takes.
+#[test]
+fn a_node_without_a_link_says_that_it_has_none_and_not_who_answers() {
+    let mut config = configuration();
+    config.l2[0].interfaces = vec![InterfacePattern::Exact("eth7".into())];
+    let mut story = Story::begin(config);
+    story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+    story.endpoints("web", &["b"]);
+    for seconds in [0, 60] {
+        story.now += Duration::from_secs(seconds);
+        let decision = story.put("web", Service { ingress: vec![address()], ..service() });
+        let l2 = &decision.announcements[0].l2;
+        assert!(matches!(&l2.reason, Reason::NoInterface { wanted } if wanted.contains("eth7")), "{l2:?}");
+        assert!(!l2.announced);
+    }
+}
