@@ -234,20 +234,25 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     let goes = goes.is_some();
     let (leaving, stays): (Vec<Held>, Vec<Held>) =
         kept.iter().cloned().partition(|held| renumber.is_some_and(|it| it.leaving.contains(&held.address)));
-    match allocate(pools, inputs.book, &applicant, request, &stays) {
-        Ok(stays) => {
+    let asked = |why: &Reason| matches!(why, Reason::AddressInOtherPool { .. });
+    let gives_up = chosen && lost.iter().any(|(_, why)| asked(why));
+    // Nothing is given up for a list of pools of which one gives nothing.
+    let whole = |stays: Vec<Held>| match shortage(pools, inputs.book, &applicant, request, &stays) {
+        Some(reason) if gives_up => Err(reason),
+        complaint => Ok((stays, complaint)),
+    };
+    match allocate(pools, inputs.book, &applicant, request, &stays).and_then(whole) {
+        Ok((stays, complaint)) => {
             let (held, overlap) = beside(inputs, &applicant, leaving, stays, &mut lost);
             let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
             let assigned = (held != kept || !chosen).then(|| addresses.clone());
             let notes = notes(pools, inputs.book, &applicant, request, &held);
-            let complaint = shortage(pools, inputs.book, &applicant, request, &held);
             let lost = first_lost(service, &addresses, &lost);
             let allocation = Allocation { complaint, notes, ..Allocation::assigned(held) };
             Answer { allocation, assigned, status: Some(Wish::Show(addresses)), goes, lost, overlap }
         }
         Err(reason) => {
             // What the Service would give up for its request it keeps: the request alone takes nothing away.
-            let asked = |why: &Reason| matches!(why, Reason::AddressInOtherPool { .. });
             let stays = |address: &&IpAddr| lost.iter().all(|(of, why)| of != *address || asked(why));
             let kept = addresses.iter().filter(stays).filter_map(|address| still_held(inputs, key, *address));
             let kept: Vec<Held> = kept.filter(|_| chosen).collect();
