@@ -151,7 +151,7 @@ impl Loop {
             Ok(Recalled { facts, as_of, damaged: _ }) => {
                 let age = as_of.and_then(|as_of| clock::wall().duration_since(as_of).ok()).unwrap_or_default();
                 let too_old = !standalone && !max_age.is_zero() && age > max_age;
-                let is_of_people = |fact: &Fact| matches!(fact, Fact::Peer(..));
+                let is_of_people = |fact: &Fact| matches!(fact, Fact::Peer(..) | Fact::Pools(_));
                 let is_promise = |fact: &Fact| matches!(fact, Fact::Assigned(..));
                 let counts = |fact: &Fact| is_of_people(fact) || !too_old && (standalone || !is_promise(fact));
                 self.as_of = as_of.unwrap_or(self.as_of);

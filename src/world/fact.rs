@@ -14,7 +14,7 @@ use super::{
     Node, Service, SessionDetail,
 };
 use crate::config::Config;
-use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
+use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::path_state::DataPath;
 use crate::roster::Roster;
 use crate::selector::Labels;
@@ -89,6 +89,8 @@ pub enum Fact {
     Config(Arc<Config>),
     /// What an operator wants of a peer of `[[bgp.peer]]`.
     Peer(PeerName, PeerOrder),
+    /// All ranges of the pools of this agent's file, and of former files as long as they matter.
+    Pools(Arc<BTreeSet<PoolRange>>),
     /// How far this node has come with leaving; `None` where it does not.
     Drain(Option<Arc<Drain>>),
     /// Why a drain that the Node asks for is not begun, or one that is under way stands still; `None` where nothing is in its way.
@@ -122,6 +124,9 @@ pub enum Fact {
     Leaving,
 }
 
+/// A pool, and the first and the last address of one of its ranges.
+pub type PoolRange = (PoolName, IpAddr, IpAddr);
+
 impl Fact {
     /// Whether the fact is a part of what is kept on disk: see [`World::to_remember`](super::World::to_remember).
     pub fn is_worth_remembering(&self) -> bool {
@@ -134,6 +139,7 @@ impl Fact {
             | Fact::Listed(_)
             | Fact::StatusWritten(..)
             | Fact::Assigned(..)
+            | Fact::Pools(_)
             | Fact::Peer(_, PeerOrder::Shut | PeerOrder::Enable) => true,
             Fact::ServiceCidrsUnseen(_)
             | Fact::ApiServer(_)

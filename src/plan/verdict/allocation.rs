@@ -97,7 +97,7 @@ pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
         }
     });
     let ours = not_ours(inputs, service).is_none();
-    let is_remnant = |address: &IpAddr| ours && remnant(inputs.config, service, *address).is_some();
+    let is_remnant = |address: &IpAddr| ours && remnant(inputs, service, *address).is_some();
     claims.retain(|address| pool_of(&inputs.config.pools, *address).is_some() || is_remnant(address));
     claims
 }
@@ -467,7 +467,7 @@ fn still_held(inputs: &Inputs<'_>, key: &ObjectKey, address: IpAddr) -> Option<H
     }
     // Whoever writes statuses could put the address of a router there.
     let service = inputs.world.services.get(key).filter(|_| inputs.book.own_use(address).is_none())?;
-    remnant(inputs.config, service, address)
+    remnant(inputs, service, address)
 }
 
 /// Who of several has an address is for the address book to say.
