@@ -12,7 +12,7 @@ use imbl::OrdMap;
 use crate::address::{AddressRange, Family};
 use crate::config::{Config, Pool, Reservation};
 use crate::names::{ObjectKey, PoolName};
-use crate::plan::sharing::{Claimant, Group, MOST_TENANTS, Refusal, Terms};
+use crate::plan::sharing::{Claimant, Group, Refusal, Terms};
 use crate::plan::unheld::Unheld;
 use crate::reason::HostUse;
 
@@ -37,8 +37,6 @@ pub struct AddressBook {
     reserved: BTreeMap<IpAddr, ObjectKey>,
     reservations: BTreeMap<ObjectKey, Vec<IpAddr>>,
     resting: BTreeMap<IpAddr, Rest>,
-    /// Who left an address that as many have still as may share one: it may come back.
-    left_full: BTreeSet<(IpAddr, ObjectKey)>,
     /// Addresses that foreign hosts on the link have.
     occupied: BTreeSet<IpAddr>,
     /// Addresses that hosts and subnets use themselves.
@@ -159,11 +157,7 @@ impl AddressBook {
 
     /// Whether a Service that does not have the address may have it together with those that have it.
     pub fn admits(&self, address: IpAddr, service: &ObjectKey, terms: Option<&Terms>) -> Result<(), Refusal> {
-        let (others, across) = (self.others(address, service), self.is_shared_across(address));
-        match self.left_full.contains(&(address, service.clone())) {
-            true => others.fits((service, terms), across),
-            false => others.admits((service, terms), across),
-        }
+        self.others(address, service).admits((service, terms), self.is_shared_across(address))
     }
 
     /// Those that have the address, one Service apart.
@@ -314,7 +308,6 @@ impl AddressBook {
         let claimants = claimants.into_iter().cloned().collect();
         self.claims.insert(address, claimants);
         self.resting.remove(&address);
-        self.left_full.remove(&(address, service.clone()));
         self.unheld.take(address);
     }
 
@@ -322,9 +315,6 @@ impl AddressBook {
         self.unsettled.insert(address);
         let others: Arc<[ObjectKey]> = self.claimants(address).filter(|other| *other != service).cloned().collect();
         if !others.is_empty() {
-            if others.len() >= MOST_TENANTS {
-                self.left_full.insert((address, service.clone()));
-            }
             self.claims.insert(address, others);
             return;
         }

@@ -79,7 +79,7 @@ impl<'a> Group<'a> {
         self.tenants.iter().map(|(service, _)| *service)
     }
 
-    /// Whether a Service may join those who are in. More than [`MOST_TENANTS`] nobody joins; those who have the address, or had it just now, stay.
+    /// Whether a Service may join those who are in. More than [`MOST_TENANTS`] nobody joins; those who have the address stay.
     pub fn admits(&self, claimant: Claimant<'_>, across: bool) -> Result<(), Refusal> {
         self.fits(claimant, across)?;
         match self.tenants.first() {

@@ -238,7 +238,9 @@ impl LinkTask {
             let slice = slices.borrow_and_update().clone();
             let ended = match Sockets::open(&slice.link) {
                 Ok(sockets) => {
-                    failing = false;
+                    if std::mem::take(&mut failing) {
+                        let _ = self.facts.send(Fact::PulsesRefused(self.index, Arc::default())).await;
+                    }
                     self.pulse(sockets, slice, &mut machine, &mut refused_senders, &mut slices, &mut stop).await
                 }
                 Err(error) => Ended::Failed(error),
@@ -251,6 +253,10 @@ impl LinkTask {
             if !failing {
                 failing = true;
                 warn!(%link, %error, "pulses are neither sent nor heard on this link until its sockets can be opened again");
+                let is_taken = error.kind() == io::ErrorKind::AddrInUse;
+                let by_whom = if is_taken { ", does another agent run on this host?" } else { "" };
+                let why = [(Fact::OWN_SOCKETS, format!("{error}{by_whom}"))].into();
+                let _ = self.facts.send(Fact::PulsesRefused(self.index, Arc::new(why))).await;
             }
             tokio::select! {
                 () = sleep(REOPEN_INTERVAL) => {}

@@ -362,26 +362,3 @@ fn one_more_service_of_a_key_that_many_have_costs_what_its_address_has_and_not_w
     let (cost, shared) = many(300, |_| 80);
     assert_eq!((shared.len(), cost), (301, 1), "each has an address for itself");
 }
-
-/// N8 of a review. Input: more Services than may join have one address, as from MetalLB; one of them is made again, or shows for a
-/// moment that it is of another type. Output: it has the address again; one that never had it gets another.
-#[test]
-fn one_of_too_many_tenants_that_is_made_again_gets_its_address_back() {
-    let count = 300_u16;
-    let name = |number: u16| format!("s{number:05}");
-    let mut story = Story::begin(Config { pools: vec![pool("lan", &["10.0.0.0/24"])], ..configuration() });
-    for number in 0..count {
-        let service = shows(on_port(number + 1), &["10.0.0.7"]);
-        story.tell(Fact::Service(key(&name(number)), Some(Arc::new(service))));
-    }
-    story.turn();
-    assert_eq!(story.addresses(&name(299)), ["10.0.0.7"]);
-    story.delete(&name(7));
-    story.put("new", on_port(1000));
-    assert_ne!(story.addresses("new"), ["10.0.0.7"]);
-    story.put(&name(7), Service { uid: "v".to_owned(), ..on_port(8) });
-    assert_eq!(story.addresses(&name(7)), ["10.0.0.7"]);
-    story.put(&name(8), Service { load_balancer: false, resource_version: "2".to_owned(), ..on_port(9) });
-    story.put(&name(8), Service { resource_version: "3".to_owned(), ..on_port(9) });
-    assert_eq!(story.addresses(&name(8)), ["10.0.0.7"]);
-}

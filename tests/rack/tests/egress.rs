@@ -310,6 +310,21 @@ fn a_strict_filter_beside_an_overlay_is_named_with_the_command_that_lets_packets
         if said.contains("net.ipv4.ip_forward is 0") { Ok(()) } else { Err(said) }
     });
     lan.site.nodes[owner].sysctl("net/ipv4/ip_forward", "1");
+    // So is one that does not forward what comes in by one link.
+    lan.site.nodes[owner].sysctl("net/ipv4/conf/eth0/forwarding", "0");
+    eventually("the owner names the link", secs(25), || {
+        let said = problems(&agents[owner]);
+        let right = said.contains("net.ipv4.conf.eth0.forwarding is 0") && !said.contains("ip_forward");
+        if right { Ok(()) } else { Err(said) }
+    });
+    lan.site.nodes[owner].sysctl("net/ipv4/conf/eth0/forwarding", "1");
+    // What a firewall drops in forwarding unless a rule lets it pass, as dockerd makes it.
+    let doctor = || String::from_utf8_lossy(&agents[owner].verb("doctor").stdout).into_owned();
+    assert!(!doctor().contains("ip filter FORWARD"), "{}", doctor());
+    lan.site.nodes[owner].sh("nft add table ip filter");
+    lan.site.nodes[owner].sh("nft add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }");
+    assert!(doctor().contains("ip filter FORWARD has the policy drop"), "{}", doctor());
+    lan.site.nodes[owner].sh("nft delete table ip filter");
 
     // With leave to do so crier sets it itself.
     for (number, link) in [(owner, "eth0"), (other, "flannel.1")] {
