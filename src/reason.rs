@@ -37,7 +37,7 @@ pub enum Reason {
     AddressNotShared { address: IpAddr, with: ObjectKey, why: Box<Mismatch> },
     #[error("the requested address {address} is {}, but the Service is {}", Family::of(*.address), families(.wanted))]
     WrongFamily { address: IpAddr, wanted: Vec<Family> },
-    #[error("the requested address {address} is in pool {actual}, but pool {} was asked for", list(.requested))]
+    #[error("{address} is in pool {actual}, but the Service asks for {}", list(.requested))]
     AddressInOtherPool { address: IpAddr, actual: PoolName, requested: Vec<PoolName> },
     #[error("pool {pool} skips {address}: avoid-network-and-broadcast is set")]
     AddressAvoided { address: IpAddr, pool: PoolName },

@@ -157,7 +157,11 @@ impl Loop {
                 let age = as_of.and_then(|as_of| clock::wall().duration_since(as_of).ok()).unwrap_or_default();
                 let too_old = !standalone && !max_age.is_zero() && age > max_age;
                 let is_promise = |fact: &Fact| matches!(fact, Fact::Assigned(..));
-                let counts = |fact: &Fact| is_of_people(fact) || !too_old && (standalone || !is_promise(fact));
+                let counts = |fact: &Fact| {
+                    is_of_people(fact)
+                        || matches!(fact, Fact::Pools(_))
+                        || !too_old && (standalone || !is_promise(fact))
+                };
                 self.as_of = as_of.unwrap_or(self.as_of);
                 let stamp = Timestamp::try_from(self.as_of).unwrap_or_default();
                 if too_old {

@@ -43,7 +43,7 @@ pub fn renumber(socket: &Path, Renumber { service, overlap }: &Renumber) -> Exit
     let order = RenumberRequest { service, overlap_millis };
     match runtime().and_then(|runtime| runtime.block_on(client::act(socket, &readings::RENUMBER, &order))) {
         Ok(report) => print(&format!(
-            "{}: another address is ordered; {} stays beside it for {}\n",
+            "{}: another address is ordered, and given as soon as one is free; {} stays beside it for {}\n",
             report.service,
             join(&report.leaving),
             report.overlap

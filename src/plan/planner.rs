@@ -44,7 +44,7 @@ use crate::plan::slice::{
 use crate::plan::tickets::Tickets;
 use crate::plan::verdict::{Inputs, Verdict, Wish, Work, judge};
 use crate::reason::Reason;
-use crate::world::{Fact, Node, Touched, World};
+use crate::world::{Fact, Listing, Node, Touched, World};
 
 /// The whole wanted state of this node, and why.
 #[derive(Debug, Clone, Default)]
@@ -244,6 +244,7 @@ impl Planner {
             Fact::Leader(leader) if *leader != self.world.leader => self.book.forget_order(),
             _ => {}
         }
+        let all_services = matches!(fact, Fact::Listed(Listing::Services(_)));
         let about_prefixes = matches!(fact, Fact::Link(..) | Fact::Leader(true));
         match self.world.apply(fact) {
             Touched::Nothing => {}
@@ -259,6 +260,9 @@ impl Planner {
         }
         if about_prefixes {
             self.renew_prefixes();
+        }
+        if all_services {
+            self.note_pools(true);
         }
     }
 

@@ -3,7 +3,8 @@
 //!
 //! Which pool such an address was of is in the status, and where the file still has a pool of that name, what covers this pool
 //! covers it. Else it is what names no pool, and on the link what has a link in the address's subnet. Only where nothing does, what
-//! the file announces of other pools of the family has to do; never what belongs to a VRF, which nobody can know of it.
+//! answers on links for other pools of the family has to do; never what belongs to a VRF, which nobody can know of it. No peer is told
+//! by an advertisement that is for other pools: what no pool has never leaves by it.
 
 use std::net::IpAddr;
 
@@ -13,12 +14,14 @@ use crate::names::PoolName;
 use crate::plan::allocate::pool_of;
 use crate::plan::context::{Context, L2Context};
 use crate::plan::decision::Held;
+use crate::plan::verdict::Inputs;
 use crate::selector::Labels;
-use crate::world::{PoolsTold, Service};
+use crate::world::{PoolRange, PoolsTold, Service};
 
 /// The address with the pool that the status names, where it is a remnant. The status is written by whoever may write it: what
-/// no pool could have is none.
-pub fn remnant(config: &Config, service: &Service, address: IpAddr) -> Option<Held> {
+/// this pool did not have in a former file of this agent is none.
+pub fn remnant(inputs: &Inputs<'_>, service: &Service, address: IpAddr) -> Option<Held> {
+    let config = inputs.config;
     if config.is_standalone() || pool_of(&config.pools, address).is_some() || !can_be_of_service(address) {
         return None;
     }
@@ -30,7 +33,9 @@ pub fn remnant(config: &Config, service: &Service, address: IpAddr) -> Option<He
         PoolsTold::Same(pools) => pools.split(',').next_back().map(PoolName::from),
         PoolsTold::Nothing | PoolsTold::Different => None,
     };
-    Some(Held { address, pool: condition.pool_of(address).or_else(annotated)? })
+    let pool = condition.pool_of(address).or_else(annotated)?;
+    let had = |(name, first, last): &PoolRange| *name == pool && (*first..=*last).contains(&address);
+    inputs.world.pools.iter().any(had).then_some(Held { address, pool })
 }
 
 /// What of a file stands in for the pool that an address was of.
@@ -38,7 +43,6 @@ pub struct StandIn<'a> {
     config: &'a Config,
     address: IpAddr,
     every_l2: bool,
-    every_advertisement: bool,
 }
 
 impl<'a> StandIn<'a> {
@@ -48,19 +52,14 @@ impl<'a> StandIn<'a> {
             return None;
         }
         let near = context.l2.iter().any(|l2| l2.has_subnet_of(address));
-        let by_bgp = !near && !config.bgp.advertisements.iter().any(|it| it.pools.is_empty());
         let by_link = !near && !config.l2.iter().any(|it| it.pools.is_empty()) && config.bgp.advertisements.is_empty();
-        Some(StandIn { config, address, every_l2: by_link, every_advertisement: by_bgp })
+        Some(StandIn { config, address, every_l2: by_link })
     }
 
     /// The `[[l2]]` covers the address.
     pub fn is_covered_by(&self, l2: &L2, context: &L2Context) -> bool {
         let of_others = || self.every_l2 && l2.vrf.is_none() && self.has_family(&l2.pools);
         l2.pools.is_empty() || context.has_subnet_of(self.address) || of_others()
-    }
-
-    fn is_advertised_by(&self, it: &Advertisement) -> bool {
-        it.pools.is_empty() || self.every_advertisement && it.vrf.is_none() && self.has_family(&it.pools)
     }
 
     /// One of these pools has the address's family, and is announced in every VRF.
@@ -81,6 +80,6 @@ pub fn advertises(
 ) -> bool {
     match StandIn::of(config, context, pool, address) {
         None => it.covers(pool, labels),
-        Some(stand_in) => stand_in.is_advertised_by(it) && it.selects(labels),
+        Some(_) => it.pools.is_empty() && it.selects(labels),
     }
 }

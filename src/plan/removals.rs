@@ -35,6 +35,8 @@ pub struct Removals {
     digest: Option<u64>,
     /// It read another file since it began to allocate.
     reloaded: bool,
+    /// Since when this agent has seen these Nodes not Ready.
+    not_ready: BTreeMap<NodeName, Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +54,7 @@ impl Removals {
 
     /// Takes in what the agents say of their files; true if that decides otherwise than before.
     pub fn renew(&mut self, world: &World, me: &NodeName, digest: u64, now: Instant) -> bool {
+        self.note_nodes(world, now);
         let is_other = self.digest.is_some_and(|before| before != digest);
         if !world.leader || is_other {
             // What was right by the former file says nothing of this one.
@@ -68,8 +71,27 @@ impl Removals {
         // The Lease may tell of another file than the one that was read since.
         let is_of_this = world.lease.digest.is_none_or(|of| of == digest);
         let inherited = world.lease.inherited && is_of_this && !self.reloaded;
-        let agreed = world.leader && (self.presumed || agree(world, me, digest, trusted || inherited));
+        let agreed = world.leader && (self.presumed || self.agree(world, me, digest, trusted || inherited, now));
         std::mem::replace(&mut self.agreed, agreed) != agreed
+    }
+
+    fn note_nodes(&mut self, world: &World, now: Instant) {
+        self.not_ready.retain(|name, _| world.nodes.get(name).is_some_and(|node| !node.ready));
+        for (name, _) in world.nodes.iter().filter(|(_, node)| !node.ready) {
+            if !self.not_ready.contains_key(name) {
+                self.not_ready.insert(name.clone(), now);
+            }
+        }
+    }
+
+    /// Whether the others decide by the same file: no agent with another one is heard, and every Node is heard with this one. A Node that
+    /// is not Ready is away, with a file that nobody knows; for [`TRUST`], and for as long as no other agent confirms this file, it counts.
+    /// `trusted`: the holder before had the file, or this one has had it for so long, which stands in where that cannot be known.
+    fn agree(&self, world: &World, me: &NodeName, digest: u64, trusted: bool, now: Instant) -> bool {
+        let is_confirmed = members(world).any(|(node, member)| node != me && says(member) == Some(digest));
+        let is_gone = |name: &NodeName| self.not_ready.get(name).is_some_and(|since| now >= *since + TRUST);
+        let is_lacking = |name: &&NodeName| !(is_confirmed && is_gone(name));
+        others(world, digest).next().is_none() && (trusted || !unheard(world, me).any(|name| is_lacking(&name)))
     }
 
     /// The digest that the agents agree on, as far as this one, which allocates, knows.
@@ -136,27 +158,22 @@ impl Removals {
     }
 }
 
-/// Whether the others decide by the same file: no agent with another one is heard, and every Node that could run one is
-/// heard with this one. `trusted`: the holder before had it, or this one has had it for so long, which stands in where that cannot be
-/// known.
-fn agree(world: &World, me: &NodeName, digest: u64, trusted: bool) -> bool {
-    others(world, digest).next().is_none() && (trusted || unheard(world, me).next().is_none())
-}
-
 /// The agents that are heard with another file.
 pub fn others(world: &World, digest: u64) -> impl Iterator<Item = &NodeName> {
-    let members = world.rosters.values().flat_map(|roster| &roster.members);
-    members.filter(move |(_, it)| says(it).is_some_and(|other| other != digest)).map(|(node, _)| node)
+    members(world).filter(move |(_, it)| says(it).is_some_and(|other| other != digest)).map(|(node, _)| node)
 }
 
-/// The Nodes that could run an agent, and none is heard that says by which file it decides.
+fn members(world: &World) -> impl Iterator<Item = (&NodeName, &Member)> {
+    world.rosters.values().flat_map(|roster| &roster.members)
+}
+
+/// The Nodes that could run an agent, Ready or not, and none is heard that says by which file it decides.
 pub fn unheard<'a>(world: &'a World, me: &'a NodeName) -> impl Iterator<Item = &'a NodeName> {
     let is_heard = |node: &NodeName| {
         let mut heard = world.rosters.values().filter_map(|roster| roster.members.get(node));
         heard.any(|member| says(member).is_some())
     };
-    let could = world.nodes.iter().filter(move |(name, node)| *name != me && node.ready);
-    could.map(|(name, _)| name).filter(move |name| !is_heard(name))
+    world.nodes.keys().filter(move |name| *name != me && !is_heard(name))
 }
 
 /// An agent that was just heard has not said it yet.
@@ -168,6 +185,7 @@ fn says(member: &Member) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::clock;
+    use crate::roster::Card;
     use crate::world::Node;
 
     #[test]
@@ -195,12 +213,60 @@ mod tests {
     fn a_holder_that_took_over_from_its_equal_or_is_alone_agrees_with_itself() {
         let mut world = World::default();
         world.leader = true;
-        assert!(agree(&world, &"a".into(), 1, false), "there is no other Node");
-        world.nodes.insert("b".into(), std::sync::Arc::new(Node { ready: true, ..node() }));
-        assert!(!agree(&world, &"a".into(), 1, false));
-        world.lease.inherited = true;
         let (mut removals, now) = (Removals::default(), clock::now());
+        assert!(removals.renew(&world, &"a".into(), 1, now), "there is no other Node");
+        world.nodes.insert("b".into(), std::sync::Arc::new(node()));
+        assert!(removals.renew(&world, &"a".into(), 1, now));
+        assert_eq!(removals.agreed_digest(), None);
+        world.lease.inherited = true;
         assert!(removals.renew(&world, &"a".into(), 1, now), "it agrees now");
+    }
+
+    /// N7 of a review. Input: the other Nodes of two or three are not Ready (a reboot, a partition, the API server was away), and the
+    /// holder reads another file. Output: silence is no agreement; one that is dead for long is none to wait for, where another agent
+    /// says the same.
+    #[test]
+    fn nodes_that_are_not_ready_agree_to_nothing() {
+        let (me, now) = (NodeName::from("a"), clock::now());
+        let put = |world: &mut World, name: &str, ready| {
+            world.nodes.insert(name.into(), std::sync::Arc::new(Node { ready, ..node() }));
+        };
+        let says = |world: &mut World, digest| {
+            let card = Card { allocation_digest: digest, ..Card::default() };
+            let member = Member { card: std::sync::Arc::new(card), ..crate::plan::stations::tests::member() };
+            std::sync::Arc::make_mut(world.rosters.entry(2).or_default()).members.insert("b".into(), member);
+        };
+        let mut world = World::default();
+        world.leader = true;
+        ["a", "b", "c"].iter().for_each(|name| put(&mut world, name, true));
+        world.lease.inherited = true;
+        let mut removals = Removals::default();
+        let mut agreed = |world: &World, digest, after| {
+            removals.renew(world, &me, digest, now + after);
+            removals.agreed_digest()
+        };
+        assert_eq!(agreed(&world, 1, Duration::ZERO), Some(1));
+        ["b", "c"].iter().for_each(|name| put(&mut world, name, false));
+        let sec = Duration::from_secs(1);
+        assert_eq!(agreed(&world, 2, sec), None, "nobody else has said so");
+        assert_eq!(agreed(&world, 2, TRUST), None);
+        assert_eq!(agreed(&world, 2, sec + TRUST), Some(2), "not for ever");
+        // Both are dead for long, and nobody confirms the next file.
+        assert_eq!(agreed(&world, 3, TRUST * 3), None);
+        put(&mut world, "b", true);
+        says(&mut world, 3);
+        assert_eq!(agreed(&world, 3, TRUST * 3 + sec), Some(3), "c is dead, b says the same");
+        says(&mut world, 4);
+        assert_eq!(agreed(&world, 3, TRUST * 3 + sec), None);
+        assert_eq!(agreed(&world, 4, TRUST * 3 + sec), Some(4), "at once");
+        // c was back meanwhile, so nobody knows its file.
+        put(&mut world, "c", true);
+        says(&mut world, 5);
+        assert_eq!(agreed(&world, 5, TRUST * 4), None);
+        put(&mut world, "c", false);
+        assert_eq!(agreed(&world, 5, TRUST * 4 + sec), None);
+        world.nodes.remove(&NodeName::from("c"));
+        assert_eq!(agreed(&world, 5, TRUST * 4 + sec), Some(5), "its Node is deleted");
     }
 
     /// The first node of a rollout, or a slip of the operator: the others still have the former file.

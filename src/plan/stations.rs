@@ -37,7 +37,7 @@ pub fn node_addresses(me: &NodeName, world: &World) -> BTreeMap<IpAddr, NodeName
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -48,7 +48,7 @@ mod tests {
 
     const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
 
-    fn member() -> Member {
+    pub fn member() -> Member {
         Member {
             mac: MAC,
             eligibility: Eligibility::Eligible,

@@ -14,7 +14,7 @@ use super::{
     Node, Service, SessionDetail,
 };
 use crate::config::Config;
-use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
+use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::path_state::DataPath;
 use crate::roster::Roster;
 use crate::selector::Labels;
@@ -92,6 +92,8 @@ pub enum Fact {
     Config(Arc<Config>),
     /// What an operator wants of a peer of `[[bgp.peer]]`.
     Peer(PeerName, PeerOrder),
+    /// All ranges of the pools of this agent's file, and of former files as long as they matter.
+    Pools(Arc<BTreeSet<PoolRange>>),
     /// How far this node has come with leaving; `None` where it does not.
     Drain(Option<Arc<Drain>>),
     /// Why a drain that the Node asks for is not begun, or one that is under way stands still; `None` where nothing is in its way.
@@ -127,6 +129,9 @@ pub enum Fact {
     Leaving,
 }
 
+/// A pool, and the first and the last address of one of its ranges.
+pub type PoolRange = (PoolName, IpAddr, IpAddr);
+
 impl Fact {
     /// The kernel takes no packet from this address.
     pub const OWN_SOCKETS: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
@@ -142,6 +147,7 @@ impl Fact {
             | Fact::Listed(_)
             | Fact::StatusWritten(..)
             | Fact::Assigned(..)
+            | Fact::Pools(_)
             | Fact::Peer(_, PeerOrder::Shut | PeerOrder::Enable) => true,
             Fact::ServiceCidrsUnseen(_)
             | Fact::ApiServer(_)

@@ -17,7 +17,7 @@ pub use crate::session_state::SessionState;
 pub use bfd::{BfdLoss, BfdReport, BfdSessions};
 pub use condition::Condition;
 pub use drain::{Drain, DrainStage};
-pub use fact::{ApiServer, ClusterConfig, Fact, Listing, PeerOrder, PeerOrders, Pulses, SessionReport};
+pub use fact::{ApiServer, ClusterConfig, Fact, Listing, PeerOrder, PeerOrders, PoolRange, Pulses, SessionReport};
 pub use lease::{LeaseState, Silence};
 pub use node_counts::NodeCounts;
 pub use objects::{

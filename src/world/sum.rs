@@ -12,8 +12,8 @@ use ipnet::IpNet;
 
 use super::{
     ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EgressTunnel, EndpointSlice,
-    Fact, HeldPod, HostProblem, LeaseState, Link, Listing, Node, NodeCounts, PeerOrder, PeerOrders, Pulses, Service,
-    SessionReport, SessionState, Tenant,
+    Fact, HeldPod, HostProblem, LeaseState, Link, Listing, Node, NodeCounts, PeerOrder, PeerOrders, PoolRange, Pulses,
+    Service, SessionReport, SessionState, Tenant,
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -103,6 +103,8 @@ pub struct World {
     pub vrf_problems: Vec<HostProblem>,
     /// Of this node; good where nothing tells.
     pub data_path: DataPath,
+    /// The ranges of the pools of this agent's file, and of former files as long as a Service shows an address of them.
+    pub pools: Arc<BTreeSet<PoolRange>>,
     /// What operators wanted of peers, by the name of the `[[bgp.peer]]`.
     pub peer_orders: OrdMap<PeerName, PeerOrders>,
     /// Why a drain that the Node asks for is not begun, or one that is under way stands still.
@@ -211,6 +213,7 @@ impl Default for World {
             egress_tunnel: EgressTunnel::default(),
             vrf_problems: Vec::new(),
             data_path: DataPath::UNWATCHED,
+            pools: Arc::default(),
             peer_orders: OrdMap::new(),
             drain_refused: None,
             node_not_marked: None,
@@ -400,6 +403,7 @@ impl World {
             Fact::DataPath(path) => everything_if(std::mem::replace(&mut self.data_path, path.clone()) != path),
             // The planner goes by it; the World has no opinions.
             Fact::Config(_) => Touched::Everything,
+            Fact::Pools(pools) => everything_if(std::mem::replace(&mut self.pools, pools.clone()) != pools),
             Fact::Peer(peer, order) => self.order(peer, order),
             Fact::DrainRefused(problem) => {
                 self.drain_refused = problem;
@@ -489,7 +493,16 @@ impl World {
         let assigned = self.assigned.iter().map(|(key, addresses)| Fact::Assigned(key.clone(), addresses.clone()));
         let shut = self.peer_orders.iter().filter(|(_, orders)| orders.shut);
         let shut = shut.map(|(peer, _)| Fact::Peer(peer.clone(), PeerOrder::Shut));
-        services.chain(slices).chain(nodes).chain(namespaces).chain(cidrs).chain(assigned).chain(shut)
+        let pools = Some(Fact::Pools(self.pools.clone())).filter(|_| !self.pools.is_empty());
+        pools
+            .into_iter()
+            .chain(services)
+            .chain(slices)
+            .chain(nodes)
+            .chain(namespaces)
+            .chain(cidrs)
+            .chain(assigned)
+            .chain(shut)
     }
 
     fn order(&mut self, peer: PeerName, order: PeerOrder) -> Touched {

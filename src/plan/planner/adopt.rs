@@ -3,10 +3,12 @@
 //! What the planner remembers stays: who holds an address, since when, and what rests. Every Service is judged again by the next
 //! turn, and what is decided as before moves nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Planner;
 use crate::config::Config;
+use crate::world::{Fact, Touched};
 
 impl Planner {
     /// Decides by this configuration from the next turn on. It was checked, and no difference needs a restart.
@@ -16,8 +18,29 @@ impl Planner {
             self.moved.bgp |= self.plan.bgp.router_id.is_some() && self.plan.bgp.router_id != config.bgp.router_id;
             self.plan.bgp.router_id = self.plan.bgp.router_id.and(config.bgp.router_id);
         }
+        self.note_pools(true);
         self.in_force.adopt(config, &self.world);
         self.book.follow(self.in_force.config());
+        self.note_pools(false);
+    }
+
+    /// Remembers what the pools of this file give: a later file may lack them. `prune`: nobody shows an address of a former one.
+    pub(super) fn note_pools(&mut self, prune: bool) {
+        let config = self.in_force.config();
+        if config.is_standalone() {
+            return;
+        }
+        let mut ranges = BTreeSet::clone(&self.world.pools);
+        if prune && self.world.listed.services {
+            let shown = || self.world.services.values().flat_map(|service| &service.ingress);
+            ranges.retain(|(_, first, last)| shown().any(|it| (first..=last).contains(&it)));
+        }
+        let of_file = config
+            .pools
+            .iter()
+            .flat_map(|pool| pool.addresses.iter().map(|it| (pool.name.clone(), it.first(), it.last())));
+        ranges.extend(of_file);
+        self.dirty.everything |= self.world.apply(Fact::Pools(Arc::new(ranges))) != Touched::Nothing;
     }
 
     /// The prefix of a link that a pool names may be another one.

@@ -516,8 +516,44 @@ fn with_another_file(change: impl FnOnce(&mut Config)) -> Story {
     config.pools = vec![pool("new", &["192.168.35.160-192.168.35.169"])];
     change(&mut config);
     let mut story = Story::alone(config);
+    // What the agent kept of its former file.
+    let all = ("lan".into(), ip("0.0.0.0"), ip("255.255.255.255"));
+    story.tell(Fact::Pools(Arc::new([all].into())));
     story.endpoints("web", &["a"]);
     story
+}
+
+/// N3 of a review. Input: whoever may write statuses writes an address with the words of crier. Output: it is announced only where a
+/// former file of this agent had it in the pool of that name, and never by an advertisement that is for other pools; a restart knows it.
+#[test]
+fn an_address_that_no_file_of_this_agent_ever_had_is_announced_by_nobody() {
+    let mut story = Story::begin(configuration());
+    story.endpoints("web", &["a"]);
+    let forged = |address: &str, pool: &str| {
+        let condition = Condition::given(true, "assigned", &[ip(address)], &[pool.into()], None);
+        Service { condition: Some(Arc::new(condition)), ..left(address) }
+    };
+    for (address, pool) in [("203.0.113.77", "gone"), ("203.0.113.77", "lan"), ("192.168.35.147", "gone")] {
+        story.put("web", forged(address, pool));
+        assert_eq!((story.answered(), story.routes()), (Vec::new(), Vec::new()), "{address} of {pool}");
+        story.delete("web");
+    }
+    story.put("web", left(OURS));
+    let new = vec![pool("new", &["192.168.35.160-192.168.35.169"])];
+    story.tell(Fact::Lease(Box::default()));
+    story.tell(Fact::Config(Arc::new(Config { pools: new.clone(), ..configuration() })));
+    story.turn();
+    assert_eq!((story.answered(), story.routes()), (vec![OURS.to_owned()], vec![format!("{OURS}/32")]));
+    story.put("api", forged("192.168.35.101", "gone"));
+    assert_eq!(story.announced("api"), [""; 0], "the pool of that name never had it");
+    let kept: Vec<Fact> = story.planner.world().to_remember().filter(|fact| matches!(fact, Fact::Pools(_))).collect();
+    assert_eq!(kept.len(), 1, "a restart knows it");
+    // It goes when nobody shows an address of that pool any more.
+    story.delete("web");
+    story.delete("api");
+    story.tell(Fact::Config(Arc::new(Config { pools: new.clone(), ..configuration() })));
+    story.put("web", left(OURS));
+    assert_eq!(story.answered(), [""; 0]);
 }
 
 /// K19 of the field cases: for ten minutes nobody answered for what the statuses showed.
@@ -573,7 +609,7 @@ fn what_names_no_pool_or_has_the_address_on_its_link_stands_in_for_a_pool_that_i
     let over_bgp = |config: &mut Config| config.bgp.advertisements[0].pools = vec!["new".into()];
     let (near, far) = ("192.168.35.147", "198.51.100.9");
     type Change<'a> = &'a dyn Fn(&mut Config);
-    let cases: [(&str, &[Change<'_>], bool, bool); 8] = [
+    let cases: [(&str, &[Change<'_>], bool, bool); 9] = [
         (near, &[], true, true),
         (far, &[], true, true),
         // Its link has the subnet.
@@ -582,7 +618,9 @@ fn what_names_no_pool_or_has_the_address_on_its_link_stands_in_for_a_pool_that_i
         (near, &[&over_bgp], true, false),
         (near, &[&on_link, &over_bgp], true, false),
         (far, &[&on_link], false, true),
-        (far, &[&on_link, &over_bgp], false, true),
+        (far, &[&over_bgp], true, false),
+        // What is for other pools tells no peer of it.
+        (far, &[&on_link, &over_bgp], false, false),
         (far, &[&on_link, &|config| config.bgp.advertisements.clear()], true, false),
     ];
     for (number, (address, changes, answered, routed)) in cases.into_iter().enumerate() {

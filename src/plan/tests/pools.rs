@@ -242,3 +242,39 @@ fn each_class_of_the_list_is_served() {
         assert_eq!(!story.addresses("web").is_empty(), ours, "{class}");
     }
 }
+
+/// N2 of a review. Input: a Service has an address of each of two pools; one of the two is renamed in the file, or its name is misspelt
+/// in the list, or the list names a pool that is full. Output: a list that cannot be met takes nothing away and gives nothing; the list
+/// put right gives back nothing else.
+#[test]
+fn a_list_of_pools_of_which_one_gives_nothing_takes_no_address_away() {
+    let lan = |name: &str| pool(name, &["192.168.35.100-192.168.35.110"]);
+    let wan = || pool("wan", &["198.51.100.1-198.51.100.9"]);
+    let both = ["192.168.35.100", "198.51.100.1"];
+    let mut story = with_pools(vec![lan("lan"), wan(), pool("full", &["192.0.2.1"])]);
+    story.put("tenant", of_pools(&["full"]));
+    story.put("web", of_pools(&["lan", "wan"]));
+    story.confirm("web");
+    let holds = |story: &mut Story, file: Option<Vec<Pool>>, asks: &[&str]| {
+        if let Some(pools) = file {
+            story.tell(Fact::Config(Arc::new(Config { pools, ..configuration() })));
+        }
+        let service = story.planner.world().services[&key("web")].clone();
+        let resource_version = (service.resource_version.parse::<u64>().unwrap() + 1).to_string();
+        let request = of_pools(asks).request;
+        story.put("web", Service { request, resource_version, ..Service::clone(&service) });
+        let complaint = story.decision("web").allocation.complaint.as_ref().map(Reason::code);
+        (story.addresses("web"), story.written("web"), complaint)
+    };
+    let as_before = |complaint: Option<&str>| (both.map(str::to_owned).to_vec(), None, complaint.map(str::to_owned));
+    assert_eq!(holds(&mut story, None, &["lna", "wan"]), as_before(Some("unknown-pool")));
+    assert_eq!(holds(&mut story, None, &["full", "wan"]), as_before(Some("no-free-address")));
+    let renamed = Some(vec![lan("lan2"), wan()]);
+    assert_eq!(holds(&mut story, renamed, &["lan", "wan"]), as_before(Some("unknown-pool")));
+    assert_eq!(holds(&mut story, None, &["lan2", "wan"]), as_before(None));
+    // A list that can be met is followed.
+    assert_eq!(holds(&mut story, Some(vec![lan("lan2"), wan()]), &["wan"]).0, both[1..]);
+    // Who has nothing gets what there is.
+    story.put("new", of_pools(&["lan2", "nope"]));
+    assert_eq!(story.addresses("new").len(), 1);
+}

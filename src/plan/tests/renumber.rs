@@ -242,3 +242,28 @@ fn an_address_of_another_pool_that_somebody_adds_to_a_status_is_not_the_services
     after(&mut story, 3);
     assert_eq!(story.written("web"), Some(own));
 }
+
+/// N5 of a review. Input: within an overlap somebody empties the status, or writes the old address alone back. Output: both stand there
+/// again, none of them is exchanged, and the overlap is not shorter.
+#[test]
+fn an_overlap_goes_on_beside_somebody_who_writes_the_status() {
+    let both = ["192.168.35.100", "192.168.35.101"];
+    for shown in [&[][..], &both[..1]] {
+        let mut story = serving();
+        change(&mut story, "web", |it| it.renumber = wish(&both[..1], 600));
+        story.confirm("web");
+        after(&mut story, 2);
+        story.put("next", service());
+        change(&mut story, "web", |it| it.ingress = shown.iter().map(|text| text.parse().unwrap()).collect());
+        assert_eq!(story.addresses("web"), both, "{shown:?}");
+        assert!(!annotation_goes(&story, "web"));
+        assert_eq!(story.written("web").map(|it| it.len()), Some(2));
+        story.confirm("web");
+        after(&mut story, 599);
+        assert_eq!((story.addresses("web"), story.routes().len()), (both.map(str::to_owned).to_vec(), 2), "{shown:?}");
+        after(&mut story, 1);
+        assert_eq!(story.addresses("web"), both[1..]);
+        let status = &story.planner.plan().status.services[&key("web")];
+        assert_eq!(status.warning.as_ref().map(|it| it.reason.as_str()), Some("AddressGoes"));
+    }
+}

@@ -90,14 +90,14 @@ pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
     let Some(service) = inputs.world.services.get(key) else { return Vec::new() };
     let mut claims = service.ingress.clone();
     let promised = inputs.world.assigned.get(key).into_iter().flatten().copied();
-    let more = promised.chain(service.given()).chain(service.external_ips.iter().copied());
+    let more = promised.chain(own_of_emptied(inputs, key, service)).chain(service.external_ips.iter().copied());
     more.for_each(|address| {
         if !claims.contains(&address) {
             claims.push(address);
         }
     });
     let ours = not_ours(inputs, service).is_none();
-    let is_remnant = |address: &IpAddr| ours && remnant(inputs.config, service, *address).is_some();
+    let is_remnant = |address: &IpAddr| ours && remnant(inputs, service, *address).is_some();
     claims.retain(|address| pool_of(&inputs.config.pools, *address).is_some() || is_remnant(address));
     claims
 }
@@ -106,7 +106,7 @@ pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
 /// while it shows nothing or what crier did not give, what crier gave.
 pub fn shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<Held> {
     let given = service.ingress.is_empty() || foreign(inputs, service).is_some();
-    let addresses = if given { service.given() } else { service.ingress.clone() };
+    let addresses = if given { own_of_emptied(inputs, key, service) } else { service.ingress.clone() };
     addresses.into_iter().filter_map(|address| still_held(inputs, key, address)).collect()
 }
 
@@ -234,20 +234,25 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     let goes = goes.is_some();
     let (leaving, stays): (Vec<Held>, Vec<Held>) =
         kept.iter().cloned().partition(|held| renumber.is_some_and(|it| it.leaving.contains(&held.address)));
-    match allocate(pools, inputs.book, &applicant, request, &stays) {
-        Ok(stays) => {
+    let asked = |why: &Reason| matches!(why, Reason::AddressInOtherPool { .. });
+    let gives_up = chosen && lost.iter().any(|(_, why)| asked(why));
+    // Nothing is given up for a list of pools of which one gives nothing.
+    let whole = |stays: Vec<Held>| match shortage(pools, inputs.book, &applicant, request, &stays) {
+        Some(reason) if gives_up => Err(reason),
+        complaint => Ok((stays, complaint)),
+    };
+    match allocate(pools, inputs.book, &applicant, request, &stays).and_then(whole) {
+        Ok((stays, complaint)) => {
             let (held, overlap) = beside(inputs, &applicant, leaving, stays, &mut lost);
             let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
             let assigned = (held != kept || !chosen).then(|| addresses.clone());
             let notes = notes(pools, inputs.book, &applicant, request, &held);
-            let complaint = shortage(pools, inputs.book, &applicant, request, &held);
             let lost = first_lost(service, &addresses, &lost);
             let allocation = Allocation { complaint, notes, ..Allocation::assigned(held) };
             Answer { allocation, assigned, status: Some(Wish::Show(addresses)), goes, lost, overlap }
         }
         Err(reason) => {
             // What the Service would give up for its request it keeps: the request alone takes nothing away.
-            let asked = |why: &Reason| matches!(why, Reason::AddressInOtherPool { .. });
             let stays = |address: &&IpAddr| lost.iter().all(|(of, why)| of != *address || asked(why));
             let kept = addresses.iter().filter(stays).filter_map(|address| still_held(inputs, key, *address));
             let kept: Vec<Held> = kept.filter(|_| chosen).collect();
@@ -309,7 +314,7 @@ fn current(inputs: &Inputs<'_>, applicant: &Applicant<'_>) -> Current {
     let promised = inputs.world.assigned.get(key).cloned();
     let shown = promised.or_else(|| Some(service.ingress.clone()).filter(|shown| !shown.is_empty()));
     // The status was emptied: what crier gave is the Service's still.
-    let own = shown.or_else(|| Some(service.given()).filter(|given| !given.is_empty()));
+    let own = shown.or_else(|| Some(own_of_emptied(inputs, key, service)).filter(|given| !given.is_empty()));
     if let Some(mut addresses) = own {
         let mut seen = BTreeSet::new();
         addresses.retain(|address| seen.insert(*address));
@@ -323,6 +328,15 @@ fn current(inputs: &Inputs<'_>, applicant: &Applicant<'_>) -> Current {
     };
     let former: Vec<IpAddr> = inputs.world.former.get(key).into_iter().flatten().filter(may_have).copied().collect();
     Current { chosen: former.is_empty(), addresses: former }
+}
+
+/// What crier gave a Service, and of an emptied status in front of it what is to leave and stood there: its overlap is not over.
+fn own_of_emptied(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<IpAddr> {
+    let given = service.given();
+    let former = inputs.world.former.get(key).filter(|_| service.ingress.is_empty() && !given.is_empty());
+    let leaves = |it: &&IpAddr| service.renumber.iter().any(|renumber| renumber.leaving.contains(*it));
+    let leaving = former.into_iter().flatten().filter(leaves).filter(|it| !given.contains(*it)).copied();
+    leaving.chain(given.iter().copied()).collect()
 }
 
 /// The addresses that crier gave a Service. Where somebody removed the condition that tells it, what the address book has of before.
@@ -356,7 +370,7 @@ fn still_given(
 }
 
 /// The addresses that crier gave a Service and its status does not show any more, of the families of which the Service may keep nothing
-/// that the status shows: what crier gave is the Service's still.
+/// that the status shows, or only what is to leave: what crier gave is the Service's still.
 fn given_back(
     inputs: &Inputs<'_>,
     applicant: &Applicant<'_>,
@@ -364,9 +378,11 @@ fn given_back(
     kept: &[Held],
     shown: &[IpAddr],
 ) -> Vec<Held> {
+    let leaves = |address: &IpAddr| applicant.renumber.is_some_and(|it| it.leaving.contains(address));
     let lacks = |address: &IpAddr| {
         let of_family = |other: IpAddr| Family::of(other) == Family::of(*address);
-        shown.iter().any(|it| of_family(*it)) && !kept.iter().any(|held| of_family(held.address))
+        let stays = |held: &Held| of_family(held.address) && !leaves(&held.address);
+        shown.iter().any(|it| of_family(*it)) && !leaves(address) && !kept.iter().any(stays)
     };
     let given = given(inputs, applicant.key, applicant.service);
     let away = given.into_iter().filter(|address| !shown.contains(address) && lacks(address));
@@ -476,7 +492,7 @@ fn still_held(inputs: &Inputs<'_>, key: &ObjectKey, address: IpAddr) -> Option<H
     }
     // Whoever writes statuses could put the address of a router there.
     let service = inputs.world.services.get(key).filter(|_| inputs.book.own_use(address).is_none())?;
-    remnant(inputs.config, service, address)
+    remnant(inputs, service, address)
 }
 
 /// Who of several has an address is for the address book to say.

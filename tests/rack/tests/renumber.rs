@@ -81,7 +81,7 @@ fn a_renumbered_service_has_both_addresses_for_the_overlap_and_the_new_one_after
     let ordered = rack::now();
     let (code, text) = verb(other, "renumber default/web --overlap 6s");
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("default/web: another address is ordered; 192.168.35.100 stays beside it for 6s"), "{text}");
+    assert!(text.contains("default/web: another address is ordered, and given as soon as one is free; 192.168.35.100 stays beside it for 6s"), "{text}");
     assert_eq!(annotation(&metal, "web").as_deref(), Some("192.168.35.100 for 6s"));
     eventually_equal("both addresses", secs(5), &addresses(&[100, 101]), || metal.ingress("service/web"));
     eventually("the new address is answered", secs(5), || {
