@@ -151,8 +151,8 @@ impl HolderMemory {
         for (node, departed) in departed(|roster| &roster.silent) {
             self.note_departure(node, departed, Departure::Silent { suspect: departed.suspect }, &mut change);
             // The link may have split, with neighbours on this side that believe a node of the other. Where nobody is heard any
-            // more it may be this node that does not hear: then frames that nobody needs would only be in the way.
-            self.may_have_split |= after.silent.len() > 1 && !after.members.is_empty();
+            // more it may be this node that does not hear, and is heard: then it says once what all know.
+            self.may_have_split |= after.silent.len() > 1;
         }
         for (node, departed) in departed(|roster| &roster.left) {
             self.note_departure(node, departed, Departure::Left, &mut change);
