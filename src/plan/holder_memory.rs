@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use imbl::ordmap::DiffItem;
@@ -43,6 +44,8 @@ pub struct HolderMemory {
     has_heard: bool,
     /// Several nodes are silent, and one of them fell silent since the last turn.
     may_have_split: bool,
+    /// Several nodes are silent, and nobody is heard: it is not known yet whether they are away or this node does not hear them.
+    may_be_alone: bool,
     /// When what this node holds is to be announced once more, because the link may have split.
     assert_due: Option<Instant>,
     /// When the view becomes stale, while that lies ahead.
@@ -151,23 +154,29 @@ impl HolderMemory {
         for (node, departed) in departed(|roster| &roster.silent) {
             self.note_departure(node, departed, Departure::Silent { suspect: departed.suspect }, &mut change);
             // The link may have split, with neighbours on this side that believe a node of the other. Where nobody is heard any
-            // more it may be this node that does not hear, and is heard: then it says once what all know.
-            self.may_have_split |= after.silent.len() > 1;
+            // more it may be this node that does not hear: then frames that nobody needs would only be in the way of the
+            // questions, and their answers tell.
+            let several = after.silent.len() > 1;
+            self.may_have_split |= several && !after.members.is_empty();
+            self.may_be_alone |= several && after.members.is_empty();
         }
         for (node, departed) in departed(|roster| &roster.left) {
             self.note_departure(node, departed, Departure::Left, &mut change);
         }
+        self.may_be_alone &= after.members.is_empty();
         change.returned = before.settled && before.members.is_empty() && !after.members.is_empty();
         for (node, is) in &after.unproved {
             let was = before.unproved.get(node);
             change.addresses.extend(changed(was.map(|was| &was.holdings), &is.holdings));
+            let unsaid = Arc::default();
+            change.addresses.extend(was.map_or(&unsaid, |was| &was.egress).symmetric_difference(&is.egress));
             if was.is_some_and(|was| was.new && !is.new) {
                 // What nobody holds waits for it no longer.
                 change.nodes.insert(node.clone());
             }
         }
         for (_, was) in before.unproved.iter().filter(|(node, _)| !after.unproved.contains_key(*node)) {
-            change.addresses.extend(was.holdings.keys());
+            change.addresses.extend(was.holdings.keys().chain(was.egress.iter()));
         }
         let hears_otherwise = |node: &NodeName| before.may_be_deaf(node) != after.may_be_deaf(node);
         for (_, addresses) in self.doubts.iter().filter(|(node, _)| hears_otherwise(node)) {
@@ -194,6 +203,9 @@ impl HolderMemory {
                 change.addresses.extend(is.occupied.iter());
             }
             let egress = |member: &Member| member.egress.clone().unwrap_or_default();
+            if was.is_some_and(|was| was.deaf != is.deaf) {
+                change.addresses.extend(egress(is).iter());
+            }
             match was {
                 Some(was) if was.egress == is.egress => {}
                 Some(was) if was.egress.is_some() && is.egress.is_some() => {
@@ -276,8 +288,12 @@ impl HolderMemory {
 
     /// This node answers for an address: the holder before is of no interest any more.
     pub fn note_answered(&mut self, address: IpAddr) {
-        self.last_holders.remove(&address);
+        let last = self.last_holders.remove(&address);
         self.kept.remove(&address);
+        // The link was asked for what a silent node held, and nobody answered.
+        if matches!(last, Some((_, Departure::Silent { .. }))) {
+            self.may_have_split |= std::mem::take(&mut self.may_be_alone);
+        }
     }
 
     /// Keeps what a verdict says of an address.
