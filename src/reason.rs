@@ -48,10 +48,16 @@ pub enum Reason {
     #[error("{address} is reserved for {service} by a [[reservation]]")]
     AddressReserved { address: IpAddr, service: ObjectKey },
     #[error(
-        "{address} is replaced (annotation crier.dev/renumber): it stays until the new address has stood beside it for \
-         {overlap}"
+        "{address} is replaced ({}): it stays until the new address has stood beside it for {overlap}",
+        if *.by_prefix { "its link has another prefix" } else { "annotation crier.dev/renumber" }
     )]
-    AddressRenumbered { address: IpAddr, overlap: String },
+    AddressRenumbered {
+        address: IpAddr,
+        overlap: String,
+        /// Nobody asked for it: the link that the pool names by `prefix-of` has another prefix.
+        #[serde(default)]
+        by_prefix: bool,
+    },
     #[error("the Service has another address of its family and pool, {other}, and crier did not give it {address}")]
     AddressToSpare { address: IpAddr, other: IpAddr },
     #[error("the agents found a foreign host on the link that uses {address}")]

@@ -80,6 +80,11 @@ impl Selector {
         })
     }
 
+    /// What both match.
+    pub fn and(&self, other: &Selector) -> Selector {
+        Selector { requirements: self.requirements.iter().chain(&other.requirements).cloned().collect() }
+    }
+
     /// The labels that the answer depends on.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.requirements.iter().map(Requirement::key)

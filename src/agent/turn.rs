@@ -48,6 +48,11 @@ const KEPT_EACH_SECOND: u64 = 32 << 10;
 /// And at most so long apart.
 const KEEP_APART_MOST: Duration = Duration::from_secs(300);
 
+/// Nobody but the file has it, so it is written at once.
+fn is_of_people(fact: &Fact) -> bool {
+    matches!(fact, Fact::Peer(..))
+}
+
 /// How long it is from one write to the next, where the last one took so many octets.
 fn apart(octets: u64) -> Duration {
     Duration::from_secs(octets / KEPT_EACH_SECOND).clamp(KEEP_APART, KEEP_APART_MOST)
@@ -151,7 +156,6 @@ impl Loop {
             Ok(Recalled { facts, as_of, damaged: _ }) => {
                 let age = as_of.and_then(|as_of| clock::wall().duration_since(as_of).ok()).unwrap_or_default();
                 let too_old = !standalone && !max_age.is_zero() && age > max_age;
-                let is_of_people = |fact: &Fact| matches!(fact, Fact::Peer(..));
                 let is_promise = |fact: &Fact| matches!(fact, Fact::Assigned(..));
                 let counts = |fact: &Fact| is_of_people(fact) || !too_old && (standalone || !is_promise(fact));
                 self.as_of = as_of.unwrap_or(self.as_of);
@@ -224,9 +228,16 @@ impl Loop {
     fn take(&mut self, first: Fact, facts: &mut mpsc::Receiver<Fact>) {
         let rest = std::iter::from_fn(|| facts.try_recv().ok()).take(BATCH - 1);
         let before = self.planner.world().changes;
-        std::iter::once(first).chain(rest).for_each(|fact| self.planner.apply(fact));
+        let mut ordered = false;
+        std::iter::once(first).chain(rest).for_each(|fact| {
+            ordered |= is_of_people(&fact);
+            self.planner.apply(fact);
+        });
         if self.planner.world().changes != before {
             self.keep_soon();
+            if ordered {
+                self.keep_at = Some(clock::now());
+            }
         }
         self.had.follow(self.planner.world().sessions.iter());
     }

@@ -92,6 +92,9 @@ pub const MEMBER_PATIENCE: Duration = Duration::from_secs(1);
 /// A conflict is over when the other station was not heard for this long.
 pub const CONFLICT_OVER: Duration = Duration::from_secs(300);
 
+/// The same where the other station is a node's: two nodes settle who has the address by themselves, and neither comes back to it later.
+pub const CONFLICT_OF_NODES_OVER: Duration = Duration::from_secs(20);
+
 /// How often one conflict may be logged. `status` shows a conflict that lasts.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 

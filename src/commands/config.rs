@@ -28,7 +28,7 @@ use crate::world::World;
 pub enum Config {
     /// Check a configuration and its conf.d, without touching the running agent
     Check {
-        /// The main file, usually /etc/crier/crier.toml
+        /// The main file, usually /etc/crier/crier.toml; - is standard input
         file: PathBuf,
         /// What the ConfigMap of [kubernetes] config says, or is to say
         #[arg(long, value_name = "FILE")]
@@ -256,7 +256,7 @@ fn difference(report: &ForecastReport) -> String {
 
 fn changes(report: &ForecastReport) -> String {
     let mut text = String::new();
-    for ChangeReport { change, touches } in &report.changes {
+    for ChangeReport { change, touches, elsewhere: _ } in &report.changes {
         let note = match touches {
             Touches::Restart => ": needs a restart of the agent",
             Touches::Session => ": its session begins anew",
@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn under_a_listed_change_it_is_never_said_that_nothing_would_change() {
-        let change = |touches| ChangeReport { change: "[node] name: a is b".to_owned(), touches };
+        let change = |touches| ChangeReport { change: "[node] name: a is b".to_owned(), touches, elsewhere: false };
         let report = |changes| ForecastReport {
             schema_version: SCHEMA_VERSION,
             node: NodeName::from("node-1"),
@@ -369,9 +369,12 @@ mod tests {
         let restart = report(vec![change(Touches::Restart)]);
         assert_eq!(
             difference(&restart),
-            "[node] name: a is b: needs a restart of the agent\n\nno Service, owner, route or peer would change\n"
+            "[node] name: a is b: needs a restart of the agent\n\nno Service or owner, and no route or peer of this node, would change\n"
         );
         let log = report(vec![change(Touches::Log)]);
-        assert_eq!(difference(&log), "[node] name: a is b\n\nno Service, owner, route or peer would change\n");
+        assert_eq!(
+            difference(&log),
+            "[node] name: a is b\n\nno Service or owner, and no route or peer of this node, would change\n"
+        );
     }
 }

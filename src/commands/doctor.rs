@@ -7,9 +7,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::table::printable;
-use super::{Exit, Output, answer, ask};
+use super::{Exit, Output, answer, ask, runtime};
 use crate::address::Family;
 use crate::api::readings;
+use crate::data_path::socket::dropping_forward;
 use crate::kernel::{bypass, sysctl};
 use crate::names::InterfaceName;
 use crate::views::SCHEMA_VERSION;
@@ -47,12 +48,20 @@ pub fn doctor(socket: &Path, output: Output) -> Exit {
         }
     };
     let egress = ask(socket, &readings::EGRESS, &()).ok();
-    let notes = egress.iter().filter_map(|report| report.tunnel.as_ref()).filter_map(of_tunnel).collect();
+    let mut notes: Vec<String> =
+        egress.iter().filter_map(|report| report.tunnel.as_ref()).filter_map(of_tunnel).collect();
     let egress = egress.is_some_and(|report| !report.services.is_empty());
     let of_egress: Vec<HostProblem> = match egress {
-        true => sysctl::forwarding(&Family::BOTH).into_iter().chain(bypass::doubts()).collect(),
+        true => sysctl::forwarding(&Family::BOTH, &BTreeSet::new()).into_iter().chain(bypass::doubts()).collect(),
         false => Vec::new(),
     };
+    let dropping = runtime().map(|runtime| runtime.block_on(async { dropping_forward() }));
+    notes.extend(dropping.into_iter().flatten().filter(|_| egress).map(|chain| {
+        format!(
+            "{chain} has the policy drop: packets of pods with egress pass this host only where a rule of it accepts them, those of pods \
+             on other nodes too"
+        )
+    }));
     // The agent may have said it already.
     let is_seen = |finding: &Finding| of_egress.iter().any(|seen| seen.to_string() == finding.problem);
     findings.retain(|finding| !is_seen(finding));

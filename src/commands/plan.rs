@@ -68,7 +68,7 @@ fn screen(report: &ForecastReport) -> String {
 }
 
 /// Below keys that differ.
-pub const NOTHING_ELSE: &str = "no Service, owner, route or peer would change\n";
+pub const NOTHING_ELSE: &str = "no Service or owner, and no route or peer of this node, would change\n";
 
 pub fn text(report: &ForecastReport) -> String {
     if report.is_empty() {
@@ -167,23 +167,26 @@ mod tests {
     use crate::views::forecast::ChangeReport;
 
     #[test]
-    fn what_only_the_pulses_show_is_said_and_what_needs_a_restart_is_not_judged() {
-        let report = |touches| ForecastReport {
+    fn what_no_service_owner_route_or_peer_of_this_node_shows_is_said() {
+        let report = |touches, elsewhere| ForecastReport {
             schema_version: SCHEMA_VERSION,
             node: NodeName::from("node-1"),
             services: Vec::new(),
             owners: Vec::new(),
             routes: Vec::new(),
             peers: Vec::new(),
-            changes: vec![ChangeReport { change: "[pulse] key-file: another content".to_owned(), touches }],
+            changes: vec![ChangeReport { change: "[pulse] key-file: another content".to_owned(), touches, elsewhere }],
             warnings: Vec::new(),
         };
-        assert_eq!(
-            screen(&report(Touches::Pulse)),
-            "[pulse] key-file: another content\n\nno Service, owner, route or peer would change\n"
-        );
-        for touches in [Touches::Log, Touches::Decisions, Touches::Restart] {
-            assert_eq!(screen(&report(touches)), "nothing would change\n", "{touches:?}");
+        let said = "[pulse] key-file: another content\n\n\
+                    no Service or owner, and no route or peer of this node, would change\n";
+        for (touches, elsewhere) in
+            [(Touches::Pulse, false), (Touches::Restart, false), (Touches::Session, true), (Touches::Decisions, true)]
+        {
+            assert_eq!(screen(&report(touches, elsewhere)), said, "{touches:?}");
+        }
+        for touches in [Touches::Log, Touches::Decisions, Touches::Session] {
+            assert_eq!(screen(&report(touches, false)), "nothing would change\n", "{touches:?}");
         }
     }
 }

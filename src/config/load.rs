@@ -107,6 +107,9 @@ impl Lenience {
     }
 }
 
+/// Stands for a text that is piped, which has no drop-ins.
+const STANDARD_INPUT: &str = "-";
+
 /// How many octets of a secret file are read. No secret is longer.
 const MOST_SECRET_OCTETS: u64 = 64 * 1024;
 
@@ -182,6 +185,9 @@ pub fn read_main(path: &Path) -> Result<SourceFile, LoadError> {
 
 /// Reads the drop-ins beside a main file, which need not be there.
 pub fn read_drop_ins(main: &Path) -> Result<Vec<SourceFile>, LoadError> {
+    if main == Path::new(STANDARD_INPUT) {
+        return Ok(Vec::new());
+    }
     drop_ins(&main.with_file_name("conf.d"))?.iter().map(|path| read_file(path)).collect()
 }
 
@@ -206,7 +212,12 @@ pub fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
 }
 
 fn read_file(path: &Path) -> Result<SourceFile, LoadError> {
-    let bytes = read_regular(path, MOST_OCTETS)
+    let mut piped = Vec::new();
+    let read = match path == Path::new(STANDARD_INPUT) {
+        true => io::stdin().lock().take(MOST_OCTETS).read_to_end(&mut piped).map(|_| piped),
+        false => read_regular(path, MOST_OCTETS),
+    };
+    let bytes = read
         .and_then(|bytes| match u64::try_from(bytes.len()) {
             Ok(len) if len < MOST_OCTETS => Ok(bytes),
             Ok(_) | Err(_) => Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 8 MiB")),

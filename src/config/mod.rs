@@ -98,7 +98,7 @@ pub fn parse_with(files: &[SourceFile], texts: &[SourceFile], secrets: &dyn Secr
         }
     }
     // With a file missing, references into it would be complained about as well.
-    let config = if all_readable { read(&merged, secrets, &mut complaints) } else { None };
+    let config = if all_readable { read(&merged, texts.is_empty(), secrets, &mut complaints) } else { None };
     match config {
         Some(config) if complaints.is_empty() => Ok(config),
         _ => {
@@ -110,7 +110,12 @@ pub fn parse_with(files: &[SourceFile], texts: &[SourceFile], secrets: &dyn Secr
 }
 
 /// Reads everything, and complains about everything. `None` only with a complaint.
-fn read(merged: &document::Table, secrets: &dyn Secrets, complaints: &mut Vec<Complaint>) -> Option<Config> {
+fn read(
+    merged: &document::Table,
+    alone: bool,
+    secrets: &dyn Secrets,
+    complaints: &mut Vec<Complaint>,
+) -> Option<Config> {
     let mut seen = seen::Seen::of(merged);
     let mut root =
         reader::Reader { section: section::Section::find("")?, table: merged, secrets, seen: &mut seen, complaints };
@@ -118,6 +123,8 @@ fn read(merged: &document::Table, secrets: &dyn Secrets, complaints: &mut Vec<Co
     let api = root.one();
     let state = root.one();
     let source = source::read(&mut root);
+    let is_in_parts = matches!(&source, Some(Source::Kubernetes(it)) if it.config.is_some());
+    root.seen.lacks_cluster = alone && is_in_parts;
     let pools = root.many();
     section::pool::overlaps(&mut root);
     let reservations = root.many();

@@ -59,6 +59,8 @@ pub(super) struct Seen {
     /// The `[[vrf]]` that were read.
     pub vrfs: Vec<(InterfaceName, Place)>,
     pub vrf_tables: Vec<(u32, Place)>,
+    /// The files name a ConfigMap, and its text is not among them.
+    pub lacks_cluster: bool,
     /// The interfaces of VRFs, each with its place and the VRF.
     pub vrf_interfaces: Vec<(InterfaceName, (Place, Option<InterfaceName>))>,
 }
@@ -89,17 +91,17 @@ fn names(file: &Table, key: &str) -> Vec<String> {
 
 /// A reference to a pool.
 pub(super) fn pool(text: &str, seen: &Seen) -> Result<PoolName, Problem> {
-    refer("pool", "[[pool]]", text, seen.pools.iter().map(|(name, _)| name.as_str())).map(PoolName::from)
+    refer(seen, "pool", "[[pool]]", text, seen.pools.iter().map(|(name, _)| name.as_str())).map(PoolName::from)
 }
 
 /// A reference to a peer.
 pub(super) fn peer(text: &str, seen: &Seen) -> Result<PeerName, Problem> {
-    refer("peer", "[[bgp.peer]]", text, seen.peers.iter().map(|(name, _)| name.as_str())).map(PeerName::from)
+    refer(seen, "peer", "[[bgp.peer]]", text, seen.peers.iter().map(|(name, _)| name.as_str())).map(PeerName::from)
 }
 
 /// A reference to a `[[bfd]]` profile.
 pub(super) fn profile(text: &str, seen: &Seen) -> Result<String, Problem> {
-    refer("BFD profile", "[[bfd]] profile", text, seen.profiles.iter().map(String::as_str)).map(str::to_owned)
+    refer(seen, "BFD profile", "[[bfd]] profile", text, seen.profiles.iter().map(String::as_str)).map(str::to_owned)
 }
 
 /// A reference to a `[[vrf]]`. In a file without one it is a device that something else makes.
@@ -107,11 +109,14 @@ pub(super) fn vrf(text: &str, seen: &Seen) -> Result<InterfaceName, Problem> {
     let name = syntax::interface(text)?;
     match seen.vrf_names.is_empty() {
         true => Ok(name),
-        false => refer("VRF", "[[vrf]]", text, seen.vrf_names.iter().map(String::as_str)).map(InterfaceName::from),
+        false => {
+            refer(seen, "VRF", "[[vrf]]", text, seen.vrf_names.iter().map(String::as_str)).map(InterfaceName::from)
+        }
     }
 }
 
 fn refer<'t, 's>(
+    seen: &Seen,
     what: &str,
     section: &str,
     text: &'t str,
@@ -122,7 +127,9 @@ fn refer<'t, 's>(
         true => Ok(text),
         false => {
             let message = format!("there is no {what} {}", written(text));
-            Err(Problem::new(message, syntax::suggestion(text, &known, section)))
+            let elsewhere =
+                if seen.lacks_cluster { "; if the ConfigMap has it, add its text: --cluster-config FILE" } else { "" };
+            Err(Problem::new(message, syntax::suggestion(text, &known, section) + elsewhere))
         }
     }
 }

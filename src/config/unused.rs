@@ -1,7 +1,7 @@
 //! What a configuration without mistakes is most likely not meant to be: pools whose addresses reach no client, peers that are sent
 //! nothing, and what can never come into force. Floor 1.
 
-use super::{Advertisement, Config, L2, Peer, Pool, Source};
+use super::{Advertisement, Config, InterfacePattern, L2, Peer, Pool, Source};
 use crate::names::{InterfaceName, PoolName};
 use crate::selector::Selector;
 
@@ -20,6 +20,11 @@ pub fn unused(config: &Config) -> Vec<String> {
             "[[l2]] no. {number}: exclude-interfaces takes every interface away that it is for: it announces nothing"
         )
     }));
+    all.extend(
+        numbered(&config.l2).filter(|(_, l2)| l2.interfaces.contains(&InterfacePattern::Exact("lo".into()))).map(
+            |(number, _)| format!("[[l2]] no. {number}: nobody hears ARP or NDP on lo: it announces nothing there"),
+        ),
+    );
     all.extend(numbered(&config.bgp.advertisements).filter_map(|(number, it)| of_advertisement(config, number, it)));
     all.extend(selectors(config));
     all.extend(reservations(config));
@@ -46,12 +51,19 @@ fn may_meet(one: Option<&InterfaceName>, other: Option<&InterfaceName>) -> bool 
 fn of_pool(config: &Config, pool: &Pool, elsewhere: &str) -> Option<String> {
     let (name, peers) = (&pool.name, &config.bgp.peers);
     let l2: Vec<&L2> = config.l2.iter().filter(|it| covers(&it.pools, pool)).collect();
-    let advertisements = config.bgp.advertisements.iter().filter(|it| covers(&it.pools, pool) && !peers.is_empty());
+    let has_peer = |it: &&Advertisement| peers.iter().any(|peer| !peer.shutdown && may_tell(it, peer));
+    let advertisements = config.bgp.advertisements.iter().filter(|it| covers(&it.pools, pool)).filter(has_peer);
     let advertisements: Vec<&Advertisement> = advertisements.collect();
     if l2.is_empty() && advertisements.is_empty() {
         return Some(format!(
-            "pool {name}: no [[l2]] covers it, and no [[bgp.advertisement]] with a [[bgp.peer]]: its addresses go nowhere; write one \
-             of them{elsewhere}"
+            "pool {name}: no [[l2]] covers it, and no [[bgp.advertisement]] with a [[bgp.peer]] that is on its nodes and not shut down: \
+             its addresses go nowhere; write one of them{elsewhere}"
+        ));
+    }
+    let mut given = pool.given().into_iter().flat_map(|range| range.iter()).take(SOON_SEEN).peekable();
+    if given.peek().is_some() && given.all(|address| pool.avoids(address)) {
+        return Some(format!(
+            "pool {name}: avoid-network-and-broadcast leaves none of its addresses: it gives nothing"
         ));
     }
     let vrf = pool.vrf.as_ref()?;
@@ -73,6 +85,15 @@ fn of_peer(config: &Config, peer: &Peer, elsewhere: &str) -> Option<String> {
     })
 }
 
+/// In a row at most two addresses are left out, and a pool of more such rows has hardly been written.
+const SOON_SEEN: usize = 1024;
+
+/// Some node may be told by the peer's section and the advertisement's alike.
+fn may_tell(advertisement: &Advertisement, peer: &Peer) -> bool {
+    let both = advertisement.nodes.as_ref().zip(peer.nodes.as_ref());
+    advertisement.reaches(peer) && both.is_none_or(|(one, other)| one.and(other).impossible().is_none())
+}
+
 /// Addresses of VRFs that a Service may get.
 fn in_pools(config: &Config) -> impl Iterator<Item = String> {
     let all = config.vrfs.iter().flat_map(|vrf| vrf.addresses.iter().map(move |net| (&vrf.name, net.addr())));
@@ -85,15 +106,24 @@ fn in_pools(config: &Config) -> impl Iterator<Item = String> {
     })
 }
 
-/// An advertisement whose peers are all in another VRF.
+/// An advertisement whose peers are all in another VRF, or on other nodes.
 fn of_advertisement(config: &Config, number: usize, advertisement: &Advertisement) -> Option<String> {
-    let vrf = advertisement.vrf.as_ref()?;
     let named = |peer: &&Peer| advertisement.peers.is_empty() || advertisement.peers.contains(&peer.name);
     let mut named = config.bgp.peers.iter().filter(named).peekable();
-    let is_lost = named.peek().is_some() && !named.any(|peer| advertisement.reaches(peer));
-    is_lost.then(|| {
-        format!("[[bgp.advertisement]] no. {number}: none of its peers is in the VRF {vrf}: it announces nothing; name the vrf of a peer")
-    })
+    named.peek()?;
+    let whose = format!("[[bgp.advertisement]] no. {number}");
+    let (reached, told): (Vec<bool>, Vec<bool>) =
+        named.map(|peer| (advertisement.reaches(peer), may_tell(advertisement, peer))).unzip();
+    match &advertisement.vrf {
+        Some(vrf) if !reached.contains(&true) => Some(format!(
+            "{whose}: none of its peers is in the VRF {vrf}: it announces nothing; name the vrf of a peer"
+        )),
+        // Of a selector that matches nothing by itself is told elsewhere.
+        _ if !told.contains(&true) && advertisement.nodes.as_ref().is_none_or(|it| it.impossible().is_none()) => {
+            Some(format!("{whose}: its nodes are those of none of its peers: it announces nothing; make nodes meet"))
+        }
+        _ => None,
+    }
 }
 
 /// Selectors that match nothing, ever.
@@ -141,6 +171,7 @@ fn reservations(config: &Config) -> impl Iterator<Item = String> {
         let why = match (is_for_others, pool.draining) {
             (true, _) => format!("its pool {name} is not for the namespace {}", service.namespace),
             (false, true) => format!("its pool {name} is draining, and gives nothing"),
+            (false, false) if pool.avoids(address) => format!("avoid-network-and-broadcast of its pool {name}"),
             (false, false) => return None,
         };
         Some(format!("[[reservation]] of {service}: {why}: nobody is given {address}"))
@@ -264,6 +295,25 @@ mod tests {
             assert_eq!(all == ["[[reservation]] of b/s"], is_told, "{more}: {all:?}");
         }
         assert_eq!(named(&format!("{l2}[[bfd]]\nname = \"fast\"\n")), ["[[bfd]] fast"]);
+
+        // L11 of a review.
+        let apart = |peers: &str, own: &str| {
+            named(&format!("{l2}{PEER}nodes = \"rack in ({peers})\"\n[[bgp.advertisement]]\nnodes = \"rack={own}\"\n"))
+        };
+        assert_eq!(
+            (apart("a,b", "c"), apart("a,b", "b")),
+            (vec!["[[bgp.advertisement]] no. 1".to_owned()], Vec::new())
+        );
+        assert_eq!(named(&format!("{PEER}shutdown = true\n[[bgp.advertisement]]\n")), ["pool lan", "pool wan"]);
+        assert_eq!(named("[[l2]]\ninterfaces = [\"lo\"]\n"), ["[[l2]] no. 1"]);
+        let avoiding = |addresses: &str| {
+            let reserved = "[[reservation]]\nservice = \"b/s\"\naddresses = [\"10.9.0.0\"]\n";
+            let pool =
+                format!("[[pool]]\nname = \"x\"\naddresses = [{addresses}]\navoid-network-and-broadcast = true\n");
+            named(&format!("{l2}{pool}{reserved}"))
+        };
+        assert_eq!(avoiding("\"10.9.0.0/24\""), ["[[reservation]] of b/s"]);
+        assert_eq!(avoiding("\"10.9.0.0\", \"10.9.0.255\""), ["pool x", "[[reservation]] of b/s"]);
         let vrf = "[[vrf]]\nname = \"red\"\ntable = 1001\nmanage = true\n";
         assert_eq!(named(&format!("{l2}{vrf}interfaces = [\"lo\"]\n")), ["[[vrf]] red"]);
         assert_eq!(named(&format!("{l2}{vrf}interfaces = [\"eth1\"]\n")), nothing);

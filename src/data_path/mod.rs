@@ -12,5 +12,5 @@
 pub mod machine;
 pub mod packet;
 mod record;
-mod socket;
+pub mod socket;
 pub mod task;

@@ -23,6 +23,8 @@ pub enum Answer {
     Present {
         /// Of a chain: how many rules are in it and lead to it.
         uses: Option<u32>,
+        /// Of a chain that the kernel itself calls: what becomes of packets that no rule decides on, [`DROP`] or 1.
+        policy: Option<u32>,
     },
     /// The kernel refused with this error number, ENOENT where it has no such object.
     Refused(i32),
@@ -86,8 +88,11 @@ impl Answer {
             let body = body.get(..length.checked_sub(HEADER)?)?;
             if word(8)? == sequence {
                 match kind {
-                    NEW_TABLE => return Some(Answer::Present { uses: None }),
-                    NEW_CHAIN => return Some(Answer::Present { uses: uses(body) }),
+                    NEW_TABLE => return Some(Answer::Present { uses: None, policy: None }),
+                    NEW_CHAIN => {
+                        let (uses, policy) = (number(body, CHAIN_USE), number(body, CHAIN_POLICY));
+                        return Some(Answer::Present { uses, policy });
+                    }
                     ERROR => {
                         let code = body.get(..4).and_then(|it| it.try_into().ok()).map(i32::from_ne_bytes)?;
                         return Some(Answer::Refused(code.checked_neg()?));
@@ -101,14 +106,14 @@ impl Answer {
     }
 }
 
-/// Of the answer about a chain; `None` where the kernel does not say.
-fn uses(body: &[u8]) -> Option<u32> {
+/// A number in the answer about a chain; `None` where the kernel does not say it.
+fn number(body: &[u8], kind: u16) -> Option<u32> {
     let mut rest = body.get(FAMILY..)?;
     loop {
         let field = |at: usize| rest.get(at..at + 2).and_then(|it| it.try_into().ok()).map(u16::from_ne_bytes);
         let length = usize::from(field(0)?);
         let value = rest.get(ATTRIBUTE..length)?;
-        if field(2)? == CHAIN_USE {
+        if field(2)? == kind {
             // In network order, unlike the headers.
             return value.try_into().ok().map(u32::from_be_bytes);
         }
@@ -138,7 +143,11 @@ const ERROR: u16 = 2;
 const TABLE_NAME: u16 = 1;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
+const CHAIN_POLICY: u16 = 5;
 const CHAIN_USE: u16 = 6;
+
+/// The policy of a chain that drops what no rule accepts.
+pub const DROP: u32 = 0;
 
 #[cfg(test)]
 mod tests {
@@ -174,11 +183,15 @@ mod tests {
         let table = Question::Table { family: TableFamily::Ipv6, name: "kube-proxy" };
         let mut present = table.emit(3);
         present[4..6].copy_from_slice(&NEW_TABLE.to_ne_bytes());
-        assert_eq!(Answer::parse(&present, 3), Some(Answer::Present { uses: None }));
+        assert_eq!(Answer::parse(&present, 3), Some(Answer::Present { uses: None, policy: None }));
         assert_eq!(Answer::parse(&present, 4), None, "the answer to another question");
         assert_eq!(Answer::parse(&error(-libc::ENOENT, 3), 3), Some(Answer::Refused(libc::ENOENT)));
         let both = [error(-libc::ENOENT, 2), present].concat();
-        assert_eq!(Answer::parse(&both, 3), Some(Answer::Present { uses: None }), "the second message of two");
+        assert_eq!(
+            Answer::parse(&both, 3),
+            Some(Answer::Present { uses: None, policy: None }),
+            "the second message of two"
+        );
     }
 
     #[test]
@@ -186,16 +199,20 @@ mod tests {
         let chain = Question::Chain { family: TableFamily::Ipv4, table: "nat", name: "KUBE-SERVICES" };
         let mut answer = chain.emit(5);
         answer[4..6].copy_from_slice(&NEW_CHAIN.to_ne_bytes());
-        assert_eq!(Answer::parse(&answer, 5), Some(Answer::Present { uses: None }));
+        assert_eq!(Answer::parse(&answer, 5), Some(Answer::Present { uses: None, policy: None }));
         let attribute = [&8_u16.to_ne_bytes()[..], &CHAIN_USE.to_ne_bytes(), &258_u32.to_be_bytes()].concat();
         answer.extend_from_slice(&attribute);
         let length = u32::try_from(answer.len()).unwrap();
         answer[..4].copy_from_slice(&length.to_ne_bytes());
-        assert_eq!(Answer::parse(&answer, 5), Some(Answer::Present { uses: Some(258) }));
+        assert_eq!(Answer::parse(&answer, 5), Some(Answer::Present { uses: Some(258), policy: None }));
+        let policy = [&8_u16.to_ne_bytes()[..], &CHAIN_POLICY.to_ne_bytes(), &DROP.to_be_bytes()].concat();
+        let mut dropping = [&answer[..], &policy].concat();
+        dropping[..4].copy_from_slice(&(length + 8).to_ne_bytes());
+        assert_eq!(Answer::parse(&dropping, 5), Some(Answer::Present { uses: Some(258), policy: Some(DROP) }));
         answer[48..50].copy_from_slice(&0_u16.to_ne_bytes());
         assert_eq!(
             Answer::parse(&answer, 5),
-            Some(Answer::Present { uses: None }),
+            Some(Answer::Present { uses: None, policy: None }),
             "a length of zero ends the reading"
         );
     }

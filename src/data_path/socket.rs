@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::machine::{Health, Rules};
-use super::packet::{Answer, GENERATION, Question, TableFamily};
+use super::packet::{Answer, DROP, GENERATION, Question, TableFamily};
 
 /// How long an answer may take, from the connection on.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -60,6 +60,18 @@ async fn get(url: &http::Uri) -> Result<u16, Box<dyn std::error::Error + Send + 
             Ok(answer.await?.status().as_u16())
         }
     }
+}
+
+/// The chains of iptables and its like that drop what this host is to pass on, unless a rule accepts it. Needs a tokio runtime around
+/// it; says nothing where the kernel may not be asked.
+pub fn dropping_forward() -> Vec<&'static str> {
+    let Ok(mut rules) = RulesSocket::open() else { return Vec::new() };
+    let families = [(TableFamily::Ipv4, "ip filter FORWARD"), (TableFamily::Ipv6, "ip6 filter FORWARD")];
+    let drops = |(family, name): (TableFamily, &'static str)| {
+        let answer = rules.ask(Question::Chain { family, table: "filter", name: "FORWARD" });
+        matches!(answer, Ok(Answer::Present { policy: Some(DROP), .. })).then_some(name)
+    };
+    families.into_iter().filter_map(drops).collect()
 }
 
 /// Tells when the kernel's nftables rules change, and whether kube-proxy's are there. Needs CAP_NET_ADMIN, and a tokio runtime
@@ -113,7 +125,7 @@ impl RulesSocket {
     /// In the mode `nftables` kube-proxy has a table of its own, in `iptables` and `ipvs` chains in the table `nat`. A flush may
     /// leave the chains without any rule (`iptables -t nat -F`).
     fn has_rules(&mut self, family: TableFamily) -> io::Result<bool> {
-        let used = |answer| matches!(answer, Answer::Present { uses } if uses != Some(0));
+        let used = |answer| matches!(answer, Answer::Present { uses, .. } if uses != Some(0));
         let own_table = self.ask(Question::Table { family, name: "kube-proxy" })?;
         if used(own_table) {
             let services = self.ask(Question::Chain { family, table: "kube-proxy", name: "services" })?;

@@ -380,7 +380,7 @@ impl Keeper {
                      their Service's: {why}"
                 ),
                 remedy: "give crier CAP_NET_ADMIN, load nf_tables, nft_ct and nft_nat, and choose a name that no other program uses \
-                         ([egress] table)"
+                         ([egress] table), another agent on this host included"
                     .to_owned(),
             },
             Absence::Removed => HostProblem {

@@ -120,8 +120,11 @@ async fn write(
             Err(Written::Overtaken { why: reason(&kube::Error::Api(status)) })
         }
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(Written::Gone),
-        Ok(Err(error)) => Err(Written::Refused { why: reason(&error), patience: patience(&error) }),
-        Err(_) => Err(Written::Refused { why: "no answer".to_owned(), patience: Duration::ZERO }),
+        Ok(Err(error)) => {
+            let by_rule = matches!(&error, kube::Error::Api(status) if matches!(status.code, 403 | 422));
+            Err(Written::Refused { why: reason(&error), patience: patience(&error), by_rule })
+        }
+        Err(_) => Err(Written::Refused { why: "no answer".to_owned(), patience: Duration::ZERO, by_rule: false }),
     };
     (key, wanted, outcome)
 }

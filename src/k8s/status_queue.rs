@@ -70,6 +70,8 @@ pub enum Written {
     Refused {
         why: String,
         patience: Duration,
+        /// By a rule (403, 422): whose Service it is must know of it.
+        by_rule: bool,
     },
 }
 
@@ -166,8 +168,13 @@ impl StatusQueue {
             Written::Overtaken { why } if !again && current.is_some() => {
                 settled.refusal = self.retry(key, desired, why, Duration::ZERO, false, now);
             }
-            Written::Refused { why, patience } if !again => {
+            Written::Refused { why, patience, by_rule } if !again => {
                 settled.refusal = self.retry(key, desired, why, *patience, true, now);
+                let told = settled.refusal.as_ref().filter(|_| *by_rule);
+                settled.event = told.map(|why| {
+                    let message = format!("the API server refuses the status of the Service: {why}");
+                    pending(key, desired, &Notice { warning: true, reason: "StatusRefused".to_owned(), message })
+                });
             }
             Written::Overtaken { .. } | Written::Refused { .. } => drop(self.clear_refusal(key)),
         }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::names::InterfaceName;
+use crate::plan::own_addresses::IPVS_LINK;
 use crate::world::HostProblem;
 
 /// The settings of one link, or of `all`, in `net.ipv4.conf`. The kernel acts on the larger of the two.
@@ -50,9 +51,6 @@ pub struct Finding {
 /// The reverse path filter's value that lets in a packet only by the link of the way back to its source.
 pub(super) const STRICT: u8 = 1;
 
-/// The link on which kube-proxy in IPVS mode puts the address of every Service, on every node.
-const IPVS_LINK: &str = "kube-ipvs0";
-
 /// Compares the readings with what answering for addresses on `announcing` needs.
 pub fn judge(readings: &Readings, announcing: &BTreeSet<InterfaceName>) -> Vec<Finding> {
     let Readings { all, links, default_route_links, extra_links } = readings;
@@ -61,8 +59,7 @@ pub fn judge(readings: &Readings, announcing: &BTreeSet<InterfaceName>) -> Vec<F
         |link: &InterfaceName, setting: fn(&LinkSettings) -> u8| setting(all).max(links.get(link).map_or(0, setting));
     // With IPVS every node holds every address, and with arp_ignore 0 every node's kernel answers for it on every link.
     let ipvs = links.keys().any(|link| link.as_str() == IPVS_LINK);
-    let answers_for_all = announcing.iter().any(|link| effective(link, |settings| settings.arp_ignore) == 0);
-    if ipvs && answers_for_all {
+    if ipvs && readings.answers_for_all(announcing) {
         findings.push(Finding {
             problem: format!(
                 "kube-proxy runs in IPVS mode without strictARP ({IPVS_LINK} exists and arp_ignore is 0): \
@@ -117,6 +114,14 @@ pub(super) fn loose(link: &InterfaceName) -> Sysctl {
 
 fn sysctl(link: &str, setting: &str, value: u8) -> Sysctl {
     Sysctl { key: format!("net.ipv4.conf.{}.{setting}", link.replace('.', "/")), value }
+}
+
+impl Readings {
+    /// On one of these links the kernel answers ARP for any address of the host.
+    pub fn answers_for_all(&self, announcing: &BTreeSet<InterfaceName>) -> bool {
+        let own = |link| self.links.get(link).map_or(0, |settings| settings.arp_ignore);
+        announcing.iter().any(|link| self.all.arp_ignore.max(own(link)) == 0)
+    }
 }
 
 impl Sysctl {
@@ -195,6 +200,14 @@ mod tests {
                 .remedy
                 .ends_with("sysctl -w net.ipv4.conf.all.arp_ignore=1; sysctl -w net.ipv4.conf.all.arp_announce=2")
         );
+    }
+
+    #[test]
+    fn the_kernel_answers_for_all_where_some_link_is_open() {
+        let two = readings(OPEN, &[("eth0", OPEN), ("eth1", STRICT_ARP)]);
+        let open = [&["eth0", "eth1"][..], &["eth1"], &[]].map(|links| two.answers_for_all(&on(links)));
+        assert_eq!(open, [true, false, false]);
+        assert!(!readings(STRICT_ARP, &[("eth0", OPEN)]).answers_for_all(&on(&["eth0"])));
     }
 
     #[test]

@@ -39,14 +39,14 @@ pub async fn run(slices: watch::Receiver<EgressSlice>, manage: bool, facts: mpsc
     let mut looks = Looks::new(slices, LOOK_AGAIN);
     while let Some(slice) = looks.next().await {
         let found = match look(&slice).await {
-            Ok(findings) if manage && !findings.is_empty() => {
+            Ok((findings, _)) if manage && !findings.is_empty() => {
                 sysctl::settle(&findings);
                 look(&slice).await
             }
             found => found,
         };
         let found: Vec<HostProblem> = match found {
-            Ok(findings) => findings.iter().map(Finding::report).chain(unforwarded(&slice)).collect(),
+            Ok((findings, links)) => findings.iter().map(Finding::report).chain(unforwarded(&slice, &links)).collect(),
             Err(error) => {
                 if complaints.is_new(&error) {
                     warn!(%error, "whether the reverse path filter drops packets of pods with egress cannot be seen; trying again");
@@ -70,30 +70,31 @@ pub async fn run(slices: watch::Receiver<EgressSlice>, manage: bool, facts: mpsc
 }
 
 /// What keeps this host from passing on packets of pods with egress. No setting of crier's: routers are made on purpose.
-fn unforwarded(slice: &EgressSlice) -> Vec<HostProblem> {
+fn unforwarded(slice: &EgressSlice, links: &BTreeSet<InterfaceName>) -> Vec<HostProblem> {
     let go = |family: &Family| {
         slice.pods.iter().any(|(pod, mapping)| Family::of(*pod) == *family && *mapping != Mapping::Held)
     };
-    sysctl::forwarding(&Family::BOTH.into_iter().filter(go).collect::<Vec<_>>())
+    sysctl::forwarding(&Family::BOTH.into_iter().filter(go).collect::<Vec<_>>(), links)
 }
 
-/// The kernel is asked itself, so its rules and routes all count.
-async fn look(slice: &EgressSlice) -> Result<Vec<Finding>, NetlinkError> {
+/// Also the links by which packets come that go on from here. The kernel is asked itself, so its rules and routes all count.
+async fn look(slice: &EgressSlice) -> Result<(Vec<Finding>, BTreeSet<InterfaceName>), NetlinkError> {
     let (mut translates, mut steers) = (false, false);
     for mapping in slice.pods.values() {
         translates |= matches!(mapping, Mapping::Translated { .. });
         steers |= matches!(mapping, Mapping::Steered { .. });
     }
     if !translates && !steers {
-        return Ok(Vec::new());
+        return Ok(Default::default());
     }
     let mut netlink = Netlink::open_for(&[])?;
     let names: BTreeMap<u32, InterfaceName> = netlink.links().await?.iter().filter_map(index_and_name).collect();
     let Some(outside) = netlink.route_to(OUTSIDE.into()).await?.as_ref().and_then(leaves_by) else {
-        return Ok(Vec::new());
+        return Ok(Default::default());
     };
     // By the link of the way to them: one pod of another node, to which a next hop leads, for each; and any pod that is here.
     let (mut elsewhere, mut here) = (BTreeMap::<u32, Ipv4Addr>::new(), None);
+    let mut passed: BTreeSet<u32> = slice.shared_links.iter().copied().chain([outside]).collect();
     for pod in sample(slice) {
         let Some(route) = netlink.route_to(pod.into()).await? else { continue };
         let Some(link) = leaves_by(&route) else { continue };
@@ -101,6 +102,7 @@ async fn look(slice: &EgressSlice) -> Result<Vec<Finding>, NetlinkError> {
             elsewhere.entry(link).or_insert(pod);
         } else {
             here = Some(pod);
+            passed.insert(link);
         }
     }
     let name = |index: u32| names.get(&index).cloned();
@@ -120,7 +122,7 @@ async fn look(slice: &EgressSlice) -> Result<Vec<Finding>, NetlinkError> {
             findings.entry(way.clone()).or_insert_with(|| of_replies(&way, &outside));
         }
     }
-    Ok(findings.into_values().collect())
+    Ok((findings.into_values().collect(), passed.into_iter().filter_map(name).collect()))
 }
 
 /// Pods with egress from all over their addresses, and where their nodes have none of these an address of the node's pods.

@@ -22,10 +22,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 const SETTINGS: &str = "/proc/sys/net/ipv4/conf";
 
-/// Judges the host for as long as there are slices, and reports what is wrong as a [`Fact::Host`] whenever that changes.
+/// Judges the host for as long as there are slices, and reports what is wrong as a [`Fact::Host`] whenever that changes, and
+/// whether the kernel answers ARP for all addresses of the host.
 /// With `manage` it sets what it can, and reports only what it could not.
 pub async fn run(mut slices: watch::Receiver<L2Slice>, manage: bool, facts: mpsc::Sender<Fact>) {
     let mut reported: Vec<HostProblem> = Vec::new();
+    let mut arp_open = false;
     let mut look_again = interval(LOOK_AGAIN);
     look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -41,6 +43,13 @@ pub async fn run(mut slices: watch::Receiver<L2Slice>, manage: bool, facts: mpsc
             }
             reported = found;
             if facts.send(Fact::Host(reported.clone())).await.is_err() {
+                return;
+            }
+        }
+        let is_open = readings().answers_for_all(&announcing);
+        if is_open != arp_open {
+            arp_open = is_open;
+            if facts.send(Fact::ArpOpen(is_open)).await.is_err() {
                 return;
             }
         }
@@ -89,21 +98,29 @@ fn announcing_on(slice: &L2Slice) -> BTreeSet<InterfaceName> {
     announcing
 }
 
-/// What keeps this host from passing on packets of pods of these families, as egress needs it of every node.
-pub fn forwarding(families: &[Family]) -> Vec<HostProblem> {
-    let off = |family: &Family| {
-        let (key, path) = match family {
-            Family::V4 => ("net.ipv4.ip_forward", "/proc/sys/net/ipv4/ip_forward"),
-            Family::V6 => ("net.ipv6.conf.all.forwarding", "/proc/sys/net/ipv6/conf/all/forwarding"),
-        };
-        let value = std::fs::read_to_string(path).unwrap_or_default();
-        // A host without the address family has no such file, and nothing to forward.
-        (value.trim() == "0").then(|| HostProblem {
-            problem: format!("{key} is 0: this host passes on no packets of pods, and Services with egress need that"),
-            remedy: format!("sysctl -w {key}=1, and a file in /etc/sysctl.d for the next boot"),
-        })
+/// What keeps this host from passing on packets of pods of these families, as egress needs it of every node; of IPv4 also what comes in
+/// by one of these links.
+pub fn forwarding(families: &[Family], links: &BTreeSet<InterfaceName>) -> Vec<HostProblem> {
+    // A host without the address family has no such file, and nothing to forward.
+    let is_off = |path: String| std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "0");
+    let mut off: Vec<(String, String)> = Vec::new();
+    if families.contains(&Family::V4) {
+        if is_off("/proc/sys/net/ipv4/ip_forward".to_owned()) {
+            off.push(("net.ipv4.ip_forward".to_owned(), String::new()));
+        } else {
+            let links = links.iter().filter(|link| is_off(format!("{SETTINGS}/{link}/forwarding")));
+            let key = |link: &InterfaceName| format!("net.ipv4.conf.{}.forwarding", link.as_str().replace('.', "/"));
+            off.extend(links.map(|link| (key(link), format!(" that come in by {link}"))));
+        }
+    }
+    if families.contains(&Family::V6) && is_off("/proc/sys/net/ipv6/conf/all/forwarding".to_owned()) {
+        off.push(("net.ipv6.conf.all.forwarding".to_owned(), String::new()));
+    }
+    let problem = |(key, which): (String, String)| HostProblem {
+        problem: format!("{key} is 0: this host passes on no packets of pods{which}, and egress and VRFs need that"),
+        remedy: format!("sysctl -w {key}=1, and a file in /etc/sysctl.d for the next boot"),
     };
-    families.iter().filter_map(off).collect()
+    off.into_iter().map(problem).collect()
 }
 
 /// The links of this host on which addresses could be answered, for a caller that does not know the configured ones.

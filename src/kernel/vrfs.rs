@@ -26,7 +26,8 @@ use tracing::{debug, info, warn};
 use self::messages::Lists;
 use self::wanted::{Change, Found, Made, Outcome, Wanted, changes};
 use super::netlink::{Event, Netlink, NetlinkError};
-use super::routes;
+use super::{routes, sysctl};
+use crate::address::Family;
 use crate::names::InterfaceName;
 use crate::plan::slice::VrfSlice;
 use crate::state_file::{self, Outlasts};
@@ -135,7 +136,8 @@ impl Keeper {
                     Some(netlink) => netlink,
                     None => netlink.insert(Netlink::open_for(&GROUPS)?),
                 };
-                let problems = self.keep(&slice, netlink).await?;
+                let mut problems = self.keep(&slice, netlink).await?;
+                problems.extend(unforwarded(&slice));
                 retry = !problems.is_empty();
                 tell(problems, told, facts).await;
             } else if slice.planned {
@@ -304,6 +306,14 @@ impl Keeper {
         }
         Ok(())
     }
+}
+
+/// What keeps requests that come in by a VRF from going on to pods.
+fn unforwarded(slice: &VrfSlice) -> Vec<HostProblem> {
+    let has_v6 = slice.vrfs.iter().flat_map(|vrf| &vrf.addresses).any(|net| net.addr().is_ipv6());
+    let families = if has_v6 { &Family::BOTH[..] } else { &[Family::V4] };
+    let links = slice.vrfs.iter().flat_map(|vrf| vrf.interfaces.iter().chain([&vrf.name])).cloned().collect();
+    if slice.vrfs.is_empty() { Vec::new() } else { sysctl::forwarding(families, &links) }
 }
 
 fn refusal(vrf: Option<&InterfaceName>, change: &Change, error: &io::Error) -> HostProblem {

@@ -367,9 +367,10 @@ impl History {
     /// This node answers until its agent ends, and takes nothing.
     fn leave(&mut self, situation: &Situation<'_>) -> Course {
         *self = History { assertions: self.assertions, ..History::default() };
+        // Packets of pods go to the heir as soon as it is heard.
         match best_holder(situation) {
-            _ if situation.answers => Course::Holds,
             Some(holder) => Course::Watches { holder: holder.node.clone() },
+            None if situation.answers => Course::Holds,
             None => Course::Nobody,
         }
     }

@@ -51,6 +51,9 @@ fn uses(world: &World, with_links: bool) -> BTreeMap<IpAddr, HostUse> {
     uses
 }
 
+/// The link on which kube-proxy in IPVS mode puts the address of every Service, on every node.
+pub const IPVS_LINK: &str = "kube-ipvs0";
+
 /// An address of a pool that another program has put on a link of this host as an address of its own: a virtual address of
 /// keepalived or kube-vip, or what a former tool left. The kernel answers for it on the link, whoever announces it.
 pub struct Bound<'a> {

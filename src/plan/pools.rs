@@ -62,7 +62,8 @@ pub fn withheld(pool: &Pool, book: &AddressBook, applicant: &Applicant<'_>, addr
 /// The Service is to give the address up.
 fn leaving(applicant: &Applicant<'_>, address: IpAddr) -> Option<Reason> {
     let renumber = applicant.renumber.filter(|renumber| renumber.leaving.contains(&address))?;
-    Some(Reason::AddressRenumbered { address, overlap: duration::text(renumber.overlap) })
+    let by_prefix = applicant.service.renumber.is_none();
+    Some(Reason::AddressRenumbered { address, overlap: duration::text(renumber.overlap), by_prefix })
 }
 
 fn unavailable(pool: &Pool, book: &AddressBook, applicant: &Applicant<'_>, address: IpAddr) -> Option<Reason> {
@@ -79,7 +80,7 @@ fn unavailable(pool: &Pool, book: &AddressBook, applicant: &Applicant<'_>, addre
     if pool.draining {
         return Some(Reason::PoolDraining { pool: name() });
     }
-    is_avoided(pool, address).then(|| Reason::AddressAvoided { address, pool: name() })
+    pool.avoids(address).then(|| Reason::AddressAvoided { address, pool: name() })
 }
 
 /// The pools to try, best first: those made for some Services before those for all, then by priority, then as written.
@@ -142,11 +143,4 @@ fn serves(pool: &Pool, applicant: &Applicant<'_>) -> bool {
     let any_namespace = pool.namespaces.is_empty() && pool.namespace_selector.is_none();
     let labels_fit = pool.service_selector.as_ref().is_none_or(|selector| selector.matches(&applicant.service.labels));
     (any_namespace || by_name || by_selector) && labels_fit
-}
-
-fn is_avoided(pool: &Pool, address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => pool.avoid_network_and_broadcast && matches!(v4.octets()[3], 0 | 255),
-        IpAddr::V6(_) => false,
-    }
 }

@@ -70,6 +70,10 @@ pub struct Voice {
 /// cluster has, takes a part of it.
 pub const HUNG_AFTER: Duration = Duration::from_secs(10);
 
+/// How long a node that has said goodbye listens for the heir of addresses that packets of pods leave with: those of its own pods go
+/// there from then on, and nobody could tell this node later.
+const HEIR_HEARD: Duration = Duration::from_secs(1);
+
 /// Pulses on the links of the newest slice until `shutdown` completes or the sender of slices is dropped.
 ///
 /// A link begins by listening, and does so again when it comes back. What is heard becomes a [`Fact::Roster`]; so does the
@@ -234,7 +238,9 @@ impl LinkTask {
             let slice = slices.borrow_and_update().clone();
             let ended = match Sockets::open(&slice.link) {
                 Ok(sockets) => {
-                    failing = false;
+                    if std::mem::take(&mut failing) {
+                        let _ = self.facts.send(Fact::PulsesRefused(self.index, Arc::default())).await;
+                    }
                     self.pulse(sockets, slice, &mut machine, &mut refused_senders, &mut slices, &mut stop).await
                 }
                 Err(error) => Ended::Failed(error),
@@ -247,6 +253,10 @@ impl LinkTask {
             if !failing {
                 failing = true;
                 warn!(%link, %error, "pulses are neither sent nor heard on this link until its sockets can be opened again");
+                let is_taken = error.kind() == io::ErrorKind::AddrInUse;
+                let by_whom = if is_taken { ", does another agent run on this host?" } else { "" };
+                let why = [(Fact::OWN_SOCKETS, format!("{error}{by_whom}"))].into();
+                let _ = self.facts.send(Fact::PulsesRefused(self.index, Arc::new(why))).await;
             }
             tokio::select! {
                 () = sleep(REOPEN_INTERVAL) => {}
@@ -271,6 +281,8 @@ impl LinkTask {
     ) -> Ended {
         let mut roster = None;
         let mut leaving = false;
+        // For an heir, until then.
+        let mut listens_until: Option<Instant> = None;
         let mut hung = false;
         let mut voice = self.setup.voice.clone();
         voice.mark_changed();
@@ -288,7 +300,8 @@ impl LinkTask {
                     self.send(&sockets, &slice, &pulse);
                 }
             }
-            if machine.has_left() {
+            let translates = slice.all.egress.as_ref().is_some_and(|it| !it.is_empty());
+            if machine.has_left() && !(translates && listens_until.is_some_and(|until| now < until)) {
                 return Ended::Told;
             }
             if let Some(newest) = machine.poll_roster(now) {
@@ -305,13 +318,16 @@ impl LinkTask {
             {
                 return Ended::Told;
             }
-            let deadline = machine.next_deadline();
+            let deadline = machine.next_deadline().into_iter().chain(listens_until).min();
             tokio::select! {
                 biased;
                 parting = parting(stop), if !leaving => {
                     leaving = true;
                     match parting {
-                        Parting::Leave => machine.handle_leaving(clock::now()),
+                        Parting::Leave => {
+                            listens_until = Some(clock::now() + HEIR_HEARD);
+                            machine.handle_leaving(clock::now());
+                        }
                         Parting::Restart { back_by } => machine.handle_restarting(back_by, clock::now()),
                     }
                 }
@@ -331,18 +347,21 @@ impl LinkTask {
                     }
                     self.voice = newest;
                 }
-                changed = slices.changed(), if !leaving => {
+                changed = slices.changed(), if !leaving || listens_until.is_some() => {
                     if changed.is_err() {
-                        leaving = true;
+                        (leaving, listens_until) = (true, None);
                         machine.handle_leaving(clock::now());
                         continue;
                     }
                     let next = slices.borrow_and_update().clone();
                     let renewed = next.link.addresses != slice.link.addresses;
                     let now = clock::now();
-                    machine.handle_expected(&next.all.expected, now);
-                    machine.handle_doubted(&next.all.doubted, now);
-                    machine.handle_stance(next.stance(back_by), now);
+                    // What a node is that has left nobody needs to hear.
+                    if !leaving {
+                        machine.handle_expected(&next.all.expected, now);
+                        machine.handle_doubted(&next.all.doubted, now);
+                        machine.handle_stance(next.stance(back_by), now);
+                    }
                     slice = next;
                     if renewed {
                         sockets.open_missing(&slice.link);

@@ -13,7 +13,7 @@ use crate::config::InterfacePattern;
 use crate::names::NodeName;
 use crate::pulse;
 use crate::roster::{Card, Member, Roster};
-use crate::world::{Pulses, World};
+use crate::world::{Fact, Pulses, World};
 
 /// All of it, what concerns most first.
 pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
@@ -192,6 +192,9 @@ fn refused_pulses(world: &World) -> Vec<String> {
             by_reason.entry(why).or_default().push(*source);
         }
         let line = |(why, sources): (&str, Vec<IpAddr>)| {
+            if sources == [Fact::OWN_SOCKETS] {
+                return format!("pulses on {link} are neither sent nor heard: {why}");
+            }
             let named: Vec<String> = sources.iter().take(NAMED).map(IpAddr::to_string).collect();
             let more = sources.len().saturating_sub(NAMED);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };

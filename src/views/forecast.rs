@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{SCHEMA_VERSION, Snapshot};
-use crate::config::{self, Config, L2, PulseKey, Source, Touches};
+use crate::config::{self, Change, Config, L2, PulseKey, Source, Touches};
 use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::forecast::{self, ForecastError, PeerDifference};
 use crate::reason::Reason;
@@ -37,6 +37,9 @@ pub struct ChangeReport {
     /// Section, key and both values in one line.
     pub change: String,
     pub touches: Touches,
+    /// Sessions and routes of other nodes go by it too, and these are not judged.
+    #[serde(default)]
+    pub elsewhere: bool,
 }
 
 /// What becomes of a Service's addresses.
@@ -108,16 +111,14 @@ impl ForecastReport {
         services.is_empty() && owners.is_empty() && routes.is_empty() && peers.is_empty()
     }
 
-    /// The differences that no Service, owner, route or peer shows, and that change what the agent sends, or where it listens.
+    /// The differences that no Service, owner, route or peer shows, and that change what the agents send, where they listen, or what they
+    /// do after a restart.
     pub fn beside(&self) -> impl Iterator<Item = &ChangeReport> {
         self.changes.iter().filter(|it| match it.touches {
-            Touches::Listening | Touches::Pulse => true,
-            Touches::Nothing
-            | Touches::Log
-            | Touches::Decisions
-            | Touches::LiveSession
-            | Touches::Session
-            | Touches::Restart => false,
+            Touches::Listening | Touches::Pulse | Touches::Restart => true,
+            Touches::Nothing | Touches::Log | Touches::Decisions | Touches::LiveSession | Touches::Session => {
+                it.elsewhere
+            }
         })
     }
 }
@@ -160,9 +161,21 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
     let links = links_unjudged(snapshot, config);
     let folder = other_folder(&snapshot.config, config);
     let warnings = bfd_removed(&snapshot.config, config).chain(other_key).chain(links).chain(folder);
-    let warnings = warnings.chain(config::unused(config)).collect();
-    let changes = config::changes(&snapshot.config, config);
-    let changes = changes.iter().map(|it| ChangeReport { change: it.to_string(), touches: it.touches });
+    let changes: Vec<ChangeReport> = config::changes(&snapshot.config, config)
+        .iter()
+        .map(|it| ChangeReport {
+            change: it.to_string(),
+            touches: it.touches,
+            elsewhere: has_others(snapshot) && is_of_routes(it),
+        })
+        .collect();
+    let unjudged = changes.iter().any(|it| it.elsewhere).then(|| {
+        format!(
+            "BGP sessions and routes are judged for {} alone, and those of other nodes go by the changed keys too: ask there",
+            snapshot.node
+        )
+    });
+    let warnings = warnings.chain(unjudged).chain(config::unused(config)).collect();
     Ok(ForecastReport {
         schema_version: SCHEMA_VERSION,
         node: snapshot.node.clone(),
@@ -170,16 +183,25 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
         owners: owners.collect(),
         routes: routes.collect(),
         peers: peers.collect(),
-        changes: changes.collect(),
+        changes,
         warnings,
     })
+}
+
+fn has_others(snapshot: &Snapshot) -> bool {
+    snapshot.world.nodes.keys().any(|name| *name != snapshot.node)
+}
+
+/// What routers see depends on it.
+fn is_of_routes(change: &Change) -> bool {
+    let section = change.place.trim_start_matches('[');
+    change.touches > Touches::Log && ["bgp", "bfd", "vrf"].iter().any(|it| section.starts_with(it))
 }
 
 /// An `[[l2]]` names links otherwise than any did before, and what other nodes' links are called is their own word.
 fn links_unjudged(snapshot: &Snapshot, after: &Config) -> Option<String> {
     let is_new = |it: &L2| !snapshot.config.l2.iter().any(|before| before.names_links_as(it));
-    let has_others = snapshot.world.nodes.keys().any(|name| *name != snapshot.node);
-    (has_others && after.l2.iter().any(is_new)).then(|| {
+    (has_others(snapshot) && after.l2.iter().any(is_new)).then(|| {
         "an [[l2]] names other links than before: owners are worked out as if the links of all nodes had this node's names; \
          where they have others, ask on those nodes too, and do not go by what this one says of owners"
             .to_owned()
@@ -246,7 +268,7 @@ mod tests {
     use crate::config::{NoSecrets, Secrets, SourceFile, parse};
     use crate::plan::Planner;
     use crate::views::Counters;
-    use crate::world::Fact;
+    use crate::world::{ApiServer, Fact};
 
     /// Every file holds its own path.
     struct Paths;
@@ -282,6 +304,38 @@ mod tests {
             }
         }
         assert_eq!(warned, [false, false, false, true], "one node alone knows its links");
+    }
+
+    /// L8 of the reviews: routes that other nodes withdraw were "nothing would change".
+    #[test]
+    fn what_sessions_and_routes_of_other_nodes_go_by_is_told_where_there_are_others() {
+        let config = |rest: &str| {
+            let text = format!(
+                "[manifests]\nfolder = \"/m\"\n[bgp]\nasn = 64513\nlisten = []\n[[bgp.peer]]\nname = \"tor\"\n\
+                 address = \"10.0.0.1\"\nasn = 64512\nnodes = \"rack=b\"\n[[bgp.advertisement]]\n{rest}"
+            );
+            Arc::new(parse(&[SourceFile { path: "test.toml".to_owned(), text }], &NoSecrets).expect("it is good"))
+        };
+        let mut planner = Planner::new(config("nodes = \"rack=b\"\n"), "n1".into());
+        for fact in [Fact::ApiServer(ApiServer::Manifests), Fact::LinksListed, Fact::FailStatic] {
+            planner.apply(fact);
+        }
+        let mut told = Vec::new();
+        for name in ["n1", "n2"] {
+            planner.apply(Fact::Node(name.into(), Some(Arc::default())));
+            let (now, wall) = (clock::now(), clock::wall());
+            planner.turn(now);
+            let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
+            for file in
+                ["nodes = \"rack=zz\"\n", "nodes = \"rack=b\"\naggregation-length = 24\n", "nodes = \"rack=b\"\n"]
+            {
+                let report = forecast(&snapshot, &config(file)).expect("it can be judged");
+                let warned = report.warnings.iter().any(|it| it.contains("those of other nodes"));
+                told.push((report.beside().count(), warned));
+            }
+        }
+        let nothing = (0, false);
+        assert_eq!(told, [nothing, nothing, nothing, (1, true), (1, true), nothing], "one node alone shows its own");
     }
 
     /// K15 of the reviews: no other node heard this one then, and the plan had no word of it.

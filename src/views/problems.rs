@@ -1,5 +1,7 @@
 //! What an operator should look at: the problems that `crier status` and `crier doctor` list, each one sentence. Floor 1.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -10,15 +12,15 @@ use super::status::ServiceReport;
 use super::{agreement, allocator, bfd, egress, own_node, stations, unannounced};
 use crate::address::{Family, host_prefix};
 use crate::config::{Kubernetes, L2, Pool, Source};
-use crate::names::PeerName;
+use crate::names::{InterfaceName, ObjectKey, PeerName};
 use crate::path_state::{PathFault, Serving};
 use crate::plan::context::L2Context;
 use crate::plan::context::l2::describe_interfaces;
-use crate::plan::decision::Announcement;
+use crate::plan::decision::{Announcement, Decision};
 use crate::plan::elect;
 use crate::plan::holder::Grade;
 use crate::plan::join::Dispute;
-use crate::plan::own_addresses::{self, Bound};
+use crate::plan::own_addresses::{self, Bound, IPVS_LINK};
 use crate::reason::Reason;
 use crate::world::{ApiServer, ClusterConfig, Pulses, SessionState};
 
@@ -52,6 +54,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(without_prefix(snapshot));
     problems.extend(without_link(snapshot));
     problems.extend(bound_by_others(snapshot));
+    problems.extend(left_on_links(snapshot));
     problems.extend(not_vip(snapshot));
     problems.extend(egress::problems(snapshot));
     problems.extend(own_node::addresses_elsewhere(snapshot));
@@ -162,6 +165,36 @@ fn bound_by_others(snapshot: &Snapshot) -> Vec<String> {
         }
     });
     told.collect()
+}
+
+/// Addresses that other nodes answer for, on links of this node that do no ARP, such as `lo` (a leftover of LVS or keepalived). What
+/// crier itself puts there goes with the address, and kube-proxy's own link is told of as such.
+fn left_on_links(snapshot: &Snapshot) -> Vec<String> {
+    let Snapshot { world, plan, .. } = snapshot;
+    let links = world
+        .links
+        .values()
+        .filter(|link| world.arp_open && link.up && (link.loopback || !link.arp) && link.name.as_str() != IPVS_LINK);
+    let on_links = links.flat_map(|link| link.addresses.iter().map(move |net| (net.addr(), &link.name)));
+    // IPv6 answers for what the link itself has.
+    let left: BTreeMap<IpAddr, &InterfaceName> =
+        on_links.filter(|(it, _)| it.is_ipv4() && !it.is_loopback() && !plan.bind.addresses.contains_key(it)).collect();
+    if left.is_empty() {
+        return Vec::new();
+    }
+    let of_service = |(service, decision): (&ObjectKey, &Arc<Decision>)| -> Vec<String> {
+        let told = decision.announcements.iter().filter_map(|Announcement { address, l2, .. }| {
+            let (link, owner) = (left.get(address)?, l2.owner.as_ref().filter(|owner| **owner != snapshot.node)?);
+            Some(format!(
+                "{address} of {service} is on {link} of this node, put there by another program, and arp_ignore is 0: the kernel \
+                 answers for it beside {owner}; take it away: ip address del {} dev {link}; or: sysctl -w \
+                 net.ipv4.conf.all.arp_ignore=1",
+                host_prefix(*address)
+            ))
+        });
+        told.collect()
+    };
+    plan.decisions.iter().flat_map(of_service).collect()
 }
 
 /// That there is no session is as it should be: the peer is shut down, or its next hops all have sessions of their own.

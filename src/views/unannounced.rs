@@ -9,6 +9,7 @@ use crate::names::{NodeName, ObjectKey, PoolName};
 use crate::plan::decision::Announcement;
 use crate::plan::elect;
 use crate::plan::remnants::advertises;
+use crate::plan::verdict::egress::is_away;
 use crate::reason::Reason;
 use crate::roster::Eligibility;
 use crate::selector::Selector;
@@ -72,6 +73,7 @@ enum Step {
     WithPeer,
     PeerOnNode,
     NodeAble,
+    NodeServes,
     Announced,
 }
 
@@ -107,6 +109,7 @@ fn obstacle<'a>(
         () if !peers.iter().any(|peer| selects(&peer.nodes, node)) => Step::WithPeer,
         () if !is_able(node) => Step::PeerOnNode,
         () if local && !endpoints.by_node.contains_key(name) => Step::NodeAble,
+        () if is_away(world, &snapshot.node, name, node) => Step::NodeServes,
         () => Step::Announced,
     };
     let mut furthest = Step::Advertised;
@@ -141,6 +144,9 @@ fn obstacle<'a>(
             "no Node that announces it to a [[bgp.peer]] has a serving endpoint (external traffic policy Local)"
                 .to_owned(),
         ),
+        Step::NodeServes => Some(
+            "of no Node that could announce it to a [[bgp.peer]] a pulse is heard: crier must run there".to_owned(),
+        ),
         Step::Announced => None,
     }
 }
@@ -159,13 +165,16 @@ fn leaves_out(snapshot: &Snapshot, pool: &PoolName) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use jiff::Timestamp;
 
     use super::*;
+    use crate::address::MacAddress;
     use crate::clock;
     use crate::config::{NoSecrets, SourceFile, parse};
     use crate::plan::Planner;
+    use crate::roster::{Departed, Roster};
     use crate::selector::Labels;
     use crate::views::Counters;
     use crate::world::{ApiServer, EndpointAddresses, EndpointSlice, Fact, NodeCounts};
@@ -175,11 +184,15 @@ mod tests {
 
     /// Of a Service with an endpoint on the node n1, which is in rack a.
     fn told(rest: &str, endpoints: usize) -> Vec<String> {
+        told_of(rest, endpoints, Service::default(), "n1")
+    }
+
+    fn told_of(rest: &str, endpoints: usize, service: Service, on: &str) -> Vec<String> {
         let file = SourceFile { path: "crier.toml".to_owned(), text: format!("{FILE}{rest}") };
         let config = parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
         let mut planner = Planner::new(Arc::new(config), "n1".into());
         let labels = Labels([("rack".to_owned(), "a".to_owned())].into());
-        let counts: NodeCounts = (0..endpoints).map(|_| ("n1".into(), 1)).collect();
+        let counts: NodeCounts = (0..endpoints).map(|_| (on.into(), 1)).collect();
         let slice = EndpointSlice {
             service: ObjectKey::new("shop", "web"),
             family: None,
@@ -188,8 +201,17 @@ mod tests {
             serving_without_node: 0,
             addresses: EndpointAddresses::default(),
         };
-        let service = Service { load_balancer: true, families: vec![Family::V4], ..Service::default() };
+        let service = Service { load_balancer: true, families: vec![Family::V4], ..service };
+        let left = Departed {
+            mac: MacAddress([2, 0, 0, 0, 0, 9]),
+            unheard: Duration::ZERO,
+            suspect: false,
+            holdings: Default::default(),
+        };
+        let roster = Roster { settled: true, left: [("n9".into(), left)].into(), ..Roster::default() };
         for fact in [
+            Fact::Roster(1, Some(Arc::new(roster))),
+            Fact::Node("n9".into(), Some(Arc::new(Node { ready: true, ..Node::default() }))),
             Fact::ApiServer(ApiServer::Manifests),
             Fact::LinksListed,
             Fact::FailStatic,
@@ -244,5 +266,10 @@ mod tests {
         }
         let beside = bgp(in_zz) + "[[bgp.advertisement]]\n";
         assert_eq!(told(&beside, 1), Vec::<String>::new(), "one way is enough");
+        // L9 (d): the agent of the only node with an endpoint left.
+        let local = || Service { external_traffic_policy: TrafficPolicy::Local, ..Service::default() };
+        assert_eq!(told_of(&bgp(""), 1, local(), "n1"), Vec::<String>::new());
+        let [problem] = &told_of(&bgp(""), 1, local(), "n9")[..] else { panic!("one problem") };
+        assert!(problem.ends_with("a pulse is heard: crier must run there"), "{problem}");
     }
 }

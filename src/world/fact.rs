@@ -2,7 +2,7 @@
 //! Floor 1.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -65,7 +65,8 @@ pub enum Fact {
     Pulses(Pulses),
     /// Which nodes are alive on a link, by its index, as their pulses tell; `None` where pulses are no longer heard.
     Roster(u32, Option<Arc<Roster>>),
-    /// All sources whose pulses are dropped on a link, by the link's index, each with the reason.
+    /// All sources whose pulses are dropped on a link, by the link's index, each with the reason; of [`Fact::OWN_SOCKETS`] why none is
+    /// sent or heard.
     PulsesRefused(u32, Arc<BTreeMap<IpAddr, String>>),
     /// The planner chose these addresses for a Service; kept until the Service status shows them.
     Assigned(ObjectKey, Vec<IpAddr>),
@@ -77,6 +78,8 @@ pub enum Fact {
     StatusRefused(ObjectKey, String),
     /// All problems of this host's settings.
     Host(Vec<HostProblem>),
+    /// On some link where this node may answer, the kernel answers ARP for addresses of all its links.
+    ArpOpen(bool),
     /// All that keeps BGP connections from being accepted.
     Listening(Vec<HostProblem>),
     /// All that cannot be read of the folder of manifests.
@@ -123,6 +126,9 @@ pub enum Fact {
 }
 
 impl Fact {
+    /// The kernel takes no packet from this address.
+    pub const OWN_SOCKETS: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
+
     /// Whether the fact is a part of what is kept on disk: see [`World::to_remember`](super::World::to_remember).
     pub fn is_worth_remembering(&self) -> bool {
         match self {
@@ -153,6 +159,7 @@ impl Fact {
             | Fact::PulsesRefused(..)
             | Fact::StatusRefused(..)
             | Fact::Host(_)
+            | Fact::ArpOpen(_)
             | Fact::Listening(_)
             | Fact::Manifests(_)
             | Fact::DataPath(_)

@@ -74,6 +74,8 @@ pub struct World {
     /// What the API server said when the status of a Service could not be written.
     pub refused: OrdMap<ObjectKey, String>,
     pub host_problems: Vec<HostProblem>,
+    /// On some link where this node may answer, the kernel answers ARP for addresses of all its links.
+    pub arp_open: bool,
     /// What keeps BGP connections from being accepted.
     pub listen_problems: Vec<HostProblem>,
     /// What cannot be read of the folder of manifests.
@@ -195,6 +197,7 @@ impl Default for World {
             ahead: OrdMap::new(),
             refused: OrdMap::new(),
             host_problems: Vec::new(),
+            arp_open: false,
             listen_problems: Vec::new(),
             manifest_problems: Vec::new(),
             egress_problems: Vec::new(),
@@ -345,6 +348,10 @@ impl World {
             }
             Fact::Host(problems) => {
                 self.host_problems = problems;
+                Touched::Nothing
+            }
+            Fact::ArpOpen(open) => {
+                self.arp_open = open;
                 Touched::Nothing
             }
             Fact::Listening(problems) => {

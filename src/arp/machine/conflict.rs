@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use crate::address::MacAddress;
 use crate::arp::packet::Claimant;
-use crate::arp::settings::{CONFLICT_OVER, DEFEND_INTERVAL, REPORT_INTERVAL};
+use crate::arp::settings::{DEFEND_INTERVAL, REPORT_INTERVAL};
 
 /// The conflicts of one link: at most one for each address announced, whatever the network sends.
 #[derive(Debug, Default)]
 pub struct Conflicts {
     seen: BTreeMap<IpAddr, Conflict>,
-    /// The same, ordered by when each was last seen.
-    by_age: BTreeSet<(Instant, IpAddr)>,
+    /// The same, ordered by when each is over.
+    by_end: BTreeSet<(Instant, IpAddr)>,
 }
 
 /// Another station's claim to one address.
@@ -24,7 +24,8 @@ struct Conflict {
     /// How many frames claimed the address.
     frames: u64,
     began: Instant,
-    last_seen: Instant,
+    /// Unless the address is claimed again.
+    over: Instant,
     reported: Instant,
     frames_when_reported: u64,
     defended: Instant,
@@ -54,26 +55,28 @@ impl Conflicts {
     /// Another station claimed an address that this node announces. The first claim calls for a defence and a report. Later
     /// claims call for a defence at most once in `DEFEND_INTERVAL` and for a report at most once in `REPORT_INTERVAL` for
     /// each address, however often and under however many MACs the address is claimed.
-    pub fn handle_claimant(&mut self, claimant: Claimant, now: Instant) -> Response {
+    ///
+    /// It is over when no claim was heard for as long as `lasts`.
+    pub fn handle_claimant(&mut self, claimant: Claimant, lasts: Duration, now: Instant) -> Response {
         let Claimant { address, mac } = claimant;
         let Some(conflict) = self.seen.get_mut(&address) else {
             let first = Conflict {
                 frames: 1,
                 began: now,
-                last_seen: now,
+                over: now + lasts,
                 reported: now,
                 frames_when_reported: 1,
                 defended: now,
             };
             self.seen.insert(address, first);
-            self.by_age.insert((now, address));
+            self.by_end.insert((now + lasts, address));
             let report = Some(Report { mac, frames: 1 });
             return Response { defend: true, first: true, lasted: Duration::ZERO, report };
         };
-        self.by_age.remove(&(conflict.last_seen, address));
-        self.by_age.insert((now, address));
+        self.by_end.remove(&(conflict.over, address));
         conflict.frames = conflict.frames.saturating_add(1);
-        conflict.last_seen = now;
+        conflict.over = now + lasts;
+        self.by_end.insert((conflict.over, address));
         // RFC 5227 §2.4 (c): a host "that has been configured to not give up its address under any circumstances" MUST
         // NOT send another defence within DEFEND_INTERVAL, so that two of them do not drown the link.
         let defend = now >= conflict.defended + DEFEND_INTERVAL;
@@ -93,14 +96,14 @@ impl Conflicts {
     /// The address is no longer announced, so there is no conflict.
     pub fn forget(&mut self, address: IpAddr) {
         if let Some(conflict) = self.seen.remove(&address) {
-            self.by_age.remove(&(conflict.last_seen, address));
+            self.by_end.remove(&(conflict.over, address));
         }
     }
 
-    /// An address that no other station has claimed for `CONFLICT_OVER`. Its conflict is forgotten.
+    /// An address that no other station has claimed for long enough. Its conflict is forgotten.
     pub fn poll_over(&mut self, now: Instant) -> Option<IpAddr> {
-        let (last_seen, address) = *self.by_age.first()?;
-        (now >= last_seen + CONFLICT_OVER).then(|| {
+        let (over, address) = *self.by_end.first()?;
+        (now >= over).then(|| {
             self.forget(address);
             address
         })
@@ -108,13 +111,14 @@ impl Conflicts {
 
     /// When to call `poll_over` again.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.by_age.first().map(|(last_seen, _)| *last_seen + CONFLICT_OVER)
+        self.by_end.first().map(|(over, _)| *over)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arp::settings::CONFLICT_OVER;
     use crate::clock;
 
     const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 35, 100));
@@ -129,7 +133,11 @@ mod tests {
         let mut conflicts = Conflicts::default();
         let responses: Vec<Response> = (0..600u64)
             .map(|tick| {
-                conflicts.handle_claimant(claimant((tick % 7) as u8), start + Duration::from_millis(200 * tick))
+                conflicts.handle_claimant(
+                    claimant((tick % 7) as u8),
+                    CONFLICT_OVER,
+                    start + Duration::from_millis(200 * tick),
+                )
             })
             .collect();
         let reported: Vec<u64> = responses.iter().filter_map(|it| it.report).map(|report| report.frames).collect();
@@ -143,19 +151,19 @@ mod tests {
     fn an_address_that_was_given_up_starts_with_a_clean_record() {
         let start = clock::now();
         let mut conflicts = Conflicts::default();
-        assert!(conflicts.handle_claimant(claimant(1), start).report.is_some());
+        assert!(conflicts.handle_claimant(claimant(1), CONFLICT_OVER, start).report.is_some());
         conflicts.forget(ADDRESS);
         assert_eq!(conflicts.next_deadline(), None);
-        assert!(conflicts.handle_claimant(claimant(1), start).report.is_some());
+        assert!(conflicts.handle_claimant(claimant(1), CONFLICT_OVER, start).report.is_some());
     }
 
     #[test]
     fn a_claimant_that_falls_silent_is_over_once_and_not_before_its_time() {
         let start = clock::now();
         let mut conflicts = Conflicts::default();
-        conflicts.handle_claimant(claimant(1), start);
+        conflicts.handle_claimant(claimant(1), CONFLICT_OVER, start);
         let heard_again = start + Duration::from_secs(100);
-        conflicts.handle_claimant(claimant(1), heard_again);
+        conflicts.handle_claimant(claimant(1), CONFLICT_OVER, heard_again);
         assert_eq!(conflicts.next_deadline(), Some(heard_again + CONFLICT_OVER));
         assert_eq!(conflicts.poll_over(start + CONFLICT_OVER), None);
         assert_eq!(conflicts.poll_over(heard_again + CONFLICT_OVER), Some(ADDRESS));

@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 use crate::address::MacAddress;
-use crate::arp::settings::{CENSUS_INTERVAL, CENSUS_PATIENCE, CENSUS_SPACING};
+use crate::arp::settings::{CENSUS_INTERVAL, CENSUS_PATIENCE, CENSUS_SPACING, CONFLICT_OF_NODES_OVER, CONFLICT_OVER};
 use crate::claim::{Hearing, Station};
 use crate::names::NodeName;
 
@@ -74,6 +74,11 @@ impl Stations {
     pub fn hearing(&self, mac: MacAddress) -> Option<Hearing> {
         let heard = self.told.stations.get(&mac).map(|station| station.hearing);
         heard.or_else(|| self.addresses_of.contains_key(&mac).then_some(Hearing::Unheard))
+    }
+
+    /// How long a conflict with a station lasts without another claim.
+    pub fn lasts(&self, mac: MacAddress) -> Duration {
+        if self.hearing(mac).is_some() { CONFLICT_OF_NODES_OVER } else { CONFLICT_OVER }
     }
 
     /// The node that a station belongs to.

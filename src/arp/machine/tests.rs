@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::arp::settings::{CENSUS_PATIENCE, CONFLICT_OVER};
+use crate::arp::settings::{CENSUS_PATIENCE, CONFLICT_OF_NODES_OVER, CONFLICT_OVER};
 use crate::claim::Station;
 use crate::clock;
 
@@ -298,6 +298,9 @@ fn a_node_that_is_handed_the_address_is_no_conflict_and_one_that_goes_on_claimin
     bench.pass(millis(1000));
     bench.claimed_by(1, FOREIGN, true);
     assert_eq!(bench.reports(), [conflict(1, FOREIGN, ConflictKind::Contested)], "both go on");
+    // M17 of a review: status named it for five minutes after the other had given way.
+    bench.pass(CONFLICT_OF_NODES_OVER);
+    assert_eq!(bench.reports(), [Report::Over(address(1))]);
 }
 
 #[test]

@@ -158,6 +158,11 @@ impl Pool {
         self.exclude.iter().any(|range| range.contains(address)) || self.holds_below_other_prefix(address)
     }
 
+    /// Some old clients take the address for broadcast.
+    pub fn avoids(&self, address: IpAddr) -> bool {
+        self.avoid_network_and_broadcast && matches!(address, IpAddr::V4(v4) if matches!(v4.octets()[3], 0 | 255))
+    }
+
     /// The address is one of the pool's.
     pub fn holds(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|range| range.contains(address))

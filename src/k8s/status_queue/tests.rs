@@ -41,7 +41,7 @@ fn overtaken() -> Written {
 }
 
 fn refused(why: &str) -> Written {
-    Written::Refused { why: why.to_owned(), patience: Duration::ZERO }
+    Written::Refused { why: why.to_owned(), patience: Duration::ZERO, by_rule: false }
 }
 
 #[test]
@@ -101,12 +101,31 @@ fn a_refused_write_is_retried_ever_later_and_told_once() {
     let (web, wanted, _) = queue.next_write().unwrap();
     let settled = queue.settle(&web, &wanted, &refused("500 etcd is away"), now);
     assert_eq!(settled.refusal.as_deref(), Some("500 etcd is away"), "another reason is news");
-    let patient = Written::Refused { why: "429".to_owned(), patience: Duration::from_secs(20) };
+    let patient = Written::Refused { why: "429".to_owned(), patience: Duration::from_secs(20), by_rule: false };
     queue.turn_to(slice(&[("api", status("1", Some("192.0.2.1"), None))]));
     assert_eq!(queue.next_deadline(), None, "web is gone, and its tries with it");
     let (api, wanted, _) = queue.next_write().unwrap();
     queue.settle(&api, &wanted, &patient, now);
     assert_eq!(queue.next_deadline(), Some(now + Duration::from_secs(20)), "as long as the API server asked for");
+}
+
+/// L17 of a review: the Service was pending, and nobody but the agent's operator saw why.
+#[test]
+fn what_a_rule_refuses_is_told_by_one_event() {
+    let mut queue = StatusQueue::default();
+    queue.turn_to(slice(&[("web", status("1", Some("192.0.2.1"), None))]));
+    let mut now = clock::now();
+    let mut told = Vec::new();
+    for why in ["422 no", "422 no", "422 not at all"] {
+        let (web, wanted, _) = queue.next_write().expect("it is tried again");
+        let refused = Written::Refused { why: why.to_owned(), patience: Duration::ZERO, by_rule: true };
+        told.extend(said(queue.settle(&web, &wanted, &refused, now).event));
+        now += Duration::from_secs(30);
+        queue.wake(now);
+    }
+    let expected =
+        ["422 no", "422 not at all"].map(|why| format!("web: the API server refuses the status of the Service: {why}"));
+    assert_eq!(told, expected);
 }
 
 #[test]

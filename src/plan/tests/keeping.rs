@@ -3,7 +3,7 @@
 use super::*;
 use crate::plan::removals::{NOTICE, TRUST};
 use crate::plan::slice::StatusWrite;
-use crate::world::{Condition, LeaseState, PoolsTold, RequestError};
+use crate::world::{Condition, LeaseState, PoolsTold, Renumber, RequestError};
 
 const OURS: &str = "192.168.35.100";
 
@@ -655,6 +655,26 @@ fn standalone_a_service_that_wants_one_family_only_gives_the_second_one_back() {
         web.request = asking_for(&["fd35::100"]).request;
     });
     assert_eq!(story.announced("web"), both[1..]);
+}
+
+/// L15 of a review: the manifest comes from a cluster with another load balancer.
+#[test]
+fn standalone_all_addresses_that_a_manifest_shows_stay_until_it_asks_for_another() {
+    let shown = ["192.168.35.104", "192.168.35.105", "192.168.35.106"];
+    let mut story = Story::begin(standalone());
+    story.endpoints("web", &["a"]);
+    story.put("web", Service { ingress: shown.map(ip).to_vec(), ..service() });
+    assert_eq!(story.announced("web"), shown);
+    story.put("other", service());
+    story.change("web", |_| ());
+    assert_eq!(story.addresses("web"), shown, "at the next judgement too");
+    // A renumbering that is taken back leaves the new address, as for what crier gave.
+    story.change("web", |web| {
+        web.renumber = Some(Box::new(Renumber { leaving: shown.map(ip).to_vec(), overlap: Duration::from_secs(600) }));
+    });
+    assert_eq!(story.addresses("web").len(), 4);
+    story.change("web", |web| web.renumber = None);
+    assert_eq!(story.addresses("web"), ["192.168.35.101"]);
 }
 
 #[test]

@@ -85,6 +85,28 @@ fn below_a_new_prefix_a_service_has_both_addresses_for_ten_minutes_and_then_the_
     assert_eq!(story.addresses("web"), [NEW]);
 }
 
+/// L14 of a review: the condition named an annotation that nobody wrote, and the status grew with each prefix.
+#[test]
+fn prefixes_that_follow_each_other_leave_two_former_addresses_and_are_told_as_what_they_are() {
+    let mut story = begin(&["2001:db8:1::7/64"]);
+    story.put("web", Service { families: vec![Family::V6], ..service() });
+    story.confirm("web");
+    for prefix in 2..=6 {
+        readdress(&mut story, &[&format!("2001:db8:{prefix}::7/64")]);
+        story.confirm("web");
+        after(&mut story, 7);
+        if story.written("web").is_some() {
+            story.confirm("web");
+        }
+    }
+    assert_eq!(story.addresses("web"), ["2001:db8:4::100", "2001:db8:5::100", "2001:db8:6::100"]);
+    let condition = story.planner.world().services[&key("web")].condition.clone().expect("it is written");
+    let text = format!("{condition:?}");
+    assert!(text.contains("its link has another prefix") && !text.contains("annotation"), "{text}");
+    after(&mut story, 600);
+    assert_eq!(story.addresses("web"), ["2001:db8:6::100"]);
+}
+
 #[test]
 fn a_further_prefix_of_the_link_renumbers_nobody_wherever_it_stands() {
     let mut story = begin(&["2001:db8:2::7/64"]);

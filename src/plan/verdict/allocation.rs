@@ -264,7 +264,7 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
 fn beside(
     inputs: &Inputs<'_>,
     applicant: &Applicant<'_>,
-    leaving: Vec<Held>,
+    mut leaving: Vec<Held>,
     stays: Vec<Held>,
     lost: &mut Vec<(IpAddr, Reason)>,
 ) -> (Vec<Held>, Option<Overlap>) {
@@ -277,16 +277,25 @@ fn beside(
         return (leaving.into_iter().chain(stays).collect(), None);
     }
     let overlap = Overlap { leaving: leaving.iter().map(|held| held.address).collect(), lasts: *lasts };
+    let by_prefix = applicant.service.renumber.is_none();
+    // The oldest stand in front.
+    let most = MOST_FORMER * stays.iter().filter(|held| held.address.is_ipv6()).count();
+    let surplus = if by_prefix { leaving.len().saturating_sub(most) } else { 0 };
+    let kept = leaving.split_off(surplus);
     let over = |held: &Held| {
         lasts.is_zero() || inputs.restraints.is_overlap_over(applicant.key, held.address, *lasts, inputs.now)
     };
-    let (gone, leaving): (Vec<Held>, Vec<Held>) = leaving.into_iter().partition(over);
-    lost.extend(gone.iter().map(|held| {
+    let (over, kept): (Vec<Held>, Vec<Held>) = kept.into_iter().partition(over);
+    let gone = leaving.into_iter().chain(over);
+    lost.extend(gone.map(|held| {
         let overlap = duration::text(*lasts);
-        (held.address, Reason::AddressRenumbered { address: held.address, overlap })
+        (held.address, Reason::AddressRenumbered { address: held.address, overlap, by_prefix })
     }));
-    (leaving.into_iter().chain(stays).collect(), Some(overlap))
+    (kept.into_iter().chain(stays).collect(), Some(overlap))
 }
+
+/// The former prefixes below which a Service keeps addresses: a provider that changes its prefix again and again fills no status.
+const MOST_FORMER: usize = 2;
 
 /// The addresses that a Service has, or had.
 struct Current {
@@ -388,11 +397,14 @@ fn spare(
     let leaves = |held: &Held| applicant.renumber.is_some_and(|it| it.leaving.contains(&held.address));
     let all: Vec<Held> = kept.clone();
     let given = match inputs.config.is_standalone() {
-        // Where one replaces another it stands behind it.
+        // Where one replaces another it stands behind it. Those that the manifest shows came together, and none replaces another.
         true => {
-            let is_last =
-                |place: usize| !all.iter().skip(place + 1).any(|it| same_pool(&all[place], it) && !leaves(it));
-            (0..all.len()).filter(|place| is_last(*place)).map(|place| all[place].address).collect()
+            let shows = |held: &Held| applicant.service.ingress.contains(&held.address);
+            let is_replaced = |place: usize| {
+                let behind = all.iter().skip(place + 1).filter(|it| same_pool(&all[place], it) && !leaves(it));
+                behind.last().is_some_and(|last| !(shows(&all[place]) && shows(last)))
+            };
+            (0..all.len()).filter(|place| !is_replaced(*place)).map(|place| all[place].address).collect()
         }
         false => given(inputs, applicant.key, applicant.service),
     };
@@ -431,7 +443,9 @@ fn left(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service, reason: Reason,
 fn first_lost(service: &Service, addresses: &[IpAddr], lost: &[(IpAddr, Reason)]) -> Option<Reason> {
     let address = *service.ingress.iter().find(|address| !addresses.contains(address))?;
     let reason = lost.iter().find(|(of, _)| *of == address).map(|(_, reason)| reason.to_string());
-    let why = reason.unwrap_or_else(|| "the Service asks for another one".to_owned());
+    let asks = service.request.as_ref().is_ok_and(|it| !it.addresses.is_empty() || !it.pools.is_empty());
+    let other = if asks { "the Service asks for another one" } else { "crier has given the Service another one" };
+    let why = reason.unwrap_or_else(|| other.to_owned());
     Some(Reason::AddressGoes { address, why })
 }
 

@@ -101,7 +101,7 @@ fn elected(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held) -> Result
         let excluded = elect::exclusion(node).filter(|reason| !(ignores_label && *reason == Reason::NodeExcluded));
         let selected = covering.iter().any(|it| it.nodes.as_ref().is_none_or(|nodes| nodes.matches(&node.labels)));
         let bound = bound.is_none_or(|nodes| nodes.matches(&node.labels));
-        let gone = says_drained(inputs, name) || is_away(inputs, name, node);
+        let gone = says_drained(inputs, name) || is_away(world, inputs.me, name, node);
         node.ready
             && excluded.is_none()
             && !gone
@@ -160,10 +160,9 @@ fn says_drained(inputs: &Inputs<'_>, node: &NodeName) -> bool {
 
 /// The agent of another node left or is dead, though its Node is Ready: its pulses ended, or are missing on a link where it has an
 /// address and others are heard. A node that is heard anywhere is there.
-fn is_away(inputs: &Inputs<'_>, name: &NodeName, node: &Node) -> bool {
-    let world = inputs.world;
+pub fn is_away(world: &World, me: &NodeName, name: &NodeName, node: &Node) -> bool {
     let mut rosters = world.rosters.values();
-    if name == inputs.me || rosters.any(|it| it.members.contains_key(name) || it.unproved.contains_key(name)) {
+    if name == me || rosters.any(|it| it.members.contains_key(name) || it.unproved.contains_key(name)) {
         return false;
     }
     world.rosters.iter().any(|(index, roster)| {

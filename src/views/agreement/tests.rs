@@ -16,7 +16,7 @@ use crate::roster::Eligibility;
 use crate::selector::Labels;
 use crate::views::Counters;
 use crate::views::status::status;
-use crate::world::{ApiServer, Conflict, Fact, Link, Listing, Node, Service};
+use crate::world::{ApiServer, Conflict, Link, Listing, Node, Service};
 
 const CONFIG: &str = r#"
 [kubernetes]
@@ -289,4 +289,16 @@ fn a_station_that_answers_for_everything_is_named_once() {
     finds(&mut planner, 3);
     assert_one(&told(&mut planner), "02:00:00:00:00:99 answers for 3 addresses of the pools, such as 192.0.2.1, ");
     assert!(told(&mut planner)[0].contains("ignore-stations"));
+}
+
+/// M14 of a review: only the log said it.
+#[test]
+fn a_link_whose_pulse_sockets_are_taken_is_a_problem() {
+    let mut planner = planner(CONFIG);
+    let why = "Address already in use, does another agent run on this host?".to_owned();
+    planner.apply(Fact::PulsesRefused(2, Arc::new([(Fact::OWN_SOCKETS, why)].into())));
+    let told = told(&mut planner);
+    let expected =
+        "pulses on eth0 are neither sent nor heard: Address already in use, does another agent run on this host?";
+    assert!(told.iter().any(|it| it == expected), "{told:?}");
 }

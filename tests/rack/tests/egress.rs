@@ -310,6 +310,21 @@ fn a_strict_filter_beside_an_overlay_is_named_with_the_command_that_lets_packets
         if said.contains("net.ipv4.ip_forward is 0") { Ok(()) } else { Err(said) }
     });
     lan.site.nodes[owner].sysctl("net/ipv4/ip_forward", "1");
+    // So is one that does not forward what comes in by one link.
+    lan.site.nodes[owner].sysctl("net/ipv4/conf/eth0/forwarding", "0");
+    eventually("the owner names the link", secs(25), || {
+        let said = problems(&agents[owner]);
+        let right = said.contains("net.ipv4.conf.eth0.forwarding is 0") && !said.contains("ip_forward");
+        if right { Ok(()) } else { Err(said) }
+    });
+    lan.site.nodes[owner].sysctl("net/ipv4/conf/eth0/forwarding", "1");
+    // What a firewall drops in forwarding unless a rule lets it pass, as dockerd makes it.
+    let doctor = || String::from_utf8_lossy(&agents[owner].verb("doctor").stdout).into_owned();
+    assert!(!doctor().contains("ip filter FORWARD"), "{}", doctor());
+    lan.site.nodes[owner].sh("nft add table ip filter");
+    lan.site.nodes[owner].sh("nft add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }");
+    assert!(doctor().contains("ip filter FORWARD has the policy drop"), "{}", doctor());
+    lan.site.nodes[owner].sh("nft delete table ip filter");
 
     // With leave to do so crier sets it itself.
     for (number, link) in [(owner, "eth0"), (other, "flannel.1")] {
@@ -389,6 +404,31 @@ fn a_restart_of_any_agent_holds_no_packet_and_ends_no_connection() {
     }
     agents[1 - owner].stop(secs(10));
     throughout("after the other node's agent has stopped", secs(1), &mut all_go_on);
+    assert_eq!(leaks(&captures), BTreeSet::new());
+}
+
+#[test]
+fn pods_of_an_owner_whose_agent_stops_leave_by_the_heir() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let lan = &scene.lan;
+    let agents = lan.agents();
+    scene.serve("service-ip");
+    let owner = lan.owner(ADDRESS);
+    scene.leave_by(&agents, owner);
+    let client = &lan.site.client;
+    let captures = [client, &lan.site.router].map(|host| (host.port.capture(), host.port.mac()));
+    let listener = client.run(|| TcpListener::bind(("0.0.0.0", PORT))).expect("the namespace is ours");
+
+    agents[owner].stop(secs(10));
+    let heir = 1 - owner;
+    eventually_equal("the other node answers", secs(10), &heir, || lan.owner(ADDRESS));
+    // What the stopped agent left in the kernel is all that leads its pods.
+    for pod in &scene.pods {
+        let _open = client_of(pod, scene.client(false));
+        let (_, from) = listener.accept().expect("a connection");
+        assert_eq!(from.ip(), IpAddr::from(ADDRESS), "the source of a connection of {}", pod.name());
+    }
     assert_eq!(leaks(&captures), BTreeSet::new());
 }
 

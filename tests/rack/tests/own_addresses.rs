@@ -112,5 +112,19 @@ fn what_another_program_has_on_a_link_is_given_to_no_service_by_chance_and_named
         let told = lan::problems(&agents[1]);
         if told.contains("192.168.35.101 ") { Err(told) } else { Ok(()) }
     });
-    lan.owner(Ipv4Addr::new(192, 168, 35, 101));
+    let owner = lan.owner(Ipv4Addr::new(192, 168, 35, 101));
+
+    // What LVS or keepalived leave on lo: no link of an [[l2]], and the kernel answers for it all the same.
+    let other = 1 - owner;
+    let node = lan.site.node(other);
+    node.ip("address add 192.168.35.101/32 dev lo");
+    names(
+        other,
+        "192.168.35.101 of default/web is on lo of this node, put there by another program, and arp_ignore is 0",
+    );
+    node.sysctl("net/ipv4/conf/all/arp_ignore", "1");
+    eventually("it answers for nothing on lo, and that is told no more", secs(45), || {
+        let told = lan::problems(&agents[other]);
+        if told.contains("192.168.35.101 ") { Err(told) } else { Ok(()) }
+    });
 }

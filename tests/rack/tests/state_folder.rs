@@ -1,7 +1,7 @@
 //! The folder where an agent keeps its state: one that takes no write, and one that two agents have.
 
 use rack::lan::{Lan, problems};
-use rack::{Need, Rack, eventually, eventually_equal, secs};
+use rack::{Metal, Need, Rack, Service, eventually, eventually_equal, secs};
 
 #[test]
 fn a_state_folder_that_takes_no_write_is_a_problem_until_it_takes_one() {
@@ -80,4 +80,29 @@ fn orders_are_obeyed_where_the_disk_takes_no_write_and_what_a_restart_forgets_is
         assert_eq!(order(words), "", "{words}");
     }
     assert!(!problems(&agent).contains("in memory alone"), "{}", problems(&agent));
+}
+
+/// What the API server has too is written seldom where it is much; what an operator said nobody else has.
+#[test]
+fn an_operators_order_outlives_a_crash_however_large_the_state_is() {
+    let Some(rack) = Rack::for_test(&[Need::Kubernetes, Need::Crier]) else { return };
+    let metal = Metal::without_kube_proxy(&rack, "192.168.35.0/24", 1);
+    for number in 0..40 {
+        let many = (0..1000).fold(Service::new(&format!("many-{number}")), |service, _| service.on("node-1"));
+        metal.try_apply(&many.slices()[0]).expect("an EndpointSlice");
+    }
+    let configuration = "[api]\nlisten = \"\"\n[bgp]\nasn = 64513\nlisten = []\n[[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\n\
+         asn = 64512\n[[bgp.advertisement]]\n[[pool]]\nname = \"lan\"\naddresses = [\"198.18.0.0/24\"]\n";
+    let agent = metal.agent(0, configuration);
+    agent.wait_ready(secs(30));
+    let state = agent.socket().with_file_name("state").join("world.jsonl");
+    let text = || std::fs::read_to_string(&state).unwrap_or_default();
+    eventually("the state is written, and large", secs(60), || match text().len() {
+        octets if octets > 500_000 => Ok(()),
+        octets => Err(octets),
+    });
+    for (words, is_shut) in [("bgp shutdown tor", true), ("bgp enable tor", false)] {
+        assert!(agent.verb(words).status.success(), "{words}");
+        eventually_equal(words, secs(6), &is_shut, || text().contains("\"Peer\""));
+    }
 }
