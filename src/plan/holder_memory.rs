@@ -44,8 +44,6 @@ pub struct HolderMemory {
     has_heard: bool,
     /// Several nodes are silent, and one of them fell silent since the last turn.
     may_have_split: bool,
-    /// Several nodes are silent, and nobody is heard: it is not known yet whether they are away or this node does not hear them.
-    may_be_alone: bool,
     /// When what this node holds is to be announced once more, because the link may have split.
     assert_due: Option<Instant>,
     /// When the view becomes stale, while that lies ahead.
@@ -153,17 +151,14 @@ impl HolderMemory {
         };
         for (node, departed) in departed(|roster| &roster.silent) {
             self.note_departure(node, departed, Departure::Silent { suspect: departed.suspect }, &mut change);
-            // The link may have split, with neighbours on this side that believe a node of the other. Where nobody is heard any
-            // more it may be this node that does not hear: then frames that nobody needs would only be in the way of the
-            // questions, and their answers tell.
-            let several = after.silent.len() > 1;
-            self.may_have_split |= several && !after.members.is_empty();
-            self.may_be_alone |= several && after.members.is_empty();
+            // The link may have split, with neighbours on this side that believe a node of the other. Where all fell silent at once
+            // it may be this node that does not hear: then frames that nobody needs would only be in the way.
+            let may_hear = !after.members.is_empty() || !departed.suspect;
+            self.may_have_split |= after.silent.len() > 1 && may_hear;
         }
         for (node, departed) in departed(|roster| &roster.left) {
             self.note_departure(node, departed, Departure::Left, &mut change);
         }
-        self.may_be_alone &= after.members.is_empty();
         change.returned = before.settled && before.members.is_empty() && !after.members.is_empty();
         for (node, is) in &after.unproved {
             let was = before.unproved.get(node);
@@ -288,12 +283,8 @@ impl HolderMemory {
 
     /// This node answers for an address: the holder before is of no interest any more.
     pub fn note_answered(&mut self, address: IpAddr) {
-        let last = self.last_holders.remove(&address);
+        self.last_holders.remove(&address);
         self.kept.remove(&address);
-        // The link was asked for what a silent node held, and nobody answered.
-        if matches!(last, Some((_, Departure::Silent { .. }))) {
-            self.may_have_split |= std::mem::take(&mut self.may_be_alone);
-        }
     }
 
     /// Keeps what a verdict says of an address.

@@ -1,5 +1,5 @@
 # A client goes from one segment to another with each of two splits. In the last it is with a node alone, which hears nobody any
-# longer: once nobody answers for what another one held, it announces what it holds once more.
+# longer: it lost the others one after the other, so it announces once more what it holds.
 seed 12094
 agents 3
 addresses 2
