@@ -123,7 +123,7 @@ fn elected(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held) -> Result
 
 /// A node that says that packets of pods leave with the address there, and does not hear this one: it elected itself because it takes
 /// this node for dead, and does not learn that it is not. So this one gives way. One that has yet to answer counts too: an agent that
-/// starts in that state would announce beside it.
+/// starts in that state would announce beside it for longer.
 fn says_unheard<'a>(inputs: &Inputs<'a>, address: IpAddr) -> Option<&'a NodeName> {
     let of = |roster: &'a Arc<Roster>| {
         let deaf =
