@@ -152,13 +152,12 @@ fn what_a_node_had_before_its_agent_restarted_and_has_again_did_not_move() {
     let mut story = Story::begin(configuration());
     story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
     story.tell(Fact::Kept(Arc::new([ADDRESS.parse().unwrap()].into())));
-    story.put("web", Service { ingress: vec![ADDRESS.parse().unwrap()], ..service() });
     story.endpoints("web", &["a", "b", "c"]);
-    story.turn();
     // By MetalLB's order b is the first, and says nothing of the address.
     let others = || roster(&[("b", &[]), ("c", &[])], &[]);
-    let mut moves = story.handovers(heard(others(), |it| it.settled = false));
-    moves.extend(story.handovers(others()));
+    story.tell(heard(others(), |it| it.settled = false));
+    story.put("web", Service { ingress: vec![ADDRESS.parse().unwrap()], ..service() });
+    let mut moves = story.handovers(others());
     moves.extend(story.handovers(answering()));
     assert_eq!((story.placement().owner, moves), (Some("a".into()), vec![]));
     assert_eq!((story.last_move().as_str(), story.placement().witnessed), ("none", false));
