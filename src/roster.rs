@@ -100,7 +100,7 @@ pub struct Member {
     /// The node waits for nodes that restart.
     #[serde(default)]
     pub waits: bool,
-    /// The plan doubts that the node hears this one, and it has not answered since.
+    /// The node does not hear this one, as far as can be told: it has not answered for long, or not since the plan doubts it.
     #[serde(default)]
     pub deaf: bool,
 }
@@ -157,6 +157,9 @@ pub struct Unproved {
     /// What it answers for, as far as it says; empty where it is not deaf, for it may be a recording.
     #[serde(default)]
     pub holdings: Holdings,
+    /// The addresses that packets of pods leave with by it, as far as it says.
+    #[serde(default)]
+    pub egress: Arc<BTreeSet<IpAddr>>,
 }
 
 /// What a node says of the addresses that it has to do with.

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use imbl::ordmap::DiffItem;
@@ -150,9 +151,10 @@ impl HolderMemory {
         };
         for (node, departed) in departed(|roster| &roster.silent) {
             self.note_departure(node, departed, Departure::Silent { suspect: departed.suspect }, &mut change);
-            // The link may have split, with neighbours on this side that believe a node of the other. Where nobody is heard any
-            // more it may be this node that does not hear: then frames that nobody needs would only be in the way.
-            self.may_have_split |= after.silent.len() > 1 && !after.members.is_empty();
+            // The link may have split, with neighbours on this side that believe a node of the other. Where all fell silent at once
+            // it may be this node that does not hear: then frames that nobody needs would only be in the way.
+            let may_hear = !after.members.is_empty() || !departed.suspect;
+            self.may_have_split |= after.silent.len() > 1 && may_hear;
         }
         for (node, departed) in departed(|roster| &roster.left) {
             self.note_departure(node, departed, Departure::Left, &mut change);
@@ -161,13 +163,15 @@ impl HolderMemory {
         for (node, is) in &after.unproved {
             let was = before.unproved.get(node);
             change.addresses.extend(changed(was.map(|was| &was.holdings), &is.holdings));
+            let unsaid = Arc::default();
+            change.addresses.extend(was.map_or(&unsaid, |was| &was.egress).symmetric_difference(&is.egress));
             if was.is_some_and(|was| was.new && !is.new) {
                 // What nobody holds waits for it no longer.
                 change.nodes.insert(node.clone());
             }
         }
         for (_, was) in before.unproved.iter().filter(|(node, _)| !after.unproved.contains_key(*node)) {
-            change.addresses.extend(was.holdings.keys());
+            change.addresses.extend(was.holdings.keys().chain(was.egress.iter()));
         }
         let hears_otherwise = |node: &NodeName| before.may_be_deaf(node) != after.may_be_deaf(node);
         for (_, addresses) in self.doubts.iter().filter(|(node, _)| hears_otherwise(node)) {
@@ -194,6 +198,9 @@ impl HolderMemory {
                 change.addresses.extend(is.occupied.iter());
             }
             let egress = |member: &Member| member.egress.clone().unwrap_or_default();
+            if was.is_some_and(|was| was.deaf != is.deaf) {
+                change.addresses.extend(egress(is).iter());
+            }
             match was {
                 Some(was) if was.egress == is.egress => {}
                 Some(was) if was.egress.is_some() && is.egress.is_some() => {

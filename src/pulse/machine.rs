@@ -299,8 +299,10 @@ impl Machine {
         self.note_questions(&pulse, now);
         self.last_heard = now;
         let answered = pulse.answers.contains(&self.incarnations.this);
+        // It misses this node, which has not been silent.
+        let asks = pulse.asks.contains(&self.ticket);
         let Some(peer) = self.peers.get_mut(&pulse.node) else { return Outcome::TooMany };
-        let (node, before) = (pulse.node.clone(), peer.life);
+        let (node, before, was_deaf) = (pulse.node.clone(), peer.life, peer.is_deaf());
         let card_stale = pulse.card.is_none() && pulse.card_version != peer.card_version;
         if answered {
             peer.note_answer(now);
@@ -323,10 +325,22 @@ impl Machine {
         if life == Life::Alive {
             self.roster_moved |= peer.end_awaiting_by_word();
         }
+        // Who was silent may have been so because it did not hear this node's questions, and has long ceased to ask.
+        if asks || matches!(before, Life::Silent { .. }) {
+            peer.suspect_of_deafness(self.settings, now);
+        }
+        let found_deaf = peer.is_deaf() && !was_deaf;
         if card_stale {
             peer.next_ask = now;
         }
         self.dues.note(peer, self.settings);
+        if found_deaf {
+            // Where one does not hear this node, others may not.
+            for peer in self.peers.values_mut() {
+                peer.suspect_of_deafness(self.settings, now);
+                self.dues.note(peer, self.settings);
+            }
+        }
         if other_keys {
             self.review_keys(now);
         }

@@ -106,9 +106,10 @@ fn not_heard_by(world: &World, index: u32, roster: &Roster) -> Option<String> {
     let link = world.links.get(&index).map_or("a link that is gone", |link| link.name.as_str());
     (!deaf.is_empty()).then(|| {
         format!(
-            "pulses on {link}: {} is heard and answers none of this node's pulses, so this node leaves it every address that \
-             both announce: is UDP port {} open from here to there, in the firewall of this node too?",
+            "pulses on {link}: {} {} not hear this node's pulses, so this node leaves to them every address that both announce: is \
+             UDP port {} filtered from here to there, in the firewall of this node too?",
             some_of(&deaf),
+            if deaf.len() == 1 { "does" } else { "do" },
             pulse::settings::PORT
         )
     })

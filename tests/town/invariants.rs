@@ -285,7 +285,11 @@ impl Watch {
             let of_it = |(at, deed): &(Instant, Deed)| matches!(deed, Deed::Freeze(who, time) if *who == it && *at + *time + STARTED > now);
             self.deeds.iter().any(of_it)
         };
-        let quiet = self.deeds.iter().all(|(at, deed)| matches!(deed, Deed::Freeze(..)) || *at + UNSUSPECTED < now);
+        // What happened while it stood still it has yet to hear of, and asks at once where it was about to ask.
+        let quiet = |(at, deed): &(Instant, Deed)| {
+            matches!(deed, Deed::Freeze(..)) || now.duration_since(*at) > UNSUSPECTED + self.stood_still(host, *at, now)
+        };
+        let quiet = self.deeds.iter().all(quiet);
         let number = town.addresses.iter().position(|it| IpAddr::V4(*it) == address);
         let disturbed = number.is_none_or(|number| town.is_disturbed(number));
         if !quiet || disturbed || town.link.loss > 0 || now < self.began + UNSUSPECTED {
@@ -312,6 +316,15 @@ impl Watch {
         }
     }
 
+    /// For how long of the time from `from` to `to` the node stood still.
+    fn stood_still(&self, host: Station, from: Instant, to: Instant) -> Duration {
+        let of_it = self.deeds.iter().filter_map(|(at, deed)| match deed {
+            Deed::Freeze(who, time) if *who == host => Some((*at).max(from)..(*at + *time).min(to)),
+            _ => None,
+        });
+        of_it.map(|it| it.end.saturating_duration_since(it.start)).sum()
+    }
+
     /// (1) and (3): clients are answered.
     fn note_request(&mut self, town: &Town, client: usize, address: usize, served: bool) {
         let now = town.now();
@@ -323,11 +336,11 @@ impl Watch {
             let _changed = if served { self.failing.remove(&place) } else { self.failing.insert(place) };
         }
         let port = town.client_port(client);
-        // A holder that does not hear it, and whose data path is bad, knows of nobody to give way to.
+        // A holder that does not hear its pulses, and whose data path is bad, knows of nobody to give way to.
         let owners = town.owners.get(&IpAddr::V4(town.addresses[address])).into_iter().flatten();
         let cannot_serve: Vec<Station> =
             owners.copied().filter(|owner| town.is_running(*owner) && !town.hosts[*owner].path).collect();
-        let can_tell = |host: Station| cannot_serve.iter().all(|owner| town.link.passes(host, *owner, now));
+        let can_tell = |host: Station| cannot_serve.iter().all(|owner| town.link.pulses_pass(host, *owner, now));
         let could = |host: Station| {
             town.could_serve(host, address)
                 && town.hosts[host].started.is_some_and(|at| at + STARTED <= now)

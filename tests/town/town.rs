@@ -12,6 +12,8 @@ use crier::address::{Family, MacAddress};
 use crier::agent::kept_addresses::Kept;
 use crier::arp::packet::Frame;
 use crier::arp::packet::arp::{Operation, Packet};
+use crier::arp::settings::{Probing, probing};
+use crier::claim::Acquisition;
 use crier::clock;
 use crier::names::{NodeName, ObjectKey};
 use crier::path_state::{DataPath, PathFault, PathSource, PathState};
@@ -55,7 +57,10 @@ pub struct Town {
     foreign: Option<usize>,
     /// The addresses that the foreign station used at some time.
     fouled: BTreeSet<usize>,
-    proxy: bool,
+    /// Since when a station answers every probe.
+    proxy: Option<Instant>,
+    /// Until when a node that it kept away may not ask anew: its pauses have grown.
+    proxied_until: Option<Instant>,
     incarnation: u64,
     /// Who answers for each address on the link.
     pub owners: BTreeMap<IpAddr, BTreeSet<Station>>,
@@ -225,7 +230,8 @@ impl Town {
             chosen: vec![None; story.addresses],
             foreign: None,
             fouled: BTreeSet::new(),
-            proxy: false,
+            proxy: None,
+            proxied_until: None,
             incarnation: 1 << 20,
             owners: BTreeMap::new(),
             notices: Vec::new(),
@@ -331,7 +337,8 @@ impl Town {
 
     /// Something on the link answers for what is not its own, or did: who believed it does so until its cache ages.
     pub fn is_disturbed(&self, address: usize) -> bool {
-        self.proxy || self.fouled.contains(&address)
+        let kept_away = self.proxy.is_some() || self.proxied_until.is_some_and(|until| self.now() < until);
+        kept_away || self.fouled.contains(&address)
     }
 
     fn handle(&mut self, event: Event) {
@@ -487,7 +494,7 @@ impl Town {
                     said.into_iter().for_each(|packet| self.send_arp(self.hosts.len() + 2, mac, packet));
                 }
             }
-            Deed::Proxy(on) => self.proxy = on,
+            Deed::Proxy(on) => self.proxy(on),
             Deed::Drain(host, waiting) => self.drain(host, waiting),
             Deed::Undrain(host) => self.undrain(host),
             Deed::Move { address, to } => self.choose(address, to),
@@ -537,6 +544,18 @@ impl Town {
         }
         self.resume_drain(number);
         self.attend(number);
+    }
+
+    /// A station answers every probe, or ceases to. Each pause between two questions is twice the one before, so the last one
+    /// goes on for at most as long as all before it, and the first pause on top.
+    fn proxy(&mut self, on: bool) {
+        let now = self.now();
+        if on {
+            self.proxy.get_or_insert(now);
+        } else if let Some(since) = self.proxy.take() {
+            let Probing { first_pause, longest_pause, .. } = probing(&Acquisition::FirstUse);
+            self.proxied_until = Some(now + (now.duration_since(since) + first_pause).min(longest_pause));
+        }
     }
 
     /// kube-proxy writes its rules, or loses them. Its agent sees that a moment later.
@@ -667,7 +686,7 @@ impl Town {
         let Some(client) = self.clients.get_mut(place) else {
             let held = self.foreign.map(|address| self.addresses[address]);
             let asked = packet.operation == Operation::Request && packet.sender_ip != packet.target_ip;
-            let probed = self.proxy && packet.sender_ip.is_unspecified();
+            let probed = self.proxy.is_some() && packet.sender_ip.is_unspecified();
             if asked && (held == Some(packet.target_ip) || probed) {
                 let mac = mac(to);
                 self.send_arp(to, mac, Packet::reply_to(packet, mac));

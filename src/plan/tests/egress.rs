@@ -4,8 +4,9 @@ use std::time::SystemTime;
 
 use super::pulses::{ADDRESS, answering, heard, roster, with_pulses};
 use super::*;
+use crate::address::MacAddress;
 use crate::plan::slice::{Exit, Mapping};
-use crate::roster::{Eligibility, NodeTicket, Stage};
+use crate::roster::{Eligibility, NodeTicket, Stage, Unproved};
 use crate::world::{
     DefaultRoute, Destinations, Drain, DrainStage, Egress, EgressBounds, EndpointAddresses, HeldPod, HostProblem,
     NodeCounts, Pulses, Tenant,
@@ -363,6 +364,84 @@ fn another_node_announces_as_soon_as_the_agent_of_the_elected_one_is_silent_alth
     story.tell(of(&[], &[]));
     story.turn();
     assert_eq!(owner(&story), Some(first));
+}
+
+/// What the nodes say: each by whether it hears this node, and by which addresses packets of pods leave with there.
+fn saying(nodes: &[(&NodeName, bool, Option<&[&str]>)]) -> Fact {
+    let names: Vec<(&str, &[&str])> = nodes.iter().map(|(name, ..)| (name.as_str(), &[][..])).collect();
+    heard(roster(&names, &[]), |roster| {
+        for (name, hears, egress) in nodes {
+            let member = roster.members.get_mut(*name).expect("it is a member");
+            member.deaf = !hears;
+            member.egress = egress.map(|all| Arc::new(all.iter().map(|it| it.parse().unwrap()).collect()));
+        }
+    })
+}
+
+fn by_place() -> [NodeName; 3] {
+    let (first, second) = first_and_second();
+    let third = ["a", "b", "c"].map(NodeName::from).into_iter().find(|name| *name != first && *name != second);
+    [first, second, third.expect("there are three")]
+}
+
+#[test]
+fn the_elected_node_gives_way_to_one_that_says_that_it_is_the_owner_and_does_not_hear_it() {
+    let [first, second, third] = by_place();
+    let mine: Option<&[&str]> = Some(&["192.168.35.100"]);
+    let nothing: Option<&[&str]> = Some(&[]);
+    let mut story = sending_on(first.as_str());
+    story.tell(Fact::Pulses(Pulses::On { authenticated: true }));
+    let mut owner_where = |fact: Fact| {
+        story.tell(fact);
+        story.turn();
+        let announces = !story.routes().is_empty();
+        (owner(&story).expect("there is one"), announces)
+    };
+    assert_eq!(owner_where(saying(&[(&second, true, nothing), (&third, true, nothing)])), (first.clone(), true));
+    let unheard = [(&second, false, nothing), (&third, false, nothing)];
+    assert_eq!(owner_where(saying(&unheard)), (first.clone(), true), "no other node owns it");
+    let taken = [(&second, false, mine), (&third, false, nothing)];
+    assert_eq!(owner_where(saying(&taken)), (second.clone(), false));
+    let by_one = [(&second, true, nothing), (&third, false, mine)];
+    assert_eq!(owner_where(saying(&by_one)), (third.clone(), false), "one of two does not hear it");
+    let heals = [(&second, true, mine), (&third, true, nothing)];
+    assert_eq!(owner_where(saying(&heals)), (first.clone(), true), "the other is about to give way itself");
+    // Two nodes; and the same after a restart of this agent, which no node has answered yet.
+    assert_eq!(owner_where(saying(&[(&second, false, mine)])), (second.clone(), false));
+    let restarted = |egress: &[&str]| {
+        let unproved = Unproved {
+            mac: MacAddress([2, 0, 0, 0, 1, 0]),
+            deaf: false,
+            new: true,
+            holdings: Default::default(),
+            egress: Arc::new(egress.iter().map(|it| it.parse().unwrap()).collect()),
+        };
+        heard(roster(&[], &[]), |roster| roster.unproved = [(second.clone(), unproved)].into())
+    };
+    assert_eq!(owner_where(restarted(&["192.168.35.100"])), (second.clone(), false));
+    assert_eq!(owner_where(restarted(&["192.168.35.222"])), (first.clone(), true), "that is another Service's");
+    assert_eq!(owner_where(restarted(&["192.168.35.100"])), (second.clone(), false));
+    assert_eq!(owner_where(saying(&[(&second, true, mine)])), (first, true), "it has answered");
+}
+
+#[test]
+fn who_hears_both_follows_the_node_that_says_that_it_is_the_owner() {
+    let [first, second, third] = by_place();
+    let mine: Option<&[&str]> = Some(&["192.168.35.100"]);
+    let nothing: Option<&[&str]> = Some(&[]);
+    let mut story = sending_on(third.as_str());
+    story.tell(Fact::Pulses(Pulses::On { authenticated: true }));
+    let mut led_to = |of_first: Option<&[&str]>, of_second: Option<&[&str]>| {
+        story.tell(saying(&[(&first, true, of_first), (&second, true, of_second)]));
+        story.turn();
+        assert!(story.routes().is_empty(), "this node is never the owner");
+        (owner(&story).expect("there is one"), mapping(&story) != Mapping::Held)
+    };
+    assert_eq!(led_to(mine, nothing), (first.clone(), true));
+    assert_eq!(led_to(nothing, mine), (second.clone(), true), "the first gave way to it");
+    assert_eq!(led_to(mine, mine), (first.clone(), true));
+    assert_eq!(led_to(nothing, nothing), (first.clone(), false), "it has yet to begin");
+    assert_eq!(led_to(None, mine), (first, true), "an agent of a version that does not say so");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Since when an address is where it is, and why: what the plan remembers of each move, as stories.
 
-use super::pulses::{ADDRESS, departed, heard, roster, with_pulses};
+use super::pulses::{ADDRESS, answering, departed, heard, roster, with_pulses};
 use super::*;
 use crate::address::Family;
 use crate::plan::placement::{Cause, Placement};
@@ -145,6 +145,23 @@ fn losing_the_link_is_told_by_its_name_and_a_node_that_listens_sees_no_moves() {
         story.handovers(roster(&[], &["c"]));
         assert_eq!(story.placement().owner, Some("a".into()));
     }
+}
+
+#[test]
+fn what_a_node_had_before_its_agent_restarted_and_has_again_did_not_move() {
+    let mut story = Story::begin(configuration());
+    story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+    story.tell(Fact::Kept(Arc::new([ADDRESS.parse().unwrap()].into())));
+    story.endpoints("web", &["a", "b", "c"]);
+    // By MetalLB's order b is the first, and says nothing of the address.
+    let others = || roster(&[("b", &[]), ("c", &[])], &[]);
+    story.tell(heard(others(), |it| it.settled = false));
+    story.put("web", Service { ingress: vec![ADDRESS.parse().unwrap()], ..service() });
+    let mut moves = story.handovers(others());
+    moves.extend(story.handovers(answering()));
+    assert_eq!((story.placement().owner, moves), (Some("a".into()), vec![]));
+    assert_eq!((story.last_move().as_str(), story.placement().witnessed), ("none", false));
+    assert_eq!(story.handovers(roster(&[("b", &[ADDRESS]), ("c", &[])], &[])), ["a > b: better-node"], "this is one");
 }
 
 #[test]

@@ -103,7 +103,13 @@ fn where_there_are_pulses_they_alone_tell_who_is_alive() {
 #[test]
 fn what_a_node_holds_that_started_anew_a_moment_ago_is_not_known_before_it_has_answered() {
     let heard_anew = |new| {
-        let unproved = Unproved { mac: MacAddress([2, 0, 0, 0, 1, 0]), deaf: false, new, holdings: held(&[]) };
+        let unproved = Unproved {
+            mac: MacAddress([2, 0, 0, 0, 1, 0]),
+            deaf: false,
+            new,
+            holdings: held(&[]),
+            egress: Arc::default(),
+        };
         heard(roster(&[], &[]), |roster| drop(roster.unproved.insert("b".into(), unproved)))
     };
     let mut story = with_pulses(false);

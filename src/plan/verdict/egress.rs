@@ -18,7 +18,7 @@ use crate::plan::ranking::egress_nodes;
 use crate::plan::remnants::advertises;
 use crate::plan::tickets::Ticket;
 use crate::reason::Reason;
-use crate::roster::{Eligibility, Member};
+use crate::roster::{Eligibility, Member, Roster};
 use crate::world::{
     Destinations, DrainStage, Egress, EgressBounds, Node, PodMark, Pulses, Service, TrafficPolicy, World,
 };
@@ -109,11 +109,42 @@ fn elected(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held) -> Result
             && bound
             && (!local || endpoints.by_node.contains_key(*name))
     };
-    let first = world.nodes.iter().filter(may).map(|(name, _)| name).min_by_key(|name| Ticket::of(name, address));
-    first.cloned().ok_or_else(|| match bound {
+    let able = || world.nodes.iter().filter(may).map(|(name, _)| name);
+    let first = able().min_by_key(|name| Ticket::of(name, address));
+    let by_its_word = first.and_then(|first| match first == inputs.me {
+        true => says_unheard(inputs, address),
+        false => says_beside(inputs, first, address).filter(|node| able().any(|it| it == *node)),
+    });
+    by_its_word.or(first).cloned().ok_or_else(|| match bound {
         Some(nodes) => Reason::NoSelectedEgressNode { selector: nodes.to_string() },
         None => Reason::NoEgressNode,
     })
+}
+
+/// A node that says that packets of pods leave with the address there, and does not hear this one: it elected itself because it takes
+/// this node for dead, and does not learn that it is not. So this one gives way. One that has yet to answer counts too: an agent that
+/// starts in that state would announce beside it for longer.
+fn says_unheard<'a>(inputs: &Inputs<'a>, address: IpAddr) -> Option<&'a NodeName> {
+    let of = |roster: &'a Arc<Roster>| {
+        let deaf =
+            roster.members.iter().filter(|(_, it)| it.deaf).filter_map(|(name, it)| Some((name, it.egress.as_ref()?)));
+        deaf.chain(roster.unproved.iter().map(|(name, it)| (name, &it.egress)))
+    };
+    let saying = inputs.world.rosters.values().flat_map(of).filter(|(_, egress)| egress.contains(&address));
+    saying.map(|(name, _)| name).min_by_key(|name| Ticket::of(name, address))
+}
+
+/// Another node than the elected one says that packets of pods leave with the address there, and the elected one, which says of what
+/// it does, does not: that one gave way, or has yet to begin.
+fn says_beside<'a>(inputs: &Inputs<'a>, first: &NodeName, address: IpAddr) -> Option<&'a NodeName> {
+    let members = || inputs.world.rosters.values().flat_map(|roster| &roster.members);
+    let says = |egress: &Option<Arc<BTreeSet<IpAddr>>>| egress.as_ref().map(|it| it.contains(&address));
+    let mut of_first = members().filter(|(name, _)| *name == first).map(|(_, it)| says(&it.egress)).peekable();
+    if of_first.peek().is_none() || of_first.any(|says| says != Some(false)) {
+        return None;
+    }
+    let others = members().filter(|(_, it)| says(&it.egress) == Some(true)).map(|(name, _)| name);
+    others.min_by_key(|name| Ticket::of(name, address))
 }
 
 /// Without pulses nobody else learns of a drain, so a drained node stays the owner and holds the packets: two nodes that each send

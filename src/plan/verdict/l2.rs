@@ -584,8 +584,13 @@ fn cause(inputs: &Inputs<'_>, address: IpAddr, verdict: &L2Verdict, ranking: &Ra
     let listens = || ranking.refusal(inputs.me) == Some(Reason::NodeListening);
     // And when it has listened, others may have had it long since.
     let found_so = before.map_or(inputs.first_turn, |it| !it.witnessed && verdict.owner.as_ref() != Some(inputs.me));
+    // It had the address before its agent restarted, and no move was seen since.
+    let goes_on = || {
+        let is_kept = inputs.holders.last_holder(address) == LastHolder::ThisNode;
+        is_kept && verdict.owner.as_ref() == Some(inputs.me) && before.is_none_or(|before| before.last_move.is_none())
+    };
     Some(match before.and_then(|before| before.owner.as_ref()) {
-        _ if listens() => Cause::Learned,
+        _ if listens() || goes_on() => Cause::Learned,
         None if found_so => Cause::Learned,
         None => Cause::FirstUse,
         // No node may have it, the one that had it included.

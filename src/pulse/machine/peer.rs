@@ -89,10 +89,12 @@ pub(super) struct Peer {
     /// This node was late to look: until when the peer is given time to be heard after all.
     grace_until: Option<Instant>,
     waits: bool,
-    /// The plan has to know whether it hears this node.
+    /// It is to be known whether it hears this node.
     doubt: Option<Doubt>,
     /// It has not answered for too long since then.
     deaf: bool,
+    /// When it answered this node last.
+    answered: Option<Instant>,
     /// Its agent restarts, and by its newest pulse it is back by then.
     back_by: Option<Instant>,
     /// What it said before its restart, until it has that again.
@@ -102,8 +104,16 @@ pub(super) struct Peer {
 #[derive(Debug, Clone, Copy)]
 struct Doubt {
     next_ask: Instant,
-    /// When it answered last.
-    answered: Option<Instant>,
+    why: Why,
+}
+
+/// Why a node is asked whether it hears this one.
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    /// The plan has to know it, for as long as it wants to. `answered`: when the node answered last.
+    Plan { answered: Option<Instant> },
+    /// Something looks as if it did not, until it answers. `unanswered`: the questions in a row, while it was heard.
+    Signs { unanswered: u32 },
 }
 
 /// A node as it was when its agent restarted. It counts as holding what it held.
@@ -157,6 +167,7 @@ impl Peer {
             waits: pulse.waits,
             doubt: None,
             deaf: false,
+            answered: None,
             back_by: None,
             awaited: None,
         }
@@ -177,7 +188,7 @@ impl Peer {
             Life::Left => None,
         };
         let mut peer = Peer { former, awaited, ..Peer::new(pulse, self.expected, now) };
-        peer.set_doubted(self.doubt.is_some(), now);
+        peer.set_doubted(matches!(self.doubt, Some(Doubt { why: Why::Plan { .. }, .. })), now);
         peer
     }
 
@@ -233,6 +244,8 @@ impl Peer {
     pub(super) fn take(&mut self, pulse: Pulse, settings: Settings, now: Instant) -> bool {
         let shown = self.shown();
         let mut moved = false;
+        // One that stood still, or that this node did not hear while it stood still itself, has yet to answer.
+        let missed = now > self.last_heard + self.promise.detection();
         self.sequence = pulse.sequence;
         self.last_heard = now;
         self.grace_until = None;
@@ -243,8 +256,14 @@ impl Peer {
         self.hears_api_server = pulse.hears_api_server;
         self.mac = pulse.mac;
         self.waits = pulse.waits;
-        let answers = |doubt: Doubt| doubt.answered.is_some_and(|at| now < at + settings.detection() * UNANSWERED);
-        self.deaf = self.doubt.is_some_and(|doubt| !answers(doubt));
+        self.deaf = match self.doubt.as_mut().map(|doubt| &mut doubt.why) {
+            Some(Why::Plan { answered }) => answered.is_none_or(|at| now >= at + settings.detection() * UNANSWERED),
+            Some(Why::Signs { unanswered }) => {
+                *unanswered = if missed && !self.deaf { 0 } else { *unanswered };
+                *unanswered > UNANSWERED
+            }
+            None => false,
+        };
         self.back_by = pulse.back_in.map(|time| now + time.min(LONGEST_RESTART));
         self.key = pulse.key;
         self.accepted = pulse.accepts;
@@ -334,7 +353,8 @@ impl Peer {
     pub(super) fn unproved(&self, settings: Settings) -> Unproved {
         let deaf = self.last_heard >= self.met + settings.detection() * PATIENCE;
         let holdings = if deaf { held(self.holdings.held()) } else { Holdings::default() };
-        Unproved { mac: self.mac, deaf, new: self.new, holdings }
+        let egress = self.egress.clone().unwrap_or_default();
+        Unproved { mac: self.mac, deaf, new: self.new, holdings, egress }
     }
 
     /// How it is remembered while it is not heard, or has to prove itself anew.
@@ -403,25 +423,55 @@ impl Peer {
 
     /// Whether the plan has to know that it hears this node. True if that changes the roster.
     pub(super) fn set_doubted(&mut self, doubted: bool, now: Instant) -> bool {
-        if doubted == self.doubt.is_some() {
+        if doubted == matches!(self.doubt, Some(Doubt { why: Why::Plan { .. }, .. })) {
             return false;
         }
-        self.doubt = doubted.then_some(Doubt { next_ask: now, answered: None });
-        std::mem::replace(&mut self.deaf, doubted) != doubted
+        let why = match doubted {
+            true => Why::Plan { answered: None },
+            // Whether it has answered a moment ago, or not for long, is known.
+            false => Why::Signs { unanswered: if self.deaf { UNANSWERED + 1 } else { 0 } },
+        };
+        self.doubt = (doubted || self.deaf).then_some(Doubt { next_ask: now, why });
+        self.deaf |= doubted;
+        doubted
+    }
+
+    /// Something looks as if it did not hear this node: it is asked until it answers.
+    pub(super) fn suspect_of_deafness(&mut self, settings: Settings, now: Instant) {
+        // Who has just answered hears this node: two that ask each other would go on for ever.
+        let answered = self.answered.is_some_and(|at| now < at + settings.detection() / 2);
+        if self.life == Life::Alive && self.doubt.is_none() && self.back_by.is_none() && !answered {
+            self.doubt = Some(Doubt { next_ask: now, why: Why::Signs { unanswered: 0 } });
+        }
+    }
+
+    /// It does not hear this node, as far as can be told.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.deaf
     }
 
     /// It has answered this node.
     pub(super) fn note_answer(&mut self, now: Instant) {
-        if let Some(doubt) = &mut self.doubt {
-            doubt.answered = Some(now);
+        self.answered = Some(now);
+        match self.doubt.as_mut().map(|doubt| &mut doubt.why) {
+            Some(Why::Plan { answered }) => *answered = Some(now),
+            Some(Why::Signs { .. }) => self.doubt = None,
+            None => {}
         }
     }
 
     /// It is asked now.
     pub(super) fn put_off_doubt(&mut self, settings: Settings, now: Instant, random: &mut fastrand::Rng) {
-        if let Some(doubt) = &mut self.doubt {
-            doubt.next_ask = now + around(settings.detection() * DOUBT_SPACING, random);
-        }
+        let Some(doubt) = &mut self.doubt else { return };
+        let spacing = match &mut doubt.why {
+            Why::Signs { unanswered } if doubt.next_ask <= now => {
+                *unanswered = unanswered.saturating_add(1);
+                if *unanswered > UNANSWERED { settings.detection() * DOUBT_SPACING } else { settings.detection() / 2 }
+            }
+            Why::Signs { .. } => return,
+            Why::Plan { .. } => settings.detection() * DOUBT_SPACING,
+        };
+        doubt.next_ask = now + around(spacing, random);
     }
 }
 
@@ -449,5 +499,6 @@ pub(super) const ASK_PART: u32 = 12;
 /// A node of which this one has to know whether it hears it is asked once in so many detection times.
 const DOUBT_SPACING: u32 = 2;
 
-/// It does not hear this node where it has not answered for so many detection times: five questions, or their answers, were lost.
+/// It does not hear this node where it has not answered for so many detection times, or so many questions: at least five of them,
+/// or their answers, were lost.
 const UNANSWERED: u32 = 10;

@@ -395,7 +395,9 @@ fn a_node_of_which_the_plan_doubts_that_it_hears_is_deaf_until_it_answers_and_wh
     };
     speak(&mut a, &mut b, &mut now, Duration::from_secs(2));
     one_way(&mut a, &mut b, &mut now, Duration::from_secs(10));
-    assert_eq!(deaf(&mut a, now), Some(false), "nobody wants to know");
+    assert_eq!(deaf(&mut a, now), Some(true), "b misses a, and asks for it");
+    speak(&mut a, &mut b, &mut now, Duration::from_secs(1));
+    assert_eq!(deaf(&mut a, now), Some(false));
     let doubted: BTreeSet<NodeName> = ["b".into()].into();
     a.handle_doubted(&doubted, now);
     assert_eq!(deaf(&mut a, now), Some(true));
@@ -415,7 +417,77 @@ fn a_node_of_which_the_plan_doubts_that_it_hears_is_deaf_until_it_answers_and_wh
     one_way(&mut a, &mut again, &mut now, Duration::from_secs(5));
     assert_eq!(deaf(&mut a, now), Some(true), "of the new life the same is asked");
     a.handle_doubted(&BTreeSet::new(), now);
-    assert_eq!(deaf(&mut a, now), Some(false), "nobody wants to know any more");
+    assert_eq!(deaf(&mut a, now), Some(true), "what is known stays so until it answers");
+    speak(&mut a, &mut again, &mut now, Duration::from_secs(1));
+    assert_eq!(deaf(&mut a, now), Some(false));
+}
+
+/// Lets the machines run for a while. `reaches` says whether what the first sends reaches the second, by their places. How many
+/// pulses asked something.
+fn live(all: &mut [Machine], now: &mut Instant, time: Duration, reaches: impl Fn(usize, usize) -> bool) -> usize {
+    let end = *now + time;
+    let mut asking = 0;
+    while *now < end {
+        for from in 0..all.len() {
+            while let Some(pulse) = all[from].poll_pulse(*now) {
+                asking += usize::from(!pulse.asks.is_empty());
+                for to in (0..all.len()).filter(|to| *to != from && reaches(from, *to)) {
+                    all[to].handle_pulse(pulse.clone(), *now);
+                }
+            }
+        }
+        *now += Duration::from_millis(1);
+    }
+    asking
+}
+
+fn deaf_to(machine: &mut Machine, now: Instant) -> Vec<String> {
+    machine.poll_roster(now);
+    let members = machine.roster.members.iter().filter(|(_, it)| it.deaf);
+    members.map(|(name, _)| name.to_string()).collect()
+}
+
+#[test]
+fn a_node_that_runs_and_is_not_heard_any_more_learns_which_nodes_do_not_hear_it_until_they_do() {
+    let mut now = START();
+    let mut all = ["a", "b", "c"].map(|name| machine(name, 1 + u64::from(name.as_bytes()[0]), now));
+    live(&mut all, &mut now, Duration::from_secs(3), |_, _| true);
+    let asking = live(&mut all, &mut now, Duration::from_secs(60), |_, _| true);
+    assert!(asking < 20, "{asking} pulses asked something although all is well");
+    assert_eq!(deaf_to(&mut all[0], now), [""; 0]);
+    // Its firewall drops what it sends.
+    live(&mut all, &mut now, Duration::from_secs(10), |from, _| from != 0);
+    assert_eq!(deaf_to(&mut all[0], now), ["b", "c"]);
+    assert_eq!((deaf_to(&mut all[1], now), deaf_to(&mut all[2], now)), (vec![], vec![]), "they hear each other");
+    let asking = live(&mut all, &mut now, Duration::from_secs(60), |from, _| from != 0);
+    assert!((50..=250).contains(&asking), "{asking} pulses asked in a minute");
+    live(&mut all, &mut now, Duration::from_secs(3), |_, _| true);
+    assert_eq!(deaf_to(&mut all[0], now), [""; 0], "it is heard again");
+    // One of two does not hear it.
+    live(&mut all, &mut now, Duration::from_secs(10), |from, to| (from, to) != (0, 2));
+    assert_eq!(deaf_to(&mut all[0], now), ["c"]);
+    // The link was cut, and comes back in one direction.
+    live(&mut all, &mut now, Duration::from_secs(10), |from, to| from != 0 && to != 0);
+    assert_eq!(deaf_to(&mut all[0], now), [""; 0], "who is not heard is silent, and nothing else is known");
+    live(&mut all, &mut now, Duration::from_secs(10), |from, _| from != 0);
+    assert_eq!(deaf_to(&mut all[0], now), ["b", "c"]);
+}
+
+#[test]
+fn a_node_that_stands_still_for_a_while_is_taken_for_deaf_by_nobody() {
+    let mut now = START();
+    let mut all = ["a", "b", "c"].map(|name| machine(name, 1 + u64::from(name.as_bytes()[0]), now));
+    live(&mut all, &mut now, Duration::from_secs(5), |_, _| true);
+    for frozen in [100, 500, 2000, 2900, 3500, 8000] {
+        // Nothing passes in either direction, and all hear each other at once afterwards.
+        live(&mut all, &mut now, Duration::from_millis(frozen), |from, to| from != 0 && to != 0);
+        for _ in 0..50 {
+            live(&mut all, &mut now, Duration::from_millis(100), |_, _| true);
+            for it in &mut all {
+                assert_eq!(deaf_to(it, now), [""; 0], "after {frozen} ms");
+            }
+        }
+    }
 }
 
 #[test]

@@ -236,7 +236,7 @@ fn a_node_that_is_heard_and_does_not_hear_is_named() {
     let mut roster = Roster::clone(&planner.world().rosters[&2]);
     roster.members.values_mut().for_each(|member| member.deaf = true);
     planner.apply(Fact::Roster(2, Some(Arc::new(roster))));
-    assert_one(&told(&mut planner), "pulses on eth0: node-2 is heard and answers none of this node's pulses");
+    assert_one(&told(&mut planner), "pulses on eth0: node-2 does not hear this node's pulses");
 }
 
 #[test]

@@ -503,3 +503,66 @@ fn rules_that_an_earlier_agent_left_are_removed_where_no_service_has_egress_any_
         if rules.contains("6770") { Err(rules) } else { Ok(()) }
     });
 }
+
+#[test]
+fn over_bgp_an_owner_whose_pulses_are_not_heard_gives_way_to_the_one_that_took_its_place_and_says_so() {
+    let Some(rack) = Rack::for_test(&BGP) else { return };
+    let mut scene = Scene::new(&rack);
+    let pulses = format!("[pulse]\ninterfaces = [\"eth0\"]\nkey-file = \"{}\"\n", scene.lan.key.display());
+    scene.configuration = over_bgp(&scene) + &pulses;
+    let site = &scene.lan.site;
+    let _tor = site.router.bird(&format!("{}{BIRD}", bird::KERNEL));
+    let start = |node: usize| site.node(node).crier_as_unit(site.node(node).name(), &scene.configuration);
+    let mut agents: Vec<Crier> = (0..2).map(start).collect();
+    let service = Service::new("web").annotation("crier.dev/egress", "service-ip").addresses("203.0.113.7");
+    let at = |service: Service, pod: &Pod| service.at(pod.address.into());
+    scene.lan.manifests.service(&scene.pods.iter().fold(service, at));
+    let hops = || site.router.next_hops("203.0.113.7/32");
+    let first = eventually("one node alone announces the address", secs(30), || {
+        let hops = hops();
+        if hops.len() == 1 { Ok(hops) } else { Err(format!("{hops:?}")) }
+    });
+    let owner = site.nodes.iter().position(|node| first.contains(&node.address.into())).expect("a node");
+    let other = 1 - owner;
+    let [local, routed] = ["local", "routed"].map(|path| vec![format!("203.0.113.7 {path} 2")]);
+    let is_owner = |agents: &[Crier], owner: usize| {
+        let (hops, rows) = (hops(), [owner, 1 - owner].map(|node| rows(&agents[node])));
+        let alone = hops.len() == 1 && hops.contains(&site.node(owner).address.into());
+        let is = alone && rows == [local.clone(), routed.clone()];
+        if is { Ok(()) } else { Err(format!("{hops:?} {rows:?}")) }
+    };
+    eventually("both know the owner", secs(20), || is_owner(&agents, owner));
+    let says = |agents: &[Crier]| {
+        let all = problems(&agents[owner]);
+        let words = format!("{} does not hear this node's pulses", site.node(other).name());
+        if all.contains(&words) { Ok(()) } else { Err(all) }
+    };
+
+    // Its firewall drops what it sends, and nothing else.
+    let node = site.node(owner);
+    node.sh("nft add table inet wall");
+    node.sh("nft add chain inet wall out { type filter hook output priority 0 ; }");
+    node.sh("nft add rule inet wall out udp dport 7473 drop");
+    eventually("the other node alone is the owner", secs(15), || is_owner(&agents, other));
+    eventually("the node that is not heard says so", secs(5), || says(&agents));
+    throughout("it stays so", secs(4), || is_owner(&agents, other));
+    agents[owner].end_with_job("restart");
+    let alone = || {
+        let hops = hops();
+        let is = hops.len() == 1 && hops.contains(&site.node(other).address.into());
+        if is { Ok(()) } else { Err(format!("{hops:?}")) }
+    };
+    throughout("while no agent runs there", millis(500), alone);
+    agents[owner].start_again(&scene.configuration);
+    // Until it hears the first pulse it knows of no other owner.
+    eventually("it says that it is not heard", secs(10), || says(&agents));
+    eventually("and knows the owner again", secs(15), || is_owner(&agents, other));
+    throughout("it stays so", secs(3), || is_owner(&agents, other));
+
+    node.sh("nft delete table inet wall");
+    eventually("it is the owner again", secs(15), || is_owner(&agents, owner));
+    eventually("nothing is said of pulses", secs(10), || match says(&agents) {
+        Ok(()) => Err(problems(&agents[owner])),
+        Err(_) => Ok(()),
+    });
+}

@@ -1,4 +1,4 @@
-# A node stands still while another is heard again, and asks on the link for what that one has.
+# A node stands still while another is heard again, and asks on the link for what that one has before it has read anything.
 seed 13645
 agents 3
 addresses 4
@@ -11,4 +11,4 @@ at 11246ms firewall n1 out
 at 16194ms freeze n3 7344ms
 at 16339ms firewall n1 open
 ends 23638ms
-breaks suspected
+holds
