@@ -260,8 +260,7 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
                 last,
             }
         };
-        let candidates =
-            |near: &Rosters<'a>, last| candidates(inputs, &ranking, &covering, &members(near), last, address);
+        let candidates = |near: &Rosters<'a>, last| candidates(inputs, &ranking, &covering, near, last, address);
         let last = inputs.holders.last_holder(address);
         let all = situation(&near, &history, answers, last);
         let course = history.decide(&all, || candidates(&near, last), inputs.now);
@@ -459,10 +458,11 @@ fn candidates<'a>(
     inputs: &Inputs<'_>,
     ranking: &'a Ranking<'_>,
     covering: &[(&L2, &L2Context)],
-    members: &BTreeMap<&'a NodeName, &'a Member>,
+    near: &Rosters<'a>,
     last: LastHolder<'_>,
     address: IpAddr,
 ) -> Candidates<'a> {
+    let members = members(near);
     let admitted = |node: &NodeName| {
         let subnets = members.get(node).map(|member| &member.card.subnets);
         subnets.is_none_or(|subnets| covering.iter().any(|(_, context)| context.admits(address, subnets)))
@@ -479,7 +479,9 @@ fn candidates<'a>(
         }));
     }
     let restarts = |node: &NodeName| members.get(node).is_some_and(|member| member.restarting);
-    known.retain(|it| admitted(it.node) && !restarts(it.node) && members.contains_key(it.node));
+    // Without a link of its own this node hears nobody, and others answer there all the same.
+    let is_there = |node: &NodeName| near.is_empty() || members.contains_key(node);
+    known.retain(|it| admitted(it.node) && !restarts(it.node) && is_there(it.node));
     let is_unknown = |number: &L2Number| !inputs.context.l2.iter().any(|context| context.is_of(*number));
     let unsure = members.iter().filter(|(node, member)| {
         member.eligibility == Eligibility::Eligible

@@ -554,6 +554,7 @@ fn over_bgp_an_owner_whose_pulses_are_not_heard_gives_way_to_the_one_that_took_i
     };
     throughout("while no agent runs there", millis(500), alone);
     agents[owner].start_again(&scene.configuration);
+    agents[owner].wait_ready(secs(30));
     // Until it hears the first pulse it knows of no other owner.
     eventually("it says that it is not heard", secs(10), || says(&agents));
     eventually("and knows the owner again", secs(15), || is_owner(&agents, other));
