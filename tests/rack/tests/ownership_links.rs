@@ -1,6 +1,7 @@
 //! Links that are not as plain as one hopes: two of one node on one wire, filtered multicast, two subnets, a cable that is
 //! pulled, an owner that is killed again and again. One node answers for each address, and no alarm is false.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use rack::crier::Crier;
@@ -190,7 +191,20 @@ fn clients_of_a_link_that_the_owner_has_lost_are_answered_although_it_is_heard_o
         eventually_equal("nothing is wrong any more", secs(20), &String::new(), || {
             agents.iter().map(lan::problems).collect::<String>()
         });
-        let after = lan.owners(&addresses, secs(3));
+        // The node that was away is asked to take back what it is first for.
+        let after = eventually("each is where all agents rank it first", secs(20), || {
+            let owners = lan.owners(&addresses, secs(3));
+            let ranks: Vec<_> = agents.iter().map(first_in_rank).collect();
+            if ranks.iter().all(|it| *it == owners) { Ok(owners) } else { Err(format!("{owners:?}, ranks {ranks:?}")) }
+        });
         lan.owners_stay("each has one owner", &after, secs(3));
     }
+}
+
+/// By address, as this agent knows the nodes.
+fn first_in_rank(agent: &Crier) -> BTreeMap<Ipv4Addr, String> {
+    let rows = agent.json("l2")["addresses"].as_array().cloned().unwrap_or_default();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let first = |row: &serde_json::Value| Some((text(&row["address"]).parse().ok()?, text(&row["nodes"][0]["node"])));
+    rows.iter().filter_map(first).collect()
 }
