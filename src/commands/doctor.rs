@@ -55,8 +55,8 @@ pub fn doctor(socket: &Path, output: Output) -> Exit {
         true => sysctl::forwarding(&Family::BOTH, &BTreeSet::new()).into_iter().chain(bypass::doubts()).collect(),
         false => Vec::new(),
     };
-    let dropping = runtime().map(|runtime| runtime.block_on(async { dropping_forward() }));
-    notes.extend(dropping.into_iter().flatten().filter(|_| egress).map(|chain| {
+    let dropping = egress.then(|| Some(runtime().ok()?.block_on(async { dropping_forward() })));
+    notes.extend(dropping.flatten().into_iter().flatten().map(|chain| {
         format!(
             "{chain} has the policy drop: packets of pods with egress pass this host only where a rule of it accepts them, those of pods \
              on other nodes too"

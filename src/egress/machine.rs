@@ -149,11 +149,7 @@ impl Machine {
     /// The addresses that packets left with then; none once the plan knows better.
     pub fn former_sources(&self) -> BTreeSet<IpAddr> {
         let pods = self.former.iter().flat_map(|former| former.ways.pods.values());
-        let source = |mapping: &Mapping| match mapping {
-            Mapping::Translated { address } => Some(*address),
-            Mapping::Held | Mapping::Steered { .. } | Mapping::Networked(_) => None,
-        };
-        pods.filter_map(source).collect()
+        pods.filter_map(Mapping::translated).collect()
     }
 
     pub fn handle_plan(&mut self, slice: &EgressSlice, now: Instant) {
@@ -182,9 +178,10 @@ impl Machine {
             held.for_each(|(pod, mapping)| *mapping = ways.pods.get(pod).copied().unwrap_or(Mapping::Held));
             // The plan may not have heard yet with which of the node's addresses they left.
             for (pod, mapping) in &mut pods {
-                if let (Mapping::Networked(exit), Some(Mapping::Translated { address })) = (mapping, ways.pods.get(pod))
+                if let (Mapping::Networked(exit), Some(source)) =
+                    (mapping, ways.pods.get(pod).and_then(Mapping::translated))
                 {
-                    exit.source = *address;
+                    exit.source = source;
                 }
             }
         }

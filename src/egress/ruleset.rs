@@ -86,11 +86,7 @@ pub struct Content {
 impl Content {
     /// The Services' addresses that packets leave this node with.
     pub fn addresses(&self) -> BTreeSet<IpAddr> {
-        let address = |mapping: &Mapping| match mapping {
-            Mapping::Translated { address } => Some(*address),
-            Mapping::Held | Mapping::Steered { .. } | Mapping::Networked(_) => None,
-        };
-        self.pods.values().filter_map(address).collect()
+        self.pods.values().filter_map(Mapping::translated).collect()
     }
 
     /// The pod's egress is not for the destination: packets leave as without egress.

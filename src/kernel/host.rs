@@ -53,10 +53,9 @@ pub(super) const STRICT: u8 = 1;
 
 /// Compares the readings with what answering for addresses on `announcing` needs.
 pub fn judge(readings: &Readings, announcing: &BTreeSet<InterfaceName>) -> Vec<Finding> {
-    let Readings { all, links, default_route_links, extra_links } = readings;
+    let Readings { all: _, links, default_route_links, extra_links } = readings;
     let mut findings = Vec::new();
-    let effective =
-        |link: &InterfaceName, setting: fn(&LinkSettings) -> u8| setting(all).max(links.get(link).map_or(0, setting));
+    let effective = |link: &InterfaceName, setting| readings.effective(link, setting);
     // With IPVS every node holds every address, and with arp_ignore 0 every node's kernel answers for it on every link.
     let ipvs = links.keys().any(|link| link.as_str() == IPVS_LINK);
     if ipvs && readings.answers_for_all(announcing) {
@@ -119,8 +118,11 @@ fn sysctl(link: &str, setting: &str, value: u8) -> Sysctl {
 impl Readings {
     /// On one of these links the kernel answers ARP for any address of the host.
     pub fn answers_for_all(&self, announcing: &BTreeSet<InterfaceName>) -> bool {
-        let own = |link| self.links.get(link).map_or(0, |settings| settings.arp_ignore);
-        announcing.iter().any(|link| self.all.arp_ignore.max(own(link)) == 0)
+        announcing.iter().any(|link| self.effective(link, |settings| settings.arp_ignore) == 0)
+    }
+
+    fn effective(&self, link: &InterfaceName, setting: fn(&LinkSettings) -> u8) -> u8 {
+        setting(&self.all).max(self.links.get(link).map_or(0, setting))
     }
 }
 

@@ -36,7 +36,8 @@ pub async fn run(mut slices: watch::Receiver<L2Slice>, manage: bool, facts: mpsc
             _ = look_again.tick() => {}
         }
         let announcing = announcing_on(&slices.borrow_and_update());
-        let found = examine(&announcing, manage);
+        let readings = settled(&announcing, manage);
+        let found = report(&readings, &announcing);
         if found != reported {
             for HostProblem { problem, remedy } in found.iter().filter(|problem| !reported.contains(problem)) {
                 warn!(problem, remedy, "a setting of this host breaks announcing on the link");
@@ -46,7 +47,7 @@ pub async fn run(mut slices: watch::Receiver<L2Slice>, manage: bool, facts: mpsc
                 return;
             }
         }
-        let is_open = readings().answers_for_all(&announcing);
+        let is_open = readings.answers_for_all(&announcing);
         if is_open != arp_open {
             arp_open = is_open;
             if facts.send(Fact::ArpOpen(is_open)).await.is_err() {
@@ -58,16 +59,22 @@ pub async fn run(mut slices: watch::Receiver<L2Slice>, manage: bool, facts: mpsc
 
 /// What is wrong on this host for answering on these links. Changes nothing.
 pub fn check(announcing: &BTreeSet<InterfaceName>) -> Vec<HostProblem> {
-    judge(&readings(), announcing).iter().map(Finding::report).collect()
+    report(&readings(), announcing)
 }
 
-fn examine(announcing: &BTreeSet<InterfaceName>, manage: bool) -> Vec<HostProblem> {
-    let findings = judge(&readings(), announcing);
-    if !manage || findings.is_empty() {
-        return findings.iter().map(Finding::report).collect();
+fn report(readings: &Readings, announcing: &BTreeSet<InterfaceName>) -> Vec<HostProblem> {
+    judge(readings, announcing).iter().map(Finding::report).collect()
+}
+
+/// How this host is set; with `manage`, once what solves its problems was set.
+fn settled(announcing: &BTreeSet<InterfaceName>, manage: bool) -> Readings {
+    let found = readings();
+    let findings = if manage { judge(&found, announcing) } else { Vec::new() };
+    if findings.is_empty() {
+        return found;
     }
     settle(&findings);
-    check(announcing)
+    readings()
 }
 
 /// Sets what solves these.

@@ -48,7 +48,7 @@ pub struct StandIn<'a> {
 impl<'a> StandIn<'a> {
     /// `None` where the file has the pool.
     pub fn of(config: &'a Config, context: &Context, pool: &PoolName, address: IpAddr) -> Option<StandIn<'a>> {
-        if config.pools.iter().any(|it| it.name == *pool) {
+        if has_pool(config, pool) {
             return None;
         }
         let near = context.l2.iter().any(|l2| l2.has_subnet_of(address));
@@ -70,16 +70,14 @@ impl<'a> StandIn<'a> {
     }
 }
 
-/// The advertisement is for an address of a pool that a Service with these labels has.
-pub fn advertises(
-    config: &Config,
-    context: &Context,
-    it: &Advertisement,
-    (pool, address): (&PoolName, IpAddr),
-    labels: &Labels,
-) -> bool {
-    match StandIn::of(config, context, pool, address) {
-        None => it.covers(pool, labels),
-        Some(_) => it.pools.is_empty() && it.selects(labels),
+/// The advertisement is for the addresses of a pool that a Service with these labels has.
+pub fn advertises(config: &Config, it: &Advertisement, pool: &PoolName, labels: &Labels) -> bool {
+    match has_pool(config, pool) {
+        true => it.covers(pool, labels),
+        false => it.pools.is_empty() && it.selects(labels),
     }
+}
+
+fn has_pool(config: &Config, pool: &PoolName) -> bool {
+    config.pools.iter().any(|it| it.name == *pool)
 }

@@ -6,11 +6,14 @@
 //! the labels of a namespace, and needs no agreement.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use imbl::OrdMap;
 
 use crate::names::{NodeName, ObjectKey};
 use crate::roster::Member;
-use crate::world::World;
+use crate::world::{Node, World};
 
 /// How long an address stays after it was told that it goes.
 pub const NOTICE: Duration = Duration::from_secs(3);
@@ -37,6 +40,8 @@ pub struct Removals {
     reloaded: bool,
     /// Since when this agent has seen these Nodes not Ready.
     not_ready: BTreeMap<NodeName, Instant>,
+    /// The Nodes that this was last worked out of.
+    nodes: OrdMap<NodeName, Arc<Node>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +81,10 @@ impl Removals {
     }
 
     fn note_nodes(&mut self, world: &World, now: Instant) {
+        if self.nodes.ptr_eq(&world.nodes) {
+            return;
+        }
+        self.nodes = world.nodes.clone();
         self.not_ready.retain(|name, _| world.nodes.get(name).is_some_and(|node| !node.ready));
         for (name, _) in world.nodes.iter().filter(|(_, node)| !node.ready) {
             if !self.not_ready.contains_key(name) {
@@ -186,14 +195,13 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::roster::Card;
-    use crate::world::Node;
 
     #[test]
     fn an_address_goes_after_its_notice_and_only_while_the_agents_agree() {
         let (mut removals, now, key) = (Removals::default(), clock::now(), ObjectKey::new("shop", "web"));
         let mut world = World::default();
         world.leader = true;
-        world.nodes.insert("b".into(), std::sync::Arc::new(Node { ready: true, ..node() }));
+        world.nodes.insert("b".into(), Arc::new(Node { ready: true, ..node() }));
         assert!(!removals.renew(&world, &"a".into(), 1, now), "nothing tells what b's file says");
         removals.put(&key, true, now);
         assert_eq!(removals.next_deadline(), Some(now + NOTICE));
@@ -215,7 +223,7 @@ mod tests {
         world.leader = true;
         let (mut removals, now) = (Removals::default(), clock::now());
         assert!(removals.renew(&world, &"a".into(), 1, now), "there is no other Node");
-        world.nodes.insert("b".into(), std::sync::Arc::new(node()));
+        world.nodes.insert("b".into(), Arc::new(node()));
         assert!(removals.renew(&world, &"a".into(), 1, now));
         assert_eq!(removals.agreed_digest(), None);
         world.lease.inherited = true;
@@ -229,12 +237,12 @@ mod tests {
     fn nodes_that_are_not_ready_agree_to_nothing() {
         let (me, now) = (NodeName::from("a"), clock::now());
         let put = |world: &mut World, name: &str, ready| {
-            world.nodes.insert(name.into(), std::sync::Arc::new(Node { ready, ..node() }));
+            world.nodes.insert(name.into(), Arc::new(Node { ready, ..node() }));
         };
         let says = |world: &mut World, digest| {
             let card = Card { allocation_digest: digest, ..Card::default() };
-            let member = Member { card: std::sync::Arc::new(card), ..crate::plan::stations::tests::member() };
-            std::sync::Arc::make_mut(world.rosters.entry(2).or_default()).members.insert("b".into(), member);
+            let member = Member { card: Arc::new(card), ..crate::plan::stations::tests::member() };
+            Arc::make_mut(world.rosters.entry(2).or_default()).members.insert("b".into(), member);
         };
         let mut world = World::default();
         world.leader = true;
@@ -275,7 +283,7 @@ mod tests {
         let (mut removals, now, key) = (Removals::default(), clock::now(), ObjectKey::new("shop", "web"));
         let mut world = World::default();
         (world.leader, world.lease.inherited) = (true, true);
-        world.nodes.insert("b".into(), std::sync::Arc::new(node()));
+        world.nodes.insert("b".into(), Arc::new(node()));
         removals.renew(&world, &"a".into(), 1, now);
         removals.accept(&key);
         removals.put(&key, true, now);

@@ -187,6 +187,16 @@ pub enum Mapping {
     Networked(Exit),
 }
 
+impl Mapping {
+    /// The Service's address that packets leave this node with.
+    pub fn translated(&self) -> Option<IpAddr> {
+        match self {
+            Mapping::Translated { address } => Some(*address),
+            Mapping::Held | Mapping::Steered { .. } | Mapping::Networked(_) => None,
+        }
+    }
+}
+
 /// How packets leave by a network of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {

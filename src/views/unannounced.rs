@@ -51,8 +51,7 @@ fn why_nowhere(
         reason @ (Reason::NoEligibleNode { .. } | Reason::NoNodeWithEndpoint) => Some(reason.to_string()),
         _ => return None,
     };
-    let of = (&announcement.pool, announcement.address);
-    let covers = |it: &&Advertisement| advertises(&snapshot.config, &snapshot.context, it, of, &service.labels);
+    let covers = |it: &&Advertisement| advertises(&snapshot.config, it, &announcement.pool, &service.labels);
     let covering: Vec<&Advertisement> = snapshot.config.bgp.advertisements.iter().filter(covers).collect();
     let over_bgp = match covering.is_empty() {
         true => None,

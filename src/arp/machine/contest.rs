@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::conflict::Response;
 use super::dispute::Step;
 use super::schedule::Lane;
 use super::{Claim, Claims, Heard, Next, Report, State};
@@ -68,7 +69,7 @@ impl Claims {
             (State::Announced(_), Some(Hearing::Leaving)) => {
                 // Its last words, and neighbours may have heard them after those of this node.
                 let lane = claim.lane(Lane::Repeat, now);
-                if self.conflicts.handle_claimant(claimant, self.stations.lasts(claimant.mac), now).defend {
+                if self.note_conflict(claimant, now).defend {
                     self.announce_by(address, lane, now + ONCE_MORE_AFTER);
                 }
             }
@@ -214,10 +215,14 @@ impl Claims {
         }
     }
 
+    fn note_conflict(&mut self, claimant: Claimant, now: Instant) -> Response {
+        self.conflicts.handle_claimant(claimant, self.stations.lasts(claimant.mac), now)
+    }
+
     /// Goes on beside a foreign host, or beside a node about which the plan decides.
     fn defend(&mut self, claimant: Claimant, is_heard: bool, now: Instant) {
         let address = claimant.address;
-        let response = self.conflicts.handle_claimant(claimant, self.stations.lasts(claimant.mac), now);
+        let response = self.note_conflict(claimant, now);
         if response.defend {
             // RFC 5227 §2.4: the defence is an announcement. Against another agent it waits: if that agent is to own the
             // address, this node is about to hear so, and a defence would only steal the neighbours for a moment.
@@ -236,7 +241,7 @@ impl Claims {
         let mac = claimant.mac;
         let is_askable = self.stations.address_of(mac).is_some_and(|address| self.speaks(Protocol::of(address)));
         let step = self.disputes.handle_claim(claimant, is_askable, self.stations.own_mac(), now);
-        let response = self.conflicts.handle_claimant(claimant, self.stations.lasts(claimant.mac), now);
+        let response = self.note_conflict(claimant, now);
         self.report_contest(claimant, response.report.map(|report| report.frames));
         if let Some(step) = step {
             self.take_step(step, now);

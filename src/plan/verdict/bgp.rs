@@ -57,8 +57,7 @@ type Numbered<'a> = (usize, &'a Advertisement, &'a AdvertisementContext);
 
 fn covering<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held) -> Vec<Numbered<'a>> {
     let all = inputs.config.bgp.advertisements.iter().zip(&inputs.context.bgp.advertisements).enumerate();
-    let of = (&held.pool, held.address);
-    all.filter(|(_, (it, _))| advertises(inputs.config, inputs.context, it, of, &about.service.labels))
+    all.filter(|(_, (it, _))| advertises(inputs.config, it, &held.pool, &about.service.labels))
         .map(|(number, (it, context))| (number, it, context))
         .collect()
 }

@@ -90,8 +90,7 @@ fn elected(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held) -> Result
     if world.nodes.is_empty() {
         return Ok(inputs.me.clone());
     }
-    let of = (&held.pool, address);
-    let covers = |it: &&Advertisement| advertises(inputs.config, inputs.context, it, of, &about.service.labels);
+    let covers = |it: &&Advertisement| advertises(inputs.config, it, &held.pool, &about.service.labels);
     let covering: Vec<_> = inputs.config.bgp.advertisements.iter().filter(covers).collect();
     let endpoints = about.endpoints_of(address);
     let local = about.service.external_traffic_policy == TrafficPolicy::Local;

@@ -211,7 +211,7 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
     let answers_there = answering.is_some_and(|links| links.iter().any(is_there));
     let answers = answering.is_some_and(|links| !links.iter().all(is_there));
     let heard = speakers(inputs, &near, address);
-    let others = heard.iter().find(|(_, member)| holding(member, address).is_some_and(|it| it.stage.answers()));
+    let others = heard.iter().find(|(_, member)| answers_for(member, address));
     let holder = if answers { Some(inputs.me) } else { others.map(|(node, _)| *node) };
     let ranking = Ranking::of(
         (service, endpoints),
@@ -233,8 +233,7 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
     } else {
         let mut history = inputs.holders.history(address).cloned().unwrap_or_default();
         let unjudged = !inputs.world.data_path.is_judged();
-        let situation = |near: &Rosters<'a>, history: &History, answers, last| {
-            let speakers = speakers(inputs, near, address);
+        let situation = |near: &Rosters<'a>, speakers: &Speakers<'a>, history: &History, answers, last| {
             let may_be_deaf = |node: &NodeName| near.values().any(|it| it.may_be_deaf(node));
             Situation {
                 me: inputs.me,
@@ -254,22 +253,22 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
                 beside_the_deaf: near.values().any(|it| it.unproved.values().any(|it| it.deaf)),
                 is_still_deaf: history.left_to_the_deaf().is_some_and(may_be_deaf),
                 deaf_holder: deaf_holder(near, address),
-                holders: holders(inputs, &ranking, &speakers, address),
-                askers: askers(&speakers, address),
-                askers_know_more: askers_know_more(inputs, &speakers, address),
+                holders: holders(inputs, &ranking, speakers, address),
+                askers: askers(speakers, address),
+                askers_know_more: askers_know_more(inputs, speakers, address),
                 last,
             }
         };
         let candidates = |near: &Rosters<'a>, last| candidates(inputs, &ranking, &covering, near, last, address);
         let last = inputs.holders.last_holder(address);
-        let all = situation(&near, &history, answers, last);
+        let all = situation(&near, &heard, &history, answers, last);
         let course = history.decide(&all, || candidates(&near, last), inputs.now);
         beside = course == Course::Holds && !all.holders.is_empty();
         let elsewhere = matches!(&course, Course::Watches { .. } | Course::Asks { .. }) && !inputs.world.leaving;
         let mut past = history.apart.take().unwrap_or_default();
         if elsewhere && !there.is_empty() {
             let last = last_there(&there, address);
-            let here = situation(&there, &past, answers_there, last);
+            let here = situation(&there, &speakers(inputs, &there, address), &past, answers_there, last);
             on_apart = Some(past.decide(&here, || candidates(&there, last), inputs.now));
             history.apart = Some(past);
         }
@@ -345,6 +344,8 @@ fn without_pulses(winner: Result<&NodeName, Reason>, own: Option<&Bid>, answers:
 /// The rosters of links where this node would answer for an address, by the indices of the links.
 type Rosters<'a> = BTreeMap<u32, &'a Roster>;
 
+type Speakers<'a> = BTreeMap<&'a NodeName, &'a Member>;
+
 fn rosters<'a>(inputs: &Inputs<'a>, covering: &[(&L2, &L2Context)], address: IpAddr) -> Rosters<'a> {
     covering.iter().flat_map(|(_, context)| context.rosters(address, inputs.world)).collect()
 }
@@ -355,7 +356,7 @@ fn apart<'a>(inputs: &Inputs<'a>, near: &Rosters<'a>, address: IpAddr) -> Roster
     if near.len() < 2 {
         return Rosters::default();
     }
-    let answers = |member: &Member| holding(member, address).is_some_and(|it| it.stage.answers());
+    let answers = |member: &Member| answers_for(member, address);
     let is_holder = |node: &&NodeName| near.values().any(|it| it.members.get(*node).is_some_and(answers));
     let holders: Vec<&NodeName> = inputs.holders.speakers(address).filter(is_holder).collect();
     let is_heard = |roster: &Roster| {
@@ -374,13 +375,12 @@ fn last_there<'a>(there: &Rosters<'a>, address: IpAddr) -> LastHolder<'a> {
 
 /// Of the agents on these links, those that say something of the address; of one that says different things, that it answers. A cluster has
 /// many more nodes than that.
-fn speakers<'a>(inputs: &Inputs<'a>, near: &Rosters<'a>, address: IpAddr) -> BTreeMap<&'a NodeName, &'a Member> {
-    let mut speakers: BTreeMap<&NodeName, &Member> = BTreeMap::new();
+fn speakers<'a>(inputs: &Inputs<'a>, near: &Rosters<'a>, address: IpAddr) -> Speakers<'a> {
+    let mut speakers = Speakers::new();
     for roster in near.values() {
         for (node, member) in inputs.holders.speakers(address).filter_map(|node| roster.members.get_key_value(node)) {
             let said = speakers.entry(node).or_insert(member);
-            let answers = |member: &Member| holding(member, address).is_some_and(|it| it.stage.answers());
-            if !answers(said) {
+            if !answers_for(said, address) {
                 *said = member;
             }
         }
@@ -410,6 +410,11 @@ fn members<'a>(near: &Rosters<'a>) -> BTreeMap<&'a NodeName, &'a Member> {
 
 fn holding(member: &Member, address: IpAddr) -> Option<Holding> {
     member.holdings.get(&address).copied()
+}
+
+/// The node says that it answers for the address.
+fn answers_for(member: &Member, address: IpAddr) -> bool {
+    holding(member, address).is_some_and(|it| it.stage.answers())
 }
 
 /// What the node says of the address, where it asks for it.

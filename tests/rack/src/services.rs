@@ -115,14 +115,13 @@ fn measure(count: usize) {
     });
     eprintln!("idle for {} s", IDLE.as_secs());
     watched("idle", IDLE, &agents, || rest(IDLE));
-    let mut changed = 1_u32;
+    let mut changed = 0_u32;
     eprintln!("{CHANGES_PER_SECOND} endpoints a second come or go, for {} s", CHURN.as_secs());
     watched("churn", CHURN, &agents, || {
         let end = Deadline::after(CHURN);
         while !end.has_passed() {
-            let service = service(usize::try_from(changed).unwrap_or_default() % count);
-            end_endpoint(&metal, &service);
             changed += 1;
+            end_endpoint(&metal, &service(usize::try_from(changed).unwrap_or_default() % count));
             rest(secs(1) / CHANGES_PER_SECOND);
         }
     });

@@ -432,26 +432,44 @@ fn pods_of_an_owner_whose_agent_stops_leave_by_the_heir() {
     assert_eq!(leaks(&captures), BTreeSet::new());
 }
 
+/// Two nodes that hear each other's pulses, under systemd as it were, of which one announces the address over BGP that all pods leave
+/// with.
+struct Elected {
+    scene: Scene,
+    agents: Vec<Crier>,
+    /// The index of the node that announces it.
+    owner: usize,
+    _tor: bird::Bird,
+}
+
+impl Elected {
+    fn of(rack: &Rack) -> Elected {
+        let mut scene = Scene::new(rack);
+        let pulses = format!("[pulse]\ninterfaces = [\"eth0\"]\nkey-file = \"{}\"\n", scene.lan.key.display());
+        scene.configuration = over_bgp(&scene) + &pulses;
+        let site = &scene.lan.site;
+        let _tor = site.router.bird(&format!("{}{BIRD}", bird::KERNEL));
+        let start = |node: usize| site.node(node).crier_as_unit(site.node(node).name(), &scene.configuration);
+        let agents: Vec<Crier> = (0..2).map(start).collect();
+        let service = Service::new("web").annotation("crier.dev/egress", "service-ip").addresses("203.0.113.7");
+        let at = |service: Service, pod: &Pod| service.at(pod.address.into());
+        scene.lan.manifests.service(&scene.pods.iter().fold(service, at));
+        let first = eventually("one node alone announces the address", secs(30), || {
+            let hops = site.router.next_hops("203.0.113.7/32");
+            if hops.len() == 1 { Ok(hops) } else { Err(format!("{hops:?}")) }
+        });
+        let owner = site.nodes.iter().position(|node| first.contains(&node.address.into())).expect("a node");
+        Elected { scene, agents, owner, _tor }
+    }
+}
+
 #[test]
 fn over_bgp_a_restart_of_the_owner_moves_nothing_where_the_nodes_hear_each_other() {
     let Some(rack) = Rack::for_test(&BGP) else { return };
-    let mut scene = Scene::new(&rack);
-    let pulses = format!("[pulse]\ninterfaces = [\"eth0\"]\nkey-file = \"{}\"\n", scene.lan.key.display());
-    scene.configuration = over_bgp(&scene) + &pulses;
+    let Elected { scene, mut agents, owner, _tor } = Elected::of(&rack);
     let site = &scene.lan.site;
-    let _tor = site.router.bird(&format!("{}{BIRD}", bird::KERNEL));
-    let start = |node: usize| site.node(node).crier_as_unit(site.node(node).name(), &scene.configuration);
-    let mut agents: Vec<Crier> = (0..2).map(start).collect();
-    let service = Service::new("web").annotation("crier.dev/egress", "service-ip").addresses("203.0.113.7");
-    let at = |service: Service, pod: &Pod| service.at(pod.address.into());
-    scene.lan.manifests.service(&scene.pods.iter().fold(service, at));
     let hops = || site.router.next_hops("203.0.113.7/32");
-    let first = eventually("one node alone announces the address", secs(30), || {
-        let hops = hops();
-        if hops.len() == 1 { Ok(hops) } else { Err(format!("{hops:?}")) }
-    });
-    let owner = site.nodes.iter().position(|node| first.contains(&node.address.into())).expect("a node");
-    let other = 1 - owner;
+    let (first, other) = (hops(), 1 - owner);
     let routed = vec!["203.0.113.7 routed 2".to_owned()];
     eventually_equal("the other node leads packets to the owner", secs(20), &routed, || rows(&agents[other]));
     let stays = |agents: &[Crier]| {
@@ -507,22 +525,9 @@ fn rules_that_an_earlier_agent_left_are_removed_where_no_service_has_egress_any_
 #[test]
 fn over_bgp_an_owner_whose_pulses_are_not_heard_gives_way_to_the_one_that_took_its_place_and_says_so() {
     let Some(rack) = Rack::for_test(&BGP) else { return };
-    let mut scene = Scene::new(&rack);
-    let pulses = format!("[pulse]\ninterfaces = [\"eth0\"]\nkey-file = \"{}\"\n", scene.lan.key.display());
-    scene.configuration = over_bgp(&scene) + &pulses;
+    let Elected { scene, mut agents, owner, _tor } = Elected::of(&rack);
     let site = &scene.lan.site;
-    let _tor = site.router.bird(&format!("{}{BIRD}", bird::KERNEL));
-    let start = |node: usize| site.node(node).crier_as_unit(site.node(node).name(), &scene.configuration);
-    let mut agents: Vec<Crier> = (0..2).map(start).collect();
-    let service = Service::new("web").annotation("crier.dev/egress", "service-ip").addresses("203.0.113.7");
-    let at = |service: Service, pod: &Pod| service.at(pod.address.into());
-    scene.lan.manifests.service(&scene.pods.iter().fold(service, at));
     let hops = || site.router.next_hops("203.0.113.7/32");
-    let first = eventually("one node alone announces the address", secs(30), || {
-        let hops = hops();
-        if hops.len() == 1 { Ok(hops) } else { Err(format!("{hops:?}")) }
-    });
-    let owner = site.nodes.iter().position(|node| first.contains(&node.address.into())).expect("a node");
     let other = 1 - owner;
     let [local, routed] = ["local", "routed"].map(|path| vec![format!("203.0.113.7 {path} 2")]);
     let is_owner = |agents: &[Crier], owner: usize| {
