@@ -444,9 +444,7 @@ impl Speaker {
             // If the queue is full, the caller is dropped, and calls again.
             && self.facts.try_send(Fact::Caller(v6.scope_id(), *v6.ip())).is_ok()
         {
-            let is_there = |handle: &&PeerHandle| {
-                matches!(&handle.settings.address, config::PeerAddress::Interface(interface) if interface == link)
-            };
+            let is_there = |handle: &&PeerHandle| matches!(&handle.settings.address, config::PeerAddress::Interface(interface) if interface == link);
             for handle in self.peers.values().filter(is_there) {
                 // A peer with so many connections waiting is asked by them.
                 let _ = handle.inbound.try_send(Inbound::OtherOnLink);

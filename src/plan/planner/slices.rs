@@ -86,7 +86,9 @@ impl Planner {
             self.moved.bgp = true;
         }
         let of_peer = |settings: &Arc<config::Peer>| self.sessions_of(settings);
-        let peers: OrdMap<PeerName, PeerSlice> = self.context.bgp.peers.iter().flat_map(of_peer).collect();
+        let mut sessions: Vec<(PeerName, PeerSlice)> = self.context.bgp.peers.iter().flat_map(of_peer).collect();
+        reach::keep_one_each(&mut sessions);
+        let peers: OrdMap<PeerName, PeerSlice> = sessions.into_iter().collect();
         let before = std::mem::replace(&mut self.plan.bgp.peers, peers);
         let same = |(name, now): (&PeerName, &PeerSlice)| {
             before.get(name).is_some_and(|was| {

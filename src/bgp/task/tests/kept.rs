@@ -149,7 +149,10 @@ async fn a_session_from_an_address_that_left_while_nobody_ran_ends() {
     slice.local_addresses = on_lo(&["127.0.0.2/8"]);
     bench.slices.send_replace(slice);
     let lost = bench.report("it is over", |it| it.state != SessionState::Established).await;
-    assert_eq!(lost.last_error.as_deref(), Some("connection closed: 127.0.0.1 is not an address of this host any more"));
+    assert_eq!(
+        lost.last_error.as_deref(),
+        Some("connection closed: 127.0.0.1 is not an address of this host any more")
+    );
 }
 
 #[tokio::test]
