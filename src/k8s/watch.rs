@@ -669,7 +669,7 @@ mod tests {
         api.end_watches();
         assert_eq!(listed(&mut facts).await, ["shop/api", "shop/broken", "shop/web"], "listed again after 410");
         let requests = api.requests(&Method::GET, SERVICES);
-        let counts = ["limit=", "sendInitialEvents=true", "watch=true"]
+        let counts = ["limit=100", "sendInitialEvents=true", "watch=true"]
             .map(|word| requests.iter().filter(|seen| seen.query.contains(word)).count());
         assert_eq!(
             counts,

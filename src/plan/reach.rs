@@ -50,6 +50,11 @@ fn is_established(session: &PeerName, world: &World) -> bool {
     world.sessions.get(session).is_some_and(|session| session.state == SessionState::Established)
 }
 
+/// Where the peer of an established session is.
+pub(super) fn proven_at(session: &PeerName, world: &World) -> Option<ScopedAddress> {
+    world.sessions.get(session).filter(|_| is_established(session, world))?.detail.address.clone()
+}
+
 /// The links on which routers are looked for: those of unnumbered peers, as far as they can carry a session now.
 pub(super) fn unnumbered_links(peers: &[Arc<config::Peer>], world: &World) -> BTreeMap<u32, InterfaceName> {
     let wanted = peers.iter().filter_map(|peer| match &peer.address {

@@ -368,13 +368,13 @@ mod tests {
             Arc::new(parse(&[SourceFile { path: "test.toml".to_owned(), text }], &NoSecrets).expect("it is good"))
         };
         let running = config("", "");
-        let snapshot = Snapshot::of(
-            &Planner::new(Arc::clone(&running), "n1".into()),
-            jiff::Timestamp::UNIX_EPOCH,
-            Counters::default(),
-            clock::now(),
-            clock::wall(),
-        );
+        let mut planner = Planner::new(running, "n1".into());
+        for fact in [Fact::ApiServer(ApiServer::Manifests), Fact::LinksListed, Fact::FailStatic] {
+            planner.apply(fact);
+        }
+        let (now, wall) = (clock::now(), clock::wall());
+        planner.turn(now);
+        let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
         let beside = |pool: &str, l2: &str| {
             let report = forecast(&snapshot, &config(pool, l2)).expect("it is judged");
             report.beside().map(|it| it.change.clone()).collect::<Vec<_>>()
