@@ -177,6 +177,7 @@ fn of_two_that_answer_on_one_link_by_themselves_one_goes_on() {
         ("eth0", ["Holds", "nothing"].map(str::to_owned)),
         "a is better"
     );
+    story.tell(on_eth1(roster(&[("b", &[ADDRESS]), ("c", &[])], &[])));
     story.owner(both(true));
     assert_eq!(
         (answered_on(&story).as_str(), said(&story)),
