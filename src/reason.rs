@@ -213,6 +213,10 @@ pub enum Reason {
     SecretMissing { path: String },
     #[error("every next hop of the default route has a session of its own already")]
     NoOtherGateway,
+    #[error(
+        "it is the same router as peer {peer}, which has the session with it: remove one of the two, or give them different source-address"
+    )]
+    SameRouter { peer: PeerName },
     #[error("no [[bgp.peer]] of the advertisement is configured for this node")]
     NoPeer,
     #[error(

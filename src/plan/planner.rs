@@ -539,11 +539,11 @@ impl Planner {
         let Work { l2, routes, bind, egress } = work;
         self.l2.ownership.put(key, l2);
         self.routes.put(key, routes);
-        self.binds.put(key, bind);
-        let egress = match self.world.leaving {
-            true => self.egress.or_as_before(key, egress),
-            false => egress,
+        let (bind, egress) = match self.world.leaving {
+            true => (self.binds.with_before(key, bind), self.egress.or_as_before(key, egress)),
+            false => (bind, egress),
         };
+        self.binds.put(key, bind);
         self.egress.put(key, egress);
     }
 }

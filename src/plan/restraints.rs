@@ -66,6 +66,11 @@ impl Restraints {
         self.removals.accept(service);
     }
 
+    /// Its addresses were right by this agent's file.
+    pub fn is_accepted(&self, service: &ObjectKey) -> bool {
+        self.removals.is_accepted(service)
+    }
+
     pub fn forget(&mut self, service: &ObjectKey, now: Instant) {
         self.removals.forget(service, now);
         self.overlaps.put(service, None, now);

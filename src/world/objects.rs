@@ -408,6 +408,9 @@ pub struct Node {
     pub network_unavailable: bool,
     /// InternalIP addresses, in order.
     pub addresses: Vec<IpAddr>,
+    /// ExternalIP addresses, in order: those of another network of the host, or of a translation in front of it.
+    #[serde(default)]
+    pub external_ips: Vec<IpAddr>,
     /// The boot of the host that its kubelet has last reported of; `None` where no kubelet reports.
     #[serde(default)]
     pub boot_id: Option<String>,

@@ -264,6 +264,10 @@ impl World {
                 self.api_server = state;
                 Touched::Nothing
             }
+            Fact::WentBack => {
+                self.ahead.clear();
+                Touched::Nothing
+            }
             Fact::Leader(leader) => {
                 if !leader {
                     // What was promised and not written is the next holder's to decide.
@@ -535,10 +539,14 @@ impl World {
 
     fn put_service(&mut self, key: ObjectKey, service: Arc<Service>) -> Touched {
         if let Some(held) = self.services.get(&key) {
-            if *held == service || self.is_history(&key, held, &service) {
+            if self.is_history(&key, held, &service) {
                 return Touched::Nothing;
             }
+            let is_known = *held == service;
             self.ahead.remove(&key);
+            if is_known {
+                return Touched::Nothing;
+            }
         }
         if !service.is_kept() {
             return self.drop_service(&key);

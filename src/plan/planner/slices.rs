@@ -86,7 +86,9 @@ impl Planner {
             self.moved.bgp = true;
         }
         let of_peer = |settings: &Arc<config::Peer>| self.sessions_of(settings);
-        let peers: OrdMap<PeerName, PeerSlice> = self.context.bgp.peers.iter().flat_map(of_peer).collect();
+        let mut sessions: Vec<(PeerName, PeerSlice)> = self.context.bgp.peers.iter().flat_map(of_peer).collect();
+        reach::keep_one_each(&mut sessions);
+        let peers: OrdMap<PeerName, PeerSlice> = sessions.into_iter().collect();
         let before = std::mem::replace(&mut self.plan.bgp.peers, peers);
         let same = |(name, now): (&PeerName, &PeerSlice)| {
             before.get(name).is_some_and(|was| {
@@ -110,14 +112,19 @@ impl Planner {
     fn sessions_of(&self, settings: &Arc<config::Peer>) -> Vec<(PeerName, PeerSlice)> {
         let known = |name: &PeerName| self.plan.bgp.peers.get(name);
         let is_further = |name: &PeerName| *name != settings.name && self.context.bgp.peer_of(name) == settings.name;
-        let further = self.plan.bgp.peers.iter().filter(|(name, _)| is_further(name));
+        // Sessions that were taken over stand before there is a plan.
+        let was_at = |name: &PeerName| {
+            let planned = known(name).and_then(|peer| peer.address.clone().ok());
+            planned.or_else(|| reach::proven_at(name, &self.world))
+        };
+        let further = self.plan.bgp.peers.keys().chain(self.world.sessions.keys()).filter(|name| is_further(name));
         let further: BTreeMap<PeerName, ScopedAddress> =
-            further.filter_map(|(name, peer)| Some((name.clone(), peer.address.clone().ok()?))).collect();
-        let before = known(&settings.name).and_then(|peer| peer.address.as_ref().ok());
+            further.filter_map(|name| Some((name.clone(), was_at(name)?))).collect();
+        let before = was_at(&settings.name);
         let lacking = self.in_force.config().lacking_of(settings).map(|path| path.display().to_string());
         let address = match lacking {
             Some(path) => Err(Reason::SecretMissing { path }),
-            None => reach::address(settings, before, &further, &self.world),
+            None => reach::address(settings, before.as_ref(), &further, &self.world),
         };
         let further = reach::further(settings, address.as_ref().ok(), &further, &self.world);
         let routes = self.routes.routes_to(&settings.name);

@@ -73,7 +73,8 @@ fn what_hosts_and_subnets_use_themselves_is_given_to_no_service() {
     story.tell(Fact::Link(2, Some(Link { addresses, ..link })));
     let gateway = |text: &str| DefaultRoute { gateway: text.parse().unwrap(), link: 2, metric: 0, vrf: None };
     story.tell(Fact::DefaultRoutes(vec![gateway("192.168.35.1")]));
-    let b = Node { addresses: vec!["192.168.35.2".parse().unwrap()], ..node(&[]) };
+    let ips = |text: &str| vec![text.parse().unwrap()];
+    let b = Node { addresses: ips("192.168.35.2"), external_ips: ips("192.168.35.5"), ..node(&[]) };
     story.tell(Fact::Node("b".into(), Some(Arc::new(b))));
     story.turn();
     story.put("v4", service());
@@ -84,6 +85,7 @@ fn what_hosts_and_subnets_use_themselves_is_given_to_no_service() {
         ("192.168.35.0", HostUse::Network { net: "192.168.35.0/24".parse().unwrap() }),
         ("192.168.35.1", HostUse::Gateway { interface: "eth0".into() }),
         ("192.168.35.2", HostUse::Node { node: "b".into() }),
+        ("192.168.35.5", HostUse::Node { node: "b".into() }),
         ("192.168.35.3", HostUse::Link { interface: "eth0".into() }),
         ("192.168.35.255", HostUse::Broadcast { net: "192.168.35.0/24".parse().unwrap() }),
         ("fd35::", HostUse::SubnetRouters { net: "fd35::/64".parse().unwrap() }),

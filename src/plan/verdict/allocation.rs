@@ -53,7 +53,7 @@ impl Answer {
 pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     let writes = inputs.world.leader && !inputs.config.is_standalone();
     if let Some(reason) = not_ours(inputs, service) {
-        let said = !service.load_balancer && service.condition.is_some();
+        let said = service.condition.is_some() && (!service.load_balancer || is_left_behind(inputs, service));
         let given = service.given();
         let addresses = !service.ingress.is_empty() && service.ingress.iter().all(|address| given.contains(address));
         let status = (said && writes).then_some(Wish::Clear { addresses });
@@ -160,6 +160,18 @@ fn not_ours(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     (!ours).then(|| Reason::OtherClass { class: service.class.clone() })
 }
 
+/// What crier says of a Service of another class stands there from when the Service was this crier's: it became another's while nobody
+/// looked. A second crier, of that class, has other pools.
+fn is_left_behind(inputs: &Inputs<'_>, service: &Service) -> bool {
+    let pool_of_file = |address: IpAddr| pool_of(&inputs.config.pools, address).map(|pool| &pool.name);
+    let (given, condition) = (service.given(), &service.condition);
+    let is_ours = |address: &IpAddr| {
+        let said = condition.as_ref().and_then(|condition| condition.pool_of(*address));
+        said.is_some() && said.as_ref() == pool_of_file(*address)
+    };
+    service.ingress.is_empty() && service.host_names.is_empty() && !given.is_empty() && given.iter().all(is_ours)
+}
+
 /// The status shows what crier did not give. An address of our pools is taken for ours, whoever wrote it: so a Service that
 /// comes from another load balancer keeps its address.
 fn foreign(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
@@ -221,17 +233,9 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         return left(inputs, key, service, reason, still_given);
     }
     kept.extend(given_back(inputs, &applicant, request, &kept, &addresses));
+    let is_asked = |reason: &Reason| is_asked(reason, inputs.restraints.is_accepted(key));
     let against_will = |(address, reason): &&(IpAddr, Reason)| service.ingress.contains(address) && !is_asked(reason);
     let goes = lost.iter().find(against_will);
-    let may_go = inputs.config.is_standalone() || inputs.restraints.may_go(key, inputs.now);
-    if let Some((address, reason)) = goes
-        && !may_go
-    {
-        let why = reason.to_string();
-        let answer = left(inputs, key, service, Reason::AddressGoes { address: *address, why }, still_given);
-        return Answer { goes: true, ..answer };
-    }
-    let goes = goes.is_some();
     let (leaving, stays): (Vec<Held>, Vec<Held>) =
         kept.iter().cloned().partition(|held| renumber.is_some_and(|it| it.leaving.contains(&held.address)));
     let asked = |why: &Reason| matches!(why, Reason::AddressInOtherPool { .. });
@@ -241,7 +245,20 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         Some(reason) if gives_up => Err(reason),
         complaint => Ok((stays, complaint)),
     };
-    match allocate(pools, inputs.book, &applicant, request, &stays).and_then(whole) {
+    let found = allocate(pools, inputs.book, &applicant, request, &stays).and_then(whole);
+    let may_go = inputs.config.is_standalone() || inputs.restraints.may_go(key, inputs.now);
+    // What is given up for a request alone stays where the request cannot be met.
+    let stays_anyway = found.is_err() && lost.iter().all(|(_, why)| asked(why));
+    if let Some((address, reason)) = goes
+        && !may_go
+        && !stays_anyway
+    {
+        let why = reason.to_string();
+        let answer = left(inputs, key, service, Reason::AddressGoes { address: *address, why }, still_given);
+        return Answer { goes: true, ..answer };
+    }
+    let goes = goes.is_some();
+    match found {
         Ok((stays, complaint)) => {
             let (held, overlap) = beside(inputs, &applicant, leaving, stays, &mut lost);
             let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
@@ -442,9 +459,14 @@ fn spare(
     spare
 }
 
-/// What the Service itself asks for makes it lose an address; else the pools do, or another Service.
-fn is_asked(reason: &Reason) -> bool {
-    matches!(reason, Reason::AddressInOtherPool { .. } | Reason::WrongFamily { .. })
+/// What the Service itself asks for makes it lose an address; else the pools do, or another Service. Where the address was not right by
+/// this very file before (`accepted`), the file may be what put it into another pool.
+fn is_asked(reason: &Reason, accepted: bool) -> bool {
+    match reason {
+        Reason::WrongFamily { .. } => true,
+        Reason::AddressInOtherPool { .. } => accepted,
+        _ => false,
+    }
 }
 
 /// The status stays as it is, for `reason`. An emptied one gets back what it showed.
