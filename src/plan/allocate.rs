@@ -9,7 +9,7 @@ use crate::names::{ObjectKey, PoolName};
 use crate::plan::address_book::AddressBook;
 use crate::plan::decision::Held;
 use crate::plan::partners;
-use crate::plan::pools::{candidates, may_have, withheld};
+use crate::plan::pools::{candidates, leaving, may_have, withheld};
 pub use crate::plan::pools::{may_keep, pool_of};
 use crate::plan::sharing::Terms;
 use crate::reason::Reason;
@@ -142,9 +142,9 @@ pub fn notes(
     request: &Request,
     held: &[Held],
 ) -> Vec<Reason> {
-    let of_address = held.iter().filter_map(|held| {
-        let pool = pool_of(pools, held.address)?;
-        withheld(pool, book, applicant, held.address)
+    let of_address = held.iter().filter_map(|held| match pool_of(pools, held.address) {
+        Some(pool) => withheld(pool, book, applicant, held.address),
+        None => leaving(applicant, held.address),
     });
     let unshared = partners::unshared(pools, book, applicant, request, held);
     of_address.chain(missing_family(pools, applicant, held)).chain(unshared).collect()

@@ -60,7 +60,7 @@ pub fn withheld(pool: &Pool, book: &AddressBook, applicant: &Applicant<'_>, addr
 }
 
 /// The Service is to give the address up.
-fn leaving(applicant: &Applicant<'_>, address: IpAddr) -> Option<Reason> {
+pub fn leaving(applicant: &Applicant<'_>, address: IpAddr) -> Option<Reason> {
     let renumber = applicant.renumber.filter(|renumber| renumber.leaving.contains(&address))?;
     let by_prefix = applicant.service.renumber.is_none();
     Some(Reason::AddressRenumbered { address, overlap: duration::text(renumber.overlap), by_prefix })

@@ -22,6 +22,8 @@ pub struct Condition {
 const GIVEN: &str = "assigned ";
 const FROM: &str = " from ";
 const NOTE: &str = "; ";
+/// Behind the address in the sentence of `Reason::AddressRenumbered`.
+const REPLACED: &str = " is replaced (";
 const NOTHING: &str = "no address: ";
 
 impl Condition {
@@ -63,13 +65,16 @@ impl Condition {
         list.split(", ").map_while(|text| text.parse().ok()).collect()
     }
 
-    /// The pool that crier gave the address from, where the message names one. Of fewer pools than addresses the last one stands for
-    /// the rest.
-    pub fn pool_of(&self, address: IpAddr) -> Option<PoolName> {
-        let place = self.addresses().iter().position(|it| *it == address)?;
-        let (_, pools) = self.lists()?;
-        let pools: Vec<&str> = pools.split(", ").filter(|name| !name.is_empty()).collect();
-        pools.get(place).or(pools.last()).map(|name| PoolName::from(*name))
+    /// The pools that crier gave these from, each once: which address is of which pool the message does not say.
+    pub fn pools(&self) -> Vec<PoolName> {
+        let list = self.lists().map(|(_, pools)| pools).unwrap_or_default();
+        list.split(", ").filter(|name| !name.is_empty()).map(PoolName::from).collect()
+    }
+
+    /// The addresses that are replaced and stand beside their successors, as far as a note says so.
+    pub fn leaving(&self) -> Vec<IpAddr> {
+        let notes = self.message.split(NOTE).skip(1).filter_map(|note| note.split_once(REPLACED));
+        notes.filter_map(|(address, _)| address.parse().ok()).collect()
     }
 
     /// What stands before and behind the word between addresses and pools.
@@ -91,6 +96,7 @@ fn camel_case(code: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reason::Reason;
 
     fn addresses(all: &[&str]) -> Vec<IpAddr> {
         all.iter().map(|text| text.parse().unwrap()).collect()
@@ -104,12 +110,23 @@ mod tests {
         {
             let condition = Condition::given(true, "assigned", &pair, &pools, note);
             assert_eq!(condition.addresses(), pair, "{}", condition.message);
-            let of = pair.iter().map(|address| condition.pool_of(*address)).collect::<Vec<_>>();
-            let named = [pools.first(), pools.last()].map(|pool| pool.cloned());
-            assert_eq!(of, named, "{}", condition.message);
+            assert_eq!((condition.pools(), condition.leaving()), (pools, addresses(&[])), "{}", condition.message);
         }
         let condition = Condition::nothing("no-free-address", "192.0.2.1 is taken");
         assert_eq!((condition.reason.as_str(), condition.addresses()), ("NoFreeAddress", Vec::new()));
+    }
+
+    #[test]
+    fn the_addresses_that_are_replaced_are_read_back() {
+        let replaced = |address: &str, by_prefix| Reason::AddressRenumbered {
+            address: address.parse().unwrap(),
+            overlap: "10m".to_owned(),
+            by_prefix,
+        };
+        let notes = [replaced("192.0.2.9", false), replaced("fd00::9", true)].map(|it| it.to_string()).join("; ");
+        let condition = Condition::given(true, "assigned", &addresses(&["192.0.2.1"]), &["lan".into()], Some(&notes));
+        assert_eq!(condition.leaving(), addresses(&["192.0.2.9", "fd00::9"]));
+        assert_eq!(condition.addresses(), addresses(&["192.0.2.1"]));
     }
 
     #[test]

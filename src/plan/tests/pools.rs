@@ -278,3 +278,22 @@ fn a_list_of_pools_of_which_one_gives_nothing_takes_no_address_away() {
     story.put("new", of_pools(&["lan2", "nope"]));
     assert_eq!(story.addresses("new").len(), 1);
 }
+
+/// Found by a review. Input: a Service has an IPv4 and an IPv6 address of each of two pools, and the first pool leaves the file. Output:
+/// all of them stay announced: the condition names each pool once, not which address is of which.
+#[test]
+fn of_two_pools_of_a_dual_stack_service_the_one_that_leaves_the_file_goes_on_with_both_families() {
+    use crate::address::Family::{V4, V6};
+    let first = pool("a", &["192.168.35.100-192.168.35.110", "fd35::100-fd35::1ff"]);
+    let second = pool("b", &["198.51.100.0/28", "fd36::/120"]);
+    let mut story = with_pools(vec![first, second.clone()]);
+    story.endpoints("web", &["a"]);
+    let families = vec![V4, V6];
+    story.put("web", Service { families, family_policy: FamilyPolicy::PreferDualStack, ..of_pools(&["a", "b"]) });
+    story.confirm("web");
+    let all = ["192.168.35.100/32", "198.51.100.0/32", "fd35::100/128", "fd36::/128"];
+    assert_eq!(story.routes(), all);
+    story.tell(Fact::Config(Arc::new(Config { pools: vec![second], ..configuration() })));
+    story.turn();
+    assert_eq!(story.routes(), all);
+}

@@ -13,7 +13,7 @@ use crate::plan::decision::{Allocation, Held};
 use crate::plan::overlaps::Overlap;
 use crate::plan::pools::withheld;
 use crate::plan::prefixes::renumbering;
-use crate::plan::remnants::remnant;
+use crate::plan::remnants::{former_pools, remnant};
 use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::Reason;
 use crate::world::{Renumber, Request, Service};
@@ -166,20 +166,26 @@ fn is_left_behind(inputs: &Inputs<'_>, service: &Service) -> bool {
     let pool_of_file = |address: IpAddr| pool_of(&inputs.config.pools, address).map(|pool| &pool.name);
     let (given, condition) = (service.given(), &service.condition);
     let is_ours = |address: &IpAddr| {
-        let said = condition.as_ref().and_then(|condition| condition.pool_of(*address));
-        said.is_some() && said.as_ref() == pool_of_file(*address)
+        let said = condition.as_ref().map(|condition| condition.pools()).unwrap_or_default();
+        pool_of_file(*address).is_some_and(|pool| said.contains(pool))
     };
     service.ingress.is_empty() && service.host_names.is_empty() && !given.is_empty() && given.iter().all(is_ours)
 }
 
 /// The status shows what crier did not give. An address of our pools is taken for ours, whoever wrote it: so a Service that
-/// comes from another load balancer keeps its address.
+/// comes from another load balancer keeps its address. One that is replaced crier gave before, also where its range has left the file.
 fn foreign(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     if inputs.config.is_standalone() {
         return None;
     }
     let given = service.given();
-    let is_foreign = |address: &&IpAddr| !given.contains(address) && pool_of(&inputs.config.pools, **address).is_none();
+    let is_leaving = |address: IpAddr| {
+        let noted = service.condition.iter().any(|condition| condition.leaving().contains(&address));
+        service.leaves(address) && !given.is_empty() && (noted || former_pools(inputs, address).next().is_some())
+    };
+    let is_foreign = |address: &&IpAddr| {
+        !given.contains(address) && pool_of(&inputs.config.pools, **address).is_none() && !is_leaving(**address)
+    };
     let addresses = service.ingress.iter().filter(is_foreign).map(IpAddr::to_string);
     let shown: Vec<String> = addresses.chain(service.host_names.iter().cloned()).collect();
     (!shown.is_empty()).then_some(Reason::ForeignStatus { shown })
@@ -220,7 +226,11 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         if exchanged && inputs.book.is_occupied(*address) && !request.addresses.contains(address) {
             continue;
         }
-        match claim_of(inputs, key, *address).and_then(|()| may_keep(pools, &applicant, request, *address)) {
+        let may_keep = |()| match may_keep(pools, &applicant, request, *address) {
+            Err(Reason::AddressLeftPools { address }) => leaves_its_pool(inputs, &applicant, address),
+            judged => judged,
+        };
+        match claim_of(inputs, key, *address).and_then(may_keep) {
             Ok(held) => kept.push(held),
             Err(reason) => lost.push((*address, reason)),
         }
@@ -279,6 +289,17 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
             Answer { allocation, assigned: None, status: Some(Wish::Show(addresses)), goes, lost, overlap: None }
         }
     }
+}
+
+/// An address that is replaced stays beside the new one for its overlap, also where its range has left the file meanwhile.
+fn leaves_its_pool(inputs: &Inputs<'_>, applicant: &Applicant<'_>, address: IpAddr) -> Result<Held, Reason> {
+    let wanted = &applicant.service.families;
+    if !wanted.is_empty() && !wanted.contains(&Family::of(address)) {
+        return Err(Reason::WrongFamily { address, wanted: wanted.clone() });
+    }
+    let leaves = applicant.renumber.is_some_and(|it| it.leaving.contains(&address));
+    let held = still_held(inputs, applicant.key, address).filter(|_| leaves);
+    held.ok_or(Reason::AddressLeftPools { address })
 }
 
 /// The addresses that stay, and in front of them those that are still to go: they rank the nodes as before, so no connection moves.
@@ -493,8 +514,8 @@ fn as_shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Allocati
     let fault = |address: &IpAddr| match claim_of(inputs, key, *address) {
         Err(reason) => Some(reason),
         Ok(()) => match pool_of(&inputs.config.pools, *address) {
-            Some(_) => None,
-            None => Some(Reason::AddressLeftPools { address: *address }),
+            None if !service.leaves(*address) => Some(Reason::AddressLeftPools { address: *address }),
+            Some(_) | None => None,
         },
     };
     let complaint = foreign(inputs, service).or_else(|| service.ingress.iter().filter_map(fault).next_back());
