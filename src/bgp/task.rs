@@ -118,7 +118,7 @@ pub async fn run(
         bfd,
         listeners,
         nowhere: BTreeMap::new(),
-        unnumbered: BTreeMap::new(),
+        unnumbered: Arc::default(),
         waiting: None,
         problems: Vec::new(),
         unknown_callers: UnknownCallers::default(),
@@ -188,7 +188,7 @@ struct Speaker {
     /// Why the peers that have no task have none, as it was logged.
     nowhere: BTreeMap<PeerName, Reason>,
     /// Links whose peer may call from any link-local address, while no session with it stands in the way.
-    unnumbered: BTreeMap<u32, InterfaceName>,
+    unnumbered: Arc<BTreeMap<u32, InterfaceName>>,
     /// The last connection from such an address, until the plan says that it is the peer's, or somebody else calls.
     waiting: Option<(Arrival, Instant)>,
     /// What keeps connections from being accepted, as the agent was told.
@@ -271,7 +271,7 @@ impl Speaker {
             self.stop(&name, NotificationReason::Cease(Cease::PeerDeconfigured).into(), "the peer was removed");
             moved = true;
         }
-        self.unnumbered = slice.unnumbered.clone();
+        self.unnumbered = Arc::clone(&slice.unnumbered);
         self.nowhere.retain(|name, _| slice.peers.contains_key(name));
         for (name, peer) in &slice.peers {
             if let Some(handle) = self.peers.get_mut(name) {
