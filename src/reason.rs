@@ -58,6 +58,11 @@ pub enum Reason {
         #[serde(default)]
         by_prefix: bool,
     },
+    #[error(
+        "the Service requests {address} itself, so crier.dev/renumber does not replace it: change the request, or remove the \
+         annotation"
+    )]
+    RenumberRequested { address: IpAddr },
     #[error("the Service has another address of its family and pool, {other}, and crier did not give it {address}")]
     AddressToSpare { address: IpAddr, other: IpAddr },
     #[error("the agents found a foreign host on the link that uses {address}")]

@@ -13,7 +13,8 @@ use crate::plan::decision::Decision;
 use crate::reason::Reason;
 use crate::selector::Labels;
 use crate::world::{
-    EndpointSlice, Fact, FamilyPolicy, Link, Listing, Node, PoolsTold, Request, RequestError, Service, TrafficPolicy,
+    Condition, EndpointSlice, Fact, FamilyPolicy, Link, Listing, Node, PoolsTold, Request, RequestError, Service,
+    TrafficPolicy,
 };
 
 mod advertisements;
@@ -202,6 +203,13 @@ impl Story {
     }
 
     /// The addresses that the status slice wants written.
+    /// What crier says then.
+    fn confirm_condition(&mut self, name: &str) -> Condition {
+        self.confirm(name);
+        let service = self.planner.world().services[&key(name)].clone();
+        Condition::clone(service.condition.as_ref().expect("a condition was written"))
+    }
+
     fn written(&self, name: &str) -> Option<Vec<IpAddr>> {
         self.planner.plan().status.services[&key(name)].write.as_ref().and_then(|write| write.ingress.clone())
     }

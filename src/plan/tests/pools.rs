@@ -297,3 +297,35 @@ fn of_two_pools_of_a_dual_stack_service_the_one_that_leaves_the_file_goes_on_wit
     story.turn();
     assert_eq!(story.routes(), all);
 }
+
+/// Found by a review. Input: a dual-stack Service becomes a single-stack one and a dual-stack one again, while a lower address is free.
+/// Output: the address that it had.
+#[test]
+fn a_family_that_comes_back_has_its_former_address() {
+    use crate::address::Family::{V4, V6};
+    let lan = pool("lan", &["192.168.35.100-192.168.35.110", "fd35::100-fd35::1ff"]);
+    for rest in [0, 30] {
+        let mut story = with_pools(vec![Pool { rest: Duration::from_secs(rest), ..lan.clone() }]);
+        let dual = || Service { families: vec![V4, V6], family_policy: FamilyPolicy::PreferDualStack, ..service() };
+        for name in ["first", "web"] {
+            story.put(name, dual());
+            story.confirm(name);
+        }
+        story.delete("first");
+        story.change("web", |it| (it.families, it.family_policy) = (vec![V4], FamilyPolicy::SingleStack));
+        story.confirm("web");
+        assert_eq!(story.addresses("web"), ["192.168.35.101"]);
+        story.now += Duration::from_secs(60);
+        story.change("web", |it| (it.families, it.family_policy) = (dual().families, dual().family_policy));
+        assert_eq!(story.addresses("web"), ["192.168.35.101", "fd35::101"], "rest {rest} s");
+        // Another Service has it meanwhile.
+        story.confirm("web");
+        story.change("web", |it| (it.families, it.family_policy) = (vec![V4], FamilyPolicy::SingleStack));
+        story.confirm("web");
+        story.now += Duration::from_secs(60);
+        story.turn();
+        story.put("other", Service { families: vec![V6], ..asking_for(&["fd35::101"]) });
+        story.change("web", |it| (it.families, it.family_policy) = (dual().families, dual().family_policy));
+        assert_eq!(story.addresses("web"), ["192.168.35.101", "fd35::100"], "rest {rest} s");
+    }
+}

@@ -1,6 +1,7 @@
 //! Which addresses a Service has, and what its status should show.
 //! Floor 1. Which address is free is `plan::allocate`'s to find.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -8,7 +9,9 @@ use super::Inputs;
 use crate::address::Family;
 use crate::config::{Pool, Source, duration};
 use crate::names::ObjectKey;
-use crate::plan::allocate::{Applicant, allocate, may_keep, notes, pool_of, second_family, shortage};
+use crate::plan::allocate::{
+    Applicant, allocate, may_keep, notes, pool_of, second_family, shortage, without_successor,
+};
 use crate::plan::decision::{Allocation, Held};
 use crate::plan::overlaps::Overlap;
 use crate::plan::pools::withheld;
@@ -208,15 +211,17 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         Ok(request) => (request, None),
         Err(error) => (&nothing_asked, Some(Reason::RequestUnreadable { text: error.to_string() })),
     };
-    let renumber = service.renumber.as_deref();
-    let applicant = Applicant { key, service, namespace_labels, terms: terms(inputs, key), renumber };
+    let wish = wish_without(service.renumber.as_deref(), &request.addresses);
+    let former = inputs.world.former.get(key).map(Vec::as_slice).unwrap_or_default();
+    let (terms, by_prefix) = (terms(inputs, key), false);
+    let applicant = Applicant { key, service, namespace_labels, terms, former, renumber: wish.as_deref(), by_prefix };
     let Current { addresses, chosen } = current(inputs, &applicant);
-    let by_prefix = match renumber {
+    let by_prefix = match wish {
         Some(_) => None,
         None => renumbering(pools, &addresses, &request.addresses),
     };
-    let renumber = renumber.or(by_prefix.as_ref());
-    let applicant = Applicant { renumber, ..applicant };
+    let renumber = wish.as_deref().or(by_prefix.as_ref());
+    let applicant = Applicant { renumber, by_prefix: by_prefix.is_some(), ..applicant };
     let (mut kept, mut lost): (Vec<Held>, Vec<(IpAddr, Reason)>) = (Vec::new(), Vec::new());
     let fresh = |address: &IpAddr| inputs.book.is_fresh(*address, key);
     for address in &addresses {
@@ -273,7 +278,8 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
             let (held, overlap) = beside(inputs, &applicant, leaving, stays, &mut lost);
             let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
             let assigned = (held != kept || !chosen).then(|| addresses.clone());
-            let notes = notes(pools, inputs.book, &applicant, request, &held);
+            let refused = refused_wish(service, request);
+            let notes = refused.into_iter().chain(notes(pools, inputs.book, &applicant, request, &held)).collect();
             let lost = first_lost(service, &addresses, &lost);
             let allocation = Allocation { complaint, notes, ..Allocation::assigned(held) };
             Answer { allocation, assigned, status: Some(Wish::Show(addresses)), goes, lost, overlap }
@@ -299,6 +305,8 @@ fn leaves_its_pool(inputs: &Inputs<'_>, applicant: &Applicant<'_>, address: IpAd
     }
     let leaves = applicant.renumber.is_some_and(|it| it.leaving.contains(&address));
     let held = still_held(inputs, applicant.key, address).filter(|_| leaves);
+            let complaint =
+                complaint.or_else(|| without_successor(pools, inputs.book, &applicant, request, (&leaving, &stays)));
     held.ok_or(Reason::AddressLeftPools { address })
 }
 
@@ -307,34 +315,53 @@ fn leaves_its_pool(inputs: &Inputs<'_>, applicant: &Applicant<'_>, address: IpAd
 fn beside(
     inputs: &Inputs<'_>,
     applicant: &Applicant<'_>,
-    mut leaving: Vec<Held>,
+    leaving: Vec<Held>,
     stays: Vec<Held>,
     lost: &mut Vec<(IpAddr, Reason)>,
 ) -> (Vec<Held>, Option<Overlap>) {
-    let Some(Renumber { overlap: lasts, leaving: _ }) = applicant.renumber.filter(|_| !leaving.is_empty()) else {
+    let Some(Renumber { overlap: lasts, leaving: _ }) = applicant.renumber else {
         return (stays, None);
     };
     let shown = |held: &Held| inputs.config.is_standalone() || applicant.service.ingress.contains(&held.address);
     let replaces = |it: &Held, held: &Held| Family::of(it.address) == Family::of(held.address) && shown(it);
-    if !leaving.iter().all(|held| stays.iter().any(|it| replaces(it, held))) {
+    // A family waits for its own successor only.
+    let is_replaced = |held: &Held| stays.iter().any(|it| replaces(it, held));
+    let replaced: Vec<IpAddr> = leaving.iter().filter(|held| is_replaced(held)).map(|held| held.address).collect();
+    if replaced.is_empty() {
         return (leaving.into_iter().chain(stays).collect(), None);
     }
-    let overlap = Overlap { leaving: leaving.iter().map(|held| held.address).collect(), lasts: *lasts };
-    let by_prefix = applicant.service.renumber.is_none();
     // The oldest stand in front.
     let most = MOST_FORMER * stays.iter().filter(|held| held.address.is_ipv6()).count();
-    let surplus = if by_prefix { leaving.len().saturating_sub(most) } else { 0 };
-    let kept = leaving.split_off(surplus);
-    let over = |held: &Held| {
-        lasts.is_zero() || inputs.restraints.is_overlap_over(applicant.key, held.address, *lasts, inputs.now)
+    let surplus = if by_prefix { replaced.len().saturating_sub(most) } else { 0 };
+    let is_over = |address: IpAddr| {
+        let over = || inputs.restraints.is_overlap_over(applicant.key, address, *lasts, inputs.now);
+        replaced.iter().take(surplus).any(|it| *it == address)
+            || (replaced.contains(&address) && (lasts.is_zero() || over()))
     };
-    let (over, kept): (Vec<Held>, Vec<Held>) = kept.into_iter().partition(over);
-    let gone = leaving.into_iter().chain(over);
-    lost.extend(gone.map(|held| {
+    let (gone, kept): (Vec<Held>, Vec<Held>) = leaving.into_iter().partition(|held| is_over(held.address));
+    lost.extend(gone.into_iter().map(|held| {
+/// What the Service requests itself it keeps, whatever is wished of it.
+fn wish_without<'a>(wish: Option<&'a Renumber>, requested: &[IpAddr]) -> Option<Cow<'a, Renumber>> {
+    let wish = wish?;
+    if !wish.leaving.iter().any(|it| requested.contains(it)) {
+        return Some(Cow::Borrowed(wish));
+    }
+    let leaving: Vec<IpAddr> = wish.leaving.iter().copied().filter(|it| !requested.contains(it)).collect();
+    let overlap = wish.overlap;
+    (!leaving.is_empty()).then_some(Cow::Owned(Renumber { leaving, overlap }))
+}
+
+/// That the wish to replace an address goes against the Service's own request.
+fn refused_wish(service: &Service, request: &Request) -> Option<Reason> {
+    let mut leaving = service.renumber.iter().flat_map(|wish| &wish.leaving);
+    let address = *leaving.find(|it| service.ingress.contains(it) && request.addresses.contains(it))?;
+    Some(Reason::RenumberRequested { address })
+}
+
         let overlap = duration::text(*lasts);
         (held.address, Reason::AddressRenumbered { address: held.address, overlap, by_prefix })
     }));
-    (kept.into_iter().chain(stays).collect(), Some(overlap))
+    (kept.into_iter().chain(stays).collect(), Some(Overlap { leaving: replaced, lasts: *lasts }))
 }
 
 /// The former prefixes below which a Service keeps addresses: a provider that changes its prefix again and again fills no status.
@@ -343,6 +370,7 @@ const MOST_FORMER: usize = 2;
 /// The addresses that a Service has, or had.
 struct Current {
     addresses: Vec<IpAddr>,
+    let by_prefix = applicant.by_prefix;
     /// They are the Service's; else they only were, and it gets them back if they are free.
     chosen: bool,
 }
