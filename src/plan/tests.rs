@@ -18,6 +18,7 @@ use crate::world::{
 };
 
 mod advertisements;
+mod criers;
 mod data_path;
 mod drains;
 mod egress;
@@ -202,7 +203,6 @@ impl Story {
         self.decision(name)
     }
 
-    /// The addresses that the status slice wants written.
     /// What crier says then.
     fn confirm_condition(&mut self, name: &str) -> Condition {
         self.confirm(name);
@@ -210,6 +210,7 @@ impl Story {
         Condition::clone(service.condition.as_ref().expect("a condition was written"))
     }
 
+    /// The addresses that the status slice wants written.
     fn written(&self, name: &str) -> Option<Vec<IpAddr>> {
         self.planner.plan().status.services[&key(name)].write.as_ref().and_then(|write| write.ingress.clone())
     }

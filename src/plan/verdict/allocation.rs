@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::Inputs;
 use crate::address::Family;
-use crate::config::{Pool, Source, duration};
+use crate::config::{Kubernetes, Pool, Source, duration};
 use crate::names::ObjectKey;
 use crate::plan::allocate::{
     Applicant, allocate, may_keep, notes, pool_of, second_family, shortage, without_successor,
@@ -19,7 +19,7 @@ use crate::plan::prefixes::renumbering;
 use crate::plan::remnants::{former_pools, remnant};
 use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::Reason;
-use crate::world::{Renumber, Request, Service};
+use crate::world::{Renumber, Request, Service, is_of_default};
 
 /// What becomes of the addresses of a Service.
 pub struct Answer {
@@ -68,6 +68,9 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer 
     }
     if !allocates(inputs) {
         return Answer::told(as_shown(inputs, key, service), None);
+    }
+    if let Some(reason) = of_other_crier(inputs, service) {
+        return Answer::told(Allocation::kept(shown(inputs, key, service), reason), None);
     }
     if let Some(reason) = foreign(inputs, service) {
         let wish = Wish::Leave { given: service.given() };
@@ -172,7 +175,33 @@ fn is_left_behind(inputs: &Inputs<'_>, service: &Service) -> bool {
         let said = condition.as_ref().map(|condition| condition.pools()).unwrap_or_default();
         pool_of_file(*address).is_some_and(|pool| said.contains(pool))
     };
-    service.ingress.is_empty() && service.host_names.is_empty() && !given.is_empty() && given.iter().all(is_ours)
+    let is_by_us = match (&inputs.config.source, condition) {
+        (Source::Kubernetes(kubernetes), Some(condition)) => condition.is_by(&kubernetes.lease),
+        (Source::Kubernetes(_), None) | (Source::Manifests(_), _) => true,
+    };
+    let is_empty = service.ingress.is_empty() && service.host_names.is_empty();
+    is_by_us && is_empty && !given.is_empty() && given.iter().all(is_ours)
+}
+
+/// Another crier gave the Service its addresses: its condition says so. What versions wrote that did not say it is anybody's, so one that
+/// would say its own takes that for its own only where its pools have the addresses, or had them. An address of our pools is ours,
+/// whoever gave it: so another Lease, or another class in the file, takes nothing from Services.
+fn of_other_crier(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
+    let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
+    let condition = service.condition.as_ref()?;
+    let is_own = match condition.lease() {
+        Some(_) => condition.is_by(lease),
+        None => is_of_default(lease),
+    };
+    if is_own {
+        return None;
+    }
+    let given = condition.addresses();
+    let is_ours = |address: &IpAddr| {
+        pool_of(&inputs.config.pools, *address).is_some() || former_pools(inputs, *address).next().is_some()
+    };
+    let other = || Reason::OtherCrier { lease: condition.lease().map(str::to_owned) };
+    (!given.is_empty() && !given.iter().any(is_ours)).then(other)
 }
 
 /// The status shows what crier did not give. An address of our pools is taken for ours, whoever wrote it: so a Service that
@@ -275,6 +304,8 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     let goes = goes.is_some();
     match found {
         Ok((stays, complaint)) => {
+            let complaint =
+                complaint.or_else(|| without_successor(pools, inputs.book, &applicant, request, (&leaving, &stays)));
             let (held, overlap) = beside(inputs, &applicant, leaving, stays, &mut lost);
             let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
             let assigned = (held != kept || !chosen).then(|| addresses.clone());
@@ -305,41 +336,9 @@ fn leaves_its_pool(inputs: &Inputs<'_>, applicant: &Applicant<'_>, address: IpAd
     }
     let leaves = applicant.renumber.is_some_and(|it| it.leaving.contains(&address));
     let held = still_held(inputs, applicant.key, address).filter(|_| leaves);
-            let complaint =
-                complaint.or_else(|| without_successor(pools, inputs.book, &applicant, request, (&leaving, &stays)));
     held.ok_or(Reason::AddressLeftPools { address })
 }
 
-/// The addresses that stay, and in front of them those that are still to go: they rank the nodes as before, so no connection moves.
-/// One goes when another of its family, which stays, has stood beside it in the status for long enough.
-fn beside(
-    inputs: &Inputs<'_>,
-    applicant: &Applicant<'_>,
-    leaving: Vec<Held>,
-    stays: Vec<Held>,
-    lost: &mut Vec<(IpAddr, Reason)>,
-) -> (Vec<Held>, Option<Overlap>) {
-    let Some(Renumber { overlap: lasts, leaving: _ }) = applicant.renumber else {
-        return (stays, None);
-    };
-    let shown = |held: &Held| inputs.config.is_standalone() || applicant.service.ingress.contains(&held.address);
-    let replaces = |it: &Held, held: &Held| Family::of(it.address) == Family::of(held.address) && shown(it);
-    // A family waits for its own successor only.
-    let is_replaced = |held: &Held| stays.iter().any(|it| replaces(it, held));
-    let replaced: Vec<IpAddr> = leaving.iter().filter(|held| is_replaced(held)).map(|held| held.address).collect();
-    if replaced.is_empty() {
-        return (leaving.into_iter().chain(stays).collect(), None);
-    }
-    // The oldest stand in front.
-    let most = MOST_FORMER * stays.iter().filter(|held| held.address.is_ipv6()).count();
-    let surplus = if by_prefix { replaced.len().saturating_sub(most) } else { 0 };
-    let is_over = |address: IpAddr| {
-        let over = || inputs.restraints.is_overlap_over(applicant.key, address, *lasts, inputs.now);
-        replaced.iter().take(surplus).any(|it| *it == address)
-            || (replaced.contains(&address) && (lasts.is_zero() || over()))
-    };
-    let (gone, kept): (Vec<Held>, Vec<Held>) = leaving.into_iter().partition(|held| is_over(held.address));
-    lost.extend(gone.into_iter().map(|held| {
 /// What the Service requests itself it keeps, whatever is wished of it.
 fn wish_without<'a>(wish: Option<&'a Renumber>, requested: &[IpAddr]) -> Option<Cow<'a, Renumber>> {
     let wish = wish?;
@@ -358,6 +357,37 @@ fn refused_wish(service: &Service, request: &Request) -> Option<Reason> {
     Some(Reason::RenumberRequested { address })
 }
 
+/// The addresses that stay, and in front of them those that are still to go: they rank the nodes as before, so no connection moves.
+/// One goes when another of its family, which stays, has stood beside it in the status for long enough.
+fn beside(
+    inputs: &Inputs<'_>,
+    applicant: &Applicant<'_>,
+    leaving: Vec<Held>,
+    stays: Vec<Held>,
+    lost: &mut Vec<(IpAddr, Reason)>,
+) -> (Vec<Held>, Option<Overlap>) {
+    let Some(Renumber { overlap: lasts, leaving: _ }) = applicant.renumber else {
+        return (stays, None);
+    };
+    let by_prefix = applicant.by_prefix;
+    let shown = |held: &Held| inputs.config.is_standalone() || applicant.service.ingress.contains(&held.address);
+    let replaces = |it: &Held, held: &Held| Family::of(it.address) == Family::of(held.address) && shown(it);
+    // A family waits for its own successor only.
+    let is_replaced = |held: &Held| stays.iter().any(|it| replaces(it, held));
+    let replaced: Vec<IpAddr> = leaving.iter().filter(|held| is_replaced(held)).map(|held| held.address).collect();
+    if replaced.is_empty() {
+        return (leaving.into_iter().chain(stays).collect(), None);
+    }
+    // The oldest stand in front.
+    let most = MOST_FORMER * stays.iter().filter(|held| held.address.is_ipv6()).count();
+    let surplus = if by_prefix { replaced.len().saturating_sub(most) } else { 0 };
+    let is_over = |address: IpAddr| {
+        let over = || inputs.restraints.is_overlap_over(applicant.key, address, *lasts, inputs.now);
+        replaced.iter().take(surplus).any(|it| *it == address)
+            || (replaced.contains(&address) && (lasts.is_zero() || over()))
+    };
+    let (gone, kept): (Vec<Held>, Vec<Held>) = leaving.into_iter().partition(|held| is_over(held.address));
+    lost.extend(gone.into_iter().map(|held| {
         let overlap = duration::text(*lasts);
         (held.address, Reason::AddressRenumbered { address: held.address, overlap, by_prefix })
     }));
@@ -370,7 +400,6 @@ const MOST_FORMER: usize = 2;
 /// The addresses that a Service has, or had.
 struct Current {
     addresses: Vec<IpAddr>,
-    let by_prefix = applicant.by_prefix;
     /// They are the Service's; else they only were, and it gets them back if they are free.
     chosen: bool,
 }
@@ -546,7 +575,8 @@ fn as_shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Allocati
             Some(_) | None => None,
         },
     };
-    let complaint = foreign(inputs, service).or_else(|| service.ingress.iter().filter_map(fault).next_back());
+    let complaint = of_other_crier(inputs, service).or_else(|| foreign(inputs, service));
+    let complaint = complaint.or_else(|| service.ingress.iter().filter_map(fault).next_back());
     if held.is_empty() {
         let lists = inputs.world.listed.all() || inputs.world.fail_static;
         let waiting = if lists { Reason::WaitingForAllocator } else { Reason::WaitingForLists };
