@@ -232,8 +232,11 @@ impl Planner {
                 self.touch(began.iter().chain(ended).copied());
             }
             Fact::Service(key, Some(after)) if self.world.leader => {
-                if let Some(before) = self.world.services.get(key) {
-                    self.restraints.note(key, before, after);
+                if let Some(before) =
+                    self.world.services.get(key).filter(|before| !self.world.is_history(key, before, after))
+                {
+                    let wanted = self.plan.status.services.get(key).and_then(|status| status.write.as_ref());
+                    self.restraints.note(key, before, after, wanted);
                 }
             }
             Fact::Kept(addresses) => {

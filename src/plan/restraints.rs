@@ -8,6 +8,7 @@ use crate::names::{NodeName, ObjectKey};
 use crate::plan::overlaps::{Overlap, Overlaps};
 use crate::plan::removals::Removals;
 use crate::plan::rivals::Rivals;
+use crate::plan::slice::StatusWrite;
 use crate::world::{Service, World};
 
 /// One organ for each reason.
@@ -26,9 +27,9 @@ impl Restraints {
         Restraints { removals: Removals::agreed(), ..Restraints::default() }
     }
 
-    /// A source tells a newer version of a Service.
-    pub fn note(&mut self, key: &ObjectKey, before: &Service, after: &Service) {
-        self.rivals.note(key, before, after);
+    /// A source tells a newer version of a Service; `wanted`: what this agent means to write, and has perhaps written.
+    pub fn note(&mut self, key: &ObjectKey, before: &Service, after: &Service, wanted: Option<&StatusWrite>) {
+        self.rivals.note(key, before, after, wanted);
         self.pool_rivals.note_pools(key, before, after);
     }
 

@@ -598,7 +598,7 @@ impl World {
     }
 
     /// The answer to a status write overtakes the watch, which then tells the versions in between: they are history.
-    fn is_history(&self, key: &ObjectKey, held: &Service, told: &Service) -> bool {
+    pub fn is_history(&self, key: &ObjectKey, held: &Service, told: &Service) -> bool {
         let ahead = self.ahead.get(key).filter(|_| held.uid == told.uid);
         ahead.zip(version(told)).is_some_and(|(ahead, told)| told < *ahead)
     }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::Planner;
 use crate::address::{ScopedAddress, host_prefix};
-use crate::config;
+use crate::config::{self, Source};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::bfd::watched;
 use crate::plan::context::{PulseContext, bgp, l2};
@@ -25,6 +25,14 @@ use crate::reason::Reason;
 use crate::world::{ApiServer, Condition, Link, PoolsTold, Service, World};
 
 impl Planner {
+    /// Who this agent is one of, where several criers serve one cluster.
+    fn lease(&self) -> Option<&ObjectKey> {
+        match &self.in_force.config().source {
+            Source::Kubernetes(kubernetes) => Some(&kubernetes.lease),
+            Source::Manifests(_) => None,
+        }
+    }
+
     /// The parts of the slices that follow from nodes and links alone.
     pub(super) fn renew_frames(&mut self) {
         let PulseContext { links, eligibility } = self.context.pulse.clone();
@@ -148,7 +156,7 @@ impl Planner {
         // Who is in the way of an address is told by the node that finds it there, whoever allocates.
         let in_conflict = decision.announcements.iter().any(|it| it.l2.reason.is_conflict());
         let pools_are_left = self.restraints.are_pools_left(key);
-        let write = wish.as_ref().and_then(|wish| write(service, decision, wish, pools_are_left));
+        let write = wish.as_ref().and_then(|wish| write(service, decision, wish, (self.lease(), pools_are_left)));
         let is_told = service.load_balancer || service.egress.is_some();
         let ours = self.world.leader && (is_told || write.is_some());
         let wanted = (ours || in_conflict).then(|| {
@@ -332,8 +340,17 @@ fn shared_links(world: &World, me: &NodeName, may_answer_on: &BTreeSet<Interface
 }
 
 /// The write that makes the status say what it should; none where it does.
-fn write(service: &Service, decision: &Decision, wish: &Wish, pools_are_left: bool) -> Option<StatusWrite> {
-    let condition = condition(wish, decision);
+fn write(
+    service: &Service,
+    decision: &Decision,
+    wish: &Wish,
+    (lease, pools_are_left): (Option<&ObjectKey>, bool),
+) -> Option<StatusWrite> {
+    let before = service.condition.as_deref();
+    let condition = condition(wish, decision).map(|it| match lease {
+        Some(lease) => said(it.by(lease), before, lease),
+        None => it,
+    });
     let ingress = match wish {
         Wish::Show(addresses) => {
             Some(addresses.clone()).filter(|it| *it != service.ingress || !service.not_vip.is_empty())
@@ -341,7 +358,6 @@ fn write(service: &Service, decision: &Decision, wish: &Wish, pools_are_left: bo
         Wish::Clear { addresses: true } => Some(Vec::new()),
         Wish::Clear { addresses: false } | Wish::Leave { .. } => None,
     };
-    let before = service.condition.as_deref();
     let renumbered = is_renumbered(service, wish);
     let pools = match wish {
         Wish::Show(addresses) => pools(addresses, decision),
@@ -361,6 +377,15 @@ fn write(service: &Service, decision: &Decision, wish: &Wish, pools_are_left: bo
     let allocated = |condition: &Condition| condition.allocated;
     let transition = condition.as_ref().map(allocated) != before.map(allocated);
     Some(StatusWrite { ingress, condition, transition, pools, renumbered })
+}
+
+/// What another crier says of the Service stands while this one says the same, or while neither has given it anything: two that serve it
+/// would write for ever.
+fn said(condition: Condition, before: Option<&Condition>, lease: &ObjectKey) -> Condition {
+    let by_other = before.filter(|before| !before.is_by(lease));
+    let gives = |it: &Condition| !it.addresses().is_empty();
+    let stands = |before: &&Condition| condition.says_the_same_as(before) || !(gives(&condition) || gives(before));
+    by_other.filter(stands).cloned().unwrap_or(condition)
 }
 
 /// None of the addresses that it was to give up is left: the annotation has done its work.

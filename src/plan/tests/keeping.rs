@@ -625,7 +625,7 @@ fn an_address_of_no_pool_is_announced_while_it_may_not_be_taken_and_until_the_st
         assert!(story.planner.plan().removals_until.is_some());
     }
     let condition = story.write("web").and_then(|it| it.condition).expect("the condition tells it");
-    assert_eq!(condition.pool_of(ip("192.168.35.147")), Some("lan".into()), "{condition:?}");
+    assert_eq!(condition.pools(), ["lan".into()], "{condition:?}");
     story.put("next", service());
     assert_eq!(story.addresses("next"), ["192.168.35.160"]);
     story.later(NOTICE);
