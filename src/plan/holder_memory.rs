@@ -149,6 +149,14 @@ impl HolderMemory {
         let departed = |of: fn(&Roster) -> &BTreeMap<NodeName, Departed>| {
             of(after).iter().filter(move |(node, _)| !of(before).contains_key(*node))
         };
+        // It held something else in a life that this node was not heard in, or was not this node's fault after all.
+        let otherwise = |(node, is): &(&NodeName, &Departed)| {
+            let was = before.silent.get(*node);
+            was.is_some_and(|was| was.suspect != is.suspect || was.holdings != is.holdings)
+        };
+        for (node, departed) in after.silent.iter().filter(otherwise) {
+            self.note_departure(node, departed, Departure::Silent { suspect: departed.suspect }, &mut change);
+        }
         for (node, departed) in departed(|roster| &roster.silent) {
             self.note_departure(node, departed, Departure::Silent { suspect: departed.suspect }, &mut change);
             // The link may have split, with neighbours on this side that believe a node of the other. Where all fell silent at once

@@ -302,6 +302,10 @@ impl Machine {
         // It misses this node, which has not been silent.
         let asks = pulse.asks.contains(&self.ticket);
         let Some(peer) = self.peers.get_mut(&pulse.node) else { return Outcome::TooMany };
+        if peer.life == Life::Lost {
+            peer.find_again(now);
+            self.roster_moved = true;
+        }
         let (node, before, was_deaf) = (pulse.node.clone(), peer.life, peer.is_deaf());
         let card_stale = pulse.card.is_none() && pulse.card_version != peer.card_version;
         if answered {
@@ -311,7 +315,7 @@ impl Machine {
         let life = match peer.life {
             _ if peer.eligibility == Eligibility::Leaving => Life::Left,
             Life::Unverified if answered && peer.card.is_some() => Life::Alive,
-            Life::Unverified => Life::Unverified,
+            Life::Unverified | Life::Lost => Life::Unverified,
             Life::Alive | Life::Silent { .. } | Life::Left => Life::Alive,
         };
         let shown = self.roster.unproved.get(&node);
@@ -319,7 +323,7 @@ impl Machine {
         self.roster_moved |=
             life != before || (life == Life::Unverified && shown != Some(&peer.unproved(self.settings)));
         match life {
-            Life::Unverified => {}
+            Life::Unverified | Life::Lost => {}
             Life::Alive | Life::Silent { .. } | Life::Left => peer.plan_ask(self.settings, now, &mut self.random),
         }
         if life == Life::Alive {
@@ -345,7 +349,7 @@ impl Machine {
             self.review_keys(now);
         }
         match life {
-            Life::Unverified => Outcome::Unverified,
+            Life::Unverified | Life::Lost => Outcome::Unverified,
             Life::Left => Outcome::Left,
             Life::Alive | Life::Silent { .. } => Outcome::Taken,
         }
@@ -459,7 +463,7 @@ impl Machine {
         let listens = |peer: &Peer| match peer.life {
             Life::Unverified => true,
             Life::Alive => peer.eligibility == Eligibility::Listening,
-            Life::Silent { .. } | Life::Left => false,
+            Life::Silent { .. } | Life::Left | Life::Lost => false,
         };
         self.peers.values().any(listens)
     }
@@ -528,22 +532,26 @@ impl Machine {
             let recent = |peer: &&Peer| match peer.life {
                 Life::Alive => true,
                 Life::Silent { .. } => now < peer.last_heard + settings.detection() * 2,
-                Life::Unverified | Life::Left => false,
+                Life::Unverified => now < peer.last_heard + settings.detection() * 2,
+                Life::Left | Life::Lost => false,
             };
             let others = self.peers.values().filter(recent).count() > 1;
             let suspect = others && now >= self.last_heard + settings.detection() / 2;
-            for peer in self.peers.values_mut().filter(|peer| peer.life == Life::Alive) {
+            for peer in self.peers.values_mut() {
+                self.roster_moved |= peer.end_awaiting_late(now);
+                self.roster_moved |= peer.end_new(settings, now);
+            }
+            for peer in self.peers.values_mut().filter(|peer| peer.may_fall_silent()) {
                 let due = peer.silent_at(settings);
                 if due > now || now > due + late && peer.give_grace(settings, now) {
                     continue;
                 }
                 let unheard = now.saturating_duration_since(peer.last_heard);
-                peer.life = Life::Silent { unheard, suspect };
+                match peer.life {
+                    Life::Unverified => peer.lose(suspect, settings, now),
+                    _ => peer.life = Life::Silent { unheard, suspect },
+                }
                 self.roster_moved = true;
-            }
-            for peer in self.peers.values_mut() {
-                self.roster_moved |= peer.end_awaiting_late(now);
-                self.roster_moved |= peer.end_new(settings, now);
             }
             self.peers.retain(|_, peer| peer.life == Life::Alive || now < peer.last_heard + FORGET_AFTER);
             self.dues = Dues::of(self.peers.values(), settings);
@@ -560,7 +568,7 @@ impl Machine {
         let unsure = |peer: &Peer| match peer.life {
             Life::Unverified => peer.last_heard + self.settings.detection() > listened,
             Life::Alive => !peer.knows_all(),
-            Life::Silent { .. } | Life::Left => false,
+            Life::Silent { .. } | Life::Left | Life::Lost => false,
         };
         if self.peers.values().any(unsure) { self.began + self.settings.detection() * PATIENCE } else { listened }
     }
@@ -609,7 +617,7 @@ impl Machine {
             }
             let spacing = match peer.life {
                 Life::Unverified => settings.interval / PROOF_PART,
-                Life::Alive | Life::Silent { .. } | Life::Left => peer.window(settings) / ASK_PART,
+                Life::Alive | Life::Silent { .. } | Life::Left | Life::Lost => peer.window(settings) / ASK_PART,
             };
             peer.next_ask = now + around(spacing, &mut self.random);
             peer.asked += 1;

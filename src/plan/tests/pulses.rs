@@ -141,6 +141,37 @@ fn how_an_address_came_here_is_told_to_the_responder() {
     assert_eq!(story.planner.plan().l2.stations.values().filter(|it| heard(it)).count(), 0);
 }
 
+/// R1 of a review. Input: the owner is heard, does not hear this node, and falls silent. Output: it is left the address while it is
+/// heard, and then it is taken over as from any silent owner: the link is asked whether it still answers.
+#[test]
+fn what_a_node_held_that_did_not_hear_this_one_is_taken_over_when_it_is_silent() {
+    use crate::plan::slice::Acquisition;
+    let address: std::net::IpAddr = ADDRESS.parse().unwrap();
+    let unproved = Unproved {
+        mac: MacAddress([2, 0, 0, 0, 1, 0]),
+        deaf: true,
+        new: false,
+        holdings: held(&[ADDRESS]),
+        egress: Arc::default(),
+    };
+    for before in [vec![], vec!["b"]] {
+        let mut story = with_pulses(false);
+        // In its life before it held nothing.
+        let former = |it: &mut Roster| it.silent.values_mut().for_each(|it| it.holdings = held(&[]));
+        story.owner(heard(roster(&[], &before), former));
+        let deaf = heard(heard(roster(&[], &before), former), |it| drop(it.unproved.insert("b".into(), unproved.clone())));
+        assert_eq!(story.owner(deaf), "b");
+        story.now += Duration::from_secs(60);
+        story.turn();
+        assert_eq!(story.answered(), [""; 0]);
+        assert_eq!(story.owner(roster(&[], &["b"])), "a");
+        let acquisition = story.planner.plan().l2.acquisitions.get(&address).cloned();
+        assert_eq!(acquisition, Some(Acquisition::TakeOver { from: "b".into(), suspect: false }));
+        let station = story.planner.plan().l2.stations.values().find(|it| it.node == NodeName::from("b")).cloned();
+        assert_eq!(station.map(|it| it.hearing), Some(crate::claim::Hearing::Unheard), "if it answers, it lives");
+    }
+}
+
 #[test]
 fn a_node_that_should_have_held_an_address_and_did_not_is_no_predecessor() {
     use crate::plan::slice::Acquisition;

@@ -25,7 +25,7 @@ pub(super) struct Dues {
 
 impl Dues {
     pub(super) fn note(&mut self, peer: &Peer, settings: Settings) {
-        let silence = (peer.life == Life::Alive).then(|| peer.silent_at(settings));
+        let silence = peer.may_fall_silent().then(|| peer.silent_at(settings));
         let silence = silence.into_iter().chain(peer.awaited_until()).chain(peer.new_until(settings)).min();
         let ask = peer.asks_at(settings);
         self.silence = self.silence.into_iter().chain(silence).min();
@@ -135,6 +135,8 @@ pub(super) enum Life {
         suspect: bool,
     },
     Left,
+    /// It has not answered this node, and is heard no more. What is known of it is in [`Peer::former`].
+    Lost,
 }
 
 impl Peer {
@@ -178,12 +180,12 @@ impl Peer {
         let awaited = match self.life {
             Life::Alive => self.as_awaited().filter(|it| it.until > now),
             Life::Unverified => self.awaited.clone(),
-            Life::Silent { .. } | Life::Left => None,
+            Life::Silent { .. } | Life::Left | Life::Lost => None,
         };
         let former = match self.life {
             _ if awaited.is_some() => None,
             Life::Alive => Some(self.departed(Duration::ZERO, false)),
-            Life::Unverified => self.former.clone(),
+            Life::Unverified | Life::Lost => self.former.clone(),
             Life::Silent { unheard, suspect } => Some(self.departed(unheard, suspect)),
             Life::Left => None,
         };
@@ -203,7 +205,7 @@ impl Peer {
     pub(super) fn awaited_until(&self) -> Option<Instant> {
         match self.life {
             Life::Unverified | Life::Alive => self.awaited.as_ref().map(|it| it.until),
-            Life::Silent { .. } | Life::Left => None,
+            Life::Silent { .. } | Life::Left | Life::Lost => None,
         }
     }
 
@@ -222,6 +224,24 @@ impl Peer {
         let over = self.new_until(settings).is_some_and(|until| until <= now);
         self.new &= !over;
         over
+    }
+
+    /// Nothing is heard of it for too long to wait, though it never answered: then it is gone like any other. `suspect`: as in
+    /// [`Departed`].
+    pub(super) fn lose(&mut self, suspect: bool, settings: Settings, now: Instant) {
+        let Unproved { mac, deaf, holdings, .. } = self.unproved(settings);
+        // A recording is as silent once it is over. One that was heard for long enough may have answered for what it said.
+        if deaf || self.former.is_none() {
+            let unheard = now.saturating_duration_since(self.last_heard);
+            self.former = Some(Departed { mac, unheard, suspect, holdings });
+        }
+        self.life = Life::Lost;
+    }
+
+    /// It is heard once more, and has as little answered as before. What it holds may have changed.
+    pub(super) fn find_again(&mut self, now: Instant) {
+        self.life = Life::Unverified;
+        (self.met, self.new, self.next_ask) = (now, true, now);
     }
 
     /// It is awaited no longer where its time is over. True if that changes the roster.
@@ -361,8 +381,17 @@ impl Peer {
     pub(super) fn as_silent(&self) -> Option<Departed> {
         match self.life {
             Life::Silent { unheard, suspect } => Some(self.departed(unheard, suspect)),
-            Life::Unverified => self.former.clone(),
+            Life::Unverified | Life::Lost => self.former.clone(),
             Life::Alive | Life::Left => None,
+        }
+    }
+
+    /// It is heard, and nothing is awaited of it that is not heard.
+    pub(super) fn may_fall_silent(&self) -> bool {
+        match self.life {
+            Life::Alive => true,
+            Life::Unverified => self.awaited.is_none(),
+            Life::Silent { .. } | Life::Left | Life::Lost => false,
         }
     }
 
@@ -417,7 +446,7 @@ impl Peer {
             (Life::Alive, None) => Some(self.next_ask),
             // A replay never answers, so stop asking until it is heard again.
             (Life::Unverified, _) => (self.asked < u32::from(settings.multiplier.get()) * 2).then_some(self.next_ask),
-            (Life::Silent { .. } | Life::Left, _) => None,
+            (Life::Silent { .. } | Life::Left | Life::Lost, _) => None,
         }
     }
 

@@ -725,3 +725,70 @@ fn a_recording_of_a_node_that_restarts_keeps_no_node_alive() {
     }
     assert!(!alive(&mut a, now));
 }
+
+/// R1 of a review. Input: a node that holds addresses and does not hear this one dies without a word. Output: within its detection
+/// time it is as silent as any other, with what it held; heard once more, it has to be silent in its answers for as long as before.
+#[test]
+fn a_node_that_does_not_hear_this_one_and_dies_is_silent_in_its_time() {
+    let mut now = START();
+    let (mut a, mut b) = (machine("a", 1, now), machine("b", 2, now));
+    let name = NodeName::from("b");
+    let owner = Stance { owner: true, holdings: held(), ..b.stance.clone() };
+    b.handle_stance(owner, now);
+    // What b says reaches a, and nothing that a says reaches b.
+    let one_way = |a: &mut Machine, b: &mut Machine, now: &mut Instant| {
+        for _ in 0..2000 {
+            while a.poll_pulse(*now).is_some() {}
+            while let Some(pulse) = b.poll_pulse(*now) {
+                assert_eq!(a.handle_pulse(pulse, *now), Outcome::Unverified);
+            }
+            a.poll_roster(*now);
+            assert!(!a.roster.unproved.is_empty() && a.roster.members.is_empty(), "{:?}", a.roster);
+            *now += Duration::from_millis(1);
+        }
+        assert_eq!(a.roster.unproved.get(&name).map(|it| (it.deaf, it.holdings.len())), Some((true, 2)));
+    };
+    for _ in 0..2 {
+        one_way(&mut a, &mut b, &mut now);
+        let died = now;
+        while a.roster.unproved.contains_key(&name) {
+            now = a.next_deadline().expect("it goes on");
+            while a.poll_pulse(now).is_some() {}
+            a.poll_roster(now);
+            assert!(now < died + Duration::from_secs(60), "it is believed for ever");
+        }
+        assert!(now <= died + a.settings.detection(), "{:?}", now - died);
+        let departed = a.roster.silent.get(&name).expect("it is dead, and did not say goodbye");
+        assert_eq!(departed.holdings.keys().copied().collect::<Vec<_>>(), [address(1), address(2)]);
+        assert!(!departed.suspect);
+        // It is not asked any more, and nobody hurries for it.
+        let asks = live(std::slice::from_mut(&mut a), &mut now, Duration::from_secs(60), |_, _| false);
+        assert_eq!(asks, 0);
+        // And is heard again.
+        while b.poll_pulse(now).is_some() {}
+    }
+    // As soon as it hears this node it lives.
+    speak(&mut a, &mut b, &mut now, Duration::from_secs(1));
+    assert!(member(&mut a, now).is_some_and(|it| it.holdings == held()) && a.roster.silent.is_empty());
+}
+
+/// Input: a recording of a node that this one never knew, of a second, and then of what follows. Output: when it ends, the node is silent;
+/// when it goes on, that is no proof of life.
+#[test]
+fn a_recording_that_goes_on_after_it_had_ended_makes_no_node_alive() {
+    let mut now = START();
+    let (mut b, mut c) = (machine("b", 2, now), machine("c", 3, now));
+    b.handle_stance(Stance { owner: true, holdings: held(), ..b.stance.clone() }, now);
+    let recording = speak(&mut c, &mut b, &mut now, Duration::from_secs(4));
+    let mut a = machine("a", 4, now);
+    for half in recording.chunks(recording.len() / 2) {
+        for pulse in half {
+            assert_eq!(a.handle_pulse(pulse.clone(), now), Outcome::Unverified);
+            while a.poll_pulse(now).is_some() {}
+            now += Duration::from_millis(100);
+        }
+        live(std::slice::from_mut(&mut a), &mut now, Duration::from_secs(4), |_, _| false);
+        assert!(!alive(&mut a, now) && a.roster.unproved.is_empty());
+        assert!(a.roster.silent.contains_key(&NodeName::from("b")));
+    }
+}
