@@ -118,6 +118,8 @@ pub struct Machine {
     copies: Vec<Pulse>,
     /// When anybody was heard last.
     last_heard: Instant,
+    /// A node is silent that fell silent with all others, and none has been heard since.
+    suspects: bool,
     peers: BTreeMap<NodeName, Peer>,
     /// When the first peer has to be looked at: see [`Dues`].
     dues: Dues,
@@ -181,6 +183,7 @@ impl Machine {
             sealing: Sealing::new(keys, settings, now),
             copies: Vec::new(),
             last_heard: now,
+            suspects: false,
             stance,
             peers: BTreeMap::new(),
             dues: Dues::default(),
@@ -348,10 +351,28 @@ impl Machine {
         if other_keys {
             self.review_keys(now);
         }
+        if life == Life::Alive && self.suspects {
+            self.end_suspicion(now);
+        }
         match life {
             Life::Unverified | Life::Lost => Outcome::Unverified,
             Life::Left => Outcome::Left,
             Life::Alive | Life::Silent { .. } => Outcome::Taken,
+        }
+    }
+
+    /// This node hears after all: who was not heard again within a detection time, though another is, is silent by itself.
+    fn end_suspicion(&mut self, now: Instant) {
+        let detection = self.settings.detection();
+        self.suspects = false;
+        for peer in self.peers.values_mut() {
+            let Life::Silent { unheard, suspect: true } = peer.life else { continue };
+            if now < peer.last_heard + unheard + detection {
+                self.suspects = true;
+                continue;
+            }
+            peer.life = Life::Silent { unheard, suspect: false };
+            self.roster_moved = true;
         }
     }
 
@@ -551,9 +572,16 @@ impl Machine {
                     Life::Unverified => peer.lose(suspect, settings, now),
                     _ => peer.life = Life::Silent { unheard, suspect },
                 }
+                self.suspects |= suspect;
                 self.roster_moved = true;
             }
-            self.peers.retain(|_, peer| peer.life == Life::Alive || now < peer.last_heard + FORGET_AFTER);
+            // While nobody is heard, those that fell silent together are the sign that it is this node that does not hear.
+            let last_heard = self.last_heard;
+            self.peers.retain(|_, peer| match peer.life {
+                Life::Alive => true,
+                Life::Silent { suspect: true, .. } => last_heard < peer.last_heard + FORGET_AFTER,
+                Life::Unverified | Life::Silent { .. } | Life::Left | Life::Lost => now < peer.last_heard + FORGET_AFTER,
+            });
             self.dues = Dues::of(self.peers.values(), settings);
         }
         if !self.settled && self.settles_at() <= now {

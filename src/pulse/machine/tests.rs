@@ -792,3 +792,30 @@ fn a_recording_that_goes_on_after_it_had_ended_makes_no_node_alive() {
         assert!(a.roster.silent.contains_key(&NodeName::from("b")));
     }
 }
+
+/// R2 of a review. Input: this node hears nobody for hours, and then one of two again. Output: so long it may be its own hearing; once it
+/// hears one, the other is silent by itself.
+#[test]
+fn whether_this_node_does_not_hear_is_in_doubt_until_it_hears_somebody() {
+    let mut now = START();
+    let mut all = ["a", "b", "c"].map(|name| machine(name, 1 + u64::from(name.as_bytes()[0]), now));
+    for machine in &mut all {
+        let owner = Stance { owner: true, ..machine.stance.clone() };
+        machine.handle_stance(owner, now);
+    }
+    live(&mut all, &mut now, Duration::from_secs(2), |_, _| true);
+    let silent = |machine: &mut Machine, now: Instant| -> Vec<(String, bool)> {
+        machine.poll_roster(now);
+        machine.roster.silent.iter().map(|(node, it)| (node.to_string(), it.suspect)).collect()
+    };
+    let both = |suspect| [("b".to_owned(), suspect), ("c".to_owned(), suspect)];
+    live(&mut all, &mut now, Duration::from_secs(1), |_, to| to != 0);
+    assert_eq!(silent(&mut all[0], now), both(true));
+    for _ in 0..3 {
+        now += Duration::from_secs(3600);
+        while all[0].poll_pulse(now).is_some() {}
+        assert_eq!(silent(&mut all[0], now), both(true));
+    }
+    live(&mut all, &mut now, Duration::from_secs(1), |from, to| to != 0 || from == 2);
+    assert_eq!(silent(&mut all[0], now), [("b".to_owned(), false)]);
+}
