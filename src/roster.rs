@@ -143,6 +143,9 @@ pub struct Departed {
     pub suspect: bool,
     /// What it held last.
     pub holdings: Holdings,
+    /// It said goodbye a moment ago: what its station still says of addresses means nothing. Who answers later is alive.
+    #[serde(default)]
+    pub just_left: bool,
 }
 
 /// A node whose pulses are heard, and that has answered none of this node's.

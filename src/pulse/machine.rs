@@ -323,6 +323,7 @@ impl Machine {
         };
         let shown = self.roster.unproved.get(&node);
         peer.life = life;
+        peer.just_left = life == Life::Left;
         self.roster_moved |=
             life != before || (life == Life::Unverified && shown != Some(&peer.unproved(self.settings)));
         match life {
@@ -561,6 +562,7 @@ impl Machine {
             for peer in self.peers.values_mut() {
                 self.roster_moved |= peer.end_awaiting_late(now);
                 self.roster_moved |= peer.end_new(settings, now);
+                self.roster_moved |= peer.end_last_words(now);
             }
             for peer in self.peers.values_mut().filter(|peer| peer.may_fall_silent()) {
                 let due = peer.silent_at(settings);
@@ -709,6 +711,10 @@ const HELLOS: u64 = 2;
 
 /// How many nodes are remembered on one link: more than could share one.
 const MOST_PEERS: usize = 1024;
+
+/// For so long after its goodbye a node's station may still speak of addresses without a meaning. A node that stops answers for a
+/// fraction of a second more; the rest is for frames and agents that are late.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// How long a node that is not alive is remembered.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);

@@ -101,7 +101,7 @@ fn some_holding(random: &mut fastrand::Rng) -> Holding {
 }
 
 fn departed(member: Member, suspect: bool) -> Departed {
-    Departed { mac: member.mac, unheard: Duration::from_millis(303), suspect, holdings: member.holdings }
+    Departed { mac: member.mac, unheard: Duration::from_millis(303), suspect, holdings: member.holdings, just_left: false }
 }
 
 fn some_roster(random: &mut fastrand::Rng) -> Fact {

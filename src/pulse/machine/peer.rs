@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::PATIENCE;
+use super::{LAST_WORDS, PATIENCE};
 use crate::address::MacAddress;
 use crate::pulse::holdings::Listener;
 use crate::pulse::packet::Pulse;
@@ -17,7 +17,7 @@ use crate::roster::{Card, Departed, Eligibility, Holdings, KeyId, LONGEST_RESTAR
 /// taken a few times in an interval, not for every pulse of every node.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Dues {
-    /// Until one counts as silent, is awaited no longer, or has not answered for too long to be waited for.
+    /// Until one counts as silent, is awaited no longer, has not answered for too long to be waited for, or has had its last words.
     pub(super) silence: Option<Instant>,
     /// Until one is asked whether it is alive.
     pub(super) ask: Option<Instant>,
@@ -26,7 +26,8 @@ pub(super) struct Dues {
 impl Dues {
     pub(super) fn note(&mut self, peer: &Peer, settings: Settings) {
         let silence = peer.may_fall_silent().then(|| peer.silent_at(settings));
-        let silence = silence.into_iter().chain(peer.awaited_until()).chain(peer.new_until(settings)).min();
+        let silence = silence.into_iter().chain(peer.awaited_until()).chain(peer.new_until(settings));
+        let silence = silence.chain(peer.last_words_until()).min();
         let ask = peer.asks_at(settings);
         self.silence = self.silence.into_iter().chain(silence).min();
         self.ask = self.ask.into_iter().chain(ask).min();
@@ -64,6 +65,8 @@ pub(super) struct Peer {
     met: Instant,
     /// That was a moment ago.
     new: bool,
+    /// It said goodbye, and that was a moment ago.
+    pub(super) just_left: bool,
     /// Since when the plan says that it owns addresses.
     pub(super) expected: Option<Instant>,
     pub(super) next_ask: Instant,
@@ -150,6 +153,7 @@ impl Peer {
             last_heard: now,
             met: now,
             new: true,
+            just_left: false,
             expected,
             next_ask: now,
             asked: 0,
@@ -233,7 +237,7 @@ impl Peer {
         // A recording is as silent once it is over. One that was heard for long enough may have answered for what it said.
         if deaf || self.former.is_none() {
             let unheard = now.saturating_duration_since(self.last_heard);
-            self.former = Some(Departed { mac, unheard, suspect, holdings });
+            self.former = Some(Departed { mac, unheard, suspect, holdings, just_left: false });
         }
         self.life = Life::Lost;
     }
@@ -244,13 +248,26 @@ impl Peer {
         (self.met, self.new, self.next_ask) = (now, true, now);
     }
 
+    /// Until when it counts as just having left.
+    fn last_words_until(&self) -> Option<Instant> {
+        (self.just_left && self.life == Life::Left).then(|| self.last_heard + LAST_WORDS)
+    }
+
+    /// It has had the time to cease. True if that changes the roster.
+    pub(super) fn end_last_words(&mut self, now: Instant) -> bool {
+        let over = self.last_words_until().is_some_and(|until| until <= now);
+        self.just_left &= !over;
+        over
+    }
+
     /// It is awaited no longer where its time is over. True if that changes the roster.
     pub(super) fn end_awaiting_late(&mut self, now: Instant) -> bool {
         let over = |it: &mut Awaited| it.until <= now;
         let Some(Awaited { until: _, heard, before }) = self.awaited.take_if(over) else { return false };
         if self.life == Life::Unverified {
             let unheard = now.saturating_duration_since(heard);
-            self.former = Some(Departed { mac: before.mac, unheard, suspect: false, holdings: held(&before.holdings) });
+            let (mac, holdings) = (before.mac, held(&before.holdings));
+            self.former = Some(Departed { mac, unheard, suspect: false, holdings, just_left: false });
         }
         true
     }
@@ -366,7 +383,8 @@ impl Peer {
             Some(Awaited { before, .. }) => held(&self.holdings_awaited(before)),
             None => held(self.holdings.held()),
         };
-        Departed { mac: self.mac, unheard, suspect, holdings }
+        let just_left = self.just_left && self.life == Life::Left;
+        Departed { mac: self.mac, unheard, suspect, holdings, just_left }
     }
 
     /// What is known of it while it has answered none of this node's questions.

@@ -819,3 +819,26 @@ fn whether_this_node_does_not_hear_is_in_doubt_until_it_hears_somebody() {
     live(&mut all, &mut now, Duration::from_secs(1), |from, to| to != 0 || from == 2);
     assert_eq!(silent(&mut all[0], now), [("b".to_owned(), false)]);
 }
+
+/// R3 of a review. Input: a node says goodbye, and nothing follows. Output: it has just left for some seconds, and then it left long ago.
+#[test]
+fn a_node_that_said_goodbye_has_just_left_for_some_seconds() {
+    let mut now = START();
+    let (mut a, mut b) = (machine("a", 1, now), machine("b", 2, now));
+    speak(&mut a, &mut b, &mut now, Duration::from_secs(1));
+    b.handle_leaving(now);
+    let began = now;
+    speak(&mut a, &mut b, &mut now, Duration::from_secs(1));
+    let just_left = |a: &mut Machine, now: Instant| {
+        while a.poll_pulse(now).is_some() {}
+        a.poll_roster(now);
+        a.roster.left.get(&NodeName::from("b")).map(|it| it.just_left)
+    };
+    while just_left(&mut a, now) == Some(true) {
+        now = a.next_deadline().expect("it goes on");
+        assert!(now < began + Duration::from_secs(60), "it leaves for ever");
+    }
+    assert_eq!(just_left(&mut a, now), Some(false));
+    let waited = now - began;
+    assert!(waited >= LAST_WORDS && waited <= LAST_WORDS + Duration::from_millis(100), "{waited:?}");
+}
