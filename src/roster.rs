@@ -77,6 +77,9 @@ pub struct KeyUse {
 pub struct Member {
     /// Of its end of the link.
     pub mac: MacAddress,
+    /// Of other ends of the node on the same wire.
+    #[serde(default)]
+    pub other_macs: BTreeSet<MacAddress>,
     pub eligibility: Eligibility,
     /// The node answers for addresses.
     pub owner: bool,

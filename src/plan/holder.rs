@@ -423,7 +423,8 @@ impl History {
                     let (node, rest) = (other.node.clone(), now + DEAF_REST);
                     self.deaf = Some(Deaf { node: node.clone(), rest: Some(rest) });
                     let is_other = |holder: &&Holder<'_>| holder.bidder.node == other.node;
-                    let links = situation.holders.iter().find(is_other).map(|it| it.on_links.clone()).unwrap_or_default();
+                    let links =
+                        situation.holders.iter().find(is_other).map(|it| it.on_links.clone()).unwrap_or_default();
                     if !links.is_empty() {
                         self.rival_since = None;
                         self.grant = None;

@@ -37,8 +37,10 @@ pub fn stations(before: &Stations, world: &World) -> Stations {
             let hearing = if it.deaf { Hearing::Deaf } else { Hearing::Unheard };
             (it.mac, Station { node: name.clone(), hearing })
         });
-        let heard = roster.members.iter();
-        let heard = heard.map(|(name, member)| (member.mac, Station { node: name.clone(), hearing: Hearing::Heard }));
+        let heard = roster.members.iter().flat_map(|(name, member)| {
+            let macs = [member.mac].into_iter().chain(member.other_macs.iter().copied());
+            macs.map(move |mac| (mac, Station { node: name.clone(), hearing: Hearing::Heard }))
+        });
         before.chain(unproved).chain(heard).collect()
     };
     let own: BTreeMap<u32, _> = world.rosters.iter().map(|(index, roster)| (*index, own(index, roster))).collect();
@@ -82,6 +84,7 @@ pub(super) mod tests {
     pub fn member() -> Member {
         Member {
             mac: MAC,
+            other_macs: Default::default(),
             eligibility: Eligibility::Eligible,
             owner: false,
             hears_api_server: true,
@@ -141,7 +144,8 @@ pub(super) mod tests {
                 let hearing = |link, mac| known.on(link).get(&mac).map(|station| station.hearing);
                 (hearing(2, MAC), hearing(3, other), hearing(7, MAC))
             };
-            let alive = |mac| Roster { members: [("b".into(), Member { mac, ..member() })].into(), ..Roster::default() };
+            let alive =
+                |mac| Roster { members: [("b".into(), Member { mac, ..member() })].into(), ..Roster::default() };
             let (heard, unheard, leaving) = (Some(Hearing::Heard), Some(Hearing::Unheard), Some(Hearing::Leaving));
             after(2, alive(MAC));
             assert_eq!(after(3, alive(other)), (heard, heard, heard), "and on a link without pulses");

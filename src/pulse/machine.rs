@@ -25,6 +25,10 @@
 //! that goes back to an earlier incarnation is a replay. A host that delays packets on the link by less than D is not
 //! detected.
 //!
+//! Two links of one node may lie on one wire. Their incarnations are of one life, and each is believed by itself: once it has
+//! answered, and as long as its sequence numbers grow. The node is what the one says that was alive first, until that one falls
+//! silent or says goodbye; then it is what another one says that is heard.
+//!
 //! While the key of the cluster is changed, `sealing` chooses the key of a pulse, and [`Machine::poll_pulse`] gives it once
 //! for each key that it has to be sealed with: the same pulse with the same number, which a reader takes once.
 
@@ -281,22 +285,19 @@ impl Machine {
             peer.set_doubted(self.doubted.contains(&pulse.node), now);
             self.peers.insert(pulse.node.clone(), peer);
         } else if let Some(peer) = self.peers.get_mut(&pulse.node) {
+            if peer.is_of_other_link(&pulse) {
+                return self.handle_other_link(pulse, now);
+            }
             match (pulse.incarnation, pulse.sequence).cmp(&(peer.incarnation, peer.sequence)) {
-                Ordering::Less => {
-                    // Another link of that node may lie on this wire too: it learns that this node lives, whichever of the two
-                    // was heard first.
-                    let behind = peer.incarnation - pulse.incarnation.min(peer.incarnation);
-                    if (1..MOST_INCARNATIONS).contains(&behind) {
-                        self.note_question_to_us(&pulse, now);
-                    }
-                    return Outcome::Replayed;
-                }
+                Ordering::Less => return Outcome::Replayed,
                 Ordering::Equal => return Outcome::Repeated,
                 Ordering::Greater => {}
             }
             if pulse.incarnation > peer.incarnation {
                 self.roster_moved |= matches!(peer.life, Life::Alive | Life::Silent { .. } | Life::Left);
-                *peer = peer.reborn(&pulse, now);
+                let next = peer.reborn(&pulse, now);
+                let before = std::mem::replace(peer, next);
+                peer.keep_other(before);
             }
         }
         self.note_questions(&pulse, now);
@@ -315,15 +316,14 @@ impl Machine {
             peer.note_answer(now);
         }
         self.roster_moved |= peer.take(pulse, self.settings, now);
-        let life = match peer.life {
-            _ if peer.eligibility == Eligibility::Leaving => Life::Left,
-            Life::Unverified if answered && peer.card.is_some() => Life::Alive,
-            Life::Unverified | Life::Lost => Life::Unverified,
-            Life::Alive | Life::Silent { .. } | Life::Left => Life::Alive,
-        };
+        peer.life = peer.life_after(answered);
+        peer.just_left = peer.life == Life::Left;
+        // It may leave one of its links alone.
+        if peer.life == Life::Left && peer.change_link(self.settings, now) {
+            self.roster_moved = true;
+        }
+        let life = peer.life;
         let shown = self.roster.unproved.get(&node);
-        peer.life = life;
-        peer.just_left = life == Life::Left;
         self.roster_moved |=
             life != before || (life == Life::Unverified && shown != Some(&peer.unproved(self.settings)));
         match life {
@@ -360,6 +360,37 @@ impl Machine {
             Life::Left => Outcome::Left,
             Life::Alive | Life::Silent { .. } => Outcome::Taken,
         }
+    }
+
+    /// A pulse of another link of a node that lies on this wire too. It learns that this node lives, whichever of the two was heard
+    /// first; and the node lives as long as one of them is heard.
+    fn handle_other_link(&mut self, pulse: Pulse, now: Instant) -> Outcome {
+        self.note_question_to_us(&pulse, now);
+        let answered = pulse.answers.contains(&self.incarnations.this);
+        let Some(peer) = self.peers.get_mut(&pulse.node) else { return Outcome::TooMany };
+        let known = peer.other_macs();
+        if let Err(outcome) = peer.hear_other(pulse, answered, self.settings, now) {
+            return outcome;
+        }
+        self.last_heard = now;
+        if answered {
+            // By whichever link, it hears this node.
+            peer.note_answer(now);
+        }
+        let changed = peer.life != Life::Alive && peer.change_link(self.settings, now);
+        if changed {
+            peer.plan_ask(self.settings, now, &mut self.random);
+        }
+        self.roster_moved |= changed || known != peer.other_macs();
+        self.dues.note(peer, self.settings);
+        if !changed {
+            return Outcome::Repeated;
+        }
+        self.review_keys(now);
+        if self.suspects {
+            self.end_suspicion(now);
+        }
+        Outcome::Taken
     }
 
     /// This node hears after all: who was not heard again within a detection time, though another is, is silent by itself.
@@ -569,20 +600,26 @@ impl Machine {
                 if due > now || now > due + late && peer.give_grace(settings, now) {
                     continue;
                 }
+                self.roster_moved = true;
+                if peer.change_link(settings, now) {
+                    peer.plan_ask(settings, now, &mut self.random);
+                    continue;
+                }
                 let unheard = now.saturating_duration_since(peer.last_heard);
                 match peer.life {
                     Life::Unverified => peer.lose(suspect, settings, now),
                     _ => peer.life = Life::Silent { unheard, suspect },
                 }
                 self.suspects |= suspect;
-                self.roster_moved = true;
             }
             // While nobody is heard, those that fell silent together are the sign that it is this node that does not hear.
             let last_heard = self.last_heard;
             self.peers.retain(|_, peer| match peer.life {
                 Life::Alive => true,
                 Life::Silent { suspect: true, .. } => last_heard < peer.last_heard + FORGET_AFTER,
-                Life::Unverified | Life::Silent { .. } | Life::Left | Life::Lost => now < peer.last_heard + FORGET_AFTER,
+                Life::Unverified | Life::Silent { .. } | Life::Left | Life::Lost => {
+                    now < peer.last_heard + FORGET_AFTER
+                }
             });
             self.dues = Dues::of(self.peers.values(), settings);
         }
@@ -636,21 +673,13 @@ impl Machine {
     fn take_asks(&mut self, now: Instant) -> Vec<NodeTicket> {
         let mut asks = Vec::new();
         let settings = self.settings;
-        for peer in self.peers.values_mut().filter(|peer| peer.asks_at(settings).is_some_and(|at| at <= now)) {
+        for peer in self.peers.values_mut() {
             if asks.len() == MOST_NUMBERS {
                 break;
             }
-            asks.push(peer.ticket);
-            peer.put_off_doubt(settings, now, &mut self.random);
-            if peer.next_ask > now {
-                continue;
+            if peer.take_ask(settings, now, &mut self.random) {
+                asks.push(peer.ticket);
             }
-            let spacing = match peer.life {
-                Life::Unverified => settings.interval / PROOF_PART,
-                Life::Alive | Life::Silent { .. } | Life::Left | Life::Lost => peer.window(settings) / ASK_PART,
-            };
-            peer.next_ask = now + around(spacing, &mut self.random);
-            peer.asked += 1;
         }
         // Does this node hear at all? Others would answer too.
         if !asks.is_empty() && now >= self.last_heard + settings.interval {
@@ -684,9 +713,6 @@ const URGENT_PART: u32 = 10;
 
 /// Two pulses are never closer than this part of the interval, except the first that says goodbye.
 const GAP_PART: u32 = 20;
-
-/// Questions to a node that has yet to prove that it is not a replay follow each other after about this part of the interval.
-const PROOF_PART: u32 = 4;
 
 /// A node that looks later than this part of the interval after another's time ran out was frozen or starved.
 const LATE_PART: u32 = 2;

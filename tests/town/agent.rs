@@ -44,7 +44,7 @@ pub const ACCEPTS_ON: Duration = Duration::from_millis(200);
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How many incarnations one life may use.
-pub const LIFE: u64 = 1 << 10;
+pub const LIFE: u64 = 1 << 20;
 
 /// A configuration file as it stands on a node.
 #[derive(Debug, Clone)]

@@ -741,7 +741,12 @@ fn who_hands_the_address_over_to_this_node_has_not_taken_it_over_from_it() {
         is_still_deaf: false,
         beside_the_deaf: false,
         deaf_holder: None,
-        holders: vec![Holder { bidder: Bidder { node: &other, bid }, grants_us, cannot_serve: false, on_links: BTreeSet::new() }],
+        holders: vec![Holder {
+            bidder: Bidder { node: &other, bid },
+            grants_us,
+            cannot_serve: false,
+            on_links: BTreeSet::new(),
+        }],
         askers: vec![Bidder { node: &other, bid }],
         askers_know_more: false,
         last: LastHolder::Unknown,

@@ -237,7 +237,7 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
     let own = unguarded.clone().map_or_else(|| ranking.own_bid(), Err);
     let own = own.and_then(|bid| link_for(&covering, inputs.me, address, rank_by).map(|_| bid));
     let weight = own.as_ref().map_or(0, |bid| bid.weight);
-    let (mut beside, mut on_apart, mut goes_on_on) = (false, None, None);
+    let (mut beside, mut on_apart, mut goes_on_on) = (false, None, None::<Vec<u32>>);
     let (course, history) = if endpoints.is_empty() {
         (None, None)
     } else if inputs.world.pulses == Pulses::Off {
@@ -275,18 +275,29 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
         let candidates = |near: &Rosters<'a>, last| candidates(inputs, &ranking, &covering, near, last, address);
         let last = inputs.holders.last_holder(address);
         history.ceded.take_if(|ceded| !is_ceded(inputs, &near, ceded, address));
-        let mut here = without(&near, history.ceded.as_ref());
-        let mut all = situation(&here, &speakers(inputs, &here, address), &history, answers, last);
-        say_where(inputs, &here, address, &mut all.holders);
-        let mut course = history.decide(&all, || candidates(&here, last), inputs.now);
-        if history.ceded.is_some() && here.len() == near.len() {
-            here = without(&near, history.ceded.as_ref());
-            all = situation(&here, &speakers(inputs, &here, address), &history, answers, last);
-            course = history.decide(&all, || candidates(&here, last), inputs.now);
-        }
+        let goes_on = |history: &History| {
+            let here = without(&near, history.ceded.as_ref()?);
+            let speakers = speakers(inputs, &here, address);
+            Some((here, speakers))
+        };
+        let mut on_some = goes_on(&history);
+        let course = loop {
+            let (here, heard) = on_some.as_ref().map_or((&near, &heard), |(here, heard)| (here, heard));
+            let mut all = situation(here, heard, &history, answers, last);
+            if on_some.is_none() {
+                say_where(inputs, &near, address, &mut all.holders);
+            }
+            let course = history.decide(&all, || candidates(here, last), inputs.now);
+            if on_some.is_none() && history.ceded.is_some() {
+                // It leaves some of the links now.
+                on_some = goes_on(&history);
+                continue;
+            }
+            beside = course == Course::Holds && !all.holders.is_empty();
+            break course;
+        };
         history.ceded.take_if(|_| !matches!(course, Course::Holds | Course::Grants { .. }));
-        goes_on_on = history.ceded.is_some().then(|| here.keys().copied().collect::<Vec<u32>>());
-        beside = course == Course::Holds && !all.holders.is_empty();
+        goes_on_on = on_some.filter(|_| history.ceded.is_some()).map(|(here, _)| here.into_keys().collect());
         let elsewhere = matches!(&course, Course::Watches { .. } | Course::Asks { .. }) && !inputs.world.leaving;
         let mut past = history.apart.take().unwrap_or_default();
         if elsewhere && !there.is_empty() {
@@ -417,9 +428,8 @@ fn is_ceded(inputs: &Inputs<'_>, near: &Rosters<'_>, ceded: &Ceded, address: IpA
 }
 
 /// The links where this node goes on.
-fn without<'a>(near: &Rosters<'a>, ceded: Option<&Ceded>) -> Rosters<'a> {
-    let stays = |index: &u32| ceded.is_none_or(|ceded| !ceded.links.contains(index));
-    near.iter().filter(|(index, _)| stays(index)).map(|(index, roster)| (*index, *roster)).collect()
+fn without<'a>(near: &Rosters<'a>, ceded: &Ceded) -> Rosters<'a> {
+    near.iter().filter(|(index, _)| !ceded.links.contains(index)).map(|(index, roster)| (*index, *roster)).collect()
 }
 
 /// How this node takes an address on the links that it had left to a rival.
@@ -444,7 +454,8 @@ fn say_where(inputs: &Inputs<'_>, near: &Rosters<'_>, address: IpAddr, holders: 
     }
     for holder in holders {
         let says = |roster: &Roster| roster.members.get(holder.bidder.node).is_some_and(|it| answers_for(it, address));
-        let (on, off): (Vec<u32>, Vec<u32>) = near.keys().partition(|index| near.get(*index).is_some_and(|it| says(it)));
+        let (on, off): (Vec<u32>, Vec<u32>) =
+            near.keys().partition(|index| near.get(*index).is_some_and(|it| says(it)));
         if off.iter().any(|index| answers_on(inputs, *index, address)) {
             holder.on_links = on.into_iter().collect();
         }

@@ -1,13 +1,15 @@
 //! Another node on the link: what was heard of it, and when to look at it next. Floor 1, a part of the machine.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{LAST_WORDS, PATIENCE};
+use super::{LAST_WORDS, MOST_INCARNATIONS, PATIENCE};
 use crate::address::MacAddress;
 use crate::pulse::holdings::Listener;
+use crate::pulse::outcome::Outcome;
 use crate::pulse::packet::Pulse;
 use crate::pulse::settings::Settings;
 use crate::roster::{Card, Departed, Eligibility, Holdings, KeyId, LONGEST_RESTART, Member, NodeTicket, Unproved};
@@ -28,7 +30,7 @@ impl Dues {
         let silence = peer.may_fall_silent().then(|| peer.silent_at(settings));
         let silence = silence.into_iter().chain(peer.awaited_until()).chain(peer.new_until(settings));
         let silence = silence.chain(peer.last_words_until()).min();
-        let ask = peer.asks_at(settings);
+        let ask = peer.asks_at(settings).into_iter().chain(peer.unproved_others_ask_at(settings)).min();
         self.silence = self.silence.into_iter().chain(silence).min();
         self.ask = self.ask.into_iter().chain(ask).min();
     }
@@ -71,7 +73,7 @@ pub(super) struct Peer {
     pub(super) expected: Option<Instant>,
     pub(super) next_ask: Instant,
     /// How often it was asked since it was last heard.
-    pub(super) asked: u32,
+    asked: u32,
     /// The pace that it promised.
     promise: Settings,
     pub(super) eligibility: Eligibility,
@@ -102,6 +104,10 @@ pub(super) struct Peer {
     back_by: Option<Instant>,
     /// What it said before its restart, until it has that again.
     awaited: Option<Awaited>,
+    /// Other links of this life of its agent that lie on this wire too, each as if it were a node by itself.
+    others: Vec<Peer>,
+    /// Of the links of this life that are not kept any more, the highest incarnation.
+    dropped: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -176,6 +182,128 @@ impl Peer {
             answered: None,
             back_by: None,
             awaited: None,
+            others: Vec::new(),
+            dropped: 0,
+        }
+    }
+
+    /// Whether a pulse is of another link of the same life, that began earlier or is known.
+    pub(super) fn is_of_other_link(&self, pulse: &Pulse) -> bool {
+        let is_known = || self.others.iter().any(|other| other.incarnation == pulse.incarnation);
+        self.is_of_this_life(pulse.incarnation) && (pulse.incarnation < self.incarnation || is_known())
+    }
+
+    fn is_of_this_life(&self, incarnation: u64) -> bool {
+        incarnation != self.incarnation && incarnation.abs_diff(self.incarnation) < MOST_INCARNATIONS
+    }
+
+    /// The link that was heard before it began anew: its agent may be in the same life, and heard there as well.
+    pub(super) fn keep_other(&mut self, mut before: Peer) {
+        if !self.is_of_this_life(before.incarnation) {
+            return;
+        }
+        self.others = std::mem::take(&mut before.others);
+        self.dropped = before.dropped;
+        self.others.push(before);
+        if self.others.len() > MOST_OTHERS {
+            let oldest = self.others.iter().enumerate().min_by_key(|(_, other)| other.last_heard);
+            if let Some(place) = oldest.map(|(place, _)| place) {
+                self.dropped = self.dropped.max(self.others.swap_remove(place).incarnation);
+            }
+        }
+    }
+
+    /// Takes in a pulse of another link of the same life. It is believed no more than that of a node: it has to be newer than what was
+    /// heard of that link, and to have answered once.
+    pub(super) fn hear_other(
+        &mut self,
+        pulse: Pulse,
+        answered: bool,
+        settings: Settings,
+        now: Instant,
+    ) -> Result<(), Outcome> {
+        let known = self.others.iter().position(|other| other.incarnation == pulse.incarnation);
+        let is_full = pulse.incarnation <= self.dropped || self.others.len() >= MOST_OTHERS;
+        let other = match known.and_then(|place| self.others.get_mut(place)) {
+            Some(other) => match pulse.sequence.cmp(&other.sequence) {
+                Ordering::Less => return Err(Outcome::Replayed),
+                Ordering::Equal => return Err(Outcome::Repeated),
+                Ordering::Greater => other,
+            },
+            None if is_full => return Err(Outcome::Replayed),
+            None => {
+                self.others.push(Peer::new(&pulse, None, now));
+                self.others.last_mut().ok_or(Outcome::TooMany)?
+            }
+        };
+        if other.life == Life::Lost {
+            other.find_again(now);
+        }
+        if answered {
+            other.note_answer(now);
+        }
+        other.take(pulse, settings, now);
+        other.life = other.life_after(answered);
+        Ok(())
+    }
+
+    /// This link is heard no more: another one of the same life takes its place, if one is. True if so.
+    pub(super) fn change_link(&mut self, settings: Settings, now: Instant) -> bool {
+        for other in &mut self.others {
+            other.expected = self.expected;
+        }
+        let heard = self.others.iter().enumerate();
+        let heard = heard.filter(|(_, it)| it.life == Life::Alive && it.silent_at(settings) > now);
+        let Some((place, _)) = heard.max_by_key(|(_, it)| it.last_heard) else { return false };
+        let mut next = self.others.swap_remove(place);
+        next.others = std::mem::take(&mut self.others);
+        next.dropped = self.dropped;
+        next.awaited = self.awaited.take();
+        next.set_doubted(matches!(self.doubt, Some(Doubt { why: Why::Plan { .. }, .. })), now);
+        let before = std::mem::replace(self, next);
+        self.others.push(before);
+        true
+    }
+
+    /// Of its other links on this wire.
+    pub(super) fn other_macs(&self) -> BTreeSet<MacAddress> {
+        self.others.iter().map(|other| other.mac).filter(|mac| *mac != self.mac).collect()
+    }
+
+    /// When another link is asked for the answer that it has yet to give.
+    fn unproved_others_ask_at(&self, settings: Settings) -> Option<Instant> {
+        let unproved = self.others.iter().filter(|other| other.life == Life::Unverified);
+        unproved.filter_map(|other| other.asks_at(settings)).min()
+    }
+
+    /// Asks it, and those of its other links that have yet to answer, where that is due. True if so.
+    pub(super) fn take_ask(&mut self, settings: Settings, now: Instant, random: &mut fastrand::Rng) -> bool {
+        let mut asks = false;
+        for other in self.others.iter_mut().filter(|other| other.life == Life::Unverified) {
+            asks |= other.take_ask(settings, now, random);
+        }
+        if self.asks_at(settings).is_none_or(|at| at > now) {
+            return asks;
+        }
+        self.put_off_doubt(settings, now, random);
+        if self.next_ask <= now {
+            let spacing = match self.life {
+                Life::Unverified => settings.interval / PROOF_PART,
+                Life::Alive | Life::Silent { .. } | Life::Left | Life::Lost => self.window(settings) / ASK_PART,
+            };
+            self.next_ask = now + around(spacing, random);
+            self.asked += 1;
+        }
+        true
+    }
+
+    /// What it is after a pulse that was taken in.
+    pub(super) fn life_after(&self, answered: bool) -> Life {
+        match self.life {
+            _ if self.eligibility == Eligibility::Leaving => Life::Left,
+            Life::Unverified if answered && self.card.is_some() => Life::Alive,
+            Life::Unverified | Life::Lost => Life::Unverified,
+            Life::Alive | Life::Silent { .. } | Life::Left => Life::Alive,
         }
     }
 
@@ -356,6 +484,7 @@ impl Peer {
         }
         Member {
             mac: self.mac,
+            other_macs: self.other_macs(),
             eligibility: self.eligibility,
             owner: self.owner,
             hears_api_server: self.hears_api_server,
@@ -508,7 +637,7 @@ impl Peer {
     }
 
     /// It is asked now.
-    pub(super) fn put_off_doubt(&mut self, settings: Settings, now: Instant, random: &mut fastrand::Rng) {
+    fn put_off_doubt(&mut self, settings: Settings, now: Instant, random: &mut fastrand::Rng) {
         let Some(doubt) = &mut self.doubt else { return };
         let spacing = match &mut doubt.why {
             Why::Signs { unanswered } if doubt.next_ask <= now => {
@@ -539,6 +668,12 @@ pub(super) fn up_to(most: Duration, random: &mut fastrand::Rng) -> Duration {
 pub(super) fn around(middle: Duration, random: &mut fastrand::Rng) -> Duration {
     middle / 2 + up_to(middle, random)
 }
+
+/// How many other links of a node on one wire are told apart.
+const MOST_OTHERS: usize = 8;
+
+/// Questions to a node that has yet to prove that it is not a replay follow each other after about this part of the interval.
+const PROOF_PART: u32 = 4;
 
 /// Questions to a node follow each other after about this part of its time: four in the last third.
 pub(super) const ASK_PART: u32 = 12;
