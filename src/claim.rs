@@ -1,7 +1,7 @@
 //! The words about claims to an address that the plan, the World and the responder on the link share.
 //! Floor 0.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +71,22 @@ impl Default for Manner {
 pub struct Station {
     pub node: NodeName,
     pub hearing: Hearing,
+}
+
+/// The stations of the other nodes, as they are heard on each link of this one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Stations {
+    /// By the index of the link; of links that pulses are heard on.
+    pub by_link: BTreeMap<u32, Arc<BTreeMap<MacAddress, Station>>>,
+    /// What is known on whatever link: the best of it.
+    pub anywhere: Arc<BTreeMap<MacAddress, Station>>,
+}
+
+impl Stations {
+    /// Those of a link. Where no pulses are, those of the others tell.
+    pub fn on(&self, link: u32) -> Arc<BTreeMap<MacAddress, Station>> {
+        self.by_link.get(&link).unwrap_or(&self.anywhere).clone()
+    }
 }
 
 /// What the pulses of another node say to this one.

@@ -77,6 +77,9 @@ pub struct KeyUse {
 pub struct Member {
     /// Of its end of the link.
     pub mac: MacAddress,
+    /// Of other ends of the node on the same wire.
+    #[serde(default)]
+    pub other_macs: BTreeSet<MacAddress>,
     pub eligibility: Eligibility,
     /// The node answers for addresses.
     pub owner: bool,
@@ -143,6 +146,9 @@ pub struct Departed {
     pub suspect: bool,
     /// What it held last.
     pub holdings: Holdings,
+    /// It said goodbye a moment ago: what its station still says of addresses means nothing. Who answers later is alive.
+    #[serde(default)]
+    pub just_left: bool,
 }
 
 /// A node whose pulses are heard, and that has answered none of this node's.

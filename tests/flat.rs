@@ -300,7 +300,8 @@ impl Churn {
             }
             let mac = mac(0x1000 + u64::try_from(number).unwrap() + self.count * 16);
             let unheard = Duration::from_millis(300);
-            let departed = Departed { mac, unheard, suspect: self.random.bool(), holdings: holdings.clone() };
+            let departed =
+                Departed { mac, unheard, suspect: self.random.bool(), holdings: holdings.clone(), just_left: false };
             let _before = match self.random.u8(0..6) {
                 0 => roster.silent.insert(name.clone(), departed).map(drop),
                 1 => roster.left.insert(name.clone(), departed).map(drop),
@@ -308,6 +309,7 @@ impl Churn {
                     let occupied = Arc::new([pool_address(&mut self.random)].into());
                     let member = Member {
                         mac,
+                        other_macs: Default::default(),
                         eligibility: Eligibility::Eligible,
                         owner: true,
                         hears_api_server: true,

@@ -275,7 +275,7 @@ impl Responder {
                 other_macs: other_macs(link.index),
                 surroundings: Surroundings {
                     mac,
-                    stations: self.served.stations.clone(),
+                    stations: self.served.stations.on(link.index),
                     addresses: self.served.node_addresses.clone(),
                     own: link.addresses.iter().copied().collect(),
                     yields,

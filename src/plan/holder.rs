@@ -3,6 +3,7 @@
 //! names no Service and reads no configuration: `verdict::l2` gathers the situation, `holder_memory` keeps the history.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -97,7 +98,7 @@ impl<'a> Candidates<'a> {
 }
 
 /// A living node that says that it holds the address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder<'a> {
     pub bidder: Bidder<'a>,
     /// It says that it hands the address over to this node.
@@ -105,6 +106,8 @@ pub struct Holder<'a> {
     /// It could not serve the address, by what this node knows: under policy Local it has no endpoint, or what the pods open is
     /// not to leave by it.
     pub cannot_serve: bool,
+    /// The links where it says so, by their indices, if this node answers on another one and it does not say so there; else none.
+    pub on_links: BTreeSet<u32>,
 }
 
 /// The last holder of an address that no living node holds.
@@ -205,6 +208,8 @@ pub struct History {
     /// another, so it has no reason to announce anything.
     yielded_to: Option<NodeName>,
     assertions: u32,
+    /// Where this node left the address to a rival, while it goes on on other links.
+    pub ceded: Option<Ceded>,
     /// The same of the links where the address is held by itself, because its holder is heard on others alone.
     pub apart: Option<Box<History>>,
 }
@@ -215,6 +220,16 @@ struct Grant {
     since: Instant,
     /// When it is taken back, as far as can be told now: later while many are under way.
     until: Instant,
+}
+
+/// The links that this node left to a holder that says so there alone, and does not hear this node there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ceded {
+    pub node: NodeName,
+    /// By their indices.
+    pub links: BTreeSet<u32>,
+    /// Until then that it holds the address no more counts for nothing.
+    pub rest: Instant,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -273,7 +288,8 @@ impl History {
         // Whoever asks then goes on asking, and says nothing new.
         let vain = self.vain.as_ref().map(|(_, until)| *until);
         let rest = self.deaf.as_ref().and_then(|deaf| deaf.rest);
-        let over = self.waits_until.into_iter().chain(rival).chain(grant).chain(overdue);
+        let ceded = self.ceded.as_ref().map(|ceded| ceded.rest);
+        let over = self.waits_until.into_iter().chain(ceded).chain(rival).chain(grant).chain(overdue);
         let apart = self.apart.as_ref().and_then(|apart| apart.next_deadline());
         over.chain(vain).chain(rest).chain(apart).min()
     }
@@ -404,8 +420,18 @@ impl History {
         match rival.or_else(|| best_holder(situation)) {
             Some(other) => match self.rival_since {
                 Some(since) if now >= since + DEAF_TIME => {
-                    self.deaf = Some(Deaf { node: other.node.clone(), rest: Some(now + DEAF_REST) });
-                    self.yielded_to = Some(other.node.clone());
+                    let (node, rest) = (other.node.clone(), now + DEAF_REST);
+                    self.deaf = Some(Deaf { node: node.clone(), rest: Some(rest) });
+                    let is_other = |holder: &&Holder<'_>| holder.bidder.node == other.node;
+                    let links =
+                        situation.holders.iter().find(is_other).map(|it| it.on_links.clone()).unwrap_or_default();
+                    if !links.is_empty() {
+                        self.rival_since = None;
+                        self.grant = None;
+                        self.ceded = Some(Ceded { node, links, rest });
+                        return Course::Holds;
+                    }
+                    self.yielded_to = Some(node);
                     return self.stop(other.node);
                 }
                 Some(_) => {}

@@ -149,6 +149,14 @@ impl HolderMemory {
         let departed = |of: fn(&Roster) -> &BTreeMap<NodeName, Departed>| {
             of(after).iter().filter(move |(node, _)| !of(before).contains_key(*node))
         };
+        // It held something else in a life that this node was not heard in, or was not this node's fault after all.
+        let otherwise = |(node, is): &(&NodeName, &Departed)| {
+            let was = before.silent.get(*node);
+            was.is_some_and(|was| was.suspect != is.suspect || was.holdings != is.holdings)
+        };
+        for (node, departed) in after.silent.iter().filter(otherwise) {
+            self.note_departure(node, departed, Departure::Silent { suspect: departed.suspect }, &mut change);
+        }
         for (node, departed) in departed(|roster| &roster.silent) {
             self.note_departure(node, departed, Departure::Silent { suspect: departed.suspect }, &mut change);
             // The link may have split, with neighbours on this side that believe a node of the other. Where all fell silent at once
@@ -159,14 +167,19 @@ impl HolderMemory {
         for (node, departed) in departed(|roster| &roster.left) {
             self.note_departure(node, departed, Departure::Left, &mut change);
         }
+        let has_gone = |(node, is): &(&NodeName, &Departed)| {
+            let was = before.left.get(*node);
+            was.is_some_and(|was| was.just_left != is.just_left)
+        };
+        change.nodes.extend(after.left.iter().filter(has_gone).map(|(node, _)| node.clone()));
         change.returned = before.settled && before.members.is_empty() && !after.members.is_empty();
         for (node, is) in &after.unproved {
             let was = before.unproved.get(node);
             change.addresses.extend(changed(was.map(|was| &was.holdings), &is.holdings));
             let unsaid = Arc::default();
             change.addresses.extend(was.map_or(&unsaid, |was| &was.egress).symmetric_difference(&is.egress));
-            if was.is_some_and(|was| was.new && !is.new) {
-                // What nobody holds waits for it no longer.
+            // What nobody holds waits for it no longer, or its station is to be listened to otherwise.
+            if was.is_some_and(|was| was.new && !is.new) || was.is_some_and(|was| was.deaf) != is.deaf {
                 change.nodes.insert(node.clone());
             }
         }
@@ -184,6 +197,7 @@ impl HolderMemory {
                     == (is.eligibility, is.hears_api_server, is.holdings_known, is.mac)
                     && (was.restarting, was.waits) == (is.restarting, is.waits)
                     && was.card == is.card
+                    && was.other_macs == is.other_macs
             });
             if !same {
                 change.nodes.insert(node.clone());

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{AddressRange, LocalAddress, MacAddress, ScopedAddress};
-pub use crate::claim::{Acquisition, Hearing, Manner, Order, Station};
+pub use crate::claim::{Acquisition, Hearing, Manner, Order, Station, Stations};
 use crate::config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::reason::Reason;
@@ -38,7 +38,7 @@ pub struct L2Slice {
     /// range are probed and announced as by default.
     pub manners: Arc<Vec<(AddressRange, Arc<Manner>)>>,
     /// The MACs of the other nodes' links. Who claims an address of ours from one of them is no foreign host.
-    pub stations: Arc<BTreeMap<MacAddress, Station>>,
+    pub stations: Arc<Stations>,
     /// Internal addresses of the other Nodes: what speaks from one of them on a link is that Node's station.
     pub node_addresses: Arc<BTreeMap<IpAddr, NodeName>>,
     /// The agent stops: it answers on for a moment and announces nothing, because other nodes take over.

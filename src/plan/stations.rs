@@ -3,31 +3,65 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::address::MacAddress;
-use crate::claim::{Hearing, Station};
+use crate::claim::{Hearing, Station, Stations};
 use crate::names::NodeName;
+use crate::roster::Roster;
 use crate::world::World;
 
 /// The stations of the other nodes, by what the rosters say now. `before` is the last answer: a station that is no longer
-/// named by any roster stays a node's, unheard, for as long as its node is known at all.
-pub fn stations(before: &BTreeMap<MacAddress, Station>, world: &World) -> BTreeMap<MacAddress, Station> {
+/// named by a link's roster stays a node's there, unheard, for as long as its node is known at all.
+///
+/// A node that says goodbye on one link may go on on another, so each link has its own. A station that is known by another link
+/// alone is a node's all the same, and not heard here.
+pub fn stations(before: &Stations, world: &World) -> Stations {
     let rosters = || world.rosters.values();
-    let of_former = |station: &Station| {
-        let node = station.node.clone();
-        let left = rosters().any(|roster| roster.left.contains_key(&node));
-        let known = world.nodes.contains_key(&node) || rosters().any(|roster| roster.silent.contains_key(&node));
-        let hearing = if left { Hearing::Leaving } else { Hearing::Unheard };
-        (left || known).then_some(Station { node, hearing })
+    let known = |node: &NodeName| {
+        let gone = |roster: &Roster| roster.silent.contains_key(node) || roster.left.contains_key(node);
+        world.nodes.contains_key(node) || rosters().any(|roster| gone(roster))
     };
-    let former = before.iter().filter_map(|(mac, station)| Some((*mac, of_former(station)?)));
-    let unproved = rosters().flat_map(|roster| &roster.unproved).map(|(name, it)| {
-        let hearing = if it.deaf { Hearing::Deaf } else { Hearing::Unheard };
-        (it.mac, Station { node: name.clone(), hearing })
-    });
-    let heard = rosters().flat_map(|roster| &roster.members);
-    let heard = heard.map(|(name, member)| (member.mac, Station { node: name.clone(), hearing: Hearing::Heard }));
-    former.chain(unproved).chain(heard).collect()
+    let former = |station: &Station, hearing| {
+        let node = station.node.clone();
+        known(&node).then_some(Station { node, hearing })
+    };
+    let own = |index: &u32, roster: &Roster| -> BTreeMap<MacAddress, Station> {
+        let before = before.by_link.get(index).into_iter().flat_map(|before| &**before);
+        let of_former = |station: &Station| {
+            let just_left = roster.left.get(&station.node).is_some_and(|it| it.just_left);
+            former(station, if just_left { Hearing::Leaving } else { Hearing::Unheard })
+        };
+        let before = before.filter_map(|(mac, station)| Some((*mac, of_former(station)?)));
+        let unproved = roster.unproved.iter().map(|(name, it)| {
+            let hearing = if it.deaf { Hearing::Deaf } else { Hearing::Unheard };
+            (it.mac, Station { node: name.clone(), hearing })
+        });
+        let heard = roster.members.iter().flat_map(|(name, member)| {
+            let macs = [member.mac].into_iter().chain(member.other_macs.iter().copied());
+            macs.map(move |mac| (mac, Station { node: name.clone(), hearing: Hearing::Heard }))
+        });
+        before.chain(unproved).chain(heard).collect()
+    };
+    let own: BTreeMap<u32, _> = world.rosters.iter().map(|(index, roster)| (*index, own(index, roster))).collect();
+
+    let mut anywhere: BTreeMap<MacAddress, Station> = BTreeMap::new();
+    let of_former = |(mac, station): (&MacAddress, &Station)| Some((*mac, former(station, Hearing::Unheard)?));
+    anywhere.extend(before.anywhere.iter().filter_map(of_former));
+    for hearing in [Hearing::Leaving, Hearing::Unheard, Hearing::Deaf, Hearing::Heard] {
+        let such = own.values().flatten().filter(|(_, station)| station.hearing == hearing);
+        anywhere.extend(such.map(|(mac, station)| (*mac, station.clone())));
+    }
+    let with_others = |(index, mut own): (u32, BTreeMap<MacAddress, Station>)| {
+        for (mac, station) in &anywhere {
+            own.entry(*mac).or_insert_with(|| Station { hearing: Hearing::Unheard, ..station.clone() });
+        }
+        let same = before.by_link.get(&index).filter(|before| ***before == own).cloned();
+        (index, same.unwrap_or_else(|| Arc::new(own)))
+    };
+    let by_link = own.into_iter().map(with_others).collect();
+    let same = (*before.anywhere == anywhere).then(|| before.anywhere.clone());
+    Stations { by_link, anywhere: same.unwrap_or_else(|| Arc::new(anywhere)) }
 }
 
 /// The internal addresses of the other Nodes.
@@ -38,11 +72,10 @@ pub fn node_addresses(me: &NodeName, world: &World) -> BTreeMap<IpAddr, NodeName
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
-    use crate::roster::{Departed, Eligibility, Member, Roster};
+    use crate::roster::{Departed, Eligibility, Member};
 
     use crate::world::{Fact, Node};
 
@@ -51,6 +84,7 @@ pub(super) mod tests {
     pub fn member() -> Member {
         Member {
             mac: MAC,
+            other_macs: Default::default(),
             eligibility: Eligibility::Eligible,
             owner: false,
             hears_api_server: true,
@@ -75,22 +109,52 @@ pub(super) mod tests {
         let mut world = World::default();
         world.apply(Fact::Node("b".into(), node("192.0.2.2")));
         let roster = |roster: Roster| Fact::Roster(2, Some(Arc::new(roster)));
-        let mut known = BTreeMap::new();
+        let mut known = Stations::default();
         let mut after = |fact: Fact| {
             world.apply(fact);
             known = stations(&known, &world);
-            known.get(&MAC).map(|station| station.hearing)
+            known.on(2).get(&MAC).map(|station| station.hearing)
         };
         let members = [(NodeName::from("b"), member())].into();
         assert_eq!(after(roster(Roster { members, ..Roster::default() })), Some(Hearing::Heard));
-        let departed =
-            || Departed { mac: MAC, unheard: Duration::from_millis(300), suspect: false, holdings: Default::default() };
-        let silent = [(NodeName::from("b"), departed())].into();
+        let silent = [(NodeName::from("b"), departed(false))].into();
         assert_eq!(after(roster(Roster { silent, ..Roster::default() })), Some(Hearing::Unheard));
-        let left = [(NodeName::from("b"), departed())].into();
-        assert_eq!(after(roster(Roster { left, ..Roster::default() })), Some(Hearing::Leaving));
+        let left = |just_left| roster(Roster { left: [("b".into(), departed(just_left))].into(), ..Roster::default() });
+        assert_eq!(after(left(true)), Some(Hearing::Leaving));
+        assert_eq!(after(left(false)), Some(Hearing::Unheard), "who answers now is alive");
         assert_eq!(after(roster(Roster::default())), Some(Hearing::Unheard), "it left long ago, and is a Node still");
         assert_eq!(after(Fact::Node("b".into(), None)), None);
+    }
+
+    fn departed(just_left: bool) -> Departed {
+        let unheard = Duration::from_millis(300);
+        Departed { mac: MAC, unheard, suspect: false, holdings: Default::default(), just_left }
+    }
+
+    /// R3 of a review. Input: a node with two links says goodbye on one of them, and then its pulses are filtered on the other. Output:
+    /// what it says there still counts, whether the two links have one MAC or two.
+    #[test]
+    fn a_goodbye_counts_on_the_link_where_it_was_said() {
+        for other in [MAC, MacAddress([2, 0, 0, 0, 1, 2])] {
+            let mut world = World::default();
+            let mut known = Stations::default();
+            let mut after = |link: u32, roster: Roster| {
+                world.apply(Fact::Roster(link, Some(Arc::new(roster))));
+                known = stations(&known, &world);
+                let hearing = |link, mac| known.on(link).get(&mac).map(|station| station.hearing);
+                (hearing(2, MAC), hearing(3, other), hearing(7, MAC))
+            };
+            let alive =
+                |mac| Roster { members: [("b".into(), Member { mac, ..member() })].into(), ..Roster::default() };
+            let (heard, unheard, leaving) = (Some(Hearing::Heard), Some(Hearing::Unheard), Some(Hearing::Leaving));
+            after(2, alive(MAC));
+            assert_eq!(after(3, alive(other)), (heard, heard, heard), "and on a link without pulses");
+            let left = |just_left| Roster { left: [("b".into(), departed(just_left))].into(), ..Roster::default() };
+            assert_eq!(after(3, left(true)), (heard, leaving, heard));
+            let silent = Roster { silent: [("b".into(), departed(false))].into(), ..Roster::default() };
+            assert_eq!(after(2, silent), (unheard, leaving, unheard));
+            assert_eq!(after(3, left(false)), (unheard, unheard, unheard));
+        }
     }
 
     #[test]

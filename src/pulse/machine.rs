@@ -25,6 +25,10 @@
 //! that goes back to an earlier incarnation is a replay. A host that delays packets on the link by less than D is not
 //! detected.
 //!
+//! Two links of one node may lie on one wire. Their incarnations are of one life, and each is believed by itself: once it has
+//! answered, and as long as its sequence numbers grow. The node is what the one says that was alive first, until that one falls
+//! silent or says goodbye; then it is what another one says that is heard.
+//!
 //! While the key of the cluster is changed, `sealing` chooses the key of a pulse, and [`Machine::poll_pulse`] gives it once
 //! for each key that it has to be sealed with: the same pulse with the same number, which a reader takes once.
 
@@ -118,6 +122,8 @@ pub struct Machine {
     copies: Vec<Pulse>,
     /// When anybody was heard last.
     last_heard: Instant,
+    /// A node is silent that fell silent with all others, and none has been heard since.
+    suspects: bool,
     peers: BTreeMap<NodeName, Peer>,
     /// When the first peer has to be looked at: see [`Dues`].
     dues: Dues,
@@ -181,6 +187,7 @@ impl Machine {
             sealing: Sealing::new(keys, settings, now),
             copies: Vec::new(),
             last_heard: now,
+            suspects: false,
             stance,
             peers: BTreeMap::new(),
             dues: Dues::default(),
@@ -278,22 +285,19 @@ impl Machine {
             peer.set_doubted(self.doubted.contains(&pulse.node), now);
             self.peers.insert(pulse.node.clone(), peer);
         } else if let Some(peer) = self.peers.get_mut(&pulse.node) {
+            if peer.is_of_other_link(&pulse) {
+                return self.handle_other_link(pulse, now);
+            }
             match (pulse.incarnation, pulse.sequence).cmp(&(peer.incarnation, peer.sequence)) {
-                Ordering::Less => {
-                    // Another link of that node may lie on this wire too: it learns that this node lives, whichever of the two
-                    // was heard first.
-                    let behind = peer.incarnation - pulse.incarnation.min(peer.incarnation);
-                    if (1..MOST_INCARNATIONS).contains(&behind) {
-                        self.note_question_to_us(&pulse, now);
-                    }
-                    return Outcome::Replayed;
-                }
+                Ordering::Less => return Outcome::Replayed,
                 Ordering::Equal => return Outcome::Repeated,
                 Ordering::Greater => {}
             }
             if pulse.incarnation > peer.incarnation {
                 self.roster_moved |= matches!(peer.life, Life::Alive | Life::Silent { .. } | Life::Left);
-                *peer = peer.reborn(&pulse, now);
+                let next = peer.reborn(&pulse, now);
+                let before = std::mem::replace(peer, next);
+                peer.keep_other(before);
             }
         }
         self.note_questions(&pulse, now);
@@ -302,24 +306,28 @@ impl Machine {
         // It misses this node, which has not been silent.
         let asks = pulse.asks.contains(&self.ticket);
         let Some(peer) = self.peers.get_mut(&pulse.node) else { return Outcome::TooMany };
+        if peer.life == Life::Lost {
+            peer.find_again(now);
+            self.roster_moved = true;
+        }
         let (node, before, was_deaf) = (pulse.node.clone(), peer.life, peer.is_deaf());
         let card_stale = pulse.card.is_none() && pulse.card_version != peer.card_version;
         if answered {
             peer.note_answer(now);
         }
         self.roster_moved |= peer.take(pulse, self.settings, now);
-        let life = match peer.life {
-            _ if peer.eligibility == Eligibility::Leaving => Life::Left,
-            Life::Unverified if answered && peer.card.is_some() => Life::Alive,
-            Life::Unverified => Life::Unverified,
-            Life::Alive | Life::Silent { .. } | Life::Left => Life::Alive,
-        };
+        peer.life = peer.life_after(answered);
+        peer.just_left = peer.life == Life::Left;
+        // It may leave one of its links alone.
+        if peer.life == Life::Left && peer.change_link(self.settings, now) {
+            self.roster_moved = true;
+        }
+        let life = peer.life;
         let shown = self.roster.unproved.get(&node);
-        peer.life = life;
         self.roster_moved |=
             life != before || (life == Life::Unverified && shown != Some(&peer.unproved(self.settings)));
         match life {
-            Life::Unverified => {}
+            Life::Unverified | Life::Lost => {}
             Life::Alive | Life::Silent { .. } | Life::Left => peer.plan_ask(self.settings, now, &mut self.random),
         }
         if life == Life::Alive {
@@ -344,10 +352,59 @@ impl Machine {
         if other_keys {
             self.review_keys(now);
         }
+        if life == Life::Alive && self.suspects {
+            self.end_suspicion(now);
+        }
         match life {
-            Life::Unverified => Outcome::Unverified,
+            Life::Unverified | Life::Lost => Outcome::Unverified,
             Life::Left => Outcome::Left,
             Life::Alive | Life::Silent { .. } => Outcome::Taken,
+        }
+    }
+
+    /// A pulse of another link of a node that lies on this wire too. It learns that this node lives, whichever of the two was heard
+    /// first; and the node lives as long as one of them is heard.
+    fn handle_other_link(&mut self, pulse: Pulse, now: Instant) -> Outcome {
+        self.note_question_to_us(&pulse, now);
+        let answered = pulse.answers.contains(&self.incarnations.this);
+        let Some(peer) = self.peers.get_mut(&pulse.node) else { return Outcome::TooMany };
+        let known = peer.other_macs();
+        if let Err(outcome) = peer.hear_other(pulse, answered, self.settings, now) {
+            return outcome;
+        }
+        self.last_heard = now;
+        if answered {
+            // By whichever link, it hears this node.
+            peer.note_answer(now);
+        }
+        let changed = peer.life != Life::Alive && peer.change_link(self.settings, now);
+        if changed {
+            peer.plan_ask(self.settings, now, &mut self.random);
+        }
+        self.roster_moved |= changed || known != peer.other_macs();
+        self.dues.note(peer, self.settings);
+        if !changed {
+            return Outcome::Repeated;
+        }
+        self.review_keys(now);
+        if self.suspects {
+            self.end_suspicion(now);
+        }
+        Outcome::Taken
+    }
+
+    /// This node hears after all: who was not heard again within a detection time, though another is, is silent by itself.
+    fn end_suspicion(&mut self, now: Instant) {
+        let detection = self.settings.detection();
+        self.suspects = false;
+        for peer in self.peers.values_mut() {
+            let Life::Silent { unheard, suspect: true } = peer.life else { continue };
+            if now < peer.last_heard + unheard + detection {
+                self.suspects = true;
+                continue;
+            }
+            peer.life = Life::Silent { unheard, suspect: false };
+            self.roster_moved = true;
         }
     }
 
@@ -459,7 +516,7 @@ impl Machine {
         let listens = |peer: &Peer| match peer.life {
             Life::Unverified => true,
             Life::Alive => peer.eligibility == Eligibility::Listening,
-            Life::Silent { .. } | Life::Left => false,
+            Life::Silent { .. } | Life::Left | Life::Lost => false,
         };
         self.peers.values().any(listens)
     }
@@ -528,24 +585,42 @@ impl Machine {
             let recent = |peer: &&Peer| match peer.life {
                 Life::Alive => true,
                 Life::Silent { .. } => now < peer.last_heard + settings.detection() * 2,
-                Life::Unverified | Life::Left => false,
+                Life::Unverified => now < peer.last_heard + settings.detection() * 2,
+                Life::Left | Life::Lost => false,
             };
             let others = self.peers.values().filter(recent).count() > 1;
             let suspect = others && now >= self.last_heard + settings.detection() / 2;
-            for peer in self.peers.values_mut().filter(|peer| peer.life == Life::Alive) {
+            for peer in self.peers.values_mut() {
+                self.roster_moved |= peer.end_awaiting_late(now);
+                self.roster_moved |= peer.end_new(settings, now);
+                self.roster_moved |= peer.end_last_words(now);
+            }
+            for peer in self.peers.values_mut().filter(|peer| peer.may_fall_silent()) {
                 let due = peer.silent_at(settings);
                 if due > now || now > due + late && peer.give_grace(settings, now) {
                     continue;
                 }
-                let unheard = now.saturating_duration_since(peer.last_heard);
-                peer.life = Life::Silent { unheard, suspect };
                 self.roster_moved = true;
+                if peer.change_link(settings, now) {
+                    peer.plan_ask(settings, now, &mut self.random);
+                    continue;
+                }
+                let unheard = now.saturating_duration_since(peer.last_heard);
+                match peer.life {
+                    Life::Unverified => peer.lose(suspect, settings, now),
+                    _ => peer.life = Life::Silent { unheard, suspect },
+                }
+                self.suspects |= suspect;
             }
-            for peer in self.peers.values_mut() {
-                self.roster_moved |= peer.end_awaiting_late(now);
-                self.roster_moved |= peer.end_new(settings, now);
-            }
-            self.peers.retain(|_, peer| peer.life == Life::Alive || now < peer.last_heard + FORGET_AFTER);
+            // While nobody is heard, those that fell silent together are the sign that it is this node that does not hear.
+            let last_heard = self.last_heard;
+            self.peers.retain(|_, peer| match peer.life {
+                Life::Alive => true,
+                Life::Silent { suspect: true, .. } => last_heard < peer.last_heard + FORGET_AFTER,
+                Life::Unverified | Life::Silent { .. } | Life::Left | Life::Lost => {
+                    now < peer.last_heard + FORGET_AFTER
+                }
+            });
             self.dues = Dues::of(self.peers.values(), settings);
         }
         if !self.settled && self.settles_at() <= now {
@@ -560,7 +635,7 @@ impl Machine {
         let unsure = |peer: &Peer| match peer.life {
             Life::Unverified => peer.last_heard + self.settings.detection() > listened,
             Life::Alive => !peer.knows_all(),
-            Life::Silent { .. } | Life::Left => false,
+            Life::Silent { .. } | Life::Left | Life::Lost => false,
         };
         if self.peers.values().any(unsure) { self.began + self.settings.detection() * PATIENCE } else { listened }
     }
@@ -598,21 +673,13 @@ impl Machine {
     fn take_asks(&mut self, now: Instant) -> Vec<NodeTicket> {
         let mut asks = Vec::new();
         let settings = self.settings;
-        for peer in self.peers.values_mut().filter(|peer| peer.asks_at(settings).is_some_and(|at| at <= now)) {
+        for peer in self.peers.values_mut() {
             if asks.len() == MOST_NUMBERS {
                 break;
             }
-            asks.push(peer.ticket);
-            peer.put_off_doubt(settings, now, &mut self.random);
-            if peer.next_ask > now {
-                continue;
+            if peer.take_ask(settings, now, &mut self.random) {
+                asks.push(peer.ticket);
             }
-            let spacing = match peer.life {
-                Life::Unverified => settings.interval / PROOF_PART,
-                Life::Alive | Life::Silent { .. } | Life::Left => peer.window(settings) / ASK_PART,
-            };
-            peer.next_ask = now + around(spacing, &mut self.random);
-            peer.asked += 1;
         }
         // Does this node hear at all? Others would answer too.
         if !asks.is_empty() && now >= self.last_heard + settings.interval {
@@ -647,9 +714,6 @@ const URGENT_PART: u32 = 10;
 /// Two pulses are never closer than this part of the interval, except the first that says goodbye.
 const GAP_PART: u32 = 20;
 
-/// Questions to a node that has yet to prove that it is not a replay follow each other after about this part of the interval.
-const PROOF_PART: u32 = 4;
-
 /// A node that looks later than this part of the interval after another's time ran out was frozen or starved.
 const LATE_PART: u32 = 2;
 
@@ -673,6 +737,10 @@ const HELLOS: u64 = 2;
 
 /// How many nodes are remembered on one link: more than could share one.
 const MOST_PEERS: usize = 1024;
+
+/// For so long after its goodbye a node's station may still speak of addresses without a meaning. A node that stops answers for a
+/// fraction of a second more; the rest is for frames and agents that are late.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// How long a node that is not alive is remembered.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);

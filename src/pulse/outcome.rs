@@ -18,7 +18,7 @@ pub enum Outcome {
     Namesake,
     /// It is not newer than what was heard of its sender before.
     Replayed,
-    /// It was heard a moment ago over the other IP family.
+    /// It was heard a moment ago over the other IP family, or its sender is heard by another of its links on the same wire.
     Repeated,
     /// More nodes are on this link than this node remembers.
     TooMany,

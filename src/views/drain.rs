@@ -173,6 +173,7 @@ mod tests {
         let card = Card { weights: [(L2Number(1), 0)].into(), ..Card::default() };
         Member {
             mac: "02:00:00:00:00:02".parse().unwrap(),
+            other_macs: Default::default(),
             eligibility,
             owner: false,
             hears_api_server: true,

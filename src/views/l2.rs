@@ -268,7 +268,7 @@ fn conflict_report(snapshot: &Snapshot, it: &PastConflict) -> LastConflictReport
     LastConflictReport {
         link: link.clone(),
         mac: conflict.mac.to_string(),
-        node: snapshot.plan.l2.stations.get(&conflict.mac).map(|station| station.node.clone()),
+        node: snapshot.plan.l2.stations.anywhere.get(&conflict.mac).map(|station| station.node.clone()),
         kind: conflict.kind,
         since: Timestamp::try_from(conflict.since).ok(),
         over: over.and_then(|over| snapshot.timestamp(over)),

@@ -206,6 +206,7 @@ mod tests {
             unheard: Duration::ZERO,
             suspect: false,
             holdings: Default::default(),
+            just_left: false,
         };
         let roster = Roster { settled: true, left: [("n9".into(), left)].into(), ..Roster::default() };
         for fact in [

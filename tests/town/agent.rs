@@ -44,7 +44,7 @@ pub const ACCEPTS_ON: Duration = Duration::from_millis(200);
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How many incarnations one life may use.
-pub const LIFE: u64 = 1 << 10;
+pub const LIFE: u64 = 1 << 20;
 
 /// A configuration file as it stands on a node.
 #[derive(Debug, Clone)]
@@ -191,7 +191,7 @@ impl Agent {
             |roster: &Roster| roster.members.len() + roster.silent.len() + roster.left.len() + roster.unproved.len();
         [
             ("peers", roster.map_or(0, peers)),
-            ("stations", plan.l2.stations.len()),
+            ("stations", plan.l2.stations.anywhere.len()),
             ("placements", plan.placements.len()),
             ("conflicts", world.conflicts.len()),
             ("answers", world.answering.len()),
@@ -374,7 +374,7 @@ impl Agent {
         let slice = self.planner.plan().l2.clone();
         self.claims.handle_surroundings(Surroundings {
             mac: self.mac,
-            stations: slice.stations.clone(),
+            stations: slice.stations.on(LINK),
             addresses: slice.node_addresses.clone(),
             own: [net(self.ip)].into(),
             yields: slice.yields_on(LINK),

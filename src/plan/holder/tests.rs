@@ -188,6 +188,7 @@ impl Link {
                 bidder: Bidder { node: &names[*other], bid },
                 grants_us: said.grants.as_ref() == Some(&node.name),
                 cannot_serve: said.bid.is_none(),
+                on_links: BTreeSet::new(),
             })
         };
         let holders: Vec<Holder<'_>> = node.heard.iter().filter_map(holder).collect();
@@ -636,7 +637,7 @@ fn who_left_an_address_to_a_node_that_does_not_hear_it_asks_a_third_one_for_it_o
         Bid { grade: Grade::Eligible, weight }
     }
     fn holder(node: &NodeName, grants_us: bool) -> Holder<'_> {
-        Holder { bidder: Bidder { node, bid: bid(1) }, grants_us, cannot_serve: false }
+        Holder { bidder: Bidder { node, bid: bid(1) }, grants_us, cannot_serve: false, on_links: BTreeSet::new() }
     }
     for unproved in [false, true] {
         let mut history = History::default();
@@ -740,7 +741,12 @@ fn who_hands_the_address_over_to_this_node_has_not_taken_it_over_from_it() {
         is_still_deaf: false,
         beside_the_deaf: false,
         deaf_holder: None,
-        holders: vec![Holder { bidder: Bidder { node: &other, bid }, grants_us, cannot_serve: false }],
+        holders: vec![Holder {
+            bidder: Bidder { node: &other, bid },
+            grants_us,
+            cannot_serve: false,
+            on_links: BTreeSet::new(),
+        }],
         askers: vec![Bidder { node: &other, bid }],
         askers_know_more: false,
         last: LastHolder::Unknown,

@@ -101,7 +101,13 @@ fn some_holding(random: &mut fastrand::Rng) -> Holding {
 }
 
 fn departed(member: Member, suspect: bool) -> Departed {
-    Departed { mac: member.mac, unheard: Duration::from_millis(303), suspect, holdings: member.holdings }
+    Departed {
+        mac: member.mac,
+        unheard: Duration::from_millis(303),
+        suspect,
+        holdings: member.holdings,
+        just_left: false,
+    }
 }
 
 fn some_roster(random: &mut fastrand::Rng) -> Fact {
@@ -116,6 +122,7 @@ fn some_roster(random: &mut fastrand::Rng) -> Fact {
         let weights = numbers.iter().map(|number| (*number, u32::from(random.u8(0..3)) * 50)).collect();
         let member = Member {
             mac: MacAddress([2, 0, 0, 0, 1, u8::try_from(number).unwrap()]),
+            other_macs: Default::default(),
             eligibility,
             owner: random.bool(),
             hears_api_server: random.u8(0..4) > 0,

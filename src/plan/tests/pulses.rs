@@ -15,7 +15,13 @@ fn held(addresses: &[&str]) -> Holdings {
 
 pub(super) fn departed(addresses: &[&str]) -> Departed {
     let unheard = Duration::from_millis(303);
-    Departed { mac: MacAddress([2, 0, 0, 0, 1, 0xff]), unheard, suspect: false, holdings: held(addresses) }
+    Departed {
+        mac: MacAddress([2, 0, 0, 0, 1, 0xff]),
+        unheard,
+        suspect: false,
+        holdings: held(addresses),
+        just_left: false,
+    }
 }
 
 /// What the tests below say of others: alive and eligible, and holding these addresses; and those that fell silent and held the
@@ -26,6 +32,7 @@ pub(super) fn roster(members: &[(&str, &[&str])], silent: &[&str]) -> Fact {
     let member = |(number, (name, holds)): (usize, &(&str, &[&str]))| {
         let member = Member {
             mac: MacAddress([2, 0, 0, 0, 1, u8::try_from(number).unwrap()]),
+            other_macs: Default::default(),
             eligibility: Eligibility::Eligible,
             owner: !holds.is_empty(),
             hears_api_server: true,
@@ -138,7 +145,40 @@ fn how_an_address_came_here_is_told_to_the_responder() {
     assert_eq!(story.owner(goodbye), "a");
     assert_eq!(acquisition(&story), Some(Acquisition::HandOver));
     let heard = |it: &crate::claim::Station| it.hearing == crate::claim::Hearing::Heard;
-    assert_eq!(story.planner.plan().l2.stations.values().filter(|it| heard(it)).count(), 0);
+    assert_eq!(story.planner.plan().l2.stations.anywhere.values().filter(|it| heard(it)).count(), 0);
+}
+
+/// R1 of a review. Input: the owner is heard, does not hear this node, and falls silent. Output: it is left the address while it is
+/// heard, and then it is taken over as from any silent owner: the link is asked whether it still answers.
+#[test]
+fn what_a_node_held_that_did_not_hear_this_one_is_taken_over_when_it_is_silent() {
+    use crate::plan::slice::Acquisition;
+    let address: std::net::IpAddr = ADDRESS.parse().unwrap();
+    let unproved = Unproved {
+        mac: MacAddress([2, 0, 0, 0, 1, 0]),
+        deaf: true,
+        new: false,
+        holdings: held(&[ADDRESS]),
+        egress: Arc::default(),
+    };
+    for before in [vec![], vec!["b"]] {
+        let mut story = with_pulses(false);
+        // In its life before it held nothing.
+        let former = |it: &mut Roster| it.silent.values_mut().for_each(|it| it.holdings = held(&[]));
+        story.owner(heard(roster(&[], &before), former));
+        let deaf =
+            heard(heard(roster(&[], &before), former), |it| drop(it.unproved.insert("b".into(), unproved.clone())));
+        assert_eq!(story.owner(deaf), "b");
+        story.now += Duration::from_secs(60);
+        story.turn();
+        assert_eq!(story.answered(), [""; 0]);
+        assert_eq!(story.owner(roster(&[], &["b"])), "a");
+        let acquisition = story.planner.plan().l2.acquisitions.get(&address).cloned();
+        assert_eq!(acquisition, Some(Acquisition::TakeOver { from: "b".into(), suspect: false }));
+        let station =
+            story.planner.plan().l2.stations.anywhere.values().find(|it| it.node == NodeName::from("b")).cloned();
+        assert_eq!(station.map(|it| it.hearing), Some(crate::claim::Hearing::Unheard), "if it answers, it lives");
+    }
 }
 
 #[test]

@@ -186,6 +186,106 @@ fn of_two_that_answer_on_one_link_by_themselves_one_goes_on() {
     );
 }
 
+/// R2 of a review. Input: all nodes fall silent on eth0 at once, and are heard on eth1: this node hears nothing there. Then one of them
+/// is heard there again, and not the owner. Output: it takes nothing by itself, and says nothing; then it is the owner that is not there.
+#[test]
+fn a_node_that_hears_nobody_on_one_of_two_links_takes_nothing_there() {
+    let mut story = on_two_links();
+    let there = || roster(&[("b", &[ADDRESS]), ("c", &[])], &[]);
+    let silent = |members: &[(&str, &[&str])], silent: &[&str], suspect| {
+        heard(roster(members, silent), |it| it.silent.values_mut().for_each(|it| it.suspect = suspect))
+    };
+    story.tell(on_eth1(there()));
+    assert_eq!(story.owner(there()), "b");
+    // c has promised less, and is due later.
+    for gone in [silent(&[("c", &[])], &["b"], true), silent(&[], &["b", "c"], true)] {
+        assert_eq!(story.owner(gone), "b");
+        for seconds in [0, 1, 60, 7200] {
+            story.now += Duration::from_secs(seconds);
+            story.turn();
+            assert_eq!((answered_on(&story).as_str(), said(&story)), ("", ["nothing", "nothing"].map(str::to_owned)));
+        }
+    }
+    // The address moves meanwhile.
+    let other = || roster(&[("b", &[]), ("c", &[ADDRESS])], &[]);
+    assert_eq!(story.owner(on_eth1(other())), "c");
+    assert_eq!(answered_on(&story), "");
+    assert_eq!(story.owner(on_eth1(there())), "b");
+    assert_eq!(story.owner(silent(&[("c", &[])], &["b"], false)), "b");
+    story.now += Duration::from_secs(5);
+    story.turn();
+    assert_eq!(answered_on(&story), "eth0", "c, which is ranked before, does not act");
+}
+
+/// R2 of a review. Input: this node holds the address on both links; on eth0 a worse node says that it holds it and does not stop, on eth1
+/// it does not. It stops later. Output: eth0 is left to it, eth1 is not, and eth0 is taken back.
+#[test]
+fn a_holder_leaves_to_a_rival_that_does_not_hear_it_no_other_link_than_that() {
+    use crate::plan::slice::Acquisition;
+    let mut story = Story::begin_on("b", configuration());
+    story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+    story.put("web", Service { ingress: vec![address()], ..service() });
+    story.endpoints("web", &["b"]);
+    let mac = Some("02:00:00:00:00:02".parse().unwrap());
+    story.tell(Fact::Link(3, Some(Link { mac, ..Link::carrying(3, "eth1", &["192.168.0.11/16"]) })));
+    let (idle, holds) = (|| roster(&[("a", &[]), ("c", &[])], &[]), || roster(&[("a", &[ADDRESS]), ("c", &[])], &[]));
+    story.tell(on_eth1(idle()));
+    assert_eq!(story.owner(idle()), "b");
+    story.tell(answers_on("eth0", true));
+    assert_eq!(story.owner(answers_on("eth1", true)), "b");
+    assert_eq!((answered_on(&story).as_str(), said(&story)), ("eth0 eth1", ["Holds", "Holds"].map(str::to_owned)));
+    assert_eq!(story.owner(holds()), "b", "the better goes on for a moment");
+    let pass = |story: &mut Story, millis: u64| {
+        for _ in 0..millis / 100 {
+            story.now += Duration::from_millis(100);
+            story.turn();
+        }
+    };
+    pass(&mut story, 500);
+    assert_eq!(answered_on(&story), "eth0 eth1");
+    pass(&mut story, 200);
+    let on_eth1_alone = ("eth1", ["nothing", "Holds"].map(str::to_owned));
+    assert_eq!((answered_on(&story).as_str(), said(&story)), on_eth1_alone);
+    let yields = &story.planner.plan().l2.yields;
+    assert!(yields.keys().eq([&(2, address())]), "neighbours on eth0 are told: {yields:?}");
+    assert_eq!(story.owner(answers_on("eth0", false)), "b");
+    pass(&mut story, 60_000);
+    assert_eq!((answered_on(&story).as_str(), said(&story)), on_eth1_alone, "for as long as it says so");
+    // It hears this node again, and stops.
+    assert_eq!(story.owner(idle()), "b");
+    assert_eq!((answered_on(&story).as_str(), said(&story)), ("eth0 eth1", ["Holds", "Holds"].map(str::to_owned)));
+    let acquisition = story.planner.plan().l2.acquisitions.get(&address()).cloned();
+    assert_eq!(acquisition, Some(Acquisition::HandOver));
+    assert!(story.planner.plan().l2.yields.is_empty());
+
+    // Once more, and then it says so on both.
+    story.owner(answers_on("eth0", true));
+    story.owner(holds());
+    pass(&mut story, 700);
+    story.owner(answers_on("eth0", false));
+    assert_eq!((answered_on(&story).as_str(), said(&story)), on_eth1_alone);
+    story.owner(on_eth1(holds()));
+    assert_eq!(answered_on(&story), "eth1", "the two are rivals");
+    pass(&mut story, 700);
+    assert_eq!(answered_on(&story), "", "which does not hear this node anywhere");
+
+    // A rival that is gone is succeeded.
+    story.tell(on_eth1(idle()));
+    story.owner(idle());
+    pass(&mut story, 10_000);
+    story.tell(answers_on("eth0", true));
+    story.owner(answers_on("eth1", true));
+    assert_eq!(answered_on(&story), "eth0 eth1");
+    story.owner(holds());
+    pass(&mut story, 700);
+    story.owner(answers_on("eth0", false));
+    assert_eq!(answered_on(&story), "eth1");
+    story.owner(roster(&[("c", &[])], &["a"]));
+    assert_eq!(answered_on(&story), "eth0 eth1");
+    let acquisition = story.planner.plan().l2.acquisitions.get(&address()).cloned();
+    assert_eq!(acquisition, Some(Acquisition::TakeOver { from: "a".into(), suspect: false }));
+}
+
 /// Input: this node holds the address, a rival is heard on eth0 alone. Output: it takes no further link before the rival is gone.
 #[test]
 fn a_holder_answers_on_a_link_that_comes_back_once_it_has_listened_there_and_no_rival_is_left() {

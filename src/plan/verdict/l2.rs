@@ -15,7 +15,7 @@ use crate::plan::context::L2Context;
 use crate::plan::context::l2::describe_interfaces;
 use crate::plan::decision::{Decision, Held, L2Verdict};
 use crate::plan::elect;
-use crate::plan::holder::{Bid, Bidder, Candidates, Course, Grade, History, Holder, LastHolder, Situation};
+use crate::plan::holder::{Bid, Bidder, Candidates, Ceded, Course, Grade, History, Holder, LastHolder, Situation};
 use crate::plan::placement::Cause;
 use crate::plan::ranking::{Ranking, Wishes, covering};
 use crate::reason::Reason;
@@ -61,14 +61,18 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
     let Some(first) = about.held.first().map(|held| held.address) else { return answer };
     for held in &about.held {
         let rank_by = shared::rank_by(inputs, first, held.address);
-        let Judged { verdict, course, answered_on, weight, cause, history, apart } =
+        let Judged { verdict, course, answered_on, weight, cause, history, apart, goes_on_on } =
             judge_address(inputs, about, held, rank_by);
         let (address, work) = (held.address, &mut answer.work);
         work.owners.extend(verdict.owner.clone());
         let open = !matches!(course, Some(Course::Holds | Course::Watches { .. }));
         work.open |= open && !matches!(verdict.reason, Reason::NoEndpoints | Reason::NoL2ForPool { .. });
         let says = |course: &Course| stage(inputs, address, course).map(|stage| Holding { weight, stage });
-        work.holdings.extend(course.as_ref().and_then(says).map(|holding| (address, holding)));
+        let said = course.as_ref().and_then(says);
+        match &goes_on_on {
+            None => work.holdings.extend(said.map(|holding| (address, holding))),
+            Some(links) => work.apart.extend(links.iter().filter_map(|link| Some(((*link, address), said?)))),
+        }
         let mut courses = vec![course];
         if let Some((course, links)) = apart {
             work.open |= course != Course::Holds;
@@ -87,8 +91,11 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
                 {
                     work.acquisitions.push((address, Acquisition::HandOver));
                 }
-                Course::Holds
-                | Course::Grants { .. }
+                Course::Holds => {
+                    let ceded = before.and_then(|before| before.ceded.as_ref()).filter(|_| goes_on_on.is_none());
+                    work.acquisitions.extend(ceded.map(|ceded| (address, regained(inputs, ceded))));
+                }
+                Course::Grants { .. }
                 | Course::Asks { .. }
                 | Course::Watches { .. }
                 | Course::Waits { .. }
@@ -100,6 +107,9 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
         work.answers.extend(answered_on.map(|links| (address, links)));
         let yielded_to = history.as_ref().and_then(History::yielded_to);
         work.yields.extend(yielded_to.into_iter().flat_map(|holder| yields(inputs, address, holder)));
+        if let Some(Ceded { node, links, rest: _ }) = history.as_ref().and_then(|history| history.ceded.as_ref()) {
+            work.yields.extend(yields(inputs, address, node).filter(|((link, _), _)| links.contains(link)));
+        }
         answer.histories.extend(history.map(|history| (address, history)));
         answer.causes.extend(cause.map(|cause| (address, cause)));
         answer.verdicts.push(verdict);
@@ -180,12 +190,15 @@ struct Judged {
     history: Option<History>,
     /// What this node does on the links, by their indices, where the address is held by itself.
     apart: Option<(Course, Vec<u32>)>,
+    /// The links that this node goes on on, where it left others to a rival.
+    goes_on_on: Option<Vec<u32>>,
 }
 
 impl Judged {
     fn refused(reason: Reason) -> Judged {
         let verdict = L2Verdict::refused(reason);
-        Judged { verdict, course: None, answered_on: None, weight: 0, cause: None, history: None, apart: None }
+        let (course, answered_on, cause, history, apart, goes_on_on) = (None, None, None, None, None, None);
+        Judged { verdict, course, answered_on, weight: 0, cause, history, apart, goes_on_on }
     }
 }
 
@@ -226,7 +239,7 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
     let own = unguarded.clone().map_or_else(|| ranking.own_bid(), Err);
     let own = own.and_then(|bid| link_for(&covering, inputs.me, address, rank_by).map(|_| bid));
     let weight = own.as_ref().map_or(0, |bid| bid.weight);
-    let (mut beside, mut on_apart) = (false, None);
+    let (mut beside, mut on_apart, mut goes_on_on) = (false, None, None::<Vec<u32>>);
     let (course, history) = if endpoints.is_empty() {
         (None, None)
     } else if inputs.world.pulses == Pulses::Off {
@@ -263,15 +276,36 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
         };
         let candidates = |near: &Rosters<'a>, last| candidates(inputs, &ranking, &covering, near, last, address);
         let last = inputs.holders.last_holder(address);
-        let all = situation(&near, &heard, &history, answers, last);
-        let course = history.decide(&all, || candidates(&near, last), inputs.now);
+        history.ceded.take_if(|ceded| !is_ceded(inputs, &near, ceded, address));
+        let goes_on = |history: &History| {
+            let here = without(&near, history.ceded.as_ref()?);
+            let speakers = speakers(inputs, &here, address);
+            Some((here, speakers))
+        };
+        let mut on_some = goes_on(&history);
+        let course = loop {
+            let (here, heard) = on_some.as_ref().map_or((&near, &heard), |(here, heard)| (here, heard));
+            let mut all = situation(here, heard, &history, answers, last);
+            if on_some.is_none() {
+                say_where(inputs, &near, address, &mut all.holders);
+            }
+            let course = history.decide(&all, || candidates(here, last), inputs.now);
+            if on_some.is_none() && history.ceded.is_some() {
+                // It leaves some of the links now.
+                on_some = goes_on(&history);
+                continue;
+            }
+            beside = course == Course::Holds && !all.holders.is_empty();
+            break course;
+        };
+        history.ceded.take_if(|_| !matches!(course, Course::Holds | Course::Grants { .. }));
+        goes_on_on = on_some.filter(|_| history.ceded.is_some()).map(|(here, _)| here.into_keys().collect());
         if let Course::Watches { holder } | Course::Asks { holder } = &course
             && was_apart
             && there.is_empty()
         {
             history.give_back(holder);
         }
-        beside = course == Course::Holds && !all.holders.is_empty();
         let elsewhere = matches!(&course, Course::Watches { .. } | Course::Asks { .. }) && !inputs.world.leaving;
         let mut past = history.apart.take().unwrap_or_default();
         if elsewhere && !there.is_empty() {
@@ -300,9 +334,20 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
             (course, _) => of_course(inputs, told, course.as_ref(), history.as_ref(), (address, rank_by), beside),
         },
     };
+    let on_links = |name: &InterfaceName| {
+        let index = inputs.world.links.values().find(|it| it.name == *name).map(|it| it.index);
+        goes_on_on.as_ref().is_none_or(|links| index.is_some_and(|index| links.contains(&index)))
+    };
+    let answered_on = match answered_on {
+        Some(links) if !links.iter().all(on_links) => {
+            let links: BTreeSet<InterfaceName> = links.iter().filter(|name| on_links(name)).cloned().collect();
+            (!links.is_empty()).then(|| Arc::new(links))
+        }
+        answered_on => answered_on,
+    };
     let cause = cause(inputs, address, &verdict, &ranking);
     let apart = on_apart.map(|course| (course, there.keys().copied().collect()));
-    Judged { verdict, course, answered_on, weight, cause, history, apart }
+    Judged { verdict, course, answered_on, weight, cause, history, apart, goes_on_on }
 }
 
 /// What this node says and does of the address, by its course.
@@ -376,9 +421,59 @@ fn apart<'a>(inputs: &Inputs<'a>, near: &Rosters<'a>, address: IpAddr) -> Roster
             let is_heard = roster.members.contains_key(node) || roster.unproved.contains_key(node);
             !is_heard && (roster.silent.contains_key(node) || roster.left.contains_key(node))
         };
-        roster.settled && !roster.members.is_empty() && holders.peek().is_some() && holders.all(is_gone)
+        let is_elsewhere = |node: &NodeName| elsewhere().any(|it| it.members.contains_key(node));
+        let hears_nobody = roster.members.is_empty()
+            || roster.silent.iter().any(|(node, departed)| departed.suspect && is_elsewhere(node));
+        roster.settled && !hears_nobody && holders.peek().is_some() && holders.all(is_gone)
     };
     near.iter().filter(is_apart).map(|(index, roster)| (*index, *roster)).collect()
+}
+
+/// Whether what this node left to a rival on some links is that one's still: it says so, on no other link, and this node goes on on one.
+fn is_ceded(inputs: &Inputs<'_>, near: &Rosters<'_>, ceded: &Ceded, address: IpAddr) -> bool {
+    let heard = |on_these: bool| {
+        let there = near.iter().filter(move |(index, _)| ceded.links.contains(index) == on_these);
+        there.filter_map(|(_, roster)| roster.members.get(&ceded.node))
+    };
+    let says = |on_these| heard(on_these).any(|member| answers_for(member, address));
+    let rests = inputs.now < ceded.rest && heard(true).next().is_some();
+    let goes_on = near.keys().any(|index| !ceded.links.contains(index) && answers_on(inputs, *index, address));
+    goes_on && !says(false) && (says(true) || rests)
+}
+
+/// The links where this node goes on.
+fn without<'a>(near: &Rosters<'a>, ceded: &Ceded) -> Rosters<'a> {
+    near.iter().filter(|(index, _)| !ceded.links.contains(index)).map(|(index, roster)| (*index, *roster)).collect()
+}
+
+/// How this node takes an address on the links that it had left to a rival.
+fn regained(inputs: &Inputs<'_>, ceded: &Ceded) -> Acquisition {
+    let is_there = |index: &u32| inputs.world.rosters.get(index).is_some_and(|it| it.members.contains_key(&ceded.node));
+    match ceded.links.iter().any(is_there) {
+        true => Acquisition::HandOver,
+        false => Acquisition::TakeOver { from: ceded.node.clone(), suspect: false },
+    }
+}
+
+/// This node answers for the address on the link.
+fn answers_on(inputs: &Inputs<'_>, index: u32, address: IpAddr) -> bool {
+    let name = inputs.world.links.get(&index).map(|link| &link.name);
+    name.is_some_and(|name| inputs.world.answering.get(&address).is_some_and(|links| links.contains(name)))
+}
+
+/// Notes of the holders on which links they say so, where this node answers on others too.
+fn say_where(inputs: &Inputs<'_>, near: &Rosters<'_>, address: IpAddr, holders: &mut [Holder<'_>]) {
+    if near.len() < 2 {
+        return;
+    }
+    for holder in holders {
+        let says = |roster: &Roster| roster.members.get(holder.bidder.node).is_some_and(|it| answers_for(it, address));
+        let (on, off): (Vec<u32>, Vec<u32>) =
+            near.keys().partition(|index| near.get(*index).is_some_and(|it| says(it)));
+        if off.iter().any(|index| answers_on(inputs, *index, address)) {
+            holder.on_links = on.into_iter().collect();
+        }
+    }
 }
 
 /// Who held the address last on these links.
@@ -452,6 +547,7 @@ fn holders<'a>(
             bidder: Bidder { node, bid: Bid { grade, weight: holding.weight } },
             grants_us: holding.stage == Stage::Grants { to: me },
             cannot_serve: ranking.cannot_serve(node),
+            on_links: BTreeSet::new(),
         })
     };
     members.iter().filter_map(holder).collect()
@@ -554,7 +650,7 @@ fn judge_own(
     let interfaces = match (link_for(covering, inputs.me, address, rank_by), before) {
         // It hands the address over, or has a rival on some link, and answers where it does now until then.
         (Err(_), Some(before)) => before.clone(),
-        (Ok(_), Some(before)) if beside => before.clone(),
+        (Ok(_), Some(before)) if beside || inputs.world.leaving => before.clone(),
         (Ok(interfaces), _) => listened_on(inputs, interfaces, before),
         (Err(reason), None) => return (owned(false, reason), None),
     };

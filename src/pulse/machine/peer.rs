@@ -1,13 +1,15 @@
 //! Another node on the link: what was heard of it, and when to look at it next. Floor 1, a part of the machine.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::PATIENCE;
+use super::{LAST_WORDS, MOST_INCARNATIONS, PATIENCE};
 use crate::address::MacAddress;
 use crate::pulse::holdings::Listener;
+use crate::pulse::outcome::Outcome;
 use crate::pulse::packet::Pulse;
 use crate::pulse::settings::Settings;
 use crate::roster::{Card, Departed, Eligibility, Holdings, KeyId, LONGEST_RESTART, Member, NodeTicket, Unproved};
@@ -17,7 +19,7 @@ use crate::roster::{Card, Departed, Eligibility, Holdings, KeyId, LONGEST_RESTAR
 /// taken a few times in an interval, not for every pulse of every node.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Dues {
-    /// Until one counts as silent, is awaited no longer, or has not answered for too long to be waited for.
+    /// Until one counts as silent, is awaited no longer, has not answered for too long to be waited for, or has had its last words.
     pub(super) silence: Option<Instant>,
     /// Until one is asked whether it is alive.
     pub(super) ask: Option<Instant>,
@@ -25,9 +27,10 @@ pub(super) struct Dues {
 
 impl Dues {
     pub(super) fn note(&mut self, peer: &Peer, settings: Settings) {
-        let silence = (peer.life == Life::Alive).then(|| peer.silent_at(settings));
-        let silence = silence.into_iter().chain(peer.awaited_until()).chain(peer.new_until(settings)).min();
-        let ask = peer.asks_at(settings);
+        let silence = peer.may_fall_silent().then(|| peer.silent_at(settings));
+        let silence = silence.into_iter().chain(peer.awaited_until()).chain(peer.new_until(settings));
+        let silence = silence.chain(peer.last_words_until()).min();
+        let ask = peer.asks_at(settings).into_iter().chain(peer.unproved_others_ask_at(settings)).min();
         self.silence = self.silence.into_iter().chain(silence).min();
         self.ask = self.ask.into_iter().chain(ask).min();
     }
@@ -64,11 +67,13 @@ pub(super) struct Peer {
     met: Instant,
     /// That was a moment ago.
     new: bool,
+    /// It said goodbye, and that was a moment ago.
+    pub(super) just_left: bool,
     /// Since when the plan says that it owns addresses.
     pub(super) expected: Option<Instant>,
     pub(super) next_ask: Instant,
     /// How often it was asked since it was last heard.
-    pub(super) asked: u32,
+    asked: u32,
     /// The pace that it promised.
     promise: Settings,
     pub(super) eligibility: Eligibility,
@@ -99,6 +104,10 @@ pub(super) struct Peer {
     back_by: Option<Instant>,
     /// What it said before its restart, until it has that again.
     awaited: Option<Awaited>,
+    /// Other links of this life of its agent that lie on this wire too, each as if it were a node by itself.
+    others: Vec<Peer>,
+    /// Of the links of this life that are not kept any more, the highest incarnation.
+    dropped: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -135,6 +144,8 @@ pub(super) enum Life {
         suspect: bool,
     },
     Left,
+    /// It has not answered this node, and is heard no more. What is known of it is in [`Peer::former`].
+    Lost,
 }
 
 impl Peer {
@@ -148,6 +159,7 @@ impl Peer {
             last_heard: now,
             met: now,
             new: true,
+            just_left: false,
             expected,
             next_ask: now,
             asked: 0,
@@ -170,6 +182,128 @@ impl Peer {
             answered: None,
             back_by: None,
             awaited: None,
+            others: Vec::new(),
+            dropped: 0,
+        }
+    }
+
+    /// Whether a pulse is of another link of the same life, that began earlier or is known.
+    pub(super) fn is_of_other_link(&self, pulse: &Pulse) -> bool {
+        let is_known = || self.others.iter().any(|other| other.incarnation == pulse.incarnation);
+        self.is_of_this_life(pulse.incarnation) && (pulse.incarnation < self.incarnation || is_known())
+    }
+
+    fn is_of_this_life(&self, incarnation: u64) -> bool {
+        incarnation != self.incarnation && incarnation.abs_diff(self.incarnation) < MOST_INCARNATIONS
+    }
+
+    /// The link that was heard before it began anew: its agent may be in the same life, and heard there as well.
+    pub(super) fn keep_other(&mut self, mut before: Peer) {
+        if !self.is_of_this_life(before.incarnation) {
+            return;
+        }
+        self.others = std::mem::take(&mut before.others);
+        self.dropped = before.dropped;
+        self.others.push(before);
+        if self.others.len() > MOST_OTHERS {
+            let oldest = self.others.iter().enumerate().min_by_key(|(_, other)| other.last_heard);
+            if let Some(place) = oldest.map(|(place, _)| place) {
+                self.dropped = self.dropped.max(self.others.swap_remove(place).incarnation);
+            }
+        }
+    }
+
+    /// Takes in a pulse of another link of the same life. It is believed no more than that of a node: it has to be newer than what was
+    /// heard of that link, and to have answered once.
+    pub(super) fn hear_other(
+        &mut self,
+        pulse: Pulse,
+        answered: bool,
+        settings: Settings,
+        now: Instant,
+    ) -> Result<(), Outcome> {
+        let known = self.others.iter().position(|other| other.incarnation == pulse.incarnation);
+        let is_full = pulse.incarnation <= self.dropped || self.others.len() >= MOST_OTHERS;
+        let other = match known.and_then(|place| self.others.get_mut(place)) {
+            Some(other) => match pulse.sequence.cmp(&other.sequence) {
+                Ordering::Less => return Err(Outcome::Replayed),
+                Ordering::Equal => return Err(Outcome::Repeated),
+                Ordering::Greater => other,
+            },
+            None if is_full => return Err(Outcome::Replayed),
+            None => {
+                self.others.push(Peer::new(&pulse, None, now));
+                self.others.last_mut().ok_or(Outcome::TooMany)?
+            }
+        };
+        if other.life == Life::Lost {
+            other.find_again(now);
+        }
+        if answered {
+            other.note_answer(now);
+        }
+        other.take(pulse, settings, now);
+        other.life = other.life_after(answered);
+        Ok(())
+    }
+
+    /// This link is heard no more: another one of the same life takes its place, if one is. True if so.
+    pub(super) fn change_link(&mut self, settings: Settings, now: Instant) -> bool {
+        for other in &mut self.others {
+            other.expected = self.expected;
+        }
+        let heard = self.others.iter().enumerate();
+        let heard = heard.filter(|(_, it)| it.life == Life::Alive && it.silent_at(settings) > now);
+        let Some((place, _)) = heard.max_by_key(|(_, it)| it.last_heard) else { return false };
+        let mut next = self.others.swap_remove(place);
+        next.others = std::mem::take(&mut self.others);
+        next.dropped = self.dropped;
+        next.awaited = self.awaited.take();
+        next.set_doubted(matches!(self.doubt, Some(Doubt { why: Why::Plan { .. }, .. })), now);
+        let before = std::mem::replace(self, next);
+        self.others.push(before);
+        true
+    }
+
+    /// Of its other links on this wire.
+    pub(super) fn other_macs(&self) -> BTreeSet<MacAddress> {
+        self.others.iter().map(|other| other.mac).filter(|mac| *mac != self.mac).collect()
+    }
+
+    /// When another link is asked for the answer that it has yet to give.
+    fn unproved_others_ask_at(&self, settings: Settings) -> Option<Instant> {
+        let unproved = self.others.iter().filter(|other| other.life == Life::Unverified);
+        unproved.filter_map(|other| other.asks_at(settings)).min()
+    }
+
+    /// Asks it, and those of its other links that have yet to answer, where that is due. True if so.
+    pub(super) fn take_ask(&mut self, settings: Settings, now: Instant, random: &mut fastrand::Rng) -> bool {
+        let mut asks = false;
+        for other in self.others.iter_mut().filter(|other| other.life == Life::Unverified) {
+            asks |= other.take_ask(settings, now, random);
+        }
+        if self.asks_at(settings).is_none_or(|at| at > now) {
+            return asks;
+        }
+        self.put_off_doubt(settings, now, random);
+        if self.next_ask <= now {
+            let spacing = match self.life {
+                Life::Unverified => settings.interval / PROOF_PART,
+                Life::Alive | Life::Silent { .. } | Life::Left | Life::Lost => self.window(settings) / ASK_PART,
+            };
+            self.next_ask = now + around(spacing, random);
+            self.asked += 1;
+        }
+        true
+    }
+
+    /// What it is after a pulse that was taken in.
+    pub(super) fn life_after(&self, answered: bool) -> Life {
+        match self.life {
+            _ if self.eligibility == Eligibility::Leaving => Life::Left,
+            Life::Unverified if answered && self.card.is_some() => Life::Alive,
+            Life::Unverified | Life::Lost => Life::Unverified,
+            Life::Alive | Life::Silent { .. } | Life::Left => Life::Alive,
         }
     }
 
@@ -178,12 +312,12 @@ impl Peer {
         let awaited = match self.life {
             Life::Alive => self.as_awaited().filter(|it| it.until > now),
             Life::Unverified => self.awaited.clone(),
-            Life::Silent { .. } | Life::Left => None,
+            Life::Silent { .. } | Life::Left | Life::Lost => None,
         };
         let former = match self.life {
             _ if awaited.is_some() => None,
             Life::Alive => Some(self.departed(Duration::ZERO, false)),
-            Life::Unverified => self.former.clone(),
+            Life::Unverified | Life::Lost => self.former.clone(),
             Life::Silent { unheard, suspect } => Some(self.departed(unheard, suspect)),
             Life::Left => None,
         };
@@ -203,7 +337,7 @@ impl Peer {
     pub(super) fn awaited_until(&self) -> Option<Instant> {
         match self.life {
             Life::Unverified | Life::Alive => self.awaited.as_ref().map(|it| it.until),
-            Life::Silent { .. } | Life::Left => None,
+            Life::Silent { .. } | Life::Left | Life::Lost => None,
         }
     }
 
@@ -224,13 +358,44 @@ impl Peer {
         over
     }
 
+    /// Nothing is heard of it for too long to wait, though it never answered: then it is gone like any other. `suspect`: as in
+    /// [`Departed`].
+    pub(super) fn lose(&mut self, suspect: bool, settings: Settings, now: Instant) {
+        let Unproved { mac, deaf, holdings, .. } = self.unproved(settings);
+        // A recording is as silent once it is over. One that was heard for long enough may have answered for what it said.
+        if deaf || self.former.is_none() {
+            let unheard = now.saturating_duration_since(self.last_heard);
+            self.former = Some(Departed { mac, unheard, suspect, holdings, just_left: false });
+        }
+        self.life = Life::Lost;
+    }
+
+    /// It is heard once more, and has as little answered as before. What it holds may have changed.
+    pub(super) fn find_again(&mut self, now: Instant) {
+        self.life = Life::Unverified;
+        (self.met, self.new, self.next_ask) = (now, true, now);
+    }
+
+    /// Until when it counts as just having left.
+    fn last_words_until(&self) -> Option<Instant> {
+        (self.just_left && self.life == Life::Left).then(|| self.last_heard + LAST_WORDS)
+    }
+
+    /// It has had the time to cease. True if that changes the roster.
+    pub(super) fn end_last_words(&mut self, now: Instant) -> bool {
+        let over = self.last_words_until().is_some_and(|until| until <= now);
+        self.just_left &= !over;
+        over
+    }
+
     /// It is awaited no longer where its time is over. True if that changes the roster.
     pub(super) fn end_awaiting_late(&mut self, now: Instant) -> bool {
         let over = |it: &mut Awaited| it.until <= now;
         let Some(Awaited { until: _, heard, before }) = self.awaited.take_if(over) else { return false };
         if self.life == Life::Unverified {
             let unheard = now.saturating_duration_since(heard);
-            self.former = Some(Departed { mac: before.mac, unheard, suspect: false, holdings: held(&before.holdings) });
+            let (mac, holdings) = (before.mac, held(&before.holdings));
+            self.former = Some(Departed { mac, unheard, suspect: false, holdings, just_left: false });
         }
         true
     }
@@ -319,6 +484,7 @@ impl Peer {
         }
         Member {
             mac: self.mac,
+            other_macs: self.other_macs(),
             eligibility: self.eligibility,
             owner: self.owner,
             hears_api_server: self.hears_api_server,
@@ -346,7 +512,8 @@ impl Peer {
             Some(Awaited { before, .. }) => held(&self.holdings_awaited(before)),
             None => held(self.holdings.held()),
         };
-        Departed { mac: self.mac, unheard, suspect, holdings }
+        let just_left = self.just_left && self.life == Life::Left;
+        Departed { mac: self.mac, unheard, suspect, holdings, just_left }
     }
 
     /// What is known of it while it has answered none of this node's questions.
@@ -361,8 +528,17 @@ impl Peer {
     pub(super) fn as_silent(&self) -> Option<Departed> {
         match self.life {
             Life::Silent { unheard, suspect } => Some(self.departed(unheard, suspect)),
-            Life::Unverified => self.former.clone(),
+            Life::Unverified | Life::Lost => self.former.clone(),
             Life::Alive | Life::Left => None,
+        }
+    }
+
+    /// It is heard, and nothing is awaited of it that is not heard.
+    pub(super) fn may_fall_silent(&self) -> bool {
+        match self.life {
+            Life::Alive => true,
+            Life::Unverified => self.awaited.is_none(),
+            Life::Silent { .. } | Life::Left | Life::Lost => false,
         }
     }
 
@@ -417,7 +593,7 @@ impl Peer {
             (Life::Alive, None) => Some(self.next_ask),
             // A replay never answers, so stop asking until it is heard again.
             (Life::Unverified, _) => (self.asked < u32::from(settings.multiplier.get()) * 2).then_some(self.next_ask),
-            (Life::Silent { .. } | Life::Left, _) => None,
+            (Life::Silent { .. } | Life::Left | Life::Lost, _) => None,
         }
     }
 
@@ -461,7 +637,7 @@ impl Peer {
     }
 
     /// It is asked now.
-    pub(super) fn put_off_doubt(&mut self, settings: Settings, now: Instant, random: &mut fastrand::Rng) {
+    fn put_off_doubt(&mut self, settings: Settings, now: Instant, random: &mut fastrand::Rng) {
         let Some(doubt) = &mut self.doubt else { return };
         let spacing = match &mut doubt.why {
             Why::Signs { unanswered } if doubt.next_ask <= now => {
@@ -492,6 +668,12 @@ pub(super) fn up_to(most: Duration, random: &mut fastrand::Rng) -> Duration {
 pub(super) fn around(middle: Duration, random: &mut fastrand::Rng) -> Duration {
     middle / 2 + up_to(middle, random)
 }
+
+/// How many other links of a node on one wire are told apart.
+const MOST_OTHERS: usize = 8;
+
+/// Questions to a node that has yet to prove that it is not a replay follow each other after about this part of the interval.
+const PROOF_PART: u32 = 4;
 
 /// Questions to a node follow each other after about this part of its time: four in the last third.
 pub(super) const ASK_PART: u32 = 12;

@@ -9,6 +9,7 @@ fn machine(name: &str, incarnation: u64, now: Instant) -> Machine {
     machine_with(name, &[KeyId::NONE], incarnation, now)
 }
 
+/// `incarnation`: which life it is. They lie as far apart as those of agents.
 fn machine_with(name: &str, keys: &[KeyId], incarnation: u64, now: Instant) -> Machine {
     let settings =
         Settings { interval: Duration::from_millis(100), multiplier: NonZeroU8::new(3).unwrap_or(NonZeroU8::MIN) };
@@ -27,7 +28,7 @@ fn machine_with(name: &str, keys: &[KeyId], incarnation: u64, now: Instant) -> M
         name.into(),
         settings,
         keys.to_vec(),
-        Incarnations { first: incarnation, this: incarnation },
+        Incarnations { first: incarnation << 20, this: incarnation << 20 },
         stance,
         now,
     )
@@ -524,13 +525,20 @@ fn nodes_that_fall_silent_at_once_are_all_suspect_though_one_is_due_before_the_o
     assert_eq!(silent(&link), [("n1".into(), true), ("n2".into(), true)].into());
 }
 
-/// Two links of node b lie on a's wire. a takes both for one node, the newer life.
+/// A link of a node that has several, by its number.
+fn link_of(name: &str, life: u64, link: u64, now: Instant) -> Machine {
+    let mut machine = machine(name, life, now);
+    machine.incarnations.this += link;
+    machine
+}
+
+/// Two links of node b lie on a's wire. a takes both for one node.
 #[test]
 fn both_links_of_a_node_on_one_wire_learn_that_this_node_lives_whichever_is_heard_first() {
     for newer_first in [false, true] {
         let mut now = START();
         let mut a = machine("a", 1, now);
-        let (mut older, mut newer) = (machine("b", 100, now), machine("b", 101, now));
+        let (mut older, mut newer) = (link_of("b", 100, 0, now), link_of("b", 100, 1, now));
         let end = now + Duration::from_secs(3);
         while now < end {
             let mut said: Vec<Pulse> =
@@ -724,4 +732,253 @@ fn a_recording_of_a_node_that_restarts_keeps_no_node_alive() {
         a.handle_pulse(pulse, now);
     }
     assert!(!alive(&mut a, now));
+}
+
+/// R1 of a review. Input: a node that holds addresses and does not hear this one dies without a word. Output: within its detection
+/// time it is as silent as any other, with what it held; heard once more, it has to be silent in its answers for as long as before.
+#[test]
+fn a_node_that_does_not_hear_this_one_and_dies_is_silent_in_its_time() {
+    let mut now = START();
+    let (mut a, mut b) = (machine("a", 1, now), machine("b", 2, now));
+    let name = NodeName::from("b");
+    let owner = Stance { owner: true, holdings: held(), ..b.stance.clone() };
+    b.handle_stance(owner, now);
+    // What b says reaches a, and nothing that a says reaches b.
+    let one_way = |a: &mut Machine, b: &mut Machine, now: &mut Instant| {
+        for millis in 0..2000 {
+            while a.poll_pulse(*now).is_some() {}
+            while let Some(pulse) = b.poll_pulse(*now) {
+                assert_eq!(a.handle_pulse(pulse, *now), Outcome::Unverified);
+            }
+            a.poll_roster(*now);
+            let is_heard = !a.roster.unproved.is_empty() || millis < 110;
+            assert!(is_heard && a.roster.members.is_empty(), "{:?}", a.roster);
+            *now += Duration::from_millis(1);
+        }
+        assert_eq!(a.roster.unproved.get(&name).map(|it| (it.deaf, it.holdings.len())), Some((true, 2)));
+    };
+    for _ in 0..2 {
+        one_way(&mut a, &mut b, &mut now);
+        let died = now;
+        while a.roster.unproved.contains_key(&name) {
+            now = a.next_deadline().expect("it goes on");
+            while a.poll_pulse(now).is_some() {}
+            a.poll_roster(now);
+            assert!(now < died + Duration::from_secs(60), "it is believed for ever");
+        }
+        assert!(now <= died + a.settings.detection(), "{:?}", now - died);
+        let departed = a.roster.silent.get(&name).expect("it is dead, and did not say goodbye");
+        assert_eq!(departed.holdings.keys().copied().collect::<Vec<_>>(), [address(1), address(2)]);
+        assert!(!departed.suspect);
+        // It is not asked any more, and nobody hurries for it.
+        let asks = live(std::slice::from_mut(&mut a), &mut now, Duration::from_secs(60), |_, _| false);
+        assert_eq!(asks, 0);
+        // And is heard again.
+        while b.poll_pulse(now).is_some() {}
+    }
+    // As soon as it hears this node it lives.
+    speak(&mut a, &mut b, &mut now, Duration::from_secs(1));
+    assert!(member(&mut a, now).is_some_and(|it| it.holdings == held()) && a.roster.silent.is_empty());
+}
+
+/// Input: a recording of a node that this one never knew, of a second, and then of what follows. Output: when it ends, the node is silent;
+/// when it goes on, that is no proof of life.
+#[test]
+fn a_recording_that_goes_on_after_it_had_ended_makes_no_node_alive() {
+    let mut now = START();
+    let (mut b, mut c) = (machine("b", 2, now), machine("c", 3, now));
+    b.handle_stance(Stance { owner: true, holdings: held(), ..b.stance.clone() }, now);
+    let recording = speak(&mut c, &mut b, &mut now, Duration::from_secs(4));
+    let mut a = machine("a", 4, now);
+    for half in recording.chunks(recording.len() / 2) {
+        for pulse in half {
+            assert_eq!(a.handle_pulse(pulse.clone(), now), Outcome::Unverified);
+            while a.poll_pulse(now).is_some() {}
+            now += Duration::from_millis(100);
+        }
+        live(std::slice::from_mut(&mut a), &mut now, Duration::from_secs(4), |_, _| false);
+        assert!(!alive(&mut a, now) && a.roster.unproved.is_empty());
+        assert!(a.roster.silent.contains_key(&NodeName::from("b")));
+    }
+}
+
+/// R2 of a review. Input: this node hears nobody, for a moment or for hours, and then one of two again. Output: so long it may be its own
+/// hearing; once it hears one, the other is silent by itself, or has long been forgotten.
+#[test]
+fn whether_this_node_does_not_hear_is_in_doubt_until_it_hears_somebody() {
+    for hours in [0, 3] {
+        let mut now = START();
+        let mut all = ["a", "b", "c"].map(|name| machine(name, 1 + u64::from(name.as_bytes()[0]), now));
+        for machine in &mut all {
+            let owner = Stance { owner: true, ..machine.stance.clone() };
+            machine.handle_stance(owner, now);
+        }
+        live(&mut all, &mut now, Duration::from_secs(2), |_, _| true);
+        let silent = |machine: &mut Machine, now: Instant| -> Vec<(String, bool)> {
+            machine.poll_roster(now);
+            machine.roster.silent.iter().map(|(node, it)| (node.to_string(), it.suspect)).collect()
+        };
+        let both = |suspect| [("b".to_owned(), suspect), ("c".to_owned(), suspect)];
+        live(&mut all, &mut now, Duration::from_secs(1), |_, to| to != 0);
+        assert_eq!(silent(&mut all[0], now), both(true));
+        for _ in 0..hours {
+            now += Duration::from_secs(3600);
+            while all[0].poll_pulse(now).is_some() {}
+            assert_eq!(silent(&mut all[0], now), both(true));
+        }
+        live(&mut all, &mut now, Duration::from_secs(1), |from, to| to != 0 || from == 2);
+        let rest = silent(&mut all[0], now);
+        assert_eq!(rest, both(false)[..usize::from(hours == 0)]);
+    }
+}
+
+/// R3 of a review. Input: a node says goodbye, and nothing follows. Output: it has just left for some seconds, and then it left long ago.
+#[test]
+fn a_node_that_said_goodbye_has_just_left_for_some_seconds() {
+    let mut now = START();
+    let (mut a, mut b) = (machine("a", 1, now), machine("b", 2, now));
+    speak(&mut a, &mut b, &mut now, Duration::from_secs(1));
+    b.handle_leaving(now);
+    let began = now;
+    speak(&mut a, &mut b, &mut now, Duration::from_secs(1));
+    let just_left = |a: &mut Machine, now: Instant| {
+        while a.poll_pulse(now).is_some() {}
+        a.poll_roster(now);
+        a.roster.left.get(&NodeName::from("b")).map(|it| it.just_left)
+    };
+    while just_left(&mut a, now) == Some(true) {
+        now = a.next_deadline().expect("it goes on");
+        assert!(now < began + Duration::from_secs(60), "it leaves for ever");
+    }
+    assert_eq!(just_left(&mut a, now), Some(false));
+    let waited = now - began;
+    assert!(waited >= LAST_WORDS && waited <= LAST_WORDS + Duration::from_millis(100), "{waited:?}");
+}
+
+/// Lets a hear two links of one node and be heard by them, as far as they pass: by link, towards a and from a.
+fn on_one_wire(
+    a: &mut Machine,
+    links: &mut [Machine],
+    pass: &[(bool, bool)],
+    now: &mut Instant,
+    time: Duration,
+) -> Vec<Vec<Pulse>> {
+    let end = *now + time;
+    let mut said = vec![Vec::new(); links.len()];
+    while *now < end {
+        for (place, link) in links.iter_mut().enumerate() {
+            while let Some(pulse) = link.poll_pulse(*now) {
+                said[place].push(pulse.clone());
+                if pass[place].0 {
+                    a.handle_pulse(pulse, *now);
+                }
+            }
+        }
+        while let Some(pulse) = a.poll_pulse(*now) {
+            for (place, link) in links.iter_mut().enumerate().filter(|(place, _)| pass[*place].1) {
+                assert!(place < 2);
+                link.handle_pulse(pulse.clone(), *now);
+            }
+        }
+        a.poll_roster(*now);
+        *now += Duration::from_millis(1);
+    }
+    said
+}
+
+/// R4 of a review. Input: two links of a node on one wire, one of which dies, whichever began first and was heard first; it comes back and
+/// the other dies; it leaves one of them, and then altogether. Output: the node lives, and holds what it holds, until the end.
+#[test]
+fn a_node_with_two_links_on_one_wire_lives_as_long_as_one_of_them_is_heard() {
+    let both = [(true, true); 2];
+    for (late, dies) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let mut now = START();
+        let mut a = machine("a", 1, now);
+        let mut links = [link_of("b", 100, 0, now), link_of("b", 100, 1, now)];
+        links[1].stance.mac = MacAddress([2, 0, 0, 0, 0, 2]);
+        for link in &mut links {
+            let owner = Stance { owner: true, holdings: held(), ..link.stance.clone() };
+            link.handle_stance(owner, now);
+        }
+        let mut pass = both;
+        pass[late] = (false, false);
+        on_one_wire(&mut a, &mut links, &pass, &mut now, Duration::from_secs(2));
+        on_one_wire(&mut a, &mut links, &both, &mut now, Duration::from_secs(2));
+        let lives = |a: &Machine| {
+            let member =
+                a.roster.members.get(&NodeName::from("b")).filter(|it| it.holdings == held() && it.holdings_known);
+            assert!(member.is_some() && a.roster.silent.is_empty() && a.roster.unproved.is_empty(), "{:?}", a.roster);
+            member.map(|it| (it.mac.0[5], it.other_macs.iter().map(|mac| mac.0[5]).collect::<Vec<_>>()))
+        };
+        let (mac, others) = lives(&a).expect("it lives");
+        assert_eq!((3 - mac, others.len()), (others[0], 1), "each MAC is the node's");
+        for place in [dies, 1 - dies, dies] {
+            let mut pass = both;
+            pass[place] = (false, false);
+            for _ in 0..100 {
+                on_one_wire(&mut a, &mut links, &pass, &mut now, Duration::from_millis(20));
+                lives(&a);
+            }
+            for _ in 0..100 {
+                on_one_wire(&mut a, &mut links, &both, &mut now, Duration::from_millis(20));
+                lives(&a);
+            }
+            assert_eq!(a.roster.members.values().filter(|it| it.deaf).count(), 0);
+        }
+        links[dies].handle_leaving(now);
+        for _ in 0..50 {
+            on_one_wire(&mut a, &mut links, &both, &mut now, Duration::from_millis(20));
+            lives(&a);
+        }
+        links[1 - dies].handle_leaving(now);
+        on_one_wire(&mut a, &mut links, &both, &mut now, Duration::from_millis(20));
+        assert!(a.roster.members.is_empty() && a.roster.left.contains_key(&NodeName::from("b")), "{:?}", a.roster);
+    }
+}
+
+/// Input: one of two links of a node on one wire does not hear. Output: the node hears, by the other.
+#[test]
+fn a_link_that_does_not_hear_makes_no_node_deaf_that_hears_by_another() {
+    for deaf in [0, 1] {
+        let mut now = START();
+        let mut a = machine("a", 1, now);
+        let mut links = [link_of("b", 100, 0, now), link_of("b", 100, 1, now)];
+        let mut pass = [(true, true); 2];
+        pass[deaf].1 = false;
+        on_one_wire(&mut a, &mut links, &pass, &mut now, Duration::from_secs(1));
+        for _ in 0..500 {
+            on_one_wire(&mut a, &mut links, &pass, &mut now, Duration::from_millis(20));
+            assert!(
+                a.roster.members.contains_key(&NodeName::from("b")) && a.roster.unproved.is_empty(),
+                "{:?}",
+                a.roster
+            );
+        }
+    }
+}
+
+/// Input: recordings of both links of a node, of the life that this node heard, and then of that node's former life. Output: it is dead.
+#[test]
+fn no_recording_of_one_of_two_links_makes_a_node_alive() {
+    let mut now = START();
+    let (mut former, mut a) = (machine("a", 1, now), machine("a", 2, now));
+    let both = [(true, true); 2];
+    let mut links = [link_of("b", 100, 0, now), link_of("b", 100, 1, now)];
+    let before = on_one_wire(&mut former, &mut links, &both, &mut now, Duration::from_secs(2));
+    let mut links = [link_of("b", 101, 0, now), link_of("b", 101, 1, now)];
+    let mut recorded = on_one_wire(&mut a, &mut links, &both, &mut now, Duration::from_secs(2));
+    // These were lost on their way, and are of a link that was never heard before.
+    let mut third = [link_of("b", 101, 2, now)];
+    recorded.extend(on_one_wire(&mut former, &mut third, &[(true, true)], &mut now, Duration::from_secs(2)));
+    on_one_wire(&mut a, &mut [], &[], &mut now, Duration::from_secs(4));
+    assert!(!alive(&mut a, now));
+    for pulse in before.into_iter().flatten() {
+        assert_eq!(a.handle_pulse(pulse, now), Outcome::Replayed);
+    }
+    for pulse in recorded.into_iter().flatten() {
+        a.handle_pulse(pulse, now);
+        assert!(!alive(&mut a, now));
+        on_one_wire(&mut a, &mut [], &[], &mut now, Duration::from_millis(20));
+        assert!(!alive(&mut a, now));
+    }
 }

@@ -64,6 +64,7 @@ fn hears(planner: &mut Planner, members: &[(&str, Card)]) {
     let member = |(node, card): &(&str, Card)| {
         let member = Member {
             mac: MacAddress([2, 0, 0, 0, 0, 2]),
+            other_macs: Default::default(),
             eligibility: Eligibility::Eligible,
             owner: false,
             hears_api_server: true,

@@ -83,6 +83,18 @@ impl Port {
         self.switch.sh(&format!("bridge link set dev {} state {DISABLED}", self.port));
     }
 
+    /// The host receives nothing more by this port, as with a dead fibre of one direction; what it sends passes.
+    pub fn deafen(&self) {
+        self.switch.sh("nft add table bridge reception");
+        self.switch.sh("nft add chain bridge reception between { type filter hook forward priority 0 ; }");
+        self.switch.sh(&format!("nft add rule bridge reception between oifname {} drop", self.port));
+    }
+
+    /// Undoes [`deafen`](Self::deafen).
+    pub fn undeafen(&self) {
+        self.switch.sh("nft delete table bridge reception");
+    }
+
     /// The cable is pulled: the host sees its carrier go.
     pub fn unplug(&self) {
         self.switch.ip(&format!("link set {} down", self.port));

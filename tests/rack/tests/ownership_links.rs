@@ -201,6 +201,62 @@ fn clients_of_a_link_that_the_owner_has_lost_are_answered_although_it_is_heard_o
     }
 }
 
+/// R2 of a review. Input: as before, and a node receives nothing by its port of the clients' link; what it sends passes. Output: it takes
+/// nothing that is another's: all other addresses stay where they are, on both links.
+#[test]
+fn a_node_that_receives_nothing_on_one_of_two_links_takes_no_address_of_another() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let lan = Lan::with_quiet_kernels(&rack, 3);
+    let storage = rack.switch("storage");
+    for (node, number) in lan.site.nodes.iter().zip(11..) {
+        storage.plug(node, "eth1", &[&format!("192.168.0.{number}/16")]);
+    }
+    let addresses = lan.services(8);
+    let pulse = format!("key-file = \"{}\"\n", lan.key.display());
+    let agents = lan.agents_with(&lan.configuration_on("[\"eth*\"]", &pulse));
+    lan.all_hear(&agents);
+    let before = lan.owners(&addresses, secs(10));
+    let others: BTreeMap<_, _> = before.clone().into_iter().filter(|(_, owner)| owner != "node-1").collect();
+    assert!(!others.is_empty() && others.len() < before.len(), "{before:?}");
+    let moves = || said(&agents, "on the link: ");
+    let moved = moves();
+    let port = &lan.site.node(0).port;
+    port.deafen();
+    lan.owners_stay("nobody takes them", &others, secs(8));
+    assert_eq!(moves(), moved, "on either link");
+    port.undeafen();
+    eventually_equal("all is as it was", secs(10), &before, || lan.owners(&addresses, secs(3)));
+    lan.owners_stay("and stays so", &before, secs(2));
+}
+
+/// R4 of a review. Input: two links of a node on one wire, and the one that began last loses its cable. Output: the others miss nobody, and
+/// both stations are the node's.
+#[test]
+fn a_node_with_two_links_on_one_wire_is_missed_by_nobody_when_one_of_them_dies() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let lan = Lan::with_quiet_kernels(&rack, 3);
+    let second = lan.site.link.plug(lan.site.node(0), "eth1", &["192.168.35.61/24"]);
+    lan.services(6);
+    let pulse = format!("key-file = \"{}\"\n", lan.key.display());
+    let agents = lan.agents_with(&lan.configuration_on("[\"eth*\"]", &pulse));
+    lan.all_hear(&agents);
+    for port in [&second, &lan.site.node(0).port] {
+        for lose in [Port::cut, Port::unplug] {
+            throughout("nobody complains", secs(2), || {
+                let problems: String = agents[1..].iter().map(lan::problems).collect();
+                if problems.is_empty() { Ok(()) } else { Err(problems) }
+            });
+            lose(port);
+            throughout("and no node is missed", secs(4), || {
+                let problems: String = agents[1..].iter().map(lan::problems).collect();
+                let silent = said(&agents[1..], "node fell silent");
+                if problems.is_empty() && silent.is_empty() { Ok(()) } else { Err(format!("{problems} {silent:?}")) }
+            });
+            port.restore();
+        }
+    }
+}
+
 /// By address, as this agent knows the nodes.
 fn first_in_rank(agent: &Crier) -> BTreeMap<Ipv4Addr, String> {
     let rows = agent.json("l2")["addresses"].as_array().cloned().unwrap_or_default();
