@@ -97,12 +97,13 @@ fn service(ingress: Vec<IpAddr>, version: u64) -> Service {
 fn node(address: Ipv4Addr) -> Option<Arc<Node>> {
     let labels = Labels::default();
     let addresses = vec![address.into()];
-    let (boot_id, pod_networks) = (None, Vec::new());
+    let (external_ips, boot_id, pod_networks) = (Vec::new(), None, Vec::new());
     Some(Arc::new(Node {
         labels,
         ready: true,
         network_unavailable: false,
         addresses,
+        external_ips,
         boot_id,
         pod_networks,
         marks: Marks::default(),
