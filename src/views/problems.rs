@@ -45,7 +45,8 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(disputes(snapshot));
     let of_egress = world.egress_problems.iter().chain(&world.egress_bypasses).chain(&world.egress_filtered);
     let of_egress = of_egress.chain(&world.egress_tunnel.problem);
-    let of_host = world.host_problems.iter().chain(&world.listen_problems).chain(of_egress).chain(&world.vrf_problems);
+    let of_host = world.host_problems.iter().chain(&world.listen_problems).chain(of_egress);
+    let of_host = of_host.chain(&world.vrf_problems).chain(&world.return_problems);
     problems.extend(of_host.map(ToString::to_string));
     let of_agent = [&world.drain_refused, &world.node_not_marked, &world.state_not_kept];
     problems.extend(of_agent.into_iter().flatten().map(ToString::to_string));
