@@ -349,7 +349,7 @@ fn a_packet_to_an_announced_address_at_a_port_that_nothing_takes_crosses_the_lin
     established(&agent);
     eventually("the routes", secs(20), || if pair.has(V4) && pair.has(V6) { Ok(()) } else { Err("no route") });
     eventually("blackholes for them", secs(10), || {
-        let blackholes = pair.blackholes() + &pair.node.ip("-6 route show table 6767");
+        let blackholes = pair.blackholes() + &pair.node.ip("-6 route show table all type blackhole");
         if blackholes.contains(V4) && blackholes.contains(V6) { Ok(()) } else { Err(blackholes) }
     });
     let received = || -> u64 {
