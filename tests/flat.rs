@@ -234,7 +234,13 @@ impl Churn {
             }
             _ => {
                 let gateway = Ipv4Addr::new(192, 168, 35, self.random.u8(1..10)).into();
-                self.tell(Fact::DefaultRoutes(vec![DefaultRoute { gateway, link: 2, metric: 0, vrf: None }]));
+                self.tell(Fact::DefaultRoutes(vec![DefaultRoute {
+                    family: Family::of(gateway),
+                    gateway,
+                    link: 2,
+                    metric: 0,
+                    vrf: None,
+                }]));
                 self.tell(Fact::Caller(2, format!("fe80::{}", self.count % 1000).parse().unwrap()));
             }
         }

@@ -147,6 +147,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let (voice, pulse) = pulse_setup(&config, &node, turns_seen, held_before.as_ref());
     // First of all, so that the first plan knows it: there is room for it in the empty queue.
     let _ = facts.send(Fact::Pulses(reload::pulses(&config))).await;
+    let _ = facts.send(Fact::NetworkNumbers(kernel::returns::numbers(&config.egress).await)).await;
     let programs = kept_addresses::take_programs(&mut stored);
     tasks.finite.spawn(kept_addresses::relieve(programs, held_before.clone(), slices.pulse.subscribe()));
     if let (Some(kept), Some(setup)) = (&held_before, &pulse) {
@@ -395,7 +396,7 @@ impl Tasks {
         let (egress, settings) = (slices.egress.subscribe(), config.egress.clone());
         let steering = kernel::steering::run(egress, settings, is_filtered, facts.clone());
         self.endless.spawn(named("the keeper of routes to owners", steering));
-        let returns = kernel::returns::run(slices.egress.subscribe(), config.egress.clone());
+        let returns = kernel::returns::run(slices.egress.subscribe(), config.egress.clone(), facts.clone());
         self.endless.spawn(named("the keeper of routes for replies", returns));
         let bypass = kernel::bypass::run(slices.egress.subscribe(), facts.clone());
         self.endless.spawn(named("the observer of what passes netfilter by", bypass));

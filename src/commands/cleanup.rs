@@ -63,6 +63,13 @@ pub fn cleanup(Cleanup { config: file }: &Cleanup) -> Exit {
     for settings in std::iter::once(settings).chain(former) {
         failed |= clean_egress(&settings, &runtime, &mut text);
     }
+    match runtime.block_on(kernel::blackholes::take_away()) {
+        Ok(count) => text += &format!("removed {count} blackhole routes and their rules\n"),
+        Err(error) => {
+            failed = true;
+            eprintln!("crier: blackhole routes and their rules cannot be removed: {error}");
+        }
+    }
     match runtime.block_on(kernel::vrfs::take_away(&folder)) {
         Ok(done) if done.is_empty() => text += "there is nothing that crier made of VRFs\n",
         Ok(done) => text += &done.iter().map(|command| format!("did: {command}\n")).collect::<String>(),

@@ -99,7 +99,7 @@ impl Machine {
 
     /// No pod is held to an address, and there is no extra network.
     pub fn is_idle(&self) -> bool {
-        self.content.pods.is_empty() && self.content.networks.links.is_empty()
+        self.content.pods.is_empty() && self.content.networks.is_empty()
     }
 
     /// The pods that nobody asks for any more.
@@ -194,11 +194,13 @@ impl Machine {
         self.marks = pods.keys().filter_map(|pod| Some((*pod, mark(pod)?))).collect();
         let (bounded, lists) = self.lists(&pods, slice);
         let hops = slice.hops.values().flatten().flatten();
-        let links = slice.networks.iter().flat_map(|it| it.links.keys().map(|link| (*link, it.slot)));
+        let (former, marking): (Vec<_>, Vec<_>) = slice.networks.iter().partition(|it| it.former);
+        let links = marking.iter().flat_map(|it| it.links.keys().map(|link| (*link, it.slot)));
+        let former = former.iter().map(|it| it.slot).collect();
         let by_tunnel = |hop: &Option<Hop>| matches!(hop, Some(Hop::Tunnel { .. }));
         let tunnelled = slice.hops.iter().filter(|(_, hops)| hops.iter().any(by_tunnel)).map(|(slot, _)| *slot);
         let networks =
-            Networks { links: links.collect(), served: slice.served.clone(), tunnelled: tunnelled.collect() };
+            Networks { links: links.collect(), former, served: slice.served.clone(), tunnelled: tunnelled.collect() };
         let next_hop = |hop: &Hop| match hop {
             Hop::Link { via, link: _ } => Some(*via),
             Hop::Tunnel { .. } => None,
@@ -274,7 +276,7 @@ fn numbers(lists: &Lists) -> BTreeMap<Arc<Destinations>, u32> {
 mod tests {
     use super::*;
     use crate::clock;
-    use crate::plan::slice::{Exit, TunnelEnd};
+    use crate::plan::slice::{Exit, ReturnNetwork, ReturnTable, TunnelEnd};
     use crate::world::Tenant;
 
     const RELEASE: Duration = Duration::from_secs(600);
@@ -523,6 +525,26 @@ mod tests {
         assert!(!content.exempts(pod(3), "10.1.1.1".parse().unwrap()), "and is held where it had the address");
         machine.handle_timeout(now + RELEASE);
         assert_eq!(machine.content().lists.len(), 2, "the list of the pod that was let go is gone");
+    }
+
+    /// S5 of a review.
+    #[test]
+    fn nothing_new_is_marked_with_the_number_of_a_former_network_and_its_replies_still_go_by_it() {
+        let (mut machine, now) = (Machine::new(RELEASE), clock::now());
+        let network = |name: &str, link: u32, slot, former| ReturnNetwork {
+            name: name.into(),
+            slot,
+            links: [(link, name.into())].into(),
+            table: ReturnTable::Own { gateways: BTreeMap::new(), subnets: Vec::new() },
+            former,
+        };
+        let both = Arc::new(vec![network("eth0", 2, 14, false), network("eth1", 3, 15, true)]);
+        machine.handle_plan(&EgressSlice { networks: both, ..slice(true, &[]) }, now);
+        let networks = &machine.content().networks;
+        assert_eq!((networks.links.clone(), networks.former.clone()), ([(2, 14)].into(), [15].into()));
+        let former = Arc::new(vec![network("eth1", 3, 15, true)]);
+        machine.handle_plan(&EgressSlice { networks: former, ..slice(true, &[]) }, now);
+        assert!(!machine.is_idle(), "the table stays for it alone");
     }
 
     #[test]

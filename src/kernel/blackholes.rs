@@ -1,12 +1,21 @@
-//! Drops forwarded packets to unused addresses of an announced aggregate. Without this, such a packet goes back to the router that
-//! sent it here, and so on until its TTL ends. Floor 2. An actuator: it follows the BGP slice, and touches only routes and rules
-//! that carry crier's number.
+//! Drops forwarded packets to what is announced over BGP where nothing takes them: to unused addresses of an aggregate, and to ports
+//! of an announced address that no Service has. Without this, such a packet goes back to the router that sent it here, and so on
+//! until its TTL ends. Floor 2. An actuator: it follows the BGP slice, and touches only routes and rules that carry crier's number.
 //!
-//! Each aggregate has a blackhole route in a table of crier's own, and three rules for packets to the aggregate. The first exempts
-//! what this host itself sends: a packet of a local program to a Service's address follows the host's default route until
-//! kube-proxy translates the address. The second looks up the main table without its default routes, so a route to a part of the
-//! aggregate keeps its effect. The third looks up crier's table.
+//! Each prefix that is announced, host routes too, has a blackhole route in a table of crier's own. Two rules of each family lead
+//! there, whatever the number of prefixes:
 //!
+//! ```text
+//! 32765   all packets: the main table without its default routes
+//! 32765   what this host itself does not send: crier's table
+//! ```
+//!
+//! So a packet that kube-proxy has translated, one to an address of this host, and one that any rule before these or any route but a
+//! default route leads on go as before. What a local program sends to a Service's address follows the host's default route until
+//! kube-proxy translates the address. The routes are blackholes, not unreachable ones: an address may be announced a moment before
+//! kube-proxy knows it, and a client that hears nothing tries again, where an ICMP error would end its attempt.
+//!
+//! The two come behind all other rules of their priority, also those that are added later, so these stay in force for everything else.
 //! What another program removes is put back: rules at once, routes within [`LOOK_INTERVAL`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,14 +27,14 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType};
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::netlink::{Complaints, Event, Netlink, NetlinkError, PROTOCOL, address_family};
+use super::netlink::{Complaints, Event, Netlink, NetlinkError, PROTOCOL, address_family, family_of};
 use crate::address::Family;
 use crate::config::BLACKHOLES;
 use crate::names::PeerName;
@@ -34,18 +43,14 @@ use crate::plan::slice::{BgpSlice, PeerSlice};
 /// The routing table of the blackholes.
 pub const TABLE: u32 = BLACKHOLES;
 
-/// The rules come right before the kernel's rule for the main table. A rule with a smaller priority is looked up before them.
-const HOST_PRIORITY: u32 = 32763;
-const MAIN_PRIORITY: u32 = 32764;
-const BLACKHOLES_PRIORITY: u32 = 32765;
-
-/// The kernel's own rule for the main table.
-const KERNELS_MAIN_PRIORITY: u32 = 32766;
+/// Of both rules: right before the kernel's rule for the main table. `ip rule add` gives a rule without a priority this one or a
+/// smaller one, and those are looked up first.
+const PRIORITY: u32 = 32765;
 
 /// How long to wait before a refused change is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often the kernel's routes are listed again while there are aggregates. A list holds every route of the host, so not often.
+/// How often the kernel's routes are listed again while there are blackholes. A list holds every route of the host, so not often.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What becomes of the blackhole routes when crier stops.
@@ -57,7 +62,7 @@ pub enum Stop {
     Remove,
 }
 
-/// Keeps a blackhole for each aggregate that some peer is told of, until `stop` says how to end. At the start it
+/// Keeps a blackhole for each prefix that some peer is told of, until `stop` says how to end. At the start it
 /// also removes what an earlier run left and nobody wants any more.
 ///
 /// A slice that is not complete removes nothing, because there is no plan yet.
@@ -69,7 +74,7 @@ pub async fn run(mut slices: watch::Receiver<BgpSlice>, stop: impl Future<Output
             stop = &mut stop => break stop,
             Err(error) = follow(&mut slices) => {
                 if complaints.is_new(&error) {
-                    warn!(%error, "blackhole routes of aggregates cannot be set, so packets to unused addresses may loop; trying again");
+                    warn!(%error, "blackhole routes cannot be set, so packets to unused addresses and ports may loop; trying again");
                 }
             }
         }
@@ -81,16 +86,24 @@ pub async fn run(mut slices: watch::Receiver<BgpSlice>, stop: impl Future<Output
     if stop == Stop::Remove
         && let Err(error) = take_away().await
     {
-        warn!(%error, "blackhole routes could not be removed");
+        warn!(error, "blackhole routes could not be removed");
     }
 }
 
-async fn take_away() -> Result<(), NetlinkError> {
-    let mut netlink = Netlink::open_for(&[])?;
-    let mut keeper = Keeper::default();
-    keeper.read_routes(&mut netlink).await?;
-    keeper.read_rules(&mut netlink).await?;
-    keeper.work(&BTreeSet::new(), true, &mut netlink).await
+/// Takes away all blackhole routes and their rules: for `crier cleanup` too. Says how many there were.
+///
+/// # Errors
+/// What the kernel refused; some may be gone by then.
+pub async fn take_away() -> Result<usize, String> {
+    let removed = async {
+        let mut netlink = Netlink::open_for(&[])?;
+        let mut keeper = Keeper::default();
+        keeper.read_routes(&mut netlink).await?;
+        keeper.read_rules(&mut netlink).await?;
+        let count = keeper.routes.len() + keeper.rules.values().map(|rules| rules.present.len()).sum::<usize>();
+        keeper.work(&BTreeSet::new(), true, &mut netlink).await.map(|()| count)
+    };
+    removed.await.map_err(|error: NetlinkError| error.to_string())
 }
 
 /// Works until the kernel refuses something, and answers with the error.
@@ -103,7 +116,7 @@ async fn follow(slices: &mut watch::Receiver<BgpSlice>) -> Result<std::convert::
     loop {
         let slice = slices.borrow_and_update().clone();
         if keeper.is_news(&slice) {
-            keeper.work(&aggregates(&slice.peers), slice.complete, &mut netlink).await?;
+            keeper.work(&prefixes(&slice.peers), slice.complete, &mut netlink).await?;
             keeper.last = Some((slice.complete, slice.peers));
         }
         tokio::select! {
@@ -121,7 +134,7 @@ async fn follow(slices: &mut watch::Receiver<BgpSlice>) -> Result<std::convert::
                 }
                 keeper.read_rules(&mut netlink).await?;
             }
-            () = sleep_until(look_at), if !keeper.present.is_empty() => {
+            () = sleep_until(look_at), if !keeper.routes.is_empty() => {
                 look_at = Instant::now() + LOOK_INTERVAL;
                 keeper.read_routes(&mut netlink).await?;
             }
@@ -132,57 +145,62 @@ async fn follow(slices: &mut watch::Receiver<BgpSlice>) -> Result<std::convert::
 /// What is in the kernel.
 #[derive(Debug, Default)]
 struct Keeper {
-    /// The parts of each aggregate that are there. Never an empty set.
-    present: BTreeMap<IpNet, BTreeSet<Part>>,
+    routes: BTreeSet<IpNet>,
+    rules: BTreeMap<Family, Rules>,
     /// The slice that was worked out last; `None` if the kernel has changed since.
     last: Option<(bool, OrdMap<PeerName, PeerSlice>)>,
 }
 
-/// What an aggregate needs, in the order in which it is added. The blackhole takes effect with the last part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
-    Route,
-    HostRule,
-    MainRule,
-    BlackholesRule,
+/// The rules of one family.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Rules {
+    present: Vec<Rule>,
+    /// Both are there, one after the other, and only rules of a greater priority come behind them.
+    stand: bool,
 }
 
-impl Part {
-    const ALL: [Part; 4] = [Part::Route, Part::HostRule, Part::MainRule, Part::BlackholesRule];
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    Main,
+    Blackholes,
+}
+
+impl Rule {
+    /// As they are looked up.
+    const BOTH: [Rule; 2] = [Rule::Main, Rule::Blackholes];
+}
+
+/// One route or rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Route(IpNet),
+    Rule(Family, Rule),
 }
 
 /// One change to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    Add(IpNet, Part),
-    Remove(IpNet, Part),
+    Add(Part),
+    Remove(Part),
 }
 
 impl Keeper {
     async fn read_routes(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
-        let found =
-            netlink.routes().await?.iter().filter_map(|message| Some((our_route(message)?, Part::Route))).collect();
-        self.replace(&[Part::Route], found);
+        let found: BTreeSet<IpNet> = netlink.routes().await?.iter().filter_map(our_route).collect();
+        if self.routes != found {
+            self.routes = found;
+            self.last = None;
+        }
         Ok(())
     }
 
     async fn read_rules(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
-        let found = netlink.rules().await?.iter().filter_map(our_rule).collect();
-        self.replace(&[Part::HostRule, Part::MainRule, Part::BlackholesRule], found);
-        Ok(())
-    }
-
-    /// Replaces what is known of `parts`.
-    fn replace(&mut self, parts: &[Part], found: Vec<(IpNet, Part)>) {
-        let before = self.present.clone();
-        self.present.values_mut().for_each(|present| present.retain(|part| !parts.contains(part)));
-        for (net, part) in found {
-            self.present.entry(net).or_default().insert(part);
-        }
-        self.present.retain(|_, present| !present.is_empty());
-        if self.present != before {
+        let found = rules(&netlink.rules().await?);
+        if self.rules != found {
+            self.rules = found;
             self.last = None;
         }
+        Ok(())
     }
 
     fn is_news(&self, slice: &BgpSlice) -> bool {
@@ -197,13 +215,22 @@ impl Keeper {
             })
     }
 
+    /// Routes come before the rules that lead to them, and go after them.
     fn steps(&self, wanted: &BTreeSet<IpNet>, complete: bool) -> Vec<Step> {
-        let has = |net: &IpNet, part: Part| self.present.get(net).is_some_and(|parts| parts.contains(&part));
-        let missing = wanted.iter().flat_map(|net| Part::ALL.map(|part| (*net, part)));
-        let add = missing.filter(|(net, part)| !has(net, *part)).map(|(net, part)| Step::Add(net, part));
-        let spare = self.present.iter().filter(|(net, _)| complete && !wanted.contains(net));
-        let remove = spare.flat_map(|(net, parts)| parts.iter().rev().map(|part| Step::Remove(*net, *part)));
-        add.chain(remove).collect()
+        let mut steps: Vec<Step> = wanted.difference(&self.routes).map(|net| Step::Add(Part::Route(*net))).collect();
+        for family in Family::BOTH {
+            let rules = self.rules.get(&family).cloned().unwrap_or_default();
+            let is_wanted = wanted.iter().any(|net| Family::of(net.addr()) == family);
+            if (is_wanted && !rules.stand) || (!is_wanted && complete) {
+                steps.extend(rules.present.iter().rev().map(|rule| Step::Remove(Part::Rule(family, *rule))));
+            }
+            if is_wanted && !rules.stand {
+                steps.extend(Rule::BOTH.map(|rule| Step::Add(Part::Rule(family, rule))));
+            }
+        }
+        let spare = self.routes.difference(wanted).filter(|_| complete);
+        steps.extend(spare.map(|net| Step::Remove(Part::Route(*net))));
+        steps
     }
 
     /// Does what can be done, and answers with the first refusal.
@@ -213,51 +240,61 @@ impl Keeper {
         complete: bool,
         netlink: &mut Netlink,
     ) -> Result<(), NetlinkError> {
-        let mut refused: BTreeMap<IpNet, NetlinkError> = BTreeMap::new();
+        let mut refused = None;
         for step in self.steps(wanted, complete) {
-            match step {
-                // The parts after a missing one must not take effect without it.
-                Step::Add(net, _) if refused.contains_key(&net) => {}
-                Step::Add(net, part) => match add(part.message(net, true), netlink).await {
-                    Ok(()) => {
-                        self.present.entry(net).or_default().insert(part);
-                        if part == Part::BlackholesRule {
-                            info!(aggregate = %net, table = TABLE, "packets to unused addresses of the aggregate are dropped");
-                        }
-                    }
-                    Err(error) => drop(refused.insert(net, error)),
-                },
-                Step::Remove(net, part) => match remove(part.message(net, false), netlink).await {
-                    Ok(()) => {
-                        if part == Part::Route {
-                            info!(aggregate = %net, table = TABLE, "blackhole route removed");
-                        }
-                        if let Some(parts) = self.present.get_mut(&net) {
-                            parts.remove(&part);
-                        }
-                    }
-                    Err(error) => drop(refused.insert(net, error)),
-                },
+            let done = match step {
+                Step::Add(part) => add(part.message(true), netlink).await,
+                Step::Remove(part) => remove(part.message(false), netlink).await,
+            };
+            match done {
+                Ok(()) => self.note(step),
+                // A host without the address family forwards no packets of it.
+                Err(error) if NO_FAMILY.iter().any(|code| error.is_refusal(*code)) => {}
+                Err(error) => drop(refused.get_or_insert(error)),
             }
         }
-        self.present.retain(|_, parts| !parts.is_empty());
-        // A host without the address family forwards no packets of it.
-        refused.retain(|_, error| !NO_FAMILY.iter().any(|code| error.is_refusal(*code)));
-        refused.into_values().next().map_or(Ok(()), Err)
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// Remembers what was done. Of an address alone the log says nothing: there may be ten thousand.
+    fn note(&mut self, step: Step) {
+        match step {
+            Step::Add(Part::Route(net)) => {
+                self.routes.insert(net);
+                if net.prefix_len() < net.max_prefix_len() {
+                    info!(aggregate = %net, table = TABLE, "packets to unused addresses of the aggregate are dropped");
+                }
+            }
+            Step::Remove(Part::Route(net)) => {
+                self.routes.remove(&net);
+                if net.prefix_len() < net.max_prefix_len() {
+                    info!(aggregate = %net, table = TABLE, "blackhole route removed");
+                }
+            }
+            Step::Add(Part::Rule(family, rule)) => {
+                let rules = self.rules.entry(family).or_default();
+                rules.present.push(rule);
+                rules.stand = rules.present == Rule::BOTH;
+                if rules.stand {
+                    info!(%family, table = TABLE, "packets to announced addresses that nothing takes are dropped");
+                }
+            }
+            Step::Remove(Part::Rule(family, rule)) => {
+                let rules = self.rules.entry(family).or_default();
+                rules.present.retain(|it| *it != rule);
+                rules.stand = false;
+            }
+        }
     }
 }
 
 impl Part {
-    fn message(self, net: IpNet, new: bool) -> RouteNetlinkMessage {
+    fn message(self, new: bool) -> RouteNetlinkMessage {
         match (self, new) {
-            (Part::Route, true) => RouteNetlinkMessage::NewRoute(route(net)),
-            (Part::Route, false) => RouteNetlinkMessage::DelRoute(route(net)),
-            (Part::HostRule | Part::MainRule | Part::BlackholesRule, true) => {
-                RouteNetlinkMessage::NewRule(rule(net, self))
-            }
-            (Part::HostRule | Part::MainRule | Part::BlackholesRule, false) => {
-                RouteNetlinkMessage::DelRule(rule(net, self))
-            }
+            (Part::Route(net), true) => RouteNetlinkMessage::NewRoute(route(net)),
+            (Part::Route(net), false) => RouteNetlinkMessage::DelRoute(route(net)),
+            (Part::Rule(family, which), true) => RouteNetlinkMessage::NewRule(rule(family, which)),
+            (Part::Rule(family, which), false) => RouteNetlinkMessage::DelRule(rule(family, which)),
         }
     }
 }
@@ -286,16 +323,15 @@ async fn remove(message: RouteNetlinkMessage, netlink: &mut Netlink) -> Result<(
     }
 }
 
-/// The aggregates that some peer outside VRFs is told of. Each VRF has a table of its own, where none of this applies.
-fn aggregates(peers: &OrdMap<PeerName, PeerSlice>) -> BTreeSet<IpNet> {
+/// The prefixes that some peer outside VRFs is told of. Each VRF has a table of its own, where none of this applies.
+fn prefixes(peers: &OrdMap<PeerName, PeerSlice>) -> BTreeSet<IpNet> {
     // A peer without an address, or one that is shut down, is told nothing.
     let outside = peers.values().filter(|peer| peer.settings.vrf.is_none() && peer.address.is_ok());
-    let prefixes = outside.flat_map(|peer| peer.routes.keys());
     // A default route is no aggregate of addresses.
-    prefixes.filter(|net| (1..net.max_prefix_len()).contains(&net.prefix_len())).copied().collect()
+    outside.flat_map(|peer| peer.routes.keys()).filter(|net| net.prefix_len() > 0).copied().collect()
 }
 
-/// The aggregate, if the message describes a blackhole of ours.
+/// The prefix, if the message describes a blackhole of ours.
 fn our_route(message: &RouteNetlinkMessage) -> Option<IpNet> {
     // The enum is not ours; nothing else is a route.
     let RouteNetlinkMessage::NewRoute(route) = message else { return None };
@@ -325,55 +361,68 @@ fn route(net: IpNet) -> RouteMessage {
     message
 }
 
-/// The aggregate and the part, if the message describes a rule of ours.
-fn our_rule(message: &RouteNetlinkMessage) -> Option<(IpNet, Part)> {
-    // The enum is not ours; nothing else is a rule.
-    let RouteNetlinkMessage::NewRule(rule) = message else { return None };
-    let (mut protocol, mut priority, mut destination) = (None, None, None);
-    for attribute in &rule.attributes {
-        match attribute {
-            RuleAttribute::Protocol(told) => protocol = Some(*told),
-            RuleAttribute::Priority(told) => priority = Some(*told),
-            RuleAttribute::Destination(told) => destination = Some(*told),
-            // The enum is not ours; nothing else tells our rules apart.
-            _ => {}
+/// What the kernel has of our rules. `list` has those of a family in the order in which they are looked up.
+fn rules(list: &[RouteNetlinkMessage]) -> BTreeMap<Family, Rules> {
+    let mut found: BTreeMap<Family, Rules> = BTreeMap::new();
+    let mut is_followed = BTreeSet::new();
+    for message in list {
+        // The enum is not ours; nothing else is a rule.
+        let RouteNetlinkMessage::NewRule(message) = message else { continue };
+        let Some(family) = family_of(message.header.family) else { continue };
+        match (our_rule(message), priority(message)) {
+            (Some(rule), _) => {
+                let rules = found.entry(family).or_default();
+                rules.present.push(rule);
+                rules.stand = rules.present == Rule::BOTH && !is_followed.contains(&family);
+            }
+            // Another program's comes behind ours, or between the two.
+            (None, 0..=PRIORITY) => {
+                if let Some(rules) = found.get_mut(&family) {
+                    rules.stand = false;
+                    is_followed.insert(family);
+                }
+            }
+            (None, _) => {}
         }
     }
-    let part = match priority? {
-        HOST_PRIORITY => Part::HostRule,
-        MAIN_PRIORITY => Part::MainRule,
-        BLACKHOLES_PRIORITY => Part::BlackholesRule,
-        _ => return None,
-    };
-    let net = IpNet::new(destination?, rule.header.dst_len).ok()?;
-    (protocol == Some(PROTOCOL)).then_some((net, part))
+    found
 }
 
-/// The rule of an aggregate for one of the parts that are rules.
-fn rule(net: IpNet, part: Part) -> RuleMessage {
-    let mut message = RuleMessage::default();
-    message.header.family = address_family(Family::of(net.addr()));
-    message.header.dst_len = net.prefix_len();
-    message.attributes = vec![RuleAttribute::Protocol(PROTOCOL), RuleAttribute::Destination(net.network())];
-    let (action, attributes) = match part {
-        // The input interface of a packet that this host itself sends is the loopback.
-        Part::HostRule => {
-            let skips = RuleAttribute::Goto(KERNELS_MAIN_PRIORITY);
-            let sent_here = RuleAttribute::Iifname("lo".to_owned());
-            (RuleAction::Goto, vec![RuleAttribute::Priority(HOST_PRIORITY), sent_here, skips])
-        }
-        Part::MainRule => {
-            let main = RuleAttribute::Table(u32::from(RouteHeader::RT_TABLE_MAIN));
-            let without_default = RuleAttribute::SuppressPrefixLen(0);
-            (RuleAction::ToTable, vec![RuleAttribute::Priority(MAIN_PRIORITY), main, without_default])
-        }
-        Part::Route | Part::BlackholesRule => {
-            let blackholes = RuleAttribute::Table(TABLE);
-            (RuleAction::ToTable, vec![RuleAttribute::Priority(BLACKHOLES_PRIORITY), blackholes])
-        }
+/// A rule without one has the priority 0.
+fn priority(rule: &RuleMessage) -> u32 {
+    let told = rule.attributes.iter().find_map(|attribute| match attribute {
+        RuleAttribute::Priority(told) => Some(*told),
+        // The enum is not ours.
+        _ => None,
+    });
+    told.unwrap_or_default()
+}
+
+fn our_rule(message: &RuleMessage) -> Option<Rule> {
+    let is_of = |rule: &Rule| {
+        let ours = self::rule(Family::V4, *rule);
+        let has_all = ours.attributes.iter().all(|attribute| message.attributes.contains(attribute));
+        has_all && message.header.dst_len == 0 && message.header.flags.contains(ours.header.flags)
     };
-    message.header.action = action;
-    message.attributes.extend(attributes);
+    Rule::BOTH.into_iter().find(is_of)
+}
+
+fn rule(family: Family, which: Rule) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = address_family(family);
+    message.header.action = RuleAction::ToTable;
+    message.attributes = vec![RuleAttribute::Protocol(PROTOCOL), RuleAttribute::Priority(PRIORITY)];
+    match which {
+        Rule::Main => {
+            let main = RuleAttribute::Table(u32::from(RouteHeader::RT_TABLE_MAIN));
+            message.attributes.extend([main, RuleAttribute::SuppressPrefixLen(0)]);
+        }
+        Rule::Blackholes => {
+            // The input interface of a packet that this host itself sends is the loopback.
+            message.header.flags = RuleFlags::Invert;
+            message.attributes.extend([RuleAttribute::Table(TABLE), RuleAttribute::Iifname("lo".to_owned())]);
+        }
+    }
     message
 }
 
@@ -387,45 +436,82 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
-    fn present(texts: &[&str]) -> BTreeMap<IpNet, BTreeSet<Part>> {
-        nets(texts).into_iter().map(|net| (net, Part::ALL.into())).collect()
+    fn keeper(routes: &[&str]) -> Keeper {
+        let routes = nets(routes);
+        let families = routes.iter().map(|net| Family::of(net.addr()));
+        let rules = families.map(|family| (family, Rules { present: Rule::BOTH.to_vec(), stand: true })).collect();
+        Keeper { routes, rules, last: None }
+    }
+
+    fn both(family: Family) -> [Part; 2] {
+        Rule::BOTH.map(|rule| Part::Rule(family, rule))
     }
 
     #[test]
     fn what_an_earlier_run_left_goes_once_there_is_a_plan_and_not_before() {
-        let keeper = Keeper { present: present(&["192.0.2.0/24", "198.51.100.0/24"]), ..Keeper::default() };
-        let wanted = nets(&["192.0.2.0/24", "2001:db8::/64"]);
-        let add = Part::ALL.map(|part| Step::Add("2001:db8::/64".parse().unwrap(), part)).to_vec();
+        let keeper = keeper(&["192.0.2.0/24", "198.51.100.7/32"]);
+        let wanted = nets(&["2001:db8::1/128"]);
+        let new = std::iter::once(Part::Route("2001:db8::1/128".parse().unwrap())).chain(both(Family::V6));
+        let add: Vec<Step> = new.map(Step::Add).collect();
         assert_eq!(keeper.steps(&wanted, false), add);
-        let remove = Part::ALL.iter().rev().map(|part| Step::Remove("198.51.100.0/24".parse().unwrap(), *part));
-        assert_eq!(keeper.steps(&wanted, true), add.into_iter().chain(remove).collect::<Vec<_>>());
+        let rules = both(Family::V4).into_iter().rev().map(Step::Remove);
+        let routes = nets(&["192.0.2.0/24", "198.51.100.7/32"]).into_iter().map(|net| Step::Remove(Part::Route(net)));
+        let mut expected: Vec<Step> = add[..1].to_vec();
+        expected.extend(rules.chain(add[1..].iter().copied()).chain(routes));
+        assert_eq!(keeper.steps(&wanted, true), expected, "rules go before the routes that they lead to");
+    }
+
+    /// S1 of a review. Input: one address more, or ten thousand. Output: a route for each, and no rule more.
+    #[test]
+    fn an_address_costs_a_route_and_no_rule() {
+        let keeper = keeper(&["203.0.113.1/32"]);
+        let new: IpNet = "203.0.113.2/32".parse().unwrap();
+        assert_eq!(keeper.steps(&nets(&["203.0.113.1/32", "203.0.113.2/32"]), true), [Step::Add(Part::Route(new))]);
+        assert_eq!(keeper.steps(&nets(&["203.0.113.1/32"]), true), []);
+    }
+
+    fn listed(rules: &[RuleMessage]) -> Rules {
+        let messages: Vec<_> = rules.iter().cloned().map(RouteNetlinkMessage::NewRule).collect();
+        super::rules(&messages).remove(&Family::V4).unwrap_or_default()
     }
 
     #[test]
-    fn a_part_that_another_program_took_away_is_put_back_and_nothing_else() {
-        let net: IpNet = "192.0.2.0/24".parse().unwrap();
-        let mut keeper = Keeper { present: present(&["192.0.2.0/24"]), ..Keeper::default() };
-        keeper.last = Some((true, OrdMap::new()));
-        let rules = |parts: &[Part]| parts.iter().map(|part| (net, *part)).collect::<Vec<_>>();
-        let all = rules(&[Part::HostRule, Part::MainRule, Part::BlackholesRule]);
-        keeper.replace(&[Part::HostRule, Part::MainRule, Part::BlackholesRule], all);
-        assert!(keeper.last.is_some(), "nothing is missing: no news");
-        keeper.replace(
-            &[Part::HostRule, Part::MainRule, Part::BlackholesRule],
-            rules(&[Part::HostRule, Part::BlackholesRule]),
-        );
-        assert!(keeper.last.is_none());
-        assert_eq!(keeper.steps(&nets(&["192.0.2.0/24"]), true), [Step::Add(net, Part::MainRule)]);
+    fn rules_that_are_not_whole_or_not_the_last_of_their_priority_are_made_anew() {
+        let [main, blackholes] = Rule::BOTH.map(|it| rule(Family::V4, it));
+        let of_others = |priority: u32| {
+            let mut message = RuleMessage::default();
+            message.header.family = address_family(Family::V4);
+            message.attributes = vec![RuleAttribute::Priority(priority), RuleAttribute::Table(100)];
+            message
+        };
+        let (local, user, kernels) = (of_others(0), of_others(PRIORITY), of_others(PRIORITY + 1));
+        let table: [(&str, Vec<&RuleMessage>, bool); 6] = [
+            ("as made", vec![&local, &user, &main, &blackholes, &kernels], true),
+            ("one is gone", vec![&local, &main, &kernels], false),
+            ("the other one is gone", vec![&local, &blackholes, &kernels], false),
+            ("in the wrong order", vec![&local, &blackholes, &main, &kernels], false),
+            ("another program's comes behind", vec![&local, &main, &blackholes, &user, &kernels], false),
+            ("or between", vec![&local, &main, &user, &blackholes, &kernels], false),
+        ];
+        for (story, list, stand) in table {
+            let found = listed(&list.into_iter().cloned().collect::<Vec<_>>());
+            assert_eq!(found.stand, stand, "{story}");
+            let keeper =
+                Keeper { routes: nets(&["192.0.2.1/32"]), rules: [(Family::V4, found.clone())].into(), last: None };
+            let removed = found.present.iter().rev().map(|rule| Step::Remove(Part::Rule(Family::V4, *rule)));
+            let expected: Vec<Step> = removed.chain(both(Family::V4).map(Step::Add)).collect();
+            let steps = keeper.steps(&nets(&["192.0.2.1/32"]), true);
+            assert_eq!(steps, if stand { Vec::new() } else { expected }, "{story}");
+        }
     }
 
     #[test]
-    fn a_rule_is_known_again_by_its_number_priority_and_aggregate() {
-        let net: IpNet = "192.0.2.0/24".parse().unwrap();
-        for part in [Part::HostRule, Part::MainRule, Part::BlackholesRule] {
-            assert_eq!(our_rule(&part.message(net, true)), Some((net, part)));
-            let mut foreign = rule(net, part);
+    fn a_rule_is_known_again_by_its_number_priority_and_table() {
+        for which in Rule::BOTH {
+            assert_eq!(our_rule(&rule(Family::V6, which)), Some(which));
+            let mut foreign = rule(Family::V4, which);
             foreign.attributes.retain(|attribute| !matches!(attribute, RuleAttribute::Protocol(_)));
-            assert_eq!(our_rule(&RouteNetlinkMessage::NewRule(foreign)), None);
+            assert_eq!(our_rule(&foreign), None);
         }
     }
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use super::looks::Looks;
+use super::looks::{self, Looks};
 use crate::plan::slice::EgressSlice;
 use crate::world::{Fact, HostProblem};
 
@@ -105,7 +105,7 @@ impl Seen {
 /// Looks for as long as there are slices, while pods are held to addresses, and reports whenever something else is seen.
 pub async fn run(slices: watch::Receiver<EgressSlice>, facts: mpsc::Sender<Fact>) {
     let mut reported: Option<HostProblem> = None;
-    let mut looks = Looks::new(slices, LOOK_AGAIN);
+    let mut looks = Looks::new(slices, LOOK_AGAIN, looks::for_pods);
     while let Some(slice) = looks.next().await {
         let found = if !slice.pods.is_empty() { look(Path::new("/")).refusal() } else { None };
         if found != reported {

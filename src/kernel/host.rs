@@ -83,14 +83,8 @@ pub fn judge(readings: &Readings, announcing: &BTreeSet<InterfaceName>) -> Vec<F
         let reached_back = default_route_links.contains(link) || elsewhere.is_empty();
         let strict = effective(link, |settings| settings.rp_filter) == STRICT;
         if strict && !reached_back && extra_links.contains(link) {
-            findings.extend((effective(link, |settings| settings.src_valid_mark) == 0).then(|| Finding {
-                problem: format!(
-                    "rp_filter is strict on {link}, an extra network where crier answers for addresses, and src_valid_mark is 0: \
-                     the kernel drops requests from clients beyond the link before their marks can lead the replies back"
-                ),
-                advice: "let the filter go by the mark, or make it loose (rp_filter=2)",
-                settings: vec![sysctl(link.as_str(), "src_valid_mark", 1)],
-            }));
+            let ignored = effective(link, |settings| settings.src_valid_mark) == 0;
+            findings.extend(ignored.then(|| unmarked(link)));
         } else if strict && !reached_back {
             findings.push(Finding {
                 problem: format!(
@@ -104,6 +98,18 @@ pub fn judge(readings: &Readings, announcing: &BTreeSet<InterfaceName>) -> Vec<F
         }
     }
     findings
+}
+
+/// Of a strict filter on an extra network that does not go by marks.
+pub(super) fn unmarked(link: &InterfaceName) -> Finding {
+    Finding {
+        problem: format!(
+            "rp_filter is strict on {link}, an extra network by which requests to Services come in, and src_valid_mark is 0: the kernel \
+             drops requests from clients beyond the link before their marks can lead the replies back"
+        ),
+        advice: "let the filter go by the mark, or make it loose (rp_filter=2)",
+        settings: vec![sysctl(link.as_str(), "src_valid_mark", 1)],
+    }
 }
 
 /// The larger of this and the value of `all` counts, so the link's own is enough.

@@ -10,39 +10,96 @@
 //! The first rule is for the request itself. It is marked for the kernel's reverse path filter alone, which asks without the link
 //! and so comes to the second. In a VRF the kernel's own rule comes before both.
 //!
-//! What another program removes is put back when the kernel tells. When the agent stops all of it stays.
+//! A rule for a mark comes once the default route stands that it leads to. What another program removes, or the kernel with a link or
+//! an address, is put back when the kernel tells. What it refuses is tried again, and told when it stays refused. When the agent stops
+//! all of it stays.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType};
-use tokio::sync::watch;
-use tokio::time::sleep;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteScope, RouteType, RouteVia,
+};
+use rtnetlink::MulticastGroup;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::marked::{self, MarkedRule};
 use super::netlink::{Complaints, Event, Netlink, NetlinkError, PROTOCOL, address_family, family_of};
 use super::routes;
-use crate::address::Family;
+use crate::address::{Family, is_link_local_v6};
 use crate::config::{EgressSettings, FOR_NETWORKS};
 use crate::names::InterfaceName;
 use crate::plan::slice::{EgressSlice, ReturnNetwork, ReturnTable};
+use crate::world::{Fact, HostProblem, NetworkNumbers};
 
 /// How long to wait before a refused change is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Keeps rules and routes as the slice wants them. Never ends by itself, and may be dropped at any time.
-pub async fn run(mut slices: watch::Receiver<EgressSlice>, settings: EgressSettings) {
+/// Keeps rules and routes as the slice wants them, and tells as [`Fact::Returns`] what the kernel goes on to refuse. Never ends by
+/// itself, and may be dropped at any time.
+pub async fn run(mut slices: watch::Receiver<EgressSlice>, settings: EgressSettings, facts: mpsc::Sender<Fact>) {
     let mut complaints = Complaints::default();
+    let mut told = Told { facts, problems: Vec::new() };
     loop {
-        let Err(error) = follow(&mut slices, &settings).await;
+        let Err(error) = follow(&mut slices, &settings, &mut told).await;
         if complaints.is_new(&error) {
             warn!(%error, "routes for replies by extra networks cannot be set, so replies leave by the default route; trying again");
         }
         sleep(RETRY_INTERVAL).await;
+    }
+}
+
+/// The numbers in the marks that networks have by the rules of an earlier agent: connections carry them. None where the kernel cannot
+/// be asked.
+pub async fn numbers(settings: &EgressSettings) -> NetworkNumbers {
+    let rules = async { Netlink::open_for(&[])?.rules().await }.await;
+    match rules {
+        Ok(rules) => numbers_of(rules.iter().filter_map(|message| marked::Part::read(message, settings)), settings),
+        Err(error) => {
+            warn!(%error, "the rules for replies by extra networks cannot be read, so their numbers are dealt anew");
+            NetworkNumbers::default()
+        }
+    }
+}
+
+fn numbers_of(parts: impl Iterator<Item = Part>, settings: &EgressSettings) -> NetworkNumbers {
+    let mut numbers = NetworkNumbers::default();
+    for part in parts {
+        match part {
+            Part::Request { slot, link, family } => {
+                let (known, families) = numbers.links.entry(link).or_insert((slot, BTreeSet::new()));
+                families.extend((*known == slot).then_some(family));
+            }
+            Part::Reply { slot, table, family: _ } if !tables(settings).contains(&table) => {
+                numbers.vrfs.insert(table, slot);
+            }
+            Part::Reply { .. } | Part::Route { .. } => {}
+        }
+    }
+    numbers
+}
+
+struct Told {
+    facts: mpsc::Sender<Fact>,
+    problems: Vec<HostProblem>,
+}
+
+impl Told {
+    async fn tell(&mut self, problems: Vec<HostProblem>) {
+        if self.problems == problems {
+            return;
+        }
+        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+            warn!(%problem, "a route for replies by an extra network is missing");
+        }
+        self.problems.clone_from(&problems);
+        // Nobody takes facts any more only when the agent ends.
+        let _ = self.facts.send(Fact::Returns(problems)).await;
     }
 }
 
@@ -54,46 +111,71 @@ pub async fn take_away(settings: &EgressSettings) -> Result<usize, String> {
     marked::take_away::<Part>(settings).await.map_err(|error| error.to_string())
 }
 
+/// With a link or an address its routes of IPv4 go, and the kernel tells of these alone.
+fn groups() -> Vec<MulticastGroup> {
+    let of_links = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+    marked::GROUPS.into_iter().chain(of_links).collect()
+}
+
 async fn follow(
     slices: &mut watch::Receiver<EgressSlice>,
     settings: &EgressSettings,
+    told: &mut Told,
 ) -> Result<std::convert::Infallible, NetlinkError> {
     let mut netlink: Option<Netlink> = None;
     let mut tidied = false;
+    // When what was refused is tried again. It is told then: of a link that went down just now the planner hears too.
+    let mut retry_at: Option<Instant> = None;
     loop {
         let slice = slices.borrow_and_update().clone();
         // Without networks there is nothing to listen for. The first look takes away what an earlier life left.
         if slice.planned && (!slice.networks.is_empty() || netlink.is_some() || !tidied) {
             let open = match netlink.take() {
                 Some(open) => open,
-                None => Netlink::open_for(&marked::GROUPS)?,
+                None => Netlink::open_for(&groups())?,
             };
             let netlink = netlink.insert(open);
-            work(&wanted(&slice), settings, netlink).await?;
+            let refused = work(&wanted(&slice), settings, netlink).await?;
             tidied = true;
+            let is_due = retry_at.is_some_and(|at| at <= Instant::now());
+            if refused.is_empty() {
+                retry_at = None;
+                told.tell(Vec::new()).await;
+            } else if is_due || !told.problems.is_empty() {
+                retry_at = Some(Instant::now() + RETRY_INTERVAL);
+                told.tell(problems(&refused, &slice)).await;
+            } else {
+                retry_at.get_or_insert_with(|| Instant::now() + RETRY_INTERVAL);
+            }
         }
         if slice.networks.is_empty() {
             netlink = None;
+            retry_at = None;
         }
+        let links: BTreeSet<u32> = slice.networks.iter().flat_map(|network| network.links.keys().copied()).collect();
         tokio::select! {
             changed = slices.changed() => if changed.is_err() {
                 std::future::pending::<()>().await;
             },
-            concerned = concerned(netlink.as_mut(), settings) => concerned?,
+            () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {}
+            concerned = concerned(netlink.as_mut(), settings, &links) => concerned?,
         }
     }
 }
 
-/// Waits for an event about a rule, or about a route in one of the tables.
-async fn concerned(netlink: Option<&mut Netlink>, settings: &EgressSettings) -> Result<(), NetlinkError> {
+/// Waits for an event about a rule, about a route in one of the tables, or about one of the links. Those of pods come and go.
+async fn concerned(
+    netlink: Option<&mut Netlink>,
+    settings: &EgressSettings,
+    links: &BTreeSet<u32>,
+) -> Result<(), NetlinkError> {
     let Some(netlink) = netlink else { return std::future::pending().await };
     loop {
         match netlink.event().await {
             Event::Closed => return Err(NetlinkError::Ended),
             Event::Overrun => break,
-            Event::Message(RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route))
-                if !tables(settings).contains(&routes::table(&route)) => {}
-            Event::Message(_) => break,
+            Event::Message(message) if concerns(&message, settings, links) => break,
+            Event::Message(_) => {}
         }
     }
     // Events of our own changes come too; one look covers all of them.
@@ -103,6 +185,21 @@ async fn concerned(netlink: Option<&mut Netlink>, settings: &EgressSettings) -> 
         }
     }
     Ok(())
+}
+
+fn concerns(message: &RouteNetlinkMessage, settings: &EgressSettings, links: &BTreeSet<u32>) -> bool {
+    match message {
+        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
+            tables(settings).contains(&routes::table(route))
+        }
+        RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => links.contains(&link.header.index),
+        RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
+            links.contains(&address.header.index)
+        }
+        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => true,
+        // The enum is not ours; nothing else was subscribed to.
+        _ => false,
+    }
 }
 
 /// One rule or route.
@@ -121,6 +218,8 @@ enum Hop {
     Via {
         via: IpAddr,
         link: u32,
+        /// No route has to lead to it, as the gateways of some clouds are outside of every subnet.
+        onlink: bool,
     },
     Link(u32),
     /// On to the next rule: the destination is inside of the cluster.
@@ -132,7 +231,8 @@ fn wanted(slice: &EgressSlice) -> BTreeSet<Part> {
 }
 
 fn of_network(network: &ReturnNetwork, slice: &EgressSlice) -> Vec<Part> {
-    let ReturnNetwork { name: _, slot, links, table } = network;
+    // Of a former network, what is marked leaves as before.
+    let ReturnNetwork { name: _, slot, links, table, former: _ } = network;
     let slot = *slot;
     match table {
         ReturnTable::Vrf(table) => {
@@ -141,8 +241,7 @@ fn of_network(network: &ReturnNetwork, slice: &EgressSlice) -> Vec<Part> {
         ReturnTable::Own { gateways, subnets } => {
             let mut parts = Vec::new();
             let has = |family: &Family| {
-                gateways.iter().any(|it| Family::of(*it) == *family)
-                    || subnets.iter().any(|it| Family::of(it.addr()) == *family)
+                gateways.contains_key(family) || subnets.iter().any(|it| Family::of(it.addr()) == *family)
             };
             // Replies of another family leave by the main table, marked or not.
             let families: Vec<Family> = Family::BOTH.into_iter().filter(has).collect();
@@ -151,9 +250,12 @@ fn of_network(network: &ReturnNetwork, slice: &EgressSlice) -> Vec<Part> {
                 parts.extend(links.values().map(|link| Part::Request { slot, link: link.clone(), family }));
             }
             for index in links.keys() {
-                let via = |via: &IpAddr| {
-                    let to = super::vrfs::wanted::everything(Family::of(*via));
-                    Part::Route { slot, to, hop: Hop::Via { via: *via, link: *index } }
+                let via = |(family, via): (&Family, &IpAddr)| {
+                    let to = super::vrfs::wanted::everything(*family);
+                    // Linux lets an IPv6 gateway be on the link only where no other link has its subnet.
+                    let is_near = is_link_local_v6(*via) || subnets.iter().any(|net| net.contains(via));
+                    let onlink = *family == Family::V4 || !is_near;
+                    Part::Route { slot, to, hop: Hop::Via { via: *via, link: *index, onlink } }
                 };
                 parts.extend(gateways.iter().map(via));
                 let on_link = |net: &IpNet| Part::Route { slot, to: *net, hop: Hop::Link(*index) };
@@ -169,20 +271,63 @@ fn of_network(network: &ReturnNetwork, slice: &EgressSlice) -> Vec<Part> {
     }
 }
 
-async fn work(wanted: &BTreeSet<Part>, settings: &EgressSettings, netlink: &mut Netlink) -> Result<(), NetlinkError> {
+/// Answers with the routes that the kernel refused, each with its words.
+async fn work(
+    wanted: &BTreeSet<Part>,
+    settings: &EgressSettings,
+    netlink: &mut Netlink,
+) -> Result<BTreeMap<Part, String>, NetlinkError> {
     let present = marked::present(netlink, settings).await?;
     let wanted: BTreeSet<Part> = wanted.iter().cloned().map(|part| part.with_table(settings)).collect();
     // A route to a gateway that is replaced has to go first, and a rule that leads to a table comes when its routes are there.
     for part in present.difference(&wanted) {
-        marked::change(part, false, settings, netlink).await?;
-    }
-    for part in wanted.difference(&present) {
-        marked::change(part, true, settings, netlink).await?;
-        if let Part::Reply { table, family, .. } = part {
-            info!(table, ?family, "replies to what came in by an extra network leave by it");
+        match marked::change(part, false, settings, netlink).await {
+            // With its link it is gone by now.
+            Err(NetlinkError::Refused(error)) if error.raw_os_error() == Some(libc::ENODEV) => {}
+            done => done?,
         }
     }
-    Ok(())
+    let mut refused = BTreeMap::new();
+    let mut leaderless = BTreeSet::new();
+    for part in wanted.difference(&present) {
+        if part.of_rule().is_some_and(|of| leaderless.contains(&of)) {
+            continue;
+        }
+        match (marked::change(part, true, settings, netlink).await, part) {
+            (Err(NetlinkError::Refused(error)), Part::Route { slot, to, hop }) => {
+                leaderless.extend(matches!(hop, Hop::Via { .. }).then(|| (*slot, Family::of(to.addr()))));
+                refused.insert(part.clone(), error.to_string());
+            }
+            (Err(error), _) => return Err(error),
+            (Ok(()), Part::Reply { table, family, .. }) => {
+                info!(table, ?family, "replies to what came in by an extra network leave by it");
+            }
+            (Ok(()), Part::Request { .. } | Part::Route { .. }) => {}
+        }
+    }
+    Ok(refused)
+}
+
+fn problems(refused: &BTreeMap<Part, String>, slice: &EgressSlice) -> Vec<HostProblem> {
+    let in_words = |(part, error): (&Part, &String)| {
+        let Part::Route { slot, to, hop } = part else { return None };
+        let network = slice.networks.iter().find(|network| network.slot == *slot)?;
+        let hop = match hop {
+            Hop::Via { via, link: _, onlink: _ } => format!(" via {via}"),
+            Hop::Link(_) | Hop::Throw => String::new(),
+        };
+        let name = &network.name;
+        Some(HostProblem {
+            problem: format!(
+                "replies to what comes in by the extra network {name} leave by the default route: the kernel refuses the route to {to}\
+                 {hop} by it: {error}"
+            ),
+            remedy: format!(
+                "ip route show default; correct the default route by {name}, or [egress] symmetric-return = false"
+            ),
+        })
+    };
+    refused.iter().filter_map(in_words).collect()
 }
 
 fn our_route(route: &RouteMessage, settings: &EgressSettings) -> Option<Part> {
@@ -195,6 +340,7 @@ fn our_route(route: &RouteMessage, settings: &EgressSettings) -> Option<Part> {
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Gateway(told) => gateway = address(told),
+            RouteAttribute::Via(RouteVia::Inet6(told)) => gateway = Some(IpAddr::V6(*told)),
             RouteAttribute::Destination(told) => to = address(told),
             RouteAttribute::Oif(told) => link = Some(*told),
             // The enum is not ours; nothing else describes a route of ours.
@@ -207,7 +353,7 @@ fn our_route(route: &RouteMessage, settings: &EgressSettings) -> Option<Part> {
     };
     let hop = match (route.header.kind, gateway, link) {
         (RouteType::Throw, ..) => Hop::Throw,
-        (_, Some(via), Some(link)) => Hop::Via { via, link },
+        (_, Some(via), Some(link)) => Hop::Via { via, link, onlink: route.header.flags.contains(RouteFlags::Onlink) },
         (_, None, Some(link)) => Hop::Link(link),
         (_, _, None) => return None,
     };
@@ -233,6 +379,14 @@ fn tables(settings: &EgressSettings) -> std::ops::RangeInclusive<u32> {
 }
 
 impl Part {
+    /// Of a rule, the slot and the family whose table it is for.
+    fn of_rule(&self) -> Option<(u8, Family)> {
+        match self {
+            Part::Request { slot, family, .. } | Part::Reply { slot, family, .. } => Some((*slot, *family)),
+            Part::Route { .. } => None,
+        }
+    }
+
     /// Names the table that a reply is led to, where it is one of crier's own.
     fn with_table(self, settings: &EgressSettings) -> Part {
         match self {
@@ -243,18 +397,8 @@ impl Part {
 }
 
 impl marked::Part for Part {
-    /// What is there already, or gone already; a host without the address family has no packets of it. A link that went down takes
-    /// its routes along, and tells.
-    const FINE: &'static [i32] = &[
-        libc::EEXIST,
-        libc::ESRCH,
-        libc::ENOENT,
-        libc::ENODEV,
-        libc::ENETDOWN,
-        libc::ENETUNREACH,
-        libc::EAFNOSUPPORT,
-        libc::EOPNOTSUPP,
-    ];
+    /// What is there already, or gone already; a host without the address family has no packets of it.
+    const FINE: &'static [i32] = &[libc::EEXIST, libc::ESRCH, libc::ENOENT, libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
 
     fn read(message: &RouteNetlinkMessage, settings: &EgressSettings) -> Option<Part> {
         match message {
@@ -302,8 +446,13 @@ fn route(table: u32, to: &IpNet, hop: &Hop) -> RouteMessage {
         message.attributes.push(RouteAttribute::Destination(to.addr().into()));
     }
     match hop {
-        Hop::Via { via, link } => {
-            message.attributes.extend([RouteAttribute::Gateway((*via).into()), RouteAttribute::Oif(*link)]);
+        Hop::Via { via, link, onlink } => {
+            message.header.flags.set(RouteFlags::Onlink, *onlink);
+            message.attributes.push(match via {
+                IpAddr::V6(v6) if to.addr().is_ipv4() => RouteAttribute::Via(RouteVia::Inet6(*v6)),
+                via => RouteAttribute::Gateway((*via).into()),
+            });
+            message.attributes.push(RouteAttribute::Oif(*link));
         }
         Hop::Link(link) => {
             message.header.scope = RouteScope::Link;
@@ -312,4 +461,106 @@ fn route(table: u32, to: &IpNet, hop: &Hop) -> RouteMessage {
         Hop::Throw => message.header.kind = RouteType::Throw,
     }
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> EgressSettings {
+        crate::config::tests::one_of_each().egress
+    }
+
+    fn route_of(to: &str, via: &str, onlink: bool) -> Part {
+        Part::Route { slot: 15, to: to.parse().unwrap(), hop: Hop::Via { via: via.parse().unwrap(), link: 3, onlink } }
+    }
+
+    #[test]
+    fn a_route_is_read_as_it_was_made() {
+        for part in [
+            route_of("0.0.0.0/0", "172.31.1.1", true),
+            route_of("0.0.0.0/0", "fe80::1", true),
+            route_of("::/0", "fe80::1", false),
+            Part::Route { slot: 15, to: "192.0.2.0/24".parse().unwrap(), hop: Hop::Link(3) },
+        ] {
+            let message = marked::Part::message(&part, &settings(), true);
+            assert_eq!(<Part as marked::Part>::read(&message, &settings()), Some(part));
+        }
+    }
+
+    /// S6 and S7 of a review. Input: gateways outside of the link's subnets, within one, and of the other family.
+    #[test]
+    fn a_gateway_outside_of_every_subnet_is_on_the_link() {
+        let table = [
+            (Family::V4, "172.31.1.1", true),
+            (Family::V4, "192.0.2.1", true),
+            (Family::V4, "fe80::1", true),
+            (Family::V6, "fd02::1", false),
+            (Family::V6, "fe80::1", false),
+            (Family::V6, "fd99::1", true),
+        ];
+        for (family, via, onlink) in table {
+            let subnets = ["192.0.2.0/24", "fd02::/64"].map(|net| net.parse().unwrap()).to_vec();
+            let network = ReturnNetwork {
+                name: "eth1".into(),
+                slot: 15,
+                links: [(3, "eth1".into())].into(),
+                table: ReturnTable::Own { gateways: [(family, via.parse().unwrap())].into(), subnets },
+                former: false,
+            };
+            let to = super::super::vrfs::wanted::everything(family).to_string();
+            let parts = of_network(&network, &EgressSlice::default());
+            assert!(parts.contains(&route_of(&to, via, onlink)), "{via}: {parts:?}");
+        }
+    }
+
+    /// S2 of a review. Input: events of links, addresses, routes and rules. Output: whether tables are looked at again.
+    #[test]
+    fn what_happens_to_a_link_of_a_network_is_looked_at_and_what_happens_to_a_pods_is_not() {
+        let link = |index: u32| {
+            let mut message = netlink_packet_route::link::LinkMessage::default();
+            message.header.index = index;
+            RouteNetlinkMessage::NewLink(message)
+        };
+        let address = |index: u32| {
+            let mut message = netlink_packet_route::address::AddressMessage::default();
+            message.header.index = index;
+            RouteNetlinkMessage::DelAddress(message)
+        };
+        let of_table = marked::Part::message(&route_of("0.0.0.0/0", "192.0.2.1", true), &settings(), true);
+        let of_main = RouteNetlinkMessage::NewRoute(RouteMessage::default());
+        let rule = RouteNetlinkMessage::DelRule(Default::default());
+        let table = [
+            (link(3), true),
+            (address(3), true),
+            (link(77), false),
+            (address(77), false),
+            (of_table, true),
+            (of_main, false),
+            (rule, true),
+        ];
+        for (message, expected) in table {
+            assert_eq!(concerns(&message, &settings(), &[3].into()), expected, "{message:?}");
+        }
+    }
+
+    /// S5 of a review.
+    #[test]
+    fn the_numbers_of_networks_are_read_from_the_rules() {
+        let request = |slot, link: &str, family| Part::Request { slot, link: link.into(), family };
+        let reply = |slot, table| Part::Reply { slot, table, family: Family::V4 };
+        let own = own_table(&settings(), 15);
+        let parts = [
+            request(15, "eth1", Family::V4),
+            request(15, "eth1", Family::V6),
+            request(14, "ens9", Family::V4),
+            reply(15, own),
+            reply(13, 1001),
+        ];
+        let NetworkNumbers { links, vrfs } = numbers_of(parts.into_iter(), &settings());
+        let expected = [("ens9", 14, vec![Family::V4]), ("eth1", 15, Family::BOTH.to_vec())];
+        let expected = expected.map(|(name, slot, families)| (name.into(), (slot, families.into_iter().collect())));
+        assert_eq!(links, expected.into());
+        assert_eq!(vrfs, [(1001, 13)].into());
+    }
 }

@@ -1,7 +1,7 @@
-//! Where the kernel's strict reverse path filter (RFC 3704 §2.2) drops what egress sends over this node: it lets a packet in only by the
-//! link of the way back to its source. Floor 2. With an overlay the way back to a pod of another node is the overlay, but its packets
-//! come to the owner by the link of the nodes; and replies to a pod come by the overlay, but the way back to their source is elsewhere.
-//! IPv6 has no such filter in the kernel. A host that forwards nothing drops them too, and is told beside.
+//! Where the kernel's strict reverse path filter (RFC 3704 §2.2) drops what egress sends over this node, or requests that come in by an
+//! extra network: it lets a packet in only by the link of the way back to its source. Floor 2. With an overlay the way back to a pod of
+//! another node is the overlay, but its packets come to the owner by the link of the nodes; and replies to a pod come by the overlay, but
+//! the way back to their source is elsewhere. IPv6 has no such filter in the kernel. A host that forwards nothing drops them too, and is told beside.
 //!
 //! Task: [`run`], owned by the caller. Cancelling it loses nothing; a sysctl that was set stays set.
 
@@ -13,13 +13,13 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use super::host::{Finding, loose};
-use super::looks::Looks;
+use super::host::{Finding, loose, unmarked};
+use super::looks::{self, Looks};
 use super::netlink::{Complaints, Netlink, NetlinkError, index_and_name, leaves_by};
 use super::sysctl;
 use crate::address::Family;
 use crate::names::InterfaceName;
-use crate::plan::slice::{EgressSlice, Mapping};
+use crate::plan::slice::{EgressSlice, Mapping, ReturnTable};
 use crate::world::{Fact, HostProblem};
 
 /// The kernel tells of no change of a sysctl.
@@ -36,7 +36,7 @@ const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub async fn run(slices: watch::Receiver<EgressSlice>, manage: bool, facts: mpsc::Sender<Fact>) {
     let mut reported: Vec<HostProblem> = Vec::new();
     let mut complaints = Complaints::default();
-    let mut looks = Looks::new(slices, LOOK_AGAIN);
+    let mut looks = Looks::new(slices, LOOK_AGAIN, is_concerned);
     while let Some(slice) = looks.next().await {
         let found = match look(&slice).await {
             Ok((findings, _)) if manage && !findings.is_empty() => {
@@ -56,16 +56,32 @@ pub async fn run(slices: watch::Receiver<EgressSlice>, manage: bool, facts: mpsc
         };
         if found != reported {
             for problem in found.iter().filter(|problem| !reported.contains(problem)) {
-                warn!(%problem, "the kernel drops packets of egress");
+                warn!(%problem, "the kernel drops packets of egress or of extra networks");
             }
             if found.is_empty() {
-                info!("no setting of this host drops packets of egress any more");
+                info!("no setting of this host drops packets of egress or of extra networks any more");
             }
             reported.clone_from(&found);
             if facts.send(Fact::EgressFiltered(found)).await.is_err() {
                 return;
             }
         }
+    }
+}
+
+fn is_concerned(slice: &EgressSlice) -> bool {
+    looks::for_pods(slice) || !marked_on(slice).is_empty()
+}
+
+/// The links of this node by which requests to Services come in that are marked. What a VRF has is found by its own rule.
+fn marked_on(slice: &EgressSlice) -> BTreeSet<InterfaceName> {
+    let networks = slice.networks.iter().filter(|network| match &network.table {
+        ReturnTable::Own { gateways, subnets: _ } => !network.former && gateways.contains_key(&Family::V4),
+        ReturnTable::Vrf(_) => false,
+    });
+    match slice.served.iter().any(IpAddr::is_ipv4) {
+        true => networks.flat_map(|network| network.links.values().cloned()).collect(),
+        false => BTreeSet::new(),
     }
 }
 
@@ -79,18 +95,20 @@ fn unforwarded(slice: &EgressSlice, links: &BTreeSet<InterfaceName>) -> Vec<Host
 
 /// Also the links by which packets come that go on from here. The kernel is asked itself, so its rules and routes all count.
 async fn look(slice: &EgressSlice) -> Result<(Vec<Finding>, BTreeSet<InterfaceName>), NetlinkError> {
+    let marked = marked_on(slice).into_iter().filter(sysctl::ignores_marks).map(|link| unmarked(&link));
+    let marked: Vec<Finding> = marked.collect();
     let (mut translates, mut steers) = (false, false);
     for mapping in slice.pods.values() {
         translates |= matches!(mapping, Mapping::Translated { .. });
         steers |= matches!(mapping, Mapping::Steered { .. });
     }
     if !translates && !steers {
-        return Ok(Default::default());
+        return Ok((marked, BTreeSet::new()));
     }
     let mut netlink = Netlink::open_for(&[])?;
     let names: BTreeMap<u32, InterfaceName> = netlink.links().await?.iter().filter_map(index_and_name).collect();
     let Some(outside) = netlink.route_to(OUTSIDE.into()).await?.as_ref().and_then(leaves_by) else {
-        return Ok(Default::default());
+        return Ok((marked, BTreeSet::new()));
     };
     // By the link of the way to them: one pod of another node, to which a next hop leads, for each; and any pod that is here.
     let (mut elsewhere, mut here) = (BTreeMap::<u32, Ipv4Addr>::new(), None);
@@ -122,7 +140,7 @@ async fn look(slice: &EgressSlice) -> Result<(Vec<Finding>, BTreeSet<InterfaceNa
             findings.entry(way.clone()).or_insert_with(|| of_replies(&way, &outside));
         }
     }
-    Ok((findings.into_values().collect(), passed.into_iter().filter_map(name).collect()))
+    Ok((findings.into_values().chain(marked).collect(), passed.into_iter().filter_map(name).collect()))
 }
 
 /// Pods with egress from all over their addresses, and where their nodes have none of these an address of the node's pods.
@@ -161,4 +179,41 @@ fn of_replies(way: &InterfaceName, outside: &InterfaceName) -> Finding {
 
 fn has_next_hop(route: &RouteMessage) -> bool {
     route.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::Gateway(_) | RouteAttribute::Via(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::slice::ReturnNetwork;
+
+    /// S7 of a review. Input: BGP alone, and an extra network on eth1. Output: its filter is looked at, though nothing is answered
+    /// for on the link.
+    #[test]
+    fn the_links_are_looked_at_by_which_requests_come_in_that_are_marked() {
+        let network = |link: u32, name: &str, table, former| ReturnNetwork {
+            name: name.into(),
+            slot: 15,
+            links: [(link, name.into())].into(),
+            table,
+            former,
+        };
+        let own = |gateway: &str| {
+            let gateway: IpAddr = gateway.parse().unwrap();
+            ReturnTable::Own { gateways: [(Family::of(gateway), gateway)].into(), subnets: Vec::new() }
+        };
+        let networks = vec![
+            network(3, "eth1", own("192.0.2.1"), false),
+            network(4, "eth2", own("198.51.100.1"), true),
+            network(5, "eth3", own("fd02::1"), false),
+            network(6, "eth4", ReturnTable::Vrf(1001), false),
+        ];
+        let slice = |served: &[&str]| EgressSlice {
+            networks: networks.clone().into(),
+            served: served.iter().map(|address| address.parse::<IpAddr>().unwrap()).collect(),
+            ..EgressSlice::default()
+        };
+        assert_eq!(marked_on(&slice(&["203.0.113.1"])), ["eth1".into()].into());
+        assert!(is_concerned(&slice(&["203.0.113.1"])));
+        assert!(!is_concerned(&slice(&["fd00::1"])), "IPv6 has no such filter");
+    }
 }

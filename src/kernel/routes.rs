@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::netlink::{Event, Netlink, NetlinkError};
+use super::netlink::{Event, Netlink, NetlinkError, family_of};
 use crate::world::{DefaultRoute, Fact};
 
 /// `RTNLGRP_NEXTHOP`.
@@ -246,7 +246,8 @@ fn next_hops(route: &RouteMessage, vrf: Option<u32>) -> Vec<DefaultRoute> {
         _ => None,
     });
     hops.extend(gateway(&route.attributes).zip(link));
-    hops.into_iter().map(|(gateway, link)| DefaultRoute { gateway, link, metric, vrf }).collect()
+    let Some(family) = family_of(route.header.address_family) else { return Vec::new() };
+    hops.into_iter().map(|(gateway, link)| DefaultRoute { family, gateway, link, metric, vrf }).collect()
 }
 
 /// `None` for a route to a link without a gateway.
@@ -265,14 +266,17 @@ fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_route::AddressFamily;
     use netlink_packet_route::route::{RouteHeader, RouteNextHop};
 
     use super::*;
+    use crate::address::Family;
 
     fn route(attributes: Vec<RouteAttribute>) -> RouteMessage {
         let mut message = RouteMessage::default();
         message.header.table = RouteHeader::RT_TABLE_MAIN;
         message.header.kind = RouteType::Unicast;
+        message.header.address_family = AddressFamily::Inet;
         message.attributes = attributes;
         message
     }
@@ -369,6 +373,11 @@ mod tests {
     #[test]
     fn an_ipv4_route_through_an_ipv6_neighbor_is_told_as_that_neighbor() {
         let attributes = vec![RouteAttribute::Via(RouteVia::Inet6("fe80::1".parse().unwrap())), RouteAttribute::Oif(7)];
-        assert_eq!(found(vec![route(attributes)]), [("fe80::1".to_owned(), 7, 0)]);
+        assert_eq!(found(vec![route(attributes.clone())]), [("fe80::1".to_owned(), 7, 0)]);
+        // S7 of a review: it stays a route of IPv4.
+        let message = RouteNetlinkMessage::NewRoute(route(attributes));
+        let families: Vec<Family> =
+            default_routes(&[message], &Tables::default()).into_iter().map(|it| it.family).collect();
+        assert_eq!(families, [Family::V4]);
     }
 }

@@ -93,6 +93,12 @@ pub(super) fn filters_strictly(link: &InterfaceName) -> bool {
     of("all").max(of(link.as_str())) == STRICT
 }
 
+/// Whether the reverse path filter is strict on this link, and does not go by marks.
+pub(super) fn ignores_marks(link: &InterfaceName) -> bool {
+    let of = |name: &str| link_settings(&Path::new(SETTINGS).join(name)).src_valid_mark;
+    filters_strictly(link) && of("all").max(of(link.as_str())) == 0
+}
+
 /// Those of an `[[l2]]`, also while no address is here; and those of addresses that are here still.
 fn announcing_on(slice: &L2Slice) -> BTreeSet<InterfaceName> {
     let mut announcing = BTreeSet::clone(&slice.may_answer_on);

@@ -40,7 +40,7 @@ pub fn exit(
         }
         None => {
             let link = link_with(world, address)?;
-            let network = networks.iter().find(|it| it.links.contains_key(&link.index));
+            let network = networks.iter().find(|it| it.links.contains_key(&link.index) && !it.former);
             if let (None, Some(device)) = (network, link.vrf) {
                 let vrf = world.links.get(&device).map_or_else(|| link.name.clone(), |it| it.name.clone());
                 return Err(Reason::NoEgressVrf { vrf });
@@ -79,7 +79,7 @@ fn link_of_vrf<'a>(world: &'a World, network: &ReturnNetwork, address: IpAddr) -
     let family = Family::of(address);
     let mut ports = network.links.keys().filter_map(|index| world.links.get(index));
     // The best stand first.
-    let mut routes = world.default_routes.iter().filter(|it| it.vrf.is_some() && Family::of(it.gateway) == family);
+    let mut routes = world.default_routes.iter().filter(|it| it.vrf.is_some() && it.family == family);
     let by_route = routes.find(|it| network.links.contains_key(&it.link)).and_then(|it| world.links.get(&it.link));
     let only = || network.links.keys().next().filter(|_| network.links.len() == 1).and_then(|it| world.links.get(it));
     let found =
@@ -137,7 +137,7 @@ mod tests {
         ] {
             world.apply(Fact::Link(link.index, Some(link)));
         }
-        let route = |gateway, link, vrf| DefaultRoute { gateway: ip(gateway), link, metric: 0, vrf };
+        let route = |gateway, link, vrf| DefaultRoute { vrf, ..DefaultRoute::via(gateway, link, 0) };
         world.apply(Fact::DefaultRoutes(vec![route("192.168.35.1", 2, None), route("203.0.113.1", 4, Some(9))]));
         world
     }
@@ -148,8 +148,9 @@ mod tests {
             slot,
             links: links.iter().map(|(index, name)| (*index, (*name).into())).collect::<BTreeMap<_, _>>(),
             table,
+            former: false,
         };
-        let own = ReturnTable::Own { gateways: Vec::new(), subnets: Vec::new() };
+        let own = ReturnTable::Own { gateways: BTreeMap::new(), subnets: Vec::new() };
         [network("eth1", 15, &[(3, "eth1")], own), network("red", 14, &[(4, "eth2")], ReturnTable::Vrf(1001))]
     }
 

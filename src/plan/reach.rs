@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::address::{ScopedAddress, is_link_local_v6};
+use crate::address::{Family, ScopedAddress, is_link_local_v6};
 use crate::config::{self, PeerAddress};
 use crate::names::{InterfaceName, PeerName};
 use crate::plan::slice::PeerSlice;
@@ -152,11 +152,13 @@ fn gateways(
     further: &BTreeMap<PeerName, ScopedAddress>,
     world: &World,
 ) -> Vec<ScopedAddress> {
-    let next_hops = |v4: bool| next_hops(settings.vrf.as_ref(), v4, world);
-    let (v4, v6) = (next_hops(true), next_hops(false));
+    let next_hops = |family: Family| next_hops(settings.vrf.as_ref(), family, world);
+    let (v4, v6) = (next_hops(Family::V4), next_hops(Family::V6));
     let sessions = own.map(|own| (&settings.name, own)).into_iter().chain(further);
     let proven = sessions.filter(|(name, _)| is_established(name, world)).map(|(_, gateway)| gateway);
-    let is_held = |gateway: &&ScopedAddress| if gateway.ip.is_ipv4() { v4.is_empty() } else { v6.is_empty() };
+    // A next hop of IPv6 may be one of either family's routes.
+    let leads_by_v6 = || v4.iter().chain(&v6).any(|it| it.ip.is_ipv6());
+    let is_held = |gateway: &&ScopedAddress| if gateway.ip.is_ipv4() { v4.is_empty() } else { !leads_by_v6() };
     let held: Vec<ScopedAddress> = proven.filter(is_held).cloned().collect();
     match (held.is_empty(), v4.is_empty()) {
         (false, _) => held,
@@ -167,14 +169,14 @@ fn gateways(
 
 /// The next hops of the preferred default route of one family, in the main table or a VRF, in the kernel's order. Two top-of-rack
 /// routers are two.
-fn next_hops(vrf: Option<&InterfaceName>, v4: bool, world: &World) -> Vec<ScopedAddress> {
+fn next_hops(vrf: Option<&InterfaceName>, family: Family, world: &World) -> Vec<ScopedAddress> {
     let name = |index: u32| world.links.get(&index).map(|device| &device.name);
     let is_of_table = |route: &&DefaultRoute| match (vrf, route.vrf) {
         (None, None) => true,
         (Some(vrf), Some(index)) => name(index) == Some(vrf),
         (None, Some(_)) | (Some(_), None) => false,
     };
-    let routes = || world.default_routes.iter().filter(is_of_table).filter(|route| route.gateway.is_ipv4() == v4);
+    let routes = || world.default_routes.iter().filter(is_of_table).filter(|route| route.family == family);
     let found = |route: &DefaultRoute| Some((scoped(route.gateway, route.link, world)?, route.metric));
     let best = routes().find_map(found).map(|(_, metric)| metric);
     let mut next_hops = Vec::new();
@@ -282,12 +284,7 @@ mod tests {
 
     /// Each in the words `gateway metric`, all of them over eth0.
     fn default_routes(routes: &[(&str, u32)]) -> Fact {
-        let route = |(gateway, metric): &(&str, u32)| DefaultRoute {
-            gateway: gateway.parse().unwrap(),
-            link: ETH0,
-            metric: *metric,
-            vrf: None,
-        };
+        let route = |(gateway, metric): &(&str, u32)| DefaultRoute::via(gateway, ETH0, *metric);
         Fact::DefaultRoutes(routes.iter().map(route).collect())
     }
 
@@ -377,6 +374,8 @@ mod tests {
     #[test]
     fn the_gateway_is_the_best_of_ipv4_and_of_ipv6_only_without_it() {
         let established = session(SessionState::Established);
+        let best = DefaultRoute { family: Family::V4, ..DefaultRoute::via("fe80::1", ETH0, 0) };
+        let by_v6 = Fact::DefaultRoutes(vec![best, DefaultRoute::via("10.0.0.1", ETH0, 200)]);
         let table: Vec<(&str, Option<&str>, Vec<Fact>, &str)> = vec![
             ("none", None, vec![default_routes(&[])], "no-default-route"),
             ("not told yet", None, vec![], "no-default-route"),
@@ -386,6 +385,8 @@ mod tests {
             ("IPv6 alone", None, vec![default_routes(&[("fd00::1", 1)])], "fd00::1"),
             ("link-local", None, vec![good_eth0(), default_routes(&[("fe80::1", 1024)])], "fe80::1%eth0"),
             ("on an unknown link", None, vec![default_routes(&[("fe80::1", 1), ("fd00::1", 2)])], "fd00::1"),
+            // S7 of a review: the best route of IPv4 has a next hop of IPv6.
+            ("IPv4 by IPv6", None, vec![good_eth0(), by_v6], "fe80::1%eth0"),
             ("moved", Some("10.0.0.1"), vec![default_routes(&[("10.0.0.2", 0)]), established.clone()], "10.0.0.2"),
             ("away, with a session", Some("10.0.0.1"), vec![default_routes(&[]), established.clone()], "10.0.0.1"),
             (
@@ -476,8 +477,7 @@ mod tests {
     #[test]
     fn while_the_default_route_of_a_family_is_away_its_proven_gateways_are_the_only_ones_also_in_a_vrf() {
         const RED: u32 = 9;
-        let route =
-            |gateway: &str| DefaultRoute { gateway: gateway.parse().unwrap(), link: ETH0, metric: 7, vrf: Some(RED) };
+        let route = |gateway: &str| DefaultRoute { vrf: Some(RED), ..DefaultRoute::via(gateway, ETH0, 7) };
         let tor = config::Peer { vrf: Some("red".into()), ..peer(PeerAddress::Gateway) };
         let mut world = World::default();
         world.apply(Fact::Link(RED, Some(Link { up: true, ..Link::carrying(RED, "red", &[]) })));

@@ -4,8 +4,12 @@
 //! Such a network is a `[[vrf]]` whose device is there, or a link that has default routes in the main table, none of which is the
 //! best one of its family. Families stand for themselves: a link may be the way out in one and a network beside it in the other.
 //! Numbers count down from the highest, those of owners of egress addresses up from 1.
+//!
+//! Connections carry the numbers for as long as they live, so a number stays with its network: while the network is away, when its
+//! link becomes the way out (then it is a former network, whose table stays for what is marked), and over a restart of the agent,
+//! which reads them from the rules in the kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,13 +19,16 @@ use crate::address::Family;
 use crate::config::Config;
 use crate::names::{InterfaceName, ObjectKey};
 use crate::plan::slice::{ReturnNetwork, ReturnTable};
-use crate::world::{DefaultRoute, Link, World};
+use crate::world::{DefaultRoute, Link, NetworkNumbers, World};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Returns {
-    /// A network keeps its number: connections are marked with it.
-    numbers: BTreeMap<InterfaceName, u8>,
+    numbers: BTreeMap<InterfaceName, Number>,
+    /// The networks with a number that are away or former, the one that has been so for longest in front.
+    idle: Vec<InterfaceName>,
+    /// What earlier lives gave is known.
+    read: bool,
     networks: Arc<Vec<ReturnNetwork>>,
     /// The addresses of each Service, while replies leave by a network.
     wanted: BTreeMap<ObjectKey, Vec<IpAddr>>,
@@ -33,19 +40,44 @@ pub struct Returns {
     moved: bool,
 }
 
+/// What connections are marked with that came in by a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Number {
+    slot: u8,
+    /// In which a link was an extra network once. Its table is kept for these.
+    families: BTreeSet<Family>,
+}
+
+/// How many networks that are away keep their numbers: links that come with ever new names would take them all.
+const MOST_AWAY: usize = 4;
+
 impl Returns {
     /// Works out the networks. `egress`: pods leave by some of them. Answers whether replies leave by some now and did not before:
     /// then every Service is to be put.
     pub fn renew(&mut self, config: &Config, world: &World, egress: bool) -> bool {
+        self.recall(config, world);
         let is_wanted = config.egress.symmetric_return || egress;
-        let found = if is_wanted { networks(config, world) } else { Vec::new() };
-        self.numbers.retain(|name, _| found.iter().any(|network| network.name == *name));
+        let found = if is_wanted { networks(config, world, &self.numbers) } else { Vec::new() };
+        let is_idle = |name: &InterfaceName| found.iter().all(|network| network.name != *name || network.former);
+        self.idle.retain(is_idle);
+        let more: Vec<_> =
+            self.numbers.keys().filter(|name| is_idle(name) && !self.idle.contains(name)).cloned().collect();
+        self.idle.extend(more);
         let mut numbered = Vec::new();
-        for network in found {
-            if let Some(slot) = self.number(&network.name, config.egress.slots()) {
+        // A former network may lose its number to one that is not.
+        let (former, present): (Vec<_>, Vec<_>) = found.into_iter().partition(|network| network.former);
+        for network in present {
+            if let Some(slot) = self.number(&network, config.egress.slots()) {
                 numbered.push(ReturnNetwork { slot, ..network });
             }
         }
+        for network in former {
+            if let Some(number) = self.numbers.get(&network.name) {
+                numbered.push(ReturnNetwork { slot: number.slot, ..network });
+            }
+        }
+        self.forget_those_away(&numbered);
+        numbered.sort_by(|one, other| one.name.cmp(&other.name));
         let answered = self.answers;
         if *self.networks != numbered {
             self.networks = Arc::new(numbered);
@@ -97,37 +129,86 @@ impl Returns {
         std::mem::take(&mut self.moved)
     }
 
-    /// `None` where all numbers are taken.
-    fn number(&mut self, name: &InterfaceName, slots: u8) -> Option<u8> {
-        if let Some(number) = self.numbers.get(name) {
-            return Some(*number);
+    /// The lowest number that a network has, or one that is away; owners of egress addresses have those below.
+    pub fn lowest(&self) -> Option<u8> {
+        self.numbers.values().map(|number| number.slot).min()
+    }
+
+    /// Takes over the numbers of an earlier life of the agent.
+    fn recall(&mut self, config: &Config, world: &World) {
+        if std::mem::replace(&mut self.read, true) {
+            return;
         }
-        let is_free = |number: &u8| !self.numbers.values().any(|taken| taken == number);
-        let number = (1..=slots).rev().find(is_free)?;
-        self.numbers.insert(name.clone(), number);
-        Some(number)
+        let NetworkNumbers { links, vrfs } = &world.network_numbers;
+        let of_links = links.iter().map(|(name, (slot, families))| (name.clone(), *slot, families.clone()));
+        let of_vrfs =
+            config.vrfs.iter().filter_map(|vrf| Some((vrf.name.clone(), *vrfs.get(&vrf.table)?, BTreeSet::new())));
+        for (name, slot, families) in of_links.chain(of_vrfs) {
+            let is_taken = self.numbers.values().any(|number| number.slot == slot);
+            if !is_taken && (1..=config.egress.slots()).contains(&slot) {
+                self.numbers.entry(name).or_insert(Number { slot, families });
+            }
+        }
+    }
+
+    /// `None` where all numbers are taken.
+    fn number(&mut self, network: &ReturnNetwork, slots: u8) -> Option<u8> {
+        let families = match &network.table {
+            ReturnTable::Own { gateways, subnets: _ } => gateways.keys().copied().collect(),
+            ReturnTable::Vrf(_) => BTreeSet::new(),
+        };
+        if let Some(number) = self.numbers.get_mut(&network.name) {
+            number.families.extend(families);
+            return Some(number.slot);
+        }
+        let is_free = |slot: &u8| !self.numbers.values().any(|taken| taken.slot == *slot);
+        let slot = match (1..=slots).rev().find(is_free) {
+            Some(slot) => slot,
+            // Its connections are the oldest.
+            None if !self.idle.is_empty() => self.numbers.remove(&self.idle.remove(0))?.slot,
+            None => return None,
+        };
+        self.numbers.insert(network.name.clone(), Number { slot, families });
+        Some(slot)
+    }
+
+    fn forget_those_away(&mut self, present: &[ReturnNetwork]) {
+        let is_away = |name: &&InterfaceName| present.iter().all(|network| network.name != **name);
+        let away: Vec<InterfaceName> = self.idle.iter().filter(is_away).cloned().collect();
+        for name in &away[..away.len().saturating_sub(MOST_AWAY)] {
+            self.numbers.remove(name);
+            self.idle.retain(|it| it != name);
+        }
     }
 }
 
-/// The networks without their numbers, in order of name.
-fn networks(config: &Config, world: &World) -> Vec<ReturnNetwork> {
+/// The networks without their numbers. `numbers`: those that were there before.
+fn networks(config: &Config, world: &World, numbers: &BTreeMap<InterfaceName, Number>) -> Vec<ReturnNetwork> {
     let of_vrf = |vrf: &crate::config::Vrf| {
         let device = world.links.values().find(|link| link.name == vrf.name)?;
         let ports = world.links.values().filter(|link| link.vrf == Some(device.index));
         let links: BTreeMap<u32, InterfaceName> = ports.map(|link| (link.index, link.name.clone())).collect();
-        let network = ReturnNetwork { name: vrf.name.clone(), slot: 0, links, table: ReturnTable::Vrf(vrf.table) };
+        let table = ReturnTable::Vrf(vrf.table);
+        let network = ReturnNetwork { name: vrf.name.clone(), slot: 0, links, table, former: false };
         (!network.links.is_empty()).then_some(network)
     };
     let of_link = |link: &Link| {
         let routes = world.default_routes.iter().filter(|route| route.vrf.is_none() && route.link == link.index);
-        let is_home = |family: Family| {
-            let mut of_family = routes.clone().filter(|route| Family::of(route.gateway) == family);
+        let is_home = |family: &Family| {
+            let mut of_family = routes.clone().filter(|route| route.family == *family);
             of_family.any(|route| is_best(route, world))
         };
-        let extra: Vec<Family> = Family::BOTH.into_iter().filter(|family| !is_home(*family)).collect();
-        let gateways: Vec<IpAddr> = extra.iter().filter_map(|family| best(routes.clone(), *family)).collect();
-        let of_extra = link.in_subnets().filter(|net| extra.contains(&Family::of(net.addr())));
-        let mut subnets: Vec<ipnet::IpNet> = of_extra.map(ipnet::IpNet::trunc).collect();
+        let gateways = |families: &[Family]| -> BTreeMap<Family, IpAddr> {
+            families.iter().filter_map(|family| Some((*family, best(routes.clone(), *family)?))).collect()
+        };
+        let (home, mut families): (Vec<Family>, Vec<Family>) = Family::BOTH.into_iter().partition(is_home);
+        let former = gateways(&families).is_empty();
+        // What came in before the link became the way out is marked, and is answered by its table.
+        families
+            .extend(home.iter().filter(|it| numbers.get(&link.name).is_some_and(|known| known.families.contains(it))));
+        let gateways = gateways(&families);
+        let of_families = link.in_subnets().filter(|net| families.contains(&Family::of(net.addr())));
+        let mut subnets: Vec<ipnet::IpNet> = of_families.map(ipnet::IpNet::trunc).collect();
         subnets.sort_unstable();
         subnets.dedup();
         (!gateways.is_empty()).then(|| ReturnNetwork {
@@ -135,24 +216,21 @@ fn networks(config: &Config, world: &World) -> Vec<ReturnNetwork> {
             slot: 0,
             links: [(link.index, link.name.clone())].into(),
             table: ReturnTable::Own { gateways, subnets },
+            former,
         })
     };
-    let mut all: Vec<ReturnNetwork> =
-        config.vrfs.iter().filter_map(of_vrf).chain(world.links.values().filter_map(of_link)).collect();
-    all.sort_by(|one, other| one.name.cmp(&other.name));
-    all
+    config.vrfs.iter().filter_map(of_vrf).chain(world.links.values().filter_map(of_link)).collect()
 }
 
 fn best<'a>(routes: impl Iterator<Item = &'a DefaultRoute>, family: Family) -> Option<IpAddr> {
     // The best stand first.
-    let mut of_family = routes.filter(|route| Family::of(route.gateway) == family);
+    let mut of_family = routes.filter(|route| route.family == family);
     of_family.next().map(|route| route.gateway)
 }
 
 /// No default route of its family in the main table is better. Several may be the best: what leaves by any of them is at home.
 fn is_best(route: &DefaultRoute, world: &World) -> bool {
-    let family = Family::of(route.gateway);
-    let others = world.default_routes.iter().filter(|it| it.vrf.is_none() && Family::of(it.gateway) == family);
+    let others = world.default_routes.iter().filter(|it| it.vrf.is_none() && it.family == route.family);
     others.map(|it| it.metric).min() == Some(route.metric)
 }
 
@@ -167,7 +245,7 @@ mod tests {
     }
 
     fn route(gateway: &str, link: u32, metric: u32) -> DefaultRoute {
-        DefaultRoute { gateway: gateway.parse().unwrap(), link, metric, vrf: None }
+        DefaultRoute::via(gateway, link, metric)
     }
 
     fn world(routes: Vec<DefaultRoute>) -> World {
@@ -212,7 +290,7 @@ mod tests {
         let mut returns = Returns::default();
         returns.renew(&config, &world, false);
         let table = ReturnTable::Own {
-            gateways: vec!["fd01::1".parse().unwrap()],
+            gateways: [(Family::V6, "fd01::1".parse().unwrap())].into(),
             subnets: vec!["fd01::/64".parse().unwrap()],
         };
         let found: Vec<_> = returns.networks().iter().map(|it| (it.name.to_string(), it.table.clone())).collect();
@@ -243,9 +321,96 @@ mod tests {
         returns.renew(&config, &world, false);
         assert_eq!(names(&returns), []);
         returns.renew(&config, &world, true);
-        assert_eq!(names(&returns), [("red".to_owned(), 15)], "pods leave by it");
+        assert_eq!(names(&returns), [("red".to_owned(), 14)], "pods leave by it");
         returns.put(&ObjectKey::new("shop", "web"), vec!["203.0.113.7".parse().unwrap()]);
         assert!(returns.served().is_empty(), "and replies do not");
+    }
+
+    /// All that stand, each with whether it is a former one.
+    fn stands(returns: &Returns) -> Vec<(&str, u8, bool)> {
+        returns.networks().iter().map(|it| (it.name.as_str(), it.slot, it.former)).collect()
+    }
+
+    /// S5 of a review. Input: eth0 is the way out and eth1 an extra network; then eth0's default route gets a worse metric, as
+    /// NetworkManager does when its check of the connectivity fails. Output: eth0 gets a number of its own, and eth1's table stays
+    /// for what came in by it.
+    #[test]
+    fn a_network_whose_link_becomes_the_way_out_keeps_its_number_and_its_table() {
+        let config = config::tests::one_of_each();
+        let before = [route("10.0.0.1", 2, 100), route("192.0.2.1", 3, 200)];
+        let mut world = world(before.to_vec());
+        let mut returns = Returns::default();
+        returns.renew(&config, &world, false);
+        assert_eq!(stands(&returns), [("eth1", 15, false)]);
+        let table = returns.networks()[0].table.clone();
+        world.apply(Fact::DefaultRoutes(vec![route("192.0.2.1", 3, 200), route("10.0.0.1", 2, 20100)]));
+        returns.renew(&config, &world, false);
+        assert_eq!(stands(&returns), [("eth0", 14, false), ("eth1", 15, true)]);
+        assert_eq!(returns.networks()[1].table, table);
+        assert_eq!(returns.lowest(), Some(14), "no owner of an egress address gets one of them");
+        world.apply(Fact::DefaultRoutes(before.to_vec()));
+        returns.renew(&config, &world, false);
+        assert_eq!(stands(&returns), [("eth0", 14, true), ("eth1", 15, false)]);
+        // A former network is there no more without its default route, and its number waits.
+        world.apply(Fact::DefaultRoutes(vec![route("192.0.2.1", 3, 200)]));
+        returns.renew(&config, &world, false);
+        assert_eq!(stands(&returns), [("eth1", 15, true)]);
+        world.apply(link(4, "eth2", None, "198.51.100.10/24"));
+        world.apply(Fact::DefaultRoutes(vec![route("192.0.2.1", 3, 200), route("198.51.100.1", 4, 300)]));
+        returns.renew(&config, &world, false);
+        assert_eq!(stands(&returns), [("eth1", 15, true), ("eth2", 13, false)]);
+    }
+
+    /// S5 of a review. Input: eth1 was the first to be an extra network, ens9 came later; then the agent restarts.
+    #[test]
+    fn numbers_are_those_that_the_rules_in_the_kernel_have_and_not_dealt_anew() {
+        let mut config = config::tests::one_of_each();
+        config.vrfs = config::tests::good("[[vrf]]\nname = \"red\"\ntable = 1001\n").vrfs;
+        let routes = vec![route("10.0.0.1", 2, 0), route("192.0.2.1", 3, 200), route("198.51.100.1", 4, 300)];
+        let mut world = world(routes);
+        world.apply(link(4, "ens9", None, "198.51.100.10/24"));
+        world.apply(link(7, "red", None, "127.0.0.1/8"));
+        world.apply(link(5, "eth5", Some(7), "192.0.2.10/24"));
+        let v4 = BTreeSet::from([Family::V4]);
+        let links = [("eth0", 12), ("eth1", 15), ("ens9", 14)].map(|(name, slot)| (name.into(), (slot, v4.clone())));
+        world.apply(Fact::NetworkNumbers(NetworkNumbers { links: links.into(), vrfs: [(1001, 11)].into() }));
+        let mut returns = Returns::default();
+        returns.renew(&config, &world, false);
+        let all = [("ens9", 14, false), ("eth0", 12, true), ("eth1", 15, false), ("red", 11, false)];
+        assert_eq!(stands(&returns), all, "eth0 is the way out again, and its table stays");
+    }
+
+    #[test]
+    fn where_numbers_are_scarce_the_network_that_is_away_for_longest_loses_its_own() {
+        let config = config::tests::one_of_each();
+        let home = route("10.0.0.1", 2, 0);
+        let mut world = world(vec![home.clone()]);
+        let mut returns = Returns::default();
+        for number in 0..20 {
+            let name = format!("ppp{number}");
+            world.apply(link(10 + number, &name, None, "192.0.2.10/24"));
+            world.apply(Fact::DefaultRoutes(vec![home.clone(), route("192.0.2.1", 10 + number, 200)]));
+            returns.renew(&config, &world, false);
+            let slot = returns.networks()[0].slot;
+            assert!(slot >= 10, "{name} has {slot}: the numbers of owners of egress addresses stay free");
+        }
+    }
+
+    /// S7 of a review. Input: the best default route of IPv4 has a next hop of IPv6, as in unnumbered racks; or the worse one has.
+    #[test]
+    fn a_default_route_of_ipv4_by_a_next_hop_of_ipv6_is_one_of_ipv4() {
+        let config = config::tests::one_of_each();
+        let by_v6 = |link, metric| DefaultRoute { family: Family::V4, ..route("fe80::1", link, metric) };
+        for (routes, gateway) in [
+            (vec![by_v6(2, 0), route("192.0.2.1", 3, 200)], "192.0.2.1"),
+            (vec![route("10.0.0.1", 2, 0), by_v6(3, 200)], "fe80::1"),
+        ] {
+            let mut returns = Returns::default();
+            returns.renew(&config, &world(routes), false);
+            assert_eq!(stands(&returns), [("eth1", 15, false)], "{gateway}");
+            let ReturnTable::Own { gateways, .. } = &returns.networks()[0].table else { panic!("a table of its own") };
+            assert_eq!(*gateways, [(Family::V4, gateway.parse().unwrap())].into());
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::address::{AddressRange, LocalAddress, MacAddress, ScopedAddress};
+use crate::address::{AddressRange, Family, LocalAddress, MacAddress, ScopedAddress};
 pub use crate::claim::{Acquisition, Hearing, Manner, Order, Station, Stations};
 use crate::config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
@@ -148,6 +148,8 @@ pub struct ReturnNetwork {
     /// Its links by their indices. Never empty.
     pub links: BTreeMap<u32, InterfaceName>,
     pub table: ReturnTable,
+    /// The link has become the way out of this node, so nothing new is marked with the number: what is marked still leaves by the table.
+    pub former: bool,
 }
 
 /// The routing table that leads out by a network.
@@ -155,9 +157,9 @@ pub struct ReturnNetwork {
 pub enum ReturnTable {
     /// That of the VRF.
     Vrf(u32),
-    /// One that crier makes for the link: the next hops of its default routes, one of each family at most, and its subnets; of a
-    /// family that has its way out by the link, neither.
-    Own { gateways: Vec<IpAddr>, subnets: Vec<IpNet> },
+    /// One that crier makes for the link: the next hop of its default route of each family, and its subnets; of a family that has
+    /// always had its way out by the link, neither.
+    Own { gateways: BTreeMap<Family, IpAddr>, subnets: Vec<IpNet> },
 }
 
 /// For the kernel: the VRFs of this host.

@@ -500,7 +500,7 @@ asn = 64512
             serving_without_node: 1,
             addresses: Default::default(),
         };
-        let hop = |last: u8| DefaultRoute { gateway: IpAddr::from([10, 0, 0, last]), link: 2, metric: 0, vrf: None };
+        let hop = |last: u8| DefaultRoute::via(&format!("10.0.0.{last}"), 2, 0);
         for fact in [
             Fact::LinksListed,
             Fact::Service(key.clone(), Some(Arc::new(service))),

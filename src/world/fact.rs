@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BfdReport, Conflict, DefaultRoute, Drain, EgressTunnel, EndpointSlice, HeldPod, HostProblem, LeaseState, Link,
-    Node, Service, SessionDetail,
+    NetworkNumbers, Node, Service, SessionDetail,
 };
 use crate::config::Config;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName, PoolName};
@@ -122,6 +122,10 @@ pub enum Fact {
     EgressTunnel(EgressTunnel),
     /// All that VRFs of the configuration lack on this host.
     Vrfs(Vec<HostProblem>),
+    /// All routes that the kernel refuses for replies by extra networks.
+    Returns(Vec<HostProblem>),
+    /// Which numbers in the marks networks had when the agent started, by the rules in the kernel: connections carry them.
+    NetworkNumbers(NetworkNumbers),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
     /// The addresses that this node held until its agent restarted a moment ago: it goes on with them, where no other node has
@@ -189,6 +193,8 @@ impl Fact {
             | Fact::EgressSources(_)
             | Fact::EgressTunnel(_)
             | Fact::Vrfs(_)
+            | Fact::Returns(_)
+            | Fact::NetworkNumbers(_)
             | Fact::FailStatic
             | Fact::Kept(_)
             | Fact::Leaving => false,

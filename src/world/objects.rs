@@ -536,6 +536,8 @@ impl Link {
 /// One next hop of a default route of this host, in the main table or in that of a VRF. Routes to a link without a next hop are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DefaultRoute {
+    /// Whose packets it leads: a route of IPv4 can have a next hop of IPv6 (RFC 8950 and unnumbered racks).
+    pub family: Family,
     pub gateway: IpAddr,
     /// The kernel's index of the link that it goes out by.
     pub link: u32,
@@ -544,6 +546,24 @@ pub struct DefaultRoute {
     /// The index of the VRF device whose table the route is in; `None` for the main table.
     #[serde(default)]
     pub vrf: Option<u32>,
+}
+
+/// The numbers in the marks that networks beside that of the default route have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkNumbers {
+    /// Of links, each with the families that it was such a network in.
+    pub links: BTreeMap<InterfaceName, (u8, BTreeSet<Family>)>,
+    /// Of VRFs, by the number of the table.
+    pub vrfs: BTreeMap<u32, u8>,
+}
+
+#[cfg(test)]
+impl DefaultRoute {
+    /// One of the gateway's own family, in the main table.
+    pub fn via(gateway: &str, link: u32, metric: u32) -> DefaultRoute {
+        let gateway = gateway.parse().expect("an address");
+        DefaultRoute { family: Family::of(gateway), gateway, link, metric, vrf: None }
+    }
 }
 
 /// Another station uses or claims an address that this node is to answer for.

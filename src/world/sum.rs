@@ -12,8 +12,8 @@ use ipnet::IpNet;
 
 use super::{
     ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EgressTunnel, EndpointSlice,
-    Fact, HeldPod, HostProblem, LeaseState, Link, Listing, Node, NodeCounts, PeerOrder, PeerOrders, PoolRange, Pulses,
-    Service, SessionReport, SessionState, Tenant,
+    Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node, NodeCounts, PeerOrder, PeerOrders,
+    PoolRange, Pulses, Service, SessionReport, SessionState, Tenant,
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -101,6 +101,10 @@ pub struct World {
     pub egress_tunnel: EgressTunnel,
     /// What VRFs of the configuration lack on this host.
     pub vrf_problems: Vec<HostProblem>,
+    /// See [`Fact::Returns`].
+    pub return_problems: Vec<HostProblem>,
+    /// See [`Fact::NetworkNumbers`].
+    pub network_numbers: NetworkNumbers,
     /// Of this node; good where nothing tells.
     pub data_path: DataPath,
     /// The ranges of the pools of this agent's file, and of former files as long as a Service shows an address of them.
@@ -212,6 +216,8 @@ impl Default for World {
             egress_sources: BTreeSet::new(),
             egress_tunnel: EgressTunnel::default(),
             vrf_problems: Vec::new(),
+            return_problems: Vec::new(),
+            network_numbers: NetworkNumbers::default(),
             data_path: DataPath::UNWATCHED,
             pools: Arc::default(),
             peer_orders: OrdMap::new(),
@@ -403,6 +409,13 @@ impl World {
             Fact::Vrfs(problems) => {
                 self.vrf_problems = problems;
                 Touched::Nothing
+            }
+            Fact::Returns(problems) => {
+                self.return_problems = problems;
+                Touched::Nothing
+            }
+            Fact::NetworkNumbers(numbers) => {
+                peers_if(std::mem::replace(&mut self.network_numbers, numbers.clone()) != numbers)
             }
             Fact::DataPath(path) => everything_if(std::mem::replace(&mut self.data_path, path.clone()) != path),
             // The planner goes by it; the World has no opinions.

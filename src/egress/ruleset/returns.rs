@@ -21,6 +21,8 @@ use super::*;
 pub struct Networks {
     /// The slot of each link, by the link's index.
     pub links: BTreeMap<u32, u8>,
+    /// The slots that nothing new is marked with: replies of what is marked still leave by their networks.
+    pub former: BTreeSet<u8>,
     /// The addresses of Services.
     pub served: OrdSet<IpAddr>,
     /// The slots of owners that the tunnel leads to.
@@ -28,8 +30,13 @@ pub struct Networks {
 }
 
 impl Networks {
+    /// There is no extra network.
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty() && self.former.is_empty()
+    }
+
     fn slots(&self) -> BTreeSet<u8> {
-        self.links.values().copied().collect()
+        self.links.values().chain(&self.former).copied().collect()
     }
 
     /// The slots whose packets need their marks no more once they are routed.

@@ -216,14 +216,14 @@ struct Lacking<'a> {
 /// of a family that the Node has no address of, the default route is nobody's concern.
 pub fn uplinks(defaults: &[DefaultRoute], own: &BTreeSet<IpAddr>) -> BTreeMap<u32, IpAddr> {
     let of = |family: Family| {
-        let of_family = defaults.iter().filter(move |it| it.vrf.is_none() && Family::of(it.gateway) == family);
+        let of_family = defaults.iter().filter(move |it| it.vrf.is_none() && it.family == family);
         let best = of_family.clone().map(|it| it.metric).min();
         let best: Vec<&DefaultRoute> = of_family.filter(|it| Some(it.metric) == best).collect();
         let first = best.first()?;
         best.iter().all(|it| it.link == first.link).then_some((first.link, first.gateway))
     };
     let concerns = |family: &Family| match own.is_empty() {
-        true => *family == Family::V4 || !defaults.iter().any(|it| it.vrf.is_none() && it.gateway.is_ipv4()),
+        true => *family == Family::V4 || !defaults.iter().any(|it| it.vrf.is_none() && it.family == Family::V4),
         false => own.iter().any(|address| Family::of(*address) == *family),
     };
     let mut uplinks = BTreeMap::new();

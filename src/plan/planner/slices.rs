@@ -218,8 +218,8 @@ impl Planner {
             let networks = self.returns.networks();
             self.egress.renew_exits(OwnNetworks { world: &self.world, me: &self.me, networks });
         }
-        let networks = u8::try_from(self.returns.networks().len()).unwrap_or(u8::MAX);
-        let slots = self.in_force.config().egress.slots().saturating_sub(networks);
+        let slots = self.in_force.config().egress.slots();
+        let slots = self.returns.lowest().map_or(slots, |lowest| slots.min(lowest.saturating_sub(1)));
         let roads = Roads { me: &self.me, slots, tunnel: self.in_force.config().egress.tunnel.as_ref() };
         if self.egress.needs_hops() {
             self.egress.renew_hops(&self.world, roads);

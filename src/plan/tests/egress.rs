@@ -87,12 +87,7 @@ fn what_is_no_pods_address_is_never_guarded_whatever_an_endpoint_slice_says() {
     let mut link = story.planner.world().links[&2].clone();
     link.addresses.push("192.0.2.77/24".parse().unwrap());
     story.tell(Fact::Link(2, Some(link)));
-    story.tell(Fact::DefaultRoutes(vec![DefaultRoute {
-        gateway: "192.168.35.1".parse().unwrap(),
-        link: 2,
-        vrf: None,
-        metric: 0,
-    }]));
+    story.tell(Fact::DefaultRoutes(vec![DefaultRoute::via("192.168.35.1", 2, 0)]));
     let no_pods = [
         "192.168.35.11",
         "192.0.2.77",
@@ -542,12 +537,7 @@ fn pods_leave_by_an_extra_network_with_its_mark_also_where_replies_do_not_go_by_
     config.egress.symmetric_return = false;
     config.pools = vec![pool("lan", &["192.0.2.100"])];
     let mut story = Story::begin(config);
-    let route = |gateway: &str, link, metric| crate::world::DefaultRoute {
-        gateway: gateway.parse().unwrap(),
-        link,
-        metric,
-        vrf: None,
-    };
+    let route = DefaultRoute::via;
     let eth1 = Link {
         index: 3,
         name: "eth1".into(),

@@ -71,7 +71,7 @@ fn what_hosts_and_subnets_use_themselves_is_given_to_no_service() {
         vec!["192.168.35.3/24".parse().unwrap(), "fd35::1/64".parse().unwrap(), "192.168.35.6/32".parse().unwrap()];
     let link = story.planner.world().links[&2].clone();
     story.tell(Fact::Link(2, Some(Link { addresses, ..link })));
-    let gateway = |text: &str| DefaultRoute { gateway: text.parse().unwrap(), link: 2, metric: 0, vrf: None };
+    let gateway = |text: &str| DefaultRoute::via(text, 2, 0);
     story.tell(Fact::DefaultRoutes(vec![gateway("192.168.35.1")]));
     let ips = |text: &str| vec![text.parse().unwrap()];
     let b = Node { addresses: ips("192.168.35.2"), external_ips: ips("192.168.35.5"), ..node(&[]) };

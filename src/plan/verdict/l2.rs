@@ -75,7 +75,8 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
         }
         let mut courses = vec![course];
         if let Some((course, links)) = apart {
-            work.open |= course != Course::Holds;
+            // What a node is worth on these links the ranking of all does not say.
+            work.open = true;
             let holding = says(&course);
             work.apart.extend(links.into_iter().filter_map(|link| Some(((link, address), holding?))));
             courses.push(Some(course));

@@ -2,9 +2,10 @@
 //! reverse path filter.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use rack::capture::Capture;
+use rack::crier::Crier;
 use rack::lan::Lan;
 use rack::net::{Port, Switch};
 use rack::{Host, Metal, Namespace, Need, Pod, Rack, Service, Site, eventually, rest, secs};
@@ -167,6 +168,149 @@ fn replies_leave_by_the_network_of_the_request_from_pods_here_and_elsewhere_and_
 #[test]
 fn without_symmetric_return_replies_leave_by_the_default_route() {
     standalone(false);
+}
+
+/// A node with an extra network on `eth1`, of IPv4: an agent that answers for the address there, and a UDP port of the address that
+/// leads to this host itself.
+struct Alone {
+    lan: Lan,
+    second: Second,
+    configuration: String,
+}
+
+impl Alone {
+    fn new(rack: &Rack) -> Alone {
+        let lan = Lan::new(rack, 1);
+        let second = Second::new(rack, &lan.site);
+        let node = lan.site.node(0);
+        node.ip("-6 route delete default via fd02::1 dev eth1");
+        let rules = format!(
+            "table inet kube {{\n chain services {{ type nat hook prerouting priority dstnat;\n\
+             ip daddr {ADDRESS} udp dport 90 dnat ip to {}:9090\n }}\n}}\n",
+            node.address
+        );
+        node.sh(&format!("nft -f {}", rack.write("kube.nft", &rules).display()));
+        lan.manifests.service(&Service::new("web").anywhere().addresses(&ADDRESS.to_string()));
+        let configuration = format!(
+            "[api]\nlisten = \"\"\n{}[[pool]]\nname = \"second\"\naddresses = [\"{ADDRESS}/32\"]\n\
+             [[l2]]\ninterfaces = [\"eth1\"]\n[pulse]\nkey-file = \"{}\"\n",
+            lan.manifests.section(),
+            lan.key.display()
+        );
+        Alone { lan, second, configuration }
+    }
+
+    fn node(&self) -> &Namespace {
+        self.lan.site.node(0)
+    }
+
+    fn agent(&self) -> Crier {
+        let agent = self.lan.agent_with(0, &self.configuration);
+        agent.wait_ready(secs(30));
+        agent
+    }
+
+    /// Waits until a table of crier's has the default route that contains `words`.
+    #[track_caller]
+    fn leads(&self, table: u32, words: &str) {
+        let in_table = format!("table {table} ");
+        eventually(&format!("table {table} leads {words}"), secs(10), || {
+            let routes = self.node().ip("route show table all");
+            let mut defaults = routes.lines().filter(|it| it.starts_with("default") && it.contains(&in_table));
+            if defaults.any(|it| it.contains(words)) { Ok(()) } else { Err(routes) }
+        });
+    }
+
+    /// The marks of crier's rules with the links that they are of.
+    fn marks(&self) -> BTreeSet<String> {
+        let rules = self.node().ip("rule show");
+        let of_links = rules.lines().filter(|rule| rule.starts_with("1501:"));
+        of_links.map(|rule| rule.split_whitespace().skip(3).take(4).collect::<Vec<_>>().join(" ")).collect()
+    }
+}
+
+/// S2 of a review: a quick down and up of the link, as when a NIC is reset, with the default route back at once.
+#[test]
+fn a_network_whose_link_goes_down_and_comes_back_at_once_still_answers_by_it() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
+    let alone = Alone::new(&rack);
+    let _agent = alone.agent();
+    alone.leads(6984, "via 192.0.2.1 dev eth1");
+    let batch = "link set eth1 down\nlink set eth1 up\nroute add default via 192.0.2.1 dev eth1 metric 200\n";
+    let file = rack.write("flap.batch", batch);
+    for _ in 0..25 {
+        alone.node().ip(&format!("-batch {}", file.display()));
+        rest(secs(1));
+        alone.leads(6984, "via 192.0.2.1 dev eth1");
+    }
+}
+
+/// S6 and S7 of a review: gateways outside of every subnet, and of the other family.
+#[test]
+fn a_gateway_on_the_link_and_one_of_ipv6_lead_replies_of_ipv4() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
+    let alone = Alone::new(&rack);
+    let node = alone.node();
+    node.ip("route replace default via 172.31.1.1 dev eth1 onlink metric 200");
+    let agent = alone.agent();
+    alone.leads(6984, "via 172.31.1.1 dev eth1");
+    assert_eq!(alone.marks(), ["fwmark 0xf00000/0xf00000 iif eth1".to_owned()].into());
+    node.ip("-4 route replace default via inet6 fe80::1 dev eth1 metric 200");
+    alone.leads(6984, "via inet6 fe80::1 dev eth1");
+    // The way out of the node by a next hop of IPv6, and the extra network by one of IPv4.
+    node.ip("route delete default via 192.168.35.1");
+    node.ip("route replace default via 192.0.2.1 dev eth1 metric 200");
+    node.ip("-4 route add default via inet6 fe80::1 dev eth0");
+    alone.leads(6984, "via 192.0.2.1 dev eth1");
+    assert!(node.ip("rule show").contains("lookup 6984"), "{}", node.ip("rule show"));
+    let problems = agent.status()["problems"].to_string();
+    assert!(!problems.contains("extra network"), "{problems}");
+}
+
+/// S5 of a review: the default route of the first network gets a worse metric than that of the second one, as NetworkManager does when
+/// its check of the connectivity fails, while a client is connected by the second one; then the agent restarts.
+#[test]
+fn a_connection_goes_on_by_its_network_when_the_default_route_moves_to_it_and_a_restart_deals_no_numbers_anew() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
+    let alone = Alone::new(&rack);
+    let node = alone.node();
+    let agent = alone.agent();
+    alone.leads(6984, "via 192.0.2.1 dev eth1");
+    let server = node.run(|| UdpSocket::bind((alone.lan.site.node(0).address, 9090)).expect("a socket"));
+    let client = alone.second.client.run(|| UdpSocket::bind("0.0.0.0:0").expect("a socket"));
+    for socket in [&server, &client] {
+        socket.set_read_timeout(Some(secs(2))).expect("a timeout");
+    }
+    let talks = || {
+        let said = |error: std::io::Error| error.to_string();
+        client.send_to(b"hello", (ADDRESS, 90)).map_err(said)?;
+        let mut text = [0; 16];
+        let (length, from) = server.recv_from(&mut text).map_err(said)?;
+        server.send_to(&text[..length], from).map_err(said)?;
+        client.recv_from(&mut text).map_err(said).map(drop)
+    };
+    eventually("an answer", secs(20), talks);
+    node.ip("route delete default via 192.168.35.1 dev eth0");
+    node.ip("route add default via 192.168.35.1 dev eth0 metric 20100");
+    alone.leads(6983, "via 192.168.35.1 dev eth0");
+    alone.leads(6984, "via 192.0.2.1 dev eth1");
+    let ports = &alone.second.ports[0];
+    let captures: Vec<(Capture, &Port)> = ports.iter().map(|port| (port.capture(), port)).collect();
+    for _ in 0..4 {
+        talks().expect("the connection goes on");
+    }
+    rest(secs(1));
+    let [by_first, by_second] = [&captures[0], &captures[1]].map(|(capture, port)| sent(capture, port));
+    assert_eq!((by_first, by_second), (BTreeSet::new(), [ADDRESS.into()].into()), "replies leave by eth1");
+    let marks = alone.marks();
+    assert_eq!(marks.len(), 2, "{marks:?}");
+    agent.stop(secs(10));
+    let agent = alone.agent();
+    rest(secs(2));
+    assert_eq!(alone.marks(), marks, "numbers stay with their links");
+    alone.leads(6983, "via 192.168.35.1 dev eth0");
+    talks().expect("the connection goes on");
+    drop(agent);
 }
 
 fn beside_kube_proxy(mode: &str) {

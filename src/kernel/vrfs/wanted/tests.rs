@@ -208,15 +208,14 @@ fn two_vrfs_have_the_same_networks_and_one_that_cannot_be_made_leaves_the_other(
 #[test]
 fn a_link_with_this_nodes_address_or_the_default_route_is_put_into_no_vrf() {
     // Input: interfaces = ["eth1"] on a host whose uplink is eth1: by a slip, or where the names of the links are swapped.
-    let default = |gateway: &str, link: u32, metric: u32| DefaultRoute {
-        gateway: gateway.parse().unwrap(),
-        link,
-        metric,
-        vrf: None,
-    };
+    let default = DefaultRoute::via;
+    // S7 of a review: a route of IPv4 by a next hop of IPv6.
+    let by_v6 = |link, metric| DefaultRoute { family: Family::V4, ..DefaultRoute::via("fe80::1", link, metric) };
     let address = "this Node's own address 172.31.0.11";
     let route = "the default route via 172.31.0.9";
-    let table: [(&[&str], Vec<DefaultRoute>, Option<String>); 7] = [
+    let table: [(&[&str], Vec<DefaultRoute>, Option<String>); 9] = [
+        (&[], vec![by_v6(3, 0), default("192.0.2.1", 4, 200)], Some("the default route via fe80::1".to_owned())),
+        (&[], vec![by_v6(4, 0), default("172.31.0.9", 3, 200)], None),
         (&["172.31.0.11"], vec![default("172.31.0.9", 3, 0)], Some(format!("{address} and {route}"))),
         // By DHCP, with a lifetime.
         (&["172.31.0.11"], vec![], Some(address.to_owned())),
