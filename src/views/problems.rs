@@ -47,7 +47,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     let of_egress = of_egress.chain(&world.egress_tunnel.problem);
     let of_host = world.host_problems.iter().chain(&world.listen_problems).chain(of_egress).chain(&world.vrf_problems);
     problems.extend(of_host.map(ToString::to_string));
-    let of_agent = [&world.drain_refused, &world.node_not_marked, &world.state_not_kept];
+    let of_agent = [&world.drain_refused, &world.shutdown.problem, &world.node_not_marked, &world.state_not_kept];
     problems.extend(of_agent.into_iter().flatten().map(ToString::to_string));
     problems.extend(unseen_networks(snapshot));
     problems.extend(of_data_path(snapshot));
