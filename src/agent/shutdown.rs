@@ -165,7 +165,7 @@ enum Line {
 /// Other JSON, and what is none although it looks like it, says nothing.
 fn read_line(line: &[u8]) -> Option<Line> {
     if line.first() != Some(&b'{') {
-        let text = String::from_utf8_lossy(line).trim().to_owned();
+        let text = String::from_utf8_lossy(line).trim().trim_end_matches('.').to_owned();
         return (!text.is_empty()).then_some(Line::Text(text));
     }
     let message: Value = serde_json::from_slice(line).ok()?;
@@ -381,7 +381,7 @@ mod tests {
         assert_eq!(line(BEGUN), signal(true));
         assert_eq!(line(&format!("{}\n", BEGUN.replace("[true]", "[false]"))), signal(false));
         let text = |text: &str| Some(Line::Text(text.to_owned()));
-        assert_eq!(line("Monitoring bus message stream.\n"), text("Monitoring bus message stream."));
+        assert_eq!(line("Monitoring bus message stream.\n"), text("Monitoring bus message stream"));
         assert_eq!(line("Failed to inhibit: Access denied"), text("Failed to inhibit: Access denied"));
         assert_eq!(read_line(b"\xff\xfe"), text("\u{fffd}\u{fffd}"));
         let silent = [
