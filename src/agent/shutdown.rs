@@ -440,7 +440,9 @@ mod tests {
         assert_eq!(known(&machine), (Some(true), granted, false), "the host stops its services");
         assert_eq!(machine.asked(answer(false)), Next::Hold);
         assert_eq!(known(&machine), (Some(false), granted, false));
-        (0..10).for_each(|_| drop(machine.failed("gone")));
+        for _ in 0..10 {
+            machine.failed("gone");
+        }
         assert_eq!(machine.failed("gone"), Next::AskIn(AGAIN_MOST));
     }
 

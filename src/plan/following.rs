@@ -126,7 +126,10 @@ mod tests {
         const HOST: &str = "follow-shutdown = true\n";
         const BOTH: &str = "follow-shutdown = true\nfollow-cordon = true\n";
         let (cordoned, open) = (Some(true), Some(false));
-        let table: [(&str, Option<bool>, u64, Option<bool>, Option<Result<u64, u64>>); 12] = [
+        /// `Ok`: it takes part. `Err`: it leaves.
+        type Said = Option<Result<u64, u64>>;
+        type Row = (&'static str, Option<bool>, u64, Option<bool>, Said);
+        let table: [Row; 12] = [
             ("", Some(true), 5, None, None),
             (HOST, None, 0, None, None),
             (HOST, Some(false), 5, None, Some(Ok(0))),

@@ -177,7 +177,10 @@ fn a_reboot_of_the_host_waits_for_the_drain_and_the_node_is_back_after_it() {
         known => Err(known.to_string()),
     });
     eventually("the lock is held", secs(10), || match town.booted.printed("systemd-inhibit --list --no-pager")? {
-        list if list.contains("crier") && list.contains("drains this node first delay") => Ok(println!("{list}")),
+        list if list.contains("crier") && list.contains("drains this node first delay") => {
+            println!("{list}");
+            Ok(())
+        }
         list => Err(list),
     });
 
@@ -185,7 +188,10 @@ fn a_reboot_of_the_host_waits_for_the_drain_and_the_node_is_back_after_it() {
     town.booted.systemctl("stop dbus.service dbus.socket");
     eventually("the agent tells that it holds no shutdown up", secs(20), || {
         match said(&town, "problems")?.to_string() {
-            problems if problems.contains("no shutdown of this host is held up") => Ok(println!("{problems}")),
+            problems if problems.contains("no shutdown of this host is held up") => {
+                println!("{problems}");
+                Ok(())
+            }
             problems => Err(problems),
         }
     });
@@ -229,7 +235,10 @@ fn a_reboot_of_the_host_waits_for_the_drain_and_the_node_is_back_after_it() {
     let began = rack::now();
     town.booted.systemctl("reboot");
     eventually("the flows are waited for", secs(5), || match said(&town, "drain")? {
-        drain if drain["stage"] == "waiting" && drain["flows_left"].as_u64() >= Some(20) => Ok(println!("{drain}")),
+        drain if drain["stage"] == "waiting" && drain["flows_left"].as_u64() >= Some(20) => {
+            println!("{drain}");
+            Ok(())
+        }
         drain => Err(drain.to_string()),
     });
     rest(secs(6));
