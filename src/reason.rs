@@ -58,6 +58,11 @@ pub enum Reason {
         #[serde(default)]
         by_prefix: bool,
     },
+    #[error(
+        "the Service requests {address} itself, so crier.dev/renumber does not replace it: change the request, or remove the \
+         annotation"
+    )]
+    RenumberRequested { address: IpAddr },
     #[error("the Service has another address of its family and pool, {other}, and crier did not give it {address}")]
     AddressToSpare { address: IpAddr, other: IpAddr },
     #[error("the agents found a foreign host on the link that uses {address}")]
@@ -87,6 +92,13 @@ pub enum Reason {
          one of them serve this Service (spec.loadBalancerClass)", list(.shown)
     )]
     ForeignStatus { shown: Vec<String> },
+    #[error(
+        "another crier serves this Service, {}, and this one leaves it as it is; let only one of them serve Services without a class \
+         ([kubernetes] default-class = false in the other's file); where there is no such crier any more, remove the condition \
+         crier.dev/Allocated from the status",
+        .lease.as_ref().map_or_else(|| "as its condition crier.dev/Allocated says".to_owned(), |lease| format!("that of the Lease {lease}"))
+    )]
+    OtherCrier { lease: Option<String> },
     #[error(
         "another controller overwrote the status twice within a minute: crier does not write it for some minutes; let only one \
          of them serve this Service (spec.loadBalancerClass)"
@@ -213,6 +225,10 @@ pub enum Reason {
     SecretMissing { path: String },
     #[error("every next hop of the default route has a session of its own already")]
     NoOtherGateway,
+    #[error(
+        "it is the same router as peer {peer}, which has the session with it: remove one of the two, or give them different source-address"
+    )]
+    SameRouter { peer: PeerName },
     #[error("no [[bgp.peer]] of the advertisement is configured for this node")]
     NoPeer,
     #[error(

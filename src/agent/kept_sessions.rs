@@ -25,11 +25,12 @@ use crate::bgp::socket::kept::KeptConnection;
 use crate::bgp::socket::ledger::{Entrusted, Trust};
 use crate::bgp::task::Resumable;
 use crate::bgp::wire::{Cease, NotificationReason};
+use crate::clock;
 use crate::config::{self, BfdProfile, Config};
 use crate::names::PeerName;
 use crate::plan::context::bgp::BgpContext;
 use crate::plan::slice::{BfdPeer, BfdSlice};
-use crate::world::FormerSession;
+use crate::world::{Fact, FormerSession, SessionReport, SessionState};
 
 const SOCKET: &str = "bgp-socket-";
 const STATE: &str = "bgp-state-";
@@ -224,6 +225,16 @@ pub async fn take(stored: Vec<Stored>, had: &Had, config: &Config) -> Taken {
 }
 
 impl Taken {
+    /// That the sessions which can go on stand, and where: a plan that does not know it looks for their peers anew, and finds others.
+    pub fn standing(&self) -> Vec<Fact> {
+        let report = |Resumable { kept, .. }: &Resumable| {
+            let mut report = SessionReport::new(SessionState::Established, clock::wall());
+            report.detail.address = Some(kept.state.address.clone());
+            Fact::Session(kept.state.peer.clone(), report)
+        };
+        self.resumable.iter().map(report).collect()
+    }
+
     /// What is said of the sessions that did not come back.
     fn note_missing(&mut self, had: &Had) {
         for (peer, HadSession { graceful_restart }) in &had.sessions {
@@ -291,7 +302,12 @@ async fn of_peer(kept: KeptConnection, config: &Config) -> Option<Resumable> {
         config::PeerAddress::Interface(_) | config::PeerAddress::Gateway => true,
     };
     match named.peers.into_iter().find(|settings| settings.name == owner && is_there(settings)) {
-        Some(settings) => Some(Resumable { kept, settings }),
+        Some(settings) if settings.name == peer => Some(Resumable { kept, settings }),
+        // A further session of a peer has a name of its own.
+        Some(settings) => {
+            let settings = Arc::new(config::Peer { name: peer, ..config::Peer::clone(&settings) });
+            Some(Resumable { kept, settings })
+        }
         None => {
             info!(%peer, "a BGP session of the agent before ends: its peer is not in the configuration any more");
             kept.end(NotificationReason::Cease(Cease::PeerDeconfigured).into()).await;

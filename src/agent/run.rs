@@ -177,7 +177,12 @@ pub async fn run(start: Start) -> Result<(), Error> {
     ));
     let mut counters = LinkCounters::default();
     let had = HadFile::of(folder, &boot);
-    let kept_sessions::Taken { resumable, former, paths } = kept_sessions::take(stored, &had.recall(), &config).await;
+    let taken = kept_sessions::take(stored, &had.recall(), &config).await;
+    for standing in taken.standing() {
+        // As above: there are fewer than systemd keeps descriptors.
+        let _ = facts.send(standing).await;
+    }
+    let kept_sessions::Taken { resumable, former, paths } = taken;
     slices.bfd.send_replace(kept_sessions::watched(&paths, &config));
     let safe = fd_store::is_there().then(|| tasks.entrust());
     let past = Past { resumable, restart: memory.past(), former, safe };

@@ -521,6 +521,13 @@ impl Peering {
         actions
     }
 
+    /// Another router on the link of an unnumbered peer has dialled. Where it is there in the peer's place, the peer does not answer any
+    /// more on its established connection.
+    pub fn handle_other_on_link(&mut self, now: Instant) -> Vec<Action> {
+        let established = self.established().map(|connection| connection.id);
+        established.and_then(|id| self.question(id, now)).into_iter().collect()
+    }
+
     /// The peer has opened another connection beside this one. A peer that has lost its state does, and the kernel of such a
     /// peer answers the next segment with a reset, or not at all.
     fn question(&mut self, id: ConnectionId, now: Instant) -> Option<Action> {

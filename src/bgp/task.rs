@@ -39,7 +39,7 @@ use crate::bgp::socket::{Endpoint, FAREWELL_TIME, describe};
 use crate::bgp::wire::{Cease, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
-use crate::names::PeerName;
+use crate::names::{InterfaceName, PeerName};
 use crate::plan::slice::{BgpSlice, PeerSlice};
 use crate::reason::Reason;
 use crate::world::{BfdSessions, Fact, FormerSession, HostProblem};
@@ -118,7 +118,7 @@ pub async fn run(
         bfd,
         listeners,
         nowhere: BTreeMap::new(),
-        unnumbered: Vec::new(),
+        unnumbered: Arc::default(),
         waiting: None,
         problems: Vec::new(),
         unknown_callers: UnknownCallers::default(),
@@ -188,7 +188,7 @@ struct Speaker {
     /// Why the peers that have no task have none, as it was logged.
     nowhere: BTreeMap<PeerName, Reason>,
     /// Links whose peer may call from any link-local address, while no session with it stands in the way.
-    unnumbered: Vec<u32>,
+    unnumbered: Arc<BTreeMap<u32, InterfaceName>>,
     /// The last connection from such an address, until the plan says that it is the peer's, or somebody else calls.
     waiting: Option<(Arrival, Instant)>,
     /// What keeps connections from being accepted, as the agent was told.
@@ -271,7 +271,7 @@ impl Speaker {
             self.stop(&name, NotificationReason::Cease(Cease::PeerDeconfigured).into(), "the peer was removed");
             moved = true;
         }
-        self.unnumbered = slice.unnumbered.keys().copied().collect();
+        self.unnumbered = Arc::clone(&slice.unnumbered);
         self.nowhere.retain(|name, _| slice.peers.contains_key(name));
         for (name, peer) in &slice.peers {
             if let Some(handle) = self.peers.get_mut(name) {
@@ -440,10 +440,15 @@ impl Speaker {
         let from = arrival.from;
         if let SocketAddr::V6(v6) = from
             && v6.ip().is_unicast_link_local()
-            && self.unnumbered.contains(&v6.scope_id())
+            && let Some(link) = self.unnumbered.get(&v6.scope_id())
             // If the queue is full, the caller is dropped, and calls again.
             && self.facts.try_send(Fact::Caller(v6.scope_id(), *v6.ip())).is_ok()
         {
+            let is_there = |handle: &&PeerHandle| matches!(&handle.settings.address, config::PeerAddress::Interface(interface) if interface == link);
+            for handle in self.peers.values().filter(is_there) {
+                // A peer with so many connections waiting is asked by them.
+                let _ = handle.inbound.try_send(Inbound::OtherOnLink);
+            }
             self.waiting = Some((arrival, clock::now()));
             return;
         }

@@ -10,7 +10,7 @@ use super::table::{Table, dash};
 use super::{Exit, Output, answer, count, join, refused, runtime};
 use crate::api::client::{self, AskError};
 use crate::api::readings;
-use crate::config::{SourceFile, load};
+use crate::config::{SourceFile, Touches, load};
 use crate::names::NodeName;
 use crate::route::RouteAttributes;
 use crate::views::forecast::{Effect, ForecastReport, PeerEffect, PeerReport};
@@ -37,6 +37,7 @@ pub fn plan(socket: &Path, Plan { file, output }: &Plan) -> Exit {
     match forecast(socket, &files) {
         Ok(report) => {
             output.warn(&report.warnings);
+            output.warn(restart(&report).as_slice());
             let differs = !report.is_empty() || report.beside().next().is_some();
             answer(*output, &report, |_| screen(&report)).with_problems(differs)
         }
@@ -55,6 +56,15 @@ pub fn forecast(socket: &Path, files: &[SourceFile]) -> Result<ForecastReport, E
         }
         Err(error) => Err(refused(&error)),
     }
+}
+
+/// What a reload of this file would be refused for.
+fn restart(report: &ForecastReport) -> Option<String> {
+    let of_start = report.changes.iter().filter(|it| it.touches == Touches::Restart).map(|it| it.change.as_str());
+    let of_start: Vec<&str> = of_start.collect();
+    (!of_start.is_empty()).then(|| {
+        format!("the file needs a restart of the agent, and a reload of it is refused: {}", of_start.join("; "))
+    })
 }
 
 /// What differs beside Services, owners, routes and peers, and then those.
@@ -162,7 +172,6 @@ fn differences(before: &RouteAttributes, after: &RouteAttributes) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Touches;
     use crate::views::SCHEMA_VERSION;
     use crate::views::forecast::ChangeReport;
 
@@ -187,6 +196,7 @@ mod tests {
         }
         for touches in [Touches::Log, Touches::Decisions, Touches::Session, Touches::Restart] {
             assert_eq!(screen(&report(touches, false)), "nothing would change\n", "{touches:?}");
+            assert_eq!(restart(&report(touches, false)).is_some(), touches == Touches::Restart, "{touches:?}");
         }
     }
 }

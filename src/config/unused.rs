@@ -1,7 +1,7 @@
 //! What a configuration without mistakes is most likely not meant to be: pools whose addresses reach no client, peers that are sent
 //! nothing, and what can never come into force. Floor 1.
 
-use super::{Advertisement, Config, InterfacePattern, L2, Peer, Pool, Source};
+use super::{Advertisement, Config, InterfacePattern, Kubernetes, L2, Peer, Pool, Source};
 use crate::names::{InterfaceName, PoolName};
 use crate::selector::Selector;
 
@@ -31,7 +31,21 @@ pub fn unused(config: &Config) -> Vec<String> {
     all.extend(profiles(config, &elsewhere));
     all.extend(loopback(config));
     all.extend(in_pools(config));
+    all.extend(without_class(config));
     all
+}
+
+/// A class of its own, and every Service that names none: so does any other crier of the cluster.
+fn without_class(config: &Config) -> Option<String> {
+    let Source::Kubernetes(kubernetes) = &config.source else { return None };
+    (kubernetes.default_class && !kubernetes.has_default_class_name()).then(|| {
+        format!(
+            "[kubernetes] default-class is true beside the class {}: Services without a class are served too, as by any other crier or \
+             load balancer of the cluster that does so; set default-class = false, or, where this is the only one, name \"{}\" in classes too",
+            kubernetes.classes.join(", "),
+            Kubernetes::DEFAULT_CLASS,
+        )
+    })
 }
 
 /// The entries of a list with their numbers in the file.
@@ -244,6 +258,24 @@ mod tests {
         let all = told("[kubernetes]\nkubeconfig = \"/k\"\nconfig = \"kube-system/crier\"", "");
         assert!(all.iter().all(|it| it.ends_with(", unless the ConfigMap kube-system/crier has it")), "{all:?}");
         assert_eq!(all.len(), 2);
+    }
+
+    /// Q5 of a review: two criers of different classes both served every Service that names none.
+    #[test]
+    fn a_class_of_its_own_beside_services_without_a_class_is_told() {
+        let of_class = |more: &str| {
+            let all = told(&format!("[kubernetes]\nkubeconfig = \"/k\"\n{more}"), "[[l2]]\n");
+            all.iter().filter(|it| it.contains("default-class")).count()
+        };
+        for (more, count) in [
+            ("", 0),
+            ("class = \"a/b\"\n", 1),
+            ("classes = [\"a/b\", \"c/d\"]\n", 1),
+            ("class = \"a/b\"\ndefault-class = false\n", 0),
+            ("classes = [\"a/b\", \"crier.dev/crier\"]\n", 0),
+        ] {
+            assert_eq!(of_class(more), count, "{more}");
+        }
     }
 
     /// Input: one file for each kind of entry that can never come into force, beside one that can.

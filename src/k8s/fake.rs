@@ -53,6 +53,12 @@ struct State {
     requests: Vec<Seen>,
 }
 
+pub struct Backup {
+    version: u64,
+    /// By collection and `namespace/name`.
+    objects: BTreeMap<(String, String), Value>,
+}
+
 /// A request that was made.
 #[derive(Debug, Clone)]
 pub struct Seen {
@@ -159,6 +165,20 @@ impl FakeApi {
         state.version += 1;
         state.compacted = state.version;
         state.log.clear();
+    }
+
+    /// All objects, and the version of now.
+    pub fn backup(&self) -> Backup {
+        let state = self.state.lock().unwrap();
+        Backup { version: state.version, objects: state.objects.clone() }
+    }
+
+    /// Forgets all that happened since.
+    pub fn restore(&self, Backup { version, objects }: Backup) {
+        let mut state = self.state.lock().unwrap();
+        state.log.retain(|(of, ..)| *of <= version);
+        (state.version, state.objects) = (version, objects);
+        (state.compacted, state.hang_up) = (state.compacted.min(version), state.hang_up.min(version));
     }
 
     pub fn end_watches(&self) {

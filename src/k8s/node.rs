@@ -1,6 +1,7 @@
 //! Node objects into [`world::Node`]. Floor 1.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::ClusterResourceScope;
@@ -111,12 +112,16 @@ pub fn node(object: &Object<NodeFields>) -> Result<world::Node, Unreadable> {
     let conditions = conditions.unwrap_or_default();
     let condition = |kind: &str| conditions.iter().find(|condition| condition.kind == kind);
     let addresses = addresses.unwrap_or_default();
-    let internal = addresses.iter().filter(|address| address.kind == "InternalIP");
+    let of_kind = |kind: &str| {
+        let of_kind = addresses.iter().filter(|address| address.kind == kind);
+        of_kind.filter_map(|address| address.address.parse().ok()).collect::<Vec<IpAddr>>()
+    };
     Ok(world::Node {
         labels: labels(&object.metadata),
         ready: condition("Ready").is_none_or(|ready| ready.status == "True"),
         network_unavailable: condition("NetworkUnavailable").is_some_and(|network| network.status == "True"),
-        addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
+        addresses: of_kind("InternalIP"),
+        external_ips: of_kind("ExternalIP"),
         boot_id: node_info.and_then(|info| info.boot_id).filter(|boot| !boot.is_empty()),
         pod_networks: pod_networks.iter().filter_map(|text| text.parse().ok()).collect(),
         marks: world::Marks {
@@ -169,6 +174,7 @@ status:
         assert!(seen.ready && !seen.network_unavailable);
         let addresses: Vec<String> = seen.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.0.0.11", "fd00::11"], "InternalIP only, in order");
+        assert_eq!(seen.external_ips, ["203.0.113.11".parse::<IpAddr>().unwrap()]);
         assert_eq!(seen.boot_id.as_deref(), Some("6f8b6a7e-5d0c-4a3c-9a3e-0a7b9b8f4c11"));
         assert_eq!(seen.pod_networks, ["10.244.1.0/24".parse().unwrap()]);
         let world::Marks { cordoned, taints, drain } = seen.marks;

@@ -43,6 +43,8 @@ const LIST_ENDS: &str = "k8s.io/initial-events-end";
 const WATCH_TIMEOUT: Duration = Duration::from_secs(8);
 /// Seconds after which the API server is asked to end a watch. Each watch draws its own number, so they do not all end at once.
 const WATCH_SECONDS: std::ops::Range<u32> = 240..290;
+/// No watch that ends as it was asked to ends sooner.
+const SOONEST_END: Duration = Duration::from_secs(WATCH_SECONDS.start as u64);
 /// A watch that is silent for this long is begun again. The API server sends a bookmark about every minute.
 const SILENCE: Duration = Duration::from_secs(150);
 /// A watch that lasted this long resets the delay before the next one.
@@ -203,6 +205,8 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
     let mut churn = trouble.clone();
     // The version to continue from; `None`: list first.
     let mut version: Option<String> = None;
+    // The watch ended otherwise than it was asked to: the API server may be another one, or not what it was.
+    let mut broke_off = false;
     // The watch that a streamed list goes on as.
     let mut open: Option<Events<K>> = None;
     let mut streams = true;
@@ -235,12 +239,31 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
                     Err(end) => end,
                 }
             }
+            Some(reached) if broke_off => match is_behind(&api, reached).await {
+                Ok(false) => {
+                    broke_off = false;
+                    continue;
+                }
+                Ok(true) => {
+                    warn!(
+                        kind = K::PLURAL,
+                        reached, "the API server has gone back to an older state, as from a backup; listing again"
+                    );
+                    if facts.send(Fact::WentBack).await.is_err() {
+                        return;
+                    }
+                    (version, broke_off) = (None, false);
+                    continue;
+                }
+                Err(end) => end,
+            },
             Some(version) => tokio::select! {
                 end = watch(&api, open.take(), version, &facts, &outcomes) => end,
                 () = barrier.is_asked(round) => End::Asked,
             },
         };
         let lived = began.elapsed() >= LIVED;
+        broke_off = !matches!(end, End::Closed) || began.elapsed() < SOONEST_END;
         if lived {
             churn.reset();
         }
@@ -289,6 +312,18 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
         };
         sleep(delay).await;
     }
+}
+
+/// Whether the API server has not come as far as `reached`: it was restored from a backup. It would let us watch from there, and tell
+/// nothing until it has come as far again; and never what was lost. Versions can be compared as numbers (KEP-5504).
+async fn is_behind<K: Kind>(api: &Api<Object<K>>, reached: &str) -> Result<bool, End> {
+    let newest = match timeout(LIST_TIMEOUT, api.list(&ListParams::default().limit(1))).await {
+        Ok(Ok(page)) => page.metadata.resource_version,
+        Ok(Err(error)) => return Err(end_of(&error)),
+        Err(_) => return Err(End::Failed(Failure::without_answer(no_answer(LIST_TIMEOUT)))),
+    };
+    let number = |version: &str| version.parse::<u64>().ok();
+    Ok(newest.as_deref().and_then(number).zip(number(reached)).is_some_and(|(newest, reached)| newest < reached))
 }
 
 /// Tells every object of the kind, page by page, then that the list is complete. Answers with the version to watch from.
@@ -634,7 +669,7 @@ mod tests {
         api.end_watches();
         assert_eq!(listed(&mut facts).await, ["shop/api", "shop/broken", "shop/web"], "listed again after 410");
         let requests = api.requests(&Method::GET, SERVICES);
-        let counts = ["limit=", "sendInitialEvents=true", "watch=true"]
+        let counts = ["limit=100", "sendInitialEvents=true", "watch=true"]
             .map(|word| requests.iter().filter(|seen| seen.query.contains(word)).count());
         assert_eq!(
             counts,
@@ -664,7 +699,7 @@ mod tests {
             assert_eq!(told(&mut facts, "shop/web").await, Some(version), "round {round}");
             api.end_watches();
         }
-        let lists = api.requests(&Method::GET, SERVICES).into_iter().filter(|seen| seen.query.contains("limit="));
+        let lists = api.requests(&Method::GET, SERVICES).into_iter().filter(|seen| seen.query.contains("limit=100"));
         assert_eq!(lists.count(), 1, "nothing was listed again");
     }
 
@@ -684,6 +719,28 @@ mod tests {
         api.fault(fault(true, Answer::Status(410, "Gone")));
         api.end_watches();
         assert_eq!(listed(&mut facts).await, ["shop/web"], "410 as the answer to the request");
+    }
+
+    /// Q2 of a review. Input: the API server is stopped, put back to a backup, and started. Output: what it has now, and what it tells from
+    /// then on; a watch from the version reached before would be accepted and stay silent.
+    #[tokio::test]
+    async fn an_api_server_that_was_restored_from_a_backup_is_listed_again() {
+        let mut api = FakeApi::start().await;
+        api.put(SERVICES, service("shop/web"));
+        let backup = api.backup();
+        let (mut facts, _tasks) = watching(&api).await;
+        reachable(&mut facts).await;
+        for _ in 0..3 {
+            let version = api.put(SERVICES, service("shop/lost"));
+            assert_eq!(told(&mut facts, "shop/lost").await, Some(version));
+        }
+        api.go_away().await;
+        api.restore(backup);
+        api.come_back().await;
+        fake::until(&mut facts, "word of it", |fact| matches!(fact, Fact::WentBack).then_some(())).await;
+        assert_eq!(listed(&mut facts).await, ["shop/web"]);
+        let version = api.put(SERVICES, service("shop/new"));
+        assert_eq!(told(&mut facts, "shop/new").await, Some(version), "though it is lower than what was reached");
     }
 
     /// Waits until a change is told by a watch.

@@ -9,7 +9,7 @@ use crate::names::{ObjectKey, PoolName};
 use crate::plan::address_book::AddressBook;
 use crate::plan::decision::Held;
 use crate::plan::partners;
-use crate::plan::pools::{candidates, may_have, withheld};
+use crate::plan::pools::{candidates, leaving, may_have, withheld};
 pub use crate::plan::pools::{may_keep, pool_of};
 use crate::plan::sharing::Terms;
 use crate::reason::Reason;
@@ -24,8 +24,12 @@ pub struct Applicant<'a> {
     pub namespace_labels: Option<&'a Labels>,
     /// On what terms it shares its addresses.
     pub terms: Option<Terms>,
-    /// Which of its addresses it is to give up.
+    /// The addresses that its status showed before.
+    pub former: &'a [IpAddr],
+    /// Which of its addresses it is to give up: none that it requests.
     pub renumber: Option<&'a Renumber>,
+    /// Nobody asked for that: the link that the pool names has another prefix.
+    pub by_prefix: bool,
 }
 
 /// Finds addresses for a Service that holds `kept`, which stay and are part of the answer.
@@ -134,6 +138,22 @@ pub fn shortage(
     })
 }
 
+/// Of which family a Service has an address that is to be replaced, and none to replace it with.
+pub fn without_successor(
+    pools: &[Pool],
+    book: &AddressBook,
+    applicant: &Applicant<'_>,
+    request: &Request,
+    (leaving, stays): (&[Held], &[Held]),
+) -> Option<Reason> {
+    let mut families = leaving.iter().map(|held| Family::of(held.address));
+    let family = families.find(|family| !has(stays, |_| true, *family))?;
+    Some(match candidates(pools, applicant, request) {
+        Ok(candidates) => nothing_free(book, &candidates, family),
+        Err(reason) => reason,
+    })
+}
+
 /// What is to be said of addresses that a Service has, beside that it has them.
 pub fn notes(
     pools: &[Pool],
@@ -142,9 +162,9 @@ pub fn notes(
     request: &Request,
     held: &[Held],
 ) -> Vec<Reason> {
-    let of_address = held.iter().filter_map(|held| {
-        let pool = pool_of(pools, held.address)?;
-        withheld(pool, book, applicant, held.address)
+    let of_address = held.iter().filter_map(|held| match pool_of(pools, held.address) {
+        Some(pool) => withheld(pool, book, applicant, held.address),
+        None => leaving(applicant, held.address),
     });
     let unshared = partners::unshared(pools, book, applicant, request, held);
     of_address.chain(missing_family(pools, applicant, held)).chain(unshared).collect()
@@ -189,6 +209,10 @@ fn fill(
     };
     // The second family comes from the pool of the first, where that pool has it.
     candidates.sort_by_key(|pool| !held.iter().chain(&filled).any(|held| held.pool == pool.name));
+    // What the Service had it has again.
+    let own = |family: &Family| had_before(&candidates, book, applicant, *family);
+    filled.extend(missing.iter().filter_map(own));
+    let missing = lacks(&filled);
     // A pair from one pool is what people expect of a pool with both families, so that is tried first.
     if missing.len() == 2 {
         let pair = candidates.iter().find_map(|pool| {
@@ -246,17 +270,29 @@ fn has(held: &[Held], pool: impl Fn(&PoolName) -> bool, family: Family) -> bool 
     held.iter().any(|held| Family::of(held.address) == family && pool(&held.pool))
 }
 
+/// The address of the family that the Service had before, where one of these pools has it and it is free. One that is renumbered is not
+/// to have again what it gave up.
+fn had_before(candidates: &[&Pool], book: &AddressBook, applicant: &Applicant<'_>, family: Family) -> Option<Held> {
+    let mut former = applicant.former.iter().rev().filter(|it| Family::of(**it) == family);
+    let held = |address: &IpAddr| {
+        let pool = candidates.iter().find(|pool| pool.holds(*address) && is_free(pool, book, applicant, *address))?;
+        Some(Held { address: *address, pool: pool.name.clone() })
+    };
+    former.find_map(held).filter(|_| applicant.renumber.is_none())
+}
+
 /// The lowest free address of the first range of the family that has one.
 fn first_free(pool: &Pool, book: &AddressBook, applicant: &Applicant<'_>, family: Family) -> Option<Held> {
-    let service = applicant.key;
-    let is_free = |address: &IpAddr| {
-        !book.is_resting(*address, service)
-            && !book.is_occupied(*address)
-            && book.is_free_for(*address, service)
-            && withheld(pool, book, applicant, *address).is_none()
-    };
-    let address = book.unheld(&pool.name, family).find(is_free)?;
+    let address = book.unheld(&pool.name, family).find(|address| is_free(pool, book, applicant, *address))?;
     Some(Held { address, pool: pool.name.clone() })
+}
+
+fn is_free(pool: &Pool, book: &AddressBook, applicant: &Applicant<'_>, address: IpAddr) -> bool {
+    let service = applicant.key;
+    !book.is_resting(address, service)
+        && !book.is_occupied(address)
+        && book.is_free_for(address, service)
+        && withheld(pool, book, applicant, address).is_none()
 }
 
 /// How many addresses a pool can hand out; `u64::MAX` for that many and more.

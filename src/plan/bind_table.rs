@@ -22,6 +22,19 @@ pub struct BindTable {
 }
 
 impl BindTable {
+    /// What a Service wants, and what it wanted before: where an agent leaves, neighbours go on sending here for a moment, and
+    /// `kernel::addresses` takes all of them away behind that.
+    pub fn with_before(
+        &self,
+        service: &ObjectKey,
+        mut wanted: Vec<(IpAddr, InterfaceName)>,
+    ) -> Vec<(IpAddr, InterfaceName)> {
+        let before = self.wanted.get(service).into_iter().flatten();
+        let gone: Vec<_> = before.filter(|it| !wanted.contains(it)).cloned().collect();
+        wanted.extend(gone);
+        wanted
+    }
+
     /// All that a Service wants from now on.
     pub fn put(&mut self, service: &ObjectKey, wanted: Vec<(IpAddr, InterfaceName)>) {
         let before = self.wanted.get(service).map(Vec::as_slice).unwrap_or_default();
@@ -78,6 +91,10 @@ mod tests {
         table.put(&one, wanted());
         table.put(&two, wanted());
         table.put(&one, Vec::new());
+        assert!(table.addresses().contains_key(&address));
+        // R9 of a review: an agent that leaves.
+        table.put(&two, table.with_before(&two, Vec::new()));
+        table.put(&two, table.with_before(&two, wanted()));
         assert!(table.addresses().contains_key(&address));
         table.put(&two, Vec::new());
         assert!(table.addresses().is_empty() && table.wanters.is_empty() && table.wanted.is_empty());

@@ -507,6 +507,11 @@ impl History {
         Course::Takes(acquisition)
     }
 
+    /// This node answered on a link by itself, and the holder is heard there again: neighbours are told.
+    pub fn give_back(&mut self, holder: &NodeName) {
+        self.yielded_to = Some(holder.clone());
+    }
+
     fn stop(&mut self, holder: &NodeName) -> Course {
         self.rival_since = None;
         self.grant = None;

@@ -47,7 +47,7 @@ fn word(reason: &Reason, nothing_held: bool) -> Option<&'static str> {
         Reason::OtherClass { .. } | Reason::WaitingForAllocator | Reason::WaitingForLists => None,
         // Whose class it is may serve it.
         Reason::NamespaceUnknown { .. } | Reason::EgressOfOtherClass { .. } => None,
-        Reason::ForeignStatus { .. } | Reason::StatusOverwritten => Some("StatusNotOurs"),
+        Reason::ForeignStatus { .. } | Reason::OtherCrier { .. } | Reason::StatusOverwritten => Some("StatusNotOurs"),
         Reason::AddressGoes { .. } => Some("AddressGoes"),
         _ if nothing_held => Some("AllocationFailed"),
         _ => Some("RequestRefused"),
@@ -92,10 +92,14 @@ pub(super) fn condition(wish: &Wish, decision: &Decision) -> Option<Condition> {
     let complaint = allocation.complaint.as_ref();
     // An address that goes is still there.
     let has_its_own = complaint.is_none_or(|it| matches!(it, Reason::AddressGoes { .. }));
-    let lasting = allocation.notes.iter().find(|note| lasts(note));
-    let note = complaint.or(nameless).or(lasting).map(Reason::steady);
+    let is_replaced = |note: &&Reason| matches!(note, Reason::AddressRenumbered { .. });
+    let lasting = allocation.notes.iter().find(|note| lasts(note) && !is_replaced(note));
+    // Whoever allocates next reads there that crier gave these.
+    let replaced = allocation.notes.iter().filter(is_replaced);
+    let notes: Vec<String> =
+        complaint.or(nameless).or(lasting).into_iter().chain(replaced).map(|it| it.steady().to_string()).collect();
     let code = complaint.map_or_else(|| "assigned".to_owned(), Reason::code);
-    let note = note.as_ref().map(ToString::to_string);
+    let note = Some(notes.join("; ")).filter(|_| !notes.is_empty());
     Some(Condition::given(has_its_own, &code, given, &pools(given, decision), note.as_deref()))
 }
 

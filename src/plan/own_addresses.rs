@@ -45,8 +45,9 @@ fn uses(world: &World, with_links: bool) -> BTreeMap<IpAddr, HostUse> {
         let link: Option<&Link> = world.links.get(&route.link);
         uses.extend(link.map(|link| (route.gateway, HostUse::Gateway { interface: link.name.clone() })));
     }
-    for (node, address) in world.nodes.iter().flat_map(|(name, node)| node.addresses.iter().map(move |it| (name, it))) {
-        uses.insert(*address, HostUse::Node { node: node.clone() });
+    for (name, node) in world.nodes.iter() {
+        let used = || HostUse::Node { node: name.clone() };
+        uses.extend(node.addresses.iter().chain(&node.external_ips).map(|address| (*address, used())));
     }
     uses
 }

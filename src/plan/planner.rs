@@ -232,8 +232,11 @@ impl Planner {
                 self.touch(began.iter().chain(ended).copied());
             }
             Fact::Service(key, Some(after)) if self.world.leader => {
-                if let Some(before) = self.world.services.get(key) {
-                    self.restraints.note(key, before, after);
+                if let Some(before) =
+                    self.world.services.get(key).filter(|before| !self.world.is_history(key, before, after))
+                {
+                    let wanted = self.plan.status.services.get(key).and_then(|status| status.write.as_ref());
+                    self.restraints.note(key, before, after, wanted);
                 }
             }
             Fact::Kept(addresses) => {
@@ -539,11 +542,11 @@ impl Planner {
         let Work { l2, routes, bind, egress } = work;
         self.l2.ownership.put(key, l2);
         self.routes.put(key, routes);
-        self.binds.put(key, bind);
-        let egress = match self.world.leaving {
-            true => self.egress.or_as_before(key, egress),
-            false => egress,
+        let (bind, egress) = match self.world.leaving {
+            true => (self.binds.with_before(key, bind), self.egress.or_as_before(key, egress)),
+            false => (bind, egress),
         };
+        self.binds.put(key, bind);
         self.egress.put(key, egress);
     }
 }

@@ -40,11 +40,7 @@ pub fn may_have(
 ) -> Result<Held, Reason> {
     let pool = pool_of(pools, address).ok_or(Reason::AddressOutsidePools { address })?;
     let held = may_keep(pools, applicant, request, address)?;
-    // What it names itself it has: an annotation of a renumbering of before counts for nothing.
-    let asked = request.addresses.contains(&address);
-    if let Some(reason) =
-        leaving(applicant, address).filter(|_| !asked).or_else(|| unavailable(pool, book, applicant, address))
-    {
+    if let Some(reason) = withheld(pool, book, applicant, address) {
         return Err(reason);
     }
     match book.admits(address, applicant.key, applicant.terms.as_ref()) {
@@ -60,9 +56,9 @@ pub fn withheld(pool: &Pool, book: &AddressBook, applicant: &Applicant<'_>, addr
 }
 
 /// The Service is to give the address up.
-fn leaving(applicant: &Applicant<'_>, address: IpAddr) -> Option<Reason> {
+pub fn leaving(applicant: &Applicant<'_>, address: IpAddr) -> Option<Reason> {
     let renumber = applicant.renumber.filter(|renumber| renumber.leaving.contains(&address))?;
-    let by_prefix = applicant.service.renumber.is_none();
+    let by_prefix = applicant.by_prefix;
     Some(Reason::AddressRenumbered { address, overlap: duration::text(renumber.overlap), by_prefix })
 }
 

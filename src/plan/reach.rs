@@ -2,12 +2,14 @@
 //! default gateway. Floor 1. Why a peer is nowhere is named here too; how to get there is the speaker's business.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::address::{ScopedAddress, is_link_local_v6};
 use crate::config::{self, PeerAddress};
 use crate::names::{InterfaceName, PeerName};
+use crate::plan::slice::PeerSlice;
 use crate::reason::Reason;
 use crate::world::{DefaultRoute, Link, SessionReport, SessionState, World};
 
@@ -46,6 +48,11 @@ pub(super) fn address(
 
 fn is_established(session: &PeerName, world: &World) -> bool {
     world.sessions.get(session).is_some_and(|session| session.state == SessionState::Established)
+}
+
+/// Where the peer of an established session is.
+pub(super) fn proven_at(session: &PeerName, world: &World) -> Option<ScopedAddress> {
+    world.sessions.get(session).filter(|_| is_established(session, world))?.detail.address.clone()
 }
 
 /// The links on which routers are looked for: those of unnumbered peers, as far as they can carry a session now.
@@ -206,6 +213,25 @@ pub(super) fn further(
     }
     let named = |address: ScopedAddress| (PeerName::from(format!("{}{FURTHER}{address}", settings.name)), address);
     gateways(settings, own, known, world).into_iter().filter(|gateway| Some(gateway) != own).map(named).collect()
+}
+
+/// Of several peers that turn out to be one router one has a session: a router takes each for the other, started anew. Those whose
+/// address the file gives come first.
+pub(super) fn keep_one_each(sessions: &mut [(PeerName, PeerSlice)]) {
+    let mut taken: BTreeMap<(ScopedAddress, u16, Option<InterfaceName>, Option<IpAddr>), PeerName> = BTreeMap::new();
+    let is_given = |peer: &PeerSlice| matches!(peer.settings.address, PeerAddress::Fixed(_));
+    for given in [true, false] {
+        for (name, peer) in sessions.iter_mut().filter(|(_, peer)| is_given(peer) == given) {
+            let Ok(address) = &peer.address else { continue };
+            let config::Peer { port, vrf, source_address, .. } = &*peer.settings;
+            match taken.entry((address.clone(), *port, vrf.clone(), *source_address)) {
+                Entry::Vacant(place) => drop(place.insert(name.clone())),
+                // That file is refused where both are for one node.
+                Entry::Occupied(_) if given => {}
+                Entry::Occupied(first) => peer.address = Err(Reason::SameRouter { peer: first.get().clone() }),
+            }
+        }
+    }
 }
 
 /// `None` where the link of a link-local gateway is not known (yet).
@@ -418,6 +444,32 @@ mod tests {
         let Fact::Session(_, report) = session(SessionState::Established) else { unreachable!() };
         world.apply(Fact::Session("tor@10.0.0.2".into(), report));
         assert_eq!(names(&further(&gateway, None, &more, &world)), ["tor@10.0.0.2"]);
+    }
+
+    /// S8 of a review. Input: one file for all racks names the router by its address and as the gateway, and graceful restart is agreed on.
+    /// Output: one session; the two took turns in ending each other.
+    #[test]
+    fn of_peers_that_turn_out_to_be_one_router_one_has_the_session() {
+        let session = |name: &str, of: PeerAddress, found: &str, more: fn(&mut config::Peer)| {
+            let mut settings = config::Peer { name: name.into(), ..peer(of) };
+            more(&mut settings);
+            let (settings, address) = (Arc::new(settings), Ok(at(found)));
+            let orders = Default::default();
+            (PeerName::from(name), PeerSlice { settings, address, routes: Default::default(), orders })
+        };
+        let fixed = || PeerAddress::Fixed(at("10.0.0.1"));
+        let mut sessions = vec![
+            session("by-gateway", PeerAddress::Gateway, "10.0.0.1", |_| {}),
+            session("elsewhere", PeerAddress::Gateway, "10.0.0.2", |_| {}),
+            session("again", PeerAddress::Gateway, "10.0.0.2", |_| {}),
+            session("tor", fixed(), "10.0.0.1", |_| {}),
+            session("other-source", fixed(), "10.0.0.1", |it| it.source_address = Some("10.0.0.9".parse().unwrap())),
+            session("in-red", PeerAddress::Gateway, "10.0.0.1", |it| it.vrf = Some("red".into())),
+        ];
+        keep_one_each(&mut sessions);
+        let refused = sessions.iter().filter_map(|(name, it)| Some((name.as_str(), it.address.clone().err()?)));
+        let same = |peer: &str| Reason::SameRouter { peer: peer.into() };
+        assert_eq!(refused.collect::<Vec<_>>(), [("by-gateway", same("tor")), ("again", same("elsewhere"))]);
     }
 
     /// F12: a default route that is renewed is away for a moment, and the other family's stands.

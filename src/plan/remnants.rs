@@ -19,23 +19,31 @@ use crate::selector::Labels;
 use crate::world::{PoolRange, PoolsTold, Service};
 
 /// The address with the pool that the status names, where it is a remnant. The status is written by whoever may write it: what
-/// this pool did not have in a former file of this agent is none.
+/// no pool that it names had in a former file of this agent is none. One that leaves stands beside those that crier names as given.
 pub fn remnant(inputs: &Inputs<'_>, service: &Service, address: IpAddr) -> Option<Held> {
     let config = inputs.config;
     if config.is_standalone() || pool_of(&config.pools, address).is_some() || !can_be_of_service(address) {
         return None;
     }
     let condition = service.condition.as_ref().filter(|_| service.ingress.contains(&address))?;
-    if !condition.addresses().contains(&address) {
+    let given = condition.addresses();
+    let leaves = !given.is_empty() && service.leaves(address);
+    if !given.contains(&address) && !leaves {
         return None;
     }
-    let annotated = || match &service.pools_told {
-        PoolsTold::Same(pools) => pools.split(',').next_back().map(PoolName::from),
-        PoolsTold::Nothing | PoolsTold::Different => None,
+    let told = match (condition.pools(), &service.pools_told) {
+        (none, PoolsTold::Same(pools)) if none.is_empty() => pools.split(',').map(PoolName::from).collect(),
+        (pools, PoolsTold::Same(_) | PoolsTold::Nothing | PoolsTold::Different) => pools,
     };
-    let pool = condition.pool_of(address).or_else(annotated)?;
-    let had = |(name, first, last): &PoolRange| *name == pool && (*first..=*last).contains(&address);
-    inputs.world.pools.iter().any(had).then_some(Held { address, pool })
+    // Of one that leaves no pool need be named any more.
+    let pool = former_pools(inputs, address).find(|pool| leaves || told.contains(pool))?.clone();
+    Some(Held { address, pool })
+}
+
+/// The pools that had the address in this file, or in a former one of this agent.
+pub fn former_pools<'a>(inputs: &Inputs<'a>, address: IpAddr) -> impl Iterator<Item = &'a PoolName> {
+    let had = move |(_, first, last): &&PoolRange| (*first..=*last).contains(&address);
+    inputs.world.pools.iter().filter(had).map(|(name, _, _)| name)
 }
 
 /// What of a file stands in for the pool that an address was of.

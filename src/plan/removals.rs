@@ -118,6 +118,10 @@ impl Removals {
         self.accepted.insert(service.clone());
     }
 
+    pub fn is_accepted(&self, service: &ObjectKey) -> bool {
+        self.accepted.contains(service)
+    }
+
     pub fn forget(&mut self, service: &ObjectKey, now: Instant) {
         self.put(service, false, now);
         self.accepted.remove(service);

@@ -8,6 +8,7 @@ use crate::names::{NodeName, ObjectKey};
 use crate::plan::overlaps::{Overlap, Overlaps};
 use crate::plan::removals::Removals;
 use crate::plan::rivals::Rivals;
+use crate::plan::slice::StatusWrite;
 use crate::world::{Service, World};
 
 /// One organ for each reason.
@@ -26,9 +27,9 @@ impl Restraints {
         Restraints { removals: Removals::agreed(), ..Restraints::default() }
     }
 
-    /// A source tells a newer version of a Service.
-    pub fn note(&mut self, key: &ObjectKey, before: &Service, after: &Service) {
-        self.rivals.note(key, before, after);
+    /// A source tells a newer version of a Service; `wanted`: what this agent means to write, and has perhaps written.
+    pub fn note(&mut self, key: &ObjectKey, before: &Service, after: &Service, wanted: Option<&StatusWrite>) {
+        self.rivals.note(key, before, after, wanted);
         self.pool_rivals.note_pools(key, before, after);
     }
 
@@ -64,6 +65,11 @@ impl Restraints {
     /// This agent, as the one who allocates, finds the addresses of the Service right.
     pub fn accept(&mut self, service: &ObjectKey) {
         self.removals.accept(service);
+    }
+
+    /// Its addresses were right by this agent's file.
+    pub fn is_accepted(&self, service: &ObjectKey) -> bool {
+        self.removals.is_accepted(service)
     }
 
     pub fn forget(&mut self, service: &ObjectKey, now: Instant) {

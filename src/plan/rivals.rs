@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::names::ObjectKey;
+use crate::plan::slice::StatusWrite;
 use crate::world::{PoolsTold, Service};
 
 /// Two overwrites that are further apart are no fight.
@@ -33,8 +34,8 @@ struct Fight {
 }
 
 impl Rivals {
-    /// A source tells a newer version of a Service.
-    pub fn note(&mut self, key: &ObjectKey, before: &Service, after: &Service) {
+    /// A source tells a newer version of a Service; `wanted`: what this agent means to write, and has perhaps written.
+    pub fn note(&mut self, key: &ObjectKey, before: &Service, after: &Service, wanted: Option<&StatusWrite>) {
         let changed =
             before.ingress != after.ingress || before.condition != after.condition || before.not_vip != after.not_vip;
         if !changed || before.uid != after.uid {
@@ -45,6 +46,10 @@ impl Rivals {
         // Who writes into a status does not say in the condition what crier gave; and crier ends an overlap.
         let is_less = after.ingress.iter().all(|address| before.ingress.contains(address));
         let by_crier = names_its_own(after) && (before.condition != after.condition || is_less);
+        if is_consistent(before) && is_consistent(after) && after.load_balancer && !is_wanted(before, after, wanted) {
+            // Another crier overwrites what this one wrote, or says otherwise of it: neither sees that the other's is not its own.
+            self.seen.push(key.clone());
+        }
         if is_consistent(after) || by_crier {
             self.overwritten.remove(key);
         } else if was_ours && after.load_balancer {
@@ -106,6 +111,14 @@ impl Rivals {
     pub fn next_deadline(&self) -> Option<Instant> {
         self.fights.values().filter_map(|fight| fight.until).min()
     }
+}
+
+/// The answer to this agent's own write, told by the watch first.
+fn is_wanted(before: &Service, after: &Service, wanted: Option<&StatusWrite>) -> bool {
+    wanted.is_some_and(|StatusWrite { ingress, condition, transition: _, pools: _, renumbered: _ }| {
+        condition.as_ref() == after.condition.as_deref()
+            && *ingress.as_ref().unwrap_or(&before.ingress) == after.ingress
+    })
 }
 
 /// What crier writes says itself which addresses it gave.

@@ -13,10 +13,12 @@ use crate::plan::decision::Decision;
 use crate::reason::Reason;
 use crate::selector::Labels;
 use crate::world::{
-    EndpointSlice, Fact, FamilyPolicy, Link, Listing, Node, PoolsTold, Request, RequestError, Service, TrafficPolicy,
+    Condition, EndpointSlice, Fact, FamilyPolicy, Link, Listing, Node, PoolsTold, Request, RequestError, Service,
+    TrafficPolicy,
 };
 
 mod advertisements;
+mod criers;
 mod data_path;
 mod drains;
 mod egress;
@@ -199,6 +201,13 @@ impl Story {
         self.tell(Fact::StatusWritten(key(name), Arc::new(service)));
         self.turn();
         self.decision(name)
+    }
+
+    /// What crier says then.
+    fn confirm_condition(&mut self, name: &str) -> Condition {
+        self.confirm(name);
+        let service = self.planner.world().services[&key(name)].clone();
+        Condition::clone(service.condition.as_ref().expect("a condition was written"))
     }
 
     /// The addresses that the status slice wants written.

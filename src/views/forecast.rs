@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{SCHEMA_VERSION, Snapshot};
-use crate::config::{self, Change, Config, L2, PulseKey, Source, Touches};
+use crate::config::{self, Change, Config, Difference, L2, PulseKey, Source, Touches};
 use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::forecast::{self, ForecastError, PeerDifference};
 use crate::reason::Reason;
@@ -37,7 +37,8 @@ pub struct ChangeReport {
     /// Section, key and both values in one line.
     pub change: String,
     pub touches: Touches,
-    /// What it leads to is not judged: sessions and routes of other nodes, or what the agent reads at its start of its node and Services.
+    /// What it leads to is not judged: sessions and routes of other nodes, what the agent reads at its start of its node and Services, or
+    /// what it does on a link before it announces.
     #[serde(default)]
     pub unjudged: bool,
 }
@@ -169,6 +170,7 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
         |it: &Change| has_others(snapshot) && it.touches > Touches::Log && is_of(it, &["bgp", "bfd", "vrf"]);
     let at_start =
         |it: &Change| it.touches == Touches::Restart && is_of(it, &["node", "kubernetes", "manifests", "pulse"]);
+    let on_host = |it: &Change| is_key(it, "pool", "bind") || is_key(it, "l2", "probe");
     let unjudged = changes.iter().any(of_routes).then(|| {
         format!(
             "BGP sessions and routes are judged for {} alone, and those of other nodes go by the changed keys too: ask there",
@@ -188,7 +190,7 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
             .map(|it| ChangeReport {
                 change: it.to_string(),
                 touches: it.touches,
-                unjudged: of_routes(it) || at_start(it),
+                unjudged: of_routes(it) || at_start(it) || on_host(it),
             })
             .collect(),
         warnings,
@@ -202,6 +204,10 @@ fn has_others(snapshot: &Snapshot) -> bool {
 fn is_of(change: &Change, sections: &[&str]) -> bool {
     let section = change.place.trim_start_matches('[');
     sections.iter().any(|it| section.starts_with(it))
+}
+
+fn is_key(change: &Change, section: &str, wanted: &str) -> bool {
+    is_of(change, &[section]) && matches!(change.difference, Difference::Key { key, .. } if key == wanted)
 }
 
 /// An `[[l2]]` names links otherwise than any did before, and what other nodes' links are called is their own word.
@@ -350,6 +356,33 @@ mod tests {
             report.beside().map(|it| it.change.clone()).collect::<Vec<_>>().len()
         };
         assert_eq!((host("[node]\nname = \"n9\"\n"), host("[state]\nfolder = \"/s\"\n")), (1, 0));
+    }
+
+    /// N6 of the reviews: addresses that go to another interface were "nothing would change".
+    #[test]
+    fn what_hosts_and_links_alone_show_is_counted() {
+        let config = |pool: &str, l2: &str| {
+            let text = format!(
+                "[manifests]\nfolder = \"/m\"\n[[pool]]\nname = \"p\"\naddresses = [\"192.0.2.0/28\"]\n{pool}[[l2]]\n{l2}"
+            );
+            Arc::new(parse(&[SourceFile { path: "test.toml".to_owned(), text }], &NoSecrets).expect("it is good"))
+        };
+        let running = config("", "");
+        let mut planner = Planner::new(running, "n1".into());
+        for fact in [Fact::ApiServer(ApiServer::Manifests), Fact::LinksListed, Fact::FailStatic] {
+            planner.apply(fact);
+        }
+        let (now, wall) = (clock::now(), clock::wall());
+        planner.turn(now);
+        let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
+        let beside = |pool: &str, l2: &str| {
+            let report = forecast(&snapshot, &config(pool, l2)).expect("it is judged");
+            report.beside().map(|it| it.change.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(beside("", ""), [""; 0]);
+        assert_eq!(beside("bind = \"eth1\"\n", ""), ["[[pool]] \"p\" bind: unset -> \"eth1\""]);
+        assert_eq!(beside("", "probe = false\n").len(), 1);
+        assert_eq!(beside("", "announce-again = \"1s\"\n").len(), 0, "nothing is announced otherwise now");
     }
 
     /// K15 of the reviews: no other node heard this one then, and the plan had no word of it.

@@ -1,13 +1,14 @@
 //! The condition `crier.dev/Allocated` in the status of a Service: which addresses crier gave, and what is in the way. Floor 1.
 //!
 //! It is written in the same request as the addresses, so it tells which of them are crier's, also to the next agent that
-//! allocates and after a restart. Its message has one form, which [`Condition::addresses`] reads back.
+//! allocates and after a restart. Its message has one form, which [`Condition::addresses`] reads back. A cluster may have several
+//! criers, each with a Lease: the message says by which one it is, unless that is the Lease that a file has which names none.
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::PoolName;
+use crate::names::{ObjectKey, PoolName};
 
 /// What crier says of a Service in its status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +23,11 @@ pub struct Condition {
 const GIVEN: &str = "assigned ";
 const FROM: &str = " from ";
 const NOTE: &str = "; ";
+/// Behind the address in the sentence of `Reason::AddressRenumbered`.
+const REPLACED: &str = " is replaced (";
 const NOTHING: &str = "no address: ";
+/// In front of the Lease of the crier that says it, at the end of the message.
+const BY: &str = "; by the crier of the Lease ";
 
 impl Condition {
     pub const TYPE: &'static str = "crier.dev/Allocated";
@@ -57,19 +62,50 @@ impl Condition {
         Condition { allocated: false, reason: camel_case(code), message: why }
     }
 
+    /// The same, said by the crier whose agents are elected by this Lease.
+    #[must_use]
+    pub fn by(self, lease: &ObjectKey) -> Condition {
+        if is_of_default(lease) {
+            return self;
+        }
+        Condition { message: format!("{}{BY}{lease}", self.message), ..self }
+    }
+
+    /// The Lease of the crier that says it, `namespace/name`; `None` for the Lease of a file that names none, and for what versions wrote
+    /// that did not say it.
+    pub fn lease(&self) -> Option<&str> {
+        self.message.rsplit_once(BY).map(|(_, lease)| lease).filter(|lease| !lease.contains(NOTE))
+    }
+
+    /// Whether the crier of this Lease says it, or may have before it said so.
+    pub fn is_by(&self, lease: &ObjectKey) -> bool {
+        self.lease().is_none_or(|by| *by == lease.to_string())
+    }
+
+    /// The same, whichever crier says it.
+    pub fn says_the_same_as(&self, other: &Condition) -> bool {
+        fn said(it: &Condition) -> &str {
+            it.message.rsplit_once(BY).map_or(&it.message, |(said, _)| said)
+        }
+        self.allocated == other.allocated && self.reason == other.reason && said(self) == said(other)
+    }
+
     /// The addresses that crier gave, in their order; none if the message is not crier's.
     pub fn addresses(&self) -> Vec<IpAddr> {
         let list = self.lists().map(|(addresses, _)| addresses).unwrap_or_default();
         list.split(", ").map_while(|text| text.parse().ok()).collect()
     }
 
-    /// The pool that crier gave the address from, where the message names one. Of fewer pools than addresses the last one stands for
-    /// the rest.
-    pub fn pool_of(&self, address: IpAddr) -> Option<PoolName> {
-        let place = self.addresses().iter().position(|it| *it == address)?;
-        let (_, pools) = self.lists()?;
-        let pools: Vec<&str> = pools.split(", ").filter(|name| !name.is_empty()).collect();
-        pools.get(place).or(pools.last()).map(|name| PoolName::from(*name))
+    /// The pools that crier gave these from, each once: which address is of which pool the message does not say.
+    pub fn pools(&self) -> Vec<PoolName> {
+        let list = self.lists().map(|(_, pools)| pools).unwrap_or_default();
+        list.split(", ").filter(|name| !name.is_empty()).map(PoolName::from).collect()
+    }
+
+    /// The addresses that are replaced and stand beside their successors, as far as a note says so.
+    pub fn leaving(&self) -> Vec<IpAddr> {
+        let notes = self.message.split(NOTE).skip(1).filter_map(|note| note.split_once(REPLACED));
+        notes.filter_map(|(address, _)| address.parse().ok()).collect()
     }
 
     /// What stands before and behind the word between addresses and pools.
@@ -77,6 +113,11 @@ impl Condition {
         let said = self.message.strip_prefix(GIVEN)?.split(NOTE).next()?;
         Some(said.split_once(FROM).unwrap_or((said, "")))
     }
+}
+
+/// The Lease of a file that names neither a Lease nor a class.
+pub fn is_of_default(lease: &ObjectKey) -> bool {
+    lease.namespace.as_str() == "kube-system" && lease.name.as_ref() == "crier"
 }
 
 /// `no-free-address` as `NoFreeAddress`: a reason of a condition has no hyphens.
@@ -91,6 +132,7 @@ fn camel_case(code: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reason::Reason;
 
     fn addresses(all: &[&str]) -> Vec<IpAddr> {
         all.iter().map(|text| text.parse().unwrap()).collect()
@@ -104,12 +146,49 @@ mod tests {
         {
             let condition = Condition::given(true, "assigned", &pair, &pools, note);
             assert_eq!(condition.addresses(), pair, "{}", condition.message);
-            let of = pair.iter().map(|address| condition.pool_of(*address)).collect::<Vec<_>>();
-            let named = [pools.first(), pools.last()].map(|pool| pool.cloned());
-            assert_eq!(of, named, "{}", condition.message);
+            assert_eq!((condition.pools(), condition.leaving()), (pools, addresses(&[])), "{}", condition.message);
         }
         let condition = Condition::nothing("no-free-address", "192.0.2.1 is taken");
         assert_eq!((condition.reason.as_str(), condition.addresses()), ("NoFreeAddress", Vec::new()));
+    }
+
+    #[test]
+    fn the_addresses_that_are_replaced_are_read_back() {
+        let replaced = |address: &str, by_prefix| Reason::AddressRenumbered {
+            address: address.parse().unwrap(),
+            overlap: "10m".to_owned(),
+            by_prefix,
+        };
+        let notes = [replaced("192.0.2.9", false), replaced("fd00::9", true)].map(|it| it.to_string()).join("; ");
+        let condition = Condition::given(true, "assigned", &addresses(&["192.0.2.1"]), &["lan".into()], Some(&notes));
+        assert_eq!(condition.leaving(), addresses(&["192.0.2.9", "fd00::9"]));
+        assert_eq!(condition.addresses(), addresses(&["192.0.2.1"]));
+    }
+
+    #[test]
+    fn it_says_by_which_crier_it_is_unless_that_is_the_default_one() {
+        let file = "[kubernetes]\nin-cluster = true\n".to_owned();
+        let file = crate::config::SourceFile { path: "test.toml".to_owned(), text: file };
+        let config = crate::config::parse(&[file], &crate::config::NoSecrets).expect("it is good");
+        let crate::config::Source::Kubernetes(kubernetes) = config.source else { panic!("it has an API server") };
+        assert!(is_of_default(&kubernetes.lease));
+        let (one, other) = (ObjectKey::new("kube-system", "crier-a"), ObjectKey::new("lb", "crier"));
+        let given = Condition::given(true, "assigned", &addresses(&["192.0.2.1"]), &["lan".into()], Some("a; b"));
+        for said in
+            [given, Condition::nothing("no-free-address", "x"), Condition::not_given("address-goes", "y".to_owned())]
+        {
+            assert_eq!(said.clone().by(&kubernetes.lease), said);
+            assert_eq!(said.lease(), None);
+            let by = said.clone().by(&one);
+            assert_eq!(
+                (by.lease(), by.addresses(), by.pools()),
+                (Some("kube-system/crier-a"), said.addresses(), said.pools())
+            );
+            assert!(by.is_by(&one) && !by.is_by(&other) && said.is_by(&other), "{}", by.message);
+            assert!(by.says_the_same_as(&said) && by.says_the_same_as(&said.clone().by(&other)), "{}", by.message);
+            let another = Condition { allocated: !said.allocated, ..said };
+            assert!(!by.says_the_same_as(&another), "{}", by.message);
+        }
     }
 
     #[test]

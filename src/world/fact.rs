@@ -35,6 +35,8 @@ pub enum Fact {
     Listed(Listing),
     /// Whether the API server answers, and since when it does not.
     ApiServer(ApiServer),
+    /// The API server was put back to an older state: what is told from now on counts, though its versions are lower than known ones.
+    WentBack,
     /// Whether this agent holds the Lease and so allocates.
     Leader(bool),
     /// What was last seen of the Lease.
@@ -153,6 +155,7 @@ impl Fact {
             | Fact::Peer(_, PeerOrder::Shut | PeerOrder::Enable) => true,
             Fact::ServiceCidrsUnseen(_)
             | Fact::ApiServer(_)
+            | Fact::WentBack
             | Fact::Leader(_)
             | Fact::Lease(_)
             | Fact::Link(..)

@@ -118,6 +118,12 @@ impl Service {
     pub fn given(&self) -> Vec<IpAddr> {
         self.condition.as_ref().map(|condition| condition.addresses()).unwrap_or_default()
     }
+
+    /// The address is to be replaced, or crier says that it is being replaced.
+    pub fn leaves(&self, address: IpAddr) -> bool {
+        let wished = self.renumber.iter().any(|renumber| renumber.leaving.contains(&address));
+        wished || self.condition.iter().any(|condition| condition.leaving().contains(&address))
+    }
 }
 
 /// What the annotations `ip-allocated-from-pool` of crier's and of MetalLB's prefix say: crier writes the same into both.
@@ -408,6 +414,9 @@ pub struct Node {
     pub network_unavailable: bool,
     /// InternalIP addresses, in order.
     pub addresses: Vec<IpAddr>,
+    /// ExternalIP addresses, in order: those of another network of the host, or of a translation in front of it.
+    #[serde(default)]
+    pub external_ips: Vec<IpAddr>,
     /// The boot of the host that its kubelet has last reported of; `None` where no kubelet reports.
     #[serde(default)]
     pub boot_id: Option<String>,

@@ -267,6 +267,10 @@ impl World {
                 self.api_server = state;
                 Touched::Nothing
             }
+            Fact::WentBack => {
+                self.ahead.clear();
+                Touched::Nothing
+            }
             Fact::Leader(leader) => {
                 if !leader {
                     // What was promised and not written is the next holder's to decide.
@@ -543,10 +547,14 @@ impl World {
 
     fn put_service(&mut self, key: ObjectKey, service: Arc<Service>) -> Touched {
         if let Some(held) = self.services.get(&key) {
-            if *held == service || self.is_history(&key, held, &service) {
+            if self.is_history(&key, held, &service) {
                 return Touched::Nothing;
             }
+            let is_known = *held == service;
             self.ahead.remove(&key);
+            if is_known {
+                return Touched::Nothing;
+            }
         }
         if !service.is_kept() {
             return self.drop_service(&key);
@@ -598,7 +606,7 @@ impl World {
     }
 
     /// The answer to a status write overtakes the watch, which then tells the versions in between: they are history.
-    fn is_history(&self, key: &ObjectKey, held: &Service, told: &Service) -> bool {
+    pub fn is_history(&self, key: &ObjectKey, held: &Service, told: &Service) -> bool {
         let ahead = self.ahead.get(key).filter(|_| held.uid == told.uid);
         ahead.zip(version(told)).is_some_and(|(ahead, told)| told < *ahead)
     }

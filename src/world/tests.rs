@@ -153,3 +153,27 @@ fn a_service_of_another_type_is_kept_while_it_asks_for_egress() {
     put(&mut world, "web", asks(None));
     assert!(world.services.is_empty());
 }
+
+/// Q2 of a review. Input: the agent wrote a status, the watch told it, and the API server was put back to before that. Output: what is
+/// told then counts. A watch that is late tells history, and that does not.
+#[test]
+fn what_an_api_server_tells_that_went_back_is_no_history() {
+    let at =
+        |version: &str, ingress: &[&str]| Service { resource_version: version.to_owned(), ..service(true, ingress) };
+    let shown = |world: &World| world.services[&key("web")].resource_version.clone();
+    let mut world = World::default();
+    let write = |world: &mut World| {
+        world.apply(Fact::StatusWritten(key("web"), Arc::new(at("9", &["192.0.2.1"]))));
+    };
+    put(&mut world, "web", at("5", &[]));
+    write(&mut world);
+    put(&mut world, "web", at("7", &[]));
+    assert_eq!(shown(&world), "9", "the watch is late");
+    put(&mut world, "web", at("9", &["192.0.2.1"]));
+    put(&mut world, "web", at("5", &[]));
+    assert_eq!(shown(&world), "5", "the watch had come as far");
+    write(&mut world);
+    world.apply(Fact::WentBack);
+    put(&mut world, "web", at("6", &[]));
+    assert_eq!(shown(&world), "6");
+}

@@ -107,7 +107,7 @@ pub enum End {
     SendHoldTimerExpired,
     /// Our end's address has left this host: nothing can be sent from it any more, not even a NOTIFICATION.
     AddressGone(IpAddr),
-    /// The peer opened another connection, and acknowledged nothing on this one for [`PROOF_TIME`].
+    /// The peer, or another router on its link, opened another connection, and nothing was acknowledged on this one for [`PROOF_TIME`].
     Unanswered,
 }
 
@@ -594,7 +594,7 @@ impl fmt::Display for End {
             }
             End::Unanswered => write!(
                 f,
-                "connection closed: the peer opened another one and acknowledged nothing on this one for {} s",
+                "connection closed: another one was opened, and the peer acknowledged nothing on this one for {} s",
                 PROOF_TIME.as_secs()
             ),
         }

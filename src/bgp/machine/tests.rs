@@ -891,6 +891,21 @@ fn a_second_open_makes_the_established_connection_prove_itself_once_within_a_bou
     assert_eq!(bench.next_timeout(), (Duration::ZERO, "dial".to_owned()));
 }
 
+/// S3 of a review. Input: the router of an unnumbered peer dies without a word, and its replacement, with another link-local address,
+/// dials. Output: the session with the dead one proves itself, or ends, within the bound; once, however often the other one dials.
+#[test]
+fn another_router_on_the_link_of_the_peer_makes_the_established_connection_prove_itself() {
+    let mut bench = Bench::in_phase(SessionState::Established);
+    let began = bench.now;
+    assert_eq!(summary(&bench.peering.handle_other_on_link(bench.now)), "KEEPALIVE");
+    bench.now += secs(1);
+    assert_eq!(summary(&bench.peering.handle_other_on_link(bench.now)), "");
+    let (_, asked) = bench.next_timeout();
+    assert_eq!((bench.now - began, asked.as_str()), (PROOF_TIME, "prove"));
+    assert_eq!(happens(Event::Unanswered, &mut bench), "close, down");
+    assert_eq!(summary(&bench.peering.handle_other_on_link(bench.now)), "", "there is nothing to prove");
+}
+
 /// RFC 4724 §5.
 #[test]
 fn another_connection_of_a_peer_with_graceful_restart_ends_the_session_without_a_word_once_it_has_lasted() {

@@ -28,7 +28,8 @@ pub struct PeerPath<'a> {
 /// A peer on this very host, as another routing daemon may be, would find its own address in our end of the connection and refuse it
 /// (RFC 4271 §6.3). It is told the first global address of the host that is not its own, by which it can tell others.
 /// Over a link-local connection an IPv4 address of the link need not be one that the peer can reach, so where
-/// `ipv4_with_ipv6_next_hop` was negotiated (RFC 8950) there is none, and the IPv6 one serves both families.
+/// `ipv4_with_ipv6_next_hop` was negotiated (RFC 8950) there is none, and the IPv6 one serves both families; over another IPv6
+/// connection then only an address with a subnet is one.
 pub fn next_hops(
     local: IpAddr,
     path: &PeerPath<'_>,
@@ -59,6 +60,8 @@ fn found(
     let v4 = match local {
         IpAddr::V4(v4) => Some(v4),
         IpAddr::V6(v6) if v6.is_unicast_link_local() && ipv4_with_ipv6_next_hop => None,
+        // An address without a subnet, as a virtual one of keepalived, comes and goes, and the peer need not have a way to it.
+        IpAddr::V6(_) if ipv4_with_ipv6_next_hop => on_link().filter(has_subnet).find_map(global_v4),
         IpAddr::V6(_) => on_link().find_map(global_v4),
     };
     let peer = path.peer.ip;
@@ -97,7 +100,11 @@ fn link_of<'a>(local: IpAddr, path: &PeerPath<'a>, local_addresses: &'a [LocalAd
 
 /// Whether the address is another one of the subnet.
 fn is_subnet_of(net: IpNet, address: IpAddr) -> bool {
-    net.prefix_len() < net.max_prefix_len() && net.contains(&address)
+    has_subnet(&net) && net.contains(&address)
+}
+
+fn has_subnet(net: &IpNet) -> bool {
+    net.prefix_len() < net.max_prefix_len()
 }
 
 fn on_this_host(local: IpAddr, peer: IpAddr, local_addresses: &[LocalAddress]) -> NextHops {
@@ -188,6 +195,20 @@ mod tests {
             of("2001:db8::11", "2001:db8::1", None),
             (some("10.0.0.11"), some("2001:db8::11"), some("fe80::11"))
         );
+    }
+
+    /// S3 of a review. Input: an IPv6 session with RFC 8950 on a link without IPv4, and keepalived puts a virtual address there. Output: IPv4
+    /// goes on by the IPv6 next hop.
+    #[test]
+    fn an_ipv4_address_without_a_subnet_is_no_next_hop_where_there_is_a_better_one() {
+        let peer = ScopedAddress { ip: "2001:db8::1".parse().unwrap(), interface: None };
+        let v4 = |negotiated: bool, nets: &[&str]| {
+            let all: Vec<LocalAddress> = nets.iter().map(|net| address("eth0", net)).collect();
+            next_hops("2001:db8::11".parse().unwrap(), &path(&peer), negotiated, &all).v4.map(|v4| v4.to_string())
+        };
+        let with_vip = ["2001:db8::11/64", "10.9.9.9/32"];
+        assert_eq!((v4(true, &with_vip), v4(false, &with_vip)), (None, some("10.9.9.9")));
+        assert_eq!(v4(true, &["2001:db8::11/64", "10.0.0.11/24"]), some("10.0.0.11"));
     }
 
     #[test]

@@ -47,7 +47,7 @@ use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, describe};
 use crate::bgp::wire::{Capability, Cease, Dialect, Message, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
-use crate::names::PeerName;
+use crate::names::{InterfaceName, PeerName};
 use crate::world::{BfdSessions, Fact, FormerSession, SessionDetail, SessionReport};
 
 /// What the peer should be told, whole; newest wins.
@@ -70,6 +70,8 @@ pub(super) enum Inbound {
     Connection(TcpStream),
     /// Why such a connection cannot come, or was not taken.
     Refused(String),
+    /// Another router on the peer's link has dialled: it may be there in the peer's place.
+    OtherOnLink,
 }
 
 /// How the task is to end, and every connection with it.
@@ -175,6 +177,10 @@ pub(super) async fn run(
             Some(inbound) = inbound.recv() => match inbound {
                 Inbound::Connection(stream) => task.handle_inbound(stream),
                 Inbound::Refused(why) => task.note_refusal(&why),
+                Inbound::OtherOnLink => {
+                    let actions = task.peering.handle_other_on_link(clock::now());
+                    task.carry_out(actions);
+                }
             },
             Ok(()) = desired.changed() => {
                 let newest = desired.borrow_and_update().clone();
@@ -348,6 +354,10 @@ impl PeerTask {
         if before.settings != self.desired.settings {
             self.follow_settings(Arc::clone(&self.desired.settings));
         }
+        if self.desired.complete && self.outbound.as_ref().is_some_and(|outbound| outbound.awaits_plan) {
+            // Nobody looked while no agent ran: what is not there now may have been there before.
+            self.end_without_address(|_| true);
+        }
         let Some(outbound) = &mut self.outbound else { return };
         if before.refreshes != self.desired.refreshes {
             info!(peer = %self.name, "all routes are sent again: an operator asked for it");
@@ -464,21 +474,23 @@ impl PeerTask {
     /// A connection from an address that has left this host ends, and the peer is dialled once its source address is here.
     fn follow_local_addresses(&mut self, before: &[LocalAddress]) {
         let link = self.endpoint.peer.interface.clone();
-        let has = |all: &[LocalAddress], ip: IpAddr| {
-            all.iter().any(|local| local.net.addr() == ip && link.as_ref().is_none_or(|link| *link == local.interface))
-        };
-        let now = clock::now();
+        self.end_without_address(|ip| is_on(before, &link, ip));
         let after = Arc::clone(&self.desired.local_addresses);
+        if self.endpoint.source.is_some_and(|source| !is_on(before, &link, source) && is_on(&after, &link, source)) {
+            self.peering.handle_address_came(clock::now());
+        }
+    }
+
+    /// Ends every connection from an address that this host does not have, if it had it before.
+    fn end_without_address(&mut self, had: impl Fn(IpAddr) -> bool) {
+        let (now, link) = (clock::now(), self.endpoint.peer.interface.clone());
         let local = |(id, socket): &(ConnectionId, Connection)| Some((*id, socket.local_address().ok()?.ip()));
         let open: Vec<(ConnectionId, IpAddr)> = self.connections.iter().filter_map(local).collect();
         for (id, local) in open {
-            if has(before, local) && !has(&after, local) {
+            if had(local) && !is_on(&self.desired.local_addresses, &link, local) {
                 let actions = self.peering.handle_address_gone(id, local, now);
                 self.carry_out(actions);
             }
-        }
-        if self.endpoint.source.is_some_and(|source| !has(before, source) && has(&after, source)) {
-            self.peering.handle_address_came(now);
         }
     }
 
@@ -745,6 +757,11 @@ impl Desired {
         outbox.set_complete(self.complete);
         outbox
     }
+}
+
+/// Whether one of these is `ip`; for a peer that is on a link, there.
+fn is_on(all: &[LocalAddress], link: &Option<InterfaceName>, ip: IpAddr) -> bool {
+    all.iter().any(|local| local.net.addr() == ip && link.as_ref().is_none_or(|link| *link == local.interface))
 }
 
 /// The next event of any connection. Without a connection it never answers.

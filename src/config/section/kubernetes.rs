@@ -87,7 +87,10 @@ impl Check for Written {
     fn check(&mut self, _section: &mut Reader<'_>) {
         let one = self.class.value.iter().flatten();
         let named: Vec<&String> = one.chain(self.several.value.iter().flatten()).collect();
-        let Some(first) = named.first().filter(|_| !named.iter().any(|class| *class == DEFAULT_CLASS)) else { return };
+        let Some(first) = named.first().filter(|_| !named.iter().any(|class| *class == Kubernetes::DEFAULT_CLASS))
+        else {
+            return;
+        };
         if !self.lease.given {
             let name = format!("crier-{}", first.replace('/', "-").to_lowercase());
             self.lease.value = Some(ObjectKey::new("kube-system", &name));
@@ -124,7 +127,15 @@ fn access(written: &Written, section: &mut Reader<'_>) -> Option<Access> {
     }
 }
 
-const DEFAULT_CLASS: &str = "crier.dev/crier";
+impl Kubernetes {
+    /// The class of a file that names none.
+    pub const DEFAULT_CLASS: &'static str = "crier.dev/crier";
+
+    /// The class of a file that names none is among its own.
+    pub fn has_default_class_name(&self) -> bool {
+        self.classes.iter().any(|class| class == Kubernetes::DEFAULT_CLASS)
+    }
+}
 
 fn classes(written: &Written, section: &mut Reader<'_>) -> Option<Vec<String>> {
     let Written { class, several, .. } = written;
@@ -140,7 +151,7 @@ fn classes(written: &Written, section: &mut Reader<'_>) -> Option<Vec<String>> {
             section.complain(&several.place, "classes names no class", hint);
             None
         }
-        (None, names) if names.is_empty() => Some(vec![DEFAULT_CLASS.to_owned()]),
+        (None, names) if names.is_empty() => Some(vec![Kubernetes::DEFAULT_CLASS.to_owned()]),
         (None, names) => Some(names),
     }
 }

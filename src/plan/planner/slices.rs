@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::Planner;
 use crate::address::{ScopedAddress, host_prefix};
-use crate::config;
+use crate::config::{self, Source};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::bfd::watched;
 use crate::plan::context::{PulseContext, bgp, l2};
@@ -25,6 +25,14 @@ use crate::reason::Reason;
 use crate::world::{ApiServer, Condition, Link, PoolsTold, Service, World};
 
 impl Planner {
+    /// Who this agent is one of, where several criers serve one cluster.
+    fn lease(&self) -> Option<&ObjectKey> {
+        match &self.in_force.config().source {
+            Source::Kubernetes(kubernetes) => Some(&kubernetes.lease),
+            Source::Manifests(_) => None,
+        }
+    }
+
     /// The parts of the slices that follow from nodes and links alone.
     pub(super) fn renew_frames(&mut self) {
         let PulseContext { links, eligibility } = self.context.pulse.clone();
@@ -86,7 +94,9 @@ impl Planner {
             self.moved.bgp = true;
         }
         let of_peer = |settings: &Arc<config::Peer>| self.sessions_of(settings);
-        let peers: OrdMap<PeerName, PeerSlice> = self.context.bgp.peers.iter().flat_map(of_peer).collect();
+        let mut sessions: Vec<(PeerName, PeerSlice)> = self.context.bgp.peers.iter().flat_map(of_peer).collect();
+        reach::keep_one_each(&mut sessions);
+        let peers: OrdMap<PeerName, PeerSlice> = sessions.into_iter().collect();
         let before = std::mem::replace(&mut self.plan.bgp.peers, peers);
         let same = |(name, now): (&PeerName, &PeerSlice)| {
             before.get(name).is_some_and(|was| {
@@ -110,14 +120,19 @@ impl Planner {
     fn sessions_of(&self, settings: &Arc<config::Peer>) -> Vec<(PeerName, PeerSlice)> {
         let known = |name: &PeerName| self.plan.bgp.peers.get(name);
         let is_further = |name: &PeerName| *name != settings.name && self.context.bgp.peer_of(name) == settings.name;
-        let further = self.plan.bgp.peers.iter().filter(|(name, _)| is_further(name));
+        // Sessions that were taken over stand before there is a plan.
+        let was_at = |name: &PeerName| {
+            let planned = known(name).and_then(|peer| peer.address.clone().ok());
+            planned.or_else(|| reach::proven_at(name, &self.world))
+        };
+        let further = self.plan.bgp.peers.keys().chain(self.world.sessions.keys()).filter(|name| is_further(name));
         let further: BTreeMap<PeerName, ScopedAddress> =
-            further.filter_map(|(name, peer)| Some((name.clone(), peer.address.clone().ok()?))).collect();
-        let before = known(&settings.name).and_then(|peer| peer.address.as_ref().ok());
+            further.filter_map(|name| Some((name.clone(), was_at(name)?))).collect();
+        let before = was_at(&settings.name);
         let lacking = self.in_force.config().lacking_of(settings).map(|path| path.display().to_string());
         let address = match lacking {
             Some(path) => Err(Reason::SecretMissing { path }),
-            None => reach::address(settings, before, &further, &self.world),
+            None => reach::address(settings, before.as_ref(), &further, &self.world),
         };
         let further = reach::further(settings, address.as_ref().ok(), &further, &self.world);
         let routes = self.routes.routes_to(&settings.name);
@@ -141,7 +156,7 @@ impl Planner {
         // Who is in the way of an address is told by the node that finds it there, whoever allocates.
         let in_conflict = decision.announcements.iter().any(|it| it.l2.reason.is_conflict());
         let pools_are_left = self.restraints.are_pools_left(key);
-        let write = wish.as_ref().and_then(|wish| write(service, decision, wish, pools_are_left));
+        let write = wish.as_ref().and_then(|wish| write(service, decision, wish, (self.lease(), pools_are_left)));
         let is_told = service.load_balancer || service.egress.is_some();
         let ours = self.world.leader && (is_told || write.is_some());
         let wanted = (ours || in_conflict).then(|| {
@@ -325,8 +340,17 @@ fn shared_links(world: &World, me: &NodeName, may_answer_on: &BTreeSet<Interface
 }
 
 /// The write that makes the status say what it should; none where it does.
-fn write(service: &Service, decision: &Decision, wish: &Wish, pools_are_left: bool) -> Option<StatusWrite> {
-    let condition = condition(wish, decision);
+fn write(
+    service: &Service,
+    decision: &Decision,
+    wish: &Wish,
+    (lease, pools_are_left): (Option<&ObjectKey>, bool),
+) -> Option<StatusWrite> {
+    let before = service.condition.as_deref();
+    let condition = condition(wish, decision).map(|it| match lease {
+        Some(lease) => said(it.by(lease), before, lease),
+        None => it,
+    });
     let ingress = match wish {
         Wish::Show(addresses) => {
             Some(addresses.clone()).filter(|it| *it != service.ingress || !service.not_vip.is_empty())
@@ -334,7 +358,6 @@ fn write(service: &Service, decision: &Decision, wish: &Wish, pools_are_left: bo
         Wish::Clear { addresses: true } => Some(Vec::new()),
         Wish::Clear { addresses: false } | Wish::Leave { .. } => None,
     };
-    let before = service.condition.as_deref();
     let renumbered = is_renumbered(service, wish);
     let pools = match wish {
         Wish::Show(addresses) => pools(addresses, decision),
@@ -354,6 +377,15 @@ fn write(service: &Service, decision: &Decision, wish: &Wish, pools_are_left: bo
     let allocated = |condition: &Condition| condition.allocated;
     let transition = condition.as_ref().map(allocated) != before.map(allocated);
     Some(StatusWrite { ingress, condition, transition, pools, renumbered })
+}
+
+/// What another crier says of the Service stands while this one says the same, or while neither has given it anything: two that serve it
+/// would write for ever.
+fn said(condition: Condition, before: Option<&Condition>, lease: &ObjectKey) -> Condition {
+    let by_other = before.filter(|before| !before.is_by(lease));
+    let gives = |it: &Condition| !it.addresses().is_empty();
+    let stands = |before: &&Condition| condition.says_the_same_as(before) || !(gives(&condition) || gives(before));
+    by_other.filter(stands).cloned().unwrap_or(condition)
 }
 
 /// None of the addresses that it was to give up is left: the annotation has done its work.

@@ -168,6 +168,28 @@ fn addresses_that_any_service_has_are_taken_and_take_nothing_from_their_holder()
     assert_eq!(story.addresses("next"), [OURS], "free again");
 }
 
+/// Found by a review. Input: while no agent looks, a Service becomes a ClusterIP and then one of another class, so that its status is
+/// emptied and crier's words stay. Output: they are taken back, and the address is free. What another crier says, of that class and with
+/// pools of its own, stays.
+#[test]
+fn what_crier_said_of_a_service_that_is_anothers_now_is_taken_back() {
+    let class = || Some("example.com/other".to_owned());
+    let mut story = Story::begin(configuration());
+    story.put("web", Service { class: class(), ingress: Vec::new(), ..given(OURS) });
+    let write = story.write("web").expect("the condition goes");
+    assert_eq!((write.ingress, write.condition, write.pools), (None, None, Vec::new()));
+    story.change("web", |web| web.condition = None);
+    assert!(story.write("web").is_none());
+    story.put("next", service());
+    assert_eq!(story.addresses("next"), [OURS]);
+    let of_another = Condition::given(true, "assigned", &[ip("192.168.35.105")], &["theirs".into()], None);
+    let condition = Some(Arc::new(of_another));
+    story.put("theirs", Service { class: class(), condition, ..service() });
+    assert!(story.write("theirs").is_none());
+    story.put("shows", Service { class: class(), ..given("192.168.35.106") });
+    assert!(story.write("shows").is_none(), "somebody of that class shows the address");
+}
+
 #[test]
 fn what_the_status_shows_is_announced_until_it_shows_something_else() {
     let mut story = Story::begin(configuration());
@@ -556,6 +578,38 @@ fn an_address_that_no_file_of_this_agent_ever_had_is_announced_by_nobody() {
     assert_eq!(story.answered(), [""; 0]);
 }
 
+/// Q1 of a review. Input: the Lease's holder alone reads a file that splits a pool, and running Services ask for the pool by name. Output:
+/// the Services did not change, so nothing is taken before it was told and the others agree; what a Service asks for itself is done at once.
+#[test]
+fn a_file_that_splits_a_pool_asks_for_nothing_in_the_name_of_services() {
+    let mut story = Story::begin(configuration());
+    let of_lan = || Request { pools: vec!["lan".into()], ..Request::default() };
+    story.put("web", Service { request: Ok(of_lan()), ..given(OURS) });
+    assert_eq!((story.addresses("web"), story.written("web")), (vec![OURS.to_owned()], None));
+    let range = "192.168.35.150-192.168.35.155";
+    let split = || Config {
+        pools: vec![pool("lan-old", &["192.168.35.100-192.168.35.149"]), pool("lan", &[range])],
+        ..configuration()
+    };
+    story.tell(Fact::Config(Arc::new(split())));
+    for wait in [Duration::ZERO, NOTICE, NOTICE] {
+        story.later(wait);
+        assert_eq!((story.addresses("web"), story.written("web")), (vec![OURS.to_owned()], None), "after {wait:?}");
+        let told = story.decision("web").allocation.complaint.as_ref().map(Reason::code);
+        assert_eq!(told.as_deref(), Some("address-goes"));
+    }
+    story.later(TRUST);
+    assert_eq!(story.written("web"), Some(vec![ip("192.168.35.150")]), "nobody says otherwise");
+    story.confirm("web");
+    let asks = Request { pools: vec!["lan-old".into()], ..Request::default() };
+    story.change("web", |web| web.request = Ok(asks));
+    assert_eq!(
+        story.written("web"),
+        Some(vec![ip("192.168.35.100")]),
+        "now the Service asks, under a file that found it right"
+    );
+}
+
 /// K19 of the field cases: for ten minutes nobody answered for what the statuses showed.
 #[test]
 fn an_address_of_no_pool_is_announced_while_it_may_not_be_taken_and_until_the_status_shows_another() {
@@ -571,7 +625,7 @@ fn an_address_of_no_pool_is_announced_while_it_may_not_be_taken_and_until_the_st
         assert!(story.planner.plan().removals_until.is_some());
     }
     let condition = story.write("web").and_then(|it| it.condition).expect("the condition tells it");
-    assert_eq!(condition.pool_of(ip("192.168.35.147")), Some("lan".into()), "{condition:?}");
+    assert_eq!(condition.pools(), ["lan".into()], "{condition:?}");
     story.put("next", service());
     assert_eq!(story.addresses("next"), ["192.168.35.160"]);
     story.later(NOTICE);

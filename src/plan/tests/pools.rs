@@ -73,7 +73,8 @@ fn what_hosts_and_subnets_use_themselves_is_given_to_no_service() {
     story.tell(Fact::Link(2, Some(Link { addresses, ..link })));
     let gateway = |text: &str| DefaultRoute { gateway: text.parse().unwrap(), link: 2, metric: 0, vrf: None };
     story.tell(Fact::DefaultRoutes(vec![gateway("192.168.35.1")]));
-    let b = Node { addresses: vec!["192.168.35.2".parse().unwrap()], ..node(&[]) };
+    let ips = |text: &str| vec![text.parse().unwrap()];
+    let b = Node { addresses: ips("192.168.35.2"), external_ips: ips("192.168.35.5"), ..node(&[]) };
     story.tell(Fact::Node("b".into(), Some(Arc::new(b))));
     story.turn();
     story.put("v4", service());
@@ -84,6 +85,7 @@ fn what_hosts_and_subnets_use_themselves_is_given_to_no_service() {
         ("192.168.35.0", HostUse::Network { net: "192.168.35.0/24".parse().unwrap() }),
         ("192.168.35.1", HostUse::Gateway { interface: "eth0".into() }),
         ("192.168.35.2", HostUse::Node { node: "b".into() }),
+        ("192.168.35.5", HostUse::Node { node: "b".into() }),
         ("192.168.35.3", HostUse::Link { interface: "eth0".into() }),
         ("192.168.35.255", HostUse::Broadcast { net: "192.168.35.0/24".parse().unwrap() }),
         ("fd35::", HostUse::SubnetRouters { net: "fd35::/64".parse().unwrap() }),
@@ -277,4 +279,55 @@ fn a_list_of_pools_of_which_one_gives_nothing_takes_no_address_away() {
     // Who has nothing gets what there is.
     story.put("new", of_pools(&["lan2", "nope"]));
     assert_eq!(story.addresses("new").len(), 1);
+}
+
+/// Found by a review. Input: a Service has an IPv4 and an IPv6 address of each of two pools, and the first pool leaves the file. Output:
+/// all of them stay announced: the condition names each pool once, not which address is of which.
+#[test]
+fn of_two_pools_of_a_dual_stack_service_the_one_that_leaves_the_file_goes_on_with_both_families() {
+    use crate::address::Family::{V4, V6};
+    let first = pool("a", &["192.168.35.100-192.168.35.110", "fd35::100-fd35::1ff"]);
+    let second = pool("b", &["198.51.100.0/28", "fd36::/120"]);
+    let mut story = with_pools(vec![first, second.clone()]);
+    story.endpoints("web", &["a"]);
+    let families = vec![V4, V6];
+    story.put("web", Service { families, family_policy: FamilyPolicy::PreferDualStack, ..of_pools(&["a", "b"]) });
+    story.confirm("web");
+    let all = ["192.168.35.100/32", "198.51.100.0/32", "fd35::100/128", "fd36::/128"];
+    assert_eq!(story.routes(), all);
+    story.tell(Fact::Config(Arc::new(Config { pools: vec![second], ..configuration() })));
+    story.turn();
+    assert_eq!(story.routes(), all);
+}
+
+/// Found by a review. Input: a dual-stack Service becomes a single-stack one and a dual-stack one again, while a lower address is free.
+/// Output: the address that it had.
+#[test]
+fn a_family_that_comes_back_has_its_former_address() {
+    use crate::address::Family::{V4, V6};
+    let lan = pool("lan", &["192.168.35.100-192.168.35.110", "fd35::100-fd35::1ff"]);
+    for rest in [0, 30] {
+        let mut story = with_pools(vec![Pool { rest: Duration::from_secs(rest), ..lan.clone() }]);
+        let dual = || Service { families: vec![V4, V6], family_policy: FamilyPolicy::PreferDualStack, ..service() };
+        for name in ["first", "web"] {
+            story.put(name, dual());
+            story.confirm(name);
+        }
+        story.delete("first");
+        story.change("web", |it| (it.families, it.family_policy) = (vec![V4], FamilyPolicy::SingleStack));
+        story.confirm("web");
+        assert_eq!(story.addresses("web"), ["192.168.35.101"]);
+        story.now += Duration::from_secs(60);
+        story.change("web", |it| (it.families, it.family_policy) = (dual().families, dual().family_policy));
+        assert_eq!(story.addresses("web"), ["192.168.35.101", "fd35::101"], "rest {rest} s");
+        // Another Service has it meanwhile.
+        story.confirm("web");
+        story.change("web", |it| (it.families, it.family_policy) = (vec![V4], FamilyPolicy::SingleStack));
+        story.confirm("web");
+        story.now += Duration::from_secs(60);
+        story.turn();
+        story.put("other", Service { families: vec![V6], ..asking_for(&["fd35::101"]) });
+        story.change("web", |it| (it.families, it.family_policy) = (dual().families, dual().family_policy));
+        assert_eq!(story.addresses("web"), ["192.168.35.101", "fd35::100"], "rest {rest} s");
+    }
 }

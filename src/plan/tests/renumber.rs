@@ -267,3 +267,143 @@ fn an_overlap_goes_on_beside_somebody_who_writes_the_status() {
         assert_eq!(status.warning.as_ref().map(|it| it.reason.as_str()), Some("AddressGoes"));
     }
 }
+
+/// Pools `old` and `new`; a Service of `old` is renumbered for 600 s, and its status shows both addresses.
+fn leaving_a_pool() -> (Story, Config) {
+    let mut config = configuration();
+    config.pools = vec![pool("old", &["192.168.35.100"]), pool("new", &["198.51.100.0/28"])];
+    let mut story = Story::begin(config.clone());
+    story.endpoints("web", &["a"]);
+    story.put("web", service());
+    story.confirm("web");
+    change(&mut story, "web", |it| it.renumber = wish(&["192.168.35.100"], 600));
+    story.confirm("web");
+    config.pools.remove(0);
+    (story, config)
+}
+
+/// Q3 of a review. Input: within the overlap the range of the old address leaves the file of the agent that allocates. Output: both stay
+/// announced until the overlap is over, and then the old one goes; nobody calls it a foreign one.
+#[test]
+fn an_overlap_goes_on_when_the_range_of_the_old_address_leaves_the_file() {
+    let (mut story, without) = leaving_a_pool();
+    let both = ["192.168.35.100", "198.51.100.0"].map(str::to_owned).to_vec();
+    after(&mut story, 10);
+    story.tell(Fact::Config(Arc::new(without)));
+    story.turn();
+    assert_eq!(story.addresses("web"), both);
+    assert_eq!(story.routes(), ["192.168.35.100/32", "198.51.100.0/32"]);
+    assert_eq!(story.decision("web").allocation.complaint, None);
+    let given = story.planner.world().services[&key("web")].given();
+    assert_eq!(
+        given.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        both[1..],
+        "the old one is not the Service's"
+    );
+    after(&mut story, 589);
+    assert_eq!(story.addresses("web"), both, "not sooner");
+    after(&mut story, 1);
+    assert_eq!(story.written("web").map(|it| it.len()), Some(1));
+    assert!(annotation_goes(&story, "web"));
+    story.confirm("web");
+    assert_eq!((story.addresses("web"), story.routes()), (both[1..].to_vec(), vec!["198.51.100.0/32".to_owned()]));
+}
+
+/// The same where another agent allocates, and where the range goes before there is another address.
+#[test]
+fn an_old_address_whose_range_is_gone_is_announced_by_every_agent_that_had_it() {
+    let (mut story, without) = leaving_a_pool();
+    story.tell(Fact::Leader(false));
+    story.tell(Fact::Config(Arc::new(without.clone())));
+    story.turn();
+    assert_eq!(story.routes(), ["192.168.35.100/32", "198.51.100.0/32"]);
+    assert_eq!(story.decision("web").allocation.complaint, None);
+    // One that never had the range announces nothing of it, and takes it for no foreign one: the condition says whose it was.
+    let seen = Service::clone(&story.planner.world().services[&key("web")]);
+    let mut other = Story::begin(without);
+    other.endpoints("web", &["a"]);
+    other.put("web", Service { uid: "u".to_owned(), ..seen });
+    assert_eq!(other.routes(), ["198.51.100.0/32"]);
+    for name in ["b", "c"] {
+        other.tell(Fact::Node(name.into(), None));
+    }
+    other.turn();
+    after(&mut other, 3);
+    assert_eq!(other.written("web").map(|it| it.len()), Some(1), "it goes");
+
+    let mut config = configuration();
+    config.pools = vec![pool("old", &["192.168.35.100"])];
+    let mut story = Story::begin(config.clone());
+    story.endpoints("web", &["a"]);
+    story.put("web", service());
+    story.confirm("web");
+    change(&mut story, "web", |it| it.renumber = wish(&["192.168.35.100"], 600));
+    config.pools = vec![pool("new", &["198.51.100.0/28"])];
+    story.tell(Fact::Config(Arc::new(config)));
+    story.turn();
+    assert_eq!(story.addresses("web"), ["192.168.35.100", "198.51.100.0"]);
+    story.confirm("web");
+    after(&mut story, 599);
+    assert_eq!(story.routes().len(), 2);
+    after(&mut story, 1);
+    story.confirm("web");
+    assert_eq!(story.routes(), ["198.51.100.0/32"]);
+}
+
+fn dual_stack(pools: Vec<Pool>, policy: FamilyPolicy) -> Story {
+    let mut story = Story::begin(Config { pools, ..configuration() });
+    story.put("web", Service { families: vec![V4, V6], family_policy: policy, ..service() });
+    story.confirm("web");
+    story
+}
+
+/// Found by a review: the address stood in the status twice, and nothing was told.
+#[test]
+fn a_wish_against_the_request_of_the_service_itself_replaces_nothing_and_is_told() {
+    let pools = vec![pool("lan", &["192.168.35.100-192.168.35.110", "fd35::100-fd35::1ff"])];
+    let mut story = dual_stack(pools, FamilyPolicy::PreferDualStack);
+    change(&mut story, "web", |it| it.request = asking_for(&["192.168.35.100"]).request);
+    for (leaving, expected) in [
+        (&["192.168.35.100"][..], &["192.168.35.100", "fd35::100"][..]),
+        (&["192.168.35.100", "fd35::100"], &["fd35::100", "192.168.35.100", "fd35::101"]),
+    ] {
+        change(&mut story, "web", |it| it.renumber = wish(leaving, 60));
+        assert_eq!(story.addresses("web"), expected);
+        assert!(!annotation_goes(&story, "web"));
+        let condition = story.confirm_condition("web");
+        assert!(condition.allocated && condition.message.contains("requests 192.168.35.100 itself"), "{condition:?}");
+    }
+    after(&mut story, 60);
+    assert_eq!(story.addresses("web"), ["192.168.35.100", "fd35::101"]);
+}
+
+/// Found by a review. Input: both addresses of a dual-stack Service are to be replaced, and there is no other IPv6 address. Output: the
+/// IPv4 address is replaced in its time, the Service says what it waits for, and the IPv6 address follows when one is free.
+#[test]
+fn of_a_dual_stack_service_each_family_is_replaced_when_it_can_be() {
+    let pools = vec![pool("lan", &["192.168.35.100-192.168.35.110", "fd35::100-fd35::101"])];
+    let mut story = dual_stack(pools, FamilyPolicy::PreferDualStack);
+    let other = Service { families: vec![V6], ..asking_for(&["fd35::101"]) };
+    story.put("other", other);
+    story.confirm("other");
+    change(&mut story, "web", |it| it.renumber = wish(&["192.168.35.100", "fd35::100"], 60));
+    let told = |story: &Story| story.decision("web").allocation.complaint.as_ref().map(ToString::to_string);
+    let no_other = Some("no free IPv6 address in lan".to_owned());
+    assert_eq!(story.addresses("web"), ["192.168.35.100", "fd35::100", "192.168.35.101"]);
+    assert_eq!(told(&story), no_other);
+    story.confirm("web");
+    after(&mut story, 60);
+    assert_eq!(
+        (story.addresses("web"), told(&story)),
+        (vec!["fd35::100".to_owned(), "192.168.35.101".to_owned()], no_other)
+    );
+    assert!(!annotation_goes(&story, "web"));
+    story.confirm("web");
+    story.delete("other");
+    assert_eq!(story.addresses("web"), ["fd35::100", "192.168.35.101", "fd35::101"]);
+    story.confirm("web");
+    assert_eq!(told(&story), None);
+    after(&mut story, 60);
+    assert_eq!(story.addresses("web"), ["192.168.35.101", "fd35::101"]);
+    assert!(annotation_goes(&story, "web"));
+}

@@ -3,9 +3,11 @@
 use super::pulses::{ADDRESS, answering, departed, heard, roster, with_pulses};
 use super::*;
 
+use crate::address::ScopedAddress;
 use crate::claim::Acquisition;
 use crate::path_state::{DataPath, PathFault, PathSource, PathState};
 use crate::roster::{Member, Roster};
+use crate::world::{DefaultRoute, SessionReport, SessionState};
 
 const OTHER: &str = "192.168.35.104";
 
@@ -185,4 +187,34 @@ fn a_node_knows_whether_all_others_wait_for_it() {
     let earlier = |it: &mut Roster| it.members.get_mut(&NodeName::from("c")).unwrap().waits = false;
     story.owner(heard(roster(&[("b", &[]), ("c", &[])], &[]), earlier));
     assert!(!story.planner.plan().pulse.others_wait, "c is of an earlier version");
+}
+
+/// S1 of a review. Input: sessions that were taken over in a restart, with peers that are to be found: next hops of the default route in
+/// another order than before, no default route at all, and a router that sends no advertisements. Output: each peer is where its session is.
+#[test]
+fn a_session_that_was_taken_over_says_where_its_peer_is() {
+    let mut config = configuration();
+    let found = |name: &str, address| config::Peer { address, ..peer(name) };
+    config.bgp.peers = vec![found("gw", PeerAddress::Gateway), found("tor", PeerAddress::Interface("eth0".into()))];
+    let mut story = Story::begin(config);
+    let at =
+        |text: &str, interface: Option<&str>| ScopedAddress { ip: address(text), interface: interface.map(Into::into) };
+    let link = story.planner.world().links[&2].clone();
+    let addresses = link.addresses.iter().copied().chain(["fe80::11/64".parse().unwrap()]).collect();
+    story.tell(Fact::Link(2, Some(Link { addresses, ..link })));
+    let sessions =
+        [("gw", at("10.0.0.2", None)), ("gw@10.0.0.1", at("10.0.0.1", None)), ("tor", at("fe80::a", Some("eth0")))];
+    for (name, address) in &sessions {
+        let mut report = SessionReport::new(SessionState::Established, std::time::SystemTime::UNIX_EPOCH);
+        report.detail.address = Some(address.clone());
+        story.tell(Fact::Session((*name).into(), report));
+    }
+    let route = |gateway: &str| DefaultRoute { gateway: address(gateway), link: 2, metric: 7, vrf: None };
+    for routes in [vec![], vec![route("10.0.0.1"), route("10.0.0.2")]] {
+        story.tell(Fact::DefaultRoutes(routes));
+        story.turn();
+        let peers = &story.planner.plan().bgp.peers;
+        let found: Vec<_> = peers.iter().map(|(name, peer)| (name.as_str(), peer.address.clone())).collect();
+        assert_eq!(found, sessions.clone().map(|(name, address)| (name, Ok(address))));
+    }
 }

@@ -1,7 +1,8 @@
 //! A node with two links, and an address that both have, as stories.
 
-use super::pulses::{ADDRESS, roster, with_pulses};
+use super::pulses::{ADDRESS, heard, roster, with_pulses};
 use super::*;
+use crate::roster::{Eligibility, Roster};
 
 /// The same roster, of the second link.
 fn on_eth1(fact: Fact) -> Fact {
@@ -15,6 +16,19 @@ fn on_two_links() -> Story {
     let mac = Some("02:00:00:00:00:02".parse().unwrap());
     story.tell(Fact::Link(3, Some(Link { mac, ..Link::carrying(3, "eth1", &["192.168.0.11/16"]) })));
     story
+}
+
+/// b is not heard any more, and c is: it is drained, and so no better than a.
+fn without_b() -> Fact {
+    heard(roster(&[("c", &[])], &["b"]), drain_c)
+}
+
+fn with_b_and_drained_c() -> Fact {
+    heard(roster(&[("b", &[ADDRESS]), ("c", &[])], &[]), drain_c)
+}
+
+fn drain_c(roster: &mut Roster) {
+    roster.members.get_mut(&NodeName::from("c")).expect("it is there").eligibility = Eligibility::Drained;
 }
 
 fn address() -> IpAddr {
@@ -48,11 +62,11 @@ fn said(story: &Story) -> [String; 2] {
 fn an_address_whose_owner_is_heard_on_one_of_two_links_alone_is_answered_on_the_other() {
     use crate::plan::slice::Acquisition;
     let mut story = on_two_links();
-    let (there, gone) = (|| roster(&[("b", &[ADDRESS])], &[]), || roster(&[], &["b"]));
+    let there = || roster(&[("b", &[ADDRESS])], &[]);
     story.tell(on_eth1(there()));
     assert_eq!(story.owner(there()), "b");
     assert_eq!((answered_on(&story).as_str(), said(&story)), ("", ["nothing", "nothing"].map(str::to_owned)));
-    assert_eq!(story.owner(gone()), "b", "it holds the address on eth1");
+    assert_eq!(story.owner(without_b()), "b", "it holds the address on eth1");
     assert_eq!(answered_on(&story), "eth0");
     let acquisition = story.planner.plan().l2.acquisitions.get(&address()).cloned();
     assert_eq!(acquisition, Some(Acquisition::TakeOver { from: "b".into(), suspect: false }));
@@ -73,7 +87,7 @@ fn who_answers_on_one_link_has_all_of_them_when_the_owner_of_the_others_is_gone(
     let mut story = on_two_links();
     let (there, gone) = (|| roster(&[("b", &[ADDRESS])], &[]), || roster(&[], &["b"]));
     story.tell(on_eth1(there()));
-    story.owner(gone());
+    story.owner(without_b());
     story.owner(answers_on("eth0", true));
     assert_eq!(answered_on(&story), "eth0");
     assert_eq!(story.owner(on_eth1(gone())), "a");
@@ -92,8 +106,84 @@ fn of_several_nodes_on_a_link_without_the_owner_the_first_in_rank_answers() {
     story.now += Duration::from_secs(60);
     story.turn();
     assert_eq!(answered_on(&story), "", "c answers");
-    story.owner(roster(&[], &["b", "c"]));
+    story.tell(on_eth1(with_b_and_drained_c()));
+    story.owner(without_b());
+    assert_eq!(answered_on(&story), "eth0", "c is drained and gave it up");
+}
+
+/// R2, R5 and R8 of a review. Input: on eth0 nobody is heard any more, as where its fibre is broken in one direction; or the owner was never
+/// heard there, as on isolated ports or where a firewall drops pulses. Output: eth0 has not lost the owner, as far as anybody can tell.
+#[test]
+fn a_link_where_nobody_or_never_the_owner_was_heard_has_not_lost_it() {
+    let there = || roster(&[("b", &[ADDRESS])], &[]);
+    let never = || heard(without_b(), |it| it.silent.clear());
+    for (case, first, then) in [("deaf", there(), roster(&[], &["b"])), ("isolated", never(), never())] {
+        let mut story = on_two_links();
+        story.tell(on_eth1(there()));
+        assert_eq!(story.owner(first), "b", "{case}");
+        assert_eq!(story.owner(then), "b", "{case}");
+        story.now += Duration::from_secs(60);
+        story.turn();
+        assert_eq!(
+            (answered_on(&story).as_str(), said(&story)),
+            ("", ["nothing", "nothing"].map(str::to_owned)),
+            "{case}"
+        );
+    }
+}
+
+/// R6 of a review. Input: the owner, worse than this node, is away from eth0 for a second. Output: it gets eth0 back and keeps eth1; what
+/// `sticky` and `preempt-delay` hold is not moved by that.
+#[test]
+fn what_was_answered_on_one_link_alone_is_given_back_to_the_owner_however_good() {
+    let mut story = on_two_links();
+    let seen = |members: &[(&str, &[&str])], silent: &[&str]| {
+        heard(roster(members, silent), |it| {
+            it.members.values_mut().for_each(|member| member.eligibility = Eligibility::DataPathBad);
+        })
+    };
+    let there = || seen(&[("c", &[ADDRESS]), ("b", &[])], &[]);
+    let without_c = || seen(&[("b", &[])], &["c"]);
+    story.tell(on_eth1(there()));
+    assert_eq!(story.owner(there()), "c");
+    assert_eq!(story.owner(without_c()), "c");
     assert_eq!(answered_on(&story), "eth0");
+    story.owner(answers_on("eth0", true));
+    assert_eq!(story.owner(there()), "c");
+    assert_eq!(answered_on(&story), "");
+    assert!(story.planner.plan().l2.yields.contains_key(&(2, address())));
+}
+
+/// R7 of a review. Input: a and c are parted on eth0, where b is not heard, each answers there by itself, and then they hear each other; b
+/// is heard on eth1. Output: c, the better, goes on, and this node stops; where c is not heard again, this node has eth0.
+#[test]
+fn of_two_that_answer_on_one_link_by_themselves_one_goes_on() {
+    let mut story = on_two_links();
+    story.tell(on_eth1(with_b_and_drained_c()));
+    story.owner(with_b_and_drained_c());
+    story.owner(without_b());
+    story.owner(answers_on("eth0", true));
+    assert_eq!(answered_on(&story), "eth0");
+    let both = |c_is_better: bool| {
+        heard(roster(&[("c", &[ADDRESS])], &["b"]), |it| {
+            if !c_is_better {
+                drain_c(it)
+            }
+        })
+    };
+    story.owner(both(false));
+    assert_eq!(
+        (answered_on(&story).as_str(), said(&story)),
+        ("eth0", ["Holds", "nothing"].map(str::to_owned)),
+        "a is better"
+    );
+    story.tell(on_eth1(roster(&[("b", &[ADDRESS]), ("c", &[])], &[])));
+    story.owner(both(true));
+    assert_eq!(
+        (answered_on(&story).as_str(), said(&story)),
+        ("", ["nothing", "nothing"].map(str::to_owned)),
+        "c is better"
+    );
 }
 
 /// Input: this node holds the address, a rival is heard on eth0 alone. Output: it takes no further link before the rival is gone.

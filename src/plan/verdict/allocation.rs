@@ -1,22 +1,25 @@
 //! Which addresses a Service has, and what its status should show.
 //! Floor 1. Which address is free is `plan::allocate`'s to find.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Inputs;
 use crate::address::Family;
-use crate::config::{Pool, Source, duration};
+use crate::config::{Kubernetes, Pool, Source, duration};
 use crate::names::ObjectKey;
-use crate::plan::allocate::{Applicant, allocate, may_keep, notes, pool_of, second_family, shortage};
+use crate::plan::allocate::{
+    Applicant, allocate, may_keep, notes, pool_of, second_family, shortage, without_successor,
+};
 use crate::plan::decision::{Allocation, Held};
 use crate::plan::overlaps::Overlap;
 use crate::plan::pools::withheld;
 use crate::plan::prefixes::renumbering;
-use crate::plan::remnants::remnant;
+use crate::plan::remnants::{former_pools, remnant};
 use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::Reason;
-use crate::world::{Renumber, Request, Service};
+use crate::world::{Renumber, Request, Service, is_of_default};
 
 /// What becomes of the addresses of a Service.
 pub struct Answer {
@@ -53,7 +56,7 @@ impl Answer {
 pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     let writes = inputs.world.leader && !inputs.config.is_standalone();
     if let Some(reason) = not_ours(inputs, service) {
-        let said = !service.load_balancer && service.condition.is_some();
+        let said = service.condition.is_some() && (!service.load_balancer || is_left_behind(inputs, service));
         let given = service.given();
         let addresses = !service.ingress.is_empty() && service.ingress.iter().all(|address| given.contains(address));
         let status = (said && writes).then_some(Wish::Clear { addresses });
@@ -65,6 +68,9 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer 
     }
     if !allocates(inputs) {
         return Answer::told(as_shown(inputs, key, service), None);
+    }
+    if let Some(reason) = of_other_crier(inputs, service) {
+        return Answer::told(Allocation::kept(shown(inputs, key, service), reason), None);
     }
     if let Some(reason) = foreign(inputs, service) {
         let wish = Wish::Leave { given: service.given() };
@@ -160,14 +166,58 @@ fn not_ours(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     (!ours).then(|| Reason::OtherClass { class: service.class.clone() })
 }
 
+/// What crier says of a Service of another class stands there from when the Service was this crier's: it became another's while nobody
+/// looked. A second crier, of that class, has other pools.
+fn is_left_behind(inputs: &Inputs<'_>, service: &Service) -> bool {
+    let pool_of_file = |address: IpAddr| pool_of(&inputs.config.pools, address).map(|pool| &pool.name);
+    let (given, condition) = (service.given(), &service.condition);
+    let is_ours = |address: &IpAddr| {
+        let said = condition.as_ref().map(|condition| condition.pools()).unwrap_or_default();
+        pool_of_file(*address).is_some_and(|pool| said.contains(pool))
+    };
+    let is_by_us = match (&inputs.config.source, condition) {
+        (Source::Kubernetes(kubernetes), Some(condition)) => condition.is_by(&kubernetes.lease),
+        (Source::Kubernetes(_), None) | (Source::Manifests(_), _) => true,
+    };
+    let is_empty = service.ingress.is_empty() && service.host_names.is_empty();
+    is_by_us && is_empty && !given.is_empty() && given.iter().all(is_ours)
+}
+
+/// Another crier gave the Service its addresses: its condition says so. What versions wrote that did not say it is anybody's, so one that
+/// would say its own takes that for its own only where its pools have the addresses, or had them. An address of our pools is ours,
+/// whoever gave it: so another Lease, or another class in the file, takes nothing from Services.
+fn of_other_crier(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
+    let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
+    let condition = service.condition.as_ref()?;
+    let is_own = match condition.lease() {
+        Some(_) => condition.is_by(lease),
+        None => is_of_default(lease),
+    };
+    if is_own {
+        return None;
+    }
+    let given = condition.addresses();
+    let is_ours = |address: &IpAddr| {
+        pool_of(&inputs.config.pools, *address).is_some() || former_pools(inputs, *address).next().is_some()
+    };
+    let other = || Reason::OtherCrier { lease: condition.lease().map(str::to_owned) };
+    (!given.is_empty() && !given.iter().any(is_ours)).then(other)
+}
+
 /// The status shows what crier did not give. An address of our pools is taken for ours, whoever wrote it: so a Service that
-/// comes from another load balancer keeps its address.
+/// comes from another load balancer keeps its address. One that is replaced crier gave before, also where its range has left the file.
 fn foreign(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     if inputs.config.is_standalone() {
         return None;
     }
     let given = service.given();
-    let is_foreign = |address: &&IpAddr| !given.contains(address) && pool_of(&inputs.config.pools, **address).is_none();
+    let is_leaving = |address: IpAddr| {
+        let noted = service.condition.iter().any(|condition| condition.leaving().contains(&address));
+        service.leaves(address) && !given.is_empty() && (noted || former_pools(inputs, address).next().is_some())
+    };
+    let is_foreign = |address: &&IpAddr| {
+        !given.contains(address) && pool_of(&inputs.config.pools, **address).is_none() && !is_leaving(**address)
+    };
     let addresses = service.ingress.iter().filter(is_foreign).map(IpAddr::to_string);
     let shown: Vec<String> = addresses.chain(service.host_names.iter().cloned()).collect();
     (!shown.is_empty()).then_some(Reason::ForeignStatus { shown })
@@ -190,15 +240,17 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         Ok(request) => (request, None),
         Err(error) => (&nothing_asked, Some(Reason::RequestUnreadable { text: error.to_string() })),
     };
-    let renumber = service.renumber.as_deref();
-    let applicant = Applicant { key, service, namespace_labels, terms: terms(inputs, key), renumber };
+    let wish = wish_without(service.renumber.as_deref(), &request.addresses);
+    let former = inputs.world.former.get(key).map(Vec::as_slice).unwrap_or_default();
+    let (terms, by_prefix) = (terms(inputs, key), false);
+    let applicant = Applicant { key, service, namespace_labels, terms, former, renumber: wish.as_deref(), by_prefix };
     let Current { addresses, chosen } = current(inputs, &applicant);
-    let by_prefix = match renumber {
+    let by_prefix = match wish {
         Some(_) => None,
         None => renumbering(pools, &addresses, &request.addresses),
     };
-    let renumber = renumber.or(by_prefix.as_ref());
-    let applicant = Applicant { renumber, ..applicant };
+    let renumber = wish.as_deref().or(by_prefix.as_ref());
+    let applicant = Applicant { renumber, by_prefix: by_prefix.is_some(), ..applicant };
     let (mut kept, mut lost): (Vec<Held>, Vec<(IpAddr, Reason)>) = (Vec::new(), Vec::new());
     let fresh = |address: &IpAddr| inputs.book.is_fresh(*address, key);
     for address in &addresses {
@@ -208,7 +260,11 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         if exchanged && inputs.book.is_occupied(*address) && !request.addresses.contains(address) {
             continue;
         }
-        match claim_of(inputs, key, *address).and_then(|()| may_keep(pools, &applicant, request, *address)) {
+        let may_keep = |()| match may_keep(pools, &applicant, request, *address) {
+            Err(Reason::AddressLeftPools { address }) => leaves_its_pool(inputs, &applicant, address),
+            judged => judged,
+        };
+        match claim_of(inputs, key, *address).and_then(may_keep) {
             Ok(held) => kept.push(held),
             Err(reason) => lost.push((*address, reason)),
         }
@@ -221,17 +277,9 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         return left(inputs, key, service, reason, still_given);
     }
     kept.extend(given_back(inputs, &applicant, request, &kept, &addresses));
+    let is_asked = |reason: &Reason| is_asked(reason, inputs.restraints.is_accepted(key));
     let against_will = |(address, reason): &&(IpAddr, Reason)| service.ingress.contains(address) && !is_asked(reason);
     let goes = lost.iter().find(against_will);
-    let may_go = inputs.config.is_standalone() || inputs.restraints.may_go(key, inputs.now);
-    if let Some((address, reason)) = goes
-        && !may_go
-    {
-        let why = reason.to_string();
-        let answer = left(inputs, key, service, Reason::AddressGoes { address: *address, why }, still_given);
-        return Answer { goes: true, ..answer };
-    }
-    let goes = goes.is_some();
     let (leaving, stays): (Vec<Held>, Vec<Held>) =
         kept.iter().cloned().partition(|held| renumber.is_some_and(|it| it.leaving.contains(&held.address)));
     let asked = |why: &Reason| matches!(why, Reason::AddressInOtherPool { .. });
@@ -241,12 +289,28 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         Some(reason) if gives_up => Err(reason),
         complaint => Ok((stays, complaint)),
     };
-    match allocate(pools, inputs.book, &applicant, request, &stays).and_then(whole) {
+    let found = allocate(pools, inputs.book, &applicant, request, &stays).and_then(whole);
+    let may_go = inputs.config.is_standalone() || inputs.restraints.may_go(key, inputs.now);
+    // What is given up for a request alone stays where the request cannot be met.
+    let stays_anyway = found.is_err() && lost.iter().all(|(_, why)| asked(why));
+    if let Some((address, reason)) = goes
+        && !may_go
+        && !stays_anyway
+    {
+        let why = reason.to_string();
+        let answer = left(inputs, key, service, Reason::AddressGoes { address: *address, why }, still_given);
+        return Answer { goes: true, ..answer };
+    }
+    let goes = goes.is_some();
+    match found {
         Ok((stays, complaint)) => {
+            let complaint =
+                complaint.or_else(|| without_successor(pools, inputs.book, &applicant, request, (&leaving, &stays)));
             let (held, overlap) = beside(inputs, &applicant, leaving, stays, &mut lost);
             let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
             let assigned = (held != kept || !chosen).then(|| addresses.clone());
-            let notes = notes(pools, inputs.book, &applicant, request, &held);
+            let refused = refused_wish(service, request);
+            let notes = refused.into_iter().chain(notes(pools, inputs.book, &applicant, request, &held)).collect();
             let lost = first_lost(service, &addresses, &lost);
             let allocation = Allocation { complaint, notes, ..Allocation::assigned(held) };
             Answer { allocation, assigned, status: Some(Wish::Show(addresses)), goes, lost, overlap }
@@ -264,39 +328,70 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     }
 }
 
+/// An address that is replaced stays beside the new one for its overlap, also where its range has left the file meanwhile.
+fn leaves_its_pool(inputs: &Inputs<'_>, applicant: &Applicant<'_>, address: IpAddr) -> Result<Held, Reason> {
+    let wanted = &applicant.service.families;
+    if !wanted.is_empty() && !wanted.contains(&Family::of(address)) {
+        return Err(Reason::WrongFamily { address, wanted: wanted.clone() });
+    }
+    let leaves = applicant.renumber.is_some_and(|it| it.leaving.contains(&address));
+    let held = still_held(inputs, applicant.key, address).filter(|_| leaves);
+    held.ok_or(Reason::AddressLeftPools { address })
+}
+
+/// What the Service requests itself it keeps, whatever is wished of it.
+fn wish_without<'a>(wish: Option<&'a Renumber>, requested: &[IpAddr]) -> Option<Cow<'a, Renumber>> {
+    let wish = wish?;
+    if !wish.leaving.iter().any(|it| requested.contains(it)) {
+        return Some(Cow::Borrowed(wish));
+    }
+    let leaving: Vec<IpAddr> = wish.leaving.iter().copied().filter(|it| !requested.contains(it)).collect();
+    let overlap = wish.overlap;
+    (!leaving.is_empty()).then_some(Cow::Owned(Renumber { leaving, overlap }))
+}
+
+/// That the wish to replace an address goes against the Service's own request.
+fn refused_wish(service: &Service, request: &Request) -> Option<Reason> {
+    let mut leaving = service.renumber.iter().flat_map(|wish| &wish.leaving);
+    let address = *leaving.find(|it| service.ingress.contains(it) && request.addresses.contains(it))?;
+    Some(Reason::RenumberRequested { address })
+}
+
 /// The addresses that stay, and in front of them those that are still to go: they rank the nodes as before, so no connection moves.
 /// One goes when another of its family, which stays, has stood beside it in the status for long enough.
 fn beside(
     inputs: &Inputs<'_>,
     applicant: &Applicant<'_>,
-    mut leaving: Vec<Held>,
+    leaving: Vec<Held>,
     stays: Vec<Held>,
     lost: &mut Vec<(IpAddr, Reason)>,
 ) -> (Vec<Held>, Option<Overlap>) {
-    let Some(Renumber { overlap: lasts, leaving: _ }) = applicant.renumber.filter(|_| !leaving.is_empty()) else {
+    let Some(Renumber { overlap: lasts, leaving: _ }) = applicant.renumber else {
         return (stays, None);
     };
+    let by_prefix = applicant.by_prefix;
     let shown = |held: &Held| inputs.config.is_standalone() || applicant.service.ingress.contains(&held.address);
     let replaces = |it: &Held, held: &Held| Family::of(it.address) == Family::of(held.address) && shown(it);
-    if !leaving.iter().all(|held| stays.iter().any(|it| replaces(it, held))) {
+    // A family waits for its own successor only.
+    let is_replaced = |held: &Held| stays.iter().any(|it| replaces(it, held));
+    let replaced: Vec<IpAddr> = leaving.iter().filter(|held| is_replaced(held)).map(|held| held.address).collect();
+    if replaced.is_empty() {
         return (leaving.into_iter().chain(stays).collect(), None);
     }
-    let overlap = Overlap { leaving: leaving.iter().map(|held| held.address).collect(), lasts: *lasts };
-    let by_prefix = applicant.service.renumber.is_none();
     // The oldest stand in front.
     let most = MOST_FORMER * stays.iter().filter(|held| held.address.is_ipv6()).count();
-    let surplus = if by_prefix { leaving.len().saturating_sub(most) } else { 0 };
-    let kept = leaving.split_off(surplus);
-    let over = |held: &Held| {
-        lasts.is_zero() || inputs.restraints.is_overlap_over(applicant.key, held.address, *lasts, inputs.now)
+    let surplus = if by_prefix { replaced.len().saturating_sub(most) } else { 0 };
+    let is_over = |address: IpAddr| {
+        let over = || inputs.restraints.is_overlap_over(applicant.key, address, *lasts, inputs.now);
+        replaced.iter().take(surplus).any(|it| *it == address)
+            || (replaced.contains(&address) && (lasts.is_zero() || over()))
     };
-    let (over, kept): (Vec<Held>, Vec<Held>) = kept.into_iter().partition(over);
-    let gone = leaving.into_iter().chain(over);
-    lost.extend(gone.map(|held| {
+    let (gone, kept): (Vec<Held>, Vec<Held>) = leaving.into_iter().partition(|held| is_over(held.address));
+    lost.extend(gone.into_iter().map(|held| {
         let overlap = duration::text(*lasts);
         (held.address, Reason::AddressRenumbered { address: held.address, overlap, by_prefix })
     }));
-    (kept.into_iter().chain(stays).collect(), Some(overlap))
+    (kept.into_iter().chain(stays).collect(), Some(Overlap { leaving: replaced, lasts: *lasts }))
 }
 
 /// The former prefixes below which a Service keeps addresses: a provider that changes its prefix again and again fills no status.
@@ -442,9 +537,14 @@ fn spare(
     spare
 }
 
-/// What the Service itself asks for makes it lose an address; else the pools do, or another Service.
-fn is_asked(reason: &Reason) -> bool {
-    matches!(reason, Reason::AddressInOtherPool { .. } | Reason::WrongFamily { .. })
+/// What the Service itself asks for makes it lose an address; else the pools do, or another Service. Where the address was not right by
+/// this very file before (`accepted`), the file may be what put it into another pool.
+fn is_asked(reason: &Reason, accepted: bool) -> bool {
+    match reason {
+        Reason::WrongFamily { .. } => true,
+        Reason::AddressInOtherPool { .. } => accepted,
+        _ => false,
+    }
 }
 
 /// The status stays as it is, for `reason`. An emptied one gets back what it showed.
@@ -471,11 +571,12 @@ fn as_shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Allocati
     let fault = |address: &IpAddr| match claim_of(inputs, key, *address) {
         Err(reason) => Some(reason),
         Ok(()) => match pool_of(&inputs.config.pools, *address) {
-            Some(_) => None,
-            None => Some(Reason::AddressLeftPools { address: *address }),
+            None if !service.leaves(*address) => Some(Reason::AddressLeftPools { address: *address }),
+            Some(_) | None => None,
         },
     };
-    let complaint = foreign(inputs, service).or_else(|| service.ingress.iter().filter_map(fault).next_back());
+    let complaint = of_other_crier(inputs, service).or_else(|| foreign(inputs, service));
+    let complaint = complaint.or_else(|| service.ingress.iter().filter_map(fault).next_back());
     if held.is_empty() {
         let lists = inputs.world.listed.all() || inputs.world.fail_static;
         let waiting = if lists { Reason::WaitingForAllocator } else { Reason::WaitingForLists };

@@ -209,9 +209,11 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
         |link: &InterfaceName| there.keys().any(|it| inputs.world.links.get(it).is_some_and(|it| it.name == *link));
     let answering = inputs.world.answering.get(&address).filter(|_| inputs.answered.contains_key(&address));
     let answers_there = answering.is_some_and(|links| links.iter().any(is_there));
-    let answers = answering.is_some_and(|links| !links.iter().all(is_there));
     let heard = speakers(inputs, &near, address);
     let others = heard.iter().find(|(_, member)| answers_for(member, address));
+    // What it answered on a link by itself it gives back to the holder that is heard there again.
+    let was_apart = inputs.holders.history(address).is_some_and(|history| history.apart.is_some());
+    let answers = answering.is_some_and(|links| !links.iter().all(is_there)) && !(was_apart && others.is_some());
     let holder = if answers { Some(inputs.me) } else { others.map(|(node, _)| *node) };
     let ranking = Ranking::of(
         (service, endpoints),
@@ -263,6 +265,12 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
         let last = inputs.holders.last_holder(address);
         let all = situation(&near, &heard, &history, answers, last);
         let course = history.decide(&all, || candidates(&near, last), inputs.now);
+        if let Course::Watches { holder } | Course::Asks { holder } = &course
+            && was_apart
+            && there.is_empty()
+        {
+            history.give_back(holder);
+        }
         beside = course == Course::Holds && !all.holders.is_empty();
         let elsewhere = matches!(&course, Course::Watches { .. } | Course::Asks { .. }) && !inputs.world.leaving;
         let mut past = history.apart.take().unwrap_or_default();
@@ -350,20 +358,27 @@ fn rosters<'a>(inputs: &Inputs<'a>, covering: &[(&L2, &L2Context)], address: IpA
     covering.iter().flat_map(|(_, context)| context.rosters(address, inputs.world)).collect()
 }
 
-/// Those of the links where no holder of the address is heard, while one is on another link: it lost the link, or a switch cuts it
+/// Those of the links that have lost the holder of the address, while it is heard on another: its cable is out there, or a switch cuts it
 /// off. Clients there are answered by a node that is heard there.
+///
+/// A link where the holder was never heard has not lost it: a switch may keep the nodes there from hearing each other at all. And where
+/// nobody is heard any more, it may be this node that hears nothing.
 fn apart<'a>(inputs: &Inputs<'a>, near: &Rosters<'a>, address: IpAddr) -> Rosters<'a> {
     if near.len() < 2 {
         return Rosters::default();
     }
-    let answers = |member: &Member| answers_for(member, address);
-    let is_holder = |node: &&NodeName| near.values().any(|it| it.members.get(*node).is_some_and(answers));
-    let holders: Vec<&NodeName> = inputs.holders.speakers(address).filter(is_holder).collect();
-    let is_heard = |roster: &Roster| {
-        holders.iter().any(|it| roster.members.contains_key(*it) || roster.unproved.contains_key(*it))
+    let is_apart = |(index, roster): &(&u32, &&'a Roster)| {
+        let answers = |member: &Member| answers_for(member, address);
+        let elsewhere = || near.iter().filter(|(other, _)| other != index).map(|(_, roster)| roster);
+        let is_holder = |node: &&NodeName| elsewhere().any(|it| it.members.get(*node).is_some_and(answers));
+        let mut holders = inputs.holders.speakers(address).filter(is_holder).peekable();
+        let is_gone = |node: &NodeName| {
+            let is_heard = roster.members.contains_key(node) || roster.unproved.contains_key(node);
+            !is_heard && (roster.silent.contains_key(node) || roster.left.contains_key(node))
+        };
+        roster.settled && !roster.members.is_empty() && holders.peek().is_some() && holders.all(is_gone)
     };
-    let is_apart = |roster: &Roster| !holders.is_empty() && roster.settled && !is_heard(roster);
-    near.iter().filter(|(_, roster)| is_apart(roster)).map(|(index, roster)| (*index, *roster)).collect()
+    near.iter().filter(is_apart).map(|(index, roster)| (*index, *roster)).collect()
 }
 
 /// Who held the address last on these links.

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -113,7 +113,7 @@ pub struct Cluster {
     folder: PathBuf,
     api_server: Mutex<Option<Process>>,
     _controllers: Process,
-    _etcd: Process,
+    etcd: Mutex<Option<Process>>,
 }
 
 impl Cluster {
@@ -144,7 +144,7 @@ impl Cluster {
             folder,
             api_server: Mutex::new(Some(api_server)),
             _controllers: controllers,
-            _etcd: etcd,
+            etcd: Mutex::new(Some(etcd)),
         };
         site.nodes.iter().for_each(|node| cluster.register_node(node));
         cluster
@@ -361,7 +361,7 @@ impl Cluster {
 
     /// Kills the API server. etcd keeps what it knew.
     pub fn stop_api_server(&self) {
-        drop(self.api_server.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take());
+        drop(lock(&self.api_server).take());
     }
 
     /// Starts the API server again and waits until it is ready.
@@ -370,7 +370,30 @@ impl Cluster {
         self.stop_api_server();
         let process = start_api_server(&self.host, &self.folder);
         wait_ready(&self.api, &process);
-        *self.api_server.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(process);
+        *lock(&self.api_server) = Some(process);
+    }
+
+    /// Copies all that etcd has, for [`restore`](Self::restore).
+    #[track_caller]
+    pub fn back_up(&self) {
+        let etcd = lock(&self.etcd);
+        let etcd = etcd.as_ref().expect("etcd runs");
+        etcd.freeze();
+        copy_folder(&self.folder.join("etcd"), &self.folder.join("backup"));
+        etcd.thaw();
+    }
+
+    /// Puts etcd back to what [`back_up`](Self::back_up) copied, as an operator does who has lost the data, and waits until the API
+    /// server is ready again.
+    #[track_caller]
+    pub fn restore(&self) {
+        self.stop_api_server();
+        drop(lock(&self.etcd).take());
+        let data = self.folder.join("etcd");
+        std::fs::remove_dir_all(&data).expect("etcd's folder can be removed");
+        copy_folder(&self.folder.join("backup"), &data);
+        *lock(&self.etcd) = Some(start_etcd(&self.host, &self.folder));
+        self.restart_api_server();
     }
 
     /// Where the certificates are: `ca.pem`, and `server.pem` with `server.key`.
@@ -385,6 +408,16 @@ impl Deref for Cluster {
     fn deref(&self) -> &Api {
         &self.api
     }
+}
+
+fn lock(process: &Mutex<Option<Process>>) -> MutexGuard<'_, Option<Process>> {
+    process.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[track_caller]
+fn copy_folder(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.as_ref().is_ok_and(|status| status.success()), "{} is copied: {copied:?}", from.display());
 }
 
 /// Of the kernel that runs all nodes, as a kubelet reports it.

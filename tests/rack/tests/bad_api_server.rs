@@ -271,6 +271,33 @@ fn an_api_server_that_goes_away_and_returns_withdraws_nothing_and_is_told_once()
     scene.never_withdrawn();
 }
 
+/// Q2 of a review. Input: etcd is put back to a backup. Output: every agent, and not the one that allocates alone, goes by what the cluster
+/// has now; a watch that goes on from the version reached before stays silent for as long as the cluster takes to come as far again.
+#[test]
+fn an_api_server_that_is_put_back_to_a_backup_is_believed_by_every_agent() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack, 2);
+    scene.metal.cluster.back_up();
+    scene.metal.try_apply(&service("lost")).expect("the API server takes the Service");
+    let lost = scene.wait_announced("lost");
+    // What the agents have heard of lies so far ahead that the cluster does not come there in this test.
+    for number in 0..150 {
+        scene.metal.cluster.kubectl(&format!("annotate --overwrite service lost example.com/number={number}"));
+    }
+    scene.metal.cluster.restore();
+    scene.wait_route(&lost, 0);
+    for agent in &scene.agents {
+        agent.process().wait_for_log("has gone back to an older state", secs(15));
+    }
+    scene.metal.try_apply(&service("next")).expect("the API server takes the Service");
+    scene.wait_announced("next");
+    for agent in &scene.agents {
+        let known = |name: &str| agent.status()["services"].to_string().contains(&format!("/{name}\""));
+        assert_eq!((known("next"), known("lost")), (true, false), "{}", agent.node());
+    }
+    scene.never_withdrawn();
+}
+
 #[test]
 fn an_agent_that_starts_while_the_api_server_is_away_announces_what_it_remembers() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };

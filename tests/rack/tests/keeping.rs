@@ -131,6 +131,49 @@ fn a_controller_that_empties_the_status_again_and_again_is_fought_only_twice() {
     assert!(events.len() <= 4, "{events:?}");
 }
 
+/// Q5 of a review. Input: two criers in one cluster, the second of a class and a Lease of its own, and both serve Services without a class.
+/// Output: a Service stays with the crier that gave it its address; the other one writes nothing, and says whose it is.
+#[test]
+fn of_two_criers_each_serves_what_it_gave_an_address_and_leaves_the_rest() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let metal = Metal::new(&rack, 2);
+    // The rights that are printed are for one Lease.
+    metal.kubectl("create clusterrole leases --verb=get,list,watch,update --resource=leases.coordination.k8s.io");
+    metal.kubectl("create clusterrolebinding leases --clusterrole=leases --user=crier");
+    let other_pool = "[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.110-192.168.35.113\"]\n";
+    let ours = || metal.agent(0, &format!("{LAN}{LINK}"));
+    let first = ours();
+    apply(&metal, &Service::new("one"));
+    wait_ingress(&metal, "one", "192.168.35.100");
+    let second = metal.agent(1, &format!("class = \"example.com/b\"\n{other_pool}{LINK}"));
+    wait_problem(&second, &["default/one: another crier serves this Service", "default-class = false"]);
+    first.stop(secs(10));
+    drop(first);
+    apply(&metal, &Service::new("two"));
+    wait_ingress(&metal, "two", "192.168.35.110");
+    let lease = "kube-system/crier-example.com-b";
+    let said = format!("assigned 192.168.35.110 from lan; by the crier of the Lease {lease}");
+    assert_eq!(condition(&metal, "two")["message"], json!(said));
+    let first = ours();
+    wait_problem(&first, &["default/two: another crier serves this Service, that of the Lease", lease]);
+    apply(&metal, &Service::new("three"));
+    eventually("it is one's", secs(20), || match metal.ingress("service/three").len() {
+        1 => Ok(()),
+        other => Err(format!("{other} addresses")),
+    });
+    rest(secs(2));
+    let names = ["one", "two", "three"];
+    let seen = || names.map(|name| (version(&metal, name), metal.ingress(&format!("service/{name}"))));
+    let before = seen();
+    throughout("nothing is written again", secs(6), || match seen() {
+        now if now == before => Ok(()),
+        now => Err(format!("{before:?} became {now:?}")),
+    });
+    assert_eq!((&before[0].1[0], &before[1].1[0]), (&"192.168.35.100".to_owned(), &"192.168.35.110".to_owned()));
+    let told = metal.events("Service", "one").into_iter().filter(|(_, why, _)| why == "StatusNotOurs").count();
+    assert_eq!(told, 1, "told once");
+}
+
 /// What the other controller does while `meanwhile` runs: whenever the status is not `wanted`, it writes that. Returns how
 /// often it wrote.
 fn fighting(metal: &Metal, wanted: Value, meanwhile: impl FnOnce()) -> usize {

@@ -170,6 +170,20 @@ fn a_cluster_says_the_same_as_its_files() {
         tables
     };
     assert_eq!(tables(&by_cluster), tables(&by_file), "{}", text(&by_cluster.stderr));
+    // What the speaker is started with says whose Services were MetalLB's; no other workload says anything.
+    let workload = |kind: &str, word: &str| {
+        format!(
+            "---\napiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: {kind}, namespace: metallb-system}}\nspec:\n\
+             \x20 selector: {{matchLabels: {{app: it}}}}\n  template:\n    metadata: {{labels: {{app: it}}}}\n\
+             \x20   spec: {{containers: [{{name: it, image: it, args: [{word}]}}]}}\n"
+        )
+        .replace("name: DaemonSet", "name: speaker")
+        .replace("name: Deployment", "name: web")
+    };
+    let workloads = [workload("DaemonSet", "--lb-class=metallb"), workload("Deployment", "--class=lb")].concat();
+    cluster.kubectl(&format!("apply -f {}", rack.write("workloads.yaml", &workloads).display()));
+    let told = text(&from_cluster(&[]).stdout);
+    assert!(told.contains("default-class = false") && told.contains("\"metallb\""), "{told}");
 
     let secrets = rack.folder().join("secrets");
     let with_secrets = from_cluster(&["--write-secrets", secrets.to_str().expect("UTF-8")]);

@@ -105,6 +105,45 @@ fn a_renumbered_service_has_both_addresses_for_the_overlap_and_the_new_one_after
     assert!(told.iter().any(|(kind, reason, _)| kind == "Warning" && reason == "AddressGoes"), "{told:?}");
 }
 
+/// Q3 of a review. Input: within the overlap the old address leaves the files, first that of the agent that allocates. Output: no request
+/// to it is lost before the overlap is over, and then it goes.
+#[test]
+fn the_old_address_serves_its_overlap_after_it_has_left_the_files() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let metal = Metal::new(&rack, 2);
+    let _pods = [metal.pod(0, "web-1", "web", &[8080]), metal.pod(1, "web-2", "web", &[8080])];
+    let mut agents = metal.agents(LAN);
+    metal.try_apply(&service("web")).expect("the API server takes the Service");
+    eventually_equal("its first address", secs(10), &addresses(&[100]), || metal.ingress("service/web"));
+    let old: Ipv4Addr = [192, 168, 35, 100].into();
+    eventually("the first page", secs(20), || {
+        metal.site.client.get((IpAddr::from(old), 80)).map_err(|it| it.to_string())
+    });
+    agents.sort_by_key(|agent| agent.status()["allocates"] != true);
+    let asking = metal.site.client.ask_steadily((IpAddr::from(old), 80), Duration::from_millis(20));
+    let ordered = rack::now();
+    let (code, text) = verb(&agents[0], "renumber default/web --overlap 12s");
+    assert_eq!(code, Some(0), "{text}");
+    eventually_equal("both addresses", secs(5), &addresses(&[100, 101]), || metal.ingress("service/web"));
+    let without = LAN.replace("192.168.35.100-", "192.168.35.101-");
+    for agent in &agents {
+        agent.write_configuration(&format!("{}{without}", metal.access()));
+        agent.reload();
+    }
+    rest(secs(10).saturating_sub(ordered.elapsed()));
+    let outcomes = asking.stop();
+    assert!(outcomes.lost() == 0 && outcomes.longest_gap() < Duration::from_millis(300), "of the old one: {outcomes}");
+    assert_eq!(metal.ingress("service/web"), addresses(&[100, 101]));
+    for agent in &agents {
+        let problems = agent.status()["problems"].to_string();
+        assert!(!problems.contains("default/web"), "{problems}");
+    }
+    eventually_equal("the new address alone", secs(8), &addresses(&[101]), || metal.ingress("service/web"));
+    assert!(ordered.elapsed() >= secs(12), "after {:?}", ordered.elapsed());
+    eventually_equal("the annotation is gone", secs(5), &None, || annotation(&metal, "web"));
+    eventually_equal("nobody answers for the old one", secs(5), &Vec::<String>::new(), || metal.site.answering(old));
+}
+
 #[test]
 fn a_service_follows_the_prefix_of_its_link_with_both_addresses_for_a_while() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };

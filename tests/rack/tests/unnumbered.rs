@@ -360,3 +360,35 @@ fn a_label_of_the_node_moves_its_session_from_one_peer_to_another_and_no_other_s
     });
     assert_eq!(routers[2].1.session("node").times_established, 1, "router-3 is no concern of the label");
 }
+
+/// S3 of a review. Input: the router of an unnumbered peer dies without a word behind a switch, and its replacement dials. Output: the new
+/// one has the routes within seconds; the session with the dead one does not live on for its hold time.
+#[test]
+fn a_router_that_is_replaced_behind_a_switch_is_taken_within_seconds() {
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
+    let (node, former, next) = (rack.router("node-1"), rack.router("former"), rack.router("next"));
+    let switch = rack.switch("leaf");
+    let _of_node = switch.plug(&node, "eth0", &[]);
+    let of_former = switch.plug(&former, "swp1", &[]);
+    let of_next = switch.plug(&next, "swp1", &[]);
+    let to_node = link_local(&node, "eth0");
+    let (at_former, at_next) = (link_local(&former, "swp1"), link_local(&next, "swp1"));
+    let dialing = |id: u8| {
+        format!(
+            "router id 192.0.2.{id}; {}\nprotocol bgp node {{ local as 64512; neighbor {to_node}%swp1 as 64513; \
+             connect delay time 1; hold time 240; ipv4 {{ import all; export none; extended next hop on; }}; \
+             ipv6 {{ import all; export none; }}; }}",
+            rack::bird::KERNEL
+        )
+    };
+    let peer =
+        "[[bgp.peer]]\nname = \"tor\"\naddress = \"eth0\"\nasn = \"external\"\npassive = true\nhold-time = \"4m\"\n";
+    let agent = agent(&node, peer);
+    let died = former.bird(&dialing(1));
+    wait_established(&agent, "tor", &format!("{at_former}%eth0"));
+    of_former.cut();
+    let _replacement = next.bird(&dialing(2));
+    wait_established(&agent, "tor", &format!("{at_next}%eth0"));
+    kernel_leads_to(&next, to_node.into());
+    drop((died, of_next));
+}

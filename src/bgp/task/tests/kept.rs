@@ -135,6 +135,26 @@ async fn a_session_whose_settings_have_changed_ends_with_cease_and_a_new_one_can
     }
 }
 
+/// S4 of a review. Input: the address of the session leaves the host while no agent runs, as when the network is configured anew together
+/// with a restart. Output: the session ends as if the agent had seen it leave; before it knows all links, it goes on.
+#[tokio::test]
+async fn a_session_from_an_address_that_left_while_nobody_ran_ends() {
+    let (bench, address) = against_a_script(routes(3, 0), |_| {});
+    let mut script = Script::dial(address, None).await;
+    established(&mut script, &routes(3, 0)).await;
+    let kept = keep(bench).await;
+    let mut bench = next(kept, of_script(|_| {}), None);
+    bench.report("it goes on", |it| it.state == SessionState::Established).await;
+    let mut slice = slice([10, 0, 0, 1], of_script(|_| {}), routes(3, 0));
+    slice.local_addresses = on_lo(&["127.0.0.2/8"]);
+    bench.slices.send_replace(slice);
+    let lost = bench.report("it is over", |it| it.state != SessionState::Established).await;
+    assert_eq!(
+        lost.last_error.as_deref(),
+        Some("connection closed: 127.0.0.1 is not an address of this host any more")
+    );
+}
+
 #[tokio::test]
 async fn a_hold_time_that_ran_out_while_nobody_ran_counts_only_if_the_peer_was_silent() {
     for silent in [false, true] {

@@ -1,0 +1,204 @@
+//! Two criers in one cluster, each with a Lease and pools of its own, that both serve Services without a class, as stories.
+
+use super::*;
+use crate::plan::slice::StatusWrite;
+
+const THEIRS: &str = "kube-system/crier-example.com-b";
+
+/// A crier with these addresses; `None`: of the default class and Lease.
+fn crier(class: Option<&str>, addresses: &str) -> Story {
+    let class = class.map(|class| format!("class = \"{class}\"\n")).unwrap_or_default();
+    let text = format!(
+        "[kubernetes]\nin-cluster = true\n{class}[[pool]]\nname = \"lan\"\naddresses = [\"{addresses}\"]\nrest = \"0s\"\n[[l2]]\n"
+    );
+    let file = SourceFile { path: "crier.toml".to_owned(), text };
+    let mut story = Story::begin(config::parse(&[file], &NoSecrets).expect("it is good"));
+    // One agent is the whole crier, so it agrees with itself.
+    for name in ["b", "c"] {
+        story.tell(Fact::Node(name.into(), None));
+    }
+    story.turn();
+    story
+}
+
+fn other() -> Story {
+    crier(Some("example.com/b"), "192.168.35.200-192.168.35.210")
+}
+
+/// A cluster with two criers, and one Service.
+struct Cluster {
+    service: Service,
+    criers: [Story; 2],
+    writes: usize,
+}
+
+impl Cluster {
+    fn new(service: Service, criers: [Story; 2]) -> Cluster {
+        let mut cluster = Cluster { service, criers, writes: 0 };
+        cluster.tell();
+        cluster
+    }
+
+    fn tell(&mut self) {
+        let service = &self.service;
+        self.criers.iter_mut().for_each(|crier| drop(crier.put("web", service.clone())));
+    }
+
+    fn wanted(&self, crier: usize) -> Option<StatusWrite> {
+        let status = self.criers[crier].planner.plan().status.services.get(&key("web"));
+        status.and_then(|status| status.write.clone())
+    }
+
+    /// Both write what they want, one after the other, each second.
+    fn goes_on(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            for crier in 0..2 {
+                self.criers[crier].now += Duration::from_secs(1);
+                self.criers[crier].turn();
+                let Some(StatusWrite { ingress, condition, .. }) = self.wanted(crier) else { continue };
+                self.writes += 1;
+                self.service.ingress = ingress.unwrap_or(std::mem::take(&mut self.service.ingress));
+                self.service.condition = condition.map(Arc::new);
+                let version = self.service.resource_version.parse::<u64>().expect("a number") + 1;
+                self.service.resource_version = version.to_string();
+                let fact = Fact::StatusWritten(key("web"), Arc::new(self.service.clone()));
+                self.criers[crier].tell(fact);
+                self.tell();
+            }
+        }
+    }
+
+    fn shows(&self) -> Vec<String> {
+        self.service.ingress.iter().map(IpAddr::to_string).collect()
+    }
+
+    fn complaints(&self) -> [Option<String>; 2] {
+        [0, 1].map(|crier| {
+            let allocation = self.criers[crier].decision("web").allocation.clone();
+            let reason = Some(allocation.reason.code()).filter(|_| allocation.held.is_empty());
+            allocation.complaint.as_ref().map(Reason::code).or(reason)
+        })
+    }
+
+    fn lease(&self) -> Option<&str> {
+        self.service.condition.as_ref().and_then(|condition| condition.lease())
+    }
+}
+
+/// Q5 of a review. Input: both criers serve a Service without a class, and one of them is first. Output: it stays that one's; the other
+/// one writes nothing, and says whose it is. There were a hundred writes a second without end, and the address changed every 3 s.
+#[test]
+fn a_service_stays_with_the_crier_that_gave_it_its_address_and_the_other_one_says_so() {
+    let ours = || crier(None, "192.168.35.100-192.168.35.110");
+    let mut cluster = Cluster::new(service(), [ours(), other()]);
+    cluster.goes_on(1200);
+    assert_eq!((cluster.shows(), cluster.lease(), cluster.writes), (vec!["192.168.35.100".to_owned()], None, 1));
+    assert_eq!(cluster.complaints(), [None, Some("other-crier".to_owned())]);
+
+    let mut cluster = Cluster::new(service(), [other(), ours()]);
+    cluster.goes_on(1200);
+    assert_eq!((cluster.shows(), cluster.writes), (vec!["192.168.35.200".to_owned()], 1));
+    assert_eq!(cluster.lease(), Some(THEIRS));
+    assert_eq!(cluster.complaints(), [None, Some("other-crier".to_owned())]);
+    let reason = cluster.criers[1].decision("web").allocation.reason.to_string();
+    assert!(reason.contains(THEIRS) && reason.contains("default-class"), "{reason}");
+    let notice = cluster.criers[1].planner.plan().status.services[&key("web")].notice.clone().expect("an Event");
+    assert!(notice.warning && notice.reason == "StatusNotOurs", "{notice:?}");
+    // Somebody empties the status: whoever gave the address gives it back.
+    cluster.service.ingress.clear();
+    cluster.service.resource_version = "100".to_owned();
+    cluster.criers.swap(0, 1);
+    cluster.tell();
+    cluster.goes_on(60);
+    assert_eq!((cluster.shows(), cluster.writes), (vec!["192.168.35.200".to_owned()], 2));
+}
+
+/// Neither has an address to give: there is one word of it, not two in turn.
+#[test]
+fn two_criers_that_give_nothing_do_not_contradict_each_other_without_end() {
+    let v6 = || Service { families: vec![crate::address::Family::V6], ..service() };
+    for (first, second) in [(None, Some("example.com/b")), (Some("example.com/b"), None), (Some("a/b"), Some("c/d"))] {
+        let criers = [crier(first, "192.168.35.100-192.168.35.101"), crier(second, "192.168.35.200-192.168.35.201")];
+        let mut cluster = Cluster::new(v6(), criers);
+        cluster.goes_on(600);
+        assert!(cluster.writes <= 2, "{first:?} {second:?}: {} writes", cluster.writes);
+        // One of them has something to give then.
+        cluster.service.families = vec![crate::address::Family::V4];
+        cluster.service.resource_version = "100".to_owned();
+        let before = cluster.writes;
+        cluster.tell();
+        cluster.goes_on(600);
+        assert_eq!((cluster.shows(), cluster.writes - before), (vec!["192.168.35.100".to_owned()], 1), "{first:?}");
+    }
+}
+
+/// Input: two criers that take each other's words for their own, as versions do that do not say whose they are. Output: one of them stops
+/// after two overwrites within a minute, says so, and tries again ever more rarely.
+#[test]
+fn two_criers_that_cannot_be_told_apart_do_not_fight_without_end() {
+    let mut cluster = Cluster::new(
+        service(),
+        [crier(None, "192.168.35.100-192.168.35.110"), crier(None, "192.168.35.200-192.168.35.210")],
+    );
+    cluster.goes_on(120);
+    assert!(cluster.writes < 40, "{} writes", cluster.writes);
+    assert!(cluster.complaints().contains(&Some("status-overwritten".to_owned())), "{:?}", cluster.complaints());
+    let before = cluster.writes;
+    cluster.goes_on(1200);
+    assert!(cluster.writes - before < 60, "{} more writes", cluster.writes - before);
+}
+
+/// Input: a status of the version before, of a crier with another class. Output: the addresses stay, and the condition says whose they
+/// are; so also where the pool has left the file since, as far as this agent knows that it had it.
+#[test]
+fn what_the_version_before_wrote_stays_and_says_whose_it_is_after_the_upgrade() {
+    let condition = Condition::given(true, "assigned", &["192.168.35.205".parse().unwrap()], &["lan".into()], None);
+    let of_before =
+        Service { condition: Some(Arc::new(condition)), ingress: vec!["192.168.35.205".parse().unwrap()], ..service() };
+    let mut cluster = Cluster::new(of_before.clone(), [other(), crier(Some("a/b"), "192.168.35.100-192.168.35.110")]);
+    cluster.goes_on(60);
+    assert_eq!((cluster.shows(), cluster.writes), (vec!["192.168.35.205".to_owned()], 1));
+    assert_eq!(cluster.lease(), Some(THEIRS));
+    let mut upgraded = other();
+    upgraded.put("web", of_before);
+    let without = Config { pools: vec![pool("new", &["198.51.100.0/28"])], ..Config::clone(upgraded.planner.config()) };
+    upgraded.tell(Fact::Config(Arc::new(without)));
+    upgraded.turn();
+    assert_eq!(
+        upgraded.decision("web").allocation.complaint.as_ref().map(Reason::code).as_deref(),
+        Some("address-goes")
+    );
+}
+
+/// Input: the Lease of the file is changed node by node, so that two agents allocate for a while, by the same pools. Output: no address
+/// moves, and the two do not write in turn.
+#[test]
+fn another_lease_in_the_file_takes_nothing_and_begins_no_fight() {
+    let lan = "192.168.35.100-192.168.35.110";
+    for (from, to) in [(None, Some("a/b")), (Some("a/b"), None), (Some("a/b"), Some("c/d"))] {
+        let mut cluster = Cluster::new(service(), [crier(from, lan), crier(to, lan)]);
+        cluster.goes_on(600);
+        assert_eq!(cluster.shows(), ["192.168.35.100"], "{from:?} {to:?}");
+        assert!(cluster.writes <= 2, "{from:?} {to:?}: {} writes", cluster.writes);
+        assert_eq!(cluster.complaints(), [None, None], "{from:?} {to:?}");
+    }
+}
+
+/// The watch tells what this agent wrote before the answer to the write comes, again and again: that is no fight.
+#[test]
+fn an_own_write_that_the_watch_tells_first_is_nobodys() {
+    let mut story = Story::begin(configuration());
+    story.put("web", service());
+    for address in ["192.168.35.103", "192.168.35.104", "192.168.35.105", "192.168.35.106"] {
+        let wanted = story.planner.plan().status.services[&key("web")].write.clone().expect("a write");
+        let mut written = Service::clone(&story.planner.world().services[&key("web")]);
+        written.ingress = wanted.ingress.expect("addresses");
+        written.condition = wanted.condition.map(Arc::new);
+        written.resource_version = (written.resource_version.parse::<u64>().unwrap() + 1).to_string();
+        story.put("web", written.clone());
+        story.tell(Fact::StatusWritten(key("web"), Arc::new(written)));
+        story.turn();
+        story.change("web", |it| it.request = asking_for(&[address]).request);
+        assert_eq!(story.addresses("web"), [address]);
+    }
+}
