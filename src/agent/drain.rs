@@ -1,8 +1,8 @@
 //! A node leaves without breaking what goes through it: `crier drain`. Floor 3.
 //!
 //! Tasks: [`run`] is one, owned by the agent. How far it has come stands in the state folder, so that a restart of the agent or
-//! the host goes on where it was. `crier undrain` takes it back, and the Node a drain that it has asked for (`[drain]`). Cancelled,
-//! it goes on with the next start.
+//! the host goes on where it was. `crier undrain` takes it back, and the Node or the host a drain that it has asked for (`[drain]`); one
+//! that began because the host shuts down ends with the boot. Cancelled, it goes on with the next start.
 //!
 //! | stage | what it waits for |
 //! |---|---|
@@ -79,14 +79,20 @@ fn overruled(folder: &Path) -> PathBuf {
     folder.join("undrained")
 }
 
-/// The drain that went on when the agent ended. Blocks on the disk.
+/// The drain that went on when the agent ended, in this boot or an earlier one. Blocks on the disk.
 ///
 /// A file that is there says that an operator took this node out, also where another version wrote it or the disk damaged it. Only
 /// `crier undrain` takes that back.
-pub(super) fn recall(folder: &Path) -> Option<Drain> {
+pub(super) fn recall(folder: &Path, this_boot: &str) -> Option<Drain> {
     let file = file(folder);
-    let read = state_file::read(&file).and_then(|octets| Ok(serde_json::from_slice(&octets)?));
+    let read = state_file::read(&file).and_then(|octets| Ok(serde_json::from_slice::<Drain>(&octets)?));
     match read {
+        Ok(Drain { boot: Some(boot), .. }) if boot != this_boot => {
+            info!("the host has shut down, and is back: the drain is over");
+            // It is over all the same.
+            let _ = state_file::remove(&file);
+            None
+        }
         Ok(drain) => Some(drain),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
@@ -101,6 +107,7 @@ pub(super) fn recall(folder: &Path) -> Option<Drain> {
                 until: now,
                 timed_out: false,
                 follows: false,
+                boot: None,
                 forced: true,
             })
         }
@@ -115,8 +122,13 @@ pub(super) struct Drainer {
     queries: mpsc::Sender<Query>,
     /// For whoever asks.
     flows: watch::Sender<Flows>,
-    /// Whether the Node is to leave.
+    /// Whether the node is to leave.
     says: watch::Receiver<NodeSays>,
+    boot: String,
+    /// The host shuts down, and this drainer knows.
+    shuts_down: bool,
+    /// Whether such a shutdown need not wait any longer.
+    far_enough: watch::Sender<bool>,
     /// Why a drain that the Node asks for is not begun, or one that is under way stands still, as it was told.
     refused: Option<HostProblem>,
     /// An operator has taken back a drain that the Node still asks for.
@@ -138,10 +150,27 @@ impl Drainer {
         queries: mpsc::Sender<Query>,
         flows: watch::Sender<Flows>,
         says: watch::Receiver<NodeSays>,
+        (boot, far_enough): (String, watch::Sender<bool>),
     ) -> Drainer {
         let overruled = overruled(&folder).exists();
         let (refused, unkept, keep_again, told) = (None, None, None, None);
-        Drainer { folder, drain, facts, queries, flows, says, refused, overruled, unkept, keep_again, told }
+        let shuts_down = false;
+        Drainer {
+            folder,
+            drain,
+            facts,
+            queries,
+            flows,
+            says,
+            boot,
+            shuts_down,
+            far_enough,
+            refused,
+            overruled,
+            unkept,
+            keep_again,
+            told,
+        }
     }
 }
 
@@ -152,6 +181,8 @@ enum Orderer {
     Operator { force: bool },
     /// The Node, as far as `[drain]` follows it.
     Node,
+    /// The host, which shuts down.
+    Host,
 }
 
 /// What is known of a drain in this life of the agent alone.
@@ -178,12 +209,11 @@ pub(super) async fn run(mut drainer: Drainer, mut commands: mpsc::Receiver<Comma
     let mut again = None;
     loop {
         let pause = drainer.go_on(&mut progress).await;
+        drainer.tell_host();
         tokio::select! {
             () = follow(&mut drainer.says, again) => {
                 let now = drainer.says.borrow_and_update().clone();
-                if let Some(timeout) = drainer.obey(now, &mut again).await {
-                    progress = Progress::new(timeout);
-                }
+                drainer.obey(now, &mut progress, &mut again).await;
             }
             command = commands.recv() => match command {
                 Some(Command::Drain { reason, timeout, force, answer }) => {
@@ -227,11 +257,12 @@ async fn at(time: Option<Instant>) {
 }
 
 impl Drainer {
-    /// Does what the Node says. The time that flows have, where a drain has begun.
-    async fn obey(&mut self, says: NodeSays, again: &mut Option<Instant>) -> Option<Duration> {
+    /// Does what the Node and the host say.
+    async fn obey(&mut self, says: NodeSays, progress: &mut Progress, again: &mut Option<Instant>) {
         *again = None;
+        self.shuts_down = matches!(says, NodeSays::Out { shutdown: true, .. });
         match says {
-            NodeSays::Nothing => None,
+            NodeSays::Nothing => {}
             NodeSays::In => {
                 if self.overruled {
                     self.overruled = false;
@@ -244,22 +275,38 @@ impl Drainer {
                     warn!(%error, "the Node takes part again, and the drain cannot be taken back");
                     *again = Some(clock::now() + TRY_AGAIN);
                 }
-                None
             }
-            NodeSays::Out { .. } if self.drain.is_some() || self.overruled => None,
-            NodeSays::Out { why, timeout } => match self.begin(Some(why.clone()), Some(timeout), Orderer::Node).await {
-                Ok(_) => {
-                    info!(reason = why, "drain begun because the Node says so");
-                    self.tell_refusal(None).await;
-                    Some(timeout)
+            NodeSays::Out { timeout, .. } if self.drain.is_some() => {
+                let until = clock::now() + timeout;
+                if self.shuts_down && until < progress.until {
+                    progress.until = until;
+                    // Where nobody hears of it, the agent stops.
+                    let _ = self.begin(None, Some(timeout), Orderer::Host).await;
                 }
-                Err(error) => {
-                    self.tell_refusal(Some((&why, &error))).await;
-                    *again = Some(clock::now() + TRY_AGAIN);
-                    None
+            }
+            NodeSays::Out { .. } if self.overruled => {}
+            NodeSays::Out { why, timeout, shutdown } => {
+                let orderer = if shutdown { Orderer::Host } else { Orderer::Node };
+                match self.begin(Some(why.clone()), Some(timeout), orderer).await {
+                    Ok(_) => {
+                        info!(reason = why, "drain begun by what [drain] follows");
+                        self.tell_refusal(None).await;
+                        *progress = Progress::new(timeout);
+                    }
+                    Err(error) => {
+                        self.tell_refusal(Some((&why, &error))).await;
+                        *again = Some(clock::now() + TRY_AGAIN);
+                    }
                 }
-            },
+            }
         }
+    }
+
+    /// Once there is nothing that a shutdown would have to wait for: the node is drained, or stays as it is.
+    fn tell_host(&self) {
+        let goes_on = self.drain.as_ref().is_some_and(|drain| drain.stage != DrainStage::Drained);
+        let far_enough = self.shuts_down && (!goes_on || self.refused.is_some());
+        self.far_enough.send_if_modified(|before| std::mem::replace(before, far_enough) != far_enough);
     }
 
     /// An operator takes a drain back. What the Node says counts again once it says something else.
@@ -322,7 +369,11 @@ impl Drainer {
     async fn tell_refusal(&mut self, refused: Option<(&str, &Refusal)>) {
         let problem = refused.map(|(why, error)| HostProblem {
             problem: format!("{why}, and this node is not drained: {error}"),
-            remedy: "it is tried again every 30 s; `crier drain --force` drains it all the same".to_owned(),
+            remedy: match self.shuts_down {
+                true => "the shutdown is not held up; `crier drain --force` before it drains the node all the same",
+                false => "it is tried again every 30 s; `crier drain --force` drains it all the same",
+            }
+            .to_owned(),
         });
         self.tell_problem(problem).await;
     }
@@ -366,7 +417,8 @@ impl Drainer {
     ) -> Result<Done, Refusal> {
         if let Some(drain) = self.drain.clone() {
             let mut summary = format!("the node is drained already ({}), since {:.0}", drain.stage.code(), drain.since);
-            let follows = drain.follows && orderer == Orderer::Node;
+            let follows = drain.follows && matches!(orderer, Orderer::Node | Orderer::Host);
+            let boot = drain.boot.clone().filter(|_| follows);
             let forced = drain.forced || orderer == Orderer::Operator { force: true };
             if follows != drain.follows {
                 summary.push_str("; it stays so until `crier undrain`, whatever the Node says");
@@ -387,7 +439,7 @@ impl Drainer {
                 }
             };
             if (follows, forced, until) != (drain.follows, drain.forced, drain.until) {
-                self.move_to(Drain { follows, forced, until, ..drain }).await?;
+                self.move_to(Drain { follows, boot, forced, until, ..drain }).await?;
             }
             return Ok(self.with_warning(Done::new(summary)));
         }
@@ -398,10 +450,11 @@ impl Drainer {
         }
         let since = clock::wall_timestamp();
         let until = clock::wall_timestamp_of(clock::now() + timeout.unwrap_or(USUAL_TIMEOUT));
-        let follows = orderer == Orderer::Node;
+        let follows = matches!(orderer, Orderer::Node | Orderer::Host);
+        let boot = (orderer == Orderer::Host).then(|| self.boot.clone());
         self.flows.send_replace(Flows::default());
-        self.move_to(Drain { stage: DrainStage::Waiting, reason, since, until, timed_out: false, follows, forced })
-            .await?;
+        let stage = DrainStage::Waiting;
+        self.move_to(Drain { stage, reason, since, until, timed_out: false, follows, boot, forced }).await?;
         let done = Done::new(format!("draining {}; flows are waited for until {until:.0}", snapshot.node));
         Ok(self.with_warning(done))
     }
@@ -573,7 +626,7 @@ mod tests {
     #[test]
     fn a_drain_is_recalled_and_a_file_that_cannot_be_read_is_one() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(recall(folder.path()), None);
+        assert_eq!(recall(folder.path(), "boot"), None);
         let drain = Drain {
             stage: DrainStage::Waiting,
             reason: Some("new disk".to_owned()),
@@ -581,13 +634,14 @@ mod tests {
             until: Timestamp::UNIX_EPOCH,
             timed_out: false,
             follows: false,
+            boot: None,
             forced: false,
         };
         keep(&file(folder.path()), &drain).unwrap();
-        assert_eq!(recall(folder.path()), Some(drain));
+        assert_eq!(recall(folder.path(), "boot"), Some(drain));
         for text in ["", "{\"stage\":", "{\"stage\":\"of another version\"}"] {
             fs::write(file(folder.path()), text).unwrap();
-            let recalled = recall(folder.path()).expect("an operator drained this node");
+            let recalled = recall(folder.path(), "boot").expect("an operator drained this node");
             assert_eq!(recalled.stage, DrainStage::Drained);
             assert!(recalled.reason.is_some_and(|reason| reason.contains("drain.json cannot be read: ")), "{text}");
         }
@@ -603,6 +657,7 @@ mod tests {
             until,
             timed_out: false,
             follows: false,
+            boot: None,
             forced: false,
         };
         assert_eq!(left(&drain(at(36_000), at(36_600))).as_secs(), 600, "the clock was set back by ten hours");
@@ -615,6 +670,8 @@ mod tests {
         facts: mpsc::Receiver<Fact>,
         commands: mpsc::Sender<Command>,
         says: watch::Sender<NodeSays>,
+        /// Whether a shutdown of the host need not wait any longer.
+        shutdown: watch::Receiver<bool>,
         folder: tempfile::TempDir,
     }
 
@@ -629,8 +686,9 @@ mod tests {
         let (commands, orders) = mpsc::channel(1);
         let (says, seen) = watch::channel(NodeSays::Nothing);
         let (flows, _) = watch::channel(Flows::default());
+        let (far_enough, shutdown) = watch::channel(false);
         let path = folder.path().to_owned();
-        let drainer = Drainer::new(path, None, facts_tx, queries, flows, seen);
+        let drainer = Drainer::new(path, None, facts_tx, queries, flows, seen, ("boot".to_owned(), far_enough));
         tokio::spawn(run(drainer, orders));
         tokio::spawn(async move {
             let text = "[manifests]\nfolder = \"/m\"\n".to_owned();
@@ -645,7 +703,7 @@ mod tests {
                 let _ = answer.send(Snapshot::of(&planner, started, counters, clock::now(), clock::wall()));
             }
         });
-        Bench { facts, commands, says, folder }
+        Bench { facts, commands, says, shutdown, folder }
     }
 
     impl Bench {
@@ -674,7 +732,22 @@ mod tests {
         }
 
         fn out(&self) {
-            self.says.send_replace(NodeSays::Out { why: "the Node is cordoned".to_owned(), timeout: Duration::ZERO });
+            self.says.send_replace(NodeSays::Out {
+                why: "the Node is cordoned".to_owned(),
+                timeout: Duration::ZERO,
+                shutdown: false,
+            });
+        }
+
+        fn host_shuts_down(&self) {
+            let why = "the host shuts down".to_owned();
+            self.says.send_replace(NodeSays::Out { why, timeout: Duration::ZERO, shutdown: true });
+        }
+
+        async fn held_up(&mut self, expected: bool) {
+            let change = self.shutdown.wait_for(|far_enough| *far_enough != expected);
+            let change = tokio::time::timeout(Duration::from_secs(10), change).await;
+            change.unwrap_or_else(|_| panic!("held up: {}", !expected)).expect("the drainer runs");
         }
 
         fn back(&self) {
@@ -704,7 +777,51 @@ mod tests {
         assert_eq!((drain.follows, drain.reason.as_deref()), (true, Some("the Node is cordoned")));
         bench.back();
         bench.taken_back().await;
-        assert_eq!(recall(bench.folder.path()), None, "nothing is left on the disk");
+        assert_eq!(recall(bench.folder.path(), "boot"), None, "nothing is left on the disk");
+    }
+
+    #[tokio::test]
+    async fn a_node_leaves_when_its_host_shuts_down_and_is_back_where_it_does_not_and_after_the_boot() {
+        let mut bench = bench(Some(ready()));
+        bench.host_shuts_down();
+        let drain = bench.drained().await;
+        assert_eq!((drain.follows, drain.boot.as_deref()), (true, Some("boot")));
+        bench.held_up(false).await;
+        let kept = recall(bench.folder.path(), "boot");
+        assert_eq!(kept.as_ref(), Some(&*drain), "the agent was restarted, and the host goes on shutting down");
+        bench.back();
+        bench.taken_back().await;
+        bench.held_up(true).await;
+        bench.host_shuts_down();
+        bench.drained().await;
+        assert_eq!(recall(bench.folder.path(), "the next"), None);
+        assert!(!file(bench.folder.path()).exists(), "the boot is over");
+    }
+
+    /// Input: an operator has the node wait for a day, and the host shuts down. Output: the wait is over; the drain outlasts the boot.
+    #[tokio::test]
+    async fn a_shutdown_ends_the_wait_of_an_operators_drain_which_stays_that() {
+        let mut bench = bench(Some(ready()));
+        let timeout = Some(Duration::from_secs(86_400));
+        bench.order(|answer| Command::Drain { reason: None, timeout, force: false, answer }).await;
+        bench.host_shuts_down();
+        let drain = bench.drained().await;
+        assert_eq!((drain.follows, &drain.boot), (false, &None));
+        bench.held_up(false).await;
+        assert_eq!(recall(bench.folder.path(), "the next").as_ref(), Some(&*drain));
+        bench.order(|answer| Command::Undrain { answer }).await;
+        bench.taken_back().await;
+        bench.held_up(false).await;
+    }
+
+    #[tokio::test]
+    async fn the_last_node_holds_no_shutdown_up() {
+        let mut bench = bench(None);
+        bench.host_shuts_down();
+        let told = bench.warned().await;
+        assert!(told.starts_with("the host shuts down, and this node is not drained: this is the last node"), "{told}");
+        assert!(told.contains("the shutdown is not held up"), "{told}");
+        bench.held_up(false).await;
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ pub mod orders;
 mod readiness;
 pub mod reload;
 mod run;
+mod shutdown;
 mod turn;
 pub mod unconfirmed;
 pub mod wiring;

@@ -105,16 +105,20 @@ pub(super) struct Followers {
     pub ready: watch::Receiver<bool>,
 }
 
-/// Which sources that tell where peers are somebody needs.
+/// Which sources somebody needs that not every agent has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
+    /// Those that tell where peers are.
     pub routers: bool,
+    /// The one that tells of shutdowns of the host.
+    pub shutdowns: bool,
 }
 
 impl Wanted {
     pub fn of(config: &Config) -> Wanted {
         let any = |is_it: fn(&PeerAddress) -> bool| config.bgp.peers.iter().any(|peer| is_it(&peer.address));
-        Wanted { routers: any(|address| matches!(address, PeerAddress::Interface(_))) }
+        let routers = any(|address| matches!(address, PeerAddress::Interface(_)));
+        Wanted { routers, shutdowns: config.drain.follow_shutdown }
     }
 }
 

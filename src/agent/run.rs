@@ -11,6 +11,7 @@
 //! - the keeper of ledgers: `kept_sessions::entrust`. Cancelled, it takes out of systemd's store what it put there.
 //! - the taker of orders: `orders` with the `reload`er. Cancelled, it leaves things as the last order left them.
 //! - the drainer: `drain`. Cancelled, it goes on with the next start.
+//! - the listener to shutdowns of the host: `shutdown`. Cancelled, it ends its programs, and holds none up.
 //! - the patience task: says when nothing more will be waited for.
 
 use std::future::Future;
@@ -42,6 +43,7 @@ use super::memory::{InUse, Memory};
 use super::orders::{self, Order};
 use super::readiness;
 use super::reload::{self, Followers, Reloader, Wanted};
+use super::shutdown::{self, Programs, Watcher};
 use super::turn::{Loop, Readings};
 use super::unconfirmed::Unconfirmed;
 use super::wiring::{self, Query, Slices};
@@ -162,7 +164,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     }
     // Without pulses, nothing is kept.
     let returned = kept_addresses::returned(held_before.clone().filter(|_| pulse.is_some()), slices.pulse.subscribe());
-    let drained = drain::recall(folder);
+    let drained = drain::recall(folder, &boot);
     if let Some(drain) = &drained {
         warn!(stage = drain.stage.code(), "this node is drained: `crier undrain` takes it back");
         let _ = facts.send(Fact::Drain(Some(Arc::new(drain.clone())))).await;
@@ -191,7 +193,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     tasks.actuators((&config, &boot), channels, bgp, pulse, &counters, program_keeper);
     let (said, spoken) = (slices.pulse.subscribe(), voice.subscribe());
     let (wanted, finding) = watch::channel(Wanted::of(&config));
-    tasks.finders(finding, channels);
+    tasks.finders(finding.clone(), channels);
     let (terms, terms_seen) = watch::channel(reload::terms(&config));
     let agreement = terms.clone();
     let config_map = cluster.map(|cluster| (cluster, order));
@@ -205,8 +207,11 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let (drains, commands) = wiring::drains();
     let (state, asking) = (config.state.folder.clone(), ask.clone());
     let says = slices.leaving.subscribe();
-    let drainer = Drainer::new(state, drained, facts.clone(), asking, flows, says);
+    let (far_enough, held_up) = watch::channel(false);
+    let drainer = Drainer::new(state, drained, facts.clone(), asking, flows, says, (boot, far_enough));
     tasks.endless.spawn(named("the drainer", drain::run(drainer, commands)));
+    let watcher = Watcher::new(Programs::default(), facts.clone(), held_up);
+    tasks.endless.spawn(named("the listener to shutdowns", shutdown::run(watcher, finding)));
     let followers = Followers { facts: facts.clone(), queries: ask, voice, terms, wanted, log, report, ready };
     let reloader = Reloader::new(main, (files, texts), config.clone(), unconfirmed, followers);
     tasks.endless.spawn(named("the taker of orders", orders::run(reloader, hangup, orders, drains)));

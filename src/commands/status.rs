@@ -8,6 +8,7 @@ use super::{Exit, Output, ago, answer, ask, join, refused};
 use crate::api::readings;
 use crate::path_state::PathSource;
 use crate::views::allocator::AllocatorReport;
+use crate::views::drain::ShutdownReport;
 use crate::views::status::{DataPathReport, PoolReport, Report, RosterReport};
 
 /// Exits with a problem where the screen names one.
@@ -111,6 +112,11 @@ fn head(report: &Report, wide: bool) -> String {
         let left = drain.flows_left.map(|left| format!(", {left} flows left")).unwrap_or_default();
         let reason = drain.reason.as_ref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
         let _ = writeln!(text, "drain       {} since {}{left}{reason}", drain.stage.code(), ago(drain.since));
+    }
+    if let Some(ShutdownReport { begun, waits_secs, hurried }) = &report.shutdown {
+        let state = if *begun { "under way, " } else { "" };
+        let hint = if *hurried { "; for all of [drain] timeout, raise InhibitDelayMaxSec= in logind.conf" } else { "" };
+        let _ = writeln!(text, "shutdown    {state}waits for the drain of this node, {waits_secs}s at most{hint}");
     }
     for RosterReport { link, keys, .. } in &report.pulse.links {
         if let Some(keys) = keys {

@@ -281,6 +281,7 @@ fn defaults_are_those_that_the_table_names() {
         },
         drain: DrainSettings {
             follow_cordon: false,
+            follow_shutdown: false,
             follow_taint: None,
             timeout: Duration::from_secs(600),
             annotate_node: true,

@@ -1,22 +1,25 @@
-//! Whether this node is to be drained because its Node says so, and what the Node is to show of a drain. Floor 1.
+//! Whether this node is to be drained because its Node or its host says so, and what the Node is to show of a drain. Floor 1.
 //! Nothing is drained here: `agent::drain` does that, as for an operator.
 
 use std::time::Duration;
 
 use crate::config::{Config, DrainSettings};
 use crate::names::NodeName;
-use crate::world::{ApiServer, Node, World};
+use crate::world::{ApiServer, Node, Shutdown, World};
 
-/// What the Node says, as far as `[drain]` follows it.
+/// What a drain takes beside its wait for flows: routers and other nodes are to have taken over before the host stops anything.
+const HANDING_OVER: Duration = Duration::from_secs(2);
+
+/// What the Node and the host say, as far as `[drain]` follows them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum NodeSays {
-    /// Nothing is followed, or the Node was not seen since this agent started: nothing changes.
+    /// Nothing is followed, or what is followed was not seen since this agent started: nothing changes.
     #[default]
     Nothing,
     /// It takes part.
     In,
-    /// It is to leave, and may wait so long for flows.
-    Out { why: String, timeout: Duration },
+    /// It is to leave, and may wait so long for flows. `shutdown`: the host waits for that, and is gone then.
+    Out { why: String, timeout: Duration, shutdown: bool },
 }
 
 /// What the Node is to show of a drain, and what it shows.
@@ -26,14 +29,28 @@ pub struct NodeMark {
     pub shown: Option<String>,
 }
 
-/// What the Node of this agent says. What was remembered of it does not count: it may have changed while nobody ran.
+/// What the Node and the host of this agent say. What was remembered of the Node does not count: it may have changed while nobody ran.
 pub fn says(config: &Config, world: &World, node: &NodeName) -> NodeSays {
-    let DrainSettings { follow_cordon, follow_taint, timeout, annotate_node: _ } = &config.drain;
-    let Some(node) = world.nodes.get(node).filter(|_| world.listed.nodes) else { return NodeSays::Nothing };
-    if !follow_cordon && follow_taint.is_none() {
-        return NodeSays::Nothing;
+    let DrainSettings { follow_cordon, follow_taint, follow_shutdown, timeout, annotate_node: _ } = &config.drain;
+    let Shutdown { begun, granted, problem: _ } = &world.shutdown;
+    let follows_node = *follow_cordon || follow_taint.is_some();
+    let seen = world.nodes.get(node).filter(|_| follows_node && world.listed.nodes);
+    let why = seen.and_then(|node| why_out(config, node));
+    match (follow_shutdown.then_some(*begun), why) {
+        (Some(Some(true)), _) => {
+            let timeout = granted.saturating_sub(HANDING_OVER).min(*timeout);
+            NodeSays::Out { why: "the host shuts down".to_owned(), timeout, shutdown: true }
+        }
+        (_, Some(why)) => NodeSays::Out { why, timeout: *timeout, shutdown: false },
+        (Some(None), None) => NodeSays::Nothing,
+        (Some(Some(false)), None) if !follows_node => NodeSays::In,
+        (None | Some(Some(false)), None) => seen.map_or(NodeSays::Nothing, |_| NodeSays::In),
     }
-    why_out(config, node).map_or(NodeSays::In, |why| NodeSays::Out { why, timeout: *timeout })
+}
+
+/// Whether the host stops things before flows have had the time of `[drain] timeout`.
+pub fn is_hurried(config: &Config, shutdown: &Shutdown) -> bool {
+    shutdown.granted.saturating_sub(HANDING_OVER) < config.drain.timeout
 }
 
 /// Why `[drain]` drains a Node; `None` where it takes part.
@@ -97,9 +114,47 @@ mod tests {
             let expected = match expected {
                 None => NodeSays::Nothing,
                 Some("") => NodeSays::In,
-                Some(why) => NodeSays::Out { why: why.to_owned(), timeout: Duration::from_secs(600) },
+                Some(why) => NodeSays::Out { why: why.to_owned(), timeout: Duration::from_secs(600), shutdown: false },
             };
             assert_eq!(says(&config(keys), &listed(world(marks.clone())), &"n1".into()), expected, "{keys}: {marks:?}");
+        }
+    }
+
+    /// Input: what is followed, what is known of shutdowns, and what the Node says. Output: what counts, and for how many seconds.
+    #[test]
+    fn a_host_that_shuts_down_goes_before_the_node_and_gives_as_long_as_it_waits() {
+        const HOST: &str = "follow-shutdown = true\n";
+        const BOTH: &str = "follow-shutdown = true\nfollow-cordon = true\n";
+        let (cordoned, open) = (Some(true), Some(false));
+        /// `Ok`: it takes part. `Err`: it leaves.
+        type Said = Option<Result<u64, u64>>;
+        type Row = (&'static str, Option<bool>, u64, Option<bool>, Said);
+        let table: [Row; 12] = [
+            ("", Some(true), 5, None, None),
+            (HOST, None, 0, None, None),
+            (HOST, Some(false), 5, None, Some(Ok(0))),
+            (HOST, Some(true), 5, cordoned, Some(Err(3))),
+            (HOST, Some(true), 0, None, Some(Err(0))),
+            ("follow-shutdown = true\ntimeout = \"10s\"\n", Some(true), 600, None, Some(Err(10))),
+            (BOTH, None, 0, open, None),
+            (BOTH, Some(false), 5, None, None),
+            (BOTH, Some(false), 5, open, Some(Ok(0))),
+            (BOTH, Some(true), 5, open, Some(Err(3))),
+            (BOTH, None, 0, cordoned, Some(Err(600))),
+            (BOTH, Some(false), 5, cordoned, Some(Err(600))),
+        ];
+        for (keys, begun, granted, node, expected) in table {
+            let mut world = match node {
+                Some(cordoned) => listed(world(Marks { cordoned, ..Marks::default() })),
+                None => World::default(),
+            };
+            world.apply(Fact::Shutdown(Shutdown { begun, granted: Duration::from_secs(granted), problem: None }));
+            let said = match says(&config(keys), &world, &"n1".into()) {
+                NodeSays::Nothing => None,
+                NodeSays::In => Some(Ok(0)),
+                NodeSays::Out { timeout, .. } => Some(Err(timeout.as_secs())),
+            };
+            assert_eq!(said, expected, "{keys}: {begun:?}, {granted} s, cordoned: {node:?}");
         }
     }
 
@@ -121,6 +176,7 @@ mod tests {
             until: since,
             timed_out: false,
             follows: false,
+            boot: None,
             forced: false,
         };
         let mut world = listed(world(Marks { drain: Some("old".to_owned()), ..Marks::default() }));

@@ -40,7 +40,7 @@ pub struct DrainReport {
     pub addresses_left: usize,
     /// Flows were left when the time was over.
     pub timed_out: bool,
-    /// The Node asked for it (`[drain]`), and takes it back.
+    /// The Node or the host asked for it (`[drain]`), and takes it back.
     #[serde(default)]
     pub follows: bool,
     /// Why the flows cannot be counted: then the whole time is waited.
@@ -52,7 +52,8 @@ pub struct DrainReport {
 
 /// The view; `None` where this node is not drained.
 pub fn drain(snapshot: &Snapshot) -> Option<DrainReport> {
-    let Drain { stage, reason, since, until, timed_out, follows, forced: _ } = &**snapshot.world.drain.as_ref()?;
+    let Drain { stage, reason, since, until, timed_out, follows, boot: _, forced: _ } =
+        &**snapshot.world.drain.as_ref()?;
     let Flows { first, left, trouble } = snapshot.flows.clone();
     Some(DrainReport {
         stage: *stage,
@@ -67,6 +68,25 @@ pub fn drain(snapshot: &Snapshot) -> Option<DrainReport> {
         trouble,
         stands_still: snapshot.world.drain_refused.as_ref().map(|it| it.problem.clone()),
     })
+}
+
+/// How a shutdown of this host waits for this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShutdownReport {
+    /// One has begun.
+    pub begun: bool,
+    /// How long one waits for the drain at most: logind's InhibitDelayMaxSec.
+    pub waits_secs: u64,
+    /// That is too short for `[drain] timeout`.
+    pub hurried: bool,
+}
+
+/// The view; `None` where shutdowns are not followed, or nothing is known of them yet.
+pub fn shutdown(snapshot: &Snapshot) -> Option<ShutdownReport> {
+    let known = &snapshot.world.shutdown;
+    let begun = known.begun.filter(|_| known.problem.is_none())?;
+    let hurried = following::is_hurried(&snapshot.config, known);
+    Some(ShutdownReport { begun, waits_secs: known.granted.as_secs(), hurried })
 }
 
 /// Why no other node would serve what this one announces; `None` where one is known that would.

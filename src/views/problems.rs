@@ -50,7 +50,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     // A strict filter on an extra network is found on the links of announcing, and on those of networks.
     let mut seen = BTreeSet::new();
     problems.extend(of_host.map(ToString::to_string).filter(|problem| seen.insert(problem.clone())));
-    let of_agent = [&world.drain_refused, &world.node_not_marked, &world.state_not_kept];
+    let of_agent = [&world.drain_refused, &world.shutdown.problem, &world.node_not_marked, &world.state_not_kept];
     problems.extend(of_agent.into_iter().flatten().map(ToString::to_string));
     problems.extend(unseen_networks(snapshot));
     problems.extend(of_data_path(snapshot));

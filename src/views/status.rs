@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::allocator::{self, AllocatorReport};
 use super::bgp::{PeerReport, peer_report};
 use super::counters::{self, CountersReport};
-use super::drain::{self, DrainReport};
+use super::drain::{self, DrainReport, ShutdownReport};
 use super::problems::problems;
 use super::reload::Reloads;
 use super::{SCHEMA_VERSION, Snapshot};
@@ -55,6 +55,9 @@ pub struct Report {
     /// How far this node has come with leaving; `None` where it does not.
     #[serde(default)]
     pub drain: Option<DrainReport>,
+    /// How a shutdown of this host waits for this node; `None` where it does not.
+    #[serde(default)]
+    pub shutdown: Option<ShutdownReport>,
     /// How reloads of the configuration went.
     #[serde(default)]
     pub configuration: Reloads,
@@ -236,6 +239,7 @@ pub fn status(snapshot: &Snapshot) -> Report {
         services,
         data_path: data_path(&world.data_path),
         drain: drain::drain(snapshot),
+        shutdown: drain::shutdown(snapshot),
         configuration: snapshot.reloads.clone(),
         host_problems: world.host_problems.clone(),
     }

@@ -1,7 +1,11 @@
 //! How far this node has come with leaving: the words of a drain. Floor 1. `agent::drain` tells, the plan obeys.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use super::HostProblem;
 
 /// This node is being drained, or is drained. Kept on the disk: only an operator takes it back, or the Node where it `follows` that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,9 +18,12 @@ pub struct Drain {
     pub until: Timestamp,
     /// Flows were left when the time was over.
     pub timed_out: bool,
-    /// It began because the Node says so (`[drain]`), and ends when the Node does not say so any more.
+    /// It began because the Node or the host says so (`[drain]`), and ends when neither says so any more.
     #[serde(default)]
     pub follows: bool,
+    /// It began because the host shuts down, in the boot of this id, and ends with that.
+    #[serde(default)]
+    pub boot: Option<String>,
     /// It goes on also where no other node serves.
     #[serde(default)]
     pub forced: bool,
@@ -25,10 +32,21 @@ pub struct Drain {
 impl Drain {
     /// As the annotation of the Node shows it: the same text for as long as the stage lasts.
     pub fn in_words(&self) -> String {
-        let Drain { stage, reason, since, until: _, timed_out: _, follows: _, forced: _ } = self;
+        let Drain { stage, reason, since, until: _, timed_out: _, follows: _, boot: _, forced: _ } = self;
         let reason = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
         format!("{}, since {since:.0}{reason}", stage.code())
     }
+}
+
+/// What systemd-logind says of shutdowns of this host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shutdown {
+    /// One has begun; `None` where nobody has asked, or none has answered yet.
+    pub begun: Option<bool>,
+    /// For how long logind holds one up for this node.
+    pub granted: Duration,
+    /// Why none is held up, or heard of.
+    pub problem: Option<HostProblem>,
 }
 
 /// In this order.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BfdReport, Conflict, DefaultRoute, Drain, EgressTunnel, EndpointSlice, HeldPod, HostProblem, LeaseState, Link,
-    NetworkNumbers, Node, Service, SessionDetail,
+    NetworkNumbers, Node, Service, SessionDetail, Shutdown,
 };
 use crate::config::Config;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName, PoolName};
@@ -100,6 +100,8 @@ pub enum Fact {
     Drain(Option<Arc<Drain>>),
     /// Why a drain that the Node asks for is not begun, or one that is under way stands still; `None` where nothing is in its way.
     DrainRefused(Option<HostProblem>),
+    /// What is known of shutdowns of this host.
+    Shutdown(Shutdown),
     /// Why the Node does not show how it stands with a drain; `None` where it does.
     NodeNotMarked(Option<HostProblem>),
     /// Why the last known state is not kept on the disk; `None` where it is.
@@ -181,6 +183,7 @@ impl Fact {
             | Fact::Config(_)
             | Fact::Drain(_)
             | Fact::DrainRefused(_)
+            | Fact::Shutdown(_)
             | Fact::NodeNotMarked(_)
             | Fact::StateNotKept(_)
             | Fact::Peer(_, PeerOrder::Reset | PeerOrder::Refresh)

@@ -16,7 +16,7 @@ mod tests;
 pub use crate::session_state::SessionState;
 pub use bfd::{BfdLoss, BfdReport, BfdSessions};
 pub use condition::{Condition, is_of_default};
-pub use drain::{Drain, DrainStage};
+pub use drain::{Drain, DrainStage, Shutdown};
 pub use fact::{ApiServer, ClusterConfig, Fact, Listing, PeerOrder, PeerOrders, PoolRange, Pulses, SessionReport};
 pub use lease::{LeaseState, Silence};
 pub use node_counts::NodeCounts;

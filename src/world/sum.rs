@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use super::{
     ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EgressTunnel, EndpointSlice,
     Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node, NodeCounts, PeerOrder, PeerOrders,
-    PoolRange, Pulses, Service, SessionReport, SessionState, Tenant,
+    PoolRange, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -113,6 +113,8 @@ pub struct World {
     pub peer_orders: OrdMap<PeerName, PeerOrders>,
     /// Why a drain that the Node asks for is not begun, or one that is under way stands still.
     pub drain_refused: Option<HostProblem>,
+    /// What is known of shutdowns of this host.
+    pub shutdown: Shutdown,
     /// Why the Node does not show how it stands with a drain.
     pub node_not_marked: Option<HostProblem>,
     /// Why the last known state is not kept on the disk.
@@ -222,6 +224,7 @@ impl Default for World {
             pools: Arc::default(),
             peer_orders: OrdMap::new(),
             drain_refused: None,
+            shutdown: Shutdown::default(),
             node_not_marked: None,
             state_not_kept: None,
             drain: None,
@@ -424,6 +427,11 @@ impl World {
             Fact::Peer(peer, order) => self.order(peer, order),
             Fact::DrainRefused(problem) => {
                 self.drain_refused = problem;
+                Touched::Nothing
+            }
+            // What it leads to is seen after each turn.
+            Fact::Shutdown(shutdown) => {
+                self.shutdown = shutdown;
                 Touched::Nothing
             }
             Fact::NodeNotMarked(problem) => {

@@ -40,8 +40,16 @@ impl Draining {
 
     pub fn fact(&self) -> Fact {
         let (since, until) = (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::UNIX_EPOCH);
-        let drain =
-            Drain { stage: self.stage, reason: None, since, until, timed_out: false, follows: false, forced: false };
+        let drain = Drain {
+            stage: self.stage,
+            reason: None,
+            since,
+            until,
+            timed_out: false,
+            follows: false,
+            boot: None,
+            forced: false,
+        };
         Fact::Drain(Some(Arc::new(drain)))
     }
 }

@@ -24,9 +24,14 @@ section! {
             "Drain this node while its Node has a taint with this key.")
             .optional("none")
             .shown("\"example.com/maintenance\""), touches Decisions;
-        /// Of a drain that follows the Node.
+        /// By systemd-logind, with a delay lock.
+        pub follow_shutdown: bool = flag("follow-shutdown", false,
+            "Drain this node when the host is shut down or restarted, before systemd stops anything.")
+            .trade("systemd waits for that as long as InhibitDelayMaxSec in logind.conf says, 5 s if nothing else is set; of that, flows have \
+                 2 s less. It needs systemd-inhibit and busctl on the host. The last node that serves holds no shutdown up."), touches Decisions;
+        /// Of a drain that follows the Node or the host.
         pub timeout: Duration = duration("timeout", Duration::ZERO, Duration::from_secs(7 * 86_400),
-            "How long a drain that follows the Node waits for open flows.")
+            "How long a drain that follows the Node or the host waits for open flows.")
             .default("10m"), touches Decisions;
         /// The annotation `crier.dev/drain`.
         pub annotate_node: bool = flag("annotate-node", true,

@@ -7,7 +7,16 @@ use crate::world::{Drain, DrainStage};
 fn drain(story: &mut Story, stage: Option<DrainStage>) -> Turn {
     let drain = stage.map(|stage| {
         let (since, until) = (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::UNIX_EPOCH);
-        Arc::new(Drain { stage, reason: None, since, until, timed_out: false, follows: false, forced: false })
+        Arc::new(Drain {
+            stage,
+            reason: None,
+            since,
+            until,
+            timed_out: false,
+            follows: false,
+            boot: None,
+            forced: false,
+        })
     });
     story.tell(Fact::Drain(drain));
     story.turn()

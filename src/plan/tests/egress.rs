@@ -262,6 +262,7 @@ fn a_drained_node_sends_packets_to_the_next_owner_where_that_one_knows_and_holds
             until,
             timed_out: false,
             follows: false,
+            boot: None,
             forced: false,
         };
         story.tell(Fact::Drain(Some(Arc::new(drain))));

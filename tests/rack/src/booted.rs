@@ -64,30 +64,38 @@ impl Namespace {
         let root = self.rack().folder().join(format!("{}.root", self.name()));
         let copied = Command::new("cp").arg("-a").arg("--reflink=auto").arg(image()).arg(&root).status();
         assert!(copied.is_ok_and(|status| status.success()), "could not copy {}", image().display());
-        let mut command = Command::new("systemd-nspawn");
-        command.arg("-D").arg(&root).arg(format!("--network-namespace-path={}", self.path().display()));
-        command.args(["--boot", "--register=no", "--keep-unit", "--console=pipe"]);
-        // ARP is answered in the kernel by a program.
-        command.args(["--capability=CAP_NET_ADMIN,CAP_NET_RAW,CAP_BPF", "--system-call-filter=bpf"]);
-        let mut shared = Vec::new();
-        for share in shares {
+        let shared = |share: &&Path| {
             let name = share.file_name().expect("it has a name").to_string_lossy();
-            command.arg(format!("--bind={}:{SHARED}{name}", share.display()));
-            shared.push((share.display().to_string(), format!("{SHARED}{name}")));
-        }
+            (share.display().to_string(), format!("{SHARED}{name}"))
+        };
+        let shares: Vec<(String, String)> = shares.iter().map(shared).collect();
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/rack has a workspace");
         let unit = root.join("usr/lib/systemd/system/crier.service");
-        let booted = Booted { container: self.start("systemd", command), root, shares: shared };
+        let booted = Booted { container: self.container(&root, &shares), root, shares };
         fs::copy(workspace.join("systemd/crier.service"), unit).expect("the container's root is ours");
         booted.install(&crate::crier::binary());
         booted.configure(configuration);
-        eventually("systemd is up", secs(60), || {
-            booted.container.expect_running();
-            let said = booted.inside("systemctl is-system-running").map(|output| lossy(&output.stdout))?;
-            if ["running", "degraded"].contains(&said.trim()) { Ok(()) } else { Err(said) }
-        });
+        booted.is_up();
         booted.systemctl("daemon-reload");
         booted
+    }
+
+    /// Waits until the container has shut down by itself, and boots it again from the same root.
+    #[track_caller]
+    pub fn boot_again(&self, booted: &mut Booted, deadline: impl Into<Deadline>) {
+        booted.container.wait(deadline);
+        booted.container = self.container(&booted.root, &booted.shares);
+        booted.is_up();
+    }
+
+    fn container(&self, root: &Path, shares: &[(String, String)]) -> Process {
+        let mut command = Command::new("systemd-nspawn");
+        command.arg("-D").arg(root).arg(format!("--network-namespace-path={}", self.path().display()));
+        command.args(["--boot", "--register=no", "--keep-unit", "--console=pipe"]);
+        // ARP is answered in the kernel by a program.
+        command.args(["--capability=CAP_NET_ADMIN,CAP_NET_RAW,CAP_BPF", "--system-call-filter=bpf"]);
+        command.args(shares.iter().map(|(here, there)| format!("--bind={here}:{there}")));
+        self.start("systemd", command)
     }
 }
 
@@ -101,6 +109,15 @@ impl Drop for Booted {
 }
 
 impl Booted {
+    #[track_caller]
+    fn is_up(&self) {
+        eventually("systemd is up", secs(60), || {
+            self.container.expect_running();
+            let said = self.inside("systemctl is-system-running").map(|output| lossy(&output.stdout))?;
+            if ["running", "degraded"].contains(&said.trim()) { Ok(()) } else { Err(said) }
+        });
+    }
+
     /// Puts a binary into the place of crier's, as a package does: the one that runs is not touched.
     #[track_caller]
     pub fn install(&self, binary: &Path) {
@@ -122,10 +139,17 @@ impl Booted {
     /// A drop-in of the unit with these lines, in force at once.
     #[track_caller]
     pub fn drop_in(&self, lines: &str) {
-        let folder = self.root.join("etc/systemd/system/crier.service.d");
-        let written = fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join("test.conf"), lines));
-        written.expect("the container's root is ours");
+        self.write("etc/systemd/system/crier.service.d/test.conf", lines);
         self.systemctl("daemon-reload");
+    }
+
+    /// Writes a file of the container.
+    #[track_caller]
+    pub fn write(&self, path: &str, text: &str) {
+        let file = self.root.join(path);
+        let folder = file.parent().expect("it is in a folder");
+        let written = fs::create_dir_all(folder).and_then(|()| fs::write(&file, text));
+        written.expect("the container's root is ours");
     }
 
     /// Runs a command line, split at blanks, in the container, however it ends.
@@ -134,6 +158,11 @@ impl Booted {
         let mut command = Command::new("nsenter");
         command.args(["-t", &first.to_string(), "-m", "-u", "-i", "-n", "-p", "--"]).args(line.split_whitespace());
         command.env_remove("CRIER_SOCKET").output().map_err(|error| format!("{line}: {error}"))
+    }
+
+    /// What a command line prints in the container, however it ends.
+    pub fn printed(&self, line: &str) -> Result<String, String> {
+        self.inside(line).map(|output| lossy(&output.stdout))
     }
 
     /// `systemctl WORDS`; what it printed.

@@ -4,7 +4,8 @@
 //! `CRIER_SYSTEMD_RESTARTS` says how many in a row (6), `CRIER_OTHER_BIN` names a build with another version, to upgrade to and back
 //! (`tests/systemd/run` makes one), `CRIER_SYSTEMD_ROUTES` how many routes a router dumps (100,000).
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::Deref;
 use std::path::Path;
 
@@ -17,7 +18,7 @@ use rack::frr::{self, Frr};
 use rack::lan::{Lan, members};
 use rack::packet::ArpOperation;
 use rack::uplink::ask_web;
-use rack::{Host, Need, Rack, Service, bird, eventually, eventually_equal, millis, rest, secs};
+use rack::{Host, Namespace, Need, Rack, Service, bird, eventually, eventually_equal, millis, rest, secs};
 
 const NEEDS: [Need; 4] = [Need::Systemd, Need::Crier, Need::Bird, Need::Frr];
 
@@ -94,6 +95,14 @@ impl Town {
         names
     }
 
+    /// The others leave until the first node has the address.
+    #[track_caller]
+    fn moves_back(&self) {
+        self.others.iter().for_each(|agent| assert!(agent.verb("drain --timeout 0s").status.success()));
+        self.is_owner();
+        self.others.iter().for_each(|agent| assert!(agent.verb("undrain").status.success()));
+    }
+
     fn others_logged(&self, text: &str) -> usize {
         self.others.iter().map(|agent| agent.process().log().matches(text).count()).sum()
     }
@@ -131,6 +140,137 @@ fn an_address_on_the_link_is_answered_for_by_the_kernel_while_systemd_restarts_t
     assert_eq!(town.claimed(&capture), expected, "nobody else announced or answered");
     assert_eq!(town.others_logged("the agent of the node restarts"), 6, "three restarts, heard by two");
     assert_eq!(town.others_logged("node fell silent") + town.others_logged("node left the link"), 0);
+}
+
+/// The kernel in here tracks connections, as it does wherever kube-proxy runs.
+fn track(namespace: &Namespace) {
+    namespace.sh("nft add table inet tracked");
+    namespace.sh("nft add chain inet tracked incoming { type filter hook input priority 0 ; }");
+    namespace.sh("nft add rule inet tracked incoming ct state new counter");
+}
+
+/// Asks over a connection that is open, and reads the answer to its end.
+fn finish(mut stream: TcpStream) -> Result<(), String> {
+    stream.set_read_timeout(Some(secs(5))).expect("a time-out is taken");
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").map_err(|error| error.to_string())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(|error| error.to_string())?;
+    if answer.contains("200 OK") { Ok(()) } else { Err(answer) }
+}
+
+#[test]
+fn a_reboot_of_the_host_waits_for_the_drain_and_the_node_is_back_after_it() {
+    let Some(rack) = Rack::for_test(&[Need::Systemd, Need::Crier, Need::Nft]) else { return };
+    let lan = Lan::with_quiet_kernels(&rack, 3);
+    track(lan.site.node(0));
+    let mut town = Town::new(lan, "", "[drain]\nfollow-shutdown = true\n", &[]);
+    let name = town.site.node(0).name().to_owned();
+    town.booted.write("etc/systemd/logind.conf.d/crier.conf", "[Login]\nInhibitDelayMaxSec=30s\n");
+    town.booted.systemctl("restart systemd-logind");
+    // A /proc of the unit's own would show the boot of the machine, and not that of the container.
+    town.booted.drop_in("[Service]\nProtectProc=default\nProtectKernelTunables=no\nProtectControlGroups=no\n");
+    town.booted.systemctl("enable crier");
+    town.booted.systemctl("restart crier");
+    let said = |town: &Town, key: &str| Ok::<_, String>(town.booted.json("status")?[key].clone());
+    eventually("a shutdown waits for 30 s at most", secs(20), || match said(&town, "shutdown")? {
+        known if known["waits_secs"] == 30 && known["hurried"] == true && known["begun"] == false => Ok(()),
+        known => Err(known.to_string()),
+    });
+    eventually("the lock is held", secs(10), || match town.booted.printed("systemd-inhibit --list --no-pager")? {
+        list if list.contains("crier") && list.contains("drains this node first delay") => {
+            println!("{list}");
+            Ok(())
+        }
+        list => Err(list),
+    });
+
+    // dbus goes, and comes back: that is told, and a lock is held again.
+    town.booted.systemctl("stop dbus.service dbus.socket");
+    eventually("the agent tells that it holds no shutdown up", secs(20), || {
+        match said(&town, "problems")?.to_string() {
+            problems if problems.contains("no shutdown of this host is held up") => {
+                println!("{problems}");
+                Ok(())
+            }
+            problems => Err(problems),
+        }
+    });
+    town.booted.systemctl("start dbus.socket dbus.service");
+    town.booted.systemctl("restart systemd-logind");
+    let until_held = |town: &Town| {
+        eventually("the lock is held again, and nothing is wrong", secs(60), || {
+            let problems = said(town, "problems")?.to_string();
+            let list = town.booted.printed("systemd-inhibit --list --no-pager")?;
+            let is_held = list.contains("crier") && !problems.contains("no shutdown");
+            if is_held { Ok(()) } else { Err(format!("{problems}; {list}")) }
+        });
+    };
+    until_held(&town);
+
+    // After a restart that was one of another boot by what it saw, another node has the address.
+    town.moves_back();
+
+    // A reboot that systemd gives up: the node is drained, and comes back.
+    let refuses = "etc/systemd/system/reboot.target.d/refuses.conf";
+    town.booted.write(refuses, "[Unit]\nRefuseManualStart=yes\n");
+    town.booted.systemctl("daemon-reload");
+    town.booted.systemctl("reboot");
+    eventually("the node is drained", secs(20), || match said(&town, "drain")? {
+        drain if drain["stage"] == "drained" && drain["reason"] == "the host shuts down" => Ok(()),
+        drain => Err(drain.to_string()),
+    });
+    eventually("and takes part again", secs(20), || match said(&town, "drain")? {
+        drain if drain.is_null() => Ok(()),
+        drain => Err(drain.to_string()),
+    });
+    town.booted.write(refuses, "");
+    town.booted.systemctl("daemon-reload");
+    until_held(&town);
+    town.moves_back();
+
+    let client = town.site.host("flows", 77);
+    let open: Vec<TcpStream> =
+        (0..20).map(|_| client.connect((ADDRESS, 80), secs(5)).expect("the Service answers")).collect();
+    let asking = town.asks_on_the_link();
+    let began = rack::now();
+    town.booted.systemctl("reboot");
+    eventually("the flows are waited for", secs(5), || match said(&town, "drain")? {
+        drain if drain["stage"] == "waiting" && drain["flows_left"].as_u64() >= Some(20) => {
+            println!("{drain}");
+            Ok(())
+        }
+        drain => Err(drain.to_string()),
+    });
+    rest(secs(6));
+    assert_eq!(said(&town, "drain").expect("it runs")["stage"], "waiting", "for longer than logind waits by itself");
+    let outcomes: Vec<_> = open.into_iter().map(finish).collect();
+    let lost: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+    assert!(lost.is_empty(), "{} of {} connections broke: {lost:?}", lost.len(), outcomes.len());
+    let finished = rack::now();
+    let node = town.lan.site.node(0);
+    node.boot_again(&mut town.booted, secs(60));
+    println!(
+        "flows ended {:?} after the reboot was ordered, up again {:?} later",
+        finished - began,
+        finished.elapsed()
+    );
+    let outcomes = asking.stop();
+    println!("a reboot: {outcomes}");
+    // One may be under way between two nodes that share no state.
+    assert!(outcomes.lost() <= 1, "{outcomes}");
+    town.booted.wait_property("ActiveState", "active", secs(30));
+    assert!(said(&town, "drain").expect("it runs").is_null(), "the boot is another");
+    let journal = town.booted.journal();
+    let shown = ["the host shuts down", "drain", "leaving", "left", "starting", "the host has shut down"];
+    let lines = journal.lines().filter(|line| shown.iter().any(|text| line.contains(text)));
+    lines.for_each(|line| println!("{line}"));
+    let place = |text: &str| journal.rfind(text).unwrap_or_else(|| panic!("{text} is in the journal:\n{journal}"));
+    let drained = place("stage=\"drained\"");
+    let released = place("waits for this node no longer");
+    let (leaving, back) = (place("leaving: withdrawing"), place("the host has shut down, and is back"));
+    assert!(drained < released && released < leaving && leaving < back, "drained, then stopped, then back");
+    town.others.clear();
+    town.answered_by(ADDRESS, &[&name]);
 }
 
 /// A town whose first node has four sessions: with BIRD over IPv4 with TCP MD5 and over IPv6 without, and with FRR the other way round;
