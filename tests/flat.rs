@@ -103,6 +103,7 @@ fn node(address: Ipv4Addr) -> Option<Arc<Node>> {
         ready: true,
         network_unavailable: false,
         addresses,
+        external_ips: Vec::new(),
         boot_id,
         pod_networks,
         marks: Marks::default(),
