@@ -19,7 +19,7 @@ use jiff::tz::TimeZone;
 use super::{Exit, print};
 use crate::config::load::{self, HostSecrets, LoadError};
 use crate::config::{self, Access, Secrets, Source};
-use crate::k8s::client;
+use crate::k8s::client::{self, ClientError};
 use place::{Item, OrElse, Seen, Step, What, below, judge, look, put};
 
 #[derive(Debug, Args)]
@@ -74,6 +74,8 @@ enum InstallError {
     Unwritable { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Config(#[from] LoadError),
+    #[error("{0}; nothing was changed, for the kubeconfig that is there may work")]
+    Kubeconfig(ClientError),
 }
 
 /// What was done, or would be.
@@ -107,7 +109,7 @@ pub fn run(arguments: &Install) -> Exit {
         Err(error) => {
             eprintln!("crier: {error}");
             match error {
-                InstallError::Unreadable { .. } | InstallError::Config(_) => Exit::Usage,
+                InstallError::Unreadable { .. } | InstallError::Config(_) | InstallError::Kubeconfig(_) => Exit::Usage,
                 InstallError::Masked { .. }
                 | InstallError::Blocked { .. }
                 | InstallError::Random(_)
@@ -133,6 +135,11 @@ fn install(arguments: &Install, binary: Vec<u8>) -> Result<Outcome, InstallError
     }
     // A configuration that is refused must not take the place of one that works.
     let config = checked(root, &steps, arguments.config.as_deref())?;
+    // Neither must such a kubeconfig: an agent that runs reads it anew, and a second try would put it in the place of the former one that is
+    // kept.
+    if let Some(error) = steps.iter().find_map(|(step, item)| refusal(root, *step, item)) {
+        return Err(InstallError::Kubeconfig(error));
+    }
     for (step, item) in steps.iter().filter(|_| !dry_run) {
         let unwritable = |source| InstallError::Unwritable { path: below(root, &item.path), source };
         put(root, item, *step).map_err(unwritable)?;
@@ -211,6 +218,16 @@ fn checked(root: &Path, steps: &[(Step, Item)], named: Option<&Path>) -> Result<
     let mut files = vec![main];
     files.extend(load::read_drop_ins(&path)?);
     Ok(Some(config::parse(&files, &coming).map_err(LoadError::from)?))
+}
+
+/// Why a kubeconfig that is to replace another one cannot be used.
+fn refusal(root: &Path, step: Step, item: &Item) -> Option<ClientError> {
+    let What::File { content, .. } = &item.what else { return None };
+    if step != Step::ReplaceAndKeep || item.path != Path::new(KUBECONFIG) {
+        return None;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    runtime.block_on(client::check(content, &below(root, &item.path))).err()
 }
 
 /// The secrets of the host as they will be.

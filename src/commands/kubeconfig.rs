@@ -2,18 +2,19 @@
 //! The file goes to standard output; what was created for it, and what it lacks, to standard error.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use kube::config::{Kubeconfig as AdminFile, KubeconfigError};
 use serde_json::Value;
 
+use super::administrator::kubeconfigs;
 use super::rbac::OBJECTS;
 use super::{Exit, print};
 use crate::config::duration;
 use crate::k8s::account::{self, AccountError, Was};
 use crate::k8s::ask::Asker;
+use crate::k8s::client::{self, ClientError};
 use crate::k8s::node_kubeconfig::{self, Credential, Server};
 use crate::manifests::document::{Format, objects};
 use crate::names::ObjectKey;
@@ -21,8 +22,8 @@ use crate::selector::is_dns_name;
 
 #[derive(Debug, Args)]
 pub struct Kubeconfig {
-    /// The administrator's kubeconfig, of which the current context is used; ~/.kube/config by default
-    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    /// The administrator's kubeconfig, of which the current context is used; else the files that KUBECONFIG names, else ~/.kube/config
+    #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// The URL of the API server for nodes, where the administrator's file has another
     #[arg(long, value_name = "URL")]
@@ -43,10 +44,10 @@ const GROUP: &str = "crier:nodes";
 enum Trouble {
     #[error("no administrator's kubeconfig: use --kubeconfig, or set KUBECONFIG or HOME")]
     NoFile,
-    #[error("the kubeconfig {} cannot be used: {source}", path.display())]
-    Unusable { path: PathBuf, source: KubeconfigError },
-    #[error("the kubeconfig {} has no current context with a cluster and a server", path.display())]
-    NoCluster { path: PathBuf },
+    #[error(transparent)]
+    Unusable(ClientError),
+    #[error("the kubeconfig {path} has no current context with a cluster and a server")]
+    NoCluster { path: String },
     #[error("the certificate authority {} of the kubeconfig cannot be read: {source}", path.display())]
     Authority { path: PathBuf, source: std::io::Error },
     #[error("the certificate-authority-data of the kubeconfig is not base64")]
@@ -70,7 +71,7 @@ impl Trouble {
         match self {
             Trouble::Account(_) | Trouble::CannotStart(_) => Exit::Problem,
             Trouble::NoFile
-            | Trouble::Unusable { .. }
+            | Trouble::Unusable(_)
             | Trouble::NoCluster { .. }
             | Trouble::Authority { .. }
             | Trouble::AuthorityData
@@ -107,18 +108,18 @@ pub fn run(arguments: &Kubeconfig) -> Exit {
 }
 
 async fn make(arguments: &Kubeconfig) -> Result<Made, Trouble> {
-    let file = administrators(arguments.kubeconfig.as_deref())?;
+    let files = kubeconfigs(arguments.kubeconfig.as_deref()).ok_or(Trouble::NoFile)?;
     let node = arguments.csr.as_deref();
     if let Some(node) = node.filter(|node| !is_dns_name(node)) {
         return Err(Trouble::NodeName(node.to_owned()));
     }
-    let (mut server, unchecked) = server_of(&file)?;
+    let (mut server, unchecked) = server_of(&files)?;
     if let Some(url) = &arguments.server {
         server.url.clone_from(url);
     }
     let host = host_of(&server.url).ok_or_else(|| Trouble::Url(server.url.clone()))?;
     let account = ObjectKey::new("kube-system", "crier");
-    let asker = Asker::open(&file).await.map_err(AccountError::from)?;
+    let asker = Asker::open(&files).await.map_err(AccountError::from)?;
     if unchecked {
         let namespace = account.namespace.to_string();
         let authority = account::authority(&asker, &namespace).await?;
@@ -198,18 +199,10 @@ async fn credential(
     Ok((credential, user, vec!["system:serviceaccounts", "system:authenticated"]))
 }
 
-/// The file that was named, else the one that kubectl would take.
-fn administrators(named: Option<&Path>) -> Result<PathBuf, Trouble> {
-    match named {
-        Some(path) => Ok(path.to_owned()),
-        None => std::env::home_dir().map(|home| home.join(".kube/config")).ok_or(Trouble::NoFile),
-    }
-}
-
 /// Where the administrator's current context has the API server, and whether its certificate goes unchecked.
-fn server_of(file: &Path) -> Result<(Server, bool), Trouble> {
-    let read = AdminFile::read_from(file).map_err(|source| Trouble::Unusable { path: file.to_owned(), source })?;
-    let no_cluster = || Trouble::NoCluster { path: file.to_owned() };
+fn server_of(files: &[PathBuf]) -> Result<(Server, bool), Trouble> {
+    let read = client::merged(files).map_err(Trouble::Unusable)?;
+    let no_cluster = || Trouble::NoCluster { path: client::all_of(files).display().to_string() };
     let current = read.current_context.as_ref().ok_or_else(no_cluster)?;
     let context = read.contexts.iter().find(|context| &context.name == current);
     let context = context.and_then(|context| context.context.as_ref()).ok_or_else(no_cluster)?;
@@ -306,7 +299,7 @@ mod tests {
                  {{name: b, cluster: {cluster}}}], users: [{{name: b, user: {{}}}}]}}"
             );
             std::fs::write(&path, text).unwrap();
-            match (server_of(&path), expected) {
+            match (server_of(std::slice::from_ref(&path)), expected) {
                 (Ok((server, unchecked)), Ok((authority, expected))) => {
                     assert_eq!(server.url, "https://10.0.0.1:6443", "{cluster}");
                     let authority = authority.then(|| b"-----BEGIN".to_vec());
@@ -316,7 +309,23 @@ mod tests {
                 (found, expected) => panic!("{cluster}: {expected:?}, not {found:?}"),
             }
         }
-        assert!(matches!(server_of(Path::new("/nowhere")), Err(Trouble::Unusable { .. })));
+        assert!(matches!(server_of(&["/nowhere".into()]), Err(Trouble::Unusable(_))));
+    }
+
+    /// Found by a review. Input: several files, as KUBECONFIG names them. Output: the current context of the first, with the cluster of the
+    /// second; one that is not there counts for nothing.
+    #[test]
+    fn several_files_are_merged_and_one_that_is_not_there_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second, away] = ["first", "second", "away"].map(|name| folder.path().join(name));
+        let context = "contexts: [{name: b, context: {cluster: b, user: b}}], current-context: b";
+        std::fs::write(&first, format!("{{apiVersion: v1, kind: Config, {context}}}")).unwrap();
+        let cluster = "clusters: [{name: b, cluster: {server: 'https://10.0.0.1:6443'}}], current-context: a";
+        std::fs::write(&second, format!("{{apiVersion: v1, kind: Config, {cluster}}}")).unwrap();
+        let (server, _) = server_of(&[first.clone(), away.clone(), second]).expect("they say it together");
+        assert_eq!(server.url, "https://10.0.0.1:6443");
+        assert!(matches!(server_of(&[first, away.clone()]), Err(Trouble::NoCluster { .. })));
+        assert!(matches!(server_of(&[away]), Err(Trouble::Unusable(_))));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::Value;
 
+use super::administrator::kubeconfigs;
 use super::{Exit, print};
 use crate::k8s::ask::{Asker, RequestError};
 use crate::k8s::foreign;
@@ -23,8 +24,8 @@ pub struct Migrate {
     /// Read the objects from the API server instead
     #[arg(long, conflicts_with = "files")]
     from_cluster: bool,
-    /// The kubeconfig for --from-cluster; without it, ~/.kube/config
-    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    /// The kubeconfig for --from-cluster; else the files that KUBECONFIG names, else ~/.kube/config
+    #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Write the passwords of peers into this directory, which the configuration then names
     #[arg(long, value_name = "DIR")]
@@ -115,12 +116,11 @@ fn migration(arguments: &Migrate) -> Result<Migration, MigrateError> {
 
 /// Secrets are read only if they are to be written.
 fn from_cluster(arguments: &Migrate) -> Result<Vec<Value>, MigrateError> {
-    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));
-    let kubeconfig = arguments.kubeconfig.clone().or_else(home).ok_or(MigrateError::NoKubeconfig)?;
+    let files = kubeconfigs(arguments.kubeconfig.as_deref()).ok_or(MigrateError::NoKubeconfig)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(MigrateError::CannotStart)?;
     runtime.block_on(async {
-        let asker = Asker::open(&kubeconfig).await?;
+        let asker = Asker::open(&files).await?;
         Ok(foreign::objects(&asker, arguments.write_secrets.is_some()).await?)
     })
 }

@@ -1,5 +1,6 @@
 //! The verbs of the command line, one file each. Floor 4: the only place that prints.
 
+mod administrator;
 mod bfd;
 mod bgp;
 mod cleanup;

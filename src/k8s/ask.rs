@@ -1,14 +1,13 @@
 //! Single requests to the API server, for commands: objects of any kind as JSON, each request with a time limit. Floor 2.
 //! Not for the agent, whose watches and writers have manners of their own.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{Method, Request};
 use serde_json::Value;
 
 use super::client::{self, ClientError};
-use crate::config::Access;
 use crate::manifests::document::objects_in;
 
 /// How long one answer may take. A person waits for it.
@@ -55,11 +54,9 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// Reads the kubeconfig. The first request connects.
-    pub async fn open(kubeconfig: &Path) -> Result<Asker, RequestError> {
-        // A command is over before credentials are renewed.
-        let (client, _) = client::build(&Access::Kubeconfig(kubeconfig.to_owned())).await?;
-        Ok(Asker { client })
+    /// Reads the kubeconfigs, which are merged. The first request connects.
+    pub async fn open(kubeconfigs: &[PathBuf]) -> Result<Asker, RequestError> {
+        Ok(Asker { client: client::build_of(kubeconfigs).await? })
     }
 
     #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,8 +29,8 @@ use kube::config::{InClusterError, KubeconfigError};
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tracing::warn;
 
-pub use super::credentials::Renewal;
 use super::credentials::{self, Connection};
+pub use super::credentials::{Renewal, all_of, merged};
 use crate::config::Access;
 
 /// How long one address of the API server may take to accept a connection.
@@ -80,6 +80,18 @@ pub async fn build(access: &Access) -> Result<(kube::Client, Renewal), ClientErr
 pub async fn build_for(access: &Access, servers: &[String]) -> Result<(kube::Client, Renewal), ClientError> {
     let (config, newest, renewal) = credentials::open(access, servers).await?;
     Ok((kube::Client::new(newest, config.default_namespace), renewal))
+}
+
+/// A client for a command, which is over before credentials are renewed, of kubeconfigs that are merged.
+pub async fn build_of(kubeconfigs: &[PathBuf]) -> Result<kube::Client, ClientError> {
+    let (config, newest) = credentials::of_merged(kubeconfigs).await?;
+    Ok(kube::Client::new(newest, config.default_namespace))
+}
+
+/// Why a kubeconfig with this content could not be used at `path`. Nothing is written, and no connection opened.
+pub async fn check(content: &[u8], path: &Path) -> Result<(), ClientError> {
+    let (config, _) = credentials::of_content(content, path).await?;
+    assemble_all(&config, &[]).map(|_| ())
 }
 
 /// The body of an answer.

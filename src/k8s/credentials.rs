@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tower::util::BoxCloneSyncService;
@@ -159,10 +159,60 @@ async fn load(access: &Access) -> Result<(kube::Config, Fingerprint), ClientErro
 }
 
 async fn from_kubeconfig(path: PathBuf) -> Result<(kube::Config, Fingerprint), ClientError> {
+    let kubeconfig = read(&path)?;
+    usable(path, kubeconfig).await
+}
+
+/// Of several, each value is that of the first file that has it, as kubectl merges them; a file that is not there is left out, where another
+/// one is.
+pub fn merged(kubeconfigs: &[PathBuf]) -> Result<Kubeconfig, ClientError> {
+    let is_there = |path: &&PathBuf| std::fs::metadata(path).is_ok();
+    let there: Vec<&PathBuf> = kubeconfigs.iter().filter(is_there).collect();
+    let mut all = if there.is_empty() { kubeconfigs.iter().collect() } else { there }.into_iter();
+    let Some(first) = all.next() else { return Ok(Kubeconfig::default()) };
+    all.try_fold(read(first)?, |merged, path| {
+        let unusable = |source| ClientError::Kubeconfig { path: path.clone(), source };
+        merged.merge(read(path)?).map_err(unusable)
+    })
+}
+
+/// How messages name several: as KUBECONFIG does.
+pub fn all_of(kubeconfigs: &[PathBuf]) -> PathBuf {
+    std::env::join_paths(kubeconfigs).map_or_else(|_| kubeconfigs.first().cloned().unwrap_or_default(), PathBuf::from)
+}
+
+/// The first client, of kubeconfigs that are merged.
+pub(super) async fn of_merged(kubeconfigs: &[PathBuf]) -> Result<(kube::Config, Newest), ClientError> {
+    let (config, _) = usable(all_of(kubeconfigs), merged(kubeconfigs)?).await?;
+    let (_, connections) = watch::channel(assemble_all(&config, &[])?);
+    let newest = Newest { connections, turns: Arc::default(), requests: Arc::default(), refused: Arc::default() };
+    Ok((config, newest))
+}
+
+/// What a kubeconfig with this content at `path` would say.
+pub(super) async fn of_content(content: &[u8], path: &Path) -> Result<(kube::Config, Fingerprint), ClientError> {
+    let unusable = |source| ClientError::Kubeconfig { path: path.to_owned(), source };
+    let not_text =
+        |error| KubeconfigError::ReadConfig(io::Error::new(io::ErrorKind::InvalidData, error), path.to_owned());
+    let text = std::str::from_utf8(content).map_err(not_text).map_err(unusable)?;
+    let mut kubeconfig = Kubeconfig::from_yaml(text).map_err(unusable)?;
+    let folder = state_file::folder_of(path);
+    // Where they are relative, files are named from the folder of the kubeconfig.
+    for file in named_files(&mut kubeconfig) {
+        *file = folder.join(&*file).display().to_string();
+    }
+    usable(path.to_owned(), kubeconfig).await
+}
+
+fn read(path: &Path) -> Result<Kubeconfig, ClientError> {
+    let unusable = |source| ClientError::Kubeconfig { path: path.to_owned(), source };
+    never_waits(path).map_err(unusable)?;
+    Kubeconfig::read_from(path).map_err(unusable)
+}
+
+async fn usable(path: PathBuf, mut kubeconfig: Kubeconfig) -> Result<(kube::Config, Fingerprint), ClientError> {
     let unusable = |source| ClientError::Kubeconfig { path: path.clone(), source };
-    never_waits(&path).map_err(unusable)?;
-    let mut kubeconfig = Kubeconfig::read_from(&path).map_err(unusable)?;
-    let files = files(&path, &kubeconfig);
+    let files = files(&path, &mut kubeconfig);
     files.iter().try_for_each(|file| never_waits(file)).map_err(unusable)?;
     let files = fingerprint(&files.into_iter().map(|file| (file, None)).collect());
     let proxy = proxy_of(&kubeconfig);
@@ -192,12 +242,20 @@ fn never_waits(file: &Path) -> Result<(), KubeconfigError> {
 }
 
 /// The kubeconfig and every file that it names.
-fn files(path: &Path, kubeconfig: &Kubeconfig) -> Vec<PathBuf> {
-    let clusters = kubeconfig.clusters.iter().filter_map(|named| named.cluster.as_ref());
-    let users = kubeconfig.auth_infos.iter().filter_map(|named| named.auth_info.as_ref());
-    let named = clusters.map(|cluster| &cluster.certificate_authority);
-    let named = named.chain(users.flat_map(|user| [&user.client_certificate, &user.client_key, &user.token_file]));
-    std::iter::once(path.to_owned()).chain(named.flatten().map(PathBuf::from)).collect()
+fn files(path: &Path, kubeconfig: &mut Kubeconfig) -> Vec<PathBuf> {
+    let named = named_files(kubeconfig).map(|file| PathBuf::from(&*file));
+    std::iter::once(path.to_owned()).chain(named).collect()
+}
+
+fn named_files(kubeconfig: &mut Kubeconfig) -> impl Iterator<Item = &mut String> {
+    let clusters = kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut());
+    let users = kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut());
+    let named = clusters.map(|cluster| &mut cluster.certificate_authority);
+    named.chain(users.flat_map(files_of_user)).flatten()
+}
+
+fn files_of_user(user: &mut AuthInfo) -> [&mut Option<String>; 3] {
+    [&mut user.client_certificate, &mut user.client_key, &mut user.token_file]
 }
 
 /// Reads the token files. A file that an editor or a shell has written ends in a newline, which no token has.

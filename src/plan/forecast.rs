@@ -13,6 +13,7 @@ use ipnet::IpNet;
 
 use crate::config::{self, Config, Source};
 use crate::names::{NodeName, ObjectKey, PeerName};
+use crate::plan::prefixes::Prefixes;
 use crate::plan::removals::NOTICE;
 use crate::plan::slice::PeerSlice;
 use crate::plan::{Planner, everywhere};
@@ -29,6 +30,8 @@ pub struct Forecast {
     pub routes: Vec<RouteChange>,
     /// Of this node.
     pub peers: Vec<PeerChange>,
+    /// Services whose addresses go on changing for longer than was looked at: what is said of them is not how it ends.
+    pub unsettled: BTreeSet<ObjectKey>,
 }
 
 /// A Service with other addresses.
@@ -92,7 +95,7 @@ pub enum ForecastError {
 pub fn forecast(
     (before, after): (&Arc<Config>, &Arc<Config>),
     me: &NodeName,
-    world: &World,
+    (world, prefixes): (&World, &Prefixes),
     now: Instant,
 ) -> Result<Forecast, ForecastError> {
     let sources = [before, after].map(|config| source(&config.source));
@@ -100,14 +103,17 @@ pub fn forecast(
         return Err(ForecastError::OtherSource { before: sources[0], after: sources[1] });
     }
     let files = (before, after);
-    let before = settled(before, me, world.clone(), now).ok_or(ForecastError::Incomplete)?;
+    let who = (me, prefixes);
+    let (before, mut unsettled) = settled(before, who, world.clone(), now).ok_or(ForecastError::Incomplete)?;
     let mut world = before.world().clone();
     world.rosters = everywhere::rosters(files.0, files.1, me, &world);
-    let after = settled(after, me, world, now).ok_or(ForecastError::Incomplete)?;
+    let (after, more) = settled(after, who, world, now).ok_or(ForecastError::Incomplete)?;
+    unsettled.extend(more);
     let keys: BTreeSet<&ObjectKey> = [&before, &after].iter().flat_map(|it| it.plan().decisions.keys()).collect();
     let services = keys.iter().filter_map(|key| service_change(&before, &after, key)).collect();
     let owners = keys.iter().flat_map(|key| owner_changes(&before, &after, key)).collect();
-    Ok(Forecast { services, owners, routes: route_changes(&before, &after), peers: peer_changes(&before, &after) })
+    let (routes, peers) = (route_changes(&before, &after), peer_changes(&before, &after));
+    Ok(Forecast { services, owners, routes, peers, unsettled })
 }
 
 fn source(source: &Source) -> &'static str {
@@ -117,14 +123,31 @@ fn source(source: &Source) -> &'static str {
     }
 }
 
-/// How often statuses are written. The second time finds what was given because of the first, the third time nothing.
+/// How often statuses are written at the least. The second time finds what was given because of the first, the third time nothing.
 const ROUNDS: usize = 4;
 
-/// The plan once each status shows what it is to show. `None` where too little is known for a plan.
-fn settled(config: &Arc<Config>, me: &NodeName, mut world: World, now: Instant) -> Option<Planner> {
+/// For how many judgements more rounds are made.
+const JUDGEMENTS: usize = 200_000;
+
+/// How often statuses are written at the most. Where Services take each other's places one after the other, each round brings at least
+/// one to the place where it stays.
+fn most_rounds(world: &World) -> usize {
+    let services = world.services.len();
+    (ROUNDS + services).min(ROUNDS.max(JUDGEMENTS / services.max(1)))
+}
+
+/// The plan once each status shows what it is to show, and the Services of which one does not after all rounds. `None` where too little
+/// is known for a plan.
+fn settled(
+    config: &Arc<Config>,
+    (me, prefixes): (&NodeName, &Prefixes),
+    mut world: World,
+    now: Instant,
+) -> Option<(Planner, BTreeSet<ObjectKey>)> {
     (world.leader, world.leaving) = (true, false);
-    let mut planner = Planner::of_agreed(config.clone(), me.clone(), world.clone());
-    for _ in 0..ROUNDS {
+    let mut rounds = most_rounds(&world);
+    loop {
+        let mut planner = Planner::of_agreed(config.clone(), me.clone(), world.clone(), prefixes);
         if !planner.may_decide() {
             return None;
         }
@@ -132,16 +155,15 @@ fn settled(config: &Arc<Config>, me: &NodeName, mut world: World, now: Instant) 
         // What goes was told long enough then.
         planner.turn(now + NOTICE);
         let written = written(&planner);
-        if written.is_empty() {
-            break;
+        if written.is_empty() || rounds == 0 {
+            return Some((planner, written.into_iter().map(|(key, _)| key).collect()));
         }
+        rounds -= 1;
         for (key, service) in written {
             world.assigned.remove(&key);
             world.services.insert(key, Arc::new(service));
         }
-        planner = Planner::of_agreed(config.clone(), me.clone(), world.clone());
     }
-    Some(planner)
 }
 
 /// The Services whose statuses are to be written, as they are then.

@@ -41,7 +41,7 @@ mod partners;
 pub mod placement;
 mod planner;
 mod pools;
-mod prefixes;
+pub mod prefixes;
 pub mod ranking;
 mod reach;
 pub mod remnants;

@@ -35,6 +35,7 @@ use crate::plan::join::Dispute;
 use crate::plan::layer2::{Hearing, Layer2, Standing};
 use crate::plan::newcomers::{Newcomer, Newcomers};
 use crate::plan::placement::{Handover, Placement};
+use crate::plan::prefixes::{Away, Prefixes};
 use crate::plan::restraints::Restraints;
 use crate::plan::returns::Returns;
 use crate::plan::route_table::RouteTable;
@@ -72,6 +73,8 @@ pub struct Plan {
     pub removals_until: Option<Instant>,
     /// Who has each address that is announced on a link, since when and why.
     pub placements: OrdMap<IpAddr, Arc<Placement>>,
+    /// Where addresses of Services lie below a prefix that a link of this node does not have, although it has another one.
+    pub prefixes_away: Arc<BTreeMap<InterfaceName, Away>>,
     /// The addresses that this node found taken by foreign hosts, with the station that has each. Kept for a time after
     /// the Service got another address.
     pub taken: OrdMap<IpAddr, MacAddress>,
@@ -147,6 +150,10 @@ struct Dirty {
     other_links: bool,
     /// Where BGP peers are.
     peers: bool,
+    /// What prefixes of links follow from.
+    prefixes: bool,
+    /// This agent begins to allocate.
+    leads_anew: bool,
 }
 
 impl Planner {
@@ -168,7 +175,7 @@ impl Planner {
             returns: Returns::default(),
             plan: Plan::default(),
             moved: Moved::default(),
-            dirty: Dirty { everything: true, ..Dirty::default() },
+            dirty: Dirty { everything: true, prefixes: true, ..Dirty::default() },
             first_turn: true,
             judged: 0,
         }
@@ -179,8 +186,19 @@ impl Planner {
         &self.me
     }
 
+    /// What everything goes by: the pools have whole addresses.
     pub fn config(&self) -> &Arc<Config> {
         self.in_force.config()
+    }
+
+    /// The configuration as it was written, which other files are compared with.
+    pub fn written(&self) -> &Arc<Config> {
+        self.in_force.written()
+    }
+
+    /// What is known of the prefixes of links that pools name.
+    pub fn prefixes(&self) -> &Prefixes {
+        self.in_force.prefixes()
     }
 
     pub fn world(&self) -> &World {
@@ -226,6 +244,9 @@ impl Planner {
                 let before = self.world.rosters.get(index).cloned();
                 let change = self.l2.holders.note_roster(*index, before.as_deref(), after.as_deref());
                 self.note_roster_change(change);
+                if let (Some(link), Some(roster)) = (self.world.links.get(index), after) {
+                    self.dirty.prefixes |= self.in_force.note_roster(&link.name, roster);
+                }
             }
             Fact::Answering { link: _, began, ended } => {
                 began.iter().for_each(|address| self.l2.holders.note_answered(*address));
@@ -244,11 +265,19 @@ impl Planner {
                 self.touch(touched.into_iter());
             }
             Fact::Config(config) => self.adopt(config.clone()),
-            Fact::Leader(leader) if *leader != self.world.leader => self.book.forget_order(),
+            Fact::Leader(leader) if *leader != self.world.leader => {
+                self.book.forget_order();
+                self.dirty.prefixes = true;
+                self.dirty.leads_anew |= *leader;
+            }
+            Fact::Link(index, after) => {
+                let mut links = self.world.links.get(index).into_iter().chain(after);
+                self.dirty.prefixes |= links.any(|link| self.in_force.follows(&link.name));
+            }
+            Fact::Node(..) => self.dirty.prefixes |= !self.plan.prefixes_away.is_empty(),
             _ => {}
         }
         let all_services = matches!(fact, Fact::Listed(Listing::Services(_)));
-        let about_prefixes = matches!(fact, Fact::Link(..) | Fact::Leader(true));
         match self.world.apply(fact) {
             Touched::Nothing => {}
             Touched::Peers => self.dirty.peers = true,
@@ -260,9 +289,6 @@ impl Planner {
             Touched::Surroundings if of_other_link => self.dirty.other_links = true,
             Touched::Surroundings => self.dirty.context = true,
             Touched::Everything => self.dirty.everything = true,
-        }
-        if about_prefixes {
-            self.renew_prefixes();
         }
         if all_services {
             self.note_pools(true);
@@ -288,8 +314,8 @@ impl Planner {
 
     /// When to call [`Planner::turn`] again even if no fact comes in.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let organs = [self.book.next_deadline(), self.restraints.next_deadline()].into_iter().flatten();
-        organs.chain(self.l2.holders.next_deadline()).chain(self.given.next_deadline()).min()
+        let organs = [self.book.next_deadline(), self.restraints.next_deadline(), self.prefixes().next_deadline()];
+        organs.into_iter().flatten().chain(self.l2.holders.next_deadline()).chain(self.given.next_deadline()).min()
     }
 
     /// Brings the plan up to date and says what changed. Before the first lists are complete there is no plan.
@@ -297,10 +323,7 @@ impl Planner {
         if !self.may_decide() {
             return Turn::default();
         }
-        if self.first_turn {
-            // Which prefixes are in use is known only now.
-            self.renew_prefixes();
-        }
+        self.renew_prefixes(now);
         // Before any Service is judged: an address that is taken now may be given up by it.
         self.renew_told(now);
         if self.book.wake(now) {
@@ -323,7 +346,8 @@ impl Planner {
             Hearing::Lost => self.dirty.services.extend(self.l2.ownership.open().cloned()),
             Hearing::Back => self.dirty.everything = true,
         }
-        let Dirty { services: _, everything, context, other_links, peers } = &mut self.dirty;
+        let Dirty { services: _, everything, context, other_links, peers, prefixes: _, leads_anew: _ } =
+            &mut self.dirty;
         let everything = std::mem::take(everything);
         let context = std::mem::take(context) || everything;
         let host = std::mem::take(other_links) || context;

@@ -55,7 +55,7 @@ pub(super) fn awaited(snapshot: &Snapshot) -> String {
 /// Why the addresses that are to go are still there, where that is for the files of others.
 pub(super) fn stays(snapshot: &Snapshot) -> Option<String> {
     let until = snapshot.plan.removals_until?;
-    let (world, digest) = (&snapshot.world, snapshot.config.allocation_digest().0);
+    let (world, digest) = (&snapshot.world, snapshot.written.allocation_digest().0);
     let others: BTreeSet<NodeName> = removals::others(world, digest).cloned().collect();
     if !others.is_empty() {
         return Some(format!("it stays while the pools of {} differ from this node's", some_of(&others)));
@@ -127,7 +127,7 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
             "the Lease {lease} is held by {holder}{since}, whose crier serves the class {class}: no Service of the class {own} gets an \
              address; give each class a Lease of its own ([kubernetes] lease)"
         ));
-    } else if digest.is_some_and(|digest| digest != snapshot.config.allocation_digest().0) {
+    } else if digest.is_some_and(|digest| digest != snapshot.written.allocation_digest().0) {
         problems.push(format!(
             "the pools of this node differ from those of {holder}, which allocates{since}: this agent does not allocate before no \
              agent with the pools of {holder} is left; give all nodes the same file: compare `crier config show` there and here"
@@ -149,7 +149,7 @@ mod tests {
     use crate::config::{NoSecrets, SourceFile, parse};
     use crate::plan::Planner;
     use crate::views::Counters;
-    use crate::world::Fact;
+    use crate::world::{Fact, Link};
 
     const CONFIG: &str = "[kubernetes]\nin-cluster = true\n[[pool]]\nname = \"lan\"\naddresses = [\"192.0.2.0/28\"]\n";
 
@@ -233,6 +233,27 @@ mod tests {
         let digest = parse(&[file], &NoSecrets).unwrap().allocation_digest().0;
         assert_eq!(said(CONFIG, held(digest, "crier.dev/crier")), [""; 0]);
         assert_eq!(said(CONFIG, LeaseState::default()), [""; 0]);
+    }
+
+    /// Q7 of a review: with whole addresses in the place of host parts each node had pools of its own.
+    #[test]
+    fn nodes_with_the_same_file_have_the_same_pools_whatever_prefix_their_links_have() {
+        let text = CONFIG.replace("\"192.0.2.0/28\"]", "\"::100-::1ff\"]\nprefix-of = \"eth0\"");
+        let file = SourceFile { path: "test.toml".to_owned(), text };
+        let config = Arc::new(parse(&[file], &NoSecrets).unwrap());
+        let digest = config.allocation_digest().0;
+        let mut planner = Planner::new(config.clone(), "node-1".into());
+        planner.apply(Fact::Link(2, Some(Link::carrying(2, "eth0", &["2001:db8::7/64"]))));
+        for fact in [Fact::LinksListed, Fact::FailStatic, Fact::Lease(Box::new(held(digest, "crier.dev/crier")))] {
+            planner.apply(fact);
+        }
+        let now = clock::now();
+        planner.turn(now);
+        assert_ne!(planner.config().pools, config.pools, "they are whole");
+        let snapshot = Snapshot::of(&planner, Timestamp::UNIX_EPOCH, Counters::default(), now, clock::wall());
+        assert_eq!(problems(&snapshot), [""; 0]);
+        let same = crate::views::forecast::forecast(&snapshot, &config).expect("a forecast");
+        assert!(same.is_empty() && same.changes.is_empty(), "{same:?}");
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! What another configuration would change: the JSON behind `crier plan`. Floor 1. `plan::forecast` finds it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::status::some_of;
 use super::{SCHEMA_VERSION, Snapshot};
 use crate::config::{self, Change, Config, Difference, L2, PulseKey, Source, Touches};
 use crate::names::{NodeName, ObjectKey, PeerName};
@@ -129,8 +131,9 @@ impl ForecastReport {
 
 /// What `config` would change for the agent of the snapshot.
 pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastReport, ForecastError> {
-    let both = (&snapshot.config, config);
-    let forecast = forecast::forecast(both, &snapshot.node, &snapshot.world, snapshot.now)?;
+    let both = (&snapshot.written, config);
+    let forecast = forecast::forecast(both, &snapshot.node, (&snapshot.world, &snapshot.prefixes), snapshot.now)?;
+    let unsettled = unsettled(&forecast.unsettled);
     let services = forecast.services.into_iter().map(|it| ServiceReport {
         effect: effect(&it.before, &it.after),
         service: it.service,
@@ -161,11 +164,11 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
         let session_ends = keys.iter().any(|key| config::peer_key_touches(key) == Touches::Session);
         PeerReport { peer: it.peer, effect, session_ends, keys: keys.into_iter().map(str::to_owned).collect() }
     });
-    let other_key = key_changed(&snapshot.config, config);
+    let other_key = key_changed(&snapshot.written, config);
     let links = links_unjudged(snapshot, config);
-    let folder = other_folder(&snapshot.config, config);
-    let warnings = bfd_removed(&snapshot.config, config).chain(other_key).chain(links).chain(folder);
-    let changes = config::changes(&snapshot.config, config);
+    let folder = other_folder(&snapshot.written, config);
+    let warnings = bfd_removed(&snapshot.written, config).chain(other_key).chain(links).chain(folder).chain(unsettled);
+    let changes = config::changes(&snapshot.written, config);
     let of_routes =
         |it: &Change| has_others(snapshot) && it.touches > Touches::Log && is_of(it, &["bgp", "bfd", "vrf"]);
     let at_start =
@@ -212,11 +215,21 @@ fn is_key(change: &Change, section: &str, wanted: &str) -> bool {
 
 /// An `[[l2]]` names links otherwise than any did before, and what other nodes' links are called is their own word.
 fn links_unjudged(snapshot: &Snapshot, after: &Config) -> Option<String> {
-    let is_new = |it: &L2| !snapshot.config.l2.iter().any(|before| before.names_links_as(it));
+    let is_new = |it: &L2| !snapshot.written.l2.iter().any(|before| before.names_links_as(it));
     (has_others(snapshot) && after.l2.iter().any(is_new)).then(|| {
         "an [[l2]] names other links than before: owners are worked out as if the links of all nodes had this node's names; \
          where they have others, ask on those nodes too, and do not go by what this one says of owners"
             .to_owned()
+    })
+}
+
+/// Services of which it was not found out how it ends.
+fn unsettled(services: &BTreeSet<ObjectKey>) -> Option<String> {
+    (!services.is_empty()).then(|| {
+        format!(
+            "addresses of {} go on changing for longer than this was followed: what is said of them is not how it ends",
+            some_of(services)
+        )
     })
 }
 

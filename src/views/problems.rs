@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::Snapshot;
 use super::bgp::PeerReport;
-use super::status::ServiceReport;
+use super::status::{ServiceReport, some_of};
 use super::{agreement, allocator, bfd, egress, own_node, stations, unannounced};
 use crate::address::{Family, host_prefix};
 use crate::config::{Kubernetes, L2, Pool, Source};
@@ -21,6 +21,7 @@ use crate::plan::elect;
 use crate::plan::holder::Grade;
 use crate::plan::join::Dispute;
 use crate::plan::own_addresses::{self, Bound, IPVS_LINK};
+use crate::plan::prefixes::Away;
 use crate::reason::Reason;
 use crate::world::{ApiServer, ClusterConfig, Pulses, SessionState};
 
@@ -55,6 +56,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(unseen_networks(snapshot));
     problems.extend(of_data_path(snapshot));
     problems.extend(without_prefix(snapshot));
+    problems.extend(prefixes_away(snapshot));
     problems.extend(without_link(snapshot));
     problems.extend(bound_by_others(snapshot));
     problems.extend(left_on_links(snapshot));
@@ -266,7 +268,8 @@ fn disputes(snapshot: &Snapshot) -> Vec<String> {
 
 /// The pools whose addresses lie below the prefix of a link that has none.
 fn without_prefix(snapshot: &Snapshot) -> Vec<String> {
-    let waiting = snapshot.config.pools.iter().filter(|pool| pool.awaits_prefix());
+    let is_told = |pool: &Pool| pool.prefix_of.as_ref().is_some_and(|it| snapshot.plan.prefixes_away.contains_key(it));
+    let waiting = snapshot.config.pools.iter().filter(|pool| pool.awaits_prefix() && !is_told(pool));
     let in_words = |pool: &Pool| {
         let link = pool.prefix_of.as_ref().map_or("", |link| link.as_str());
         format!(
@@ -276,6 +279,26 @@ fn without_prefix(snapshot: &Snapshot) -> Vec<String> {
         )
     };
     waiting.map(in_words).collect()
+}
+
+/// The prefixes that addresses of Services lie below, and that this node's links do not have.
+fn prefixes_away(snapshot: &Snapshot) -> Vec<String> {
+    let in_words = |(link, away): (&InterfaceName, &Away)| match away {
+        Away::Elsewhere { prefix, node } => format!(
+            "the link {link} of this node has no lasting address below {prefix}/64, which addresses of Services lie below (prefix-of) and \
+             {node} has: the Services keep them; check router advertisements and addresses of {link} here"
+        ),
+        Away::Unknown { prefix, instead, nodes, until } => {
+            let at = snapshot.timestamp(*until).map(|at| at.strftime("%H:%M:%SZ").to_string()).unwrap_or_default();
+            format!(
+                "the link {link} of this node, which allocates, has no address below {prefix}/64 any more, which addresses of Services lie \
+                 below (prefix-of), and nothing tells whether {} have one: no IPv6 address is given; at {at} the Services begin to move \
+                 to {instead}/64. If {prefix}/64 is not gone, put it back on {link}, or start the agents of the other nodes",
+                some_of(nodes)
+            )
+        }
+    };
+    snapshot.plan.prefixes_away.iter().map(in_words).collect()
 }
 
 /// The `[[l2]]` whose nodes this node is one of, and for which it has no link.

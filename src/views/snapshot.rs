@@ -20,6 +20,7 @@ use crate::claim::ConflictKind;
 use crate::config::{Config, Pool};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::context::Context;
+use crate::plan::prefixes::Prefixes;
 use crate::plan::{Plan, Planner};
 use crate::world::{SessionReport, World};
 use crate::{arp, bfd, egress, pulse};
@@ -35,7 +36,12 @@ pub struct Snapshot {
     pub now: Instant,
     /// The same moment by the clock on the wall.
     pub wall: SystemTime,
+    /// What everything goes by: the pools have whole addresses.
     pub config: Arc<Config>,
+    /// The configuration as it was written, which other files and those of other agents are compared with.
+    pub written: Arc<Config>,
+    /// What is known of the prefixes of links that pools name.
+    pub prefixes: Prefixes,
     pub world: World,
     pub plan: Plan,
     /// What the decisions of the Plan stand on.
@@ -95,6 +101,8 @@ impl Snapshot {
             now,
             wall,
             config: planner.config().clone(),
+            written: planner.written().clone(),
+            prefixes: planner.prefixes().clone(),
             world: planner.world().clone(),
             plan: planner.plan().clone(),
             context: planner.context().clone(),

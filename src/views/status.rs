@@ -1,6 +1,7 @@
 //! What a running agent says of itself as a whole: the JSON behind `crier status`. Floor 1.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -330,10 +331,10 @@ fn keys_in_words(keys: &KeyUse) -> String {
 }
 
 /// The names, of many the first.
-pub(super) fn some_of(nodes: &BTreeSet<NodeName>) -> String {
+pub(super) fn some_of<T: Display>(all: &BTreeSet<T>) -> String {
     const NAMED: usize = 4;
-    let named: Vec<&str> = nodes.iter().take(NAMED).map(NodeName::as_str).collect();
-    let more = nodes.len().saturating_sub(NAMED);
+    let named: Vec<String> = all.iter().take(NAMED).map(T::to_string).collect();
+    let more = all.len().saturating_sub(NAMED);
     if more > 0 { format!("{} and {more} more", named.join(", ")) } else { named.join(", ") }
 }
 

@@ -121,6 +121,31 @@ fn a_configuration_that_is_refused_changes_nothing() {
     assert!(text(&host.whole()).contains("10-bad.toml"), "drop-ins count");
 }
 
+/// Found by a review. Input: a kubeconfig that nobody can use, twice. Output: the one that works is where it was, and so is the former
+/// one.
+#[test]
+fn a_kubeconfig_that_cannot_be_used_takes_no_other_ones_place() {
+    let host = Host::new();
+    install(&host.whole());
+    let newer = KUBECONFIG_TEXT.replace("token: t", "token: newer");
+    install(&Install { kubeconfig: host.bring("newer", &newer), ..host.arguments() });
+    let fails = KUBECONFIG_TEXT.replace("token: t", "tokenFile: nowhere");
+    for (content, words) in [
+        ("garbage", "cannot be used"),
+        ("", "cannot be used"),
+        (&KUBECONFIG_TEXT.replace("token: t", "exec: {command: aws}"), "\"aws\""),
+        (&fails, "/etc/crier/nowhere"),
+    ] {
+        let kubeconfig = host.bring("bad", content);
+        let refused = super::install(&Install { kubeconfig, ..host.arguments() }, b"other".to_vec());
+        let error = refused.expect_err(content).to_string();
+        assert!(error.contains(words) && error.contains("nothing was changed"), "{error}");
+        assert_eq!(host.read(KUBECONFIG).as_deref(), Some(&*newer));
+        assert_eq!(host.read("/etc/crier/kubeconfig.old").as_deref(), Some(KUBECONFIG_TEXT));
+        assert_eq!(host.read(BINARY).as_deref(), Some("binary"), "{content}");
+    }
+}
+
 #[test]
 fn what_the_operator_wrote_is_kept() {
     let host = Host::new();

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Planner;
 use crate::config::Config;
@@ -19,7 +20,8 @@ impl Planner {
             self.plan.bgp.router_id = self.plan.bgp.router_id.and(config.bgp.router_id);
         }
         self.note_pools(true);
-        self.in_force.adopt(config, &self.world);
+        self.in_force.adopt(config);
+        self.dirty.prefixes = true;
         self.book.follow(self.in_force.config());
         self.note_pools(false);
     }
@@ -44,10 +46,18 @@ impl Planner {
     }
 
     /// The prefix of a link that a pool names may be another one.
-    pub(super) fn renew_prefixes(&mut self) {
-        if self.in_force.renew_prefixes(&self.world) {
+    pub(super) fn renew_prefixes(&mut self, now: Instant) {
+        let is_due = self.in_force.prefixes().next_deadline().is_some_and(|at| now >= at);
+        if !std::mem::take(&mut self.dirty.prefixes) && !is_due {
+            return;
+        }
+        let leads_anew = std::mem::take(&mut self.dirty.leads_anew) && self.world.leader;
+        if self.in_force.renew_prefixes(&self.me, &self.world, leads_anew, now) {
             self.book.follow(self.in_force.config());
+            self.note_pools(false);
             self.dirty.everything = true;
         }
+        let away = self.in_force.prefixes().away().map(|(link, away)| (link.clone(), away.clone()));
+        self.plan.prefixes_away = Arc::new(away.collect());
     }
 }

@@ -10,16 +10,19 @@ use crate::config::{Config, L2};
 use crate::names::{NodeName, ObjectKey};
 use crate::plan::context::L2Context;
 use crate::plan::decision::Announcement;
+use crate::plan::prefixes::Prefixes;
 use crate::plan::ranking::{Ranking, Wishes, covering};
 use crate::plan::restraints::Restraints;
 use crate::roster::Member;
 use crate::world::World;
 
 impl Planner {
-    /// A planner that was told a whole World and has no plan yet. To it all agents have this configuration.
-    pub fn of_agreed(config: Arc<Config>, me: NodeName, world: World) -> Planner {
+    /// A planner that was told a whole World and has no plan yet. To it all agents have this configuration. `prefixes`: those of the
+    /// agent that asks, which its links alone do not tell.
+    pub fn of_agreed(config: Arc<Config>, me: NodeName, world: World, prefixes: &Prefixes) -> Planner {
         let mut planner = Planner { world, restraints: Restraints::agreed(), ..Planner::new(config, me) };
-        planner.renew_prefixes();
+        planner.in_force.presume(prefixes);
+        planner.book.follow(planner.in_force.config());
         planner
     }
 

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use super::pulses::{heard, roster};
 use super::*;
 use crate::address::Family;
-use crate::plan::prefixes::Prefixes;
+use crate::names::InterfaceName;
+use crate::plan::prefixes::{Away, Prefixes};
+use crate::plan::removals::TRUST;
+use crate::roster::Card;
 
 const NEW: &str = "2001:db8:2::100";
 const OLD: &str = "2001:db8:1::100";
@@ -22,8 +26,29 @@ fn readdress(story: &mut Story, addresses: &[&str]) {
     readdress_leaving(story, addresses, &[]);
 }
 
-/// The same, where some of them are deprecated.
+/// The same, where some of them are deprecated. The links of the other nodes have the same prefixes.
 fn readdress_leaving(story: &mut Story, addresses: &[&str], deprecated: &[&str]) {
+    others_have(story, addresses);
+    readdress_alone(story, addresses, deprecated);
+}
+
+/// The links of b and c, as their pulses tell, have these.
+fn others_have(story: &mut Story, addresses: &[&str]) {
+    story.tell(said(&["b", "c"], addresses));
+}
+
+/// These nodes are heard, with these addresses; the others of b and c are silent.
+fn said(members: &[&str], addresses: &[&str]) -> Fact {
+    let silent: Vec<&str> = ["b", "c"].into_iter().filter(|name| !members.contains(name)).collect();
+    let members: Vec<(&str, &[&str])> = members.iter().map(|name| (*name, &[][..])).collect();
+    let subnets =
+        ["fe80::2/64"].iter().chain(addresses).map(|it| it.parse::<ipnet::IpNet>().unwrap().trunc()).collect();
+    let card = Arc::new(Card { subnets, ..Card::default() });
+    heard(roster(&members, &silent), |roster| roster.members.values_mut().for_each(|it| it.card = card.clone()))
+}
+
+/// The link of this node alone.
+fn readdress_alone(story: &mut Story, addresses: &[&str], deprecated: &[&str]) {
     let mut link = story.planner.world().links[&2].clone();
     link.addresses = addresses.iter().map(|it| it.parse().unwrap()).collect();
     link.deprecated = deprecated.iter().map(|it| it.parse().unwrap()).collect();
@@ -168,4 +193,112 @@ fn nodes_with_other_prefixes_agree_about_pools() {
     let unresolved = Prefixes::default().resolve(&written);
     assert_eq!(unresolved.pools, written.pools);
     assert!(unresolved.pools[0].awaits_prefix());
+}
+
+const GLOBAL: &str = "2001:db8:1::7/64";
+const LOCAL: &str = "fd00:9::7/64";
+
+/// A cluster whose links have both prefixes; web has an address below the global one.
+fn with_both() -> Story {
+    let mut story = begin(&[GLOBAL, LOCAL]);
+    story.put("web", Service { families: vec![Family::V6], ..service() });
+    story.confirm("web");
+    assert_eq!(story.addresses("web"), [OLD]);
+    story
+}
+
+fn away(story: &Story) -> Option<&Away> {
+    story.planner.plan().prefixes_away.get(&InterfaceName::from("eth0"))
+}
+
+/// Q6 of a review: such a node renumbered all Services to unique local addresses, and the others went on with it. Input: the node that
+/// allocates loses the global prefix of its link, at once or by way of deprecation as router advertisements fail to come; others have
+/// it. Output: nobody is renumbered, new Services get addresses below it, and it is told.
+#[test]
+fn a_prefix_that_others_have_stays_whatever_the_link_of_the_node_that_allocates_says() {
+    for way in [&[LOCAL][..], &["fd00:9::7/64", "2001:db8:3::7/64"], &[GLOBAL, LOCAL]] {
+        let mut story = with_both();
+        readdress_alone(&mut story, way, if way.contains(&GLOBAL) { &["2001:db8:1::7"] } else { &[] });
+        assert_eq!(story.addresses("web"), [OLD], "{way:?}");
+        assert!(
+            matches!(away(&story), Some(Away::Elsewhere { node, .. }) if node.as_str() == "b"),
+            "{:?}",
+            away(&story)
+        );
+        story.put("new", Service { families: vec![Family::V6], ..service() });
+        assert_eq!(story.addresses("new"), ["2001:db8:1::101"]);
+        after(&mut story, TRUST.as_secs() * 3);
+        assert_eq!(story.addresses("web"), [OLD], "however long");
+        // The others lost it too.
+        story.tell(said(&["b", "c"], &[LOCAL]));
+        story.turn();
+        assert_eq!(story.addresses("web").len(), 2, "{way:?}");
+    }
+}
+
+/// Q6 of a review, told to the end: the agents of the others stop then, and this one takes the Lease.
+#[test]
+fn an_agent_that_takes_over_alone_goes_by_what_the_others_said_last() {
+    let mut story = with_both();
+    story.tell(Fact::Leader(false));
+    readdress_alone(&mut story, &[LOCAL], &[]);
+    story.tell(said(&[], &[]));
+    story.tell(Fact::Leader(true));
+    story.turn();
+    assert_eq!(story.addresses("web"), [OLD]);
+    after(&mut story, TRUST.as_secs() * 3);
+    assert_eq!(story.addresses("web"), [OLD]);
+    // One comes back and has lost it too; the other may be a dead node.
+    story.tell(said(&["b"], &[LOCAL]));
+    story.turn();
+    assert!(matches!(away(&story), Some(Away::Unknown { nodes, .. }) if nodes.len() == 1), "{:?}", away(&story));
+    assert_eq!(story.addresses("web"), [OLD]);
+    after(&mut story, TRUST.as_secs());
+    assert_eq!(story.addresses("web"), [OLD, "fd00:9::100"]);
+}
+
+/// Without pulses nobody says what it has, unless the Nodes show it.
+#[test]
+fn where_nobody_says_what_it_has_a_new_prefix_waits_and_is_told() {
+    let mut story = Story::begin(config());
+    readdress_alone(&mut story, &["2001:db8:1::7/64"], &[]);
+    story.put("web", Service { families: vec![Family::V6], ..service() });
+    story.confirm("web");
+    let shows = |address: &str| Node { addresses: vec![address.parse().unwrap()], ..node(&[]) };
+    story.tell(Fact::Node("b".into(), Some(Arc::new(shows("2001:db8:1::8")))));
+    readdress_alone(&mut story, &["2001:db8:2::7/64"], &[]);
+    after(&mut story, TRUST.as_secs() * 2);
+    assert_eq!(story.addresses("web"), [OLD]);
+    assert!(matches!(away(&story), Some(Away::Elsewhere { .. })));
+    // This one's shows the old one too, so Nodes are behind.
+    story.tell(Fact::Node("a".into(), Some(Arc::new(shows("2001:db8:1::7")))));
+    story.turn();
+    assert!(matches!(away(&story), Some(Away::Unknown { nodes, .. }) if nodes.len() == 2), "{:?}", away(&story));
+    story.put("new", Service { families: vec![Family::V6], ..service() });
+    assert!(story.addresses("new").is_empty(), "below which one is not known");
+    story.delete("new");
+    assert_eq!(story.planner.next_deadline(), Some(story.now + TRUST));
+    after(&mut story, TRUST.as_secs() - 1);
+    assert_eq!(story.addresses("web"), [OLD]);
+    after(&mut story, 1);
+    assert_eq!(story.addresses("web"), [OLD, NEW]);
+    assert_eq!(away(&story), None);
+    // Whoever allocates goes on with it.
+    after(&mut story, 1);
+    assert_eq!(story.addresses("web"), [OLD, NEW]);
+}
+
+/// What other load balancers gave, and what Services request themselves, is no prefix in use.
+#[test]
+fn addresses_that_crier_did_not_choose_are_no_prefix_in_use() {
+    let mut story = begin(&["2001:db8:2::7/64"]);
+    let foreign = ["2001:db8:9::100", "2001:db8:9::101"].map(|it| it.parse().unwrap()).to_vec();
+    let class = Some("example.com/other".to_owned());
+    story.put("foreign", Service { ingress: foreign, class, families: vec![Family::V6], ..service() });
+    story.put("asks", Service { families: vec![Family::V6], ..asking_for(&["2001:db8:1::101"]) });
+    story.tell(Fact::Leader(false));
+    story.tell(Fact::Leader(true));
+    story.put("web", Service { families: vec![Family::V6], ..service() });
+    assert_eq!(story.addresses("web"), [NEW]);
+    assert_eq!(away(&story), None);
 }

@@ -209,7 +209,13 @@ fn a_session_that_was_taken_over_says_where_its_peer_is() {
         report.detail.address = Some(address.clone());
         story.tell(Fact::Session((*name).into(), report));
     }
-    let route = |gateway: &str| DefaultRoute { gateway: address(gateway), link: 2, metric: 7, vrf: None, family: crate::address::Family::V4 };
+    let route = |gateway: &str| DefaultRoute {
+        gateway: address(gateway),
+        link: 2,
+        metric: 7,
+        vrf: None,
+        family: crate::address::Family::V4,
+    };
     for routes in [vec![], vec![route("10.0.0.1"), route("10.0.0.2")]] {
         story.tell(Fact::DefaultRoutes(routes));
         story.turn();
