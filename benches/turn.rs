@@ -137,6 +137,7 @@ fn roster(nodes: usize, first: &[NodeName], silent: Option<&NodeName>) -> Fact {
         let [_, _, high, low] = number.to_be_bytes();
         let member = Member {
             mac: MacAddress([2, 0, 0, 0, high, low]),
+            other_macs: Default::default(),
             eligibility: Eligibility::Eligible,
             owner: true,
             hears_api_server: true,
@@ -152,7 +153,8 @@ fn roster(nodes: usize, first: &[NodeName], silent: Option<&NodeName>) -> Fact {
         match silent == Some(&name) {
             true => {
                 let Member { mac, holdings, .. } = member;
-                let departed = Departed { mac, unheard: Duration::from_millis(300), suspect: false, holdings };
+                let departed =
+                    Departed { mac, unheard: Duration::from_millis(300), suspect: false, holdings, just_left: false };
                 drop(roster.silent.insert(name, departed));
             }
             false => drop(roster.members.insert(name, member)),
