@@ -82,7 +82,7 @@ pub fn config(socket: &Path, verb: Config) -> Exit {
         Config::Confirm => order(socket, &Wish::Confirm),
         Config::Check { file, cluster_config, strict, output } => {
             match check(&file, cluster_config.as_deref(), strict) {
-                Ok(config) => good(&file, &config, output),
+                Ok((config, awaited)) => good(&file, &config, &awaited, output),
                 Err(load::LoadError::Refused(complaints)) if output.is_for_programs() => {
                     match answer(output, &CheckReport::of_refused(&file, &complaints), |_| String::new()) {
                         Exit::Fine => Exit::Usage,
@@ -92,8 +92,8 @@ pub fn config(socket: &Path, verb: Config) -> Exit {
                 Err(error) => complain(&error),
             }
         }
-        Config::Show { file, output } => match load::load_with(&file, None, Lenience::Judging) {
-            Ok(config) => {
+        Config::Show { file, output } => match load::load_host(&file, Lenience::Judging) {
+            Ok((config, _)) => {
                 let shown = Shown { schema_version: SCHEMA_VERSION, configuration: config::shown(&config) };
                 answer(output, &shown, |_| config::show(&config))
             }
@@ -134,7 +134,8 @@ struct ComplaintReport {
 }
 
 impl CheckReport {
-    fn of_good(file: &Path, config: &config::Config) -> CheckReport {
+    fn of_good(file: &Path, config: &config::Config, awaited: &[String]) -> CheckReport {
+        let of_file = load::warnings(config).into_iter().chain(of_this_host(config));
         CheckReport {
             schema_version: SCHEMA_VERSION,
             file: file.display().to_string(),
@@ -143,7 +144,7 @@ impl CheckReport {
             l2: config.l2.len(),
             peers: config.bgp.peers.len(),
             advertisements: config.bgp.advertisements.len(),
-            warnings: load::warnings(config).into_iter().chain(of_this_host(config)).collect(),
+            warnings: load::awaited(config, awaited).into_iter().chain(of_file).collect(),
             complaints: Vec::new(),
         }
     }
@@ -178,15 +179,23 @@ impl CheckReport {
     }
 }
 
-fn good(file: &Path, config: &config::Config, output: Output) -> Exit {
-    let report = CheckReport::of_good(file, config);
+fn good(file: &Path, config: &config::Config, awaited: &[String], output: Output) -> Exit {
+    let report = CheckReport::of_good(file, config, awaited);
     output.warn(&report.warnings);
     answer(output, &report, |_| report.line())
 }
 
-/// A secret that is missing here may be on the host that the file is for.
-fn check(file: &Path, cluster_config: Option<&Path>, strict: bool) -> Result<config::Config, load::LoadError> {
-    load::load_with(file, cluster_config, if strict { Lenience::Strict } else { Lenience::Judging })
+/// A secret that is missing here may be on the host that the file is for, and what a ConfigMap has, in the cluster: that comes along.
+fn check(
+    file: &Path,
+    cluster_config: Option<&Path>,
+    strict: bool,
+) -> Result<(config::Config, Vec<String>), load::LoadError> {
+    match (cluster_config, strict) {
+        (None, false) => load::load_host(file, Lenience::Judging),
+        (_, false) => load::load_with(file, cluster_config, Lenience::Judging).map(|config| (config, Vec::new())),
+        (_, true) => load::load_with(file, cluster_config, Lenience::Strict).map(|config| (config, Vec::new())),
+    }
 }
 
 /// What of the file this host does not allow: addresses of pools that it or its subnets use, and VRFs that would cut it off. Nothing
@@ -320,7 +329,7 @@ mod tests {
 
     #[test]
     fn one_of_a_kind_is_counted_as_one_and_what_goes_nowhere_is_warned_of() {
-        let report = CheckReport::of_good(Path::new("crier.toml"), &good(TEXT));
+        let report = CheckReport::of_good(Path::new("crier.toml"), &good(TEXT), &[]);
         assert_eq!(report.line(), "crier.toml: good: 1 pool, 0 [[l2]], 2 peers, 0 advertisements\n");
         assert_eq!(report.warnings.iter().filter(|it| it.contains("no [[bgp.advertisement]]")).count(), 3);
     }

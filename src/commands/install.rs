@@ -134,7 +134,7 @@ fn install(arguments: &Install, binary: Vec<u8>) -> Result<Outcome, InstallError
         return Err(InstallError::Blocked { path: below(root, &item.path) });
     }
     // A configuration that is refused must not take the place of one that works.
-    let config = checked(root, &steps, arguments.config.as_deref())?;
+    let (config, awaited) = checked(root, &steps, arguments.config.as_deref())?.unzip();
     // Neither must such a kubeconfig: an agent that runs reads it anew, and a second try would put it in the place of the former one that is
     // kept.
     if let Some(error) = steps.iter().find_map(|(step, item)| refusal(root, *step, item)) {
@@ -151,7 +151,7 @@ fn install(arguments: &Install, binary: Vec<u8>) -> Result<Outcome, InstallError
     }
     let table = steps.iter().map(|(step, item)| line(*step, item, *dry_run)).collect();
     let mut notes = notes(arguments, &steps, problems.is_empty());
-    notes.extend(config.iter().flat_map(config::unused));
+    notes.extend(config.iter().flat_map(config::unused).chain(awaited.flatten()));
     Ok(Outcome { table, notes, problems, changed })
 }
 
@@ -207,7 +207,12 @@ fn new_key() -> Result<Vec<u8>, InstallError> {
 
 /// The configuration as it will be, which is `named` if the operator names one, checked with the secrets as they will be.
 /// `None`: there will be none.
-fn checked(root: &Path, steps: &[(Step, Item)], named: Option<&Path>) -> Result<Option<config::Config>, InstallError> {
+/// With it what is told of a ConfigMap that it names.
+fn checked(
+    root: &Path,
+    steps: &[(Step, Item)],
+    named: Option<&Path>,
+) -> Result<Option<(config::Config, Option<String>)>, InstallError> {
     let path = below(root, Path::new(CONFIG));
     let coming = Coming { root, host: HostSecrets::from_environment(), steps };
     let main = match named {
@@ -217,7 +222,9 @@ fn checked(root: &Path, steps: &[(Step, Item)], named: Option<&Path>) -> Result<
     };
     let mut files = vec![main];
     files.extend(load::read_drop_ins(&path)?);
-    Ok(Some(config::parse(&files, &coming).map_err(LoadError::from)?))
+    let (config, awaited) = config::parse_host(&files, &coming).map_err(LoadError::from)?;
+    let told = load::awaited(&config, &awaited);
+    Ok(Some((config, told)))
 }
 
 /// Why a kubeconfig that is to replace another one cannot be used.

@@ -9,7 +9,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::secrets::{self, FoundIn};
-use super::{Complaints, Config, Need, SecretFile, Secrets, SourceFile, parse_with, unused};
+use super::{Complaints, Config, Need, SecretFile, Secrets, Source, SourceFile, parse_host, parse_with, unused};
 use crate::names::ObjectKey;
 
 /// Why there is no configuration. The running one, if there is one, was not touched.
@@ -38,6 +38,21 @@ pub fn load(path: &Path) -> Result<Config, LoadError> {
 pub fn load_with(path: &Path, cluster_config: Option<&Path>, lenience: Lenience) -> Result<Config, LoadError> {
     let texts: Vec<SourceFile> = cluster_config.map(read_file).transpose()?.into_iter().collect();
     Ok(parse_with(&read(path)?, &texts, &HostSecrets::from_environment().with(lenience))?)
+}
+
+/// The same of the files of a host whose ConfigMap, if they name one, is not at hand: with what that is to have.
+pub fn load_host(path: &Path, lenience: Lenience) -> Result<(Config, Vec<String>), LoadError> {
+    Ok(parse_host(&read(path)?, &HostSecrets::from_environment().with(lenience))?)
+}
+
+/// That it was not checked whether the ConfigMap has these.
+pub fn awaited(config: &Config, awaited: &[String]) -> Option<String> {
+    let Source::Kubernetes(kubernetes) = &config.source else { return None };
+    let config_map = kubernetes.config.as_ref().filter(|_| !awaited.is_empty())?;
+    Some(format!(
+        "whether the ConfigMap {config_map} has {} was not checked; --cluster-config FILE of crier config check checks both together",
+        awaited.join(", ")
+    ))
 }
 
 /// Warnings about a configuration without mistakes: what is wrong with its secrets, and what is [`unused`] of it.

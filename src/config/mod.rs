@@ -30,6 +30,8 @@ pub(crate) mod tests;
 mod unused;
 mod words;
 
+use std::cell::RefCell;
+
 pub use change::{Change, Difference, Touches, changes, differing_keys, peer_key_touches, peer_touches, session_keys};
 pub use complaint::{Complaint, Complaints, Place, Position};
 pub use digest::Digest;
@@ -79,6 +81,21 @@ pub fn parse(files: &[SourceFile], secrets: &dyn Secrets) -> Result<Config, Comp
 /// The same with the texts of the cluster's ConfigMap behind the files of the host. They may have only what is the same on every
 /// node: see [`cluster`].
 pub fn parse_with(files: &[SourceFile], texts: &[SourceFile], secrets: &dyn Secrets) -> Result<Config, Complaints> {
+    parse_parts(files, texts, secrets, false).map(|(config, _)| config)
+}
+
+/// The same of the files of a host alone, whose ConfigMap is not at hand. What they name and do not have is the ConfigMap's to have: each
+/// is told in words, such as `pool "lan"`. Files without a ConfigMap have to have everything.
+pub fn parse_host(files: &[SourceFile], secrets: &dyn Secrets) -> Result<(Config, Vec<String>), Complaints> {
+    parse_parts(files, &[], secrets, true)
+}
+
+fn parse_parts(
+    files: &[SourceFile],
+    texts: &[SourceFile],
+    secrets: &dyn Secrets,
+    awaits: bool,
+) -> Result<(Config, Vec<String>), Complaints> {
     let mut complaints = Vec::new();
     let mut merged = document::Table::root();
     let mut all_readable = true;
@@ -98,7 +115,8 @@ pub fn parse_with(files: &[SourceFile], texts: &[SourceFile], secrets: &dyn Secr
         }
     }
     // With a file missing, references into it would be complained about as well.
-    let config = if all_readable { read(&merged, texts.is_empty(), secrets, &mut complaints) } else { None };
+    let parts = Parts { alone: texts.is_empty(), awaits };
+    let config = if all_readable { read(&merged, parts, secrets, &mut complaints) } else { None };
     match config {
         Some(config) if complaints.is_empty() => Ok(config),
         _ => {
@@ -109,13 +127,22 @@ pub fn parse_with(files: &[SourceFile], texts: &[SourceFile], secrets: &dyn Secr
     }
 }
 
-/// Reads everything, and complains about everything. `None` only with a complaint.
+/// What is at hand of a configuration in parts.
+#[derive(Clone, Copy)]
+struct Parts {
+    /// The files of the host, and no text of a ConfigMap.
+    alone: bool,
+    /// A ConfigMap that is named has what they lack.
+    awaits: bool,
+}
+
+/// Reads everything, and complains about everything; what a ConfigMap is to have comes along. `None` only with a complaint.
 fn read(
     merged: &document::Table,
-    alone: bool,
+    Parts { alone, awaits }: Parts,
     secrets: &dyn Secrets,
     complaints: &mut Vec<Complaint>,
-) -> Option<Config> {
+) -> Option<(Config, Vec<String>)> {
     let mut seen = seen::Seen::of(merged);
     let mut root =
         reader::Reader { section: section::Section::find("")?, table: merged, secrets, seen: &mut seen, complaints };
@@ -125,6 +152,7 @@ fn read(
     let source = source::read(&mut root);
     let is_in_parts = matches!(&source, Some(Source::Kubernetes(it)) if it.config.is_some());
     root.seen.lacks_cluster = alone && is_in_parts;
+    root.seen.awaited = (alone && is_in_parts && awaits).then(RefCell::default);
     let pools = root.many();
     section::pool::overlaps(&mut root);
     let reservations = root.many();
@@ -137,7 +165,8 @@ fn read(
     let drain = root.one();
     let host = root.one();
     let log = root.one();
-    Some(Config {
+    let awaited = root.seen.awaited.take().map(RefCell::into_inner).unwrap_or_default();
+    let config = Config {
         node: node?,
         api: api?,
         state: state?,
@@ -153,7 +182,8 @@ fn read(
         drain: drain?,
         host: host?,
         log: log?,
-    })
+    };
+    Some((config, awaited.into_iter().collect()))
 }
 
 /// The candidate that the text was most likely meant to be, if any is close: at most a third of it is different.

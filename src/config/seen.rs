@@ -2,7 +2,8 @@
 //! It grows while the sections are read in their order, also by sections that something else is wrong with, so that a
 //! reference to one of those is no second mistake.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::IpAddr;
 
@@ -61,6 +62,8 @@ pub(super) struct Seen {
     pub vrf_tables: Vec<(u32, Place)>,
     /// The files name a ConfigMap, and its text is not among them.
     pub lacks_cluster: bool,
+    /// What is named and nobody has yet, in words; `None` where it has to be there.
+    pub awaited: Option<RefCell<BTreeSet<String>>>,
     /// The interfaces of VRFs, each with its place and the VRF.
     pub vrf_interfaces: Vec<(InterfaceName, (Place, Option<InterfaceName>))>,
 }
@@ -123,9 +126,13 @@ fn refer<'t, 's>(
     known: impl Iterator<Item = &'s str>,
 ) -> Result<&'t str, Problem> {
     let known: Vec<&str> = known.collect();
-    match known.contains(&text) {
-        true => Ok(text),
-        false => {
+    match (known.contains(&text), &seen.awaited) {
+        (true, _) => Ok(text),
+        (false, Some(awaited)) => {
+            awaited.borrow_mut().insert(format!("{what} {}", written(text)));
+            Ok(text)
+        }
+        (false, None) => {
             let message = format!("there is no {what} {}", written(text));
             let elsewhere =
                 if seen.lacks_cluster { "; if the ConfigMap has it, add its text: --cluster-config FILE" } else { "" };

@@ -737,3 +737,19 @@ fn another_class_has_a_lease_of_its_own_unless_one_is_named() {
     assert_eq!(lease("class = \"example.com/Edge\""), "kube-system/crier-example.com-edge");
     assert_eq!(lease("class = \"example.com/edge\"\nlease = \"lb/crier\""), "lb/crier");
 }
+
+/// Q8 of a review. Input: a host's file that names a pool of the ConfigMap, as an agent takes it. Output: without the text it is judged for
+/// what it says itself, so `crier config check` in front of the agent does not keep it from starting.
+#[test]
+fn what_a_host_names_of_its_config_map_is_taken_for_granted_where_the_text_is_not_at_hand() {
+    let text = |of_cluster: &str, l2: &str| {
+        format!("[kubernetes]\nkubeconfig = \"/etc/crier/kubeconfig\"\n{of_cluster}[[l2]]\n{l2}")
+    };
+    let judged = |text: &str| parse_host(&[file("crier.toml", text)], &NoSecrets);
+    let of_cluster = "config = \"kube-system/crier\"\n";
+    let (config, awaited) = judged(&text(of_cluster, "pools = [\"lan\"]\n")).expect("the ConfigMap may have it");
+    assert_eq!((config.l2[0].pools.len(), awaited), (1, vec!["pool \"lan\"".to_owned()]));
+    judged(&text("", "pools = [\"lan\"]\n")).expect_err("nothing else may have it");
+    judged(&text(of_cluster, "pols = [\"lan\"]\n")).expect_err("no such key");
+    parse_one(&text(of_cluster, "pools = [\"lan\"]\n")).expect_err("an agent has to have it");
+}
