@@ -7,7 +7,7 @@ DIST    := target/dist/crier
 # Static, and its half a megabyte of relative relocations packed (DT_RELR, glibc 2.36); an older linker warns and goes on. Without
 # the megabyte of tables, and their index, by which a process unwinds itself: it aborts instead, and a panic names its place.
 STATIC  := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs -C link-arg=-Wl,--no-eh-frame-hdr \
-           -C force-unwind-tables=no
+           -C link-arg=-Wl,-T,scripts/no-unwind-tables.ld
 # The control plane for the rack: built once, kept outside the work tree.
 VERSION := $(shell sed -n 's/^[[:space:]]*k8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' tests/kubernetes/go.mod | head -n 1)
 CACHE   ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/crier
