@@ -4,6 +4,7 @@
 //! one key for a peer's address on a socket. So where two peers have one address and different keys, each gets a socket of its
 //! own: at its source address, or on its link where the address is link-local.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::io;
@@ -58,6 +59,8 @@ pub struct Arrival {
     pub local: IpAddr,
     /// The device that the connection is bound to: a VRF, or the link of a link-local address.
     pub device: Option<InterfaceName>,
+    /// The TTL that it began with: the kernel tells it once.
+    ttl: OnceCell<Result<Option<u8>, String>>,
 }
 
 /// What one socket listens on.
@@ -241,7 +244,7 @@ impl Listeners {
         let local = stream.local_addr().map_or(spot.ip, |address| address.ip());
         let bound = SockRef::from(&stream).device().ok().flatten();
         let device = bound.and_then(|name| Some(InterfaceName::from(std::str::from_utf8(&name).ok()?)));
-        Ok(Arrival { stream, from, signed, local, device })
+        Ok(Arrival { stream, from, signed, local, device, ttl: OnceCell::new() })
     }
 }
 
@@ -260,16 +263,20 @@ impl Arrival {
             Ok(signed) if *signed != endpoint.protection => {
                 Some(format!("an accepted connection is {signed}, and the peer's are {}", endpoint.protection))
             }
-            Ok(_) if endpoint.link_only => match options::ttl_of_syn(self.stream.as_fd()) {
+            Ok(_) if endpoint.link_only => match self.ttl.get_or_init(|| self.ttl_of_syn()) {
                 // RFC 5082 §3: packets from beyond the link are not trusted. The kernel's check begins with `dress_accepted`,
                 // and data may have come before.
                 Ok(Some(GTSM_TTL)) => None,
                 Ok(Some(ttl)) => Some(format!("an accepted connection came with TTL {ttl}, not from the link")),
                 Ok(None) => Some("the kernel does not tell what TTL an accepted connection came with".to_owned()),
-                Err(error) => Some(format!("the TTL of an accepted connection: {}", describe(&error))),
+                Err(why) => Some(format!("the TTL of an accepted connection: {why}")),
             },
             Ok(_) => None,
         }
+    }
+
+    fn ttl_of_syn(&self) -> Result<Option<u8>, String> {
+        options::ttl_of_syn(self.stream.as_fd()).map_err(|error| describe(&error))
     }
 }
 

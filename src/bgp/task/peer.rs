@@ -567,6 +567,7 @@ impl PeerTask {
                 Action::Refresh { connection: _, family } => {
                     if let Some(outbound) = &mut self.outbound
                         && outbound.refreshes.ask(family)
+                        && outbound.tells_refresh(family, clock::now())
                     {
                         info!(peer = %self.name, %family, "the peer asked for all routes again");
                     }
@@ -638,6 +639,7 @@ impl PeerTask {
             ignores: false,
             outbox,
             refreshes: Refreshes::default(),
+            refreshes_told: Default::default(),
             has_news: false,
             without_ledger: false,
         });

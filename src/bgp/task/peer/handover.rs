@@ -90,6 +90,7 @@ impl PeerTask {
             ignores: false,
             outbox,
             refreshes,
+            refreshes_told: Default::default(),
             has_news: false,
             without_ledger: false,
             negotiated: state.negotiated,

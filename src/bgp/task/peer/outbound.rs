@@ -1,7 +1,8 @@
 //! What an established session is sent, and what the report says about it. Floor 1, a part of the peer's task.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -31,13 +32,27 @@ pub(super) struct Outbound {
     pub(super) ignores: bool,
     pub(super) outbox: Outbox,
     pub(super) refreshes: Refreshes,
+    /// When it was logged last that the peer asks for all routes of a family.
+    pub(super) refreshes_told: BTreeMap<AfiSafi, Instant>,
     /// The session does not stand any more as its ledger began: an UPDATE was sent, or a setting has changed.
     pub(super) has_news: bool,
     /// It can have no ledger, and that was logged.
     pub(super) without_ledger: bool,
 }
 
+/// A peer that asks for all routes without end has that logged so often.
+const REFRESH_TOLD_EVERY: Duration = Duration::from_secs(60);
+
 impl Outbound {
+    /// Whether to log that the peer asks for all routes of the family.
+    pub(super) fn tells_refresh(&mut self, family: AfiSafi, now: Instant) -> bool {
+        let is_due = self.refreshes_told.get(&family).is_none_or(|at| now >= *at + REFRESH_TOLD_EVERY);
+        if is_due {
+            self.refreshes_told.insert(family, now);
+        }
+        is_due
+    }
+
     /// The families whose routes the session carries.
     pub(super) fn families(&self) -> impl Iterator<Item = AfiSafi> + use<> {
         let Negotiated { ipv4_unicast, ipv6_unicast, .. } = self.negotiated;
