@@ -4,12 +4,12 @@
 //! one key for a peer's address on a socket. So where two peers have one address and different keys, each gets a socket of its
 //! own: at its source address, or on its link where the address is link-local.
 
-use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
@@ -60,7 +60,7 @@ pub struct Arrival {
     /// The device that the connection is bound to: a VRF, or the link of a link-local address.
     pub device: Option<InterfaceName>,
     /// The TTL that it began with: the kernel tells it once.
-    ttl: OnceCell<Result<Option<u8>, String>>,
+    ttl: OnceLock<Result<Option<u8>, String>>,
 }
 
 /// What one socket listens on.
@@ -244,7 +244,7 @@ impl Listeners {
         let local = stream.local_addr().map_or(spot.ip, |address| address.ip());
         let bound = SockRef::from(&stream).device().ok().flatten();
         let device = bound.and_then(|name| Some(InterfaceName::from(std::str::from_utf8(&name).ok()?)));
-        Ok(Arrival { stream, from, signed, local, device, ttl: OnceCell::new() })
+        Ok(Arrival { stream, from, signed, local, device, ttl: OnceLock::new() })
     }
 }
 
