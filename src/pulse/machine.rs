@@ -285,7 +285,7 @@ impl Machine {
             peer.set_doubted(self.doubted.contains(&pulse.node), now);
             self.peers.insert(pulse.node.clone(), peer);
         } else if let Some(peer) = self.peers.get_mut(&pulse.node) {
-            if peer.is_of_other_link(&pulse) {
+            if peer.is_of_other_link(&pulse, self.settings, now) {
                 return self.handle_other_link(pulse, now);
             }
             match (pulse.incarnation, pulse.sequence).cmp(&(peer.incarnation, peer.sequence)) {

@@ -187,10 +187,11 @@ impl Peer {
         }
     }
 
-    /// Whether a pulse is of another link of the same life, that began earlier or is known.
-    pub(super) fn is_of_other_link(&self, pulse: &Pulse) -> bool {
+    /// Whether a pulse is of another link of the same life: one that began earlier or is known, or one that begins while this one is heard.
+    pub(super) fn is_of_other_link(&self, pulse: &Pulse, settings: Settings, now: Instant) -> bool {
         let is_known = || self.others.iter().any(|other| other.incarnation == pulse.incarnation);
-        self.is_of_this_life(pulse.incarnation) && (pulse.incarnation < self.incarnation || is_known())
+        let is_heard = || self.life == Life::Alive && self.silent_at(settings) > now;
+        self.is_of_this_life(pulse.incarnation) && (pulse.incarnation < self.incarnation || is_known() || is_heard())
     }
 
     fn is_of_this_life(&self, incarnation: u64) -> bool {
@@ -205,11 +206,17 @@ impl Peer {
         self.others = std::mem::take(&mut before.others);
         self.dropped = before.dropped;
         self.others.push(before);
-        if self.others.len() > MOST_OTHERS {
-            let oldest = self.others.iter().enumerate().min_by_key(|(_, other)| other.last_heard);
-            if let Some(place) = oldest.map(|(place, _)| place) {
-                self.dropped = self.dropped.max(self.others.swap_remove(place).incarnation);
-            }
+        self.drop_oldest();
+    }
+
+    /// Of more links than are remembered the one that was not heard for longest goes.
+    fn drop_oldest(&mut self) {
+        if self.others.len() <= MOST_OTHERS {
+            return;
+        }
+        let oldest = self.others.iter().enumerate().min_by_key(|(_, other)| other.last_heard);
+        if let Some(place) = oldest.map(|(place, _)| place) {
+            self.dropped = self.dropped.max(self.others.swap_remove(place).incarnation);
         }
     }
 
@@ -222,18 +229,22 @@ impl Peer {
         settings: Settings,
         now: Instant,
     ) -> Result<(), Outcome> {
-        let known = self.others.iter().position(|other| other.incarnation == pulse.incarnation);
-        let is_full = pulse.incarnation <= self.dropped || self.others.len() >= MOST_OTHERS;
+        let place = |others: &[Peer]| others.iter().position(|other| other.incarnation == pulse.incarnation);
+        // One that begins now is no recording.
+        let is_full = self.others.len() >= MOST_OTHERS && pulse.incarnation < self.incarnation;
+        let known = place(&self.others);
         let other = match known.and_then(|place| self.others.get_mut(place)) {
             Some(other) => match pulse.sequence.cmp(&other.sequence) {
                 Ordering::Less => return Err(Outcome::Replayed),
                 Ordering::Equal => return Err(Outcome::Repeated),
                 Ordering::Greater => other,
             },
-            None if is_full => return Err(Outcome::Replayed),
+            None if is_full || pulse.incarnation <= self.dropped => return Err(Outcome::Replayed),
             None => {
                 self.others.push(Peer::new(&pulse, None, now));
-                self.others.last_mut().ok_or(Outcome::TooMany)?
+                self.drop_oldest();
+                let begun = place(&self.others).and_then(|place| self.others.get_mut(place));
+                begun.ok_or(Outcome::TooMany)?
             }
         };
         if other.life == Life::Lost {

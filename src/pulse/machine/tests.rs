@@ -925,6 +925,14 @@ fn a_node_with_two_links_on_one_wire_lives_as_long_as_one_of_them_is_heard() {
             }
             assert_eq!(a.roster.members.values().filter(|it| it.deaf).count(), 0);
         }
+        // The cable of one is pulled and plugged in again: that link begins anew, and its first pulses have no answer yet.
+        let former = links[dies].stance.clone();
+        links[dies] = link_of("b", 100, 2, now);
+        links[dies].handle_stance(former, now);
+        for _ in 0..100 {
+            on_one_wire(&mut a, &mut links, &both, &mut now, Duration::from_millis(20));
+            lives(&a);
+        }
         links[dies].handle_leaving(now);
         for _ in 0..50 {
             on_one_wire(&mut a, &mut links, &both, &mut now, Duration::from_millis(20));

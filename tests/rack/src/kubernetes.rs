@@ -112,7 +112,7 @@ pub struct Cluster {
     api: Api,
     folder: PathBuf,
     api_server: Mutex<Option<Process>>,
-    _controllers: Process,
+    controllers: Mutex<Option<Process>>,
     etcd: Mutex<Option<Process>>,
 }
 
@@ -135,7 +135,7 @@ impl Cluster {
         wait_ready(&api, &api_server);
         let stood_after = start.elapsed();
         let admin = write_kubeconfig(&folder, &authority, &url, User::Admin, Proof::Token);
-        let controllers = host.start("kube-controller-manager", controller_manager(&admin, &folder));
+        let controllers = start_controllers(&host, &admin, &folder);
         let cluster = Cluster {
             host,
             authority,
@@ -143,7 +143,7 @@ impl Cluster {
             api,
             folder,
             api_server: Mutex::new(Some(api_server)),
-            _controllers: controllers,
+            controllers: Mutex::new(Some(controllers)),
             etcd: Mutex::new(Some(etcd)),
         };
         site.nodes.iter().for_each(|node| cluster.register_node(node));
@@ -384,7 +384,7 @@ impl Cluster {
     }
 
     /// Puts etcd back to what [`back_up`](Self::back_up) copied, as an operator does who has lost the data, and waits until the API
-    /// server is ready again.
+    /// server is ready again. The controllers begin anew: they would watch on from where they were.
     #[track_caller]
     pub fn restore(&self) {
         self.stop_api_server();
@@ -394,6 +394,9 @@ impl Cluster {
         copy_folder(&self.folder.join("backup"), &data);
         *lock(&self.etcd) = Some(start_etcd(&self.host, &self.folder));
         self.restart_api_server();
+        drop(lock(&self.controllers).take());
+        let admin = write_kubeconfig(&self.folder, &self.authority, &self.url(), User::Admin, Proof::Token);
+        *lock(&self.controllers) = Some(start_controllers(&self.host, &admin, &self.folder));
     }
 
     /// Where the certificates are: `ca.pem`, and `server.pem` with `server.key`.
@@ -480,6 +483,10 @@ fn start_api_server(host: &Host, folder: &Path) -> Process {
         "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
     ]);
     host.start("kube-apiserver", command)
+}
+
+fn start_controllers(host: &Namespace, kubeconfig: &Path, folder: &Path) -> Process {
+    host.start("kube-controller-manager", controller_manager(kubeconfig, folder))
 }
 
 fn controller_manager(kubeconfig: &Path, folder: &Path) -> Command {
