@@ -191,10 +191,10 @@ fn check(
     cluster_config: Option<&Path>,
     strict: bool,
 ) -> Result<(config::Config, Vec<String>), load::LoadError> {
-    match (cluster_config, strict) {
-        (None, false) => load::load_host(file, Lenience::Judging),
-        (_, false) => load::load_with(file, cluster_config, Lenience::Judging).map(|config| (config, Vec::new())),
-        (_, true) => load::load_with(file, cluster_config, Lenience::Strict).map(|config| (config, Vec::new())),
+    let lenience = if strict { Lenience::Strict } else { Lenience::Judging };
+    match cluster_config {
+        None if !strict => load::load_host(file, lenience),
+        text => load::load_with(file, text, lenience).map(|config| (config, Vec::new())),
     }
 }
 

@@ -219,6 +219,15 @@ impl Config {
         matches!(self.source, Source::Manifests(_))
     }
 
+    /// Whether Services of this class (`spec.loadBalancerClass`) are this crier's. Standalone there is nobody else whose they could be.
+    pub fn serves_class(&self, class: Option<&String>) -> bool {
+        match (&self.source, class) {
+            (Source::Manifests(_), _) => true,
+            (Source::Kubernetes(kubernetes), Some(class)) => kubernetes.classes.contains(class),
+            (Source::Kubernetes(kubernetes), None) => kubernetes.default_class,
+        }
+    }
+
     /// Every secret that the configuration names.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretFile> {
         let of_pulse = match &self.pulse.key {

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::api::{ListParams, ObjectList, WatchEvent, WatchParams};
 use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -317,11 +317,7 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
 /// Whether the API server has not come as far as `reached`: it was restored from a backup. It would let us watch from there, and tell
 /// nothing until it has come as far again; and never what was lost. Versions can be compared as numbers (KEP-5504).
 async fn is_behind<K: Kind>(api: &Api<Object<K>>, reached: &str) -> Result<bool, End> {
-    let newest = match timeout(LIST_TIMEOUT, api.list(&ListParams::default().limit(1))).await {
-        Ok(Ok(page)) => page.metadata.resource_version,
-        Ok(Err(error)) => return Err(end_of(&error)),
-        Err(_) => return Err(End::Failed(Failure::without_answer(no_answer(LIST_TIMEOUT)))),
-    };
+    let newest = page(api, &ListParams::default().limit(1)).await?.metadata.resource_version;
     let number = |version: &str| version.parse::<u64>().ok();
     Ok(newest.as_deref().and_then(number).zip(number(reached)).is_some_and(|(newest, reached)| newest < reached))
 }
@@ -331,11 +327,7 @@ async fn list<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>) -> Resu
     let mut keys = BTreeSet::new();
     let mut params = ListParams::default().limit(PAGE);
     loop {
-        let page = match timeout(LIST_TIMEOUT, api.list(&params)).await {
-            Ok(Ok(page)) => page,
-            Ok(Err(error)) => return Err(end_of(&error)),
-            Err(_) => return Err(End::Failed(Failure::without_answer(no_answer(LIST_TIMEOUT)))),
-        };
+        let page = page(api, &params).await?;
         for object in page.items {
             tell_listed(&object, &mut keys, facts).await?;
         }
@@ -347,6 +339,14 @@ async fn list<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>) -> Resu
                 return Ok(version);
             }
         }
+    }
+}
+
+async fn page<K: Kind>(api: &Api<Object<K>>, params: &ListParams) -> Result<ObjectList<Object<K>>, End> {
+    match timeout(LIST_TIMEOUT, api.list(params)).await {
+        Ok(Ok(page)) => Ok(page),
+        Ok(Err(error)) => Err(end_of(&error)),
+        Err(_) => Err(End::Failed(Failure::without_answer(no_answer(LIST_TIMEOUT)))),
     }
 }
 

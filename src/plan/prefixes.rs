@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ipnet::{IpNet, Ipv6Net};
 
 use crate::address::AddressRange;
-use crate::config::{Config, Pool, Reservation, Source, below};
+use crate::config::{Config, Pool, Reservation, below};
 use crate::names::{InterfaceName, NodeName};
 use crate::plan::pools::pool_of;
 use crate::plan::removals::TRUST;
@@ -288,11 +288,7 @@ fn in_use(config: &Config, world: &World, link: &InterfaceName) -> BTreeMap<Ipv6
     let is_of_link = |address: IpAddr| {
         of_link.iter().any(|pool| pool.holds_below_other_prefix(address)) && !others.iter().any(|it| it.holds(address))
     };
-    let is_ours = |service: &Service| match (&config.source, &service.class) {
-        (Source::Manifests(_), _) => true,
-        (Source::Kubernetes(kubernetes), Some(class)) => kubernetes.classes.contains(class),
-        (Source::Kubernetes(kubernetes), None) => kubernetes.default_class,
-    };
+    let is_ours = |service: &Service| config.serves_class(service.class.as_ref());
     let held =
         world.services.values().filter(|service| service.load_balancer && is_ours(service)).flat_map(|service| {
             let requested = |address: &IpAddr| service.request.as_ref().is_ok_and(|it| it.addresses.contains(address));

@@ -157,12 +157,7 @@ fn not_ours(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     if !service.load_balancer {
         return Some(Reason::NotLoadBalancer);
     }
-    let ours = match (&inputs.config.source, &service.class) {
-        // Standalone there is nobody else whose Services these could be.
-        (Source::Manifests(_), _) => true,
-        (Source::Kubernetes(kubernetes), Some(class)) => kubernetes.classes.contains(class),
-        (Source::Kubernetes(kubernetes), None) => kubernetes.default_class,
-    };
+    let ours = inputs.config.serves_class(service.class.as_ref());
     (!ours).then(|| Reason::OtherClass { class: service.class.clone() })
 }
 

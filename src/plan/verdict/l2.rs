@@ -219,8 +219,8 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
     }
     let near = rosters(inputs, &covering, address);
     let there = apart(inputs, &near, address);
-    let is_there =
-        |link: &InterfaceName| there.keys().any(|it| inputs.world.links.get(it).is_some_and(|it| it.name == *link));
+    let names_there = names(inputs, there.keys());
+    let is_there = |link: &InterfaceName| names_there.contains(link);
     let answering = inputs.world.answering.get(&address).filter(|_| inputs.answered.contains_key(&address));
     let answers_there = answering.is_some_and(|links| links.iter().any(is_there));
     let heard = speakers(inputs, &near, address);
@@ -327,24 +327,19 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
                 Some(Course::Watches { holder } | Course::Asks { holder }),
                 Some(Course::Holds | Course::Grants { .. } | Course::Takes(_)),
             ) => {
-                let name = |index| inputs.world.links.get(index).map(|link| link.name.clone());
-                let links: BTreeSet<InterfaceName> = there.keys().filter_map(name).collect();
-                let reason = Reason::OwnerNotOnLinks { owner: holder.clone(), links: links.iter().cloned().collect() };
-                judge_answered(inputs, address, holder, Arc::new(links), reason)
+                let links = names_there.iter().cloned().collect();
+                let reason = Reason::OwnerNotOnLinks { owner: holder.clone(), links };
+                judge_answered(inputs, address, holder, Arc::new(names_there.clone()), reason)
             }
             (course, _) => of_course(inputs, told, course.as_ref(), history.as_ref(), (address, rank_by), beside),
         },
     };
-    let on_links = |name: &InterfaceName| {
-        let index = inputs.world.links.values().find(|it| it.name == *name).map(|it| it.index);
-        goes_on_on.as_ref().is_none_or(|links| index.is_some_and(|index| links.contains(&index)))
-    };
-    let answered_on = match answered_on {
-        Some(links) if !links.iter().all(on_links) => {
-            let links: BTreeSet<InterfaceName> = links.iter().filter(|name| on_links(name)).cloned().collect();
+    let answered_on = match (answered_on, &goes_on_on) {
+        (Some(links), Some(goes_on_on)) => {
+            let links = &*links & &names(inputs, goes_on_on.iter());
             (!links.is_empty()).then(|| Arc::new(links))
         }
-        answered_on => answered_on,
+        (answered_on, _) => answered_on,
     };
     let cause = cause(inputs, address, &verdict, &ranking);
     let apart = on_apart.map(|course| (course, there.keys().copied().collect()));
@@ -399,6 +394,11 @@ fn without_pulses(winner: Result<&NodeName, Reason>, own: Option<&Bid>, answers:
 type Rosters<'a> = BTreeMap<u32, &'a Roster>;
 
 type Speakers<'a> = BTreeMap<&'a NodeName, &'a Member>;
+
+/// The links of these indices.
+fn names<'a>(inputs: &Inputs<'_>, indices: impl Iterator<Item = &'a u32>) -> BTreeSet<InterfaceName> {
+    indices.filter_map(|index| inputs.world.links.get(index)).map(|link| link.name.clone()).collect()
+}
 
 fn rosters<'a>(inputs: &Inputs<'a>, covering: &[(&L2, &L2Context)], address: IpAddr) -> Rosters<'a> {
     covering.iter().flat_map(|(_, context)| context.rosters(address, inputs.world)).collect()
