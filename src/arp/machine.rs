@@ -27,7 +27,7 @@ use self::schedule::{Lane, Schedule};
 use self::stations::Stations;
 use super::packet::{Claimant, Protocol};
 use super::settings::{
-    self, DEFEND_INTERVAL, FRAME_SPACING, ONCE_MORE_AFTER, PROBATION, Probing, REFRESH_INTERVAL, REFRESH_SPREAD,
+    self, DEFEND_INTERVAL, FRAME_SPACING, LEAST_DOUBLED, ONCE_MORE_AFTER, PROBATION, Probing, REFRESH_INTERVAL, REFRESH_SPREAD,
     SPANNING_TREE, UNSETTLED_FOR,
 };
 use crate::address::MacAddress;
@@ -362,7 +362,14 @@ impl Claims {
             let next = match claim.order.manner.announce_again.get(round.saturating_sub(1)) {
                 _ if once_more => Next::Frame(claim.lane(Lane::Repeat, now), now + ONCE_MORE_AFTER),
                 Some(after) => Next::Frame(claim.lane(Lane::Repeat, now), (began + *after).max(now + FRAME_SPACING)),
-                None => Next::Frame(Lane::Recurring, again.unwrap_or(refresh).min(refresh)),
+                None => {
+                    // What this node took while the link was cut, its holder goes on with, and no pulse need pass between the two:
+                    // only an announcement tells them of each other.
+                    let doubled = now + now.saturating_duration_since(began).max(LEAST_DOUBLED);
+                    let doubled = Some(doubled).filter(|_| claim.order.acquisition != Acquisition::HandOver);
+                    let sooner = again.into_iter().chain(doubled).min();
+                    Next::Frame(Lane::Recurring, sooner.unwrap_or(refresh).min(refresh))
+                }
             };
             self.enter_queue(address, next);
         }

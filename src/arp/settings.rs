@@ -77,6 +77,11 @@ pub const REFRESH_INTERVAL: Duration = Duration::from_secs(130);
 /// Refreshes are moved by up to this much against each other, so that addresses that came together do not speak together.
 pub const REFRESH_SPREAD: Duration = Duration::from_secs(20);
 
+/// After the repetitions of its [`Manner`](crate::claim::Manner), an address that was not handed over is announced again after twice the time since
+/// its first announcement, and so on until `REFRESH_INTERVAL`; the first of these comes after this time at least. So two nodes that hear no pulse of each
+/// other, and of which one took the address while the link was cut, learn of each other within twice the time of the cut.
+pub const LEAST_DOUBLED: Duration = Duration::from_secs(5);
+
 /// The least time between two announcements that defend an address (DEFEND_INTERVAL of RFC 5227 §1.1).
 pub const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 

@@ -467,3 +467,17 @@ fn with_many_addresses_a_verdict_waits_for_the_answers_to_all_probes() {
     assert!(last_first >= last_probe + 300, "probed until {last_probe} ms, announced from then until {last_first} ms");
     assert!(last_first <= 2500, "{last_first} ms");
 }
+
+/// A review (R10). Input: two nodes hear no pulse of each other; the wire of the holder is away for eight seconds, without loss of carrier. The
+/// other one takes its addresses, and all repetitions of the announcement fall into the cut. Then both answered until the first refresh.
+#[test]
+fn what_was_taken_during_a_cut_is_announced_again_within_twice_its_time() {
+    let mut bench = Bench::new();
+    bench.own(1, taking_over());
+    let times = bench.times(Duration::from_secs(300), Sent::Announce);
+    let after = |cut: u128| times.iter().find(|at| **at > cut).map(|at| at - cut);
+    for cut in [5_000, 8_000, 20_000, 50_000] {
+        assert!(after(cut).is_some_and(|later| later <= cut), "after a cut of {cut} ms: {times:?}");
+    }
+    assert!(times.len() <= 12, "{times:?}");
+}
