@@ -27,8 +27,8 @@ use self::schedule::{Lane, Schedule};
 use self::stations::Stations;
 use super::packet::{Claimant, Protocol};
 use super::settings::{
-    self, DEFEND_INTERVAL, FRAME_SPACING, LEAST_DOUBLED, ONCE_MORE_AFTER, PROBATION, Probing, REFRESH_INTERVAL, REFRESH_SPREAD,
-    SPANNING_TREE, UNSETTLED_FOR,
+    self, DEFEND_INTERVAL, FRAME_SPACING, LEAST_DOUBLED, ONCE_MORE_AFTER, PROBATION, Probing, REFRESH_INTERVAL,
+    REFRESH_SPREAD, SPANNING_TREE, UNSETTLED_FOR,
 };
 use crate::address::MacAddress;
 use crate::claim::{Acquisition, ConflictKind, Hearing, Order};
