@@ -17,8 +17,8 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::ResolverConfig;
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::{Response, Uri};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -68,6 +68,12 @@ pub enum ClientError {
     Credentials(#[source] kube::Error),
     #[error("tls-server-name \"{name}\" is not a host name")]
     ServerName { name: String },
+    #[error("the API server \"{server}\" is no URL such as https://192.0.2.1:6443")]
+    Server { server: String },
+    #[error("certificate-authority-data of the kubeconfig holds no certificate: no API server could be trusted")]
+    NoAuthority,
+    #[error("the kubeconfig gives its user no token, tokenFile or client certificate: the API server would see nobody")]
+    NoCredentials,
 }
 
 /// A client for the API server, and what keeps it up to date while its files change. Opens no connection; the first request
@@ -91,7 +97,15 @@ pub async fn build_of(kubeconfigs: &[PathBuf]) -> Result<kube::Client, ClientErr
 /// Why a kubeconfig with this content could not be used at `path`. Nothing is written, and no connection opened.
 pub async fn check(content: &[u8], path: &Path) -> Result<(), ClientError> {
     let (config, _) = credentials::of_content(content, path).await?;
-    assemble_all(&config, &[]).map(|_| ())
+    assemble_all(&config, &[])?;
+    let user = &config.auth_info;
+    let has_token = user.token.is_some() || user.token_file.is_some();
+    let has_certificate = user.client_certificate.is_some() || user.client_certificate_data.is_some();
+    // Over plain HTTP a proxy on this host may bring the credentials.
+    match has_token || has_certificate || server_url(&config.cluster_url)?.scheme_str() == Some("http") {
+        true => Ok(()),
+        false => Err(ClientError::NoCredentials),
+    }
 }
 
 /// The body of an answer.
@@ -101,16 +115,34 @@ pub(super) type Answer = Either<Incoming, Full<Bytes>>;
 pub(super) fn assemble_all(config: &kube::Config, servers: &[String]) -> Result<Arc<[Connection]>, ClientError> {
     let of_server = |server: &String| {
         let mut config = config.clone();
-        config.cluster_url = server.parse().map_err(|_| ClientError::ServerName { name: server.clone() })?;
+        config.cluster_url = server.parse().map_err(|_| ClientError::Server { server: server.clone() })?;
         Ok(config)
     };
     let further = servers.iter().map(of_server).collect::<Result<Vec<_>, ClientError>>()?;
     std::iter::once(config).chain(&further).map(assemble).collect()
 }
 
+/// The server as a URL. One without a scheme is asked over TLS; kube ends the process at such a one.
+fn server_url(server: &Uri) -> Result<Uri, ClientError> {
+    let refused = || ClientError::Server { server: server.to_string() };
+    let host = server.host().filter(|host| !host.is_empty()).ok_or_else(refused)?;
+    match server.scheme_str() {
+        Some("http" | "https") => Ok(server.clone()),
+        Some(_) => Err(refused()),
+        None => {
+            let port = server.port().map(|port| format!(":{port}")).unwrap_or_default();
+            format!("https://{host}{port}/").parse().map_err(|_| refused())
+        }
+    }
+}
+
 /// Everything between a request and the wire.
 fn assemble(config: &kube::Config) -> Result<Connection, ClientError> {
     let mut config = config.clone();
+    config.cluster_url = server_url(&config.cluster_url)?;
+    if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
+        return Err(ClientError::NoAuthority);
+    }
     config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("crier/", env!("CARGO_PKG_VERSION")))));
     if config.cluster_url.scheme_str() == Some("http") {
         warn!(url = %config.cluster_url, "the API server is used over plain HTTP; credentials and answers can be read on the way");
@@ -258,11 +290,43 @@ mod tests {
             ),
             ("{apiVersion: v1, kind: Config}".to_owned(), "kubeconfig"),
             (kubeconfig("{server: 'https://127.0.0.1:6443', tls-server-name: '-'}", "{}"), "tls-server-name"),
+            (kubeconfig("{server: 'ftp://127.0.0.1'}", "{token: t}"), "\"ftp://127.0.0.1/\" is no URL"),
+            (kubeconfig("{server: '/api'}", "{token: t}"), "\"/api\" is no URL"),
+            (kubeconfig("{server: ''}", "{token: t}"), "kubeconfig"),
+            (
+                kubeconfig("{server: 'https://127.0.0.1:6443', certificate-authority-data: AAAA}", "{token: t}"),
+                "no certificate",
+            ),
         ];
         for (kubeconfig, word) in table {
             let text = refused(&kubeconfig).await;
             assert!(text.contains(word), "{word} in: {text}");
         }
+    }
+
+    /// A review (W6). kubectl takes a server without a scheme. Every agent aborted at its next request, and at each start.
+    #[tokio::test]
+    async fn a_server_without_a_scheme_is_asked_over_tls_and_nothing_panics() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubeconfig");
+        for server in ["127.0.0.1:1", "localhost", "'[::1]:1'"] {
+            std::fs::write(&path, kubeconfig(&format!("{{server: {server}}}"), "{token: t}")).unwrap();
+            let (client, _) = build_for(&Access::Kubeconfig(path.clone()), &["127.0.0.1:2".to_owned()]).await.unwrap();
+            let request = http::Request::get(SERVICES).body(Vec::new()).unwrap();
+            client.request::<serde_json::Value>(request).await.expect_err("nobody listens there");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_user_without_credentials_is_refused_before_the_kubeconfig_is_put_in_place() {
+        let check = async |server: &str, user| {
+            let content = kubeconfig(&format!("{{server: '{server}'}}"), user);
+            super::check(content.as_bytes(), Path::new("/kubeconfig")).await.map_err(|error| error.to_string())
+        };
+        let error = check("https://127.0.0.1:6443", "{username: admin, password: x}").await.unwrap_err();
+        assert!(error.contains("no token"), "{error}");
+        check("https://127.0.0.1:6443", "{token: t}").await.unwrap();
+        check("http://127.0.0.1:8001", "{}").await.unwrap();
     }
 
     #[tokio::test]
