@@ -62,6 +62,8 @@ pub enum ClientError {
     Proxy { path: PathBuf, proxy: String },
     #[error("the token file {path} cannot be read: {source}")]
     Token { path: PathBuf, source: std::io::Error },
+    #[error("the token that the kubeconfig {path} gives is empty, or no line of text that a request can carry")]
+    TokenText { path: PathBuf },
     #[error("in-cluster = true needs the service account of a pod, which cannot be used: {0}")]
     InCluster(#[source] InClusterError),
     #[error("the credentials for the API server cannot be used: {0}")]
@@ -290,6 +292,8 @@ mod tests {
             ),
             ("{apiVersion: v1, kind: Config}".to_owned(), "kubeconfig"),
             (kubeconfig("{server: 'https://127.0.0.1:6443', tls-server-name: '-'}", "{}"), "tls-server-name"),
+            (kubeconfig(server, "{token: \"ab\\ncd\"}"), "no line of text"),
+            (kubeconfig(server, "{token: ''}"), "no line of text"),
             (kubeconfig("{server: 'ftp://127.0.0.1'}", "{token: t}"), "\"ftp://127.0.0.1/\" is no URL"),
             (kubeconfig("{server: '/api'}", "{token: t}"), "\"/api\" is no URL"),
             (kubeconfig("{server: ''}", "{token: t}"), "kubeconfig"),
@@ -390,6 +394,10 @@ mod tests {
         let (path, token) = (folder.path().join("kubeconfig"), folder.path().join("token"));
         let cluster = format!("{{server: 'http://{}'}}", api.address);
         std::fs::write(&path, kubeconfig(&cluster, "{tokenFile: token}")).unwrap();
+        // A review (W7). A file of two lines ended the process.
+        std::fs::write(&token, "a warning\nfirst\n").unwrap();
+        let error = build(&Access::Kubeconfig(path.clone())).await.err().map(|error| error.to_string());
+        assert!(error.is_some_and(|error| error.contains("no line of text")));
         std::fs::write(&token, "first\n").unwrap();
         let (client, renewal) = build(&Access::Kubeconfig(path)).await.unwrap();
         let task = tokio::spawn(renewal.run());

@@ -14,9 +14,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use kube::client::Body;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use secrecy::ExposeSecret;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tower::util::BoxCloneSyncService;
@@ -219,6 +220,9 @@ async fn usable(path: PathBuf, mut kubeconfig: Kubeconfig) -> Result<(kube::Conf
     read_tokens(&mut kubeconfig)?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
     let config = config.map_err(unusable)?;
+    if config.auth_info.token.as_ref().is_some_and(|token| !is_sendable(token.expose_secret())) {
+        return Err(ClientError::TokenText { path });
+    }
     if let Some(exec) = &config.auth_info.exec {
         return Err(ClientError::CredentialPlugin { path, command: exec.command.clone().unwrap_or_default() });
     }
@@ -259,6 +263,12 @@ fn files_of_user(user: &mut AuthInfo) -> [&mut Option<String>; 3] {
 }
 
 /// Reads the token files. A file that an editor or a shell has written ends in a newline, which no token has.
+/// Whether a request can carry the token: RFC 6750 §2.1 has fewer characters yet. An empty one, of a file that is being replaced, would ask as
+/// nobody.
+fn is_sendable(token: &str) -> bool {
+    !token.is_empty() && HeaderValue::from_str(token).is_ok()
+}
+
 fn read_tokens(kubeconfig: &mut Kubeconfig) -> Result<(), ClientError> {
     for user in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
         let Some(file) = user.token_file.take().filter(|_| user.token.is_none()) else { continue };

@@ -188,10 +188,14 @@ impl Peer {
     }
 
     /// Whether a pulse is of another link of the same life: one that began earlier or is known, or one that begins while this one is heard.
+    /// The only link of a node that begins anew (its carrier was away for a moment) is the same one: what it held there before, it does not hold.
     pub(super) fn is_of_other_link(&self, pulse: &Pulse, settings: Settings, now: Instant) -> bool {
         let is_known = || self.others.iter().any(|other| other.incarnation == pulse.incarnation);
-        let is_heard = || self.life == Life::Alive && self.silent_at(settings) > now;
-        self.is_of_this_life(pulse.incarnation) && (pulse.incarnation < self.incarnation || is_known() || is_heard())
+        let is_heard = |peer: &Peer| peer.life == Life::Alive && peer.silent_at(settings) > now;
+        let has_another = || pulse.mac != self.mac || self.others.iter().any(|it| it.mac != self.mac && is_heard(it));
+        let begins_beside = || is_heard(self) && has_another();
+        self.is_of_this_life(pulse.incarnation)
+            && (pulse.incarnation < self.incarnation || is_known() || begins_beside())
     }
 
     fn is_of_this_life(&self, incarnation: u64) -> bool {

@@ -990,3 +990,19 @@ fn no_recording_of_one_of_two_links_makes_a_node_alive() {
         assert!(!alive(&mut a, now));
     }
 }
+
+/// A review (8a-1). Input: the carrier of the only link of a holder is away for less than its detection time, and the link begins anew. Output:
+/// what it held there is free at once, and not believed until the detection time of what it said before is over.
+#[test]
+fn the_only_link_of_a_node_that_begins_anew_holds_nothing_of_what_it_held() {
+    let mut now = START();
+    let mut a = machine("a", 1, now);
+    let mut links = [link_of("b", 100, 0, now)];
+    links[0].handle_stance(Stance { owner: true, holdings: held(), ..links[0].stance.clone() }, now);
+    on_one_wire(&mut a, &mut links, &[(true, true)], &mut now, Duration::from_secs(2));
+    assert_eq!(a.roster.members.get(&NodeName::from("b")).map(|it| it.holdings.clone()), Some(held()));
+    links[0] = link_of("b", 100, 1, now);
+    on_one_wire(&mut a, &mut links, &[(true, true)], &mut now, Duration::from_millis(20));
+    let holds = a.roster.members.values().any(|it| !it.holdings.is_empty());
+    assert!(!holds, "{:?}", a.roster);
+}
