@@ -292,12 +292,19 @@ pub enum Reason {
         "no link on this node has an address in the subnet of {address}, which [[l2]] subnet = \"require\" asks for"
     )]
     NoLinkInSubnet { address: IpAddr },
+    #[error(
+        "no link of this node that would answer for {address} has a usable IPv6 address ({}): IPv6 is switched off there, or the \
+         link-local address is missing or a duplicate; look at: ip -6 address; sysctl net.ipv6.conf.all.disable_ipv6",
+        list(.links)
+    )]
+    NoIpv6OnLink { address: IpAddr, links: Vec<InterfaceName> },
     #[error("without pulses only nodes with a Node address in {subnet} are candidates for its addresses")]
     NodeOutsideSubnet { subnet: IpNet },
     #[error("{mac} uses {address} on {link} already: this node does not answer for {address} until {mac} stops")]
     AddressOccupied { address: IpAddr, link: InterfaceName, mac: MacAddress },
     #[error(
-        "the previous owner stopped responding to the other agents, but {mac} still answers for {address} on {link}: this node does not take the address over"
+        "{mac} of another node still answers for {address} on {link}, and this node hears no pulse of it: this node does not take the address \
+         over; is UDP port 7473 open on both, does the switch pass multicast, and is the pulse key the same?"
     )]
     OwnerStillAnswers { address: IpAddr, link: InterfaceName, mac: MacAddress },
     #[error("announced by this node, but {mac} claims {address} on {link} too")]

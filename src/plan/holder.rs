@@ -137,6 +137,8 @@ pub struct Situation<'a> {
     pub unjudged: bool,
     /// The agent stops, and the other nodes were told.
     pub leaving: bool,
+    /// This node has no link there: nobody hears what it says.
+    pub without_link: bool,
     /// A holder keeps the address from nodes of the same grade and weight.
     pub sticky: bool,
     /// To how many addresses of this node a grant is under way.
@@ -471,6 +473,11 @@ impl History {
         let holder = self.granted_holder(situation).or_else(|| best_rival(situation).map(|rival| rival.node));
         if let Some(holder) = holder {
             return self.stop(holder);
+        }
+        if situation.without_link {
+            // That nobody takes what is granted now would count against the node later.
+            self.grant = None;
+            return Course::Nobody;
         }
         let asking: Vec<_> = situation.askers.iter().copied().filter(|it| it.bid.takes()).collect();
         let successors = match asking.is_empty() {

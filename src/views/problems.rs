@@ -36,8 +36,15 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(allocator::problems(snapshot));
     problems.extend(own_node::problems(snapshot));
     let stations = stations::answering_for_all(snapshot);
-    problems.extend(stations.iter().map(|(mac, addresses)| stations::in_words(*mac, addresses)));
-    let named = |reason: &Reason| matches!(reason, Reason::AddressOccupied { mac, .. } if stations.contains_key(mac));
+    problems.extend(stations.iter().map(|(mac, addresses)| stations::in_words(snapshot, *mac, addresses)));
+    let unheard = stations::of_unheard_nodes(services);
+    problems
+        .extend(unheard.iter().map(|(station, addresses)| stations::of_unheard_in_words(snapshot, station, addresses)));
+    let named = |reason: &Reason| match reason {
+        Reason::AddressOccupied { mac, .. } => stations.contains_key(mac),
+        Reason::OwnerStillAnswers { mac, link, .. } => unheard.contains_key(&(*mac, link.clone())),
+        _ => false,
+    };
     problems.extend(services.iter().flat_map(|service| of_service(service, named)));
     problems.extend(unannounced::problems(snapshot));
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
@@ -58,6 +65,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(without_prefix(snapshot));
     problems.extend(prefixes_away(snapshot));
     problems.extend(without_link(snapshot));
+    problems.extend(without_v6(snapshot));
     problems.extend(bound_by_others(snapshot));
     problems.extend(left_on_links(snapshot));
     problems.extend(not_vip(snapshot));
@@ -319,6 +327,25 @@ fn without_link(snapshot: &Snapshot) -> Vec<String> {
         )
     };
     config.l2.iter().zip(&context.l2).filter(without).map(in_words).collect()
+}
+
+/// The links where this node would answer for IPv6 addresses of Services, and takes no IPv6.
+fn without_v6(snapshot: &Snapshot) -> Option<String> {
+    let announcements = || snapshot.plan.decisions.values().flat_map(|decision| &decision.announcements);
+    let is_covered = |l2: &L2| {
+        let of_pool = |it: &&Announcement| l2.pools.is_empty() || l2.pools.contains(&it.pool);
+        announcements().filter(of_pool).any(|it| it.address.is_ipv6())
+    };
+    let covering = snapshot.config.l2.iter().zip(&snapshot.context.l2).filter(|(l2, _)| is_covered(l2));
+    let links: BTreeSet<&str> =
+        covering.flat_map(|(_, context)| context.without_v6()).map(InterfaceName::as_str).collect();
+    (!links.is_empty()).then(|| {
+        format!(
+            "this node answers for no IPv6 address on {}, which has no usable IPv6 address: IPv6 is switched off there, or the link-local \
+             address is missing or a duplicate (ip -6 address; sysctl net.ipv6.conf.all.disable_ipv6)",
+            links.into_iter().collect::<Vec<_>>().join(", ")
+        )
+    })
 }
 
 /// That the networks of Services are not shown, where something goes by them.

@@ -1,10 +1,14 @@
-//! Foreign hosts that answer for more addresses than a host has: proxy ARP, or a switch that answers for others. Floor 1.
+//! Stations that answer for many addresses: foreign hosts with more than a host has (proxy ARP, or a switch that answers for others), and nodes
+//! that are not heard. Floor 1.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::Snapshot;
+use super::status::ServiceReport;
 use crate::address::MacAddress;
+use crate::names::InterfaceName;
+use crate::reason::Reason;
 
 /// The stations that were found with many of the addresses that this node was to answer for.
 pub(super) fn answering_for_all(snapshot: &Snapshot) -> BTreeMap<MacAddress, BTreeSet<IpAddr>> {
@@ -12,20 +16,69 @@ pub(super) fn answering_for_all(snapshot: &Snapshot) -> BTreeMap<MacAddress, BTr
     for (address, mac) in &snapshot.plan.taken {
         stations.entry(*mac).or_default().insert(*address);
     }
+    // It may have been found while its pulses were not heard yet.
+    let members = || snapshot.world.rosters.values().flat_map(|roster| roster.members.values());
+    let is_node = |mac: &MacAddress| members().any(|member| member.mac == *mac || member.other_macs.contains(mac));
+    stations.retain(|mac, addresses| addresses.len() >= MANY && !is_node(mac));
+    stations
+}
+
+/// What is wrong, and the remedies.
+pub(super) fn in_words(snapshot: &Snapshot, mac: MacAddress, addresses: &BTreeSet<IpAddr>) -> String {
+    let rosters = &snapshot.world.rosters;
+    let hears_somebody = rosters.values().any(|roster| !roster.members.is_empty());
+    // Who took the advice for routers would make a second owner of what another node has.
+    let of_nodes = match (hears_somebody, rosters.is_empty()) {
+        (true, _) => "",
+        (false, true) => {
+            "if it is another node with crier, this one sends and hears no pulses, and must: set [pulse] key-file as there; "
+        }
+        (false, false) => {
+            "if it is another node with crier, its pulses are not heard here: open UDP port 7473 on this host, and use the same \
+             pulse key; "
+        }
+    };
+    format!(
+        "{mac} answers for {} addresses of the pools, such as {}: {of_nodes}if it is a router or switch that answers for every \
+         address (proxy ARP, EVPN), turn that off for the pools or name it in [[l2]] ignore-stations; if it has these addresses, \
+         take them out of the pools",
+        addresses.len(),
+        examples(addresses)
+    )
+}
+
+/// The stations of nodes that are not heard and answer for many addresses, each with the link.
+pub(super) fn of_unheard_nodes(services: &[ServiceReport]) -> BTreeMap<(MacAddress, InterfaceName), BTreeSet<IpAddr>> {
+    let mut stations: BTreeMap<(MacAddress, InterfaceName), BTreeSet<IpAddr>> = BTreeMap::new();
+    for announcement in services.iter().flat_map(|service| &service.decision.announcements) {
+        if let Reason::OwnerStillAnswers { address, link, mac } = &announcement.l2.reason {
+            stations.entry((*mac, link.clone())).or_default().insert(*address);
+        }
+    }
     stations.retain(|_, addresses| addresses.len() >= MANY);
     stations
 }
 
-/// What is wrong, and both remedies.
-pub(super) fn in_words(mac: MacAddress, addresses: &BTreeSet<IpAddr>) -> String {
-    let examples: Vec<String> = addresses.iter().take(MANY).map(IpAddr::to_string).collect();
+/// One cause for all of them, by the name of the node where it was heard once.
+pub(super) fn of_unheard_in_words(
+    snapshot: &Snapshot,
+    (mac, link): &(MacAddress, InterfaceName),
+    addresses: &BTreeSet<IpAddr>,
+) -> String {
+    let mut silent = snapshot.world.rosters.values().flat_map(|roster| &roster.silent);
+    let node = silent.find(|(_, departed)| departed.mac == *mac).map(|(node, _)| node.as_str());
     format!(
-        "{mac} answers for {} addresses of the pools, such as {}: if it is a router or switch that answers for every address \
-         (proxy ARP, EVPN), turn that off for the pools or name it in [[l2]] ignore-stations; if it has these addresses, take \
-         them out of the pools",
+        "{} still answers for {} addresses on {link}, such as {}, and this node hears no pulse of it: this node leaves them to it; \
+         is UDP port 7473 open on both, does the switch pass multicast, and is the pulse key the same?",
+        node.map_or_else(|| mac.to_string(), |node| format!("{node} ({mac})")),
         addresses.len(),
-        examples.join(", ")
+        examples(addresses)
     )
+}
+
+fn examples(addresses: &BTreeSet<IpAddr>) -> String {
+    let examples: Vec<String> = addresses.iter().take(MANY).map(IpAddr::to_string).collect();
+    examples.join(", ")
 }
 
 /// From this many addresses on, a host that has its own addresses in the pools is less likely than one that answers for all.

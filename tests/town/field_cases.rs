@@ -93,6 +93,9 @@ stories! {
     the_last_announcement_of_a_node_that_stops_comes_late: "last-words",
     two_take_what_a_third_one_leaves: "two-heirs",
     a_restart_before_the_agent_has_planned: "restart-before-a-plan",
+    a_node_without_a_link_grants_nothing: "grant-without-link",
+    an_address_moves_while_a_better_node_restarts: "missed-while-restarting",
+    a_split_is_longer_than_announcements_are_repeated: "split-outlasts-announcements",
 }
 
 /// `CRIER_TOWN_STORY=path cargo test --test town tell -- --nocapture`

@@ -120,6 +120,8 @@ pub struct Watch {
     last_owner: BTreeMap<IpAddr, Station>,
     /// When an address was last taken by a node that did not run when another one said that it would be back.
     unaware: BTreeMap<IpAddr, Instant>,
+    /// When an address moved to another node while this one restarted.
+    missed: BTreeMap<(IpAddr, Station), Instant>,
     /// What an agent held when it was told to stop, at any time.
     held: BTreeMap<Station, BTreeSet<IpAddr>>,
     /// The file of each host, and when a host last got one that asks for other owners than the one before.
@@ -147,6 +149,7 @@ impl Watch {
             failing: BTreeSet::new(),
             last_owner: BTreeMap::new(),
             unaware: BTreeMap::new(),
+            missed: BTreeMap::new(),
             held: BTreeMap::new(),
             files: vec![0; town.hosts.len()],
             asked: None,
@@ -231,6 +234,12 @@ impl Watch {
         if self.deeds.iter().any(is_unaware) {
             self.unaware.insert(address, now);
         }
+        let restarts = self.deeds.iter().filter_map(|(at, deed)| match deed {
+            Deed::Restart { station: who, pause, .. } => (*who != host && now <= *at + *pause).then_some(*who),
+            _ => None,
+        });
+        let missed: Vec<Station> = restarts.collect();
+        self.missed.extend(missed.into_iter().map(|who| ((address, who), now)));
         let explains = |(at, deed): &(Instant, Deed)| {
             let age = now.duration_since(*at);
             match deed {
@@ -245,13 +254,15 @@ impl Watch {
                 Deed::Restart { station: who, keeps: Some(_), .. } if *who != host && !heard_it(*at) => {
                     age <= EXPLAINED
                 }
-                // A restarted node may have back what it had, and the others what it leaves.
+                // A restarted node may have back what it had, and the others what it leaves. It may ask for what moved to another one
+                // meanwhile.
                 Deed::Restart { station: who, pause, .. } => {
                     let had = self.held.get(who).is_some_and(|held| held.contains(&address));
                     // Who does not hear another one, or is not heard by it, learns anew what that means.
                     let link = &town.link;
                     let one_way = (0..agents).any(|it| link.passes(*who, it, now) != link.passes(it, *who, now));
-                    age <= *pause + EXPLAINED && (*who == before || had || one_way)
+                    let missed = self.missed.get(&(address, *who)).is_some_and(|at| now <= *at + EXPLAINED);
+                    age <= *pause + EXPLAINED && (*who == before || had || one_way || (*who == host && missed))
                 }
                 // Where files differ, the best that can be told first need not be the best of all.
                 Deed::Drain(who, waiting) => {

@@ -103,7 +103,14 @@ impl Claims {
             State::Probing { .. }
                 if mac < self.stations.own_mac() && self.stations.hearing(mac) != Some(Hearing::Leaving) =>
             {
-                self.defer(claimant, None, now);
+                // Of a node that is heard the plan knows what it does. The two do not ask at the same moment again, so that each hears a
+                // third one that has the address.
+                if self.stations.hearing(mac) == Some(Hearing::Heard) {
+                    let pause = claim.pause() * 5 / 4;
+                    self.leave_to(claimant, Some(pause), now);
+                } else {
+                    self.defer(claimant, None, now);
+                }
             }
             State::Probing { .. } | State::Deferred { .. } | State::Announced(_) => {}
         }
@@ -147,8 +154,13 @@ impl Claims {
         }
     }
 
-    /// Leaves an address to the station that claims it, for `pause` or as long as the acquisition says.
+    /// Leaves an address to the station that claims it, for `pause` or as long as the acquisition says, and reports it.
     fn defer(&mut self, claimant: Claimant, pause: Option<Duration>, now: Instant) {
+        self.leave_to(claimant, pause, now);
+        self.report_deferral(claimant, now);
+    }
+
+    fn leave_to(&mut self, claimant: Claimant, pause: Option<Duration>, now: Instant) {
         let address = claimant.address;
         self.leave_queue(address);
         self.conflicts.forget(address);
@@ -170,7 +182,6 @@ impl Claims {
                 self.pass_on(address, claimant.mac, now);
             }
         }
-        self.report_deferral(claimant, now);
     }
 
     fn report_deferral(&mut self, claimant: Claimant, now: Instant) {

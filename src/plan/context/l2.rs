@@ -51,6 +51,8 @@ pub struct L2Context {
     pub interfaces: Arc<BTreeSet<InterfaceName>>,
     /// The subnets of those links.
     subnets: Vec<(IpNet, InterfaceName)>,
+    /// Those of them without a usable IPv6 address: the kernel takes no IPv6 packet there, or finds no neighbour.
+    without_v6: BTreeSet<InterfaceName>,
     rule: Subnet,
     /// Nodes with an endpoint go first: what moves an address then is that nodes ask each other by pulses.
     pub prefers_endpoints: bool,
@@ -129,6 +131,20 @@ impl L2Context {
 
     /// Where this node would answer for an address: on the links with its subnet, as far as the rule asks for them.
     pub fn interfaces_for(&self, address: IpAddr) -> Arc<BTreeSet<InterfaceName>> {
+        let links = self.interfaces_in_subnet(address);
+        if address.is_ipv4() || self.without_v6.is_disjoint(&links) {
+            links
+        } else {
+            Arc::new(&*links - &self.without_v6)
+        }
+    }
+
+    /// The links of this node that take no IPv6.
+    pub fn without_v6(&self) -> &BTreeSet<InterfaceName> {
+        &self.without_v6
+    }
+
+    fn interfaces_in_subnet(&self, address: IpAddr) -> Arc<BTreeSet<InterfaceName>> {
         if self.rule == Subnet::Ignore {
             return self.interfaces.clone();
         }
@@ -150,6 +166,7 @@ impl L2Context {
     pub(super) fn has_same_links(&self, other: &L2Context) -> bool {
         self.interfaces == other.interfaces
             && self.subnets == other.subnets
+            && self.without_v6 == other.without_v6
             && self.rule == other.rule
             && self.links == other.links
             && self.by_link.iter().map(|(nets, _)| nets).eq(other.by_link.iter().map(|(nets, _)| nets))
@@ -213,6 +230,8 @@ fn l2_context(
     let node = nodes.get(me).map(|node| &**node);
     let links: Vec<&Link> = usable_links(l2, node, world).collect();
     let interfaces = Arc::new(links.iter().map(|link| link.name.clone()).collect());
+    let has_v6 = |link: &&&Link| link.addresses.iter().any(|net| net.addr().is_ipv6());
+    let without_v6 = links.iter().filter(|link| !has_v6(link)).map(|link| link.name.clone()).collect();
     let of_link = |link: &&Link| link.addresses.iter().map(|net| (*net, link.name.clone())).collect::<Vec<_>>();
     let subnets: Vec<(IpNet, InterfaceName)> = links.iter().flat_map(of_link).collect();
     let refusal = links.is_empty().then(|| no_link(l2, node, world));
@@ -252,7 +271,7 @@ fn l2_context(
     let links = links.iter().map(|link| (link.index, link.addresses.clone())).collect();
     let prefers_endpoints = l2.prefer_endpoints && world.pulses != Pulses::Off;
     let (rule, in_vrf) = (l2.subnet, BTreeMap::new());
-    L2Context { electorate, by_link, interfaces, subnets, rule, prefers_endpoints, number, links, in_vrf }
+    L2Context { electorate, by_link, interfaces, subnets, without_v6, rule, prefers_endpoints, number, links, in_vrf }
 }
 
 /// Without pulses: for each subnet that some Node's address is in, which of the nodes may answer for its addresses. A node on

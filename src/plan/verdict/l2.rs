@@ -298,6 +298,10 @@ fn of_course(
             (L2Verdict { owner: Some(first.clone()), announced: false, reason }, None)
         }
         Some(Course::Waits { first }) => watched(first),
+        // Others may answer on the link that it lacks.
+        Some(Course::Nobody) if covering.iter().all(|(_, context)| context.interfaces.is_empty()) => {
+            (L2Verdict::refused(ranking.refusal(inputs.me).unwrap_or_else(|| ranking.nobody())), None)
+        }
         Some(Course::Nobody) => (L2Verdict::refused(ranking.nobody()), None),
     }
 }
@@ -330,7 +334,12 @@ fn link_for(
         return Ok(interfaces);
     }
     if covering.iter().any(|(_, context)| !context.interfaces.is_empty()) {
-        return Err(Reason::NoLinkInSubnet { address });
+        let mine = covering.iter().flat_map(|(_, context)| context.without_v6()).cloned();
+        let without_v6: Vec<InterfaceName> = mine.filter(|_| address.is_ipv6()).collect();
+        return Err(match without_v6.is_empty() {
+            true => Reason::NoLinkInSubnet { address },
+            false => Reason::NoIpv6OnLink { address, links: without_v6 },
+        });
     }
     let wanted = covering.iter().map(|(l2, _)| describe_interfaces(l2)).collect::<Vec<_>>().join("; ");
     Err(Reason::NoInterface { wanted })

@@ -174,6 +174,7 @@ impl<'a> Case<'a, '_> {
             answers,
             unjudged,
             leaving: inputs.world.leaving,
+            without_link: on.is_empty(),
             // A node with an endpoint keeps the address from others with one.
             sticky: covering.iter().any(|(l2, _)| l2.sticky) || ranking.is_near(inputs.me),
             may_ask_from: may_ask_from.filter(|_| inputs.world.drain.is_none() && !unjudged),
