@@ -296,7 +296,7 @@ mod tests {
             (clock::now(), |source| Mapping::Networked(Exit { slot: None, link: 3, source: pod(source) }));
         let mut machine = Machine::new(RELEASE);
         machine.handle_ways(
-            Ways { pods: [(pod(1), Mapping::Translated { address: pod(111) })].into(), ..Ways::default() },
+            Ways { pods: [(pod(1), Mapping::Translated { address: pod(111), network: None })].into(), ..Ways::default() },
             now,
         );
         assert_eq!(machine.former_sources(), [pod(111)].into());
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn after_a_restart_packets_go_as_they_went_until_owners_are_known_and_no_longer_than_a_while() {
         let now = clock::now();
-        let (to_owner, here) = (Mapping::Steered { slot: 3 }, Mapping::Translated { address: pod(200) });
+        let (to_owner, here) = (Mapping::Steered { slot: 3 }, Mapping::Translated { address: pod(200), network: None });
         let adopt = || {
             let mut machine = Machine::new(RELEASE);
             machine.handle_held((1..=3).map(|it| Guarded { pod: pod(it), destinations: None, kept: None }), now);
@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn a_pod_whose_service_is_gone_is_held_for_a_while_and_then_let_go() {
         let (mut machine, now) = (Machine::new(RELEASE), clock::now());
-        let translated = Mapping::Translated { address: "192.0.2.1".parse().unwrap() };
+        let translated = Mapping::Translated { address: "192.0.2.1".parse().unwrap(), network: None };
         machine.handle_plan(&slice(true, &[(1, translated)]), now);
         assert_eq!(machine.content().pods[&pod(1)], translated);
         machine.handle_plan(&slice(true, &[]), now);
@@ -366,7 +366,7 @@ mod tests {
             machine.handle_plan(&EgressSlice { pod_networks, shared_links, ..slice(complete, pods) }, now);
             !machine.content().foreign.links.is_empty() && machine.content().foreign.networks == networks
         };
-        let translated = Mapping::Translated { address: "192.0.2.1".parse().unwrap() };
+        let translated = Mapping::Translated { address: "192.0.2.1".parse().unwrap(), network: None };
         assert!(put(&[], false), "not all objects are known");
         assert!(!put(&[(1, Mapping::Held)], true));
         // The nodes here send each other's pods on: whoever is no owner routes what a node behind it has.

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! chain steer      filter, prerouting, behind the translation of Services' addresses
-//!     what a pod opens to a destination outside of the cluster, and the owner is another node: the mark of its slot
+//!     what a pod opens to a destination outside of the cluster, and the owner is another node: the mark of its slot; the owner is this
+//!     node, and the address is in one of its extra networks: the mark of the network
 //! chain translate  nat, postrouting, before the masquerade of the CNI and kube-proxy
 //!     to the cluster: as it is; else the source that the map gives: the Service's address here, the pod's own on its way to the owner
 //! chain guard      filter, postrouting, behind all translations
@@ -212,6 +213,11 @@ impl WayMaps {
     /// The number of the slot whose chain this is.
     pub fn slot(chain: &str) -> Option<u8> {
         chain.strip_prefix(SLOT)?.parse().ok()
+    }
+
+    /// The number of the network whose chain this is.
+    pub fn network(chain: &str) -> Option<u8> {
+        chain.strip_prefix(returns::NETWORK)?.parse().ok()
     }
 }
 
@@ -660,7 +666,7 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
             let element = |(pod, mapping): &(&IpAddr, &Mapping)| {
                 let value = match mapping {
                     Mapping::Held => return None,
-                    Mapping::Translated { address } => *address,
+                    Mapping::Translated { address, network: _ } => *address,
                     Mapping::Networked(exit) => exit.source,
                     // Its own address: so that the masquerade of the CNI leaves it alone.
                     Mapping::Steered { .. } => **pod,
@@ -674,7 +680,8 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
                 let chain = match mapping {
                     Mapping::Steered { slot } => slot_chain(*slot),
                     Mapping::Networked(exit) => returns::network_chain(exit.slot?),
-                    Mapping::Held | Mapping::Translated { .. } => return None,
+                    Mapping::Translated { address: _, network } => returns::network_chain((*network)?),
+                    Mapping::Held => return None,
                 };
                 Some(Element { key: octets(**pod), value: with_value.then_some(Value::GoTo(chain)) })
             };
@@ -890,7 +897,8 @@ mod tests {
     #[test]
     fn a_change_costs_what_changes() {
         let address = "192.0.2.1".parse().unwrap();
-        let before = content(&[("10.244.1.2", Mapping::Held), ("10.244.1.3", Mapping::Translated { address })]);
+        let before =
+            content(&[("10.244.1.2", Mapping::Held), ("10.244.1.3", Mapping::Translated { address, network: None })]);
         assert!(change(&form(), &before, &before).is_empty());
         let mut after = before.clone();
         after.pods.insert("10.244.1.2".parse().unwrap(), Mapping::Steered { slot: 1 });
@@ -939,6 +947,17 @@ mod tests {
         assert!(octets.windows(key.len()).any(|window| window == key), "pod, source and link");
         assert!(octets.windows(9).any(|window| window == b"network1\0"), "it is led there by the mark of the network");
         assert!(content.addresses().is_empty(), "another pod with this source is held");
+    }
+
+    #[test]
+    fn a_pod_that_leaves_with_the_services_address_by_a_network_is_led_there_and_passes_with_that_address_alone() {
+        let address = "192.0.2.1".parse().unwrap();
+        let by = |network| content(&[("10.244.1.2", Mapping::Translated { address, network })]);
+        let made = change(&form(), &Content::default(), &by(Some(1)));
+        assert_eq!(["network1", "steer4", "source4", "exits4"].map(|name| mentions(&made, name)), [1, 1, 1, 0]);
+        assert_eq!(by(Some(1)).addresses(), [address].into());
+        assert_eq!(mentions(&change(&form(), &by(Some(1)), &by(None)), "steer4"), 1, "it leaves by the main table");
+        assert_eq!((WayMaps::network("network15"), WayMaps::network("slot15")), (Some(15), None));
     }
 
     #[test]

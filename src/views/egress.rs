@@ -77,7 +77,7 @@ pub struct EgressRow {
     pub address: Option<IpAddr>,
     /// The node by which they leave; `None` also where they leave by a network from every node.
     pub owner: Option<NodeName>,
-    /// The link of this node by which they leave, where they leave by a network.
+    /// The link of this node, or the VRF, by which they leave, where they leave by a network.
     #[serde(default)]
     pub link: Option<InterfaceName>,
     /// The nodes by which alone they leave: a selector.
@@ -341,9 +341,11 @@ fn rows(
         let sum = |count: fn(&Counts) -> u64| held.iter().filter_map(|(pod, _)| counts.get(*pod)).map(count).sum();
         let (address, owner, link) = match place {
             Place::None => (None, None, None),
-            Place::Owner(it) => (Some(it.address), it.owner.clone(), None),
+            Place::Owner(it) => {
+                (Some(it.address), it.owner.clone(), held.iter().find_map(|(_, it)| network(snapshot, it)))
+            }
             Place::Network(of_service) => match snapshot.plan.exits.get(&of_service) {
-                Some(Ok(exit)) => (Some(exit.source), None, snapshot.world.links.get(&exit.link)),
+                Some(Ok(exit)) => (Some(exit.source), None, snapshot.world.links.get(&exit.link).map(|it| &it.name)),
                 Some(Err(_)) | None => (None, None, None),
             },
         };
@@ -357,7 +359,7 @@ fn rows(
             service: key.clone(),
             address,
             owner,
-            link: link.map(|link| link.name.clone()),
+            link: link.cloned(),
             nodes: bounds.nodes.as_ref().map(ToString::to_string),
             to: destinations.to.clone(),
             except: destinations.except.clone(),
@@ -379,6 +381,13 @@ fn rows(
         [] => vec![row(Place::None)],
         places => places.iter().copied().map(row).collect(),
     }
+}
+
+/// The network beside that of the main table by which packets leave with a Service's address here.
+fn network<'a>(snapshot: &'a Snapshot, mapping: &Mapping) -> Option<&'a InterfaceName> {
+    let Mapping::Translated { address: _, network } = mapping else { return None };
+    let networks = snapshot.plan.egress.networks.iter();
+    networks.filter(|it| Some(it.slot) == *network).map(|it| &it.name).next()
 }
 
 /// Why the kernel does not hold what the plan says.
@@ -414,6 +423,9 @@ fn why_not_by_owner(snapshot: &Snapshot, key: &ObjectKey, owner: &EgressOwner) -
     }
     let node = owner.owner.as_ref()?;
     if *node == snapshot.node {
+        if let Some(reason) = snapshot.plan.without_network.get(&owner.address) {
+            return Some(reason.to_string());
+        }
         let decision = snapshot.plan.decisions.get(key)?;
         let announcement = decision.announcements.iter().find(|it| it.address == owner.address)?;
         let why = if announcement.is_on_link() { &announcement.l2.reason } else { &announcement.bgp.reason };

@@ -242,6 +242,7 @@ impl Planner {
             self.plan.unreached = Arc::new(self.egress.obstacles());
             self.plan.contested_pods = kept(&self.plan.contested_pods, self.egress.contested().clone());
             self.plan.exits = Arc::new(self.egress.exits());
+            self.plan.without_network = Arc::new(self.egress.without_network());
         }
         if self.newcomers.renew(&self.world) {
             self.moved.egress = true;
