@@ -591,10 +591,8 @@ mod tests {
                     [[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.0.1\"\nasn = 64512\n";
         let config = crate::config::tests::good(text);
         let slice = VrfSlice { planned: true, vrfs: Arc::new(config.vrfs.clone()), ..VrfSlice::default() };
-        let routes: OrdMap<IpNet, Arc<crate::route::RouteAttributes>> =
-            [("203.0.113.1/32".parse().unwrap(), Arc::default()), ("0.0.0.0/0".parse().unwrap(), Arc::default())]
-                .into_iter()
-                .collect();
+        let told = ["203.0.113.1/32", "0.0.0.0/0"].map(|net| (net.parse::<IpNet>().unwrap(), Arc::default()));
+        let routes: OrdMap<IpNet, Arc<crate::route::RouteAttributes>> = told.into_iter().collect();
         let peer = |name: &str, vrf: Option<&str>| {
             let settings = crate::config::Peer { vrf: vrf.map(InterfaceName::from), ..config.bgp.peers[0].clone() };
             let address = Ok(crate::address::ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None });

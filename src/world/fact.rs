@@ -128,6 +128,8 @@ pub enum Fact {
     Returns(Vec<HostProblem>),
     /// Which numbers in the marks networks had when the agent started, by the rules in the kernel: connections carry them.
     NetworkNumbers(NetworkNumbers),
+    /// The BGP identifier that the planner chose, in this life of the agent or an earlier one.
+    RouterId(Ipv4Addr),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
     /// The addresses that this node held until its agent restarted a moment ago: it goes on with them, where no other node has
@@ -155,6 +157,7 @@ impl Fact {
             | Fact::Listed(_)
             | Fact::StatusWritten(..)
             | Fact::Assigned(..)
+            | Fact::RouterId(_)
             | Fact::Pools(_)
             | Fact::Peer(_, PeerOrder::Shut | PeerOrder::Enable) => true,
             Fact::ServiceCidrsUnseen(_)

@@ -4,7 +4,7 @@
 //! It never judges: an object that makes no sense is kept as it was told.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -41,6 +41,8 @@ pub struct World {
     pub service_cidrs_unseen: Option<String>,
     pub listed: ListedKinds,
     pub api_server: ApiServer,
+    /// The BGP identifier that was chosen by itself.
+    pub router_id: Option<Ipv4Addr>,
     /// This agent allocates.
     pub leader: bool,
     pub lease: LeaseState,
@@ -191,6 +193,7 @@ impl Default for World {
             leader: false,
             lease: LeaseState::default(),
             links: OrdMap::new(),
+            router_id: None,
             links_listed: false,
             conflicts: OrdMap::new(),
             answering: OrdMap::new(),
@@ -299,6 +302,10 @@ impl World {
                     self.callers.remove(&index);
                 }
                 surroundings_if(put(&mut self.links, index, link))
+            }
+            Fact::RouterId(id) => {
+                self.router_id = Some(id);
+                Touched::Nothing
             }
             Fact::LinksListed => everything_if(!std::mem::replace(&mut self.links_listed, true)),
             Fact::Conflict(address, link, conflict) => self.conflict(address, link, conflict),
@@ -518,6 +525,7 @@ impl World {
         let assigned = self.assigned.iter().map(|(key, addresses)| Fact::Assigned(key.clone(), addresses.clone()));
         let shut = self.peer_orders.iter().filter(|(_, orders)| orders.shut);
         let shut = shut.map(|(peer, _)| Fact::Peer(peer.clone(), PeerOrder::Shut));
+        let router_id = self.router_id.map(Fact::RouterId);
         let pools = Some(Fact::Pools(self.pools.clone())).filter(|_| !self.pools.is_empty());
         pools
             .into_iter()
@@ -528,6 +536,7 @@ impl World {
             .chain(cidrs)
             .chain(assigned)
             .chain(shut)
+            .chain(router_id)
     }
 
     fn order(&mut self, peer: PeerName, order: PeerOrder) -> Touched {

@@ -22,7 +22,7 @@ use crate::plan::verdict::Wish;
 use crate::plan::verdict::egress::is_settled;
 use crate::plan::{manners, reach, stations};
 use crate::reason::Reason;
-use crate::world::{ApiServer, Condition, Link, PoolsTold, Service, World};
+use crate::world::{ApiServer, Condition, Fact, Link, PoolsTold, Service, World};
 
 impl Planner {
     /// Who this agent is one of, where several criers serve one cluster.
@@ -71,6 +71,9 @@ impl Planner {
         if bgp.router_id.is_none() {
             bgp.router_id = bgp::router_id(self.in_force.config(), &self.me, &self.world);
             self.moved.bgp |= bgp.router_id.is_some();
+            if let Some(id) = bgp.router_id.filter(|_| self.in_force.config().bgp.router_id.is_none()) {
+                self.world.apply(Fact::RouterId(id));
+            }
         }
         self.moved.bgp |= !bgp.complete;
         bgp.complete = true;
