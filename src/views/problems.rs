@@ -54,6 +54,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     let of_agent = [&world.drain_refused, &world.shutdown.problem, &world.node_not_marked, &world.state_not_kept];
     problems.extend(of_agent.into_iter().flatten().map(ToString::to_string));
     problems.extend(unseen_networks(snapshot));
+    problems.extend(networks_left_out(snapshot));
     problems.extend(of_data_path(snapshot));
     problems.extend(without_prefix(snapshot));
     problems.extend(prefixes_away(snapshot));
@@ -106,6 +107,22 @@ fn not_vip(snapshot: &Snapshot) -> Vec<String> {
         })
     });
     shown.collect()
+}
+
+/// Extra networks beyond those that the marks can tell apart.
+fn networks_left_out(snapshot: &Snapshot) -> Option<String> {
+    let names: BTreeSet<&InterfaceName> = snapshot.plan.networks_left_out.iter().collect();
+    let settings = &snapshot.config.egress;
+    (!names.is_empty()).then(|| {
+        format!(
+            "replies to what comes in by {} of the extra networks ({}) leave by the default route, and no pod leaves by them: [egress] \
+             mark-mask {:#010x} has values for {}; give it more bits, or take default routes away that are not to be used",
+            names.len(),
+            some_of(&names),
+            settings.mark_mask,
+            settings.slots()
+        )
+    })
 }
 
 /// What is the matter with the ConfigMap of the configuration, with what it means and what to do.

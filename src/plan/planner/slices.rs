@@ -218,6 +218,7 @@ impl Planner {
     pub(super) fn renew_egress(&mut self, host: bool, peers: bool) {
         if peers || self.egress.exits_are_stale() {
             self.renew_returns();
+            self.plan.networks_left_out = self.returns.left_out().clone();
             let networks = self.returns.networks();
             self.egress.renew_exits(OwnNetworks { world: &self.world, me: &self.me, networks });
         }
