@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ruleset::{Content, Foreign, Networks, Tunnel};
+use crate::address::LINK_LOCAL;
 use crate::plan::slice::{EgressSlice, Hop, Mapping};
 use crate::world::{Destinations, PodMark};
 
@@ -207,7 +208,8 @@ impl Machine {
         };
         let former = self.former.iter().flat_map(|former| former.ways.via.iter().copied());
         let via = hops.filter_map(next_hop).chain(former).collect();
-        let cluster = (*slice.cluster).clone();
+        // What is on the link of the pod's node is not behind the owner: a metadata service, a cache of names.
+        let cluster = slice.cluster.iter().copied().chain(LINK_LOCAL).collect();
         let foreign = if !slice.complete || self.is_taken_for_owner(&pods) {
             Foreign { networks: (*slice.pod_networks).clone(), links: (*slice.shared_links).clone() }
         } else {
@@ -277,6 +279,8 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::plan::slice::{Exit, ReturnNetwork, ReturnTable, TunnelEnd};
+    use ipnet::IpNet;
+
     use crate::world::Tenant;
 
     const RELEASE: Duration = Duration::from_secs(600);
@@ -573,5 +577,20 @@ mod tests {
         machine.handle_plan(&slice(true, &[(1, Mapping::Held)]), now);
         machine.handle_plan(&slice(true, &[]), now);
         assert!(machine.is_idle());
+    }
+
+    /// Input: pods with egress, and cluster networks. Output: what they send to a link-local address is left alone as what they send to
+    /// the cluster is: no address is given to it, no mark leads it to the owner, and nothing holds it.
+    #[test]
+    fn link_local_destinations_are_left_alone_as_those_in_the_cluster_are() {
+        let mut machine = Machine::new(Duration::from_secs(600));
+        let inside: IpNet = "10.244.0.0/16".parse().unwrap();
+        let pods = slice(true, &[(1, Mapping::Steered { slot: 1 }), (2, Mapping::Held)]);
+        machine.handle_plan(&EgressSlice { cluster: Arc::new([inside].into()), ..pods }, clock::now());
+        let cluster = &machine.content().cluster;
+        for (destination, is_left_alone) in [("169.254.169.254", true), ("fe80::1", true), ("10.244.9.9", true), ("192.0.2.1", false)] {
+            let destination: IpAddr = destination.parse().unwrap();
+            assert_eq!(cluster.iter().any(|net| net.contains(&destination)), is_left_alone, "{destination}");
+        }
     }
 }

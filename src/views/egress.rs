@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{SCHEMA_VERSION, Snapshot};
-use crate::address::Family;
+use crate::address::{Family, LINK_LOCAL};
 use crate::egress::counters::Counts;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::decision::{EgressOwner, EgressVerdict};
@@ -247,7 +247,8 @@ fn notes(snapshot: &Snapshot) -> Vec<String> {
             service.families.iter().copied().chain(addresses).collect::<BTreeSet<Family>>()
         });
         let bare = families.filter(|family| {
-            lists.is_some_and(|lists| lists.leaves_none(*family, snapshot.plan.egress.cluster.iter()))
+            let never = || snapshot.plan.egress.cluster.iter().chain(&LINK_LOCAL);
+            lists.is_some_and(|lists| lists.leaves_none(*family, never()))
         });
         bare.map(|family| {
             format!(
