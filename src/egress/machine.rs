@@ -276,11 +276,11 @@ fn numbers(lists: &Lists) -> BTreeMap<Arc<Destinations>, u32> {
 
 #[cfg(test)]
 mod tests {
+    use ipnet::IpNet;
+
     use super::*;
     use crate::clock;
     use crate::plan::slice::{Exit, ReturnNetwork, ReturnTable, TunnelEnd};
-    use ipnet::IpNet;
-
     use crate::world::Tenant;
 
     const RELEASE: Duration = Duration::from_secs(600);

@@ -263,7 +263,7 @@ impl EgressTable {
         let tunnel = is_wanted.then(|| {
             let others = world.nodes.iter().filter(|(name, _)| *name != roads.me);
             let peers = others.flat_map(|(_, node)| node.addresses.iter().copied()).collect();
-            Arc::new(TunnelEnd { peers, foreign: world.egress_tunnel.foreign })
+            Arc::new(TunnelEnd { peers, foreign: world.egress_reach.foreign })
         });
         if self.tunnel != tunnel {
             self.tunnel = tunnel;
@@ -477,7 +477,7 @@ fn shares_link(world: &World, node: &NodeName, me: &NodeName) -> bool {
 
 /// The tunnel to a node: from an address of this Node, for the other end takes packets from those alone.
 fn outer(owner: &NodeName, world: &World, me: &NodeName) -> Result<Hop, Reason> {
-    if let Some(problem) = &world.egress_tunnel.problem {
+    if let Some(problem) = &world.egress_reach.problem {
         return Err(Reason::EgressTunnelBlocked { owner: owner.clone(), why: problem.problem.clone() });
     }
     let link_of =
@@ -503,7 +503,7 @@ mod tests {
     use std::sync::LazyLock;
 
     use super::*;
-    use crate::world::{EgressTunnel, Fact, HostProblem, Link, Node};
+    use crate::world::{EgressReach, Fact, HostProblem, Link, Node};
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -616,9 +616,9 @@ mod tests {
         assert!(other_family.contains("no tunnel leads there"), "{other_family}");
         let mut world = cluster(&[("me", &["192.168.35.11"]), far]);
         let problem = HostProblem { problem: "the name is taken".to_owned(), remedy: String::new() };
-        world.apply(Fact::EgressTunnel(EgressTunnel { problem: Some(problem), ..EgressTunnel::default() }));
+        world.apply(Fact::EgressReach(EgressReach { problem: Some(problem), ..EgressReach::default() }));
         assert!(why(&world).contains("the name is taken"), "{}", why(&world));
-        world.apply(Fact::EgressTunnel(EgressTunnel::default()));
+        world.apply(Fact::EgressReach(EgressReach::default()));
         let link = Link { vrf: Some(9), ..world.links[&2].clone() };
         world.apply(Fact::Link(2, Some(link)));
         assert!(why(&world).contains("192.168.35.11 is on eth0") && why(&world).contains("VRF"), "{}", why(&world));

@@ -129,7 +129,7 @@ impl Path {
         }
         match mapping {
             Mapping::Held => Path::Held,
-            Mapping::Steered { slot } if snapshot.world.egress_tunnel.refused.contains_key(slot) => Path::Held,
+            Mapping::Steered { slot } if snapshot.world.egress_reach.refused.contains_key(slot) => Path::Held,
             Mapping::Translated { .. } => Path::Local,
             Mapping::Steered { slot } => match by_tunnel(snapshot, *slot, Family::of(pod)) {
                 true => Path::Tunnel,
@@ -179,7 +179,7 @@ pub fn egress(snapshot: &Snapshot) -> EgressReport {
 fn tunnel(snapshot: &Snapshot) -> Option<TunnelReport> {
     let settings = &snapshot.config.egress;
     let device = settings.tunnel.clone().filter(|_| snapshot.plan.egress.tunnel.is_some())?;
-    Some(TunnelReport { device, port: settings.tunnel_port, mtu: snapshot.world.egress_tunnel.mtu })
+    Some(TunnelReport { device, port: settings.tunnel_port, mtu: snapshot.world.egress_reach.mtu })
 }
 
 /// What the kernel holds back and the plan does not ask for.
@@ -351,7 +351,7 @@ fn rows(
             },
         };
         let refused = held.iter().find_map(|(_, mapping)| match mapping {
-            Mapping::Steered { slot } => snapshot.world.egress_tunnel.refused.get(slot),
+            Mapping::Steered { slot } => snapshot.world.egress_reach.refused.get(slot),
             Mapping::Held | Mapping::Translated { .. } | Mapping::Networked(_) => None,
         });
         let refused = refused.map(|why| format!("the kernel refuses the route to the owner: {why}"));

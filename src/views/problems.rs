@@ -45,7 +45,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(bfd::problems(snapshot));
     problems.extend(disputes(snapshot));
     let of_egress = world.egress_problems.iter().chain(&world.egress_bypasses).chain(&world.egress_filtered);
-    let of_egress = of_egress.chain(&world.egress_tunnel.problem);
+    let of_egress = of_egress.chain(&world.egress_reach.problem);
     let of_host = world.host_problems.iter().chain(&world.listen_problems).chain(of_egress);
     let of_host = of_host.chain(&world.vrf_problems).chain(&world.return_problems);
     // A strict filter on an extra network is found on the links of announcing, and on those of networks.

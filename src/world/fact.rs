@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BfdReport, Conflict, DefaultRoute, Drain, EgressTunnel, EndpointSlice, HeldPod, HostProblem, LeaseState, Link,
+    BfdReport, Conflict, DefaultRoute, Drain, EgressReach, EndpointSlice, HeldPod, HostProblem, LeaseState, Link,
     NetworkNumbers, Node, Service, SessionDetail, Shutdown,
 };
 use crate::config::Config;
@@ -120,8 +120,9 @@ pub enum Fact {
     EgressHeld(Arc<BTreeMap<IpAddr, HeldPod>>),
     /// The addresses that packets of pods left with when the agent started.
     EgressSources(BTreeSet<IpAddr>),
-    /// How it stands with the tunnel to owners of egress addresses.
-    EgressTunnel(EgressTunnel),
+    /// How this node reaches the owners of egress addresses.
+    #[serde(alias = "EgressTunnel")]
+    EgressReach(EgressReach),
     /// All that VRFs of the configuration lack on this host.
     Vrfs(Vec<HostProblem>),
     /// All routes that the kernel refuses for replies by extra networks.
@@ -197,7 +198,7 @@ impl Fact {
             | Fact::EgressTranslated(_)
             | Fact::EgressHeld(_)
             | Fact::EgressSources(_)
-            | Fact::EgressTunnel(_)
+            | Fact::EgressReach(_)
             | Fact::Vrfs(_)
             | Fact::Returns(_)
             | Fact::NetworkNumbers(_)

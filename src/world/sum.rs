@@ -11,7 +11,7 @@ use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 
 use super::{
-    ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EgressTunnel, EndpointSlice,
+    ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EgressReach, EndpointSlice,
     Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node, NodeCounts, PeerOrder, PeerOrders,
     PoolRange, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
 };
@@ -100,7 +100,7 @@ pub struct World {
     pub egress_held: Arc<BTreeMap<IpAddr, HeldPod>>,
     /// The addresses that packets of pods left with when the agent started.
     pub egress_sources: BTreeSet<IpAddr>,
-    pub egress_tunnel: EgressTunnel,
+    pub egress_reach: EgressReach,
     /// What VRFs of the configuration lack on this host.
     pub vrf_problems: Vec<HostProblem>,
     /// See [`Fact::Returns`].
@@ -219,7 +219,7 @@ impl Default for World {
             egress_translated: None,
             egress_held: Arc::default(),
             egress_sources: BTreeSet::new(),
-            egress_tunnel: EgressTunnel::default(),
+            egress_reach: EgressReach::default(),
             vrf_problems: Vec::new(),
             return_problems: Vec::new(),
             network_numbers: NetworkNumbers::default(),
@@ -410,10 +410,10 @@ impl World {
             Fact::EgressSources(sources) => {
                 everything_if(std::mem::replace(&mut self.egress_sources, sources.clone()) != sources)
             }
-            Fact::EgressTunnel(tunnel) => {
-                let before = std::mem::replace(&mut self.egress_tunnel, tunnel);
+            Fact::EgressReach(reach) => {
+                let before = std::mem::replace(&mut self.egress_reach, reach);
                 // The MTU is shown and decides nothing.
-                let now = &self.egress_tunnel;
+                let now = &self.egress_reach;
                 everything_if((before.problem, before.foreign) != (now.problem.clone(), now.foreign))
             }
             Fact::Vrfs(problems) => {
