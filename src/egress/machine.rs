@@ -215,7 +215,11 @@ impl Machine {
         } else {
             Foreign::default()
         };
-        let tunnel = slice.tunnel.as_ref().filter(|end| !end.foreign).map(|end| Tunnel { peers: end.peers.clone() });
+        let tunnel = slice
+            .tunnel
+            .as_ref()
+            .filter(|end| !end.foreign)
+            .map(|end| Tunnel { peers: end.peers.clone(), mtu: end.mtu });
         self.content = Content { pods, bounded, lists, cluster, foreign, via, networks, tunnel };
     }
 
@@ -300,7 +304,10 @@ mod tests {
             (clock::now(), |source| Mapping::Networked(Exit { slot: None, link: 3, source: pod(source) }));
         let mut machine = Machine::new(RELEASE);
         machine.handle_ways(
-            Ways { pods: [(pod(1), Mapping::Translated { address: pod(111), network: None })].into(), ..Ways::default() },
+            Ways {
+                pods: [(pod(1), Mapping::Translated { address: pod(111), network: None })].into(),
+                ..Ways::default()
+            },
             now,
         );
         assert_eq!(machine.former_sources(), [pod(111)].into());
@@ -559,14 +566,14 @@ mod tests {
         let by_link = Hop::Link { via: ip("192.168.35.12"), link: 2 };
         let with = |foreign: bool| EgressSlice {
             hops: Arc::new([(1, [Some(by_tunnel.clone()), None]), (2, [Some(by_link.clone()), None])].into()),
-            tunnel: Some(Arc::new(TunnelEnd { peers: [ip("10.1.2.12")].into(), foreign })),
+            tunnel: Some(Arc::new(TunnelEnd { peers: [ip("10.1.2.12")].into(), foreign, mtu: Some(1464) })),
             ..slice(true, &[(1, Mapping::Steered { slot: 1 })])
         };
         machine.handle_plan(&with(false), now);
         let content = machine.content();
         assert_eq!(content.networks.tunnelled, BTreeSet::from([1]), "the outer packets would go round in the tunnel");
         assert_eq!(content.via, BTreeSet::from([ip("192.168.35.12")]));
-        assert_eq!(content.tunnel, Some(Tunnel { peers: [ip("10.1.2.12")].into() }));
+        assert_eq!(content.tunnel, Some(Tunnel { peers: [ip("10.1.2.12")].into(), mtu: Some(1464) }));
         machine.handle_plan(&with(true), now);
         assert_eq!(machine.content().tunnel, None);
     }
@@ -588,7 +595,9 @@ mod tests {
         let pods = slice(true, &[(1, Mapping::Steered { slot: 1 }), (2, Mapping::Held)]);
         machine.handle_plan(&EgressSlice { cluster: Arc::new([inside].into()), ..pods }, clock::now());
         let cluster = &machine.content().cluster;
-        for (destination, is_left_alone) in [("169.254.169.254", true), ("fe80::1", true), ("10.244.9.9", true), ("192.0.2.1", false)] {
+        for (destination, is_left_alone) in
+            [("169.254.169.254", true), ("fe80::1", true), ("10.244.9.9", true), ("192.0.2.1", false)]
+        {
             let destination: IpAddr = destination.parse().unwrap();
             assert_eq!(cluster.iter().any(|net| net.contains(&destination)), is_left_alone, "{destination}");
         }

@@ -279,10 +279,13 @@ enum Set {
     /// Pods with the source and the link by which they leave.
     Exits4,
     Exits6,
+    /// From pods that the tunnel leads to their owner to the largest TCP segment that fits into it.
+    Clamp4,
+    Clamp6,
 }
 
 impl Set {
-    const ALL: [Set; 20] = [
+    const ALL: [Set; 22] = [
         Set::Cluster4,
         Set::Cluster6,
         Set::Via4,
@@ -303,6 +306,8 @@ impl Set {
         Set::Bounded6,
         Set::Exits4,
         Set::Exits6,
+        Set::Clamp4,
+        Set::Clamp6,
     ];
 
     fn name(self) -> &'static str {
@@ -327,6 +332,8 @@ impl Set {
             Set::Bounded6 => "bounded6",
             Set::Exits4 => "exits4",
             Set::Exits6 => "exits6",
+            Set::Clamp4 => "clamp4",
+            Set::Clamp6 => "clamp6",
         }
     }
 
@@ -341,7 +348,8 @@ impl Set {
             | Set::Steer4
             | Set::Served4
             | Set::Bounded4
-            | Set::Exits4 => Ip::V4,
+            | Set::Exits4
+            | Set::Clamp4 => Ip::V4,
             Set::Cluster6
             | Set::Via6
             | Set::Address6
@@ -351,7 +359,8 @@ impl Set {
             | Set::Steer6
             | Set::Served6
             | Set::Bounded6
-            | Set::Exits6 => Ip::V6,
+            | Set::Exits6
+            | Set::Clamp6 => Ip::V6,
         }
     }
 }
@@ -407,6 +416,7 @@ fn new_set(batch: &mut Batch, form: &Form, set: Set) {
         Set::Source4 | Set::Source6 => (MAP, address, Some(address)),
         Set::Steer4 | Set::Steer6 | Set::Bounded4 | Set::Bounded6 => (MAP, address, Some((VERDICT_TYPE, 16))),
         Set::Exits4 | Set::Exits6 => (0, exits::key(family), None),
+        Set::Clamp4 | Set::Clamp6 => (MAP, address, Some(tunnel::SEGMENT)),
         Set::Via4
         | Set::Via6
         | Set::Address4
@@ -707,7 +717,7 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
     }
     exempt::remove(batch, form, &before.lists, &after.lists);
     returns::fill(batch, form, &before.networks, &after.networks);
-    tunnel::fill(batch, form, before.tunnel.as_ref(), after.tunnel.as_ref());
+    tunnel::fill(batch, form, before, after);
     foreign::fill(batch, form, &before.foreign, &after.foreign);
     for (was, is, v4, v6) in [
         (&before.cluster, &after.cluster, Set::Cluster4, Set::Cluster6),
@@ -741,6 +751,8 @@ struct Element {
 
 enum Value {
     Address(IpAddr),
+    /// Octets of TCP.
+    Size(u16),
     /// On to this chain, and not back.
     GoTo(String),
     /// Through this chain, and back.
@@ -758,6 +770,9 @@ fn elements(batch: &mut Batch, form: &Form, verb: Verb, set: Set, elements: &[El
                         None => {}
                         Some(Value::Address(address)) => {
                             it.nest(ELEMENT_DATA, |data| data.octets(DATA_VALUE, &octets(*address)));
+                        }
+                        Some(Value::Size(size)) => {
+                            it.nest(ELEMENT_DATA, |data| data.octets(DATA_VALUE, &size.to_be_bytes()));
                         }
                         Some(Value::GoTo(chain)) => leads_to(it, GOTO, chain),
                         Some(Value::Jump(chain)) => leads_to(it, JUMP, chain),

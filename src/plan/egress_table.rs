@@ -263,7 +263,7 @@ impl EgressTable {
         let tunnel = is_wanted.then(|| {
             let others = world.nodes.iter().filter(|(name, _)| *name != roads.me);
             let peers = others.flat_map(|(_, node)| node.addresses.iter().copied()).collect();
-            Arc::new(TunnelEnd { peers, foreign: world.egress_reach.foreign })
+            Arc::new(TunnelEnd { peers, foreign: world.egress_reach.foreign, mtu: world.egress_reach.mtu })
         });
         if self.tunnel != tunnel {
             self.tunnel = tunnel;

@@ -227,6 +227,8 @@ pub struct TunnelEnd {
     pub peers: BTreeSet<IpAddr>,
     /// The device of the name is another program's: what is said of crier's is not to count for it.
     pub foreign: bool,
+    /// The largest packet of a pod that fits; `None` while there is no device.
+    pub mtu: Option<u32>,
 }
 
 /// For the BGP speaker: the peers to talk to and the routes to announce to each.

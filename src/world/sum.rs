@@ -11,8 +11,8 @@ use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 
 use super::{
-    ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EgressReach, EndpointSlice,
-    Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node, NodeCounts, PeerOrder, PeerOrders,
+    ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EgressReach, EndpointSlice, Fact,
+    HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node, NodeCounts, PeerOrder, PeerOrders,
     PoolRange, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
 };
 use crate::address::Family;
@@ -412,9 +412,10 @@ impl World {
             }
             Fact::EgressReach(reach) => {
                 let before = std::mem::replace(&mut self.egress_reach, reach);
-                // The MTU is shown and decides nothing.
                 let now = &self.egress_reach;
-                everything_if((before.problem, before.foreign) != (now.problem.clone(), now.foreign))
+                everything_if(
+                    (before.mtu, before.problem, before.foreign) != (now.mtu, now.problem.clone(), now.foreign),
+                )
             }
             Fact::Vrfs(problems) => {
                 self.vrf_problems = problems;
