@@ -10,6 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::InterfaceName;
 
+/// Destinations that no router passes on (RFC 3927 §7, RFC 4291 §2.5.6).
+pub const LINK_LOCAL: [IpNet; 2] = [
+    IpNet::new_assert(IpAddr::V4(Ipv4Addr::new(169, 254, 0, 0)), 16),
+    IpNet::new_assert(IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10),
+];
+
 /// An address family. Ordered as Kubernetes lists them, IPv4 first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Family {

@@ -152,7 +152,7 @@ pub enum Reason {
     SeveralEgressNetworks { address: IpAddr, networks: Vec<InterfaceName> },
     #[error(
         "the VRF {vrf} of the pool is not on this node with a link in it, or [egress] mark-mask has no value left for it \
-         (crier.dev/egress: network)"
+         (crier.dev/egress)"
     )]
     NoEgressVrf { vrf: InterfaceName },
     #[error(

@@ -150,6 +150,10 @@ pub async fn run(start: Start) -> Result<(), Error> {
     // First of all, so that the first plan knows it: there is room for it in the empty queue.
     let _ = facts.send(Fact::Pulses(reload::pulses(&config))).await;
     let _ = facts.send(Fact::NetworkNumbers(kernel::returns::numbers(&config.egress).await)).await;
+    // The router id, which is chosen once, and the ways of what pods open go by them from the first plan on.
+    if let Some(routes) = kernel::routes::at_start().await {
+        let _ = facts.send(routes).await;
+    }
     let programs = kept_addresses::take_programs(&mut stored);
     tasks.finite.spawn(kept_addresses::relieve(programs, held_before.clone(), slices.pulse.subscribe()));
     if let (Some(kept), Some(setup)) = (&held_before, &pulse) {
@@ -383,7 +387,8 @@ impl Tasks {
         let stop = stopping.clone().bound_addresses(handed_over, slices.bgp.subscribe(), slices.l2.subscribe());
         let bound = kernel::addresses::run(slices.bind.subscribe(), stop);
         self.farewell.spawn(named("the keeper of bound addresses", bound));
-        let blackholes = kernel::blackholes::run(slices.bgp.subscribe(), stopping.clone().blackholes());
+        let blackholes =
+            kernel::blackholes::run(slices.bgp.subscribe(), slices.vrfs.subscribe(), stopping.clone().blackholes());
         self.farewell.spawn(named("the keeper of blackhole routes", blackholes));
         let (egress, tables) = (slices.egress.subscribe(), counters.egress.clone());
         let folder = config.state.folder.clone();

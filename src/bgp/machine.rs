@@ -38,6 +38,8 @@ pub struct Peering {
     next_connection: u64,
     /// Sessions that ended in error since the last one that held, RFC 4271's ConnectRetryCounter.
     failures: u32,
+    /// Connections that the peer's operator ended soon, since the last session that held.
+    wishes: u32,
     /// Nothing is dialled or accepted while BFD does not say that the path is up: `bfd-strict`.
     needs_path: bool,
     path_is_up: bool,
@@ -133,6 +135,9 @@ pub const LONGEST_IDLE_HOLD_TIME: Duration = Duration::from_secs(60);
 /// A session that lasted this long clears the count of failures.
 pub const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
 
+/// So many connections in a row the peer's operator may end within [`FORGIVEN_AFTER`] of their beginning. One more counts as a failure.
+const MOST_WISHES: u32 = 5;
+
 /// After two connections closed each other, the peer is dialled again within this time. The time is drawn from the whole range,
 /// so both ends rarely dial at the same moment again.
 const COLLISION_PAUSE: Duration = Duration::from_secs(1);
@@ -148,6 +153,7 @@ impl Peering {
             connections: Vec::new(),
             next_connection: 0,
             failures: 0,
+            wishes: 0,
             needs_path: false,
             path_is_up: false,
             rng: Rng::with_seed(seed),
@@ -665,7 +671,7 @@ impl Peering {
             return;
         }
         if held >= FORGIVEN_AFTER {
-            self.failures = 0;
+            (self.failures, self.wishes) = (0, 0);
         }
         if end.calls_for_a_dial() {
             return self.dial_at(now);
@@ -679,8 +685,13 @@ impl Peering {
         if never_spoke {
             return self.await_retry(now);
         }
-        // An operator who works on a router ends several sessions in a row, and must not wait longer each time.
-        self.failures = if end.is_peers_wish() { self.failures.max(1) } else { self.failures.saturating_add(1) };
+        // RFC 4271 §8.1.1, DampPeerOscillations. An operator who works on a router ends several sessions in a row, and must not wait longer
+        // each time; a peer that ends every one as soon as it begins is no operator.
+        let is_by_hand = end.is_peers_wish() && {
+            self.wishes = self.wishes.saturating_add(u32::from(held < FORGIVEN_AFTER));
+            self.wishes <= MOST_WISHES
+        };
+        self.failures = if is_by_hand { self.failures.max(1) } else { self.failures.saturating_add(1) };
         if !end.is_collision() {
             self.approach = Approach::Idle { until: Some(now + self.idle_hold_time()) };
         } else if self.failures == 1 && !self.offer.passive {

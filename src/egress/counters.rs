@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn only_the_owner_counts_what_is_translated() {
         let (counters, pod) = (Counters::default(), "10.244.1.2".parse().unwrap());
-        let here = Mapping::Translated { address: "192.0.2.1".parse().unwrap() };
+        let here = Mapping::Translated { address: "192.0.2.1".parse().unwrap(), network: None };
         let mut counted = Vec::new();
         // Another mapping is another element, whose counter begins anew.
         for (mapping, packets) in

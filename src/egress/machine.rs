@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ruleset::{Content, Foreign, Networks, Tunnel};
+use crate::address::LINK_LOCAL;
 use crate::plan::slice::{EgressSlice, Hop, Mapping};
 use crate::world::{Destinations, PodMark};
 
@@ -207,13 +208,18 @@ impl Machine {
         };
         let former = self.former.iter().flat_map(|former| former.ways.via.iter().copied());
         let via = hops.filter_map(next_hop).chain(former).collect();
-        let cluster = (*slice.cluster).clone();
+        // What is on the link of the pod's node is not behind the owner: a metadata service, a cache of names.
+        let cluster = slice.cluster.iter().copied().chain(LINK_LOCAL).collect();
         let foreign = if !slice.complete || self.is_taken_for_owner(&pods) {
             Foreign { networks: (*slice.pod_networks).clone(), links: (*slice.shared_links).clone() }
         } else {
             Foreign::default()
         };
-        let tunnel = slice.tunnel.as_ref().filter(|end| !end.foreign).map(|end| Tunnel { peers: end.peers.clone() });
+        let tunnel = slice
+            .tunnel
+            .as_ref()
+            .filter(|end| !end.foreign)
+            .map(|end| Tunnel { peers: end.peers.clone(), mtu: end.mtu });
         self.content = Content { pods, bounded, lists, cluster, foreign, via, networks, tunnel };
     }
 
@@ -274,6 +280,8 @@ fn numbers(lists: &Lists) -> BTreeMap<Arc<Destinations>, u32> {
 
 #[cfg(test)]
 mod tests {
+    use ipnet::IpNet;
+
     use super::*;
     use crate::clock;
     use crate::plan::slice::{Exit, ReturnNetwork, ReturnTable, TunnelEnd};
@@ -296,7 +304,10 @@ mod tests {
             (clock::now(), |source| Mapping::Networked(Exit { slot: None, link: 3, source: pod(source) }));
         let mut machine = Machine::new(RELEASE);
         machine.handle_ways(
-            Ways { pods: [(pod(1), Mapping::Translated { address: pod(111) })].into(), ..Ways::default() },
+            Ways {
+                pods: [(pod(1), Mapping::Translated { address: pod(111), network: None })].into(),
+                ..Ways::default()
+            },
             now,
         );
         assert_eq!(machine.former_sources(), [pod(111)].into());
@@ -311,7 +322,7 @@ mod tests {
     #[test]
     fn after_a_restart_packets_go_as_they_went_until_owners_are_known_and_no_longer_than_a_while() {
         let now = clock::now();
-        let (to_owner, here) = (Mapping::Steered { slot: 3 }, Mapping::Translated { address: pod(200) });
+        let (to_owner, here) = (Mapping::Steered { slot: 3 }, Mapping::Translated { address: pod(200), network: None });
         let adopt = || {
             let mut machine = Machine::new(RELEASE);
             machine.handle_held((1..=3).map(|it| Guarded { pod: pod(it), destinations: None, kept: None }), now);
@@ -345,7 +356,7 @@ mod tests {
     #[test]
     fn a_pod_whose_service_is_gone_is_held_for_a_while_and_then_let_go() {
         let (mut machine, now) = (Machine::new(RELEASE), clock::now());
-        let translated = Mapping::Translated { address: "192.0.2.1".parse().unwrap() };
+        let translated = Mapping::Translated { address: "192.0.2.1".parse().unwrap(), network: None };
         machine.handle_plan(&slice(true, &[(1, translated)]), now);
         assert_eq!(machine.content().pods[&pod(1)], translated);
         machine.handle_plan(&slice(true, &[]), now);
@@ -366,7 +377,7 @@ mod tests {
             machine.handle_plan(&EgressSlice { pod_networks, shared_links, ..slice(complete, pods) }, now);
             !machine.content().foreign.links.is_empty() && machine.content().foreign.networks == networks
         };
-        let translated = Mapping::Translated { address: "192.0.2.1".parse().unwrap() };
+        let translated = Mapping::Translated { address: "192.0.2.1".parse().unwrap(), network: None };
         assert!(put(&[], false), "not all objects are known");
         assert!(!put(&[(1, Mapping::Held)], true));
         // The nodes here send each other's pods on: whoever is no owner routes what a node behind it has.
@@ -555,14 +566,14 @@ mod tests {
         let by_link = Hop::Link { via: ip("192.168.35.12"), link: 2 };
         let with = |foreign: bool| EgressSlice {
             hops: Arc::new([(1, [Some(by_tunnel.clone()), None]), (2, [Some(by_link.clone()), None])].into()),
-            tunnel: Some(Arc::new(TunnelEnd { peers: [ip("10.1.2.12")].into(), foreign })),
+            tunnel: Some(Arc::new(TunnelEnd { peers: [ip("10.1.2.12")].into(), foreign, mtu: Some(1464) })),
             ..slice(true, &[(1, Mapping::Steered { slot: 1 })])
         };
         machine.handle_plan(&with(false), now);
         let content = machine.content();
         assert_eq!(content.networks.tunnelled, BTreeSet::from([1]), "the outer packets would go round in the tunnel");
         assert_eq!(content.via, BTreeSet::from([ip("192.168.35.12")]));
-        assert_eq!(content.tunnel, Some(Tunnel { peers: [ip("10.1.2.12")].into() }));
+        assert_eq!(content.tunnel, Some(Tunnel { peers: [ip("10.1.2.12")].into(), mtu: Some(1464) }));
         machine.handle_plan(&with(true), now);
         assert_eq!(machine.content().tunnel, None);
     }
@@ -573,5 +584,22 @@ mod tests {
         machine.handle_plan(&slice(true, &[(1, Mapping::Held)]), now);
         machine.handle_plan(&slice(true, &[]), now);
         assert!(machine.is_idle());
+    }
+
+    /// Input: pods with egress, and cluster networks. Output: what they send to a link-local address is left alone as what they send to
+    /// the cluster is: no address is given to it, no mark leads it to the owner, and nothing holds it.
+    #[test]
+    fn link_local_destinations_are_left_alone_as_those_in_the_cluster_are() {
+        let mut machine = Machine::new(Duration::from_secs(600));
+        let inside: IpNet = "10.244.0.0/16".parse().unwrap();
+        let pods = slice(true, &[(1, Mapping::Steered { slot: 1 }), (2, Mapping::Held)]);
+        machine.handle_plan(&EgressSlice { cluster: Arc::new([inside].into()), ..pods }, clock::now());
+        let cluster = &machine.content().cluster;
+        for (destination, is_left_alone) in
+            [("169.254.169.254", true), ("fe80::1", true), ("10.244.9.9", true), ("192.0.2.1", false)]
+        {
+            let destination: IpAddr = destination.parse().unwrap();
+            assert_eq!(cluster.iter().any(|net| net.contains(&destination)), is_left_alone, "{destination}");
+        }
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! chain steer      filter, prerouting, behind the translation of Services' addresses
-//!     what a pod opens to a destination outside of the cluster, and the owner is another node: the mark of its slot
+//!     what a pod opens to a destination outside of the cluster, and the owner is another node: the mark of its slot; the owner is this
+//!     node, and the address is in one of its extra networks: the mark of the network
 //! chain translate  nat, postrouting, before the masquerade of the CNI and kube-proxy
 //!     to the cluster: as it is; else the source that the map gives: the Service's address here, the pod's own on its way to the owner
 //! chain guard      filter, postrouting, behind all translations
@@ -213,6 +214,11 @@ impl WayMaps {
     pub fn slot(chain: &str) -> Option<u8> {
         chain.strip_prefix(SLOT)?.parse().ok()
     }
+
+    /// The number of the network whose chain this is.
+    pub fn network(chain: &str) -> Option<u8> {
+        chain.strip_prefix(returns::NETWORK)?.parse().ok()
+    }
 }
 
 fn set_named(form: &Form, set: Set) -> Attributes {
@@ -273,10 +279,13 @@ enum Set {
     /// Pods with the source and the link by which they leave.
     Exits4,
     Exits6,
+    /// From pods that the tunnel leads to their owner to the largest TCP segment that fits into it.
+    Clamp4,
+    Clamp6,
 }
 
 impl Set {
-    const ALL: [Set; 20] = [
+    const ALL: [Set; 22] = [
         Set::Cluster4,
         Set::Cluster6,
         Set::Via4,
@@ -297,6 +306,8 @@ impl Set {
         Set::Bounded6,
         Set::Exits4,
         Set::Exits6,
+        Set::Clamp4,
+        Set::Clamp6,
     ];
 
     fn name(self) -> &'static str {
@@ -321,6 +332,8 @@ impl Set {
             Set::Bounded6 => "bounded6",
             Set::Exits4 => "exits4",
             Set::Exits6 => "exits6",
+            Set::Clamp4 => "clamp4",
+            Set::Clamp6 => "clamp6",
         }
     }
 
@@ -335,7 +348,8 @@ impl Set {
             | Set::Steer4
             | Set::Served4
             | Set::Bounded4
-            | Set::Exits4 => Ip::V4,
+            | Set::Exits4
+            | Set::Clamp4 => Ip::V4,
             Set::Cluster6
             | Set::Via6
             | Set::Address6
@@ -345,7 +359,8 @@ impl Set {
             | Set::Steer6
             | Set::Served6
             | Set::Bounded6
-            | Set::Exits6 => Ip::V6,
+            | Set::Exits6
+            | Set::Clamp6 => Ip::V6,
         }
     }
 }
@@ -401,6 +416,7 @@ fn new_set(batch: &mut Batch, form: &Form, set: Set) {
         Set::Source4 | Set::Source6 => (MAP, address, Some(address)),
         Set::Steer4 | Set::Steer6 | Set::Bounded4 | Set::Bounded6 => (MAP, address, Some((VERDICT_TYPE, 16))),
         Set::Exits4 | Set::Exits6 => (0, exits::key(family), None),
+        Set::Clamp4 | Set::Clamp6 => (MAP, address, Some(tunnel::SEGMENT)),
         Set::Via4
         | Set::Via6
         | Set::Address4
@@ -660,7 +676,7 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
             let element = |(pod, mapping): &(&IpAddr, &Mapping)| {
                 let value = match mapping {
                     Mapping::Held => return None,
-                    Mapping::Translated { address } => *address,
+                    Mapping::Translated { address, network: _ } => *address,
                     Mapping::Networked(exit) => exit.source,
                     // Its own address: so that the masquerade of the CNI leaves it alone.
                     Mapping::Steered { .. } => **pod,
@@ -674,7 +690,8 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
                 let chain = match mapping {
                     Mapping::Steered { slot } => slot_chain(*slot),
                     Mapping::Networked(exit) => returns::network_chain(exit.slot?),
-                    Mapping::Held | Mapping::Translated { .. } => return None,
+                    Mapping::Translated { address: _, network } => returns::network_chain((*network)?),
+                    Mapping::Held => return None,
                 };
                 Some(Element { key: octets(**pod), value: with_value.then_some(Value::GoTo(chain)) })
             };
@@ -700,7 +717,7 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
     }
     exempt::remove(batch, form, &before.lists, &after.lists);
     returns::fill(batch, form, &before.networks, &after.networks);
-    tunnel::fill(batch, form, before.tunnel.as_ref(), after.tunnel.as_ref());
+    tunnel::fill(batch, form, before, after);
     foreign::fill(batch, form, &before.foreign, &after.foreign);
     for (was, is, v4, v6) in [
         (&before.cluster, &after.cluster, Set::Cluster4, Set::Cluster6),
@@ -734,6 +751,8 @@ struct Element {
 
 enum Value {
     Address(IpAddr),
+    /// Octets of TCP.
+    Size(u16),
     /// On to this chain, and not back.
     GoTo(String),
     /// Through this chain, and back.
@@ -751,6 +770,9 @@ fn elements(batch: &mut Batch, form: &Form, verb: Verb, set: Set, elements: &[El
                         None => {}
                         Some(Value::Address(address)) => {
                             it.nest(ELEMENT_DATA, |data| data.octets(DATA_VALUE, &octets(*address)));
+                        }
+                        Some(Value::Size(size)) => {
+                            it.nest(ELEMENT_DATA, |data| data.octets(DATA_VALUE, &size.to_be_bytes()));
                         }
                         Some(Value::GoTo(chain)) => leads_to(it, GOTO, chain),
                         Some(Value::Jump(chain)) => leads_to(it, JUMP, chain),
@@ -890,7 +912,8 @@ mod tests {
     #[test]
     fn a_change_costs_what_changes() {
         let address = "192.0.2.1".parse().unwrap();
-        let before = content(&[("10.244.1.2", Mapping::Held), ("10.244.1.3", Mapping::Translated { address })]);
+        let before =
+            content(&[("10.244.1.2", Mapping::Held), ("10.244.1.3", Mapping::Translated { address, network: None })]);
         assert!(change(&form(), &before, &before).is_empty());
         let mut after = before.clone();
         after.pods.insert("10.244.1.2".parse().unwrap(), Mapping::Steered { slot: 1 });
@@ -939,6 +962,17 @@ mod tests {
         assert!(octets.windows(key.len()).any(|window| window == key), "pod, source and link");
         assert!(octets.windows(9).any(|window| window == b"network1\0"), "it is led there by the mark of the network");
         assert!(content.addresses().is_empty(), "another pod with this source is held");
+    }
+
+    #[test]
+    fn a_pod_that_leaves_with_the_services_address_by_a_network_is_led_there_and_passes_with_that_address_alone() {
+        let address = "192.0.2.1".parse().unwrap();
+        let by = |network| content(&[("10.244.1.2", Mapping::Translated { address, network })]);
+        let made = change(&form(), &Content::default(), &by(Some(1)));
+        assert_eq!(["network1", "steer4", "source4", "exits4"].map(|name| mentions(&made, name)), [1, 1, 1, 0]);
+        assert_eq!(by(Some(1)).addresses(), [address].into());
+        assert_eq!(mentions(&change(&form(), &by(Some(1)), &by(None)), "steer4"), 1, "it leaves by the main table");
+        assert_eq!((WayMaps::network("network15"), WayMaps::network("slot15")), (Some(15), None));
     }
 
     #[test]

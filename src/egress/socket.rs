@@ -122,18 +122,24 @@ impl Netfilter {
         Ok(bounded)
     }
 
-    /// How the table leads packets of pods to owners, and what it gives their addresses to. What leaves by a network is not among it.
+    /// How the table leads packets of pods to owners, and what it gives their addresses to, by which network. What leaves by a network
+    /// with the node's address is told as what is translated.
     pub(super) fn ways(&mut self, form: &Form) -> io::Result<Ways> {
         let maps = WayMaps::of(form);
         let mut ways = Ways::default();
         for map in &maps.source {
             // Who is led to an owner has its own address as the source up to there.
             let sources = self.all_elements(map, packet::pairs)?.into_iter().filter(|(pod, source)| pod != source);
-            ways.pods.extend(sources.map(|(pod, address)| (pod, Mapping::Translated { address })));
+            ways.pods.extend(sources.map(|(pod, address)| (pod, Mapping::Translated { address, network: None })));
         }
         for map in &maps.steer {
-            let slot = |(pod, chain): (IpAddr, String)| Some((pod, Mapping::Steered { slot: WayMaps::slot(&chain)? }));
-            ways.pods.extend(self.all_elements(map, packet::chains)?.into_iter().filter_map(slot));
+            for (pod, chain) in self.all_elements(map, packet::chains)? {
+                if let Some(slot) = WayMaps::slot(&chain) {
+                    ways.pods.insert(pod, Mapping::Steered { slot });
+                } else if let Some(Mapping::Translated { network, .. }) = ways.pods.get_mut(&pod) {
+                    *network = WayMaps::network(&chain);
+                }
+            }
         }
         for set in &maps.via {
             ways.via.extend(self.elements(set)?.into_iter().map(|(via, _)| via));

@@ -430,7 +430,7 @@ fn forget_stale(
         let Connection { source, peer, leaves_as, .. } = connection;
         let Some(mapping) = pods.get(source).and_then(|pod| content.pods.get(pod)) else { return false };
         let is_to = match mapping {
-            Mapping::Translated { address } => Some(*address),
+            Mapping::Translated { address, network: _ } => Some(*address),
             Mapping::Steered { .. } => Some(*source),
             Mapping::Networked(exit) => Some(exit.source),
             // They are dropped, and go on where the pod has its way again.

@@ -15,6 +15,9 @@
 //! kube-proxy translates the address. The routes are blackholes, not unreachable ones: an address may be announced a moment before
 //! kube-proxy knows it, and a client that hears nothing tries again, where an ICMP error would end its attempt.
 //!
+//! What is announced to a peer in a VRF that crier manages has its blackhole in the table of that VRF, behind all other routes to the
+//! prefix: there no rule tells what this host sends from what it forwards, so a program in the VRF does not reach it past kube-proxy either.
+//!
 //! The two come behind all other rules of their priority, also those that are added later, so these stay in force for everything else.
 //! What another program removes is put back: rules at once, routes within [`LOOK_INTERVAL`].
 
@@ -34,11 +37,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::netlink::{Complaints, Event, Netlink, NetlinkError, PROTOCOL, address_family, family_of};
+use super::netlink::{
+    Complaints, Event, Netlink, NetlinkError, PROTOCOL, UNREACHABLE_METRIC, address_family, family_of,
+};
 use crate::address::Family;
 use crate::config::BLACKHOLES;
-use crate::names::PeerName;
-use crate::plan::slice::{BgpSlice, PeerSlice};
+use crate::names::{InterfaceName, PeerName};
+use crate::plan::slice::{BgpSlice, PeerSlice, VrfSlice};
 
 /// The routing table of the blackholes.
 pub const TABLE: u32 = BLACKHOLES;
@@ -66,13 +71,17 @@ pub enum Stop {
 /// also removes what an earlier run left and nobody wants any more.
 ///
 /// A slice that is not complete removes nothing, because there is no plan yet.
-pub async fn run(mut slices: watch::Receiver<BgpSlice>, stop: impl Future<Output = Stop>) {
+pub async fn run(
+    mut slices: watch::Receiver<BgpSlice>,
+    mut vrfs: watch::Receiver<VrfSlice>,
+    stop: impl Future<Output = Stop>,
+) {
     tokio::pin!(stop);
     let mut complaints = Complaints::default();
     let stop = loop {
         tokio::select! {
             stop = &mut stop => break stop,
-            Err(error) = follow(&mut slices) => {
+            Err(error) = follow(&mut slices, &mut vrfs) => {
                 if complaints.is_new(&error) {
                     warn!(%error, "blackhole routes cannot be set, so packets to unused addresses and ports may loop; trying again");
                 }
@@ -107,7 +116,10 @@ pub async fn take_away() -> Result<usize, String> {
 }
 
 /// Works until the kernel refuses something, and answers with the error.
-async fn follow(slices: &mut watch::Receiver<BgpSlice>) -> Result<std::convert::Infallible, NetlinkError> {
+async fn follow(
+    slices: &mut watch::Receiver<BgpSlice>,
+    vrfs: &mut watch::Receiver<VrfSlice>,
+) -> Result<std::convert::Infallible, NetlinkError> {
     let mut netlink = Netlink::open_for(&[MulticastGroup::Ipv4Rule, MulticastGroup::Ipv6Rule])?;
     let mut keeper = Keeper::default();
     keeper.read_routes(&mut netlink).await?;
@@ -115,12 +127,20 @@ async fn follow(slices: &mut watch::Receiver<BgpSlice>) -> Result<std::convert::
     let mut look_at = Instant::now() + LOOK_INTERVAL;
     loop {
         let slice = slices.borrow_and_update().clone();
-        if keeper.is_news(&slice) {
-            keeper.work(&prefixes(&slice.peers), slice.complete, &mut netlink).await?;
-            keeper.last = Some((slice.complete, slice.peers));
+        let (tables, planned) = {
+            let vrfs = vrfs.borrow_and_update();
+            (managed(&vrfs), vrfs.planned)
+        };
+        let complete = slice.complete && planned;
+        if keeper.is_news(&slice, complete, &tables) {
+            keeper.work(&prefixes(&slice.peers, &tables), complete, &mut netlink).await?;
+            keeper.last = Some(Last { complete, peers: slice.peers, tables });
         }
         tokio::select! {
             changed = slices.changed() => if changed.is_err() {
+                std::future::pending::<()>().await;
+            },
+            changed = vrfs.changed() => if changed.is_err() {
                 std::future::pending::<()>().await;
             },
             event = netlink.event() => {
@@ -145,10 +165,32 @@ async fn follow(slices: &mut watch::Receiver<BgpSlice>) -> Result<std::convert::
 /// What is in the kernel.
 #[derive(Debug, Default)]
 struct Keeper {
-    routes: BTreeSet<IpNet>,
+    routes: BTreeSet<Blackhole>,
     rules: BTreeMap<Family, Rules>,
-    /// The slice that was worked out last; `None` if the kernel has changed since.
-    last: Option<(bool, OrdMap<PeerName, PeerSlice>)>,
+    /// What was worked out last; `None` if the kernel has changed since.
+    last: Option<Last>,
+}
+
+#[derive(Debug)]
+struct Last {
+    complete: bool,
+    peers: OrdMap<PeerName, PeerSlice>,
+    /// The tables of VRFs.
+    tables: BTreeMap<InterfaceName, u32>,
+}
+
+/// A route that drops packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Blackhole {
+    /// crier's own, or that of a VRF.
+    table: u32,
+    net: IpNet,
+}
+
+impl Blackhole {
+    fn is_aggregate(&self) -> bool {
+        self.net.prefix_len() < self.net.max_prefix_len()
+    }
 }
 
 /// The rules of one family.
@@ -173,7 +215,7 @@ impl Rule {
 /// One route or rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
-    Route(IpNet),
+    Route(Blackhole),
     Rule(Family, Rule),
 }
 
@@ -186,7 +228,7 @@ enum Step {
 
 impl Keeper {
     async fn read_routes(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
-        let found: BTreeSet<IpNet> = netlink.routes().await?.iter().filter_map(our_route).collect();
+        let found: BTreeSet<Blackhole> = netlink.routes().await?.iter().filter_map(our_route).collect();
         if self.routes != found {
             self.routes = found;
             self.last = None;
@@ -203,9 +245,10 @@ impl Keeper {
         Ok(())
     }
 
-    fn is_news(&self, slice: &BgpSlice) -> bool {
-        let Some((complete, peers)) = &self.last else { return true };
-        *complete != slice.complete
+    fn is_news(&self, slice: &BgpSlice, complete: bool, tables: &BTreeMap<InterfaceName, u32>) -> bool {
+        let Some(Last { complete: before, peers, tables: with }) = &self.last else { return true };
+        *before != complete
+            || with != tables
             || peers.len() != slice.peers.len()
             || peers.iter().zip(&slice.peers).any(|((name, before), (other, now))| {
                 name != other
@@ -216,11 +259,11 @@ impl Keeper {
     }
 
     /// Routes come before the rules that lead to them, and go after them.
-    fn steps(&self, wanted: &BTreeSet<IpNet>, complete: bool) -> Vec<Step> {
-        let mut steps: Vec<Step> = wanted.difference(&self.routes).map(|net| Step::Add(Part::Route(*net))).collect();
+    fn steps(&self, wanted: &BTreeSet<Blackhole>, complete: bool) -> Vec<Step> {
+        let mut steps: Vec<Step> = wanted.difference(&self.routes).map(|it| Step::Add(Part::Route(*it))).collect();
         for family in Family::BOTH {
             let rules = self.rules.get(&family).cloned().unwrap_or_default();
-            let is_wanted = wanted.iter().any(|net| Family::of(net.addr()) == family);
+            let is_wanted = wanted.iter().any(|it| it.table == TABLE && Family::of(it.net.addr()) == family);
             if (is_wanted && !rules.stand) || (!is_wanted && complete) {
                 steps.extend(rules.present.iter().rev().map(|rule| Step::Remove(Part::Rule(family, *rule))));
             }
@@ -229,14 +272,14 @@ impl Keeper {
             }
         }
         let spare = self.routes.difference(wanted).filter(|_| complete);
-        steps.extend(spare.map(|net| Step::Remove(Part::Route(*net))));
+        steps.extend(spare.map(|it| Step::Remove(Part::Route(*it))));
         steps
     }
 
     /// Does what can be done, and answers with the first refusal.
     async fn work(
         &mut self,
-        wanted: &BTreeSet<IpNet>,
+        wanted: &BTreeSet<Blackhole>,
         complete: bool,
         netlink: &mut Netlink,
     ) -> Result<(), NetlinkError> {
@@ -259,16 +302,16 @@ impl Keeper {
     /// Remembers what was done. Of an address alone the log says nothing: there may be ten thousand.
     fn note(&mut self, step: Step) {
         match step {
-            Step::Add(Part::Route(net)) => {
-                self.routes.insert(net);
-                if net.prefix_len() < net.max_prefix_len() {
-                    info!(aggregate = %net, table = TABLE, "packets to unused addresses of the aggregate are dropped");
+            Step::Add(Part::Route(route)) => {
+                self.routes.insert(route);
+                if route.is_aggregate() {
+                    info!(aggregate = %route.net, table = route.table, "packets to unused addresses of the aggregate are dropped");
                 }
             }
-            Step::Remove(Part::Route(net)) => {
-                self.routes.remove(&net);
-                if net.prefix_len() < net.max_prefix_len() {
-                    info!(aggregate = %net, table = TABLE, "blackhole route removed");
+            Step::Remove(Part::Route(route)) => {
+                self.routes.remove(&route);
+                if route.is_aggregate() {
+                    info!(aggregate = %route.net, table = route.table, "blackhole route removed");
                 }
             }
             Step::Add(Part::Rule(family, rule)) => {
@@ -291,8 +334,8 @@ impl Keeper {
 impl Part {
     fn message(self, new: bool) -> RouteNetlinkMessage {
         match (self, new) {
-            (Part::Route(net), true) => RouteNetlinkMessage::NewRoute(route(net)),
-            (Part::Route(net), false) => RouteNetlinkMessage::DelRoute(route(net)),
+            (Part::Route(it), true) => RouteNetlinkMessage::NewRoute(route(it)),
+            (Part::Route(it), false) => RouteNetlinkMessage::DelRoute(route(it)),
             (Part::Rule(family, which), true) => RouteNetlinkMessage::NewRule(rule(family, which)),
             (Part::Rule(family, which), false) => RouteNetlinkMessage::DelRule(rule(family, which)),
         }
@@ -323,16 +366,25 @@ async fn remove(message: RouteNetlinkMessage, netlink: &mut Netlink) -> Result<(
     }
 }
 
-/// The prefixes that some peer outside VRFs is told of. Each VRF has a table of its own, where none of this applies.
-fn prefixes(peers: &OrdMap<PeerName, PeerSlice>) -> BTreeSet<IpNet> {
-    // A peer without an address, or one that is shut down, is told nothing.
-    let outside = peers.values().filter(|peer| peer.settings.vrf.is_none() && peer.address.is_ok());
-    // A default route is no aggregate of addresses.
-    outside.flat_map(|peer| peer.routes.keys()).filter(|net| net.prefix_len() > 0).copied().collect()
+/// The tables of the VRFs that crier manages. What others manage it changes nothing of.
+fn managed(vrfs: &VrfSlice) -> BTreeMap<InterfaceName, u32> {
+    vrfs.vrfs.iter().filter(|vrf| vrf.manage).map(|vrf| (vrf.name.clone(), vrf.table)).collect()
 }
 
-/// The prefix, if the message describes a blackhole of ours.
-fn our_route(message: &RouteNetlinkMessage) -> Option<IpNet> {
+/// The prefixes that some peer is told of, each in the table where packets to it are looked up.
+fn prefixes(peers: &OrdMap<PeerName, PeerSlice>, tables: &BTreeMap<InterfaceName, u32>) -> BTreeSet<Blackhole> {
+    // A peer without an address, or one that is shut down, is told nothing.
+    let told = peers.values().filter(|peer| peer.address.is_ok()).filter_map(|peer| match &peer.settings.vrf {
+        Some(vrf) => Some((*tables.get(vrf)?, peer)),
+        None => Some((TABLE, peer)),
+    });
+    let routes = told.flat_map(|(table, peer)| peer.routes.keys().map(move |net| Blackhole { table, net: *net }));
+    // A default route is no aggregate of addresses.
+    routes.filter(|it| it.net.prefix_len() > 0).collect()
+}
+
+/// The prefix with its table, if the message describes a blackhole of ours.
+fn our_route(message: &RouteNetlinkMessage) -> Option<Blackhole> {
     // The enum is not ours; nothing else is a route.
     let RouteNetlinkMessage::NewRoute(route) = message else { return None };
     let mut table = u32::from(route.header.table);
@@ -346,18 +398,27 @@ fn our_route(message: &RouteNetlinkMessage) -> Option<IpNet> {
             _ => {}
         }
     }
-    let is_ours = route.header.protocol == PROTOCOL && route.header.kind == RouteType::BlackHole && table == TABLE;
-    IpNet::new(destination?, route.header.destination_prefix_length).ok().filter(|_| is_ours)
+    // No VRF has a number of the kernel's own.
+    let is_ours = route.header.protocol == PROTOCOL && route.header.kind == RouteType::BlackHole && table > KERNELS;
+    let net = IpNet::new(destination?, route.header.destination_prefix_length).ok().filter(|_| is_ours)?;
+    Some(Blackhole { table, net })
 }
 
-fn route(net: IpNet) -> RouteMessage {
+/// The tables up to this one are not crier's: the kernel's own are 253 to 255.
+const KERNELS: u32 = 255;
+
+fn route(Blackhole { table, net }: Blackhole) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = address_family(Family::of(net.addr()));
     message.header.destination_prefix_length = net.prefix_len();
     message.header.protocol = PROTOCOL;
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::BlackHole;
-    message.attributes = vec![RouteAttribute::Destination(net.network().into()), RouteAttribute::Table(TABLE)];
+    message.attributes = vec![RouteAttribute::Destination(net.network().into()), RouteAttribute::Table(table)];
+    if table != TABLE {
+        // An address that is bound in the VRF, or a route of the operator to the same prefix, goes first.
+        message.attributes.push(RouteAttribute::Priority(UNREACHABLE_METRIC));
+    }
     message
 }
 
@@ -428,17 +489,23 @@ fn rule(family: Family, which: Rule) -> RuleMessage {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use netlink_packet_route::route::RouteProtocol;
 
     use super::*;
 
-    fn nets(texts: &[&str]) -> BTreeSet<IpNet> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
+    fn net(text: &str) -> Blackhole {
+        Blackhole { table: TABLE, net: text.parse().unwrap() }
+    }
+
+    fn nets(texts: &[&str]) -> BTreeSet<Blackhole> {
+        texts.iter().map(|text| net(text)).collect()
     }
 
     fn keeper(routes: &[&str]) -> Keeper {
         let routes = nets(routes);
-        let families = routes.iter().map(|net| Family::of(net.addr()));
+        let families = routes.iter().map(|it| Family::of(it.net.addr()));
         let rules = families.map(|family| (family, Rules { present: Rule::BOTH.to_vec(), stand: true })).collect();
         Keeper { routes, rules, last: None }
     }
@@ -451,11 +518,11 @@ mod tests {
     fn what_an_earlier_run_left_goes_once_there_is_a_plan_and_not_before() {
         let keeper = keeper(&["192.0.2.0/24", "198.51.100.7/32"]);
         let wanted = nets(&["2001:db8::1/128"]);
-        let new = std::iter::once(Part::Route("2001:db8::1/128".parse().unwrap())).chain(both(Family::V6));
+        let new = std::iter::once(Part::Route(net("2001:db8::1/128"))).chain(both(Family::V6));
         let add: Vec<Step> = new.map(Step::Add).collect();
         assert_eq!(keeper.steps(&wanted, false), add);
         let rules = both(Family::V4).into_iter().rev().map(Step::Remove);
-        let routes = nets(&["192.0.2.0/24", "198.51.100.7/32"]).into_iter().map(|net| Step::Remove(Part::Route(net)));
+        let routes = nets(&["192.0.2.0/24", "198.51.100.7/32"]).into_iter().map(|it| Step::Remove(Part::Route(it)));
         let mut expected: Vec<Step> = add[..1].to_vec();
         expected.extend(rules.chain(add[1..].iter().copied()).chain(routes));
         assert_eq!(keeper.steps(&wanted, true), expected, "rules go before the routes that they lead to");
@@ -465,7 +532,7 @@ mod tests {
     #[test]
     fn an_address_costs_a_route_and_no_rule() {
         let keeper = keeper(&["203.0.113.1/32"]);
-        let new: IpNet = "203.0.113.2/32".parse().unwrap();
+        let new = net("203.0.113.2/32");
         assert_eq!(keeper.steps(&nets(&["203.0.113.1/32", "203.0.113.2/32"]), true), [Step::Add(Part::Route(new))]);
         assert_eq!(keeper.steps(&nets(&["203.0.113.1/32"]), true), []);
     }
@@ -515,9 +582,36 @@ mod tests {
         }
     }
 
+    /// Input: peers outside of VRFs, in one that crier manages, in one that another program does. Output: what each is told of is dropped
+    /// where packets to it are looked up, and the rules for the main table are made for nothing in a VRF.
+    #[test]
+    fn what_a_peer_in_a_managed_vrf_is_told_of_is_dropped_in_the_table_of_the_vrf() {
+        let text = "[bgp]\nasn = 64513\n[[vrf]]\nname = \"red\"\ntable = 1001\ninterfaces = [\"eth1\"]\nmanage = true\n\
+                    [[vrf]]\nname = \"blue\"\ntable = 1002\ninterfaces = [\"eth2\"]\n\
+                    [[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.0.1\"\nasn = 64512\n";
+        let config = crate::config::tests::good(text);
+        let slice = VrfSlice { planned: true, vrfs: Arc::new(config.vrfs.clone()), ..VrfSlice::default() };
+        let told = ["203.0.113.1/32", "0.0.0.0/0"].map(|net| (net.parse::<IpNet>().unwrap(), Arc::default()));
+        let routes: OrdMap<IpNet, Arc<crate::route::RouteAttributes>> = told.into_iter().collect();
+        let peer = |name: &str, vrf: Option<&str>| {
+            let settings = crate::config::Peer { vrf: vrf.map(InterfaceName::from), ..config.bgp.peers[0].clone() };
+            let address = Ok(crate::address::ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None });
+            let slice =
+                PeerSlice { settings: Arc::new(settings), address, routes: routes.clone(), orders: Default::default() };
+            (PeerName::from(name), slice)
+        };
+        let all = [peer("tor", None), peer("in-red", Some("red")), peer("in-blue", Some("blue"))];
+        let wanted = prefixes(&all.into_iter().collect(), &managed(&slice));
+        let in_red = Blackhole { table: 1001, ..net("203.0.113.1/32") };
+        assert_eq!(wanted, [in_red, net("203.0.113.1/32")].into());
+        assert_eq!(our_route(&RouteNetlinkMessage::NewRoute(route(in_red))), Some(in_red));
+        let steps = Keeper::default().steps(&[in_red].into(), true);
+        assert_eq!(steps, [Step::Add(Part::Route(in_red))]);
+    }
+
     #[test]
     fn only_blackholes_of_criers_number_in_criers_table_are_its_own() {
-        let net: IpNet = "192.0.2.0/24".parse().unwrap();
+        let net = net("192.0.2.0/24");
         let change = |change: fn(&mut RouteMessage)| {
             let mut message = route(net);
             change(&mut message);

@@ -44,6 +44,12 @@ pub async fn run(facts: mpsc::Sender<Fact>) {
     }
 }
 
+/// The default routes at this moment, for the first plan. `None` where the kernel cannot be asked: [`run`] goes on to try.
+pub async fn at_start() -> Option<Fact> {
+    let routes = async { now(&mut Netlink::open_for(&[])?).await }.await;
+    routes.ok().map(Fact::DefaultRoutes)
+}
+
 /// The default routes of the main table and of each VRF.
 pub(super) async fn now(netlink: &mut Netlink) -> Result<Vec<DefaultRoute>, NetlinkError> {
     let tables = Tables::of(&netlink.links().await?);

@@ -27,7 +27,7 @@ use crate::address::Family;
 use crate::config::EgressSettings;
 use crate::names::InterfaceName;
 use crate::plan::slice::{EgressSlice, Hop};
-use crate::world::{EgressTunnel, Fact, HostProblem};
+use crate::world::{EgressReach, Fact, HostProblem};
 
 /// How long to wait before a refused change is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
@@ -44,7 +44,7 @@ pub async fn run(
     facts: mpsc::Sender<Fact>,
 ) {
     let mut complaints = Complaints::default();
-    let mut keeper = Keeper { settings, filtered, facts, told: EgressTunnel::default() };
+    let mut keeper = Keeper { settings, filtered, facts, told: EgressReach::default() };
     loop {
         let Err(error) = keeper.follow(&mut slices).await;
         if complaints.is_new(&error) {
@@ -77,8 +77,8 @@ struct Keeper {
     settings: EgressSettings,
     filtered: watch::Receiver<bool>,
     facts: mpsc::Sender<Fact>,
-    /// What the World knows of the tunnel.
-    told: EgressTunnel,
+    /// What the World knows.
+    told: EgressReach,
 }
 
 impl Keeper {
@@ -103,7 +103,7 @@ impl Keeper {
                 };
                 let device = self.keep_device(&slice, netlink).await?;
                 let refused = work(&wanted(&slice, device), removes, &self.settings, netlink).await?;
-                self.tell(EgressTunnel { refused, ..self.told.clone() }).await;
+                self.tell(|reach| reach.refused = refused).await;
             }
             if is_leftover {
                 netlink = None;
@@ -140,7 +140,7 @@ impl Keeper {
                 netlink.change(tunnel::remove(device.index), 0).await?;
                 info!(device = %name, "no owner of an egress address is on another link; the tunnel is removed");
             }
-            self.tell(EgressTunnel { refused: self.told.refused.clone(), ..EgressTunnel::default() }).await;
+            self.tell(|reach| (reach.mtu, reach.problem, reach.foreign) = (None, None, false)).await;
             return Ok(None);
         }
         let port = self.settings.tunnel_port;
@@ -177,7 +177,7 @@ impl Keeper {
             Err(problem) => (None, Some(problem)),
         };
         let mtu = device.as_ref().map(|device| device.mtu);
-        self.tell(EgressTunnel { mtu, problem, foreign, refused: self.told.refused.clone() }).await;
+        self.tell(|reach| (reach.mtu, reach.problem, reach.foreign) = (mtu, problem, foreign)).await;
         Ok(device.map(|device| device.index))
     }
 
@@ -226,23 +226,26 @@ impl Keeper {
         Ok(Some(Device { mtu, ..device }))
     }
 
-    async fn tell(&mut self, tunnel: EgressTunnel) {
-        if self.told == tunnel {
+    /// Tells what has changed, where it did.
+    async fn tell(&mut self, change: impl FnOnce(&mut EgressReach)) {
+        let mut reach = self.told.clone();
+        change(&mut reach);
+        if self.told == reach {
             return;
         }
-        match (&tunnel.problem, &self.told.problem) {
+        match (&reach.problem, &self.told.problem) {
             (Some(problem), before) if before.as_ref() != Some(problem) => warn!(%problem, "the tunnel cannot be used"),
             (_, _) => {}
         }
-        for (slot, error) in tunnel.refused.iter().filter(|(slot, error)| self.told.refused.get(slot) != Some(*error)) {
+        for (slot, error) in reach.refused.iter().filter(|(slot, error)| self.told.refused.get(slot) != Some(*error)) {
             warn!(
                 slot,
                 error, "packets of pods are not led to an owner of an egress address, and are held back; trying again"
             );
         }
-        self.told = tunnel.clone();
+        self.told = reach.clone();
         // Nobody takes facts any more only when the agent ends.
-        let _ = self.facts.send(Fact::EgressTunnel(tunnel)).await;
+        let _ = self.facts.send(Fact::EgressReach(reach)).await;
     }
 }
 

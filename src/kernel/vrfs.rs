@@ -24,7 +24,7 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use self::messages::Lists;
-use self::wanted::{Change, Found, Made, Outcome, Wanted, changes};
+use self::wanted::{Change, Found, Made, Outcome, Step, Wanted, changes};
 use super::netlink::{Event, Netlink, NetlinkError};
 use super::{routes, sysctl};
 use crate::address::Family;
@@ -87,7 +87,7 @@ pub async fn take_away(folder: &Path) -> Result<Vec<String>, String> {
                 break;
             }
             done.extend(outcome.steps.iter().map(|(_, change)| change.to_string()));
-            refused = keeper.work(outcome, &mut netlink).await?;
+            refused = keeper.work(outcome, &mut netlink).await?.refused;
         }
         Ok::<_, NetlinkError>((done, refused))
     };
@@ -211,14 +211,17 @@ impl Keeper {
     /// Brings the kernel to what is wanted, and answers with what could not be done.
     async fn keep(&mut self, slice: &VrfSlice, netlink: &mut Netlink) -> Result<Vec<HostProblem>, NetlinkError> {
         let mut problems = Vec::new();
+        let mut passed_over = Vec::new();
         for _ in 0..MOST_LOOKS {
-            let outcome = self.look(slice, netlink).await?;
+            let mut outcome = self.look(slice, netlink).await?;
+            problems = std::mem::take(&mut outcome.problems);
+            let in_the_way = in_the_way(&mut outcome.steps, &passed_over);
+            problems.extend(in_the_way);
             if outcome.steps.is_empty() {
-                problems = outcome.problems;
                 break;
             }
-            problems = outcome.problems.clone();
-            let refused = self.work(outcome, netlink).await?;
+            let Done { refused, passed_over: more } = self.work(outcome, netlink).await?;
+            passed_over.extend(more);
             if !refused.is_empty() {
                 problems.extend(refused);
                 break;
@@ -262,39 +265,43 @@ impl Keeper {
     }
 
     /// Makes the changes. A VRF with a change that the kernel refuses is left for this time; the others go on.
-    async fn work(&mut self, outcome: Outcome, netlink: &mut Netlink) -> Result<Vec<HostProblem>, NetlinkError> {
+    async fn work(&mut self, outcome: Outcome, netlink: &mut Netlink) -> Result<Done, NetlinkError> {
         let mut failed: BTreeSet<Option<InterfaceName>> = BTreeSet::new();
-        let mut problems = Vec::new();
+        let mut done = Done::default();
         for (vrf, change) in outcome.steps {
             if vrf.is_some() && failed.contains(&vrf) {
                 continue;
             }
             match self.make(&change, netlink).await {
-                Ok(()) if self.settled => {
+                Ok(Some(error)) => done.passed_over.push(((vrf, change), error)),
+                Ok(None) if self.settled => {
                     warn!(vrf = vrf.as_ref().map(InterfaceName::as_str), done = %change, "another program changed a VRF; mended")
                 }
-                Ok(()) => info!(vrf = vrf.as_ref().map(InterfaceName::as_str), done = %change, "VRF changed"),
+                Ok(None) => info!(vrf = vrf.as_ref().map(InterfaceName::as_str), done = %change, "VRF changed"),
                 Err(NetlinkError::Refused(error)) => {
-                    problems.push(refusal(vrf.as_ref(), &change, &error));
+                    done.refused.push(refusal(vrf.as_ref(), &change, &error));
                     failed.insert(vrf);
                 }
                 Err(other) => return Err(other),
             }
         }
-        Ok(problems)
+        Ok(done)
     }
 
-    async fn make(&mut self, change: &Change, netlink: &mut Netlink) -> Result<(), NetlinkError> {
-        // What is there already, or gone already, is as it should be.
+    /// Answers with the kernel's words where it says that this is done already. The next look shows whether it is.
+    async fn make(&mut self, change: &Change, netlink: &mut Netlink) -> Result<Option<String>, NetlinkError> {
+        // What is there already, or gone already, may be as it should be.
         const FINE: [i32; 5] = [libc::EEXIST, libc::ESRCH, libc::ENOENT, libc::ENODEV, libc::EADDRNOTAVAIL];
         let device = match change {
             Change::MakeDevice { name, .. } => Some(name.clone()),
             _ => None,
         };
+        let mut passed_over = None;
         for (message, flags) in messages::requests(change, &self.found) {
             match netlink.change(message, flags).await {
                 Err(error) if FINE.iter().any(|code| error.is_refusal(*code)) => {
-                    debug!(%change, %error, "as it should be")
+                    debug!(%change, %error, "as it should be, or in the way");
+                    passed_over = Some(error.to_string());
                 }
                 done => done?,
             }
@@ -304,8 +311,40 @@ impl Keeper {
             let links = Lists { links: netlink.links().await?, ..Lists::default() }.found(&BTreeSet::new()).links;
             self.found.links.extend(links.into_iter().filter(|(link, _)| *link == name));
         }
-        Ok(())
+        Ok(passed_over)
     }
+}
+
+/// What became of changes.
+#[derive(Debug, Default)]
+struct Done {
+    /// What the kernel refused.
+    refused: Vec<HostProblem>,
+    /// The changes of which the kernel says that there is nothing to do, each with its words.
+    passed_over: Vec<(Step, String)>,
+}
+
+/// Takes out of the steps those that the kernel passed over and that are wanted all the same: something else is in their place, which
+/// may be another program's and is left alone. Answers with what that means.
+fn in_the_way(steps: &mut Vec<Step>, passed_over: &[(Step, String)]) -> Vec<HostProblem> {
+    let mut problems = Vec::new();
+    steps.retain(|step| {
+        let Some((_, error)) = passed_over.iter().find(|(other, _)| other == step) else { return true };
+        let (vrf, change) = step;
+        problems.push(HostProblem {
+            problem: format!(
+                "{} is not whole: `{change}` changes nothing, for something else is in its place, and crier leaves that alone: {error}",
+                described(vrf.as_ref())
+            ),
+            remedy: change.to_see(),
+        });
+        false
+    });
+    problems
+}
+
+fn described(vrf: Option<&InterfaceName>) -> String {
+    vrf.map_or_else(|| "a rule for VRFs".to_owned(), |vrf| format!("the VRF {vrf}"))
 }
 
 /// What keeps requests that come in by a VRF from going on to pods.
@@ -317,7 +356,7 @@ fn unforwarded(slice: &VrfSlice) -> Vec<HostProblem> {
 }
 
 fn refusal(vrf: Option<&InterfaceName>, change: &Change, error: &io::Error) -> HostProblem {
-    let of = vrf.map_or_else(|| "a rule for VRFs".to_owned(), |vrf| format!("the VRF {vrf}"));
+    let of = described(vrf);
     match (change, error.raw_os_error()) {
         (Change::MakeDevice { .. }, Some(libc::EOPNOTSUPP)) => HostProblem {
             problem: format!("{of} cannot be made: the kernel has no VRF support"),
@@ -352,4 +391,29 @@ async fn tell(problems: Vec<HostProblem>, told: &mut Vec<HostProblem>, facts: &m
     told.clone_from(&problems);
     // Nobody takes facts any more only when the agent ends.
     let _ = facts.send(Fact::Vrfs(problems)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wanted::{Hop, Route};
+    use super::*;
+
+    /// Input: the table has a default route of another program with the metric of crier's, by another gateway, so the kernel answers
+    /// EEXIST. Output: the route is not taken for made, and is not tried again in the same round; what can be done goes on.
+    #[test]
+    fn what_the_kernel_says_is_there_and_is_still_wanted_is_a_problem_and_not_done() {
+        let step = |via: &str| -> Step {
+            let hop = Hop::Via { via: via.parse().unwrap(), link: "eth1".into() };
+            let route = Route { table: 1001, to: "0.0.0.0/0".parse().unwrap(), hop };
+            (Some("red".into()), Change::AddRoute(route))
+        };
+        let (taken, free) = (step("192.0.2.1"), step("192.0.2.2"));
+        let mut steps = vec![taken.clone(), free.clone()];
+        assert_eq!(in_the_way(&mut steps, &[]), []);
+        let problems = in_the_way(&mut steps, &[(taken, "File exists (os error 17)".to_owned())]);
+        assert_eq!(steps, [free]);
+        let [HostProblem { problem, remedy }] = problems.as_slice() else { panic!("{problems:?}") };
+        assert!(problem.contains("the VRF red is not whole") && problem.contains("via 192.0.2.1"), "{problem}");
+        assert!(remedy.contains("ip -4 route show table 1001"), "{remedy}");
+    }
 }

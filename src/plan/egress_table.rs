@@ -46,7 +46,9 @@ pub struct EgressTable {
     /// Pods whose Services want different things, with these Services: the first decides.
     contested: BTreeMap<IpAddr, Vec<ObjectKey>>,
     /// By the addresses whose networks pods leave by: the VRF of the pool, how many pods do, and how, once that was worked out.
-    exits: BTreeMap<IpAddr, NetworkUse>,
+    exits: BTreeMap<IpAddr, NetworkUse<Exit>>,
+    /// The same of the addresses that pods leave with by this node: the number of the network.
+    owned: BTreeMap<IpAddr, NetworkUse<Option<u8>>>,
     /// An address is new among these, or gone.
     exits_stale: bool,
     /// What was known, when the exits were last worked out, of the sources that the agent before used.
@@ -55,12 +57,22 @@ pub struct EgressTable {
 }
 
 #[derive(Debug)]
-struct NetworkUse {
+struct NetworkUse<T> {
     vrf: Option<InterfaceName>,
     pods: usize,
-    exit: Option<Result<Exit, Reason>>,
+    exit: Option<Result<T, Reason>>,
     /// The last one that there was: the link may have been down.
-    last: Option<Exit>,
+    last: Option<T>,
+}
+
+impl NetworkUse<Option<u8>> {
+    /// By which network packets leave with the address; `None` where they do not. Most do by none, also before that was worked out.
+    fn network(&self) -> Option<Option<u8>> {
+        match &self.exit {
+            Some(network) => network.as_ref().ok().copied(),
+            None => self.vrf.is_none().then_some(None),
+        }
+    }
 }
 
 /// The way to a node that owns addresses.
@@ -163,6 +175,14 @@ impl EgressTable {
             differ |= it.exit != exit;
             it.exit = exit;
         }
+        for (address, it) in &mut self.owned {
+            let before = it.network();
+            let reason = it.exit.take().and_then(Result::err);
+            let network = exits::network(own, *address, it.vrf.as_ref());
+            self.moved |= reason.as_ref() != network.as_ref().err();
+            it.exit = Some(network);
+            differ |= it.network() != before;
+        }
         if differ {
             self.moved = true;
             let pods: Vec<IpAddr> = self.claims.keys().copied().collect();
@@ -170,9 +190,9 @@ impl EgressTable {
         }
     }
 
-    /// Pods leave by networks of this node.
+    /// Pods leave by networks of this node, or may do so.
     pub fn leaves_by_networks(&self) -> bool {
-        !self.exits.is_empty()
+        !self.exits.is_empty() || !self.owned.is_empty()
     }
 
     /// Since [`EgressTable::renew_exits`] there are other addresses whose networks pods leave by.
@@ -183,6 +203,11 @@ impl EgressTable {
     /// How packets leave by the networks of addresses, or why they do not.
     pub fn exits(&self) -> BTreeMap<IpAddr, Result<Exit, Reason>> {
         self.exits.iter().filter_map(|(address, it)| Some((*address, it.exit.clone()?))).collect()
+    }
+
+    /// Why packets do not leave with addresses that this node has.
+    pub fn without_network(&self) -> BTreeMap<IpAddr, Reason> {
+        self.owned.iter().filter_map(|(address, it)| Some((*address, it.exit.clone()?.err()?))).collect()
     }
 
     pub fn pods(&self) -> &OrdMap<IpAddr, Mapping> {
@@ -238,7 +263,7 @@ impl EgressTable {
         let tunnel = is_wanted.then(|| {
             let others = world.nodes.iter().filter(|(name, _)| *name != roads.me);
             let peers = others.flat_map(|(_, node)| node.addresses.iter().copied()).collect();
-            Arc::new(TunnelEnd { peers, foreign: world.egress_tunnel.foreign })
+            Arc::new(TunnelEnd { peers, foreign: world.egress_reach.foreign, mtu: world.egress_reach.mtu })
         });
         if self.tunnel != tunnel {
             self.tunnel = tunnel;
@@ -289,30 +314,16 @@ impl EgressTable {
     }
 
     fn count_exits(&mut self, before: &EgressWork, wanted: &EgressWork) {
-        let by_network = |work: &EgressWork| -> Vec<(IpAddr, Option<InterfaceName>)> {
-            let of_way = |way: &Way| match way {
-                Way::Network { address, vrf } => Some((*address, vrf.clone())),
-                Way::Owner { .. } => None,
-            };
-            work.pods.iter().filter_map(|(_, way)| of_way(way.as_ref()?)).collect()
+        let by_network = |way: &Way| match way {
+            Way::Network { address, vrf } => Some((*address, vrf.clone())),
+            Way::Owner { .. } => None,
         };
-        for (address, vrf) in by_network(wanted) {
-            let fresh = || NetworkUse { vrf: None, pods: 0, exit: None, last: None };
-            let it = self.exits.entry(address).or_insert_with(fresh);
-            it.pods += 1;
-            if it.exit.is_none() || it.vrf != vrf {
-                it.vrf = vrf;
-                self.exits_stale = true;
-            }
-        }
-        for (address, _) in by_network(before) {
-            if let Some(it) = self.exits.get_mut(&address) {
-                it.pods = it.pods.saturating_sub(1);
-            }
-        }
-        let count = self.exits.len();
-        self.exits.retain(|_, it| it.pods > 0);
-        self.exits_stale |= self.exits.len() != count;
+        let by_owner = |way: &Way| match way {
+            Way::Owner { address, here: true, vrf, .. } => Some((*address, vrf.clone())),
+            Way::Owner { here: false, .. } | Way::Network { .. } => None,
+        };
+        self.exits_stale |= count(&mut self.exits, before, wanted, by_network);
+        self.exits_stale |= count(&mut self.owned, before, wanted, by_owner);
     }
 
     /// An address of the node in a subnet of one of this node's links; else an address that it answers for there, which leads to
@@ -321,7 +332,7 @@ impl EgressTable {
         let of_family = |address: &IpAddr| Family::of(*address) == family;
         let of_node = addresses_of(world, owner).iter().copied();
         let answered = |way: &Way| match way {
-            Way::Owner { address, owner: of_way, on_link, here: _ } => {
+            Way::Owner { address, owner: of_way, on_link, here: _, vrf: _ } => {
                 (*on_link && of_way == owner).then_some(*address)
             }
             Way::Network { .. } => None,
@@ -366,7 +377,10 @@ impl EgressTable {
 
     fn mapping(&self, pod: IpAddr, way: &Way) -> Mapping {
         match way {
-            Way::Owner { address, here: true, .. } => Mapping::Translated { address: *address },
+            Way::Owner { address, here: true, .. } => {
+                let network = self.owned.get(address).and_then(NetworkUse::network);
+                network.map_or(Mapping::Held, |network| Mapping::Translated { address: *address, network })
+            }
             Way::Owner { owner, here: false, .. } => {
                 let slot = self.slots.get(owner).filter(|slot| slot.hop(Family::of(pod)).is_ok());
                 slot.map_or(Mapping::Held, |slot| Mapping::Steered { slot: slot.number })
@@ -377,6 +391,35 @@ impl EgressTable {
             }
         }
     }
+}
+
+/// Counts the pods of each address. Whether an address is new, is gone or has another VRF.
+fn count<T>(
+    uses: &mut BTreeMap<IpAddr, NetworkUse<T>>,
+    before: &EgressWork,
+    wanted: &EgressWork,
+    of_way: impl Fn(&Way) -> Option<(IpAddr, Option<InterfaceName>)>,
+) -> bool {
+    let mut stale = false;
+    let of = |work: &EgressWork| -> Vec<(IpAddr, Option<InterfaceName>)> {
+        work.pods.iter().filter_map(|(_, way)| of_way(way.as_ref()?)).collect()
+    };
+    for (address, vrf) in of(wanted) {
+        let it = uses.entry(address).or_insert_with(|| NetworkUse { vrf: None, pods: 0, exit: None, last: None });
+        it.pods += 1;
+        if it.exit.is_none() || it.vrf != vrf {
+            it.vrf = vrf;
+            stale = true;
+        }
+    }
+    for (address, _) in of(before) {
+        if let Some(it) = uses.get_mut(&address) {
+            it.pods = it.pods.saturating_sub(1);
+        }
+    }
+    let count = uses.len();
+    uses.retain(|_, it| it.pods > 0);
+    stale || uses.len() != count
 }
 
 /// How the packets of one of its pods leave; `None` where they do not.
@@ -434,7 +477,7 @@ fn shares_link(world: &World, node: &NodeName, me: &NodeName) -> bool {
 
 /// The tunnel to a node: from an address of this Node, for the other end takes packets from those alone.
 fn outer(owner: &NodeName, world: &World, me: &NodeName) -> Result<Hop, Reason> {
-    if let Some(problem) = &world.egress_tunnel.problem {
+    if let Some(problem) = &world.egress_reach.problem {
         return Err(Reason::EgressTunnelBlocked { owner: owner.clone(), why: problem.problem.clone() });
     }
     let link_of =
@@ -460,14 +503,14 @@ mod tests {
     use std::sync::LazyLock;
 
     use super::*;
-    use crate::world::{EgressTunnel, Fact, HostProblem, Link, Node};
+    use crate::world::{EgressReach, Fact, HostProblem, Link, Node};
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
     fn way(owner: &str, here: bool) -> Option<Way> {
-        Some(Way::Owner { address: ip("192.168.35.100"), owner: owner.into(), here, on_link: true })
+        Some(Way::Owner { address: ip("192.168.35.100"), owner: owner.into(), here, on_link: true, vrf: None })
     }
 
     fn work(pods: &[(&str, Option<Way>)]) -> EgressWork {
@@ -496,7 +539,7 @@ mod tests {
     /// How packets of IPv4 and of IPv6 get to `far`, which owns an address over BGP alone: it answers for it on no link.
     fn ways(world: &World) -> Vec<Result<Hop, String>> {
         let (address, owner) = (ip("192.168.35.100"), NodeName::from("far"));
-        let way = Some(Way::Owner { address, owner, here: false, on_link: false });
+        let way = Some(Way::Owner { address, owner, here: false, on_link: false, vrf: None });
         ways_by(world, way)
     }
 
@@ -573,9 +616,9 @@ mod tests {
         assert!(other_family.contains("no tunnel leads there"), "{other_family}");
         let mut world = cluster(&[("me", &["192.168.35.11"]), far]);
         let problem = HostProblem { problem: "the name is taken".to_owned(), remedy: String::new() };
-        world.apply(Fact::EgressTunnel(EgressTunnel { problem: Some(problem), ..EgressTunnel::default() }));
+        world.apply(Fact::EgressReach(EgressReach { problem: Some(problem), ..EgressReach::default() }));
         assert!(why(&world).contains("the name is taken"), "{}", why(&world));
-        world.apply(Fact::EgressTunnel(EgressTunnel::default()));
+        world.apply(Fact::EgressReach(EgressReach::default()));
         let link = Link { vrf: Some(9), ..world.links[&2].clone() };
         world.apply(Fact::Link(2, Some(link)));
         assert!(why(&world).contains("192.168.35.11 is on eth0") && why(&world).contains("VRF"), "{}", why(&world));
@@ -623,7 +666,7 @@ mod tests {
         let web = ObjectKey::new("shop", "web");
         let (first, second, third) = ("10.244.1.2", "10.244.1.3", "fd44::3");
         table.put(&web, work(&[(first, way("a", true)), (second, way("b", false)), (third, None)]));
-        assert_eq!(table.pods()[&ip(first)], Mapping::Translated { address: ip("192.168.35.100") });
+        assert_eq!(table.pods()[&ip(first)], Mapping::Translated { address: ip("192.168.35.100"), network: None });
         assert_eq!(table.pods()[&ip(second)], Mapping::Held, "nobody knows yet how b is reached");
         table.renew_hops(&world(true), roads(15));
         assert_eq!(table.pods()[&ip(second)], Mapping::Steered { slot: 1 });
@@ -649,7 +692,7 @@ mod tests {
         table.put(&web, table.or_as_before(&web, work(&[(own, None)])));
         table.put(&api, table.or_as_before(&api, work(&[(far, None)])));
         table.renew_hops(&world(true), roads(15));
-        assert_eq!(table.pods()[&ip(own)], Mapping::Translated { address: ip("192.168.35.100") });
+        assert_eq!(table.pods()[&ip(own)], Mapping::Translated { address: ip("192.168.35.100"), network: None });
         assert_eq!(table.pods()[&ip(far)], Mapping::Steered { slot: 1 });
         assert_eq!(table.hops(), hops, "the route stays too");
         table.put(&web, table.or_as_before(&web, work(&[(own, way("b", false))])));
@@ -665,7 +708,7 @@ mod tests {
         table.put(&one, work(&[(pod, None)]));
         assert_eq!(table.pods()[&ip(pod)], Mapping::Held);
         table.put(&one, EgressWork::default());
-        assert_eq!(table.pods()[&ip(pod)], Mapping::Translated { address: ip("192.168.35.100") });
+        assert_eq!(table.pods()[&ip(pod)], Mapping::Translated { address: ip("192.168.35.100"), network: None });
     }
 
     #[test]

@@ -34,13 +34,12 @@ pub fn exit(
 ) -> Result<Exit, Reason> {
     let (network, link) = match vrf {
         Some(vrf) => {
-            let is_it = |it: &&ReturnNetwork| it.name == *vrf && matches!(it.table, ReturnTable::Vrf(_));
-            let network = networks.iter().find(is_it).ok_or_else(|| Reason::NoEgressVrf { vrf: vrf.clone() })?;
+            let network = of_vrf(networks, vrf)?;
             (Some(network), link_of_vrf(world, network, address)?)
         }
         None => {
             let link = link_with(world, address)?;
-            let network = networks.iter().find(|it| it.links.contains_key(&link.index) && !it.former);
+            let network = of_link(networks, link);
             if let (None, Some(device)) = (network, link.vrf) {
                 let vrf = world.links.get(&device).map_or_else(|| link.name.clone(), |it| it.name.clone());
                 return Err(Reason::NoEgressVrf { vrf });
@@ -58,6 +57,32 @@ pub fn exit(
     let source = source(world, link, address, is_preferred)
         .ok_or_else(|| Reason::NoEgressSource { link: link.name.clone(), family: Family::of(address) })?;
     Ok(Exit { slot: network.map(|network| network.slot), link: link.index, source })
+}
+
+/// The number in the marks of the network that the address is in, by which packets leave that have it as their source. `None`: they
+/// leave by the main table, which knows the way out of every other subnet, and where no subnet has the address.
+///
+/// # Errors
+/// This node has not the VRF of the address's pool.
+pub fn network(own: OwnNetworks<'_>, address: IpAddr, vrf: Option<&InterfaceName>) -> Result<Option<u8>, Reason> {
+    let OwnNetworks { world, me: _, networks } = own;
+    if let Some(vrf) = vrf {
+        return Ok(Some(of_vrf(networks, vrf)?.slot));
+    }
+    if networks.is_empty() {
+        return Ok(None);
+    }
+    let link = link_with(world, address).ok();
+    Ok(link.and_then(|link| of_link(networks, link)).map(|network| network.slot))
+}
+
+fn of_vrf<'a>(networks: &'a [ReturnNetwork], vrf: &InterfaceName) -> Result<&'a ReturnNetwork, Reason> {
+    let is_it = |it: &&ReturnNetwork| it.name == *vrf && matches!(it.table, ReturnTable::Vrf(_));
+    networks.iter().find(is_it).ok_or_else(|| Reason::NoEgressVrf { vrf: vrf.clone() })
+}
+
+fn of_link<'a>(networks: &'a [ReturnNetwork], link: &Link) -> Option<&'a ReturnNetwork> {
+    networks.iter().find(|it| it.links.contains_key(&link.index) && !it.former)
 }
 
 /// The link in whose subnet the address is.

@@ -67,6 +67,10 @@ pub struct Plan {
     pub newcomers: Arc<BTreeMap<IpAddr, Newcomer>>,
     /// How packets leave this node by the networks of these addresses, or why they do not.
     pub exits: Arc<BTreeMap<IpAddr, Result<Exit, Reason>>>,
+    /// Extra networks that no number in the marks is left for.
+    pub networks_left_out: Arc<Vec<InterfaceName>>,
+    /// Why packets do not leave with these addresses, although this node has them.
+    pub without_network: Arc<BTreeMap<IpAddr, Reason>>,
     pub pulse: PulseSlice,
     pub status: StatusSlice,
     /// When addresses that are to go may go at the latest, where they stay because the agents do not agree.

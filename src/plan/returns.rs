@@ -30,6 +30,8 @@ pub struct Returns {
     /// What earlier lives gave is known.
     read: bool,
     networks: Arc<Vec<ReturnNetwork>>,
+    /// Those that no number is left for.
+    left_out: Arc<Vec<InterfaceName>>,
     /// The addresses of each Service, while replies leave by a network.
     wanted: BTreeMap<ObjectKey, Vec<IpAddr>>,
     /// How many Services have each address.
@@ -66,9 +68,11 @@ impl Returns {
         let mut numbered = Vec::new();
         // A former network may lose its number to one that is not.
         let (former, present): (Vec<_>, Vec<_>) = found.into_iter().partition(|network| network.former);
+        let mut left_out = Vec::new();
         for network in present {
-            if let Some(slot) = self.number(&network, config.egress.slots()) {
-                numbered.push(ReturnNetwork { slot, ..network });
+            match self.number(&network, config.egress.slots()) {
+                Some(slot) => numbered.push(ReturnNetwork { slot, ..network }),
+                None => left_out.push(network.name),
             }
         }
         for network in former {
@@ -78,6 +82,9 @@ impl Returns {
         }
         self.forget_those_away(&numbered);
         numbered.sort_by(|one, other| one.name.cmp(&other.name));
+        if *self.left_out != left_out {
+            self.left_out = Arc::new(left_out);
+        }
         let answered = self.answers;
         if *self.networks != numbered {
             self.networks = Arc::new(numbered);
@@ -117,6 +124,11 @@ impl Returns {
 
     pub fn networks(&self) -> &Arc<Vec<ReturnNetwork>> {
         &self.networks
+    }
+
+    /// The networks by which nothing is answered, because no number in the marks is left for them.
+    pub fn left_out(&self) -> &Arc<Vec<InterfaceName>> {
+        &self.left_out
     }
 
     /// The addresses of all Services.
@@ -428,5 +440,28 @@ mod tests {
         assert!(returns.served().contains(&address), "two still has it");
         returns.put(&two, vec![]);
         assert!(returns.served().is_empty());
+    }
+
+    /// Input: 17 links with a default route besides the way out, and marks for 15; then 10 of them are gone.
+    #[test]
+    fn networks_that_no_number_is_left_for_are_named_until_there_is_one() {
+        let config = config::tests::one_of_each();
+        let mut world = world(vec![route("10.0.0.1", 2, 0)]);
+        let links = 10..27_u32;
+        for index in links.clone() {
+            world.apply(link(index, &format!("eth{index}"), None, "192.0.2.10/24"));
+        }
+        let home = [route("10.0.0.1", 2, 0)].into_iter();
+        let routes = |links: std::ops::Range<u32>| {
+            Fact::DefaultRoutes(home.clone().chain(links.map(|index| route("192.0.2.1", index, 200))).collect())
+        };
+        world.apply(routes(links.clone()));
+        let mut returns = Returns::default();
+        returns.renew(&config, &world, false);
+        assert_eq!(returns.networks().len(), 15);
+        assert_eq!(returns.left_out().iter().map(InterfaceName::as_str).collect::<Vec<_>>(), ["eth25", "eth26"]);
+        world.apply(routes(20..27));
+        returns.renew(&config, &world, false);
+        assert_eq!((returns.networks().len(), returns.left_out().len()), (7, 0));
     }
 }

@@ -181,8 +181,9 @@ pub struct VrfSlice {
 pub enum Mapping {
     /// They do not.
     Held,
-    /// By this node, with the Service's address as their source.
-    Translated { address: IpAddr },
+    /// By this node, with the Service's address as their source. `network`: the number in the marks of the extra network or VRF that the
+    /// address is in; `None`: by the routes of the main table.
+    Translated { address: IpAddr, network: Option<u8> },
     /// By the node of this slot.
     Steered { slot: u8 },
     /// By a link of this node, with an address that the node has there.
@@ -193,7 +194,7 @@ impl Mapping {
     /// The Service's address that packets leave this node with.
     pub fn translated(&self) -> Option<IpAddr> {
         match self {
-            Mapping::Translated { address } => Some(*address),
+            Mapping::Translated { address, network: _ } => Some(*address),
             Mapping::Held | Mapping::Steered { .. } | Mapping::Networked(_) => None,
         }
     }
@@ -226,6 +227,8 @@ pub struct TunnelEnd {
     pub peers: BTreeSet<IpAddr>,
     /// The device of the name is another program's: what is said of crier's is not to count for it.
     pub foreign: bool,
+    /// The largest packet of a pod that fits; `None` while there is no device.
+    pub mtu: Option<u32>,
 }
 
 /// For the BGP speaker: the peers to talk to and the routes to announce to each.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{SCHEMA_VERSION, Snapshot};
-use crate::address::Family;
+use crate::address::{Family, LINK_LOCAL};
 use crate::egress::counters::Counts;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::decision::{EgressOwner, EgressVerdict};
@@ -77,7 +77,7 @@ pub struct EgressRow {
     pub address: Option<IpAddr>,
     /// The node by which they leave; `None` also where they leave by a network from every node.
     pub owner: Option<NodeName>,
-    /// The link of this node by which they leave, where they leave by a network.
+    /// The link of this node, or the VRF, by which they leave, where they leave by a network.
     #[serde(default)]
     pub link: Option<InterfaceName>,
     /// The nodes by which alone they leave: a selector.
@@ -129,7 +129,7 @@ impl Path {
         }
         match mapping {
             Mapping::Held => Path::Held,
-            Mapping::Steered { slot } if snapshot.world.egress_tunnel.refused.contains_key(slot) => Path::Held,
+            Mapping::Steered { slot } if snapshot.world.egress_reach.refused.contains_key(slot) => Path::Held,
             Mapping::Translated { .. } => Path::Local,
             Mapping::Steered { slot } => match by_tunnel(snapshot, *slot, Family::of(pod)) {
                 true => Path::Tunnel,
@@ -179,7 +179,7 @@ pub fn egress(snapshot: &Snapshot) -> EgressReport {
 fn tunnel(snapshot: &Snapshot) -> Option<TunnelReport> {
     let settings = &snapshot.config.egress;
     let device = settings.tunnel.clone().filter(|_| snapshot.plan.egress.tunnel.is_some())?;
-    Some(TunnelReport { device, port: settings.tunnel_port, mtu: snapshot.world.egress_tunnel.mtu })
+    Some(TunnelReport { device, port: settings.tunnel_port, mtu: snapshot.world.egress_reach.mtu })
 }
 
 /// What the kernel holds back and the plan does not ask for.
@@ -247,7 +247,8 @@ fn notes(snapshot: &Snapshot) -> Vec<String> {
             service.families.iter().copied().chain(addresses).collect::<BTreeSet<Family>>()
         });
         let bare = families.filter(|family| {
-            lists.is_some_and(|lists| lists.leaves_none(*family, snapshot.plan.egress.cluster.iter()))
+            let never = || snapshot.plan.egress.cluster.iter().chain(&LINK_LOCAL);
+            lists.is_some_and(|lists| lists.leaves_none(*family, never()))
         });
         bare.map(|family| {
             format!(
@@ -341,14 +342,16 @@ fn rows(
         let sum = |count: fn(&Counts) -> u64| held.iter().filter_map(|(pod, _)| counts.get(*pod)).map(count).sum();
         let (address, owner, link) = match place {
             Place::None => (None, None, None),
-            Place::Owner(it) => (Some(it.address), it.owner.clone(), None),
+            Place::Owner(it) => {
+                (Some(it.address), it.owner.clone(), held.iter().find_map(|(_, it)| network(snapshot, it)))
+            }
             Place::Network(of_service) => match snapshot.plan.exits.get(&of_service) {
-                Some(Ok(exit)) => (Some(exit.source), None, snapshot.world.links.get(&exit.link)),
+                Some(Ok(exit)) => (Some(exit.source), None, snapshot.world.links.get(&exit.link).map(|it| &it.name)),
                 Some(Err(_)) | None => (None, None, None),
             },
         };
         let refused = held.iter().find_map(|(_, mapping)| match mapping {
-            Mapping::Steered { slot } => snapshot.world.egress_tunnel.refused.get(slot),
+            Mapping::Steered { slot } => snapshot.world.egress_reach.refused.get(slot),
             Mapping::Held | Mapping::Translated { .. } | Mapping::Networked(_) => None,
         });
         let refused = refused.map(|why| format!("the kernel refuses the route to the owner: {why}"));
@@ -357,7 +360,7 @@ fn rows(
             service: key.clone(),
             address,
             owner,
-            link: link.map(|link| link.name.clone()),
+            link: link.cloned(),
             nodes: bounds.nodes.as_ref().map(ToString::to_string),
             to: destinations.to.clone(),
             except: destinations.except.clone(),
@@ -379,6 +382,13 @@ fn rows(
         [] => vec![row(Place::None)],
         places => places.iter().copied().map(row).collect(),
     }
+}
+
+/// The network beside that of the main table by which packets leave with a Service's address here.
+fn network<'a>(snapshot: &'a Snapshot, mapping: &Mapping) -> Option<&'a InterfaceName> {
+    let Mapping::Translated { address: _, network } = mapping else { return None };
+    let networks = snapshot.plan.egress.networks.iter();
+    networks.filter(|it| Some(it.slot) == *network).map(|it| &it.name).next()
 }
 
 /// Why the kernel does not hold what the plan says.
@@ -414,6 +424,9 @@ fn why_not_by_owner(snapshot: &Snapshot, key: &ObjectKey, owner: &EgressOwner) -
     }
     let node = owner.owner.as_ref()?;
     if *node == snapshot.node {
+        if let Some(reason) = snapshot.plan.without_network.get(&owner.address) {
+            return Some(reason.to_string());
+        }
         let decision = snapshot.plan.decisions.get(key)?;
         let announcement = decision.announcements.iter().find(|it| it.address == owner.address)?;
         let why = if announcement.is_on_link() { &announcement.l2.reason } else { &announcement.bgp.reason };

@@ -52,7 +52,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(bfd::problems(snapshot));
     problems.extend(disputes(snapshot));
     let of_egress = world.egress_problems.iter().chain(&world.egress_bypasses).chain(&world.egress_filtered);
-    let of_egress = of_egress.chain(&world.egress_tunnel.problem);
+    let of_egress = of_egress.chain(&world.egress_reach.problem);
     let of_host = world.host_problems.iter().chain(&world.listen_problems).chain(of_egress);
     let of_host = of_host.chain(&world.vrf_problems).chain(&world.return_problems);
     // A strict filter on an extra network is found on the links of announcing, and on those of networks.
@@ -61,6 +61,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     let of_agent = [&world.drain_refused, &world.shutdown.problem, &world.node_not_marked, &world.state_not_kept];
     problems.extend(of_agent.into_iter().flatten().map(ToString::to_string));
     problems.extend(unseen_networks(snapshot));
+    problems.extend(networks_left_out(snapshot));
     problems.extend(of_data_path(snapshot));
     problems.extend(without_prefix(snapshot));
     problems.extend(prefixes_away(snapshot));
@@ -114,6 +115,22 @@ fn not_vip(snapshot: &Snapshot) -> Vec<String> {
         })
     });
     shown.collect()
+}
+
+/// Extra networks beyond those that the marks can tell apart.
+fn networks_left_out(snapshot: &Snapshot) -> Option<String> {
+    let names: BTreeSet<&InterfaceName> = snapshot.plan.networks_left_out.iter().collect();
+    let settings = &snapshot.config.egress;
+    (!names.is_empty()).then(|| {
+        format!(
+            "replies to what comes in by {} of the extra networks ({}) leave by the default route, and no pod leaves by them: [egress] \
+             mark-mask {:#010x} has values for {}; give it more bits, or take default routes away that are not to be used",
+            names.len(),
+            some_of(&names),
+            settings.mark_mask,
+            settings.slots()
+        )
+    })
 }
 
 /// What is the matter with the ConfigMap of the configuration, with what it means and what to do.

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BfdReport, Conflict, DefaultRoute, Drain, EgressTunnel, EndpointSlice, HeldPod, HostProblem, LeaseState, Link,
+    BfdReport, Conflict, DefaultRoute, Drain, EgressReach, EndpointSlice, HeldPod, HostProblem, LeaseState, Link,
     NetworkNumbers, Node, Service, SessionDetail, Shutdown,
 };
 use crate::config::Config;
@@ -120,14 +120,17 @@ pub enum Fact {
     EgressHeld(Arc<BTreeMap<IpAddr, HeldPod>>),
     /// The addresses that packets of pods left with when the agent started.
     EgressSources(BTreeSet<IpAddr>),
-    /// How it stands with the tunnel to owners of egress addresses.
-    EgressTunnel(EgressTunnel),
+    /// How this node reaches the owners of egress addresses.
+    #[serde(alias = "EgressTunnel")]
+    EgressReach(EgressReach),
     /// All that VRFs of the configuration lack on this host.
     Vrfs(Vec<HostProblem>),
     /// All routes that the kernel refuses for replies by extra networks.
     Returns(Vec<HostProblem>),
     /// Which numbers in the marks networks had when the agent started, by the rules in the kernel: connections carry them.
     NetworkNumbers(NetworkNumbers),
+    /// The BGP identifier that the planner chose, in this life of the agent or an earlier one.
+    RouterId(Ipv4Addr),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
     /// The addresses that this node held until its agent restarted a moment ago: it goes on with them, where no other node has
@@ -155,6 +158,7 @@ impl Fact {
             | Fact::Listed(_)
             | Fact::StatusWritten(..)
             | Fact::Assigned(..)
+            | Fact::RouterId(_)
             | Fact::Pools(_)
             | Fact::Peer(_, PeerOrder::Shut | PeerOrder::Enable) => true,
             Fact::ServiceCidrsUnseen(_)
@@ -194,7 +198,7 @@ impl Fact {
             | Fact::EgressTranslated(_)
             | Fact::EgressHeld(_)
             | Fact::EgressSources(_)
-            | Fact::EgressTunnel(_)
+            | Fact::EgressReach(_)
             | Fact::Vrfs(_)
             | Fact::Returns(_)
             | Fact::NetworkNumbers(_)

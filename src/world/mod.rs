@@ -21,7 +21,7 @@ pub use fact::{ApiServer, ClusterConfig, Fact, Listing, PeerOrder, PeerOrders, P
 pub use lease::{LeaseState, Silence};
 pub use node_counts::NodeCounts;
 pub use objects::{
-    Conflict, DefaultRoute, Destinations, Egress, EgressBounds, EgressTunnel, EndpointAddresses, EndpointSlice,
+    Conflict, DefaultRoute, Destinations, Egress, EgressBounds, EgressReach, EndpointAddresses, EndpointSlice,
     FamilyPolicy, HeldPod, HostProblem, Link, Marks, NetworkNumbers, Node, PodMark, PoolsTold, Renumber, Request,
     RequestError, Service, ServicePort, Sharing, Tenant, TrafficPolicy,
 };

@@ -463,12 +463,12 @@ impl fmt::Display for HostProblem {
     }
 }
 
-/// The device of the tunnel to owners of egress addresses, as the kernel has it.
+/// How this node reaches the owners of egress addresses, as the kernel has it: the device of the tunnel, and the routes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EgressTunnel {
-    /// The largest packet of a pod that passes; `None` where there is no device.
+pub struct EgressReach {
+    /// The largest packet of a pod that passes the tunnel; `None` where there is no device.
     pub mtu: Option<u32>,
-    /// Why there is none although one is wanted, or why it is not as it should be.
+    /// Why there is no device although one is wanted, or why it is not as it should be.
     pub problem: Option<HostProblem>,
     /// The device of the name is another program's.
     #[serde(default)]

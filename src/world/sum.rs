@@ -4,15 +4,15 @@
 //! It never judges: an object that makes no sense is kept as it was told.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 
 use super::{
-    ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EgressTunnel, EndpointSlice,
-    Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node, NodeCounts, PeerOrder, PeerOrders,
+    ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EgressReach, EndpointSlice, Fact,
+    HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node, NodeCounts, PeerOrder, PeerOrders,
     PoolRange, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
 };
 use crate::address::Family;
@@ -41,6 +41,8 @@ pub struct World {
     pub service_cidrs_unseen: Option<String>,
     pub listed: ListedKinds,
     pub api_server: ApiServer,
+    /// The BGP identifier that was chosen by itself.
+    pub router_id: Option<Ipv4Addr>,
     /// This agent allocates.
     pub leader: bool,
     pub lease: LeaseState,
@@ -98,7 +100,7 @@ pub struct World {
     pub egress_held: Arc<BTreeMap<IpAddr, HeldPod>>,
     /// The addresses that packets of pods left with when the agent started.
     pub egress_sources: BTreeSet<IpAddr>,
-    pub egress_tunnel: EgressTunnel,
+    pub egress_reach: EgressReach,
     /// What VRFs of the configuration lack on this host.
     pub vrf_problems: Vec<HostProblem>,
     /// See [`Fact::Returns`].
@@ -191,6 +193,7 @@ impl Default for World {
             leader: false,
             lease: LeaseState::default(),
             links: OrdMap::new(),
+            router_id: None,
             links_listed: false,
             conflicts: OrdMap::new(),
             answering: OrdMap::new(),
@@ -216,7 +219,7 @@ impl Default for World {
             egress_translated: None,
             egress_held: Arc::default(),
             egress_sources: BTreeSet::new(),
-            egress_tunnel: EgressTunnel::default(),
+            egress_reach: EgressReach::default(),
             vrf_problems: Vec::new(),
             return_problems: Vec::new(),
             network_numbers: NetworkNumbers::default(),
@@ -299,6 +302,10 @@ impl World {
                     self.callers.remove(&index);
                 }
                 surroundings_if(put(&mut self.links, index, link))
+            }
+            Fact::RouterId(id) => {
+                self.router_id = Some(id);
+                Touched::Nothing
             }
             Fact::LinksListed => everything_if(!std::mem::replace(&mut self.links_listed, true)),
             Fact::Conflict(address, link, conflict) => self.conflict(address, link, conflict),
@@ -403,11 +410,12 @@ impl World {
             Fact::EgressSources(sources) => {
                 everything_if(std::mem::replace(&mut self.egress_sources, sources.clone()) != sources)
             }
-            Fact::EgressTunnel(tunnel) => {
-                let before = std::mem::replace(&mut self.egress_tunnel, tunnel);
-                // The MTU is shown and decides nothing.
-                let now = &self.egress_tunnel;
-                everything_if((before.problem, before.foreign) != (now.problem.clone(), now.foreign))
+            Fact::EgressReach(reach) => {
+                let before = std::mem::replace(&mut self.egress_reach, reach);
+                let now = &self.egress_reach;
+                everything_if(
+                    (before.mtu, before.problem, before.foreign) != (now.mtu, now.problem.clone(), now.foreign),
+                )
             }
             Fact::Vrfs(problems) => {
                 self.vrf_problems = problems;
@@ -518,6 +526,7 @@ impl World {
         let assigned = self.assigned.iter().map(|(key, addresses)| Fact::Assigned(key.clone(), addresses.clone()));
         let shut = self.peer_orders.iter().filter(|(_, orders)| orders.shut);
         let shut = shut.map(|(peer, _)| Fact::Peer(peer.clone(), PeerOrder::Shut));
+        let router_id = self.router_id.map(Fact::RouterId);
         let pools = Some(Fact::Pools(self.pools.clone())).filter(|_| !self.pools.is_empty());
         pools
             .into_iter()
@@ -528,6 +537,7 @@ impl World {
             .chain(cidrs)
             .chain(assigned)
             .chain(shut)
+            .chain(router_id)
     }
 
     fn order(&mut self, peer: PeerName, order: PeerOrder) -> Touched {

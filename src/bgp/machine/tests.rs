@@ -616,6 +616,39 @@ fn a_peer_that_is_reset_by_hand_again_and_again_is_not_waited_for_longer_each_ti
     }
 }
 
+/// Input: a peer that dials, comes up and says Cease 6/4, or 6/2, at once, as often as it is let.
+#[test]
+fn a_peer_that_ends_every_session_as_it_begins_is_waited_for_longer_each_time_and_one_that_holds_ends_that() {
+    for cease_of in [Cease::AdministrativeReset, Cease::AdministrativeShutdown] {
+        let mut bench = Bench::in_phase(SessionState::Established);
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            bench.hears(Parsed::Notification(cease(cease_of)));
+            let (dialled, _) = bench.peering.handle_accepted(bench.now);
+            if bench.peering.failures() > 1 {
+                assert_eq!(bench.peering.state(), SessionState::Idle, "its dial is not taken meanwhile");
+                let (waited, done) = bench.next_timeout();
+                assert_eq!(done, "dial");
+                pauses.push(waited);
+                bench.id = ConnectionId(bench.peering.next_connection);
+                bench.peering.handle_connected(bench.id, bench.now);
+            } else {
+                bench.id = dialled;
+            }
+            bench.hears(peers_open());
+            assert_eq!(bench.hears(Parsed::Keepalive), "up");
+        }
+        let nominal = [10, 20, 40, 60, 60].map(secs);
+        assert_eq!(pauses.len(), nominal.len(), "five are by hand: {pauses:?}");
+        for (pause, nominal) in pauses.iter().zip(nominal) {
+            assert!((nominal * 3 / 4..=nominal).contains(pause), "{pause:?} is no jittered {nominal:?}");
+        }
+        bench.passes(FORGIVEN_AFTER);
+        bench.hears(Parsed::Notification(cease(cease_of)));
+        assert_eq!((bench.peering.failures(), bench.peering.wishes), (1, 0), "a planned reset of a session that held");
+    }
+}
+
 #[test]
 fn in_idle_a_connection_is_taken_after_one_failure_and_refused_after_more() {
     let mut bench = Bench::in_phase(SessionState::Idle);

@@ -264,8 +264,11 @@ fn go_to(rule: &mut Attributes, chain: &str) {
 }
 
 pub(super) fn network_chain(slot: u8) -> String {
-    format!("network{slot}")
+    format!("{NETWORK}{slot}")
 }
+
+/// What the names of the networks' chains begin with.
+pub(super) const NETWORK: &str = "network";
 
 const FORWARD: u32 = 2;
 const OUTPUT: u32 = 3;

@@ -7,9 +7,14 @@
 //! chain outer      filter, input: on this port nothing but from addresses of other Nodes
 //! chain inner      filter, prerouting, before conntrack: out of the tunnel come packets of egress pods alone, and none to the cluster
 //! chain guard      out by the device: a pod's packet on its way to the owner
+//! chain clamp      filter, forward: the answer to the first packet of a connection that a pod opens by the tunnel: what the pod may send in
+//!                  one segment is what fits into the tunnel
 //! ```
+//!
+//! A pod learns of the tunnel's MTU by ICMP of its own node too. Where a policy keeps ICMP from it, its connections would stand still.
+//! Replies do not come by the tunnel, so what the other end may send is as without it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
@@ -18,12 +23,15 @@ use super::*;
 pub struct Tunnel {
     /// The addresses of the other Nodes.
     pub peers: BTreeSet<IpAddr>,
+    /// The largest packet that fits; `None` while there is no device.
+    pub mtu: Option<u32>,
 }
 
-pub(super) const CHAINS: [&str; 2] = [OUTER, INNER];
+pub(super) const CHAINS: [&str; 3] = [OUTER, INNER, CLAMP];
 
 const OUTER: &str = "outer";
 const INNER: &str = "inner";
+const CLAMP: &str = "clamp";
 const DEVICES: &str = "tunnel";
 const PORTS: &str = "tunnel-port";
 const PEERS: [&str; 2] = ["peer4", "peer6"];
@@ -38,7 +46,9 @@ pub(super) fn frame(batch: &mut Batch, form: &Form) {
     }
     new_chain(batch, form, OUTER, Some(("filter", INPUT, FIRST)));
     new_chain(batch, form, INNER, Some(("filter", PREROUTING, FIRST)));
+    new_chain(batch, form, CLAMP, Some(("filter", FORWARD, MANGLE)));
     for family in [Ip::V4, Ip::V6] {
+        rule(batch, form, CLAMP, &clamp(family));
         rule(batch, form, OUTER, &strangers(family));
         for expressions in no_egress(family) {
             rule(batch, form, INNER, &expressions);
@@ -47,7 +57,34 @@ pub(super) fn frame(batch: &mut Batch, form: &Form) {
 }
 
 /// The difference between two contents.
-pub(super) fn fill(batch: &mut Batch, form: &Form, before: Option<&Tunnel>, after: Option<&Tunnel>) {
+pub(super) fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
+    let (was, is) = (clamped(before), clamped(after));
+    for (set, v4) in [(Set::Clamp4, true), (Set::Clamp6, false)] {
+        let differing = |one: &BTreeMap<IpAddr, u16>, other: &BTreeMap<IpAddr, u16>, is_new: bool| -> Vec<Element> {
+            let differing = one.iter().filter(|(pod, size)| pod.is_ipv4() == v4 && other.get(pod) != Some(*size));
+            let element = |(pod, size): (&IpAddr, &u16)| Element {
+                key: octets(*pod),
+                value: is_new.then_some(Value::Size(*size)),
+            };
+            differing.map(element).collect()
+        };
+        elements(batch, form, Verb::DeleteElements, set, &differing(&was, &is, false));
+        elements(batch, form, Verb::NewElements, set, &differing(&is, &was, true));
+    }
+    fill_ends(batch, form, before.tunnel.as_ref(), after.tunnel.as_ref());
+}
+
+/// The pods that the tunnel leads to their owner, with the largest segment that each may send.
+fn clamped(content: &Content) -> BTreeMap<IpAddr, u16> {
+    let Some(mtu) = content.tunnel.as_ref().and_then(|tunnel| tunnel.mtu) else { return BTreeMap::new() };
+    let tunnelled = &content.networks.tunnelled;
+    let by_tunnel = |mapping: &Mapping| matches!(mapping, Mapping::Steered { slot } if tunnelled.contains(slot));
+    let size =
+        |pod: &IpAddr| u16::try_from(mtu.saturating_sub(if pod.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 })).ok();
+    content.pods.iter().filter(|(_, it)| by_tunnel(it)).filter_map(|(pod, _)| Some((*pod, size(pod)?))).collect()
+}
+
+fn fill_ends(batch: &mut Batch, form: &Form, before: Option<&Tunnel>, after: Option<&Tunnel>) {
     let peers = |of: Option<&Tunnel>, v4: bool| -> Vec<Bound> {
         let all = of.into_iter().flat_map(|tunnel| &tunnel.peers).filter(|peer| peer.is_ipv4() == v4);
         all.map(|peer| Bound { key: *peer, ends: false }).collect()
@@ -82,6 +119,47 @@ pub(super) fn pass(family: Ip) -> Attributes {
     field(&mut rule, family.source_offset(), family);
     lookup(&mut rule, family.pick(Set::Source4, Set::Source6), Found::Value);
     verdict(&mut rule, RETURN);
+    rule
+}
+
+/// `ct direction reply tcp flags & syn != 0 ip saddr != @cluster tcp option maxseg size set ct original ip saddr map @clamp`: the kernel
+/// makes a size smaller and never larger.
+fn clamp(family: Ip) -> Attributes {
+    let mut rule = Attributes::default();
+    of_family(&mut rule, family);
+    load_meta(&mut rule, META_TRANSPORT);
+    equals(&mut rule, TCP);
+    expression(&mut rule, "payload", |payload| {
+        payload.number(1, REGISTER);
+        payload.number(2, TRANSPORT_HEADER);
+        payload.number(3, TCP_FLAGS);
+        payload.number(4, 1);
+    });
+    expression(&mut rule, "bitwise", |bitwise| {
+        bitwise.number(1, REGISTER);
+        bitwise.number(2, REGISTER);
+        bitwise.number(3, 1);
+        bitwise.nest(4, |data| data.octets(DATA_VALUE, &[SYN]));
+        bitwise.nest(5, |data| data.octets(DATA_VALUE, &[0]));
+    });
+    equals(&mut rule, SYN);
+    expression(&mut rule, "ct", |ct| {
+        ct.number(1, REGISTER);
+        ct.number(2, CT_DIRECTION);
+    });
+    equals(&mut rule, 1);
+    field(&mut rule, family.source_offset(), family);
+    lookup(&mut rule, family.pick(Set::Cluster4, Set::Cluster6), Found::Not);
+    opener(&mut rule, family);
+    lookup(&mut rule, family.pick(Set::Clamp4, Set::Clamp6), Found::Value);
+    expression(&mut rule, "exthdr", |option| {
+        option.octets(2, &[MAXIMUM_SEGMENT_SIZE]);
+        // Behind its kind and its length.
+        option.number(3, 2);
+        option.number(4, 2);
+        option.number(6, OF_TCP);
+        option.number(7, REGISTER);
+    });
     rule
 }
 
@@ -132,6 +210,21 @@ const INPUT: u32 = 1;
 /// Before conntrack.
 const FIRST: i32 = -300;
 const UDP: u8 = 17;
+const TCP: u8 = 6;
+/// Where the header of TCP has its flags.
+const TCP_FLAGS: u32 = 13;
+const SYN: u8 = 2;
+const MAXIMUM_SEGMENT_SIZE: u8 = 2;
+/// The option is one of TCP, not a header of IPv6.
+const OF_TCP: u32 = 1;
+/// Of IP and TCP.
+const HEADERS_V4: u32 = 40;
+const HEADERS_V6: u32 = 60;
+/// The type and the length of a segment's size, in the order of the network.
+pub(super) const SEGMENT: (u32, u32) = (PORT_TYPE, 2);
+const FORWARD: u32 = 2;
+/// Before what others do with forwarded packets.
+const MANGLE: i32 = -150;
 const TRANSPORT_HEADER: u32 = 2;
 const META_IN_NAME: u32 = 6;
 const META_OUT_NAME: u32 = 7;
@@ -153,11 +246,37 @@ mod tests {
 
     fn content(peers: &[&str]) -> Content {
         let peers = peers.iter().map(|peer| peer.parse().unwrap()).collect();
-        Content { tunnel: Some(Tunnel { peers }), ..Content::default() }
+        Content { tunnel: Some(Tunnel { peers, mtu: None }), ..Content::default() }
     }
 
     fn contains(batch: &Batch, part: &[u8]) -> bool {
         batch.emit().windows(part.len()).any(|window| window == part)
+    }
+
+    /// Input: a pod that the tunnel leads to its owner, one that a next hop leads, and the device, whose MTU changes.
+    #[test]
+    fn only_what_goes_by_the_tunnel_is_clamped_and_by_what_fits_into_it() {
+        let with = |mtu: Option<u32>| {
+            let mut content = content(&[]);
+            content.tunnel = content.tunnel.map(|tunnel| Tunnel { mtu, ..tunnel });
+            content.networks.tunnelled = [1].into();
+            let pods = [("10.244.1.2", 1), ("fd44:1::2", 1), ("10.244.1.3", 2)];
+            content.pods = pods.map(|(pod, slot)| (pod.parse().unwrap(), Mapping::Steered { slot })).into();
+            content
+        };
+        let sizes = |content: &Content| -> Vec<(String, u16)> {
+            clamped(content).into_iter().map(|(pod, size)| (pod.to_string(), size)).collect()
+        };
+        assert_eq!(sizes(&with(None)), []);
+        let expected = [("10.244.1.2".to_owned(), 1424), ("fd44:1::2".to_owned(), 1404)];
+        assert_eq!(sizes(&with(Some(1464))), expected);
+        let (before, after) = (with(Some(1464)), with(Some(1444)));
+        let smaller = change(&form(), &before, &after);
+        assert!(
+            contains(&smaller, &1404_u16.to_be_bytes()) && contains(&smaller, b"clamp4\0"),
+            "what was there goes first"
+        );
+        assert!(!contains(&smaller, b"steer4\0"), "nothing else changes");
     }
 
     #[test]

@@ -45,7 +45,11 @@ impl Lists {
                 && let Some(link) = names.get(&address.header.index).and_then(|name| found.links.get_mut(name))
             {
                 link.carries.extend(netlink::own_and_peer(address).map(|(local, _)| local));
-                link.addresses.extend(lasting(address));
+                match described(address) {
+                    Some((net, true)) => drop(link.addresses.insert(net)),
+                    Some((net, false)) => drop(link.leased.insert(net)),
+                    None => {}
+                }
             }
         }
         for message in &self.routes {
@@ -93,12 +97,13 @@ fn found_link(link: &LinkMessage, names: &BTreeMap<u32, InterfaceName>) -> Found
         master,
         addresses: BTreeSet::new(),
         carries: BTreeSet::new(),
+        leased: BTreeSet::new(),
         unrouted: BTreeSet::new(),
     }
 }
 
-/// An address without a lifetime: nobody renews it, so nobody would put it back.
-fn lasting(message: &AddressMessage) -> Option<IpNet> {
+/// The address with its network, and whether it is without a lifetime: such a one nobody renews, so nobody would put it back.
+fn described(message: &AddressMessage) -> Option<(IpNet, bool)> {
     let flags = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Flags(flags) => Some(*flags),
         // The enum is not ours.
@@ -106,7 +111,7 @@ fn lasting(message: &AddressMessage) -> Option<IpNet> {
     });
     let (local, _) = netlink::own_and_peer(message)?;
     let is_lasting = flags.is_none_or(|flags| flags.contains(AddressFlags::Permanent));
-    IpNet::new(local, message.header.prefix_len).ok().filter(|_| is_lasting)
+    IpNet::new(local, message.header.prefix_len).ok().map(|net| (net, is_lasting))
 }
 
 /// What describes a route of a VRF.

@@ -57,9 +57,18 @@ pub struct FoundLink {
     pub addresses: BTreeSet<IpNet>,
     /// All of them.
     pub carries: BTreeSet<IpAddr>,
+    /// Those of all of them that have a lifetime, such as from DHCP, with their networks.
+    pub leased: BTreeSet<IpNet>,
     /// Those of them whose network has no route of the kernel's in the table of the link's VRF: somebody flushed that table. Nothing can
     /// be reached by them any more, and they are not answered for.
     pub unrouted: BTreeSet<IpNet>,
+}
+
+impl FoundLink {
+    /// It has the address, for a while or for ever: when one with a lifetime goes, the kernel tells.
+    fn has(&self, net: &IpNet) -> bool {
+        self.addresses.contains(net) || self.leased.contains(net)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,6 +144,33 @@ pub enum Change {
     },
     AddRoute(Route),
     RemoveRoute(Route),
+}
+
+impl Change {
+    /// How to see what is in the place of what this is to make.
+    pub fn to_see(&self) -> String {
+        match self {
+            Change::AddRule(_) | Change::RemoveRule(_) | Change::AddL3mdevRule(_) => {
+                "look at ip rule show, and remove the other rule".to_owned()
+            }
+            Change::AddRoute(Route { table, to, hop: _ }) | Change::RemoveRoute(Route { table, to, hop: _ }) => {
+                let flag = if to.addr().is_ipv4() { "-4" } else { "-6" };
+                format!(
+                    "look at ip {flag} route show table {table} {to}, and remove the other route; or correct routes of [[vrf]]"
+                )
+            }
+            Change::AddAddress { port, net } | Change::RemoveAddress { port, net } => {
+                format!(
+                    "look at ip address show dev {port}, and remove {}; or correct addresses of [[vrf]]",
+                    net.addr()
+                )
+            }
+            Change::MakeDevice { name, .. } | Change::RemoveDevice { name } | Change::SetUp { name } => {
+                format!("look at ip -d link show {name}")
+            }
+            Change::Enslave { port, .. } | Change::Release { port, .. } => format!("look at ip -d link show {port}"),
+        }
+    }
 }
 
 /// A change, and the VRF that it is for; `None`: for all of them.
@@ -270,7 +306,7 @@ impl Lacking<'_> {
         }
         let first = interfaces.first().filter(|port| ports.contains(port));
         let lacks = |port: &InterfaceName, net: &IpNet| {
-            let found = self.found.links.get(port).is_some_and(|link| link.addresses.contains(net));
+            let found = self.found.links.get(port).is_some_and(|link| link.has(net));
             (!found).then(|| Change::AddAddress { port: port.clone(), net: *net })
         };
         if let Some(port) = first.filter(|_| !is_new) {

@@ -4,11 +4,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
-use crate::address::LocalAddress;
+use super::l2;
+use crate::address::{Family, LocalAddress};
 use crate::community::Community;
-use crate::config::{self, Config};
+use crate::config::{self, Config, PeerAddress};
 use crate::names::{InterfaceName, NodeName, PeerName};
 use crate::plan::slice::Listen;
 use crate::plan::{elect, reach};
@@ -93,8 +94,9 @@ pub fn listen(config: &Config) -> Listen {
     Listen { addresses, port: config.bgp.port }
 }
 
-/// The BGP identifier where the configuration leaves it to crier: the Node's first IPv4 InternalIP, else this host's
-/// first global IPv4 address, else a number made from the node's name (RFC 6286 §2.1 asks only that it is unique).
+/// The BGP identifier where the configuration leaves it to crier: the Node's first IPv4 InternalIP; else the one that was chosen before,
+/// also by an earlier life of the agent, as long as this host has it; else [`of_host`], else a number made from the node's name
+/// (RFC 6286 §2.1 asks only that it is unique).
 pub fn router_id(config: &Config, me: &NodeName, world: &World) -> Option<Ipv4Addr> {
     if config.bgp.router_id.is_some() {
         return config.bgp.router_id;
@@ -111,14 +113,47 @@ pub fn router_id(config: &Config, me: &NodeName, world: &World) -> Option<Ipv4Ad
     if !world.links_listed {
         return None;
     }
-    let of_links =
-        world.links.values().filter(|link| !link.loopback).flat_map(|link| &link.addresses).find_map(|net| {
-            match net.addr() {
-                IpAddr::V4(v4) if !v4.is_link_local() => Some(v4),
-                IpAddr::V4(_) | IpAddr::V6(_) => None,
-            }
-        });
-    Some(of_links.unwrap_or_else(|| identifier_from_name(me)))
+    let of_name = identifier_from_name(me);
+    let has = |id: &Ipv4Addr| world.links.values().any(|link| own_v4(config, link).any(|net| net.addr() == *id));
+    let before = world.router_id.filter(|id| *id == of_name || has(id));
+    Some(before.or_else(|| of_host(config, world)).unwrap_or(of_name))
+}
+
+/// The IPv4 address of this host by which others know it: the one towards the gateway of the default route, else towards a peer, else
+/// one of the loopback, else the first of its links. Bridges of containers have the same address on every host.
+fn of_host(config: &Config, world: &World) -> Option<Ipv4Addr> {
+    let first = |link: &Link| own_v4(config, link).next().map(|net| net.addr());
+    let towards = |link: &Link, via: IpAddr| {
+        let mut near = own_v4(config, link).filter(|net| IpNet::V4(*net).contains(&via));
+        near.next().map(|net| net.addr())
+    };
+    let mut defaults = world.default_routes.iter().filter(|it| it.vrf.is_none() && it.family == Family::V4);
+    let by_gateway = defaults.find_map(|route| {
+        let link = world.links.get(&route.link)?;
+        towards(link, route.gateway).or_else(|| first(link))
+    });
+    let mut peers = config.bgp.peers.iter().filter(|peer| peer.vrf.is_none()).filter_map(|peer| match &peer.address {
+        PeerAddress::Fixed(address) => Some(address.ip),
+        PeerAddress::Interface(_) | PeerAddress::Gateway => None,
+    });
+    let outside = || world.links.values().filter(|link| link.vrf.is_none());
+    let by_peer = || peers.find_map(|via| outside().find_map(|link| towards(link, via)));
+    let of_loopback = |link: &&Link| link.loopback || link.name.as_str().starts_with("dummy");
+    let by_loopback = || outside().filter(of_loopback).find_map(first);
+    let by_link = || outside().filter(|link| !l2::is_of_containers(link)).find_map(first);
+    by_gateway.or_else(by_peer).or_else(by_loopback).or_else(by_link)
+}
+
+/// The global IPv4 addresses of a link, without those of Services that are bound there.
+fn own_v4<'a>(config: &'a Config, link: &'a Link) -> impl Iterator<Item = Ipv4Net> + 'a {
+    link.addresses
+        .iter()
+        .filter_map(|net| match net {
+            IpNet::V4(v4) => Some(*v4),
+            IpNet::V6(_) => None,
+        })
+        .filter(|net| !net.addr().is_link_local() && !net.addr().is_loopback())
+        .filter(|net| !config.pools.iter().any(|pool| pool.holds(net.addr().into())))
 }
 
 fn identifier_from_name(me: &NodeName) -> Ipv4Addr {
@@ -140,4 +175,63 @@ pub fn local_addresses(me: &NodeName, world: &World) -> Vec<LocalAddress> {
         first.into_iter().chain(then).map(local).collect::<Vec<_>>()
     };
     world.links.values().flat_map(of_link).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::{DefaultRoute, Fact};
+
+    const PEER: &str = "[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.0.1\"\nasn = 64512\n\
+                        [[pool]]\nname = \"lan\"\naddresses = [\"203.0.113.0/24\"]\n";
+
+    fn world(links: &[(u32, &str, &[&str])], routes: &[DefaultRoute]) -> World {
+        let mut world = World::default();
+        for (index, name, nets) in links {
+            let loopback = *name == "lo";
+            world.apply(Fact::Link(*index, Some(Link { loopback, ..Link::carrying(*index, name, nets) })));
+        }
+        world.apply(Fact::DefaultRoutes(routes.to_vec()));
+        world.apply(Fact::LinksListed);
+        world
+    }
+
+    fn chosen(world: &World) -> String {
+        let config = config::tests::good(PEER);
+        router_id(&config, &"q1".into(), world).map(|id| id.to_string()).unwrap_or_default()
+    }
+
+    /// Input: a host without a Node, whose docker0 has the first index. Output: the address by which others know this host.
+    #[test]
+    fn without_a_node_the_identifier_is_the_address_towards_the_gateway_or_a_peer_and_no_bridge_of_containers() {
+        type Links<'a> = &'a [(u32, &'a str, &'a [&'a str])];
+        let docker: (u32, &str, &[&str]) = (1, "docker0", &["172.17.0.1/16"]);
+        let eth0: (u32, &str, &[&str]) = (3, "eth0", &["192.168.35.9/32", "192.168.35.11/24"]);
+        let towards_peer: (u32, &str, &[&str]) = (5, "eth2", &["10.0.0.2/30"]);
+        let lo: (u32, &str, &[&str]) = (2, "lo", &["127.0.0.1/8", "203.0.113.7/32", "198.51.100.1/32"]);
+        let other: (u32, &str, &[&str]) = (4, "eth1", &["169.254.3.3/16", "192.0.2.10/24"]);
+        let route = [DefaultRoute::via("192.168.35.1", 3, 0)];
+        let table: [(Links<'_>, &[DefaultRoute], &str); 5] = [
+            (&[docker, lo, eth0, other, towards_peer], &route, "192.168.35.11"),
+            (&[docker, lo, eth0, other, towards_peer], &[], "10.0.0.2"),
+            (&[docker, lo, other], &[], "198.51.100.1"),
+            (&[docker, other], &[], "192.0.2.10"),
+            (&[docker], &[], &identifier_from_name(&"q1".into()).to_string()),
+        ];
+        for (links, routes, expected) in table {
+            assert_eq!(chosen(&world(links, routes)), expected, "{links:?} {routes:?}");
+        }
+    }
+
+    #[test]
+    fn the_identifier_of_an_earlier_life_stays_while_this_host_has_it() {
+        let route = [DefaultRoute::via("192.168.35.1", 3, 0)];
+        let mut world = world(&[(3, "eth0", &["192.168.35.11/24"]), (4, "eth1", &["192.0.2.10/24"])], &route);
+        world.apply(Fact::RouterId("192.0.2.10".parse().unwrap()));
+        assert_eq!(chosen(&world), "192.0.2.10", "a route or a link more is no reason to end sessions");
+        let kept = world.to_remember().find(|fact| matches!(fact, Fact::RouterId(_)));
+        assert!(kept.is_some_and(|fact| fact.is_worth_remembering()));
+        world.apply(Fact::Link(4, None));
+        assert_eq!(chosen(&world), "192.168.35.11", "another host may have it now");
+    }
 }

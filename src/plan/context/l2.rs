@@ -364,10 +364,15 @@ pub fn is_of_interest(config: &Config, node: Option<&Node>, link: &Link) -> bool
         || is_named_by(&config.pulse.interfaces, &link.name)
 }
 
+/// Its name says that it belongs to containers, tunnels or virtual switches.
+pub fn is_of_containers(link: &Link) -> bool {
+    NOT_BY_DEFAULT.iter().any(|start| link.name.as_str().starts_with(start))
+}
+
 /// A link with an address of the Node is the node's own, whatever its name: a bridge `br-ex` with the uplink as its port.
 fn is_left_out_by_default(node: Option<&Node>, link: &Link) -> bool {
     let is_own = |net: &IpNet| node.is_some_and(|node| node.addresses.contains(&net.addr()));
-    NOT_BY_DEFAULT.iter().any(|start| link.name.as_str().starts_with(start)) && !link.addresses.iter().any(is_own)
+    is_of_containers(link) && !link.addresses.iter().any(is_own)
 }
 
 /// What pulses call each `[[l2]]`, in their order: a digest of the pools that it names, and which of those it is that name the

@@ -22,7 +22,7 @@ use crate::plan::verdict::Wish;
 use crate::plan::verdict::egress::is_settled;
 use crate::plan::{manners, reach, stations};
 use crate::reason::Reason;
-use crate::world::{ApiServer, Condition, Link, PoolsTold, Service, World};
+use crate::world::{ApiServer, Condition, Fact, Link, PoolsTold, Service, World};
 
 impl Planner {
     /// Who this agent is one of, where several criers serve one cluster.
@@ -71,6 +71,9 @@ impl Planner {
         if bgp.router_id.is_none() {
             bgp.router_id = bgp::router_id(self.in_force.config(), &self.me, &self.world);
             self.moved.bgp |= bgp.router_id.is_some();
+            if let Some(id) = bgp.router_id.filter(|_| self.in_force.config().bgp.router_id.is_none()) {
+                self.world.apply(Fact::RouterId(id));
+            }
         }
         self.moved.bgp |= !bgp.complete;
         bgp.complete = true;
@@ -215,6 +218,7 @@ impl Planner {
     pub(super) fn renew_egress(&mut self, host: bool, peers: bool) {
         if peers || self.egress.exits_are_stale() {
             self.renew_returns();
+            self.plan.networks_left_out = self.returns.left_out().clone();
             let networks = self.returns.networks();
             self.egress.renew_exits(OwnNetworks { world: &self.world, me: &self.me, networks });
         }
@@ -242,6 +246,7 @@ impl Planner {
             self.plan.unreached = Arc::new(self.egress.obstacles());
             self.plan.contested_pods = kept(&self.plan.contested_pods, self.egress.contested().clone());
             self.plan.exits = Arc::new(self.egress.exits());
+            self.plan.without_network = Arc::new(self.egress.without_network());
         }
         if self.newcomers.renew(&self.world) {
             self.moved.egress = true;

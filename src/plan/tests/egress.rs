@@ -6,6 +6,7 @@ use super::pulses::{ADDRESS, answering, heard, roster, with_pulses};
 use super::*;
 use crate::address::MacAddress;
 use crate::plan::slice::{Exit, Mapping};
+use crate::plan::tickets::Ticket;
 use crate::roster::{Eligibility, NodeTicket, Stage, Unproved};
 use crate::world::{
     DefaultRoute, Destinations, Drain, DrainStage, Egress, EgressBounds, EndpointAddresses, HeldPod, HostProblem,
@@ -76,7 +77,7 @@ fn mapping(story: &Story) -> Mapping {
 }
 
 fn translated() -> Mapping {
-    Mapping::Translated { address: "192.168.35.100".parse().unwrap() }
+    Mapping::Translated { address: "192.168.35.100".parse().unwrap(), network: None }
 }
 
 /// What an EndpointSlice says, although no pod has these addresses: the node itself and its second address, a router, this and another
@@ -556,6 +557,57 @@ fn pods_leave_by_an_extra_network_with_its_mark_also_where_replies_do_not_go_by_
     assert!(slice.served.is_empty(), "replies leave as they do");
     let exit = Exit { slot: Some(15), link: 3, source: "192.0.2.10".parse().unwrap() };
     assert_eq!(mapping(&story), Mapping::Networked(exit));
+}
+
+#[test]
+fn with_the_services_address_pods_leave_by_the_network_that_the_address_is_in() {
+    let pools = vec![pool("lan", &["192.168.35.100", "192.0.2.100"])];
+    let config = Config { l2: Vec::new(), pools, ..configuration() };
+    let routes = [DefaultRoute::via("192.168.35.1", 2, 0), DefaultRoute::via("192.0.2.1", 3, 200)];
+    let translated = |address: &str, network| Mapping::Translated { address: address.parse().unwrap(), network };
+    let cases = [
+        ("192.168.35.100", &routes[..], None),
+        ("192.0.2.100", &routes[..], Some(15)),
+        // Without a default route of its own the link is a part of the main table.
+        ("192.0.2.100", &routes[..1], None),
+    ];
+    for (address, routes, network) in cases {
+        // The node that all nodes elect for the address.
+        let me = ["a", "b", "c"].into_iter().min_by_key(|name| Ticket::of(&(*name).into(), address.parse().unwrap()));
+        let mut story = Story::begin_on(me.unwrap(), config.clone());
+        story.tell(Fact::Link(3, Some(Link::carrying(3, "eth1", &["192.0.2.10/24"]))));
+        let ingress = vec![address.parse().unwrap()];
+        story.put("web", Service { egress: Some(Egress::ServiceAddress), ingress, ..service() });
+        with_pod(&mut story);
+        story.tell(Fact::DefaultRoutes(routes.to_vec()));
+        story.turn();
+        assert_eq!(mapping(&story), translated(address, network), "{routes:?}");
+        story.delete("web");
+        assert!(story.planner.plan().egress.pods.is_empty());
+    }
+}
+
+#[test]
+fn with_the_services_address_pods_leave_by_the_vrf_of_the_pool_and_are_held_where_it_is_not() {
+    let mut config = Config { l2: Vec::new(), ..configuration() };
+    config.vrfs = config::tests::good("[[vrf]]\nname = \"red\"\ntable = 1001\n").vrfs;
+    config.pools[0].vrf = Some("red".into());
+    config.bgp.peers[0].vrf = Some("red".into());
+    let mut story = Story::begin(config);
+    let link = |index: u32, name: &str, vrf, net: &str| {
+        Fact::Link(index, Some(Link { vrf, ..Link::carrying(index, name, &[net]) }))
+    };
+    let address: IpAddr = "192.168.35.100".parse().unwrap();
+    story.put("web", Service { egress: Some(Egress::ServiceAddress), ..story_ingress() });
+    with_pod(&mut story);
+    let why = Reason::NoEgressVrf { vrf: "red".into() };
+    assert_eq!((mapping(&story), &story.planner.plan().without_network[&address]), (Mapping::Held, &why));
+    story.tell(link(7, "red", None, "127.0.0.1/8"));
+    story.tell(link(8, "eth8", Some(7), "198.51.100.10/24"));
+    story.turn();
+    // The link with the subnet of the address is not the way to it.
+    assert_eq!(mapping(&story), Mapping::Translated { address, network: Some(15) });
+    assert!(story.planner.plan().without_network.is_empty());
 }
 
 #[test]

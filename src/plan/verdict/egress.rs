@@ -47,6 +47,8 @@ pub enum Way {
         here: bool,
         /// The owner answers for the address on a link.
         on_link: bool,
+        /// The VRF of the address's pool, where this node is the owner.
+        vrf: Option<InterfaceName>,
     },
     /// By the network of a Service's address, from the node that the pod is on.
     Network {
@@ -228,13 +230,13 @@ pub fn judge(
     };
     let owners: Vec<EgressOwner> = announcements.iter().zip(owners).map(owner).collect();
     let of_pod = |pod: &IpAddr, address: IpAddr| Family::of(address) == Family::of(*pod);
+    let pool_of = |it: &Announcement| inputs.config.pools.iter().find(|pool| pool.name == it.pool);
     let way = |pod: &IpAddr| match egress {
         Egress::Closed => None,
         Egress::Network if refusal.is_some() => None,
         Egress::Network => {
             let announcement = announcements.iter().find(|it| of_pod(pod, it.address))?;
-            let pool = inputs.config.pools.iter().find(|pool| pool.name == announcement.pool)?;
-            Some(Way::Network { address: announcement.address, vrf: pool.vrf.clone() })
+            Some(Way::Network { address: announcement.address, vrf: pool_of(announcement)?.vrf.clone() })
         }
         Egress::ServiceAddress => announcements.iter().zip(&owners).find_map(|(announcement, owner)| {
             let fits = owner.reason.is_none() && of_pod(pod, announcement.address);
@@ -242,7 +244,8 @@ pub fn judge(
             let here = owner == inputs.me;
             let announced = announcement.l2.announced || !announcement.bgp.peers.is_empty();
             let (address, on_link) = (announcement.address, announcement.is_on_link());
-            (!here || announced).then(|| Way::Owner { address, owner: owner.clone(), here, on_link })
+            let vrf = pool_of(announcement).filter(|_| here).and_then(|pool| pool.vrf.clone());
+            (!here || announced).then(|| Way::Owner { address, owner: owner.clone(), here, on_link, vrf })
         }),
     };
     let pods: Vec<(IpAddr, Option<Way>)> = pods.into_iter().map(|pod| (pod, way(&pod))).collect();

@@ -296,6 +296,59 @@ fn by_the_network_of_the_address_packets_leave_with_the_address_of_the_pods_node
 }
 
 #[test]
+fn with_the_services_address_packets_leave_by_the_extra_network_that_it_is_in_and_replies_come_back() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let (lan, site) = (&scene.lan, &scene.lan.site);
+    let second = Second::new(&rack, site);
+    let outside = site.outside("outside");
+    let configuration = format!(
+        "[api]\nlisten = \"\"\n{}[[pool]]\nname = \"second\"\naddresses = [\"{}/32\", \"{}/128\"]\n\
+         [[l2]]\ninterfaces = [\"eth1\"]\n[pulse]\nkey-file = \"{}\"\n",
+        lan.manifests.section(),
+        SECOND[0],
+        SECOND[1],
+        lan.key.display()
+    );
+    let agents: Vec<Crier> = lan.agents_with(&configuration);
+    scene.serve_at(&SECOND.join(","), &[("egress", "service-ip")]);
+    let ways = |agent: &Crier| -> Vec<String> { rows(agent) };
+    let all = |way: &str| vec![format!("{} {way} 2", SECOND[0]), format!("{} {way} 2", SECOND[1])];
+    let owned = |agents: &[Crier]| agents.iter().position(|agent| ways(agent) == all("local"));
+    eventually("one node is the owner", secs(20), || match owned(&agents) {
+        Some(owner) if ways(&agents[1 - owner]) == all("routed") => Ok(()),
+        _ => Err(format!("{:?}", agents.iter().map(ways).collect::<Vec<_>>())),
+    });
+    let owner = owned(&agents).expect("it is there");
+    let row = &agents[owner].json("egress")["services"][0];
+    assert_eq!(row["link"].as_str(), Some("eth1"), "{row}");
+
+    let first: Vec<(Capture, &Port)> = site.nodes.iter().map(|node| (node.port.capture(), &node.port)).collect();
+    let by_second = second.ports[owner].capture();
+    let outside_ends = ends(&outside);
+    let _flows: Vec<Flows> = scene.pods.iter().map(|pod| Flows::start(pod, &outside)).collect();
+    let both = [set(&[SECOND[0]]), set(&[SECOND[1]])];
+    hears("all pods have the address", &outside_ends, [&both[0], &both[1]]);
+    for pod in &scene.pods {
+        assert_eq!(connects(pod, &outside, (IpAddr::from(outside.address), 9001).into()).to_string(), SECOND[0]);
+        connects(pod, &outside, (IpAddr::from(outside.address6), 9002).into());
+    }
+    // The next agent of the owner goes on so from its start.
+    let mut agents = agents;
+    agents[owner].restart(&configuration);
+    agents[owner].wait_ready(secs(30));
+    hears("after a restart too", &outside_ends, [&both[0], &both[1]]);
+    for pod in &scene.pods {
+        assert_eq!(connects(pod, &outside, (IpAddr::from(outside.address), 9003).into()).to_string(), SECOND[0]);
+    }
+    for (capture, port) in &first {
+        let by_first = sent(capture, port);
+        assert!(SECOND.iter().all(|address| !by_first.contains(*address)), "by eth0 leaves {by_first:?}");
+    }
+    assert_eq!(sent(&by_second, &second.ports[owner]), set(&SECOND), "by eth1");
+}
+
+#[test]
 fn by_the_network_of_the_default_route_packets_have_the_nodes_address_and_leave_by_that_link_alone() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let scene = Scene::new(&rack);

@@ -284,6 +284,38 @@ fn leaves_by_the_tunnel(underlay: Underlay) {
     assert_eq!(index(node), None, "and is gone after crier cleanup");
 }
 
+/// Input: pods that a policy keeps ICMP from, so that none learns of the tunnel's MTU.
+#[test]
+fn tcp_goes_through_the_tunnel_also_where_no_icmp_reaches_the_pods() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack, Underlay::V4);
+    let agents = scene.agents();
+    let outside = ends(&scene.racks.client);
+    scene.serve();
+    let owners = ADDRESSES.map(|address| scene.owner(address));
+    let all: Vec<(usize, &Crier)> = agents.iter().enumerate().collect();
+    scene.leave_by(&all, owners);
+    let flows: Vec<Flows> = scene.pods.iter().map(|pod| Flows::start(pod, &scene.racks.client)).collect();
+    served("at first", &outside);
+    drop(flows);
+    for pod in &scene.pods {
+        for words in [
+            "add table inet deaf",
+            "add chain inet deaf input { type filter hook input priority 0 ; }",
+            "add rule inet deaf input icmp type destination-unreachable drop",
+            "add rule inet deaf input icmpv6 type packet-too-big drop",
+        ] {
+            pod.sh(&format!("nft {words}"));
+        }
+    }
+    let senders = (0..scene.pods.len()).filter(|number| !owners.contains(number));
+    for pod in senders.map(|number| &scene.pods[number]) {
+        for v6 in [false, true] {
+            moves_much(&scene, pod, v6);
+        }
+    }
+}
+
 /// The index of the tunnel's device, where there is one.
 fn index(node: &Namespace) -> Option<u64> {
     let links = node.ip_json("link show");
