@@ -107,10 +107,21 @@ fn silent(snapshot: &Snapshot, lease: &ObjectKey, holder: &NodeName) -> Option<S
     ))
 }
 
+/// Who allocates by other pools than this node's, where [`problems`] names it: one of the same class, which renews the Lease.
+pub(super) fn holder_of_other_pools(snapshot: &Snapshot) -> Option<&NodeName> {
+    let Source::Kubernetes(kubernetes) = &snapshot.config.source else { return None };
+    let LeaseState { holder, digest, class, .. } = &snapshot.world.lease;
+    let holder = holder.as_ref().filter(|_| !snapshot.world.leader)?;
+    let is_told = silent(snapshot, &kubernetes.lease, holder).is_none();
+    let is_of_class = class.as_ref().is_none_or(|class| *class == kubernetes.classes.join(", "));
+    let differs = digest.is_some_and(|digest| digest != snapshot.written.allocation_digest().0);
+    (is_told && is_of_class && differs).then_some(holder)
+}
+
 /// Each in one sentence with its remedy.
 pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     let Source::Kubernetes(kubernetes) = &snapshot.config.source else { return Vec::new() };
-    let LeaseState { holder, held_since, digest, class, inherited: _, agreed: _, silence: _, trouble } =
+    let LeaseState { holder, held_since, digest: _, class, inherited: _, agreed: _, silence: _, trouble } =
         &snapshot.world.lease;
     let lease = &kubernetes.lease;
     let mut problems = Vec::new();
@@ -144,7 +155,7 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
             "the Lease {lease} is held by {holder}{since}, whose crier serves the class {class}: no Service of the class {own} gets an \
              address; give each class a Lease of its own ([kubernetes] lease)"
         ));
-    } else if digest.is_some_and(|digest| digest != snapshot.written.allocation_digest().0) {
+    } else if holder_of_other_pools(snapshot).is_some() {
         problems.push(format!(
             "the pools of this node differ from those of {holder}, which allocates{since}: this agent does not allocate before no \
              agent with the pools of {holder} is left; give all nodes the same file: compare `crier config show` there and here"
