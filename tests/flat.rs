@@ -158,7 +158,7 @@ impl Churn {
         churn.tell(Fact::Leader(true));
         churn.turn();
         // The addresses of Services that are gone are kept for so many of them: begin where no more fit.
-        for _ in 0..5000 {
+        for _ in 0..17_000 {
             let key = churn.new_key();
             churn.tell(Fact::Service(key.clone(), Some(Arc::new(service(vec!["192.168.35.100".parse().unwrap()], 1)))));
             churn.tell(Fact::Service(key, None));

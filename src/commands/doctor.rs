@@ -63,15 +63,14 @@ pub fn doctor(socket: &Path, output: Output) -> Exit {
         )
     }));
     // The agent may have said it already.
-    let is_seen = |finding: &Finding| of_egress.iter().any(|seen| seen.to_string() == finding.problem);
+    let of_host: Vec<HostProblem> = sysctl::check(&announcing).into_iter().chain(of_egress).collect();
+    let is_seen = |finding: &Finding| of_host.iter().any(|seen| seen.to_string() == finding.problem);
     findings.retain(|finding| !is_seen(finding));
-    findings.extend(
-        sysctl::check(&announcing).into_iter().chain(of_egress).map(|HostProblem { problem, remedy }| Finding {
-            about: "host",
-            problem,
-            remedy: Some(remedy),
-        }),
-    );
+    findings.extend(of_host.into_iter().map(|HostProblem { problem, remedy }| Finding {
+        about: "host",
+        problem,
+        remedy: Some(remedy),
+    }));
     let found = !findings.is_empty();
     let examination = Examination { schema_version: SCHEMA_VERSION, findings, notes };
     answer(output, &examination, |_wide| screen(&examination)).with_problems(found)

@@ -11,7 +11,7 @@ use super::administrator::kubeconfigs;
 use super::{Exit, print};
 use crate::k8s::ask::{Asker, RequestError};
 use crate::k8s::foreign;
-use crate::manifests::document::{Format, objects};
+use crate::manifests::document::{Format, objects, without_mark};
 use crate::migrate::{Migration, Password, SecretFiles, migrate};
 
 /// The most octets of one input: more than any cluster's configuration has.
@@ -155,7 +155,8 @@ fn read(path: &Path, name: &str) -> Result<String, MigrateError> {
 /// By the name of the file; what has no telling name is JSON if it begins like JSON and reads as such.
 fn parsed(text: &str, path: &Path) -> Result<Vec<Value>, String> {
     let by_name = path.file_name().and_then(|name| Format::of(name.to_str()?));
-    let format = by_name.unwrap_or(if text.trim_start().starts_with('{') { Format::Json } else { Format::Yaml });
+    let format =
+        by_name.unwrap_or(if without_mark(text).trim_start().starts_with('{') { Format::Json } else { Format::Yaml });
     match objects(text, format) {
         Err(_) if by_name.is_none() && format == Format::Json => objects(text, Format::Yaml),
         read => read,
@@ -204,6 +205,18 @@ mod tests {
         assert!(named.contains("Helm template") && named.contains("helm template"), "{named}");
         let other = fault("kind: [");
         assert!(!other.contains("Helm"), "{other}");
+    }
+
+    /// Q17 (c) of a review: what editors on Windows put in front of a text.
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_text() {
+        let json = r#"{"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": {"name": "lan"}}"#;
+        let yaml = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: lan}\n";
+        for (text, file) in [(json, "-"), (json, "pool.json"), (json, "pool.yaml"), (yaml, "-"), (yaml, "pool.yaml")] {
+            let marked = parsed(&format!("\u{feff}{text}"), Path::new(file));
+            assert_eq!(marked.ok(), parsed(text, Path::new(file)).ok(), "{file}");
+            assert_eq!(parsed(text, Path::new(file)).map(|it| it.len()), Ok(1));
+        }
     }
 
     /// Input: a pool of MetalLB beside other objects. Output: the kinds of the others are told, though the pool was of use.

@@ -32,6 +32,12 @@ const WORKERS: usize = 2;
 
 /// `socket` wins over the one in the configuration for the whole life of the agent, as `--node` and `--log` do.
 pub fn run(arguments: Run, socket: Option<PathBuf>) -> Exit {
+    if arguments.config == Path::new(load::STANDARD_INPUT) {
+        eprintln!(
+            "crier run --config -: standard input can be read only once, and the agent reads its files again at each reload; name a file"
+        );
+        return Exit::Usage;
+    }
     heap::give_back_early();
     let (Loaded { files, config, cluster }, unconfirmed) = match read(&arguments.config) {
         Ok(read) => read,
@@ -123,4 +129,16 @@ fn load(main: &Path) -> Result<Loaded, LoadError> {
     let runtime = runtime.map_err(|error| LoadError::Unseen { config_map, why: error.to_string() })?;
     let (config, start) = runtime.block_on(cluster_config::start(&files, preliminary))?;
     Ok(Loaded { files, config, cluster: Some(start) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It would be read once, and each reload would find nothing there.
+    #[test]
+    fn standard_input_is_no_file_for_an_agent() {
+        let arguments = Run { config: "-".into(), node: None, log: None };
+        assert_eq!(run(arguments, None), Exit::Usage);
+    }
 }

@@ -123,7 +123,7 @@ impl Lenience {
 }
 
 /// Stands for a text that is piped, which has no drop-ins.
-const STANDARD_INPUT: &str = "-";
+pub const STANDARD_INPUT: &str = "-";
 
 /// How many octets of a secret file are read. No secret is longer.
 const MOST_SECRET_OCTETS: u64 = 64 * 1024;

@@ -83,6 +83,11 @@ impl Reader<'_> {
                 format!("the secret {name} is empty"),
                 format!("write the secret into it, or remove {}", quoted(row.key)),
             ),
+            // It would be a part of the secret, which no other host has so.
+            Ok(octets) if octets.starts_with("\u{feff}".as_bytes()) => (
+                format!("the secret {name} begins with a byte order mark, which an editor put in front of it"),
+                "write it again without the first three octets (EF BB BF): `tail -c +4 FILE`".to_owned(),
+            ),
             Ok(octets) if octets.len() > most => {
                 (format!("the secret {name} is too long"), format!("it can have at most {most} octets"))
             }
@@ -164,6 +169,16 @@ mod tests {
             let stub = Stub { credentials: vec![], files: vec![("/k", Ok(content))] };
             assert_eq!(octets(&stub, "key-file = \"/k\""), secret, "{content:?}");
         }
+    }
+
+    /// Q17 (c) of a review. It would be a part of the password or key, and no router or node has it so.
+    #[test]
+    fn a_byte_order_mark_before_a_secret_is_named() {
+        let stub = Stub { credentials: vec![], files: vec![("/k", Ok("\u{feff}a\n".as_bytes()))] };
+        let (secret, complaints) = read(&stub, "key-file = \"/k\"");
+        assert_eq!(secret, None);
+        let said = "the secret /k begins with a byte order mark, which an editor put in front of it";
+        assert_eq!(complaints, [("\"/k\"".to_owned(), said.to_owned())]);
     }
 
     #[test]

@@ -21,6 +21,12 @@ fn file(path: &str, text: &str) -> SourceFile {
     SourceFile { path: path.to_owned(), text: text.to_owned() }
 }
 
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_configuration() {
+    let text = "[manifests]\nfolder = \"/m\"\n";
+    assert_eq!(parse_one(&format!("\u{feff}{text}")).unwrap(), parse_one(text).unwrap());
+}
+
 fn parse_one(text: &str) -> Result<Config, Complaints> {
     parse(&[file("crier.toml", text)], &TestSecrets)
 }

@@ -184,6 +184,8 @@ struct Claim {
     sight: Sight,
     /// What the agents had agreed on when this agent took the Lease.
     inherited: Option<u64>,
+    /// By what the holder before this agent allocated.
+    of_former: Option<u64>,
     /// Later than the others by chance, so that they do not all try at once.
     late: Duration,
     /// The failure last logged, so that a lasting failure is logged once.
@@ -203,7 +205,8 @@ impl Claim {
     fn new(api: Api<Lease>, name: String, identity: String, terms: Terms, timing: Timing) -> Claim {
         let late = timing.look() / 20;
         let (sight, held, trouble) = (Sight::default(), None, None);
-        Claim { api, name, identity, terms, timing, held, sight, inherited: None, late, trouble }
+        let (inherited, of_former) = (None, None);
+        Claim { api, name, identity, terms, timing, held, sight, inherited, of_former, late, trouble }
     }
 
     /// Takes in what the watch saw, unless this agent itself has seen a newer Lease.
@@ -277,6 +280,7 @@ impl Claim {
         self.late = self.timing.look() / 20;
         let seen = self.sight.lease.clone().flatten();
         self.inherited = seen.as_ref().and_then(record::agreed);
+        self.of_former = seen.as_ref().and_then(record::digest);
         // What this agent found agreed before it lost the Lease says nothing of what it takes the Lease with.
         self.terms.agreed = None;
         match self.take(seen).await {
@@ -378,7 +382,9 @@ impl Claim {
         let inherited = self.held.is_some() && self.inherited == Some(self.terms.digest);
         let seen = self.sight.lease.as_ref().and_then(Option::as_ref);
         let silence = self.silence(clock::now());
-        LeaseState { inherited, silence, trouble: self.trouble.clone(), ..record::state(seen) }
+        let state = record::state(seen);
+        let agreed = state.agreed.or_else(|| self.held.as_ref().and(self.of_former));
+        LeaseState { inherited, agreed, silence, trouble: self.trouble.clone(), ..state }
     }
 
     /// Releases the Lease. If that fails, the Lease expires.

@@ -82,10 +82,7 @@ pub fn judge(readings: &Readings, announcing: &BTreeSet<InterfaceName>) -> Vec<F
             default_route_links.iter().filter(|route| *route != link).map(InterfaceName::as_str).collect();
         let reached_back = default_route_links.contains(link) || elsewhere.is_empty();
         let strict = effective(link, |settings| settings.rp_filter) == STRICT;
-        if strict && !reached_back && extra_links.contains(link) {
-            let ignored = effective(link, |settings| settings.src_valid_mark) == 0;
-            findings.extend(ignored.then(|| unmarked(link)));
-        } else if strict && !reached_back {
+        if strict && !reached_back && !extra_links.contains(link) {
             findings.push(Finding {
                 problem: format!(
                     "rp_filter is strict on {link}, where crier answers for addresses, and the default route leaves by {}: \
@@ -98,6 +95,18 @@ pub fn judge(readings: &Readings, announcing: &BTreeSet<InterfaceName>) -> Vec<F
         }
     }
     findings
+}
+
+/// The extra networks among these links on which a strict filter drops requests. A running agent hears that of who looks after its
+/// networks (`reverse_path`), so [`judge`] leaves them out.
+pub fn judge_marks(readings: &Readings, announcing: &BTreeSet<InterfaceName>) -> Vec<Finding> {
+    let ignores = |link: &&InterfaceName| {
+        readings.effective(link, |settings| settings.rp_filter) == STRICT
+            && readings.effective(link, |settings| settings.src_valid_mark) == 0
+    };
+    let is_extra =
+        |link: &&InterfaceName| readings.extra_links.contains(*link) && !readings.default_route_links.contains(*link);
+    announcing.iter().filter(is_extra).filter(ignores).map(unmarked).collect()
 }
 
 /// Of a strict filter on an extra network that does not go by marks.
@@ -190,11 +199,12 @@ mod tests {
             extra_links: BTreeSet::from(["eth1".into()]),
             ..readings(STRICT_PATH, &[("eth0", OPEN), ("eth1", eth1)])
         };
-        let found = judge(&extra(OPEN), &on(&["eth0", "eth1"]));
+        let found = judge_marks(&extra(OPEN), &on(&["eth0", "eth1"]));
         assert_eq!(settings(&found), ["net.ipv4.conf.eth1.src_valid_mark=1"]);
-        assert_eq!(judge(&extra(LinkSettings { src_valid_mark: 1, ..OPEN }), &on(&["eth0", "eth1"])), []);
-        assert_eq!(judge(&extra(LinkSettings { rp_filter: 2, ..OPEN }), &on(&["eth0", "eth1"])), [], "loose");
-        assert_eq!(judge(&extra(OPEN), &on(&["eth0"])), [], "nothing is answered on eth1");
+        assert_eq!(judge(&extra(OPEN), &on(&["eth0", "eth1"])), [], "`reverse_path` tells the agent of it, once");
+        assert_eq!(judge_marks(&extra(LinkSettings { src_valid_mark: 1, ..OPEN }), &on(&["eth0", "eth1"])), []);
+        assert_eq!(judge_marks(&extra(LinkSettings { rp_filter: 2, ..OPEN }), &on(&["eth0", "eth1"])), [], "loose");
+        assert_eq!(judge_marks(&extra(OPEN), &on(&["eth0"])), [], "nothing is answered on eth1");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::host::{Finding, LinkSettings, Readings, STRICT, Sysctl, judge};
+use super::host::{Finding, LinkSettings, Readings, STRICT, Sysctl, judge, judge_marks};
 use crate::address::Family;
 use crate::names::InterfaceName;
 use crate::plan::slice::L2Slice;
@@ -59,7 +59,9 @@ pub async fn run(mut slices: watch::Receiver<L2Slice>, manage: bool, facts: mpsc
 
 /// What is wrong on this host for answering on these links. Changes nothing.
 pub fn check(announcing: &BTreeSet<InterfaceName>) -> Vec<HostProblem> {
-    report(&readings(), announcing)
+    let readings = readings();
+    let of_marks = judge_marks(&readings, announcing).into_iter().map(|finding| finding.report());
+    report(&readings, announcing).into_iter().chain(of_marks).collect()
 }
 
 fn report(readings: &Readings, announcing: &BTreeSet<InterfaceName>) -> Vec<HostProblem> {

@@ -141,10 +141,16 @@ pub fn read(text: &str, format: Format) -> Result<Contents, Fault> {
 
 /// The documents of a text, each with its first line.
 fn documents(text: &str, format: Format) -> Result<Vec<(u64, Value)>, Fault> {
+    let text = without_mark(text);
     match format {
         Format::Yaml => yaml(text),
         Format::Json => json(text),
     }
+}
+
+/// A text without the byte order mark that some editors put in front of it (RFC 8259 §8.1 lets a parser ignore it).
+pub fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// What the documents of a text hold, whatever that is.
@@ -317,6 +323,15 @@ mod tests {
     }
 
     const WEB: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80}]}\n";
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_file() {
+        let json = r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {}}"#;
+        for (text, format) in [(WEB, Format::Yaml), (json, Format::Json)] {
+            assert_eq!(subjects(&format!("\u{feff}{text}"), format), subjects(text, format));
+        }
+        assert!(fault("\u{feff}{", Format::Json).starts_with("line 1: "));
+    }
 
     #[test]
     fn a_file_may_hold_many_documents_of_all_kinds() {

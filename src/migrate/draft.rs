@@ -116,11 +116,17 @@ pub(super) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(1000).collect()
 }
 
+/// A place among the fields that were read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begun(usize);
+
 /// Everything that was found out so far.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     pub tables: Vec<Table>,
     pub warnings: Vec<Warning>,
+    /// The fields that are of another type than the objects have there: nobody knows what these fields narrow.
+    misread: Vec<String>,
     pub passwords: Vec<Password>,
     /// What Services must be told, in the order of the objects.
     pub annotated: Vec<Annotated>,
@@ -141,6 +147,36 @@ impl Draft {
 
     pub fn push(&mut self, table: Table) {
         self.tables.push(table);
+    }
+
+    /// A warning about a field of a wrong type.
+    pub fn misread(&mut self, object: &str, field: &str, value: &str, text: &str) {
+        self.warn(object, field, value, text);
+        self.misread.push(shortened(field));
+    }
+
+    /// Where the fields begin that a table is made of, for [`Draft::judge`].
+    pub fn begin(&self) -> Begun {
+        Begun(self.misread.len())
+    }
+
+    /// Whether a field since then was of a wrong type.
+    pub fn has_misread(&self, since: Begun) -> bool {
+        self.misread.len() > since.0
+    }
+
+    /// A table is a comment if one of its fields, which were read since then, is of a wrong type: without the field the table could
+    /// say more than it should.
+    pub fn judge(&mut self, table: &mut Table, since: Begun) {
+        let fields = self.misread.get(since.0..).unwrap_or_default().to_vec();
+        if table.off {
+            return;
+        }
+        for field in fields {
+            let text = "the field cannot be read, so what it narrows is unknown; the whole table is a comment";
+            table.check(self, &field, "", text);
+            table.off = true;
+        }
     }
 
     pub fn annotate(&mut self, annotated: Annotated) {

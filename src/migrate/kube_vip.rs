@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::annotate::{Annotations, joined, listed};
 use super::draft::{Draft, Table, texts};
-use super::metallb::{announce, range};
+use super::metallb::{announcing, range};
 use super::object::{Object, shortened};
 use crate::address::host_prefix;
 use crate::k8s::annotation::{ADDRESSES, EGRESS, EGRESS_EXCEPT, EGRESS_TO, SERVICE_ADDRESS};
@@ -75,7 +75,7 @@ fn pools(object: &Object, draft: &mut Draft) {
         let text = "kube-vip says in its DaemonSet whether it uses ARP or BGP: for BGP, write [[bgp.peer]] and \
                     [[bgp.advertisement]] instead of [[l2]]";
         draft.warn(&label, "data", "", text);
-        announce(&names, &label, draft);
+        draft.push(announcing(&names, &label));
     }
 }
 

@@ -77,7 +77,7 @@ pub(super) fn translate(objects: &[Object], secrets: &SecretFiles, draft: &mut D
         metallb_bgp::profile(object.spec(draft), &object.name, draft);
     }
     if !layer2.is_empty() {
-        announce(&layer2, "AddressPools with protocol layer2", draft);
+        draft.push(announcing(&layer2, "AddressPools with protocol layer2"));
     }
     for (at, object) in objects.iter().enumerate().filter(|(_, it)| metallb_config_map::is_one(it)) {
         take(at);
@@ -88,14 +88,15 @@ pub(super) fn translate(objects: &[Object], secrets: &SecretFiles, draft: &mut D
 }
 
 /// An `[[l2]]` for these pools, on every node and link.
-pub(super) fn announce(pools: &[String], object: &str, draft: &mut Draft) {
+pub(super) fn announcing(pools: &[String], object: &str) -> Table {
     let mut table = Table::new("l2", object);
     table.narrow("pools", texts(pools), "protocol");
-    draft.push(table);
+    table
 }
 
 fn pool(object: &Object, draft: &mut Draft) -> KnownPool {
     let mut table = Table::new("pool", &object.label());
+    let begun = draft.begin();
     let mut spec = object.spec(draft);
     let name = draft.name(&mut table, &object.name, "metadata.name");
     let labels = Labels(object.texts_of_metadata("labels").collect());
@@ -114,6 +115,7 @@ fn pool(object: &Object, draft: &mut Draft) -> KnownPool {
         allocation.finish(draft);
     }
     spec.finish(draft);
+    draft.judge(&mut table, begun);
     draft.push(table);
     draft.know(METALLB, &object.name, &name);
     KnownPool { original: object.name.clone(), name, labels }
@@ -298,6 +300,7 @@ fn has_items(value: &Value) -> bool {
 
 fn l2(object: &Object, pools: &[KnownPool], draft: &mut Draft) {
     let mut table = Table::new("l2", &object.label());
+    let begun = draft.begin();
     let mut spec = object.spec(draft);
     pools_of(&mut table, &mut spec, pools, draft);
     let interfaces = spec.texts("interfaces", draft);
@@ -305,7 +308,8 @@ fn l2(object: &Object, pools: &[KnownPool], draft: &mut Draft) {
         table.narrow("interfaces", texts(&interfaces), &spec.path("interfaces"));
     }
     preference(&mut table, &mut spec, draft);
-    for table in of_selectors(table, &mut spec, draft) {
+    for mut table in of_selectors(table, &mut spec, draft) {
+        draft.judge(&mut table, begun);
         draft.push(table);
     }
     spec.finish(draft);
@@ -337,11 +341,15 @@ pub(super) fn former_pool(
     draft: &mut Draft,
 ) -> KnownPool {
     let mut table = Table::new("pool", &fields.object);
+    let begun = draft.begin();
     let name = draft.name(&mut table, wanted, "name");
     addresses(fields, &mut table, draft);
     let (path, protocol) = (fields.path("protocol"), fields.text("protocol", draft));
     let advertisements = fields.list("bgpAdvertisements", draft);
+    // The advertisements of a list are judged each by itself.
+    draft.judge(&mut table, begun);
     match protocol {
+        Some(_) if table.off => {}
         Some("layer2" | "arp") => layer2.push(name.clone()),
         Some("bgp") => speaker.former_advertisements(advertisements, &fields.object, &name, draft),
         other => {

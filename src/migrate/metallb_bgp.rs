@@ -65,6 +65,7 @@ impl<'a> Speaker<'a> {
     /// A peer; several where its node selectors cannot be one.
     pub fn peer(&mut self, mut spec: Fields<'_>, wanted: &str, namespace: &str, draft: &mut Draft) {
         let mut table = Table::new("bgp.peer", &spec.object);
+        let begun = draft.begin();
         let name = draft.name(&mut table, wanted, "metadata.name");
         where_it_is(&mut table, &mut spec, draft);
         as_numbers(&mut table, &mut spec, draft);
@@ -102,7 +103,10 @@ impl<'a> Speaker<'a> {
             *further = renamed;
         }
         self.peers.insert(wanted.to_owned(), names);
-        tables.into_iter().for_each(|table| draft.push(table));
+        for mut table in tables {
+            draft.judge(&mut table, begun);
+            draft.push(table);
+        }
     }
 
     /// The password stays out of the text: a file holds it.
@@ -114,7 +118,7 @@ impl<'a> Speaker<'a> {
             Some(Value::String(password)) if password.is_empty() => None,
             Some(Value::String(password)) => Some(password.as_bytes().to_vec()),
             Some(_) => {
-                draft.warn(&table.object, &spec.path("password"), "", "the password is not text; it was left out");
+                draft.misread(&table.object, &spec.path("password"), "", "the password is not text; it was left out");
                 None
             }
         };
@@ -155,11 +159,13 @@ impl<'a> Speaker<'a> {
 
     pub fn advertisement(&mut self, object: &Object, pools: &[KnownPool], draft: &mut Draft) {
         let mut table = Table::new("bgp.advertisement", &object.label());
+        let begun = draft.begin();
         let mut spec = object.spec(draft);
         pools_of(&mut table, &mut spec, pools, draft);
         self.peers_of(&mut table, &mut spec, draft);
         self.attributes(&mut table, &mut spec, draft);
-        for table in of_selectors(table, &mut spec, draft) {
+        for mut table in of_selectors(table, &mut spec, draft) {
+            draft.judge(&mut table, begun);
             draft.push(table);
         }
         spec.finish(draft);
@@ -225,8 +231,10 @@ impl<'a> Speaker<'a> {
         }
         for mut fields in list {
             let mut table = begin();
+            let begun = draft.begin();
             self.attributes(&mut table, &mut fields, draft);
             fields.finish(draft);
+            draft.judge(&mut table, begun);
             self.former.push(table);
         }
     }
@@ -285,6 +293,7 @@ fn times(table: &mut Table, spec: &mut Fields<'_>, draft: &mut Draft) {
 /// A BFDProfile.
 pub(super) fn profile(mut spec: Fields<'_>, name: &str, draft: &mut Draft) {
     let mut table = Table::new("bfd", &spec.object);
+    let begun = draft.begin();
     draft.name(&mut table, name, "metadata.name");
     for (key, field) in [("receive-interval", "receiveInterval"), ("transmit-interval", "transmitInterval")] {
         if let Some(millis) = spec.number(field, draft) {
@@ -304,5 +313,6 @@ pub(super) fn profile(mut spec: Fields<'_>, name: &str, draft: &mut Draft) {
         table.check(draft, &spec.path("echoMode"), "true", "crier has no counterpart; the profile works without it");
     }
     spec.finish(draft);
+    draft.judge(&mut table, begun);
     draft.push(table);
 }

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::draft::Draft;
-use super::metallb::{announce, former_pool};
+use super::metallb::{announcing, former_pool};
 use super::metallb_bgp::{Speaker, profile};
 use super::object::{Fields, Object};
 use crate::manifests::document::{Format, values};
@@ -100,7 +100,7 @@ fn config(mut config: Fields<'_>, object: &Object, speaker: &mut Speaker<'_>, dr
         pool.finish(draft);
     }
     if !layer2.is_empty() {
-        announce(&layer2, &label, draft);
+        draft.push(announcing(&layer2, &label));
     }
     for mut profile_fields in config.list("bfdProfiles", draft) {
         let name = profile_fields.text("name", draft).unwrap_or_default();

@@ -60,9 +60,17 @@ pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
     let mut with_rules = String::new();
     for (at, object) in objects.iter().enumerate().filter(ours) {
         used.push(at);
+        let begun = draft.begin();
         let mut spec = object.spec(draft);
         let selector: Vec<String> =
             spec.pairs("nodeSelector", draft).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+        if draft.has_misread(begun) {
+            // Its VRFs would be on all nodes.
+            let mut table = Table::new("vrf", &object.label());
+            draft.judge(&mut table, begun);
+            draft.push(table);
+            continue;
+        }
         let nodes = found.entry(selector.join(", ")).or_default();
         if let Some(state) = spec.fields("desiredState", draft) {
             let rules = desired(state, &object.label(), nodes, &concerned, draft);

@@ -59,7 +59,7 @@ impl Object {
             None | Some(Value::Null) => none(),
             Some(Value::Object(map)) => Fields::new(self.label(), key, map, &[]),
             Some(other) => {
-                draft.warn(&self.label(), key, &shown(other), "this is not a map; it was left out");
+                draft.misread(&self.label(), key, &shown(other), "this is not a map; it was left out");
                 none()
             }
         }
@@ -125,7 +125,7 @@ impl<'a> Fields<'a> {
         for value in values.into_iter().flatten() {
             match value.as_str() {
                 Some(text) => texts.push(text),
-                None => draft.warn(&self.object, &path, &shown(value), "this is not text; it was left out"),
+                None => draft.misread(&self.object, &path, &shown(value), "this is not text; it was left out"),
             }
         }
         texts
@@ -146,7 +146,7 @@ impl<'a> Fields<'a> {
             let path = format!("{path}[{number}]");
             match value.as_object() {
                 Some(map) => maps.push(Fields::new(self.object.clone(), &path, map, self.former)),
-                None => draft.warn(&self.object, &path, &shown(value), "this is not a map; it was left out"),
+                None => draft.misread(&self.object, &path, &shown(value), "this is not a map; it was left out"),
             }
         }
         maps
@@ -160,7 +160,7 @@ impl<'a> Fields<'a> {
         for (name, value) in map.into_iter().flatten() {
             match value.as_str() {
                 Some(text) => pairs.push((name.as_str(), text)),
-                None => draft.warn(&self.object, &format!("{path}.{name}"), &shown(value), "this is not text"),
+                None => draft.misread(&self.object, &format!("{path}.{name}"), &shown(value), "this is not text"),
             }
         }
         pairs
@@ -194,7 +194,7 @@ impl<'a> Fields<'a> {
         let typed = read(value);
         if typed.is_none() {
             let value = shown_of(&key.to_lowercase(), value);
-            draft.warn(&self.object, &self.path(key), &value, &format!("this is not {what}; it was left out"));
+            draft.misread(&self.object, &self.path(key), &value, &format!("this is not {what}; it was left out"));
         }
         typed
     }

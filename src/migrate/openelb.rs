@@ -6,7 +6,7 @@ use super::SecretFiles;
 use super::annotate::{Annotations, joined, listed};
 use super::draft::{Draft, Password, Table, text, texts};
 use super::label_selector;
-use super::metallb::{announce, cannot_select, range};
+use super::metallb::{announcing, cannot_select, range};
 use super::object::{Fields, Object, shortened};
 use crate::k8s::annotation::{ADDRESSES, POOL};
 use crate::secret::Secret;
@@ -53,6 +53,7 @@ pub(super) fn translate(objects: &[Object], secrets: &SecretFiles, draft: &mut D
 fn eip(object: &Object, draft: &mut Draft) {
     let label = object.label();
     let mut table = Table::new("pool", &label);
+    let begun = draft.begin();
     let mut spec = object.spec(draft);
     let name = draft.name(&mut table, &object.name, "metadata.name");
     draft.know(OPENELB, &object.name, &name);
@@ -88,8 +89,11 @@ fn eip(object: &Object, draft: &mut Draft) {
         table.narrow("namespace-selector", text(&selector.join(", ")), &spec.path("namespaceSelector"));
     }
     spec.ignore(&["usingKnownIPs"]);
-    draft.push(table);
-    eip_is_announced(&mut spec, &label, &name, draft);
+    let announced = eip_is_announced(&mut spec, &label, &name, draft);
+    for mut table in [Some(table), announced].into_iter().flatten() {
+        draft.judge(&mut table, begun);
+        draft.push(table);
+    }
     spec.finish(draft);
 }
 
@@ -138,16 +142,16 @@ pub(super) fn service(object: &Object, annotations: &mut Annotations, draft: &mu
 }
 
 /// `protocol` and `interface` of an Eip. Without a protocol it is BGP.
-fn eip_is_announced(spec: &mut Fields<'_>, label: &str, name: &str, draft: &mut Draft) {
+fn eip_is_announced(spec: &mut Fields<'_>, label: &str, name: &str, draft: &mut Draft) -> Option<Table> {
     let (path, protocol) = (spec.path("protocol"), spec.text("protocol", draft).unwrap_or("bgp"));
     let (interface_path, interface) = (spec.path("interface"), spec.text("interface", draft).unwrap_or_default());
     match protocol {
         "bgp" => {
             let mut table = Table::new("bgp.advertisement", label);
             table.narrow("pools", texts(&[name]), &path);
-            draft.push(table);
+            Some(table)
         }
-        "layer2" | "vip" if interface.is_empty() => announce(&[name.to_owned()], label, draft),
+        "layer2" | "vip" if interface.is_empty() => Some(announcing(&[name.to_owned()], label)),
         "layer2" | "vip" => {
             let mut table = Table::new("l2", label);
             table.narrow("pools", texts(&[name]), &path);
@@ -158,11 +162,12 @@ fn eip_is_announced(spec: &mut Fields<'_>, label: &str, name: &str, draft: &mut 
             } else {
                 table.narrow("interfaces", texts(&[interface]), &interface_path);
             }
-            draft.push(table);
+            Some(table)
         }
         other => {
             let value = shortened(&format!("{other:?}"));
             draft.warn(label, &path, &value, "there is no such protocol; crier announces the pool nowhere");
+            None
         }
     }
 }
@@ -190,6 +195,7 @@ fn speaker(object: &Object, draft: &mut Draft) -> Option<i64> {
 fn peer(object: &Object, asn: Option<i64>, secrets: &SecretFiles, draft: &mut Draft) {
     let label = object.label();
     let mut table = Table::new("bgp.peer", &label);
+    let begun = draft.begin();
     let mut spec = object.spec(draft);
     let name = draft.name(&mut table, &object.name, "metadata.name");
     // PorterLB says "config" where OpenELB says "conf".
@@ -271,5 +277,6 @@ fn peer(object: &Object, asn: Option<i64>, secrets: &SecretFiles, draft: &mut Dr
         Some(Err(())) => cannot_select(&mut table, &path, draft),
     }
     spec.finish(draft);
+    draft.judge(&mut table, begun);
     draft.push(table);
 }

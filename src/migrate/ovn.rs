@@ -23,6 +23,8 @@ pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
     used
 }
 
+const UNREADABLE: &str = "a selector cannot be read, so which nodes may send is unknown; write crier.dev/egress-nodes";
+
 fn egress_service(object: &Object, objects: &[Object], draft: &mut Draft) {
     let mut annotations = Annotations::of(object);
     let mut spec = object.spec(draft);
@@ -60,8 +62,10 @@ fn egress_service(object: &Object, objects: &[Object], draft: &mut Draft) {
         annotations.check(draft, &network_path, &value, text);
     }
     let nodes_path = spec.path("nodeSelector");
+    let begun = draft.begin();
     let nodes = spec.fields("nodeSelector", draft).map(|fields| label_selector::one(fields, draft));
     match nodes {
+        None if draft.has_misread(begun) => annotations.check(draft, &nodes_path, "", UNREADABLE),
         None | Some(Ok(None)) => {}
         // There it means nothing; here, pods on other nodes would be held.
         Some(Ok(Some(nodes))) if by_network => {
@@ -70,10 +74,7 @@ fn egress_service(object: &Object, objects: &[Object], draft: &mut Draft) {
             annotations.check(draft, &nodes_path, &value, text);
         }
         Some(Ok(Some(nodes))) => annotations.set(EGRESS_NODES, nodes.to_string()),
-        Some(Err(())) => {
-            let text = "a selector cannot be read, so which nodes may send is unknown; write crier.dev/egress-nodes";
-            annotations.check(draft, &nodes_path, "", text);
-        }
+        Some(Err(())) => annotations.check(draft, &nodes_path, "", UNREADABLE),
     }
     spec.finish(draft);
     let there = annotations.of_service(objects);

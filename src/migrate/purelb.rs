@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::annotate::{Annotations, joined, listed};
 use super::draft::{Draft, Table, text, texts};
-use super::metallb::{announce, range};
+use super::metallb::{announcing, range};
 use super::object::{Fields, Object, shortened, shown};
 use crate::k8s::annotation::{ADDRESSES, POOL, SHARE};
 
@@ -32,6 +32,7 @@ pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
         pools.extend(group(object, draft));
     }
     let mut interfaces = None;
+    let begun = draft.begin();
     for (at, object) in of("LBNodeAgent") {
         used.push(at);
         interfaces = node_agent(object, draft).or(interfaces);
@@ -39,21 +40,24 @@ pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
     if pools.is_empty() {
         return used;
     }
-    match interfaces {
-        None => announce(&pools, "ServiceGroups", draft),
+    let mut table = match interfaces {
+        None => announcing(&pools, "ServiceGroups"),
         Some(interface) => {
             let mut table = Table::new("l2", "ServiceGroups");
             table.narrow("pools", texts(&pools), "");
             table.narrow("interfaces", texts(&[interface]), "spec.local.localint");
-            draft.push(table);
+            table
         }
-    }
+    };
+    draft.judge(&mut table, begun);
+    draft.push(table);
     used
 }
 
 /// The pool of a group; none if its addresses come from elsewhere.
 fn group(object: &Object, draft: &mut Draft) -> Option<String> {
     let mut table = Table::new("pool", &object.label());
+    let begun = draft.begin();
     let mut spec = object.spec(draft);
     let name = draft.name(&mut table, &object.name, "metadata.name");
     draft.know(PURELB, &object.name, &name);
@@ -97,6 +101,7 @@ fn group(object: &Object, draft: &mut Draft) -> Option<String> {
     }
     // PureLB looks at the key and the ports of Services, not at their namespaces.
     table.set("share-across-namespaces", "true".to_owned(), "");
+    draft.judge(&mut table, begun);
     draft.push(table);
     found.then_some(name)
 }

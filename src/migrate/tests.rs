@@ -465,6 +465,82 @@ fn what_no_api_server_would_accept_is_named_and_panics_nowhere() {
     }
 }
 
+/// Q16 of a review. Input: fields that narrow a table, each of a wrong type. Output: no table that says more than the object does; what is
+/// made of the object is a comment with a CHECK. With the right types the tables are there.
+#[test]
+fn what_narrows_and_cannot_be_read_leaves_the_table_out() {
+    let pool = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: inner}\nspec: {addresses: [10.0.0.0/24]}\n---\n\
+                apiVersion: metallb.io/v1beta2\nkind: BGPPeer\nmetadata: {name: p}\nspec: {peerAddress: 10.9.9.9, peerASN: 1, myASN: 2}\n---\n";
+    let peer = "peerAddress: 10.9.9.8, peerASN: 1, myASN: 2";
+    let object = |kind: &str, spec: &str| {
+        let (group, kind) = kind.split_once(' ').expect("a group and a kind");
+        migrated(&format!("{pool}apiVersion: {group}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{{spec}}}\n"))
+    };
+    let counts = |config: &Config| {
+        let bgp = &config.bgp;
+        [config.pools.len(), config.l2.len(), bgp.peers.len(), bgp.advertisements.len()]
+    };
+    let of_pool = |fields: &str| format!("addresses: [10.1.0.0/24], {fields}");
+    let none = counts(&loaded(&object("metallb.io/v1beta1 Nothing", "")));
+    assert_eq!(none, [1, 0, 1, 0]);
+    for (kind, right, wrong) in [
+        (
+            "IPAddressPool",
+            of_pool("serviceAllocation: {namespaces: [shop]}"),
+            of_pool("serviceAllocation: {namespaces: shop}"),
+        ),
+        ("IPAddressPool", of_pool("serviceAllocation: {}"), of_pool("serviceAllocation: [shop]")),
+        ("IPAddressPool", of_pool("autoAssign: false"), of_pool("autoAssign: 'false'")),
+        ("IPAddressPool", of_pool("avoidBuggyIPs: true"), of_pool("avoidBuggyIPs: 1")),
+        ("L2Advertisement", "ipAddressPools: [inner]".into(), "ipAddressPools: inner".into()),
+        ("L2Advertisement", "ipAddressPools: [inner]".into(), "ipAddressPools: [inner, 5]".into()),
+        ("L2Advertisement", "interfaces: [eth0]".into(), "interfaces: eth0".into()),
+        ("L2Advertisement", "nodeSelectors: [{}]".into(), "nodeSelectors: {matchLabels: {a: b}}".into()),
+        ("L2Advertisement", "serviceSelectors: [{}]".into(), "serviceSelectors: a=b".into()),
+        ("L2Advertisement", "ipAddressPoolSelectors: [{}]".into(), "ipAddressPoolSelectors: {a: b}".into()),
+        ("BGPAdvertisement", "peers: [p]".into(), "peers: p".into()),
+        ("BGPAdvertisement", "communities: ['1:2']".into(), "communities: no-advertise".into()),
+        ("BGPAdvertisement", "aggregationLength: 24".into(), "aggregationLength: '24'".into()),
+        ("BGPPeer", format!("{peer}, nodeSelectors: []"), format!("{peer}, nodeSelectors: {{a: b}}")),
+        ("BGPPeer", format!("{peer}, passwordSecret: {{}}"), format!("{peer}, passwordSecret: s")),
+        ("Eip", "address: 10.1.0.0/24, namespaces: [shop]".into(), "address: 10.1.0.0/24, namespaces: shop".into()),
+        (
+            "Eip",
+            "address: 10.1.0.0/24, protocol: layer2, interface: eth0".into(),
+            "address: 10.1.0.0/24, protocol: layer2, interface: [eth0]".into(),
+        ),
+        ("Eip", "address: 10.1.0.0/24, disable: true".into(), "address: 10.1.0.0/24, disable: 'true'".into()),
+    ] {
+        let kind = if kind == "Eip" {
+            format!("network.kubesphere.io/v1alpha2 {kind}")
+        } else {
+            format!("metallb.io/v1beta1 {kind}")
+        };
+        let sound = counts(&loaded(&object(&kind, &right)));
+        assert!(sound.iter().sum::<usize>() > none.iter().sum(), "{kind} {right}: {sound:?}");
+        let broken = object(&kind, &wrong);
+        assert_eq!(counts(&loaded(&broken)), none, "{kind} {wrong}\n{}", broken.toml);
+        assert!(broken.toml.contains("CHECK"), "{}", broken.toml);
+    }
+    // The object has no spec that can be read.
+    let list = "apiVersion: metallb.io/v1beta1\nkind: L2Advertisement\nmetadata: {name: x}\nspec: [ipAddressPools]\n";
+    assert_eq!(counts(&loaded(&migrated(&format!("{pool}{list}")))), none);
+}
+
+/// As above, of the ConfigMap: one pool that cannot be read takes no other with it.
+#[test]
+fn a_pool_of_the_config_map_that_cannot_be_read_is_a_comment_and_the_others_are_there() {
+    let data = "address-pools:\n- {name: a, protocol: layer2, addresses: [10.0.0.0/24], auto-assign: 'no'}\n\
+                - {name: b, protocol: layer2, addresses: [10.1.0.0/24]}\n\
+                - {name: c, protocol: bgp, addresses: [10.2.0.0/24], bgp-advertisements: [{communities: no-advertise}, {localpref: 7}]}\n\
+                peers:\n- {peer-address: 10.9.9.9, peer-asn: 1, my-asn: 2}\n";
+    let map = serde_json::json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "config"}, "data": {"config": data}});
+    let config = loaded(&migrate(vec![map], &SecretFiles::default()));
+    let names: Vec<String> = config.pools.iter().map(|pool| pool.name.to_string()).collect();
+    let advertised = config.bgp.advertisements.len();
+    assert_eq!((names, config.l2.len(), advertised), (vec!["b".to_owned(), "c".to_owned()], 1, 1));
+}
+
 #[test]
 fn a_config_map_that_is_no_yaml_is_named_and_nothing_of_it_is_taken() {
     let deep = format!("address-pools: {}", "[".repeat(100_000));

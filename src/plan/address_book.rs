@@ -160,6 +160,11 @@ impl AddressBook {
         self.others(address, service).admits((service, terms), self.is_shared_across(address))
     }
 
+    /// As `admits`, for a Service that had the address before: however many have it, one that comes back is one that was among them.
+    pub fn readmits(&self, address: IpAddr, service: &ObjectKey, terms: Option<&Terms>) -> bool {
+        terms.is_some() && self.others(address, service).fits((service, terms), self.is_shared_across(address)).is_ok()
+    }
+
     /// Those that have the address, one Service apart.
     fn others<'a>(&'a self, address: IpAddr, service: &'a ObjectKey) -> Group<'a> {
         let tenants = self.tenants(address).iter().filter(|tenant| *tenant != service);

@@ -19,7 +19,7 @@ use crate::plan::slice::PeerSlice;
 use crate::plan::{Planner, everywhere};
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
-use crate::world::{PoolsTold, Service, World};
+use crate::world::{Fact, PoolsTold, Service, World};
 
 /// What would be different. Everything that is not named stays as it is.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -145,23 +145,26 @@ fn settled(
     now: Instant,
 ) -> Option<(Planner, BTreeSet<ObjectKey>)> {
     (world.leader, world.leaving) = (true, false);
-    let mut rounds = most_rounds(&world);
+    let (mut rounds, mut now) = (most_rounds(&world), now);
+    // One planner to the end, as an agent has it: it remembers who was given what first, and which addresses rest.
+    let mut planner = Planner::of_agreed(config.clone(), me.clone(), world, prefixes);
+    if !planner.may_decide() {
+        return None;
+    }
     loop {
-        let mut planner = Planner::of_agreed(config.clone(), me.clone(), world.clone(), prefixes);
-        if !planner.may_decide() {
-            return None;
-        }
         planner.turn(now);
         // What goes was told long enough then.
-        planner.turn(now + NOTICE);
+        now += NOTICE;
+        planner.turn(now);
         let written = written(&planner);
-        if written.is_empty() || rounds == 0 {
+        let rests_until = planner.rests_until().filter(|_| written.is_empty());
+        if rounds == 0 || (written.is_empty() && rests_until.is_none()) {
             return Some((planner, written.into_iter().map(|(key, _)| key).collect()));
         }
         rounds -= 1;
+        now = rests_until.map_or(now, |until| until.max(now));
         for (key, service) in written {
-            world.assigned.remove(&key);
-            world.services.insert(key, Arc::new(service));
+            planner.apply(Fact::Service(key, Some(Arc::new(service))));
         }
     }
 }

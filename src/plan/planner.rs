@@ -36,6 +36,7 @@ use crate::plan::layer2::{Hearing, Layer2, Standing};
 use crate::plan::newcomers::{Newcomer, Newcomers};
 use crate::plan::placement::{Handover, Placement};
 use crate::plan::prefixes::{Away, Prefixes};
+use crate::plan::removals::Wait;
 use crate::plan::restraints::Restraints;
 use crate::plan::returns::Returns;
 use crate::plan::route_table::RouteTable;
@@ -73,8 +74,8 @@ pub struct Plan {
     pub without_network: Arc<BTreeMap<IpAddr, Reason>>,
     pub pulse: PulseSlice,
     pub status: StatusSlice,
-    /// When addresses that are to go may go at the latest, where they stay because the agents do not agree.
-    pub removals_until: Option<Instant>,
+    /// What addresses wait for that are to go and stay because the agents do not agree.
+    pub removals_wait: Option<Wait>,
     /// Who has each address that is announced on a link, since when and why.
     pub placements: OrdMap<IpAddr, Arc<Placement>>,
     /// Where addresses of Services lie below a prefix that a link of this node does not have, although it has another one.

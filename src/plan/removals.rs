@@ -2,7 +2,8 @@
 //!
 //! An address must go where no pool has it or serves the Service any more, or where two Services show it. That is first
 //! told ([`NOTICE`]), and done only while the agents agree on the pools: an agent whose file is old, or new, takes nothing
-//! away that the files of the others give. An address that this very file gave before goes by a change of objects, such as
+//! away that the files of the others give. Silence is no agreement where the Lease names another file as the agreed one: then
+//! another agent says the same as this one, or somebody confirms this file in the Lease. An address that this very file gave before goes by a change of objects, such as
 //! the labels of a namespace, and needs no agreement.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,12 @@ pub struct Removals {
     agreed: bool,
     /// All agents have this agent's file, whatever they say.
     presumed: bool,
+    /// The Lease names another file as the one that was agreed on, and so did it when this agent took it with its file.
+    contested: bool,
+    /// Somebody wrote this agent's file into the Lease as the one that is agreed on, after it had named another one.
+    confirmed: bool,
+    /// No time is waited for any more.
+    waited: bool,
     /// Since when this agent allocates by its file.
     leads_since: Option<Instant>,
     /// What decides in the file, while this agent allocates.
@@ -42,6 +49,15 @@ pub struct Removals {
     not_ready: BTreeMap<NodeName, Instant>,
     /// The Nodes that this was last worked out of.
     nodes: OrdMap<NodeName, Arc<Node>>,
+}
+
+/// What the addresses that are to go wait for, where the agents do not agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// For what the agents say, and then this agent trusts its own file.
+    Until(Instant),
+    /// For another agent with this agent's file, or for somebody who confirms it in the Lease, which names another one.
+    Confirmation,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -66,13 +82,20 @@ impl Removals {
             self.accepted.clear();
             self.told.values_mut().for_each(|told| told.by_objects = false);
             self.leads_since = None;
+            (self.contested, self.confirmed) = (false, false);
         }
         self.reloaded = world.leader && (self.reloaded || is_other);
         self.digest = world.leader.then_some(digest);
         if world.leader {
             self.leads_since.get_or_insert(now);
         }
-        let trusted = self.leads_since.is_some_and(|since| now >= since + TRUST);
+        let contested = world.leader && world.lease.agreed.is_some_and(|agreed| agreed != digest);
+        // This agent itself writes there only what it found agreed.
+        let is_confirmed_now = self.contested && !self.agreed && world.lease.agreed == Some(digest);
+        self.confirmed = !contested && (self.confirmed || is_confirmed_now);
+        self.contested = contested;
+        self.waited = self.leads_since.is_some_and(|since| now >= since + TRUST);
+        let trusted = self.confirmed || (self.waited && (!contested || is_confirmed(world, me, digest)));
         // The Lease may tell of another file than the one that was read since.
         let is_of_this = world.lease.digest.is_none_or(|of| of == digest);
         let inherited = world.lease.inherited && is_of_this && !self.reloaded;
@@ -97,7 +120,7 @@ impl Removals {
     /// is not Ready is away, with a file that nobody knows; for [`TRUST`], and for as long as no other agent confirms this file, it counts.
     /// `trusted`: the holder before had the file, or this one has had it for so long, which stands in where that cannot be known.
     fn agree(&self, world: &World, me: &NodeName, digest: u64, trusted: bool, now: Instant) -> bool {
-        let is_confirmed = members(world).any(|(node, member)| node != me && says(member) == Some(digest));
+        let is_confirmed = is_confirmed(world, me, digest);
         let is_gone = |name: &NodeName| self.not_ready.get(name).is_some_and(|since| now >= *since + TRUST);
         let is_lacking = |name: &&NodeName| !(is_confirmed && is_gone(name));
         others(world, digest).next().is_none() && (trusted || !unheard(world, me).any(|name| is_lacking(&name)))
@@ -161,19 +184,27 @@ impl Removals {
         self.told.keys()
     }
 
-    /// When this agent trusts its own file, where addresses stay because the agents do not agree.
-    pub fn trusts_at(&self) -> Option<Instant> {
-        self.leads_since.filter(|_| !self.agreed && !self.told.is_empty()).map(|since| since + TRUST)
+    /// What addresses wait for that stay because the agents do not agree.
+    pub fn wait(&self) -> Option<Wait> {
+        let since = self.leads_since.filter(|_| !self.agreed && !self.told.is_empty())?;
+        Some(if self.contested { Wait::Confirmation } else { Wait::Until(since + TRUST) })
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.due.first().map(|(at, _)| *at).into_iter().chain(self.trusts_at()).min()
+        // Who hears an agent with this file may trust it then, although the Lease names another one.
+        let trusts_at = self.leads_since.filter(|_| self.wait().is_some() && !self.waited).map(|since| since + TRUST);
+        self.due.first().map(|(at, _)| *at).into_iter().chain(trusts_at).min()
     }
 }
 
 /// The agents that are heard with another file.
 pub fn others(world: &World, digest: u64) -> impl Iterator<Item = &NodeName> {
     members(world).filter(move |(_, it)| says(it).is_some_and(|other| other != digest)).map(|(node, _)| node)
+}
+
+/// Another agent is heard with this file.
+fn is_confirmed(world: &World, me: &NodeName, digest: u64) -> bool {
+    members(world).any(|(node, member)| node != me && says(member) == Some(digest))
 }
 
 fn members(world: &World) -> impl Iterator<Item = (&NodeName, &Member)> {
@@ -279,6 +310,33 @@ mod tests {
         assert_eq!(agreed(&world, 5, TRUST * 4 + sec), None);
         world.nodes.remove(&NodeName::from("c"));
         assert_eq!(agreed(&world, 5, TRUST * 4 + sec), Some(5), "its Node is deleted");
+    }
+
+    /// Input: Nodes without an agent, so silence for good, and a file that was rolled out to all agents; then another agent is heard with
+    /// the former file. Output: the agents that are there decide, once time has passed; nobody waits in a circle.
+    #[test]
+    fn another_agent_with_the_same_file_confirms_it_against_the_lease() {
+        let (mut removals, now, key) = (Removals::default(), clock::now(), ObjectKey::new("shop", "web"));
+        let mut world = World::default();
+        (world.leader, world.lease.agreed) = (true, Some(1));
+        ["a", "b", "c"].iter().for_each(|name| drop(world.nodes.insert((*name).into(), Arc::new(node()))));
+        let says = |world: &mut World, digest| {
+            let card = Card { allocation_digest: digest, ..Card::default() };
+            let member = Member { card: Arc::new(card), ..crate::plan::stations::tests::member() };
+            Arc::make_mut(world.rosters.entry(2).or_default()).members.insert("b".into(), member);
+        };
+        let agreed = |removals: &mut Removals, world: &World, after| {
+            removals.renew(world, &"a".into(), 2, now + after);
+            (removals.agreed_digest(), removals.wait())
+        };
+        says(&mut world, 1);
+        removals.put(&key, true, now);
+        assert_eq!(agreed(&mut removals, &world, Duration::ZERO), (None, Some(Wait::Confirmation)));
+        removals.take_due(now + NOTICE);
+        assert_eq!(agreed(&mut removals, &world, TRUST), (None, Some(Wait::Confirmation)));
+        assert_eq!(removals.next_deadline(), None, "nothing comes by time");
+        says(&mut world, 2);
+        assert_eq!(agreed(&mut removals, &world, TRUST), (Some(2), None));
     }
 
     /// The first node of a rollout, or a slip of the operator: the others still have the former file.

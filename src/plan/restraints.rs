@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::names::{NodeName, ObjectKey};
 use crate::plan::overlaps::{Overlap, Overlaps};
-use crate::plan::removals::Removals;
+use crate::plan::removals::{Removals, Wait};
 use crate::plan::rivals::Rivals;
 use crate::plan::slice::StatusWrite;
 use crate::world::{Service, World};
@@ -97,9 +97,9 @@ impl Restraints {
         self.overlaps.is_over(service, address, lasts, now)
     }
 
-    /// When addresses that are to go may go at the latest, where they stay because the agents do not agree.
-    pub fn trusts_at(&self) -> Option<Instant> {
-        self.removals.trusts_at()
+    /// What addresses wait for that stay because the agents do not agree.
+    pub fn removals_wait(&self) -> Option<Wait> {
+        self.removals.wait()
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::Snapshot;
 use super::status::some_of;
+use super::{Snapshot, allocator};
 use crate::config::InterfacePattern;
 use crate::names::NodeName;
 use crate::pulse;
@@ -145,6 +145,10 @@ fn differences(snapshot: &Snapshot) -> Vec<String> {
                 (false, _) => drop(services.insert(node.clone())),
             }
         }
+    }
+    // The one that allocates is named already, with what follows of that.
+    if let Some(holder) = allocator::holder_of_other_pools(snapshot) {
+        allocation.remove(holder);
     }
     let remedy = "give all nodes the same file: compare `crier config show` there and here";
     let of_ownership = (!ownership.is_empty()).then(|| {

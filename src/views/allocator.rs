@@ -10,7 +10,7 @@ use super::Snapshot;
 use super::status::some_of;
 use crate::config::Source;
 use crate::names::{NodeName, ObjectKey};
-use crate::plan::removals;
+use crate::plan::removals::{self, Wait};
 use crate::reason::Reason;
 use crate::world::{ApiServer, LeaseState, Silence};
 
@@ -32,7 +32,7 @@ pub struct AllocatorReport {
 
 /// The report.
 pub(super) fn allocator(snapshot: &Snapshot) -> AllocatorReport {
-    let LeaseState { holder, held_since, digest: _, class: _, inherited: _, silence: _, trouble: _ } =
+    let LeaseState { holder, held_since, digest: _, class: _, inherited: _, agreed: _, silence: _, trouble: _ } =
         &snapshot.world.lease;
     let timestamp = |at: SystemTime| Timestamp::try_from(at).ok();
     let silence = silence(snapshot);
@@ -54,16 +54,32 @@ pub(super) fn awaited(snapshot: &Snapshot) -> String {
 
 /// Why the addresses that are to go are still there, where that is for the files of others.
 pub(super) fn stays(snapshot: &Snapshot) -> Option<String> {
-    let until = snapshot.plan.removals_until?;
+    let wait = snapshot.plan.removals_wait?;
     let (world, digest) = (&snapshot.world, snapshot.written.allocation_digest().0);
     let others: BTreeSet<NodeName> = removals::others(world, digest).cloned().collect();
     if !others.is_empty() {
         return Some(format!("it stays while the pools of {} differ from this node's", some_of(&others)));
     }
     let unheard: BTreeSet<NodeName> = removals::unheard(world, &snapshot.node).cloned().collect();
-    let at = snapshot.timestamp(until)?.strftime("%H:%M:%SZ");
-    (!unheard.is_empty())
-        .then(|| format!("it waits for the agent of {}, which is not heard; taken at {at}", some_of(&unheard)))
+    if unheard.is_empty() {
+        return None;
+    }
+    let unheard = some_of(&unheard);
+    match (wait, &snapshot.config.source) {
+        (Wait::Until(until), _) => {
+            let at = snapshot.timestamp(until)?.strftime("%H:%M:%SZ");
+            Some(format!("it waits for the agent of {unheard}, which is not heard; taken at {at}"))
+        }
+        (Wait::Confirmation, Source::Kubernetes(kubernetes)) => {
+            let (ObjectKey { namespace, name }, confirmation) = (&kubernetes.lease, LeaseState::confirmation(digest));
+            Some(format!(
+                "it stays, for the agents agreed on other pools than those of this node's file before, and the agent of {unheard} is not heard: \
+                 give all nodes the same file; if that is this node's, `kubectl -n {namespace} annotate --overwrite lease {name} \
+                 {confirmation}` confirms it"
+            ))
+        }
+        (Wait::Confirmation, Source::Manifests(_)) => None,
+    }
 }
 
 /// The holder's silence, where it is the holder that is silent and not the API server.
@@ -91,10 +107,22 @@ fn silent(snapshot: &Snapshot, lease: &ObjectKey, holder: &NodeName) -> Option<S
     ))
 }
 
+/// Who allocates by other pools than this node's, where [`problems`] names it: one of the same class, which renews the Lease.
+pub(super) fn holder_of_other_pools(snapshot: &Snapshot) -> Option<&NodeName> {
+    let Source::Kubernetes(kubernetes) = &snapshot.config.source else { return None };
+    let LeaseState { holder, digest, class, .. } = &snapshot.world.lease;
+    let holder = holder.as_ref().filter(|_| !snapshot.world.leader)?;
+    let is_told = silent(snapshot, &kubernetes.lease, holder).is_none();
+    let is_of_class = class.as_ref().is_none_or(|class| *class == kubernetes.classes.join(", "));
+    let differs = digest.is_some_and(|digest| digest != snapshot.written.allocation_digest().0);
+    (is_told && is_of_class && differs).then_some(holder)
+}
+
 /// Each in one sentence with its remedy.
 pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     let Source::Kubernetes(kubernetes) = &snapshot.config.source else { return Vec::new() };
-    let LeaseState { holder, held_since, digest, class, inherited: _, silence: _, trouble } = &snapshot.world.lease;
+    let LeaseState { holder, held_since, digest: _, class, inherited: _, agreed: _, silence: _, trouble } =
+        &snapshot.world.lease;
     let lease = &kubernetes.lease;
     let mut problems = Vec::new();
     if let Some(why) = trouble {
@@ -127,7 +155,7 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
             "the Lease {lease} is held by {holder}{since}, whose crier serves the class {class}: no Service of the class {own} gets an \
              address; give each class a Lease of its own ([kubernetes] lease)"
         ));
-    } else if digest.is_some_and(|digest| digest != snapshot.written.allocation_digest().0) {
+    } else if holder_of_other_pools(snapshot).is_some() {
         problems.push(format!(
             "the pools of this node differ from those of {holder}, which allocates{since}: this agent does not allocate before no \
              agent with the pools of {holder} is left; give all nodes the same file: compare `crier config show` there and here"
@@ -212,6 +240,20 @@ mod tests {
         let since = |report: AllocatorReport| report.not_renewed_since.map(|at| at.as_second());
         assert_eq!(since(seen(ApiServer::Reachable)), Some(86_340));
         assert_eq!(since(seen(away)), None);
+    }
+
+    /// Input: addresses that are to go, no pulses, and a Lease that names other pools. Output: who is not heard, and how to confirm.
+    #[test]
+    fn what_waits_for_somebody_names_the_nodes_and_the_command() {
+        let mut snapshot = snapshot(CONFIG, LeaseState::default(), ApiServer::Reachable);
+        snapshot.plan.removals_wait = Some(Wait::Confirmation);
+        assert_eq!(stays(&snapshot), None, "there is no other Node");
+        snapshot.world.nodes.insert("n7".into(), Arc::default());
+        let digest = snapshot.written.allocation_digest().0;
+        let command =
+            format!("kubectl -n kube-system annotate --overwrite lease crier crier.dev/agreed-digest={digest:016x}");
+        let said = stays(&snapshot).expect("it stays");
+        assert!(said.contains("n7") && said.contains(&command), "{said}");
     }
 
     #[test]

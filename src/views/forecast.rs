@@ -173,6 +173,8 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
         |it: &Change| has_others(snapshot) && it.touches > Touches::Log && is_of(it, &["bgp", "bfd", "vrf"]);
     let at_start =
         |it: &Change| it.touches == Touches::Restart && is_of(it, &["node", "kubernetes", "manifests", "pulse"]);
+    // Both are decided anew as pools and links are (`Touches::Decisions`), but what comes of these two is on the host alone: an address on
+    // a link, and whether one is probed. No Service, owner, route or peer is another one, so the change itself is all there is to show.
     let on_host = |it: &Change| is_key(it, "pool", "bind") || is_key(it, "l2", "probe");
     let unjudged = changes.iter().any(of_routes).then(|| {
         format!(

@@ -1,6 +1,6 @@
 //! What an operator should look at: the problems that `crier status` and `crier doctor` list, each one sentence. Floor 1.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -55,9 +55,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     let of_egress = of_egress.chain(&world.egress_reach.problem);
     let of_host = world.host_problems.iter().chain(&world.listen_problems).chain(of_egress);
     let of_host = of_host.chain(&world.vrf_problems).chain(&world.return_problems);
-    // A strict filter on an extra network is found on the links of announcing, and on those of networks.
-    let mut seen = BTreeSet::new();
-    problems.extend(of_host.map(ToString::to_string).filter(|problem| seen.insert(problem.clone())));
+    problems.extend(of_host.map(ToString::to_string));
     let of_agent = [&world.drain_refused, &world.shutdown.problem, &world.node_not_marked, &world.state_not_kept];
     problems.extend(of_agent.into_iter().flatten().map(ToString::to_string));
     problems.extend(unseen_networks(snapshot));

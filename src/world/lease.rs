@@ -19,11 +19,24 @@ pub struct LeaseState {
     pub class: Option<String>,
     /// This agent holds it, and when it took the Lease this agent's digest was the last on which the agents had agreed.
     pub inherited: bool,
+    /// The digest on which the agents last agreed, as the Lease says now. Where it never said so: that of the holder before this agent.
+    #[serde(default)]
+    pub agreed: Option<u64>,
     /// The holder, another agent, does not renew it.
     #[serde(default)]
     pub silence: Option<Silence>,
     /// Why it cannot be read, taken or renewed.
     pub trouble: Option<String>,
+}
+
+impl LeaseState {
+    /// The annotation of the Lease with the digest on which the agents last agreed.
+    pub const AGREED: &'static str = "crier.dev/agreed-digest";
+
+    /// The annotation by which somebody confirms pools in the place of agents that are not heard.
+    pub fn confirmation(digest: u64) -> String {
+        format!("{}={digest:016x}", LeaseState::AGREED)
+    }
 }
 
 /// A Lease that its holder does not renew.

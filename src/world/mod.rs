@@ -3,6 +3,7 @@
 
 mod bfd;
 mod condition;
+mod departed;
 mod drain;
 mod fact;
 mod lease;

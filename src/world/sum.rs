@@ -10,6 +10,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 
+use super::departed::Departed;
 use super::{
     ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EgressReach, EndpointSlice, Fact,
     HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node, NodeCounts, PeerOrder, PeerOrders,
@@ -68,9 +69,10 @@ pub struct World {
     pub refused_pulses: OrdMap<u32, Arc<BTreeMap<IpAddr, String>>>,
     /// Addresses that were chosen for a Service and that its status does not show yet.
     pub assigned: OrdMap<ObjectKey, Vec<IpAddr>>,
-    /// The addresses that the status of a Service of this name showed before: it gets them back if nobody else has them. At
-    /// most [`FORMER`] names are kept.
+    /// The addresses that the status of a Service of this name showed before: it gets them back if nobody else has them.
     pub former: OrdMap<ObjectKey, Vec<IpAddr>>,
+    /// Of these, the Services that are gone.
+    departed: Departed,
     /// Services that a status write told ahead of the watch, with the version that the watch has yet to reach.
     ahead: OrdMap<ObjectKey, u64>,
     /// What the API server said when the status of a Service could not be written.
@@ -126,9 +128,6 @@ pub struct World {
     pub fail_static: bool,
     pub leaving: bool,
 }
-
-/// Of how many Services the former addresses are kept. Whoever is not among them gets any free address.
-const FORMER: usize = 4096;
 
 /// Which kinds of object were told completely at least once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -207,6 +206,7 @@ impl Default for World {
             refused_pulses: OrdMap::new(),
             assigned: OrdMap::new(),
             former: OrdMap::new(),
+            departed: Departed::default(),
             ahead: OrdMap::new(),
             refused: OrdMap::new(),
             host_problems: Vec::new(),
@@ -592,6 +592,7 @@ impl World {
             self.assigned.remove(&key);
         }
         let key = self.shared_key(key);
+        self.departed.take(&key);
         self.note_former(&key, &service.ingress);
         self.services.insert(key.clone(), service);
         Touched::Services(vec![key])
@@ -621,11 +622,6 @@ impl World {
             return;
         }
         self.former.insert(key.clone(), before.ingress.clone());
-        if self.former.len() > FORMER
-            && let Some((first, _)) = self.former.get_min().cloned()
-        {
-            self.former.remove(&first);
-        }
     }
 
     /// The answer to a status write overtakes the watch, which then tells the versions in between: they are history.
@@ -639,6 +635,11 @@ impl World {
         self.assigned.remove(key);
         self.refused.remove(key);
         self.note_former(key, &[]);
+        if self.former.contains_key(key)
+            && let Some(first) = self.departed.put(key)
+        {
+            self.former.remove(&first);
+        }
         match self.services.remove(key) {
             Some(_) => Touched::Services(vec![key.clone()]),
             None => Touched::Nothing,

@@ -1,6 +1,7 @@
 //! What the World keeps, and what it does not.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::*;
@@ -47,6 +48,31 @@ fn a_service_of_another_type_is_kept_only_while_its_status_shows_addresses() {
     assert!(world.services.contains_key(&key("web")), "somebody has to empty its status");
     assert_eq!(put(&mut world, "web", service(false, &[])), Touched::Services(vec![key("web")]));
     assert!(world.services.is_empty());
+}
+
+/// Q18 of a review. Input: 6,000 statuses are wiped whole, the first by name first. Output: the addresses of none are forgotten, nor when
+/// all of the Services are deleted then.
+#[test]
+fn a_tool_that_empties_every_status_makes_no_address_forgotten() {
+    let mut world = World::default();
+    let names: Vec<String> = (0..6000).map(|number| format!("{number:04}")).collect();
+    let address = |place: usize| format!("10.0.{}.{}", place / 256, place % 256);
+    for (place, name) in names.iter().enumerate() {
+        put(&mut world, name, service(true, &[&address(place)]));
+    }
+    let knows_all = |world: &World| {
+        let own =
+            |(place, name): (usize, &String)| world.former[&key(name)] == [address(place).parse::<IpAddr>().unwrap()];
+        names.iter().enumerate().all(own)
+    };
+    for name in &names {
+        put(&mut world, name, service(true, &[]));
+    }
+    assert!(knows_all(&world));
+    for name in &names {
+        world.apply(Fact::Service(key(name), None));
+    }
+    assert!(knows_all(&world));
 }
 
 #[test]

@@ -13,7 +13,6 @@ use crate::names::NodeName;
 use crate::world::LeaseState;
 
 const DIGEST: &str = "crier.dev/allocation-digest";
-const AGREED: &str = "crier.dev/agreed-digest";
 const CLASS: &str = "crier.dev/class";
 
 /// By what an agent allocates.
@@ -74,11 +73,11 @@ pub fn digest(lease: &Lease) -> Option<u64> {
 
 /// The digest that the agents last agreed on, whatever the last holder had.
 pub fn agreed(lease: &Lease) -> Option<u64> {
-    digest_in(lease, AGREED)
+    digest_in(lease, LeaseState::AGREED)
 }
 
 fn note_agreed(annotations: &mut BTreeMap<String, String>, agreed: Option<u64>) {
-    annotations.extend(agreed.map(|digest| (AGREED.to_owned(), digits(digest))));
+    annotations.extend(agreed.map(|digest| (LeaseState::AGREED.to_owned(), digits(digest))));
 }
 
 fn digits(digest: u64) -> String {
@@ -118,6 +117,7 @@ pub fn state(lease: Option<&Lease>) -> LeaseState {
         digest: digest(lease),
         class: annotation(lease, CLASS).map(str::to_owned),
         inherited: false,
+        agreed: agreed(lease),
         silence: None,
         trouble: None,
     }

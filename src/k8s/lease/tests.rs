@@ -347,6 +347,43 @@ async fn nobody_inherits_from_a_holder_what_was_never_agreed() {
     assert!(freed.elapsed() < TIMING.stand_back(), "and it need not stand back: {:?}", freed.elapsed());
 }
 
+/// Q6 of a review. Input: an agent with another file takes the Lease, and somebody confirms that file with kubectl. Output: the holder
+/// says what is agreed, and goes on holding it.
+#[tokio::test]
+async fn a_holder_sees_the_file_that_somebody_confirms_in_the_lease() {
+    let api = FakeApi::start().await;
+    let mut first = Agent::with(&api, "a_1", terms(1)).await;
+    first.leader(true).await;
+    first.stop().await;
+    let mut other = Agent::with(&api, "b_1", Terms { agreed: None, ..terms(2) }).await;
+    let seen = lease_state(&mut other, "its taking", |state| state.digest == Some(2)).await;
+    assert_eq!((seen.agreed, seen.inherited), (Some(1), false));
+    let mut lease = api.object(LEASES, "kube-system/crier").expect("it is there");
+    let (name, value) = LeaseState::confirmation(2).split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    lease["metadata"]["annotations"][name] = value.into();
+    api.put(LEASES, lease);
+    let seen = lease_state(&mut other, "the confirmation", |state| state.agreed == Some(2)).await;
+    assert_eq!(seen.holder, Some("b".into()));
+    tokio::time::sleep(TIMING.renew() * 2).await;
+    assert_eq!(
+        record::agreed(&serde_json::from_value(api.object(LEASES, "kube-system/crier").unwrap()).unwrap()),
+        Some(2)
+    );
+    assert_eq!(holder(&api), "b_1");
+}
+
+/// Input: nothing was ever agreed, and an agent with another file takes the Lease. Output: what the holder before had is no consent.
+#[tokio::test]
+async fn the_file_of_the_holder_before_counts_where_none_was_agreed() {
+    let api = FakeApi::start().await;
+    let first = Agent::with(&api, "a_1", Terms { agreed: None, ..terms(1) }).await;
+    let mut other = Agent::with(&api, "b_1", Terms { agreed: None, ..terms(2) }).await;
+    lease_state(&mut other, "the holder", |state| state.digest == Some(1)).await;
+    first.stop().await;
+    let seen = lease_state(&mut other, "its taking", |state| state.digest == Some(2)).await;
+    assert_eq!((seen.agreed, seen.inherited), (Some(1), false));
+}
+
 /// Input: the holder reads a file without a pool. Output: it lets the Lease go, and takes it again once there are pools.
 #[tokio::test]
 async fn a_holder_whose_pools_are_gone_lets_the_lease_go() {

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Planner;
 use crate::address::Family;
@@ -24,6 +25,11 @@ impl Planner {
         planner.in_force.presume(prefixes);
         planner.book.follow(planner.in_force.config());
         planner
+    }
+
+    /// When the next address has rested enough, while a Service waits for one.
+    pub fn rests_until(&self) -> Option<Instant> {
+        self.book.next_deadline()
     }
 
     /// For each address of a Service that may be announced, the node that is ranked first for it on the link, whoever answers

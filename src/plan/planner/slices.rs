@@ -182,7 +182,7 @@ impl Planner {
 
     /// Hands what the organs keep to the slices. The maps are persistent: a copy is cheap.
     pub(super) fn renew_slices(&mut self) {
-        self.plan.removals_until = self.restraints.trusts_at();
+        self.plan.removals_wait = self.restraints.removals_wait();
         self.plan.placements = self.l2.memory.placements().clone();
         self.plan.taken = self.l2.memory.stations().clone();
         if !self.plan.pulse.doubted.iter().eq(self.l2.holders.doubted()) {

@@ -353,8 +353,45 @@ fn random_service(random: &mut fastrand::Rng) -> Service {
     Service { families, family_policy, request: Ok(request), sharing, ports, labels, uid, ..service() }
 }
 
-/// Q4 of a review. Input: random files and Services. Output: what the forecast says is what happens. Gap: with pools for
-/// some namespaces and external policies beside (left out here), once in 36 files the free ones went to the Services in another order.
+/// As below, with pools for some namespaces and external policies beside. Of seed 35 two were said to get each other's free addresses: who
+/// was given what first was forgotten after each round.
+#[test]
+fn a_forecast_of_random_files_with_namespaces_and_policies_is_what_happens() {
+    let mut wrong = Vec::new();
+    for seed in 0..200 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let with_namespaces = |random: &mut fastrand::Rng| -> Vec<Pool> {
+            let mut pools = random_pools(random);
+            for pool in &mut pools {
+                if random.u8(0..4) == 0 {
+                    pool.namespaces = vec![["shop", "bank"][random.usize(0..2)].into()];
+                }
+            }
+            pools
+        };
+        let mut story = alone(with_namespaces(&mut random));
+        for number in 0..random.usize(1..9) {
+            let mut service = random_service(&mut random);
+            if random.u8(0..3) == 0 {
+                service.external_traffic_policy = TrafficPolicy::Local;
+            }
+            story.put(&format!("s{number}"), service);
+            if random.bool() {
+                settle(&mut story);
+            }
+        }
+        settle(&mut story);
+        let after = Config { pools: with_namespaces(&mut random), ..configuration() };
+        let [said, done] = said_and_done(story, after);
+        if said != done {
+            let differing: Vec<_> = said.iter().filter(|(name, it)| done.get(*name) != Some(it)).collect();
+            wrong.push(format!("seed {seed}: said {differing:?}, done {done:?}"));
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
+}
+
+/// Q4 of a review. Input: random files and Services. Output: what the forecast says is what happens.
 #[test]
 fn a_forecast_of_random_files_is_what_happens() {
     for seed in 0..200 {

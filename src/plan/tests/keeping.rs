@@ -1,7 +1,7 @@
 //! Nothing is taken away: other writers, other files, other classes, lost statuses.
 
 use super::*;
-use crate::plan::removals::{NOTICE, TRUST};
+use crate::plan::removals::{NOTICE, TRUST, Wait};
 use crate::plan::slice::StatusWrite;
 use crate::world::{Condition, LeaseState, PoolsTold, Renumber, RequestError};
 
@@ -271,6 +271,43 @@ fn a_lasting_holder_trusts_its_own_file_and_one_who_hears_another_file_does_not(
     story.put("web", given("198.51.100.9"));
     story.later(TRUST);
     assert_eq!(story.written("web"), Some(vec![ip(OURS)]));
+}
+
+/// Q6 of a review. Input: no pulses; the agent with yesterday's file, or one that reads another file, holds the Lease, which names the
+/// file of the others as the agreed one. Output: time is no agreement. Somebody confirms the file in the Lease, or does not.
+#[test]
+fn a_holder_whose_file_is_not_the_agreed_one_takes_nothing_until_somebody_confirms_it() {
+    for reads_anew in [false, true] {
+        let mut story = Story::alone(configuration());
+        let digest = story.planner.config().allocation_digest().0;
+        let says = |story: &mut Story, agreed| {
+            story.tell(Fact::Lease(Box::new(LeaseState { agreed, ..LeaseState::default() })));
+            story.turn();
+        };
+        says(&mut story, Some(if reads_anew { digest } else { 7 }));
+        story.put("web", given("198.51.100.9"));
+        if reads_anew {
+            let mut other = configuration();
+            other.pools = vec![pool("other", &["192.168.35.100-192.168.35.105"])];
+            assert_ne!(other.allocation_digest().0, digest);
+            story.tell(Fact::Config(Arc::new(other)));
+        }
+        let digest = story.planner.config().allocation_digest().0;
+        for wait in [Duration::ZERO, NOTICE, TRUST, TRUST * 100] {
+            story.later(wait);
+            assert_eq!(story.written("web"), None, "after {wait:?}");
+            assert!(story.planner.next_deadline().is_none_or(|at| at > story.now), "it is not waited for in a circle");
+        }
+        assert_eq!(story.planner.plan().removals_wait, Some(Wait::Confirmation));
+        assert_eq!(story.planner.agreed(), None, "it makes its file no agreed one");
+        story.put("new", service());
+        assert_eq!(story.addresses("new"), [OURS], "new addresses are given all the same");
+        says(&mut story, Some(8));
+        assert_eq!(story.written("web"), None, "another one is confirmed");
+        says(&mut story, Some(digest));
+        assert_eq!(story.written("web"), Some(vec![ip("192.168.35.101")]));
+        assert_eq!(story.planner.agreed(), Some(digest));
+    }
 }
 
 #[test]
@@ -622,7 +659,7 @@ fn an_address_of_no_pool_is_announced_while_it_may_not_be_taken_and_until_the_st
         assert_eq!(story.routes(), ["192.168.35.147/32"]);
         assert_eq!((story.addresses("web"), story.written("web")), (vec!["192.168.35.147".to_owned()], None));
         assert_eq!(reason(&story).as_deref(), Some("address-goes"));
-        assert!(story.planner.plan().removals_until.is_some());
+        assert!(story.planner.plan().removals_wait.is_some());
     }
     let condition = story.write("web").and_then(|it| it.condition).expect("the condition tells it");
     assert_eq!(condition.pools(), ["lan".into()], "{condition:?}");
@@ -636,7 +673,7 @@ fn an_address_of_no_pool_is_announced_while_it_may_not_be_taken_and_until_the_st
         (story.answered(), story.announced("web")),
         (vec!["192.168.35.161".to_owned()], vec!["192.168.35.161".to_owned()])
     );
-    assert_eq!(story.planner.plan().removals_until, None);
+    assert_eq!(story.planner.plan().removals_wait, None);
 }
 
 #[test]

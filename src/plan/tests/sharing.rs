@@ -73,6 +73,27 @@ fn the_second_service_of_a_key_gets_the_address_of_the_first() {
     assert_eq!(why(&story, "elsewhere"), None, "nobody else has its key");
 }
 
+/// N8 of a review. Input: more Services share an address than may join it, for they came from MetalLB so; one is deleted and made again, one
+/// has its status wiped. Output: both have their address again. A new one does not join.
+#[test]
+fn one_of_more_sharers_than_may_join_comes_back_to_its_address() {
+    let mut story = Story::begin(configuration());
+    let name = |number: u16| format!("m{number:03}");
+    let shared = ["192.168.35.105"];
+    for number in 0..260 {
+        story.tell(Fact::Service(key(&name(number)), Some(Arc::new(shows(on_port(number), &shared)))));
+    }
+    story.turn();
+    story.delete("m007");
+    story.put("m007", Service { uid: "made again".to_owned(), ..on_port(7) });
+    assert_eq!(story.addresses("m007"), shared);
+    let version = story.planner.world().services[&key("m200")].resource_version.parse::<u64>().unwrap() + 1;
+    story.put("m200", Service { resource_version: version.to_string(), ..on_port(200) });
+    assert_eq!(story.addresses("m200"), shared);
+    story.put("new", on_port(301));
+    assert_ne!(story.addresses("new"), shared);
+}
+
 #[test]
 fn services_that_arrive_together_share_from_the_start() {
     let mut story = Story::begin(configuration());

@@ -412,7 +412,9 @@ fn current(inputs: &Inputs<'_>, applicant: &Applicant<'_>) -> Current {
     }
     let asks = service.request.as_ref().is_ok_and(|request| !request.pools.is_empty());
     let may_have = |address: &&IpAddr| {
-        let free = !inputs.book.is_resting(**address, key) && inputs.book.is_free_for(**address, key);
+        // Those that share it may have it still.
+        let shared = || inputs.book.readmits(**address, key, applicant.terms.as_ref());
+        let free = !inputs.book.is_resting(**address, key) && (inputs.book.is_free_for(**address, key) || shared());
         let pool = pool_of(&inputs.config.pools, **address).filter(|pool| pool.auto_assign || asks);
         free && pool.is_some_and(|pool| withheld(pool, inputs.book, applicant, **address).is_none())
     };

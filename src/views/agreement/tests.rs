@@ -16,7 +16,7 @@ use crate::roster::Eligibility;
 use crate::selector::Labels;
 use crate::views::Counters;
 use crate::views::status::status;
-use crate::world::{ApiServer, Conflict, Link, Listing, Node, Service};
+use crate::world::{ApiServer, Conflict, LeaseState, Link, Listing, Node, Service};
 
 const CONFIG: &str = r#"
 [kubernetes]
@@ -123,6 +123,26 @@ fn a_file_that_differs_is_told_by_the_name_of_its_node_and_by_what_differs() {
     let problems = told(&mut planner);
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(problems[1].starts_with("the pools of node-2, node-3, node-4, node-5 and 2 more differ"), "{problems:?}");
+}
+
+/// N9 of a review: both lines said that the pools of the same node differ.
+#[test]
+fn the_holder_of_other_pools_is_named_once() {
+    let mut planner = planner(CONFIG);
+    let own = card(&mut planner);
+    let other = Card { allocation_digest: own.allocation_digest + 1, ..own.clone() };
+    let lease =
+        LeaseState { holder: Some("node-2".into()), digest: Some(other.allocation_digest), ..LeaseState::default() };
+    planner.apply(Fact::Lease(Box::new(lease)));
+    hears(&mut planner, &[("node-2", other.clone())]);
+    assert_one(&told(&mut planner), "the pools of this node differ from those of node-2, which allocates");
+    hears(&mut planner, &[("node-2", other.clone()), ("node-3", other.clone())]);
+    let problems = told(&mut planner);
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[1].starts_with("the pools of node-3 differ from this node's: "), "{problems:?}");
+    planner.apply(Fact::Leader(true));
+    hears(&mut planner, &[("node-2", other)]);
+    assert_one(&told(&mut planner), "the pools of node-2 differ from this node's: ");
 }
 
 /// A node without an API server, and what its manifests have from the beginning.

@@ -160,8 +160,12 @@ fn a_holder_that_reads_other_pools_takes_nothing_while_another_agent_has_the_for
     town.agents[other].kill();
     town.restart(holder, &file("192.168.35.160-192.168.35.169"));
     town.wait_allocates(holder);
-    let waits = format!("it waits for the agent of {}", NODES[other]);
-    town.wait_row(holder, "one", &["answered here", "in no pool any more", &waits, "taken at "]);
+    let waits = format!("the agent of {} is not heard", NODES[other]);
+    town.wait_row(
+        holder,
+        "one",
+        &["answered here", "in no pool any more", &waits, "lease crier crier.dev/agreed-digest="],
+    );
     eventually("what the statuses show is answered", secs(10), || town.stands(&before));
     throughout("and stays so", secs(6), || town.stands(&before));
     // It is back with the former file, and then with the same.
