@@ -1,6 +1,6 @@
 //! What an operator should look at: the problems that `crier status` and `crier doctor` list, each one sentence. Floor 1.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 

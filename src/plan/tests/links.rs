@@ -16,6 +16,15 @@ fn an_ipv6_address_is_answered_for_on_the_link_like_any_other() {
     story.tell(Fact::Node("c".into(), None));
     story.endpoints("web", &["a"]);
     let decision = story.put("web", Service { families: vec![crate::address::Family::V6], ..service() });
+    // A review (8a-2). IPv6 is switched off on the link, so the kernel takes no packet to the address there.
+    assert!(matches!(decision.announcements[0].l2.reason, Reason::NoIpv6OnLink { .. }), "{decision:?}");
+    assert_eq!(story.answered(), [""; 0]);
+    let link = story.planner.world().links.get(&2).cloned().expect("eth0");
+    let mut with_v6 = Link::clone(&link);
+    with_v6.addresses.push("fe80::2/64".parse().unwrap());
+    story.tell(Fact::Link(2, Some(with_v6)));
+    story.turn();
+    let decision = story.decision("web");
     assert_eq!(decision.announcements[0].l2.reason, Reason::Announced);
     assert_eq!(story.answered(), ["fd35::100"]);
 }

@@ -21,6 +21,7 @@ use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::context::L2Context;
 use crate::plan::context::l2::describe_interfaces;
 use crate::plan::decision::{Decision, Held, L2Verdict};
+use crate::plan::elect;
 use crate::plan::holder::{Bid, Ceded, Course, History, LastHolder};
 use crate::plan::placement::Cause;
 use crate::plan::ranking::{Ranking, Wishes, covering};
@@ -298,12 +299,19 @@ fn of_course(
             (L2Verdict { owner: Some(first.clone()), announced: false, reason }, None)
         }
         Some(Course::Waits { first }) => watched(first),
-        // Others may answer on the link that it lacks.
-        Some(Course::Nobody) if covering.iter().all(|(_, context)| context.interfaces.is_empty()) => {
-            (L2Verdict::refused(ranking.refusal(inputs.me).unwrap_or_else(|| ranking.nobody())), None)
+        Some(Course::Nobody) => {
+            // Others may answer on the link that it lacks.
+            let reason = ranking.refusal(inputs.me).filter(|_| lacks_link(inputs, covering));
+            (L2Verdict::refused(reason.unwrap_or_else(|| ranking.nobody())), None)
         }
-        Some(Course::Nobody) => (L2Verdict::refused(ranking.nobody()), None),
     }
+}
+
+/// This node is one of those that the `[[l2]]` are for, and has no link there.
+fn lacks_link(inputs: &Inputs<'_>, covering: &[(&L2, &L2Context)]) -> bool {
+    let Some(node) = inputs.world.nodes.get(inputs.me) else { return false };
+    covering.iter().all(|(_, context)| context.interfaces.is_empty())
+        && covering.iter().any(|(l2, _)| elect::weight(l2, &node.labels).is_some())
 }
 
 /// Without pulses the API server names the node that is to answer, and the wire decides: it does not begin while another
