@@ -254,6 +254,8 @@ pub enum Reason {
     NodeUnknown { node: NodeName },
     #[error("the node selector does not match this node")]
     NodeNotSelected,
+    #[error("the node serves another crier of this cluster: its file names another Lease")]
+    NodeOfOtherCrier,
     #[error("the node carries the label node.kubernetes.io/exclude-from-external-load-balancers")]
     NodeExcluded,
     #[error("the node is being drained, and another node can serve")]

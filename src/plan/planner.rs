@@ -160,12 +160,12 @@ impl Planner {
     pub fn new(config: Arc<Config>, me: NodeName) -> Planner {
         Planner {
             book: AddressBook::new(&config),
+            restraints: Restraints::of_crier(config.lease_digest().map(|digest| digest.0)),
             in_force: InForce::new(config),
             me,
             world: World::default(),
             context: Arc::default(),
             given: GivenMemory::default(),
-            restraints: Restraints::default(),
             l2: Layer2::default(),
             tickets: Tickets::default(),
             routes: RouteTable::default(),

@@ -22,6 +22,11 @@ pub struct Restraints {
 }
 
 impl Restraints {
+    /// Of the crier whose Lease has this digest.
+    pub fn of_crier(lease: Option<u64>) -> Restraints {
+        Restraints { removals: Removals::of_crier(lease), ..Restraints::default() }
+    }
+
     /// Where all agents have the same file.
     pub fn agreed() -> Restraints {
         Restraints { removals: Removals::agreed(), ..Restraints::default() }

@@ -125,6 +125,19 @@ fn a_file_that_differs_is_told_by_the_name_of_its_node_and_by_what_differs() {
     assert!(problems[1].starts_with("the pools of node-2, node-3, node-4, node-5 and 2 more differ"), "{problems:?}");
 }
 
+/// Input: a node of another crier of the cluster, with pools of its own, by the same key; and one that does not say whose it is. Output:
+/// the first is no node to give the same file to.
+#[test]
+fn the_file_of_another_crier_may_differ() {
+    let mut planner = planner(CONFIG);
+    let own = card(&mut planner);
+    let differs = |lease| Card { ownership_digest: 1, allocation_digest: 1, lease, ..own.clone() };
+    hears(&mut planner, &[("node-2", differs(own.lease.map(|lease| lease + 1)))]);
+    assert_eq!(told(&mut planner), [""; 0]);
+    hears(&mut planner, &[("node-2", differs(None))]);
+    assert_eq!(told(&mut planner).len(), 2);
+}
+
 /// A node without an API server, and what its manifests have from the beginning.
 fn standalone(node: &str, services: &[&str], now: Instant) -> Planner {
     let mut planner =
