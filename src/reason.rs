@@ -19,6 +19,12 @@ pub enum Reason {
     NotLoadBalancer,
     #[error("the load balancer class {} is not ours", .class.as_deref().unwrap_or("(none)"))]
     OtherClass { class: Option<String> },
+    #[error(
+        "the load balancer class {} is not ours any more: the Service keeps what this crier gave it until its status shows something \
+         else, and gets nothing new; another crier that serves it gives it an address once status.loadBalancer is emptied",
+        .class.as_deref().unwrap_or("(none)")
+    )]
+    ClassLeft { class: Option<String> },
 
     // Allocation.
     #[error("the first list of objects is not complete yet")]

@@ -8,6 +8,10 @@ const THEIRS: &str = "kube-system/crier-example.com-b";
 /// A crier with these addresses; `None`: of the default class and Lease.
 fn crier(class: Option<&str>, addresses: &str) -> Story {
     let class = class.map(|class| format!("class = \"{class}\"\n")).unwrap_or_default();
+    crier_with(&class, addresses)
+}
+
+fn crier_with(class: &str, addresses: &str) -> Story {
     let text = format!(
         "[kubernetes]\nin-cluster = true\n{class}[[pool]]\nname = \"lan\"\naddresses = [\"{addresses}\"]\nrest = \"0s\"\n[[l2]]\n"
     );
@@ -111,6 +115,51 @@ fn a_service_stays_with_the_crier_that_gave_it_its_address_and_the_other_one_say
     cluster.tell();
     cluster.goes_on(60);
     assert_eq!((cluster.shows(), cluster.writes), (vec!["192.168.35.200".to_owned()], 2));
+}
+
+/// W4 of a review. Input: both criers serve Services without a class, and the operator does what the Event says: the one that gave an
+/// address gets `default-class = false`. Output: it goes on announcing what it gave, and writes nothing; once the status is emptied it
+/// takes its word back, and the other one gives an address. Nobody announced the address, for good.
+#[test]
+fn a_crier_that_serves_no_class_any_more_keeps_what_it_gave() {
+    let without = || crier_with("class = \"example.com/b\"\ndefault-class = false\n", "192.168.35.200-192.168.35.210");
+    let mut cluster = Cluster::new(service(), [other(), crier(None, "192.168.35.100-192.168.35.110")]);
+    cluster.goes_on(60);
+    cluster.criers[0] = without();
+    cluster.tell();
+    cluster.goes_on(600);
+    assert_eq!((cluster.shows(), cluster.writes), (vec!["192.168.35.200".to_owned()], 1));
+    assert_eq!(cluster.complaints(), [None, Some("other-crier".to_owned())]);
+    let announced = |crier: &Story| {
+        let announcements = &crier.decision("web").announcements;
+        announcements.iter().map(|it| it.address.to_string()).collect::<Vec<_>>()
+    };
+    let mut kept = |leads| {
+        cluster.criers[0].tell(Fact::Leader(leads));
+        cluster.criers[0].turn();
+        let notes = cluster.criers[0].decision("web").allocation.notes.iter().map(Reason::code).collect::<Vec<_>>();
+        (announced(&cluster.criers[0]), notes)
+    };
+    let expected = (vec!["192.168.35.200".to_owned()], vec!["class-left".to_owned()]);
+    assert_eq!(kept(false), expected, "whoever allocates");
+    assert_eq!(kept(true), expected);
+    // A Service of that class, or one that shows what this crier did not give, is another's.
+    for (name, change) in [
+        ("without a word", (|it| it.condition = None) as fn(&mut Service)),
+        ("another's address", |it| it.ingress = vec!["192.168.35.201".parse().unwrap()]),
+        ("a host name", |it| it.host_names = vec!["a.example.com".to_owned()]),
+    ] {
+        let mut service = cluster.service.clone();
+        change(&mut service);
+        cluster.criers[0].put("web", service);
+        assert_eq!(cluster.criers[0].decision("web").allocation.reason.code(), "other-class", "{name}");
+        assert!(announced(&cluster.criers[0]).is_empty(), "{name}");
+    }
+    cluster.service.ingress.clear();
+    cluster.service.resource_version = "100".to_owned();
+    cluster.tell();
+    cluster.goes_on(60);
+    assert_eq!((cluster.shows(), cluster.lease()), (vec!["192.168.35.100".to_owned()], None));
 }
 
 /// Neither has an address to give: there is one word of it, not two in turn.
