@@ -100,8 +100,8 @@ pub enum Reason {
     ForeignStatus { shown: Vec<String> },
     #[error(
         "another crier serves this Service, {}, and this one leaves it as it is; let only one of them serve Services without a class \
-         ([kubernetes] default-class = false in the other's file); where there is no such crier any more, remove the condition \
-         crier.dev/Allocated from the status",
+         ([kubernetes] default-class = false in the other's file). To have this one give it an address instead, also where there is no \
+         such crier any more, empty status.loadBalancer and remove the condition crier.dev/Allocated: doc/services.md has the command",
         .lease.as_ref().map_or_else(|| "as its condition crier.dev/Allocated says".to_owned(), |lease| format!("that of the Lease {lease}"))
     )]
     OtherCrier { lease: Option<String> },

@@ -162,6 +162,22 @@ fn a_crier_that_serves_no_class_any_more_keeps_what_it_gave() {
     assert_eq!((cluster.shows(), cluster.lease()), (vec!["192.168.35.100".to_owned()], None));
 }
 
+/// W1 of a review. Input: the crier that gave the address is gone, and the operator does what the Event says. Output: the other one gives
+/// an address.
+#[test]
+fn a_service_of_a_crier_that_is_gone_is_served_once_its_status_is_emptied() {
+    let mut cluster = Cluster::new(service(), [other(), crier(None, "192.168.35.100-192.168.35.110")]);
+    cluster.goes_on(60);
+    let reason = cluster.criers[1].decision("web").allocation.reason.to_string();
+    assert!(reason.contains("empty status.loadBalancer and remove the condition"), "{reason}");
+    (cluster.service.ingress, cluster.service.condition) = (Vec::new(), None);
+    cluster.service.resource_version = "100".to_owned();
+    cluster.criers[0].tell(Fact::Leader(false));
+    cluster.tell();
+    cluster.goes_on(60);
+    assert_eq!((cluster.shows(), cluster.lease()), (vec!["192.168.35.100".to_owned()], None));
+}
+
 /// Neither has an address to give: there is one word of it, not two in turn.
 #[test]
 fn two_criers_that_give_nothing_do_not_contradict_each_other_without_end() {
