@@ -20,6 +20,7 @@ mod purelb;
 mod services;
 #[cfg(test)]
 mod tests;
+mod told;
 mod write;
 
 use std::path::{Path, PathBuf};
