@@ -59,7 +59,7 @@ impl Object {
             None | Some(Value::Null) => none(),
             Some(Value::Object(map)) => Fields::new(self.label(), key, map, &[]),
             Some(other) => {
-                draft.warn(&self.label(), key, &shown(other), "this is not a map; it was left out");
+                draft.leave_out(&self.label(), key, &shown(other), "this is not a map; it was left out");
                 none()
             }
         }
@@ -125,7 +125,7 @@ impl<'a> Fields<'a> {
         for value in values.into_iter().flatten() {
             match value.as_str() {
                 Some(text) => texts.push(text),
-                None => draft.warn(&self.object, &path, &shown(value), "this is not text; it was left out"),
+                None => draft.leave_out(&self.object, &path, &shown(value), "this is not text; it was left out"),
             }
         }
         texts
@@ -146,7 +146,7 @@ impl<'a> Fields<'a> {
             let path = format!("{path}[{number}]");
             match value.as_object() {
                 Some(map) => maps.push(Fields::new(self.object.clone(), &path, map, self.former)),
-                None => draft.warn(&self.object, &path, &shown(value), "this is not a map; it was left out"),
+                None => draft.leave_out(&self.object, &path, &shown(value), "this is not a map; it was left out"),
             }
         }
         maps
@@ -160,7 +160,7 @@ impl<'a> Fields<'a> {
         for (name, value) in map.into_iter().flatten() {
             match value.as_str() {
                 Some(text) => pairs.push((name.as_str(), text)),
-                None => draft.warn(&self.object, &format!("{path}.{name}"), &shown(value), "this is not text"),
+                None => draft.leave_out(&self.object, &format!("{path}.{name}"), &shown(value), "this is not text"),
             }
         }
         pairs
@@ -179,7 +179,7 @@ impl<'a> Fields<'a> {
         for (key, value) in self.map.iter().filter(|(key, _)| !self.taken.contains(key.as_str())) {
             let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
             let text = "migrate does not know this field; it was left out";
-            draft.warn(&self.object, &path, &shown_of(&key.to_lowercase(), value), text);
+            draft.leave_out(&self.object, &path, &shown_of(&key.to_lowercase(), value), text);
         }
     }
 
@@ -194,7 +194,7 @@ impl<'a> Fields<'a> {
         let typed = read(value);
         if typed.is_none() {
             let value = shown_of(&key.to_lowercase(), value);
-            draft.warn(&self.object, &self.path(key), &value, &format!("this is not {what}; it was left out"));
+            draft.leave_out(&self.object, &self.path(key), &value, &format!("this is not {what}; it was left out"));
         }
         typed
     }

@@ -384,6 +384,23 @@ fn a_class_that_cannot_be_read_is_named_and_leaves_the_default_class() {
     }
 }
 
+/// W10 of a review. Input: fields that migrate does not know, of an object with a table and of one without; a peer that is down. Output:
+/// each stands as a CHECK in the file, and the peer stays down.
+#[test]
+fn what_is_left_out_is_in_the_file_too() {
+    let migration = migrated(
+        "kind: BgpConf\napiVersion: network.kubesphere.io/v1alpha2\nmetadata: {name: default}\n\
+         spec: {as: 50000, asPerRack: {a: 1}}\n---\nkind: BgpPeer\napiVersion: network.kubesphere.io/v1alpha2\nmetadata: {name: p}\n\
+         spec: {conf: {peerAs: 50001, neighborAddress: 192.168.0.5, adminDown: true}, transport: {mtuDiscovery: true}}\n",
+    );
+    let [peer] = loaded(&migration).bgp.peers.try_into().expect("one peer");
+    assert!(peer.shutdown);
+    let checks: Vec<&str> = migration.toml.lines().filter(|line| line.contains("CHECK")).collect();
+    let place = |of: &str| migration.toml.find(of).unwrap_or_else(|| panic!("{of} in {}", migration.toml));
+    assert!(checks.iter().any(|it| it.contains("BgpConf default: spec.asPerRack {\"a\":1}: ")), "{checks:?}");
+    assert!(place("spec.transport.mtuDiscovery true: ") > place("[[bgp.peer]]"), "{}", migration.toml);
+}
+
 /// Input: pools whose names crier changes, and Services that name them. Output: lines with the names of the file.
 #[test]
 fn a_service_follows_its_pool_to_another_name() {
