@@ -19,7 +19,7 @@ use crate::plan::prefixes::renumbering;
 use crate::plan::remnants::{former_pools, remnant};
 use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::Reason;
-use crate::world::{Condition, Renumber, Request, Service, is_of_default};
+use crate::world::{Renumber, Request, Service};
 
 /// What becomes of the addresses of a Service.
 pub struct Answer {
@@ -169,7 +169,7 @@ fn not_ours(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
 /// keeps that until the status shows something else, for nobody else announces it. It gets nothing new.
 fn class_left(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
-    let condition = service.condition.as_ref().filter(|condition| is_of_this_crier(condition, lease))?;
+    let condition = service.condition.as_ref().filter(|condition| condition.is_of(lease))?;
     let shown = &service.ingress;
     if inputs.config.serves_class(service.class.as_ref()) || shown.is_empty() || !service.host_names.is_empty() {
         return None;
@@ -180,14 +180,6 @@ fn class_left(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
         was_given && pool_of(&inputs.config.pools, *address).is_some()
     };
     shown.iter().all(is_ours).then(|| Reason::ClassLeft { class: service.class.clone() })
-}
-
-/// What versions wrote that did not say which crier they are is the default one's.
-fn is_of_this_crier(condition: &Condition, lease: &ObjectKey) -> bool {
-    match condition.lease() {
-        Some(_) => condition.is_by(lease),
-        None => is_of_default(lease),
-    }
 }
 
 /// What crier says of a Service of another class stands there from when the Service was this crier's: it became another's while nobody
@@ -213,7 +205,7 @@ fn is_left_behind(inputs: &Inputs<'_>, service: &Service) -> bool {
 fn of_other_crier(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
     let condition = service.condition.as_ref()?;
-    if is_of_this_crier(condition, lease) {
+    if condition.is_of(lease) {
         return None;
     }
     let given = condition.addresses();
