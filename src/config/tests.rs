@@ -760,4 +760,12 @@ fn what_a_host_names_of_its_config_map_is_taken_for_granted_where_the_text_is_no
     judged(&text("", "pools = [\"lan\"]\n")).expect_err("nothing else may have it");
     judged(&text(of_cluster, "pols = [\"lan\"]\n")).expect_err("no such key");
     parse_one(&text(of_cluster, "pools = [\"lan\"]\n")).expect_err("both together have to have it");
+    // W11 of a review: an agent starts without the text, as `config check` and the documents say, and not with one that lacks the pool.
+    let runs = |of_cluster: &str, texts: &[SourceFile]| {
+        parse_running(&[file("crier.toml", &text(of_cluster, "pools = [\"lan\"]\n"))], texts, &NoSecrets)
+    };
+    runs(of_cluster, &[]).expect("it waits for the ConfigMap");
+    let other = file("a.toml", "[[pool]]\nname = \"other\"\naddresses = [\"192.0.2.0/28\"]\n");
+    runs(of_cluster, &[other]).expect_err("the ConfigMap has no such pool");
+    runs("", &[]).expect_err("nothing else may have it");
 }

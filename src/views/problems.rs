@@ -11,7 +11,7 @@ use super::bgp::PeerReport;
 use super::status::{ServiceReport, some_of};
 use super::{agreement, allocator, bfd, egress, own_node, stations, unannounced};
 use crate::address::{Family, host_prefix};
-use crate::config::{Kubernetes, L2, Pool, Source};
+use crate::config::{Config, Kubernetes, L2, Pool, Source};
 use crate::names::{InterfaceName, ObjectKey, PeerName};
 use crate::path_state::{PathFault, Serving};
 use crate::plan::context::L2Context;
@@ -111,10 +111,16 @@ fn not_vip(snapshot: &Snapshot) -> Vec<String> {
 /// What is the matter with the ConfigMap of the configuration, with what it means and what to do.
 fn of_cluster_config(snapshot: &Snapshot) -> Option<String> {
     let Source::Kubernetes(Kubernetes { config: Some(name), .. }) = &snapshot.config.source else { return None };
-    let in_use = if snapshot.world.cluster_texts.is_empty() {
-        "the files of this host alone are in use"
-    } else {
-        "the last good one stays in use"
+    let lacking = lacking(&snapshot.config);
+    let in_use = match (snapshot.world.cluster_texts.is_empty(), lacking.is_empty()) {
+        (false, _) => "the last good one stays in use".to_owned(),
+        (true, true) => "the files of this host alone are in use".to_owned(),
+        (true, false) => {
+            format!(
+                "the files of this host alone are in use, and what they name of it waits for it ({})",
+                some_of(&lacking)
+            )
+        }
     };
     Some(match &snapshot.world.cluster_config {
         ClusterConfig::NotUsed | ClusterConfig::Current => return None,
@@ -129,6 +135,22 @@ fn of_cluster_config(snapshot: &Snapshot) -> Option<String> {
         }
         ClusterConfig::Unseen { why } => format!("the ConfigMap {name} is not seen, {in_use}: {why}"),
     })
+}
+
+/// What the files of the host name, and only the ConfigMap can have.
+fn lacking(config: &Config) -> BTreeSet<String> {
+    let of_l2 = config.l2.iter().flat_map(|l2| &l2.pools);
+    let pools = of_l2.chain(config.bgp.advertisements.iter().flat_map(|it| &it.pools));
+    let pools = pools.filter(|name| !config.pools.iter().any(|pool| pool.name == **name));
+    let peers = config.bgp.advertisements.iter().flat_map(|it| &it.peers);
+    let peers = peers.filter(|name| !config.bgp.peers.iter().any(|peer| peer.name == **name));
+    let profiles = config.bgp.peers.iter().filter_map(|peer| peer.bfd.as_ref());
+    let profiles = profiles.filter(|name| !config.bfd.iter().any(|profile| profile.name == **name));
+    let pools = pools.map(|name| format!("pool {name}"));
+    pools
+        .chain(peers.map(|name| format!("peer {name}")))
+        .chain(profiles.map(|it| format!("BFD profile {it}")))
+        .collect()
 }
 
 /// `named`: what is the matter was said already, for several Services at once.

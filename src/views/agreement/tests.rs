@@ -138,6 +138,20 @@ fn the_file_of_another_crier_may_differ() {
     assert_eq!(told(&mut planner).len(), 2);
 }
 
+/// W11 of a review. Input: a host's file that names a pool of the ConfigMap, and there is none. Output: the agent runs, and says what waits.
+#[test]
+fn what_waits_for_the_config_map_is_a_problem() {
+    let text =
+        "[kubernetes]\nin-cluster = true\nconfig = \"kube-system/crier\"\n[[l2]]\npools = [\"cmlan\"]\n".to_owned();
+    let file = SourceFile { path: "test.toml".to_owned(), text };
+    let config = crate::config::parse_running(&[file], &[], &NoSecrets).unwrap_or_else(|it| panic!("{it}"));
+    let mut planner = Planner::new(Arc::new(config), "node-1".into());
+    planner.apply(Fact::ClusterConfig(crate::world::ClusterConfig::Missing, Arc::default()));
+    let told = told(&mut planner);
+    let told = told.iter().find(|it| it.contains("there is no ConfigMap kube-system/crier")).expect("it is a problem");
+    assert!(told.contains("what they name of it waits for it (pool cmlan)"), "{told}");
+}
+
 /// A node without an API server, and what its manifests have from the beginning.
 fn standalone(node: &str, services: &[&str], now: Instant) -> Planner {
     let mut planner =
