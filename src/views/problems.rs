@@ -38,6 +38,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     let stations = stations::answering_for_all(snapshot);
     problems.extend(stations.iter().map(|(mac, addresses)| stations::in_words(*mac, addresses)));
     let named = |reason: &Reason| matches!(reason, Reason::AddressOccupied { mac, .. } if stations.contains_key(mac));
+    problems.extend(of_other_criers(services));
     problems.extend(services.iter().flat_map(|service| of_service(service, named)));
     problems.extend(unannounced::problems(snapshot));
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
@@ -137,6 +138,19 @@ fn of_cluster_config(snapshot: &Snapshot) -> Option<String> {
     })
 }
 
+/// The Services that another crier serves, in one sentence for each other crier: they may be all of the cluster.
+fn of_other_criers(services: &[ServiceReport]) -> Vec<String> {
+    let mut all: BTreeMap<String, BTreeSet<&ObjectKey>> = BTreeMap::new();
+    for service in services {
+        let allocation = &service.decision.allocation;
+        let reason = allocation.complaint.as_ref().unwrap_or(&allocation.reason);
+        if matches!(reason, Reason::OtherCrier { .. }) {
+            all.entry(reason.to_string()).or_default().insert(&service.name);
+        }
+    }
+    all.into_iter().map(|(reason, services)| format!("{}: {reason}", some_of(&services))).collect()
+}
+
 /// What the files of the host name, and only the ConfigMap can have.
 fn lacking(config: &Config) -> BTreeSet<String> {
     let of_l2 = config.l2.iter().flat_map(|l2| &l2.pools);
@@ -157,9 +171,13 @@ fn lacking(config: &Config) -> BTreeSet<String> {
 fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<String> {
     let mut problems = Vec::new();
     let allocation = &service.decision.allocation;
-    let waiting = matches!(allocation.reason, Reason::OtherClass { .. } | Reason::WaitingForAllocator);
-    // What is said of egress is said with that of all other Services.
-    let complaint = allocation.complaint.as_ref().filter(|it| !it.is_about_egress_of_others());
+    let waiting = matches!(
+        allocation.reason,
+        Reason::OtherClass { .. } | Reason::WaitingForAllocator | Reason::OtherCrier { .. }
+    );
+    // What is said of egress, or of another crier, is said with that of all other Services.
+    let of_many = |it: &Reason| it.is_about_egress_of_others() || matches!(it, Reason::OtherCrier { .. });
+    let complaint = allocation.complaint.as_ref().filter(|it| !of_many(it));
     if let Some(complaint) = complaint {
         problems.push(format!("{}: {complaint}", service.name));
     } else if allocation.held.is_empty() && !waiting {

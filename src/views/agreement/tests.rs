@@ -138,6 +138,23 @@ fn the_file_of_another_crier_may_differ() {
     assert_eq!(told(&mut planner).len(), 2);
 }
 
+/// W13 of a review: thousands of Services that another crier serves were as many problems with one text.
+#[test]
+fn services_of_another_crier_are_one_problem() {
+    let mut planner = planner(CONFIG);
+    planner.apply(Fact::Leader(true));
+    let address: IpAddr = "198.51.100.7".parse().expect("an address");
+    let theirs = crate::world::Condition::given(true, "assigned", &[address], &["theirs".into()], None);
+    let theirs = Some(Arc::new(theirs.by(&ObjectKey::new("lb", "b"))));
+    for name in ["a", "b", "c"] {
+        let (ingress, condition) = (vec![address], theirs.clone());
+        let service = Service { load_balancer: true, ingress, condition, ..Service::default() };
+        planner.apply(Fact::Service(ObjectKey::new("d", name), Some(Arc::new(service))));
+    }
+    let told: Vec<String> = told(&mut planner).into_iter().filter(|it| it.contains("another crier")).collect();
+    assert_one(&told, "d/a, d/b, d/c: another crier serves this Service, that of the Lease lb/b, ");
+}
+
 /// W11 of a review. Input: a host's file that names a pool of the ConfigMap, and there is none. Output: the agent runs, and says what waits.
 #[test]
 fn what_waits_for_the_config_map_is_a_problem() {
