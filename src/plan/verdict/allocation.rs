@@ -538,7 +538,9 @@ fn spare(
     let mut spare = Vec::new();
     kept.retain(|held| {
         let own = all.iter().find(|it| alike(held, it) && given.contains(&it.address) && !leaves(it));
-        match own.filter(|_| !given.contains(&held.address) && !leaves(held)) {
+        // What the Service requests it is to have, whoever gave it.
+        let is_spare = !given.contains(&held.address) && !leaves(held) && !request.addresses.contains(&held.address);
+        match own.filter(|_| is_spare) {
             Some(own) => {
                 spare.push((held.address, Reason::AddressToSpare { address: held.address, other: own.address }));
                 false
