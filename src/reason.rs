@@ -19,6 +19,12 @@ pub enum Reason {
     NotLoadBalancer,
     #[error("the load balancer class {} is not ours", .class.as_deref().unwrap_or("(none)"))]
     OtherClass { class: Option<String> },
+    #[error(
+        "the load balancer class {} is not ours any more: the Service keeps what this crier gave it until its status shows something \
+         else, and gets nothing new; another crier that serves it gives it an address once status.loadBalancer is emptied",
+        .class.as_deref().unwrap_or("(none)")
+    )]
+    ClassLeft { class: Option<String> },
 
     // Allocation.
     #[error("the first list of objects is not complete yet")]
@@ -94,8 +100,8 @@ pub enum Reason {
     ForeignStatus { shown: Vec<String> },
     #[error(
         "another crier serves this Service, {}, and this one leaves it as it is; let only one of them serve Services without a class \
-         ([kubernetes] default-class = false in the other's file); where there is no such crier any more, remove the condition \
-         crier.dev/Allocated from the status",
+         ([kubernetes] default-class = false in the other's file). To have this one give it an address instead, also where there is no \
+         such crier any more, empty status.loadBalancer and remove the condition crier.dev/Allocated: doc/services.md has the command",
         .lease.as_ref().map_or_else(|| "as its condition crier.dev/Allocated says".to_owned(), |lease| format!("that of the Lease {lease}"))
     )]
     OtherCrier { lease: Option<String> },
@@ -254,6 +260,8 @@ pub enum Reason {
     NodeUnknown { node: NodeName },
     #[error("the node selector does not match this node")]
     NodeNotSelected,
+    #[error("the node serves another crier of this cluster: its file names another Lease")]
+    NodeOfOtherCrier,
     #[error("the node carries the label node.kubernetes.io/exclude-from-external-load-balancers")]
     NodeExcluded,
     #[error("the node is being drained, and another node can serve")]

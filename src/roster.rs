@@ -125,6 +125,17 @@ pub struct Card {
     /// What it gives, once that has stood for some seconds, where it has no API server and so chooses for itself.
     #[serde(default)]
     pub given: Option<Given>,
+    /// Of the Lease of its crier; `None` without an API server, and of a version that does not say so.
+    #[serde(default)]
+    pub lease: Option<u64>,
+}
+
+impl Card {
+    /// The node serves another crier than the one of this Lease: it has other Services and other pools, and takes none of this one's
+    /// addresses.
+    pub fn is_of_other_crier(&self, lease: Option<u64>) -> bool {
+        self.lease.zip(lease).is_some_and(|(theirs, own)| theirs != own)
+    }
 }
 
 /// Which addresses a node gives to which Services, as digests. Two nodes that give the same have the same.

@@ -220,6 +220,7 @@ fn full_pulse() -> Pulse {
             ownership_digest: 1,
             allocation_digest: 2,
             given: Some(crier::roster::Given { services: 3, addresses: 4 }),
+            lease: Some(5),
         }),
         accepts: vec![KeyId(1), KeyId(2)],
         change: Some(Change {

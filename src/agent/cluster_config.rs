@@ -20,7 +20,7 @@ use super::orders::{Order, Wish};
 use super::reload::Refusal;
 use crate::config::cluster::{self, Preliminary};
 use crate::config::load::{HostSecrets, Lenience, LoadError};
-use crate::config::{Complaints, Config, SourceFile, parse_with};
+use crate::config::{Complaints, Config, SourceFile, parse_running};
 use crate::k8s::config_map::{self, Sight};
 use crate::names::ObjectKey;
 use crate::state_file::{self, Outlasts};
@@ -78,8 +78,9 @@ pub async fn start(
     let mut refused: Option<Complaints> = None;
     let candidates = newest.iter().chain(last.iter()).cloned().chain(std::iter::once(Vec::new()));
     for (number, texts) in candidates.enumerate() {
+        // What the files alone name of the ConfigMap waits for it.
         let is_newest = number == 0 && newest.is_some();
-        match parse_with(files, &texts, &secrets) {
+        match parse_running(files, &texts, &secrets) {
             Ok(config) => {
                 if is_newest {
                     kept.keep(&texts);

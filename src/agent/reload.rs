@@ -319,7 +319,7 @@ impl Reloader {
     /// The configuration of these files and texts, with what differs from the one in use. Refuses what needs a restart. Secrets are read.
     async fn check(&self, files: Vec<SourceFile>, texts: Vec<SourceFile>) -> Result<(Config, Vec<Change>), Refusal> {
         let secrets = HostSecrets::from_environment().with(Lenience::of_running(&self.config));
-        let read = blocking(move || config::parse_with(&files, &texts, &secrets)).await?;
+        let read = blocking(move || config::parse_running(&files, &texts, &secrets)).await?;
         let config = read.map_err(LoadError::from)?;
         let changes = config::changes(&self.config, &config);
         let (restart, rest): (Vec<Change>, Vec<Change>) =

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::administrator::kubeconfigs;
-use super::rbac::OBJECTS;
+use super::rbac::Scope;
 use super::{Exit, print};
 use crate::config::duration;
 use crate::k8s::account::{self, AccountError, Was};
@@ -34,6 +34,8 @@ pub struct Kubeconfig {
     /// A client certificate of this node's own instead of a token of the service account
     #[arg(long, value_name = "NODE")]
     csr: Option<String>,
+    #[command(flatten)]
+    scope: Scope,
 }
 
 /// The group of client certificates that the bindings of `crier rbac` name.
@@ -92,8 +94,12 @@ struct Made {
 }
 
 pub fn run(arguments: &Kubeconfig) -> Exit {
+    let rights = match arguments.scope.objects() {
+        Ok(rights) => rights,
+        Err(exit) => return exit,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Trouble::CannotStart);
-    match runtime.and_then(|runtime| runtime.block_on(make(arguments))) {
+    match runtime.and_then(|runtime| runtime.block_on(make(arguments, &rights))) {
         Ok(made) => {
             for line in made.notes.iter().chain(&made.problems) {
                 eprintln!("crier: {line}");
@@ -107,7 +113,8 @@ pub fn run(arguments: &Kubeconfig) -> Exit {
     }
 }
 
-async fn make(arguments: &Kubeconfig) -> Result<Made, Trouble> {
+/// `rights`: the objects of `crier rbac`.
+async fn make(arguments: &Kubeconfig, rights: &str) -> Result<Made, Trouble> {
     let files = kubeconfigs(arguments.kubeconfig.as_deref()).ok_or(Trouble::NoFile)?;
     let node = arguments.csr.as_deref();
     if let Some(node) = node.filter(|node| !is_dns_name(node)) {
@@ -126,7 +133,7 @@ async fn make(arguments: &Kubeconfig) -> Result<Made, Trouble> {
         server.authority = Some(authority.ok_or(Trouble::NoAuthority(namespace))?);
     }
 
-    let wanted = wanted_objects(arguments);
+    let wanted = wanted_objects(arguments, rights);
     let mut notes: Vec<String> = Vec::new();
     for (object, was) in account::ensure(&asker, &wanted).await? {
         notes.push(match was {
@@ -139,8 +146,9 @@ async fn make(arguments: &Kubeconfig) -> Result<Made, Trouble> {
     let mut problems: Vec<String> = Vec::new();
     if !lacking.is_empty() {
         problems.push(format!(
-            "the API server does not let {user} {}; run `crier rbac | kubectl apply -f -`",
-            super::join(lacking)
+            "the API server does not let {user} {}; run `crier rbac{} | kubectl apply -f -`",
+            super::join(lacking),
+            arguments.scope.arguments()
         ));
     }
     if is_loopback(&host) {
@@ -153,9 +161,9 @@ async fn make(arguments: &Kubeconfig) -> Result<Made, Trouble> {
 }
 
 /// The objects of `crier rbac` that the credential needs.
-fn wanted_objects(arguments: &Kubeconfig) -> Vec<Value> {
+fn wanted_objects(arguments: &Kubeconfig, rights: &str) -> Vec<Value> {
     // The text is a part of the program, and a test reads it.
-    let all = objects(OBJECTS, Format::Yaml).unwrap_or_default();
+    let all = objects(rights, Format::Yaml).unwrap_or_default();
     let wanted = |object: &Value| match object["kind"].as_str() {
         Some("Secret") => arguments.csr.is_none() && arguments.lifetime.is_none(),
         Some("ServiceAccount") => arguments.csr.is_none(),
@@ -252,13 +260,18 @@ mod tests {
 
     fn arguments(csr: Option<&str>, lifetime: Option<u64>) -> Kubeconfig {
         let csr = csr.map(str::to_owned);
-        Kubeconfig { kubeconfig: None, server: None, lifetime: lifetime.map(Duration::from_secs), csr }
+        let (lifetime, scope) = (lifetime.map(Duration::from_secs), Scope::default());
+        Kubeconfig { kubeconfig: None, server: None, lifetime, csr, scope }
     }
 
     #[test]
     fn only_what_the_credential_needs_is_created() {
         let kinds = |arguments: &Kubeconfig| -> Vec<String> {
-            wanted_objects(arguments).iter().map(|object| object["kind"].as_str().unwrap().to_owned()).collect()
+            let rights = arguments.scope.objects().expect("it is fixed");
+            wanted_objects(arguments, &rights)
+                .iter()
+                .map(|object| object["kind"].as_str().unwrap().to_owned())
+                .collect()
         };
         let roles = ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
         assert_eq!(kinds(&arguments(None, None)), [&["ServiceAccount"], &roles[..], &["Secret"]].concat());
@@ -268,7 +281,9 @@ mod tests {
 
     #[test]
     fn the_group_of_certificates_has_the_rights_of_the_account() {
-        let bound = wanted_objects(&arguments(None, None)).into_iter().filter(|object| object["subjects"].is_array());
+        let rights = Scope::default().objects().expect("it is fixed");
+        let bound =
+            wanted_objects(&arguments(None, None), &rights).into_iter().filter(|object| object["subjects"].is_array());
         let groups: Vec<bool> = bound
             .map(|object| {
                 let subjects = object["subjects"].as_array().unwrap();

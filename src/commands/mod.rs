@@ -115,7 +115,7 @@ enum Verb {
     /// Write a configuration from the objects of MetalLB, OpenELB, PureLB or kube-vip
     Migrate(migrate::Migrate),
     /// Print the Kubernetes objects that give the agent its rights
-    Rbac,
+    Rbac(rbac::Scope),
     /// Print a kubeconfig for the agent of a node, made with an administrator's
     Kubeconfig(kubeconfig::Kubeconfig),
     /// Put binary, unit, configuration and key of this host in their places, and check the result
@@ -200,7 +200,7 @@ pub fn dispatch(arguments: Arguments) -> Exit {
         Verb::Undrain => drain::undrain(&socket),
         Verb::Config(config) => config::config(&socket, config),
         Verb::Migrate(arguments) => migrate::run(&arguments),
-        Verb::Rbac => rbac::rbac(),
+        Verb::Rbac(scope) => rbac::rbac(&scope),
         Verb::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Verb::Install(arguments) => install::run(&arguments),
         Verb::Cleanup(arguments) => cleanup::cleanup(&arguments),

@@ -1,10 +1,164 @@
 //! `crier rbac`: the rights that the agent needs, ready for `kubectl apply -f -`. Floor 4.
 
-use super::{Exit, print};
+use std::path::PathBuf;
 
-/// The objects, YAML.
-pub(super) const OBJECTS: &str = include_str!("../../config/rbac.yaml");
+use clap::Args;
 
-pub fn rbac() -> Exit {
-    print(OBJECTS)
+use super::{Exit, config, print};
+use crate::config::Source;
+use crate::config::load::{self, Lenience};
+use crate::names::ObjectKey;
+use crate::selector::is_dns_name;
+use crate::world::is_of_default;
+
+/// The objects, YAML, of a crier whose file names neither a Lease nor a class.
+const OBJECTS: &str = include_str!("../../config/rbac.yaml");
+
+/// What stands between two objects.
+const NEXT: &str = "\n---\n";
+
+/// For which crier of the cluster.
+#[derive(Debug, Default, Args)]
+pub struct Scope {
+    /// The Lease of a crier with a class of its own: what its [kubernetes] lease says, else kube-system/crier-CLASS
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = lease, conflicts_with = "config")]
+    lease: Option<ObjectKey>,
+    /// The configuration of the agents, of which the Lease and the ConfigMap are taken
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub fn rbac(scope: &Scope) -> Exit {
+    match scope.objects() {
+        Ok(objects) => print(&objects),
+        Err(exit) => exit,
+    }
+}
+
+impl Scope {
+    /// The objects, YAML. Where the configuration is wrong, that was said.
+    pub fn objects(&self) -> Result<String, Exit> {
+        let default = ObjectKey::new("kube-system", "crier");
+        let Some(file) = &self.config else {
+            return Ok(objects(self.lease.as_ref().unwrap_or(&default), Some(&default)));
+        };
+        let (read, _) = load::load_host(file, Lenience::Judging).map_err(|error| config::complain(&error))?;
+        match &read.source {
+            Source::Kubernetes(kubernetes) => Ok(objects(&kubernetes.lease, kubernetes.config.as_ref())),
+            Source::Manifests(_) => {
+                eprintln!(
+                    "crier: {} has [manifests]: its agent asks no API server and needs no rights",
+                    file.display()
+                );
+                Err(Exit::Usage)
+            }
+        }
+    }
+
+    /// The same words for another command line.
+    pub fn arguments(&self) -> String {
+        let lease = self.lease.iter().map(|lease| format!(" --lease {lease}"));
+        lease.chain(self.config.iter().map(|file| format!(" --config {}", file.display()))).collect()
+    }
+}
+
+/// The objects for a Lease and a ConfigMap. Another Lease has a Role of its own: the rights of two criers stand beside each other.
+fn objects(lease: &ObjectKey, config_map: Option<&ObjectKey>) -> String {
+    let is_default = |config_map: &ObjectKey| is_of_default(config_map);
+    if is_of_default(lease) && config_map.is_none_or(is_default) {
+        return OBJECTS.to_owned();
+    }
+    let is_of_lease = |object: &&str| object.contains("\nkind: Role\n") || object.contains("\nkind: RoleBinding\n");
+    let mut all: Vec<String> = OBJECTS.split(NEXT).filter(|object| !is_of_lease(object)).map(str::to_owned).collect();
+    let create = "- apiGroups: [coordination.k8s.io]\n  resources: [leases]\n  verbs: [create]\n";
+    let name = &lease.name;
+    let mut rules = format!(
+        "{create}- apiGroups: [coordination.k8s.io]\n  resources: [leases]\n  resourceNames: [{name}]\n  verbs: [get, list, watch, \
+         update]\n"
+    );
+    let read = |name: &str| {
+        format!(
+            "- apiGroups: [\"\"]\n  resources: [configmaps]\n  resourceNames: [{name}]\n  verbs: [get, list, watch]\n"
+        )
+    };
+    let (near, far) = match config_map {
+        Some(config_map) if config_map.namespace == lease.namespace => (Some(config_map), None),
+        config_map => (None, config_map),
+    };
+    rules.extend(near.map(|config_map| read(&config_map.name)));
+    // The account comes first, and its token last.
+    let at = all.len().saturating_sub(1);
+    let mut more = role(&lease.namespace.to_string(), name, &rules);
+    if let Some(config_map) = far {
+        more.extend(role(&config_map.namespace.to_string(), &format!("{name}-config"), &read(&config_map.name)));
+    }
+    all.splice(at..at, more);
+    all.join(NEXT)
+}
+
+/// A Role and its binding, without a line's end behind.
+fn role(namespace: &str, name: &str, rules: &str) -> Vec<String> {
+    let metadata = format!("metadata:\n  name: {name}\n  namespace: {namespace}");
+    let version = "apiVersion: rbac.authorization.k8s.io/v1";
+    vec![
+        format!("{version}\nkind: Role\n{metadata}\nrules:\n{}", rules.trim_end()),
+        format!(
+            "{version}\nkind: RoleBinding\n{metadata}\nroleRef:\n  apiGroup: rbac.authorization.k8s.io\n  kind: Role\n  name: {name}\n\
+             subjects:\n- kind: ServiceAccount\n  name: crier\n  namespace: kube-system\n- kind: Group\n  apiGroup: \
+             rbac.authorization.k8s.io\n  name: crier:nodes"
+        ),
+    ]
+}
+
+fn lease(text: &str) -> Result<ObjectKey, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if is_dns_name(namespace) && is_dns_name(name) => Ok(ObjectKey::new(namespace, name)),
+        Some(_) | None => Err("write namespace and name: kube-system/crier-example.com-b".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::manifests::document;
+
+    fn read(text: &str) -> Vec<Value> {
+        document::objects(text, document::Format::Yaml).expect("sound YAML")
+    }
+
+    /// W2 of a review. Input: a crier of another class, by its Lease or its file. Output: the objects of the default one, with a Role for its
+    /// Lease alone that stands beside the other's.
+    #[test]
+    fn another_lease_has_a_role_of_its_own() {
+        let default = read(OBJECTS);
+        let scope = |lease: &str| Scope { lease: Some(super::lease(lease).expect("a name")), config: None };
+        assert_eq!(read(&Scope::default().objects().expect("it is fixed")), default);
+        assert_eq!(scope("kube-system/crier").objects().as_deref(), Ok(OBJECTS));
+        let of = |text: &str| {
+            let objects = read(text);
+            assert_eq!(objects.iter().filter(|it| it["kind"] == "ServiceAccount").count(), 1);
+            assert_eq!(objects.last().map(|it| &it["kind"]), Some(&Value::from("Secret")));
+            let rest = |it: &&Value| it["kind"] != "Role" && it["kind"] != "RoleBinding";
+            assert!(objects.iter().filter(rest).eq(default.iter().filter(rest)));
+            let role = |it: &Value| (it["kind"].clone(), it["metadata"].clone(), it["rules"].clone());
+            objects.iter().filter(|it| !rest(it)).map(role).map(|it| format!("{it:?}")).collect::<Vec<_>>()
+        };
+        let roles = of(&scope("kube-system/crier-example.com-b").objects().expect("a Lease"));
+        assert_eq!(roles.len(), 2, "{roles:?}");
+        assert!(roles.iter().all(|it| it.contains("crier-example.com-b")), "{roles:?}");
+        assert!(roles[0].contains("configmaps"), "{}", roles[0]);
+        assert_eq!(of(&scope("lb/b").objects().expect("a Lease")).len(), 4, "the ConfigMap is elsewhere");
+
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "[kubernetes]\nkubeconfig = \"/k\"\nclass = \"example.com/b\"\n").expect("written");
+        let by_file = Scope { lease: None, config: Some(file.path().to_owned()) };
+        let roles = of(&by_file.objects().expect("a good file"));
+        assert!(roles.len() == 2 && roles[0].contains("crier-example.com-b"), "{roles:?}");
+        assert!(!roles[0].contains("configmaps"), "it names none: {}", roles[0]);
+        std::fs::write(file.path(), "[manifests]\nfolder = \"/m\"\n").expect("written");
+        assert_eq!(by_file.objects(), Err(Exit::Usage));
+        assert!(super::lease("crier").is_err());
+    }
 }

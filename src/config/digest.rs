@@ -86,6 +86,14 @@ impl Config {
         sum.end()
     }
 
+    /// Tells the criers of one cluster apart; `None` where there is no API server.
+    pub fn lease_digest(&self) -> Option<Digest> {
+        let Source::Kubernetes(Kubernetes { lease, .. }) = &self.source else { return None };
+        let mut sum = Sum::new("crier lease 1");
+        sum.item("lease", lease);
+        Some(sum.end())
+    }
+
     /// What decides which address a Service gets: where Services come from, and the pools.
     pub fn allocation_digest(&self) -> Digest {
         let mut sum = Sum::new("crier allocation 2");

@@ -90,6 +90,12 @@ pub fn parse_host(files: &[SourceFile], secrets: &dyn Secrets) -> Result<(Config
     parse_parts(files, &[], secrets, true)
 }
 
+/// The configuration of an agent: where it has no text of the ConfigMap, what the files of the host name of it is passed over until
+/// there is one.
+pub fn parse_running(files: &[SourceFile], texts: &[SourceFile], secrets: &dyn Secrets) -> Result<Config, Complaints> {
+    parse_parts(files, texts, secrets, true).map(|(config, _)| config)
+}
+
 fn parse_parts(
     files: &[SourceFile],
     texts: &[SourceFile],

@@ -741,6 +741,14 @@ fn another_class_has_a_lease_of_its_own_unless_one_is_named() {
     };
     assert_eq!(lease(""), "kube-system/crier");
     assert_eq!(lease("class = \"example.com/Edge\""), "kube-system/crier-example.com-edge");
+    // W12 of a review: Kubernetes and `config check` take these classes, and no API server takes them as a name.
+    let names = ["example.com/a_b", "example.com/a.b", "example.com/a..b", "example.com/a-.b", "example.com/a-b"];
+    let names = names.map(|class| lease(&format!("class = \"{class}\"")).replace("kube-system/", ""));
+    assert_eq!((names[1].as_str(), names[4].as_str()), ("crier-example.com-a.b", "crier-example.com-a-b"), "as ever");
+    assert!(names.iter().all(|name| crate::selector::is_dns_name(name)), "{names:?}");
+    assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len(), "{names:?}");
+    let long = lease(&format!("class = \"{}.com/{}\"", "a".repeat(240), "b".repeat(63))).replace("kube-system/", "");
+    assert!(crate::selector::is_dns_name(&long), "{long}");
     assert_eq!(lease("class = \"example.com/edge\"\nlease = \"lb/crier\""), "lb/crier");
 }
 
@@ -757,5 +765,13 @@ fn what_a_host_names_of_its_config_map_is_taken_for_granted_where_the_text_is_no
     assert_eq!((config.l2[0].pools.len(), awaited), (1, vec!["pool \"lan\"".to_owned()]));
     judged(&text("", "pools = [\"lan\"]\n")).expect_err("nothing else may have it");
     judged(&text(of_cluster, "pols = [\"lan\"]\n")).expect_err("no such key");
-    parse_one(&text(of_cluster, "pools = [\"lan\"]\n")).expect_err("an agent has to have it");
+    parse_one(&text(of_cluster, "pools = [\"lan\"]\n")).expect_err("both together have to have it");
+    // W11 of a review: an agent starts without the text, as `config check` and the documents say, and not with one that lacks the pool.
+    let runs = |of_cluster: &str, texts: &[SourceFile]| {
+        parse_running(&[file("crier.toml", &text(of_cluster, "pools = [\"lan\"]\n"))], texts, &NoSecrets)
+    };
+    runs(of_cluster, &[]).expect("it waits for the ConfigMap");
+    let other = file("a.toml", "[[pool]]\nname = \"other\"\naddresses = [\"192.0.2.0/28\"]\n");
+    runs(of_cluster, &[other]).expect_err("the ConfigMap has no such pool");
+    runs("", &[]).expect_err("nothing else may have it");
 }

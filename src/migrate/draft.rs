@@ -127,6 +127,8 @@ pub(super) struct Draft {
     pub warnings: Vec<Warning>,
     /// The fields that are of another type than the objects have there: nobody knows what these fields narrow.
     misread: Vec<String>,
+    /// Fields that nothing in the file stands for.
+    left_out: Vec<Warning>,
     pub passwords: Vec<Password>,
     /// What Services must be told, in the order of the objects.
     pub annotated: Vec<Annotated>,
@@ -145,13 +147,35 @@ impl Draft {
         self.warnings.push(Warning { object, field, value: value.to_owned(), text: text.to_owned() });
     }
 
+    /// A field of an object that nothing in the file stands for.
+    pub fn leave_out(&mut self, object: &str, field: &str, value: &str, text: &str) {
+        self.warn(object, field, value, text);
+        self.left_out.extend(self.warnings.last().cloned());
+    }
+
+    /// What was left out is said in the first table that was made of its object; without one, in that which every file has.
+    pub fn say_what_was_left_out(&mut self) {
+        for Warning { object, field, value, text } in std::mem::take(&mut self.left_out).into_iter().rev() {
+            let of_object = self.tables.iter().position(|table| table.object == object);
+            let (at, whose) = match of_object {
+                Some(at) => (at, String::new()),
+                None => (0, format!("{object}: ")),
+            };
+            let space = if value.is_empty() { "" } else { " " };
+            let check = Item::Check(one_line(&format!("{whose}{field}{space}{value}: {text}")));
+            if let Some(table) = self.tables.get_mut(at) {
+                table.items.insert(0, check);
+            }
+        }
+    }
+
     pub fn push(&mut self, table: Table) {
         self.tables.push(table);
     }
 
     /// A warning about a field of a wrong type.
     pub fn misread(&mut self, object: &str, field: &str, value: &str, text: &str) {
-        self.warn(object, field, value, text);
+        self.leave_out(object, field, value, text);
         self.misread.push(shortened(field));
     }
 

@@ -20,6 +20,7 @@ mod purelb;
 mod services;
 #[cfg(test)]
 mod tests;
+mod told;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -86,6 +87,7 @@ pub fn migrate(objects: Vec<Value>, secrets: &SecretFiles) -> Migration {
     products.extend(services::translate(&objects, !products.is_empty(), &mut draft));
     products.sort_unstable();
     own_asn::settle(&mut draft);
+    draft.say_what_was_left_out();
     let mut skipped: Vec<String> = Vec::new();
     for (at, object) in objects.iter().enumerate() {
         let kind = object::shortened(&object.kind);

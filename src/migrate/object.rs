@@ -179,7 +179,7 @@ impl<'a> Fields<'a> {
         for (key, value) in self.map.iter().filter(|(key, _)| !self.taken.contains(key.as_str())) {
             let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
             let text = "migrate does not know this field; it was left out";
-            draft.warn(&self.object, &path, &shown_of(&key.to_lowercase(), value), text);
+            draft.leave_out(&self.object, &path, &shown_of(&key.to_lowercase(), value), text);
         }
     }
 

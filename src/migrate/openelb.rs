@@ -208,6 +208,9 @@ fn peer(object: &Object, asn: Option<i64>, secrets: &SecretFiles, draft: &mut Dr
         if let Some(asn) = conf.number("peerAs", draft) {
             table.set("asn", asn.to_string(), &conf.path("peerAs"));
         }
+        if conf.flag("adminDown", draft) == Some(true) {
+            table.set("shutdown", "true".to_owned(), &conf.path("adminDown"));
+        }
         local = conf.number("localAs", draft).filter(|asn| *asn != 0);
         let field = conf.path("authPassword");
         let password = conf.text("authPassword", draft).filter(|it| !it.is_empty());

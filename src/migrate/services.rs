@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::annotate::Annotations;
 use super::draft::{Draft, Item, Table, one_line, texts};
 use super::object::{Object, shortened, shown};
+use super::told::{ToldClass, told_classes};
 use super::{kube_vip, metallb, openelb, purelb};
 use crate::address::AddressRange;
 use crate::k8s::annotation::SHARE;
@@ -210,7 +211,7 @@ fn classes(
     let (mut foreign, mut ours, mut items) = (BTreeSet::new(), vec![OWN_CLASS], Vec::new());
     for (class, services) in &all {
         let is_ours = |it: &&Candidate<'_>| it.named || it.addresses().iter().any(|at| pool_of(pools, *at).is_some());
-        let is_told = told.iter().any(|told| told.class == *class);
+        let is_told = told.iter().any(|told| told.class.as_deref() == Ok(*class));
         let elsewhere = !is_told && !services.iter().any(is_ours) && services.iter().any(|it| it.shows_something());
         let text = match (check_label_key(class), elsewhere) {
             (Err(error), _) => {
@@ -237,69 +238,38 @@ fn classes(
         draft.warn(&format!("Services {}", listed(&keys)), "spec.loadBalancerClass", &value, &text);
         items.push(Item::Check(one_line(&format!("spec.loadBalancerClass {value} of {}: {text}", listed(&keys)))));
     }
-    for ToldClass { class, object, .. } in told.iter().filter(|told| check_label_key(&told.class).is_ok()) {
-        let value = shortened(&format!("{class:?}"));
-        let text = "it serves Services of this class and no others, so `classes` names it and default-class is false: set it to true if \
-                    crier is to serve Services without a class too";
+    for ToldClass { class, object, .. } in told {
+        let (value, text) = match class {
+            Ok(class) => {
+                if !ours.contains(&class.as_str()) {
+                    ours.push(class);
+                }
+                let text = "it serves Services of this class and no others, so `classes` names it and default-class is false: set it to \
+                            true if crier is to serve Services without a class too";
+                (class, text)
+            }
+            Err(written) => {
+                let text = "it serves Services of one class and no others, and this is no name of a class (a variable whose value is not \
+                            among the objects?): crier is not told the class, and serves Services without one: name it in `classes`, and \
+                            set default-class = false";
+                (written, text)
+            }
+        };
+        let value = shortened(&format!("{value:?}"));
         draft.warn(object, "class", &value, text);
         items.push(Item::Check(one_line(&format!("{object}: class {value}: {text}"))));
-        if !ours.contains(&class.as_str()) {
-            ours.push(class);
-        }
     }
     if let Some(table) = draft.tables.iter_mut().find(|table| table.section == "kubernetes") {
         table.items.extend(items);
         if ours.len() > 1 {
             table.set("classes", texts(&ours), "spec.loadBalancerClass");
         }
-        if !told.is_empty() {
+        // Without the class it would serve nobody.
+        if told.iter().any(|told| told.class.is_ok()) {
             table.set("default-class", "false".to_owned(), "");
         }
     }
     foreign
-}
-
-/// A class that another load balancer was told on its command line, or by its environment.
-struct ToldClass {
-    at: usize,
-    object: String,
-    class: String,
-}
-
-/// What the pods of the others are started with: `--lb-class` of MetalLB, and `lb_class_only` of kube-vip. Each class once.
-fn told_classes(objects: &[Object]) -> Vec<ToldClass> {
-    let mut all: Vec<ToldClass> = Vec::new();
-    let workloads =
-        objects.iter().enumerate().filter(|(_, it)| ["Deployment", "DaemonSet"].contains(&it.kind.as_str()));
-    for (at, object) in workloads {
-        let containers = object.value.pointer("/spec/template/spec/containers").and_then(Value::as_array);
-        for class in containers.into_iter().flatten().filter_map(class_of_container) {
-            if !all.iter().any(|told| told.class == class) {
-                all.push(ToldClass { at, object: object.label(), class });
-            }
-        }
-    }
-    all
-}
-
-fn class_of_container(container: &Value) -> Option<String> {
-    let texts =
-        |key: &str| container.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    let mut words = texts("command").chain(texts("args"));
-    while let Some(word) = words.next() {
-        match word.trim_start_matches('-').split_once('=') {
-            Some(("lb-class", class)) => return Some(class.to_owned()).filter(|class| !class.is_empty()),
-            None if word.trim_start_matches('-') == "lb-class" => return words.next().map(str::to_owned),
-            Some(_) | None => {}
-        }
-    }
-    let environment = container.get("env").and_then(Value::as_array);
-    let variable = |name: &str| {
-        let it = environment?.iter().find(|it| it.get("name").and_then(Value::as_str) == Some(name))?;
-        it.get("value")?.as_str().filter(|value| !value.is_empty())
-    };
-    let is_bound = variable("lb_class_only").is_some_and(|value| kube_vip::TRUE.contains(&value));
-    is_bound.then(|| variable("lb_class_name").unwrap_or(kube_vip::CLASS).to_owned())
 }
 
 /// A few names, and how many more there are.

@@ -333,6 +333,11 @@ fn a_class_on_the_command_line_of_another_load_balancer_is_the_only_one_that_is_
         ("command: [/controller, --lb-class, example.com/lb]", Some("example.com/lb")),
         ("env: [{name: lb_class_only, value: \"true\"}]", Some("kube-vip.io/kube-vip-class")),
         ("env: [{name: lb_class_only, value: \"true\"}, {name: lb_class_name, value: vip}]", Some("vip")),
+        ("args: [manager, --lbClassOnly]", Some("kube-vip.io/kube-vip-class")),
+        ("args: [manager, --lbClassOnly=true, --lbClassName, vip]", Some("vip")),
+        ("args: [manager, --lbClassOnly=false, --lbClassName=vip]", None),
+        ("args: [--lb-class=$(LB)], env: [{name: LB, value: foo}]", Some("foo")),
+        ("command: [sh, -c, \"exec /controller --port=7472 --lb-class='a.b/c'\"]", Some("a.b/c")),
         ("env: [{name: lb_class_name, value: vip}]", None),
         ("args: [--lb-class=]", None),
         ("args: [5, {}]", None),
@@ -349,6 +354,51 @@ fn a_class_on_the_command_line_of_another_load_balancer_is_the_only_one_that_is_
         assert_eq!(migration.warnings.is_empty(), expected.is_none(), "{container}: {}", warnings(&migration));
         assert_eq!(migration.skipped.is_empty(), expected.is_some(), "{container}: {:?}", migration.skipped);
     }
+}
+
+/// W9 of a review. Input: a class that is no name of one, or stands in another object. Output: it is named, with a CHECK in the file, and
+/// Services without a class are served: a file with `default-class = false` and no class serves nobody.
+#[test]
+fn a_class_that_cannot_be_read_is_named_and_leaves_the_default_class() {
+    let pool = "kind: IPAddressPool\napiVersion: metallb.io/v1beta1\nmetadata: {name: lan}\nspec: {addresses: [192.0.2.0/28]}\n---\n\
+                kind: L2Advertisement\napiVersion: metallb.io/v1beta1\nmetadata: {name: lan}\n";
+    let from = "valueFrom: {configMapKeyRef: {name: a, key: b}}";
+    for (container, written) in [
+        ("args: [--lb-class=$(LB)]".to_owned(), "$(LB)"),
+        (format!("args: [--lb-class=$(LB)], env: [{{name: LB, {from}}}]"), "$(LB)"),
+        ("args: ['--lb-class=\"metallb\"']".to_owned(), "metallb"),
+        (format!("env: [{{name: lb_class_only, {from}}}]"), "$(lb_class_only)"),
+        (format!("env: [{{name: lb_class_only, value: t}}, {{name: lb_class_name, {from}}}]"), "$(lb_class_name)"),
+    ] {
+        let workload = format!(
+            "kind: DaemonSet\napiVersion: apps/v1\nmetadata: {{name: c, namespace: m}}\nspec: {{template: {{spec: {{containers: [{{{container}}}]}}}}}}\n"
+        );
+        let migration = migrated(&format!("{pool}---\n{workload}"));
+        let Source::Kubernetes(Kubernetes { classes, default_class, .. }) = loaded(&migration).source else {
+            panic!("[kubernetes] is written")
+        };
+        assert_eq!((classes, default_class), (vec!["crier.dev/crier".to_owned()], true), "{container}");
+        warns(&migration, "DaemonSet m/c", &[written, "no name of a class"]);
+        let check = migration.toml.lines().find(|line| line.contains("CHECK") && line.contains("no name of a class"));
+        assert!(check.is_some_and(|line| line.contains(written)), "{}", migration.toml);
+    }
+}
+
+/// W10 of a review. Input: fields that migrate does not know, of an object with a table and of one without; a peer that is down. Output:
+/// each stands as a CHECK in the file, and the peer stays down.
+#[test]
+fn what_is_left_out_is_in_the_file_too() {
+    let migration = migrated(
+        "kind: BgpConf\napiVersion: network.kubesphere.io/v1alpha2\nmetadata: {name: default}\n\
+         spec: {as: 50000, asPerRack: {a: 1}}\n---\nkind: BgpPeer\napiVersion: network.kubesphere.io/v1alpha2\nmetadata: {name: p}\n\
+         spec: {conf: {peerAs: 50001, neighborAddress: 192.168.0.5, adminDown: true}, transport: {mtuDiscovery: true}}\n",
+    );
+    let [peer] = loaded(&migration).bgp.peers.try_into().expect("one peer");
+    assert!(peer.shutdown);
+    let checks: Vec<&str> = migration.toml.lines().filter(|line| line.contains("CHECK")).collect();
+    let place = |of: &str| migration.toml.find(of).unwrap_or_else(|| panic!("{of} in {}", migration.toml));
+    assert!(checks.iter().any(|it| it.contains("BgpConf default: spec.asPerRack {\"a\":1}: ")), "{checks:?}");
+    assert!(place("spec.transport.mtuDiscovery true: ") > place("[[bgp.peer]]"), "{}", migration.toml);
 }
 
 /// Input: pools whose names crier changes, and Services that name them. Output: lines with the names of the file.

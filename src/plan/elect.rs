@@ -97,6 +97,8 @@ pub struct Hearing<'a> {
     pub me: &'a NodeName,
     /// What the others call this `[[l2]]`.
     pub number: L2Number,
+    /// Of this node's crier.
+    pub lease: Option<u64>,
     /// This node's own grade.
     pub grade: Grade,
     /// This node was drained.
@@ -162,6 +164,7 @@ fn bid_there(name: &NodeName, hearing: &Hearing<'_>) -> Result<Bid, Reason> {
     let mut refused = None;
     for member in hearing.rosters.iter().filter_map(|roster| roster.members.get(name)) {
         let reason = match (grade(member.eligibility), member.eligibility) {
+            _ if member.card.is_of_other_crier(hearing.lease) => Reason::NodeOfOtherCrier,
             (Some(grade), _) => match member.card.weights.get(&hearing.number) {
                 Some(weight) => return Ok(Bid { grade, weight: *weight }),
                 None => Reason::NodeNotSelected,

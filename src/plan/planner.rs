@@ -21,7 +21,7 @@ use ipnet::IpNet;
 
 use crate::address::{Family, MacAddress};
 use crate::claim::ConflictKind;
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::address_book::AddressBook;
 use crate::plan::bind_table::BindTable;
@@ -165,12 +165,12 @@ impl Planner {
     pub fn new(config: Arc<Config>, me: NodeName) -> Planner {
         Planner {
             book: AddressBook::new(&config),
+            restraints: Restraints::of_crier(config.lease_digest().map(|digest| digest.0)),
             in_force: InForce::new(config),
             me,
             world: World::default(),
             context: Arc::default(),
             given: GivenMemory::default(),
-            restraints: Restraints::default(),
             l2: Layer2::default(),
             tickets: Tickets::default(),
             routes: RouteTable::default(),
@@ -243,6 +243,12 @@ impl Planner {
             if before.is_some_and(|before| after.as_ref().is_none_or(|after| after.uid != before.uid)) {
                 self.restraints.forget_rivals(key);
             }
+        }
+        if let Fact::Service(key, Some(after)) | Fact::StatusWritten(key, after) = &fact
+            && let Some(before) = self.world.services.get(key)
+            && let Source::Kubernetes(kubernetes) = &self.in_force.config().source
+        {
+            self.restraints.note_words(key, before, after, &kubernetes.lease);
         }
         match &fact {
             Fact::Roster(index, after) => {

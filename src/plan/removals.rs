@@ -39,6 +39,8 @@ pub struct Removals {
     confirmed: bool,
     /// No time is waited for any more.
     waited: bool,
+    /// Of the Lease of this agent's crier. Agents of another one have pools of their own, and no voice.
+    lease: Option<u64>,
     /// Since when this agent allocates by its file.
     leads_since: Option<Instant>,
     /// What decides in the file, while this agent allocates.
@@ -68,6 +70,11 @@ struct Told {
 }
 
 impl Removals {
+    /// Of the crier whose Lease has this digest.
+    pub fn of_crier(lease: Option<u64>) -> Removals {
+        Removals { lease, ..Removals::default() }
+    }
+
     /// Where all agents have the same file.
     pub fn agreed() -> Removals {
         Removals { presumed: true, ..Removals::default() }
@@ -95,7 +102,7 @@ impl Removals {
         self.confirmed = !contested && (self.confirmed || is_confirmed_now);
         self.contested = contested;
         self.waited = self.leads_since.is_some_and(|since| now >= since + TRUST);
-        let trusted = self.confirmed || (self.waited && (!contested || is_confirmed(world, me, digest)));
+        let trusted = self.confirmed || (self.waited && (!contested || is_confirmed(world, me, digest, self.lease)));
         // The Lease may tell of another file than the one that was read since.
         let is_of_this = world.lease.digest.is_none_or(|of| of == digest);
         let inherited = world.lease.inherited && is_of_this && !self.reloaded;
@@ -120,10 +127,11 @@ impl Removals {
     /// is not Ready is away, with a file that nobody knows; for [`TRUST`], and for as long as no other agent confirms this file, it counts.
     /// `trusted`: the holder before had the file, or this one has had it for so long, which stands in where that cannot be known.
     fn agree(&self, world: &World, me: &NodeName, digest: u64, trusted: bool, now: Instant) -> bool {
-        let is_confirmed = is_confirmed(world, me, digest);
+        let is_confirmed = is_confirmed(world, me, digest, self.lease);
         let is_gone = |name: &NodeName| self.not_ready.get(name).is_some_and(|since| now >= *since + TRUST);
         let is_lacking = |name: &&NodeName| !(is_confirmed && is_gone(name));
-        others(world, digest).next().is_none() && (trusted || !unheard(world, me).any(|name| is_lacking(&name)))
+        others(world, digest, self.lease).next().is_none()
+            && (trusted || !unheard(world, me).any(|name| is_lacking(&name)))
     }
 
     /// The digest that the agents agree on, as far as this one, which allocates, knows.
@@ -197,18 +205,19 @@ impl Removals {
     }
 }
 
-/// The agents that are heard with another file.
-pub fn others(world: &World, digest: u64) -> impl Iterator<Item = &NodeName> {
-    members(world).filter(move |(_, it)| says(it).is_some_and(|other| other != digest)).map(|(node, _)| node)
+/// The agents of this crier, whose Lease has that digest, that are heard with another file.
+pub fn others(world: &World, digest: u64, lease: Option<u64>) -> impl Iterator<Item = &NodeName> {
+    voters(world, lease).filter(move |(_, it)| says(it).is_some_and(|other| other != digest)).map(|(node, _)| node)
 }
 
 /// Another agent is heard with this file.
-fn is_confirmed(world: &World, me: &NodeName, digest: u64) -> bool {
-    members(world).any(|(node, member)| node != me && says(member) == Some(digest))
+fn is_confirmed(world: &World, me: &NodeName, digest: u64, lease: Option<u64>) -> bool {
+    voters(world, lease).any(|(node, member)| node != me && says(member) == Some(digest))
 }
 
-fn members(world: &World) -> impl Iterator<Item = (&NodeName, &Member)> {
-    world.rosters.values().flat_map(|roster| &roster.members)
+fn voters(world: &World, lease: Option<u64>) -> impl Iterator<Item = (&NodeName, &Member)> {
+    let members = world.rosters.values().flat_map(|roster| &roster.members);
+    members.filter(move |(_, member)| !member.card.is_of_other_crier(lease))
 }
 
 /// The Nodes that could run an agent, Ready or not, and none is heard that says by which file it decides.
@@ -337,6 +346,25 @@ mod tests {
         assert_eq!(removals.next_deadline(), None, "nothing comes by time");
         says(&mut world, 2);
         assert_eq!(agreed(&mut removals, &world, TRUST), (Some(2), None));
+    }
+
+    /// W5 of a review. Input: the agents of another crier of the cluster, with other pools by design, are heard by the same key. Output:
+    /// they have no voice, and their Nodes are none that one waits for; an agent that does not say whose it is has one.
+    #[test]
+    fn agents_of_another_crier_have_no_voice() {
+        let hears = |lease| {
+            let mut world = World::default();
+            world.leader = true;
+            ["a", "b"].iter().for_each(|name| drop(world.nodes.insert((*name).into(), Arc::new(node()))));
+            let card = Card { allocation_digest: 2, lease, ..Card::default() };
+            let member = Member { card: Arc::new(card), ..crate::plan::stations::tests::member() };
+            Arc::make_mut(world.rosters.entry(2).or_default()).members.insert("b".into(), member);
+            let mut removals = Removals::of_crier(Some(7));
+            removals.renew(&world, &"a".into(), 1, clock::now());
+            removals.agreed_digest()
+        };
+        assert_eq!(hears(Some(8)), Some(1));
+        assert_eq!((hears(Some(7)), hears(None)), (None, None));
     }
 
     /// The first node of a rollout, or a slip of the operator: the others still have the former file.

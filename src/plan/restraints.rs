@@ -1,7 +1,9 @@
 //! What holds a change of a Service's addresses back: the notice before one is taken away, another writer of the status, and old
 //! and new addresses that stand beside each other for a time. Floor 1.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::names::{NodeName, ObjectKey};
@@ -9,7 +11,7 @@ use crate::plan::overlaps::{Overlap, Overlaps};
 use crate::plan::removals::{Removals, Wait};
 use crate::plan::rivals::Rivals;
 use crate::plan::slice::StatusWrite;
-use crate::world::{Service, World};
+use crate::world::{Condition, Service, World};
 
 /// One organ for each reason.
 #[derive(Debug, Default)]
@@ -19,9 +21,16 @@ pub struct Restraints {
     /// Those that write the annotations about pools.
     pool_rivals: Rivals,
     overlaps: Overlaps,
+    /// What this crier said in place of another one's condition. Where that one says its own again it lives, and keeps the word.
+    words: BTreeMap<ObjectKey, Arc<Condition>>,
 }
 
 impl Restraints {
+    /// Of the crier whose Lease has this digest.
+    pub fn of_crier(lease: Option<u64>) -> Restraints {
+        Restraints { removals: Removals::of_crier(lease), ..Restraints::default() }
+    }
+
     /// Where all agents have the same file.
     pub fn agreed() -> Restraints {
         Restraints { removals: Removals::agreed(), ..Restraints::default() }
@@ -33,8 +42,22 @@ impl Restraints {
         self.pool_rivals.note_pools(key, before, after);
     }
 
+    /// A source tells a newer version of a Service, or the answer to a write does. `lease`: of this crier.
+    pub fn note_words(&mut self, key: &ObjectKey, before: &Service, after: &Service, lease: &ObjectKey) {
+        let Some((was, is)) = before.condition.as_ref().zip(after.condition.as_ref()) else { return };
+        if !was.is_of(lease) && is.is_of(lease) {
+            self.words.insert(key.clone(), is.clone());
+        }
+    }
+
+    /// The condition was said in place of another crier's.
+    pub fn has_said(&self, key: &ObjectKey, condition: &Condition) -> bool {
+        self.words.get(key).is_some_and(|said| **said == *condition)
+    }
+
     /// The Service of that name is gone, or another one now.
     pub fn forget_rivals(&mut self, key: &ObjectKey) {
+        self.words.remove(key);
         self.rivals.forget(key);
         self.pool_rivals.forget(key);
     }

@@ -144,6 +144,7 @@ const SECTION_KEYS: u8 = 7;
 const SECTION_BACK: u8 = 8;
 const SECTION_GIVEN: u8 = 9;
 const SECTION_EGRESS: u8 = 10;
+const SECTION_LEASE: u8 = 11;
 
 impl Pulse {
     /// Reads a pulse and checks its seal against the key that it names.
@@ -213,7 +214,7 @@ impl Pulse {
             egress: None,
             back_in: None,
         };
-        let mut given = None;
+        let (mut given, mut lease) = (None, None);
         while !reader.is_empty() {
             let kind = reader.u8()?;
             let length = reader.u16()?;
@@ -229,12 +230,14 @@ impl Pulse {
                 SECTION_EGRESS => pulse.egress = Some(section.page()?),
                 SECTION_BACK => pulse.back_in = section.milliseconds()?,
                 SECTION_GIVEN => given = Some(section.given()?),
+                // What a later version adds behind it is left out.
+                SECTION_LEASE => lease = Some(section.u64()?),
                 // A later version may add sections.
                 _ => {}
             }
         }
         if let Some(card) = &mut pulse.card {
-            card.given = given;
+            (card.given, card.lease) = (given, lease);
         }
         Ok(pulse)
     }
@@ -315,9 +318,12 @@ impl Pulse {
         put_list(&mut octets, SECTION_OCCUPIED, &section);
         if let Some(card) = card {
             put_section(&mut octets, SECTION_CARD, &card_octets(card));
-            // A part of the card with a section of its own, so that earlier versions skip it.
+            // Parts of the card with a section of their own, so that earlier versions skip them.
             if let Some(Given { services, addresses }) = card.given {
                 put_section(&mut octets, SECTION_GIVEN, &[services.to_be_bytes(), addresses.to_be_bytes()].concat());
+            }
+            if let Some(lease) = card.lease {
+                put_section(&mut octets, SECTION_LEASE, &lease.to_be_bytes());
             }
         }
         let ids: Vec<u8> = accepts.iter().take(MOST_KEYS).flat_map(|id| id.0.to_be_bytes()).collect();
@@ -336,7 +342,7 @@ impl Pulse {
 /// The digests (8 each), how many weights (1), each with the number of its `[[l2]]` (4, 4), and the subnets, each with its length
 /// behind it.
 fn card_octets(card: &Card) -> Vec<u8> {
-    let Card { weights, subnets, ownership_digest, allocation_digest, given: _ } = card;
+    let Card { weights, subnets, ownership_digest, allocation_digest, given: _, lease: _ } = card;
     let mut octets = [ownership_digest.to_be_bytes(), allocation_digest.to_be_bytes()].concat();
     octets.push(u8::try_from(weights.len().min(MOST_WEIGHTS)).unwrap_or(0));
     for (L2Number(number), weight) in weights.iter().take(MOST_WEIGHTS) {
@@ -544,7 +550,7 @@ impl<'a> Reader<'a> {
             let address = self.address()?;
             subnets.insert(IpNet::new(address, self.u8()?).map_err(|_| Refused::Malformed)?);
         }
-        Ok(Card { weights, subnets, ownership_digest, allocation_digest, given: None })
+        Ok(Card { weights, subnets, ownership_digest, allocation_digest, given: None, lease: None })
     }
 
     /// What a later version adds behind it is left out.

@@ -12,7 +12,7 @@ use crate::config::Source;
 use crate::names::{NodeName, ObjectKey};
 use crate::plan::removals::{self, Wait};
 use crate::reason::Reason;
-use crate::world::{ApiServer, LeaseState, Silence};
+use crate::world::{ApiServer, LeaseState, Silence, is_of_default};
 
 /// A holder that does not renew for this long is a problem: a dead one has been followed by then, so something is in the way.
 const TOO_SILENT: Duration = Duration::from_secs(30);
@@ -56,7 +56,8 @@ pub(super) fn awaited(snapshot: &Snapshot) -> String {
 pub(super) fn stays(snapshot: &Snapshot) -> Option<String> {
     let wait = snapshot.plan.removals_wait?;
     let (world, digest) = (&snapshot.world, snapshot.written.allocation_digest().0);
-    let others: BTreeSet<NodeName> = removals::others(world, digest).cloned().collect();
+    let lease = snapshot.written.lease_digest().map(|digest| digest.0);
+    let others: BTreeSet<NodeName> = removals::others(world, digest, lease).cloned().collect();
     if !others.is_empty() {
         return Some(format!("it stays while the pools of {} differ from this node's", some_of(&others)));
     }
@@ -126,9 +127,14 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     let lease = &kubernetes.lease;
     let mut problems = Vec::new();
     if let Some(why) = trouble {
+        // Only a refusal is about rights.
+        let remedy = match (why.starts_with("403"), is_of_default(lease)) {
+            (false, _) => String::new(),
+            (true, true) => "; apply the objects of `crier rbac`".to_owned(),
+            (true, false) => format!("; apply the objects of `crier rbac --lease {lease}`"),
+        };
         problems.push(format!(
-            "the Lease {lease} cannot be read, taken or renewed, so this agent may not allocate: {why}; its rights are those that \
-             `crier rbac` prints, for the Lease that [kubernetes] lease names"
+            "the Lease {lease} cannot be read, taken or renewed, so this agent may not allocate: {why}{remedy}"
         ));
     }
     if snapshot.config.pools.is_empty() {
@@ -298,6 +304,15 @@ mod tests {
         assert!(same.is_empty() && same.changes.is_empty(), "{same:?}");
     }
 
+    /// W13 of a review: the rights were named as the remedy of whatever was the matter.
+    #[test]
+    fn rights_are_no_remedy_for_a_lease_that_is_not_refused() {
+        for why in ["422 metadata.name: Invalid value", "no answer", "invalid peer certificate: UnknownIssuer"] {
+            let said = said(CONFIG, LeaseState { trouble: Some(why.to_owned()), ..LeaseState::default() });
+            assert!(said.len() == 1 && said[0].ends_with(why), "{said:?}");
+        }
+    }
+
     #[test]
     fn each_problem_names_the_holder_or_the_lease_and_the_remedy() {
         let trouble = LeaseState { trouble: Some("403 forbidden".to_owned()), ..LeaseState::default() };
@@ -305,7 +320,12 @@ mod tests {
         for (config, state, words) in [
             (CONFIG, held(1, "crier.dev/crier"), ["n3", "1970-01-01T00:00:00Z", "give all nodes the same file"]),
             (CONFIG, held(1, "example.com/b"), ["n3", "example.com/b", "[kubernetes] lease"]),
-            (CONFIG, trouble, ["kube-system/crier", "403 forbidden", "crier rbac"]),
+            (CONFIG, trouble.clone(), ["kube-system/crier", "403 forbidden", "objects of `crier rbac`"]),
+            (
+                "[kubernetes]\nin-cluster = true\nlease = \"lb/b\"\n[[pool]]\nname = \"lan\"\naddresses = [\"192.0.2.0/28\"]\n",
+                trouble,
+                ["the Lease lb/b", "403 forbidden", "`crier rbac --lease lb/b`"],
+            ),
             (no_pool, LeaseState::default(), ["no [[pool]]", "never", "file"]),
         ] {
             let said = said(config, state);

@@ -11,7 +11,7 @@ use super::bgp::PeerReport;
 use super::status::{ServiceReport, some_of};
 use super::{agreement, allocator, bfd, egress, own_node, stations, unannounced};
 use crate::address::{Family, host_prefix};
-use crate::config::{Kubernetes, L2, Pool, Source};
+use crate::config::{Config, Kubernetes, L2, Pool, Source};
 use crate::names::{InterfaceName, ObjectKey, PeerName};
 use crate::path_state::{PathFault, Serving};
 use crate::plan::context::L2Context;
@@ -45,6 +45,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
         Reason::OwnerStillAnswers { mac, link, .. } => unheard.contains_key(&(*mac, link.clone())),
         _ => false,
     };
+    problems.extend(of_other_criers(services));
     problems.extend(services.iter().flat_map(|service| of_service(service, named)));
     problems.extend(unannounced::problems(snapshot));
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
@@ -134,10 +135,16 @@ fn networks_left_out(snapshot: &Snapshot) -> Option<String> {
 /// What is the matter with the ConfigMap of the configuration, with what it means and what to do.
 fn of_cluster_config(snapshot: &Snapshot) -> Option<String> {
     let Source::Kubernetes(Kubernetes { config: Some(name), .. }) = &snapshot.config.source else { return None };
-    let in_use = if snapshot.world.cluster_texts.is_empty() {
-        "the files of this host alone are in use"
-    } else {
-        "the last good one stays in use"
+    let lacking = lacking(&snapshot.config);
+    let in_use = match (snapshot.world.cluster_texts.is_empty(), lacking.is_empty()) {
+        (false, _) => "the last good one stays in use".to_owned(),
+        (true, true) => "the files of this host alone are in use".to_owned(),
+        (true, false) => {
+            format!(
+                "the files of this host alone are in use, and what they name of it waits for it ({})",
+                some_of(&lacking)
+            )
+        }
     };
     Some(match &snapshot.world.cluster_config {
         ClusterConfig::NotUsed | ClusterConfig::Current => return None,
@@ -154,13 +161,46 @@ fn of_cluster_config(snapshot: &Snapshot) -> Option<String> {
     })
 }
 
+/// The Services that another crier serves, in one sentence for each other crier: they may be all of the cluster.
+fn of_other_criers(services: &[ServiceReport]) -> Vec<String> {
+    let mut all: BTreeMap<String, BTreeSet<&ObjectKey>> = BTreeMap::new();
+    for service in services {
+        let allocation = &service.decision.allocation;
+        let reason = allocation.complaint.as_ref().unwrap_or(&allocation.reason);
+        if matches!(reason, Reason::OtherCrier { .. }) {
+            all.entry(reason.to_string()).or_default().insert(&service.name);
+        }
+    }
+    all.into_iter().map(|(reason, services)| format!("{}: {reason}", some_of(&services))).collect()
+}
+
+/// What the files of the host name, and only the ConfigMap can have.
+fn lacking(config: &Config) -> BTreeSet<String> {
+    let of_l2 = config.l2.iter().flat_map(|l2| &l2.pools);
+    let pools = of_l2.chain(config.bgp.advertisements.iter().flat_map(|it| &it.pools));
+    let pools = pools.filter(|name| !config.pools.iter().any(|pool| pool.name == **name));
+    let peers = config.bgp.advertisements.iter().flat_map(|it| &it.peers);
+    let peers = peers.filter(|name| !config.bgp.peers.iter().any(|peer| peer.name == **name));
+    let profiles = config.bgp.peers.iter().filter_map(|peer| peer.bfd.as_ref());
+    let profiles = profiles.filter(|name| !config.bfd.iter().any(|profile| profile.name == **name));
+    let pools = pools.map(|name| format!("pool {name}"));
+    pools
+        .chain(peers.map(|name| format!("peer {name}")))
+        .chain(profiles.map(|it| format!("BFD profile {it}")))
+        .collect()
+}
+
 /// `named`: what is the matter was said already, for several Services at once.
 fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<String> {
     let mut problems = Vec::new();
     let allocation = &service.decision.allocation;
-    let waiting = matches!(allocation.reason, Reason::OtherClass { .. } | Reason::WaitingForAllocator);
-    // What is said of egress is said with that of all other Services.
-    let complaint = allocation.complaint.as_ref().filter(|it| !it.is_about_egress_of_others());
+    let waiting = matches!(
+        allocation.reason,
+        Reason::OtherClass { .. } | Reason::WaitingForAllocator | Reason::OtherCrier { .. }
+    );
+    // What is said of egress, or of another crier, is said with that of all other Services.
+    let of_many = |it: &Reason| it.is_about_egress_of_others() || matches!(it, Reason::OtherCrier { .. });
+    let complaint = allocation.complaint.as_ref().filter(|it| !of_many(it));
     if let Some(complaint) = complaint {
         problems.push(format!("{}: {complaint}", service.name));
     } else if allocation.held.is_empty() && !waiting {

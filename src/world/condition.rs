@@ -82,6 +82,14 @@ impl Condition {
         self.lease().is_none_or(|by| *by == lease.to_string())
     }
 
+    /// Whether it is a word of the crier of this Lease: what does not say whose it is is the default one's.
+    pub fn is_of(&self, lease: &ObjectKey) -> bool {
+        match self.lease() {
+            Some(_) => self.is_by(lease),
+            None => is_of_default(lease),
+        }
+    }
+
     /// The same, whichever crier says it.
     pub fn says_the_same_as(&self, other: &Condition) -> bool {
         fn said(it: &Condition) -> &str {

@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
+use sha2::{Digest, Sha256};
+
 use super::{Check, Section, section};
 use crate::config::key::{flag, path, set, text};
 use crate::config::reader::Reader;
 use crate::config::syntax;
 use crate::names::ObjectKey;
+use crate::selector::is_dns_name;
 
 section! {
     /// `[kubernetes]`
@@ -66,7 +69,7 @@ section! {
             |text, _| syntax::lease(text),
             "The Lease that elects the agent which allocates addresses.",
         )
-        .trade("Without the default class it is kube-system/crier-CLASS, of the first class, with - for /, unless it is set.")
+        .trade("Without the default class it is kube-system/crier-CLASS, of the first class, with - for / and, where that is no name, a digest behind, unless it is set.")
         .default("kube-system/crier"), touches Restart;
         /// `namespace/name` of the ConfigMap with what is the same on every node.
         pub config: Option<ObjectKey> = text(
@@ -92,10 +95,23 @@ impl Check for Written {
             return;
         };
         if !self.lease.given {
-            let name = format!("crier-{}", first.replace('/', "-").to_lowercase());
-            self.lease.value = Some(ObjectKey::new("kube-system", &name));
+            self.lease.value = Some(ObjectKey::new("kube-system", &lease_name(first)));
         }
     }
+}
+
+/// What Kubernetes takes as the name of a Lease is less than what it takes as a class: what must be changed for it is told apart by a
+/// digest of the class.
+fn lease_name(class: &str) -> String {
+    const MOST: usize = 200;
+    let plain = format!("crier-{}", class.replace('/', "-").to_lowercase());
+    if is_dns_name(&plain) {
+        return plain;
+    }
+    let digest = Sha256::digest(class);
+    let digest: String = digest.iter().take(4).map(|octet| format!("{octet:02x}")).collect();
+    let near: String = plain.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(MOST).collect();
+    format!("{}-{digest}", near.trim_end_matches('-'))
 }
 
 /// How to reach the API server.

@@ -58,6 +58,8 @@ pub struct L2Context {
     pub prefers_endpoints: bool,
     /// What pulses call this `[[l2]]`.
     number: L2Number,
+    /// Of this node's crier: what others call by the same number is another `[[l2]]`.
+    lease: Option<u64>,
     /// The links by their indices, with their subnets.
     links: Vec<(u32, Vec<IpNet>)>,
     /// The same with only the links in a VRF, for the pools that are announced in that VRF alone.
@@ -118,7 +120,13 @@ impl L2Context {
 
     /// The weight that a node gives itself here; `None` where it does not serve this `[[l2]]`.
     pub fn weight_of(&self, member: &Member) -> Option<u32> {
-        member.card.weights.get(&self.number).copied()
+        let card = &member.card;
+        card.weights.get(&self.number).copied().filter(|_| !self.is_of_other_crier(card))
+    }
+
+    /// The node takes none of the addresses that this one announces.
+    pub fn is_of_other_crier(&self, card: &Card) -> bool {
+        card.is_of_other_crier(self.lease)
     }
 
     /// Whether a node with these subnets on the link may answer for an address.
@@ -200,6 +208,7 @@ pub struct Own<'a> {
 pub struct Digests {
     ownership: u64,
     allocation: u64,
+    lease: Option<u64>,
     /// Of each `[[l2]]`, in their order.
     l2: Vec<L2Number>,
 }
@@ -207,12 +216,18 @@ pub struct Digests {
 impl Digests {
     pub fn of(config: &Config) -> Digests {
         let (ownership, allocation) = (config.ownership_digest().0, config.allocation_digest().0);
-        Digests { ownership, allocation, l2: numbers(config) }
+        let lease = config.lease_digest().map(|digest| digest.0);
+        Digests { ownership, allocation, lease, l2: numbers(config) }
     }
 
     /// Of all that decides who gets which address.
     pub fn allocation(&self) -> u64 {
         self.allocation
+    }
+
+    /// Tells this crier from others of the cluster.
+    pub fn lease(&self) -> Option<u64> {
+        self.lease
     }
 
     pub fn l2(&self) -> &[L2Number] {
@@ -242,6 +257,7 @@ fn l2_context(
         let hearing = Hearing {
             me,
             number,
+            lease: own.digests.lease,
             grade: own.grade,
             drained,
             path: &world.data_path,
@@ -270,8 +286,20 @@ fn l2_context(
     };
     let links = links.iter().map(|link| (link.index, link.addresses.clone())).collect();
     let prefers_endpoints = l2.prefer_endpoints && world.pulses != Pulses::Off;
-    let (rule, in_vrf) = (l2.subnet, BTreeMap::new());
-    L2Context { electorate, by_link, interfaces, subnets, without_v6, rule, prefers_endpoints, number, links, in_vrf }
+    let (rule, lease, in_vrf) = (l2.subnet, own.digests.lease, BTreeMap::new());
+    L2Context {
+        electorate,
+        by_link,
+        interfaces,
+        subnets,
+        without_v6,
+        rule,
+        prefers_endpoints,
+        number,
+        lease,
+        links,
+        in_vrf,
+    }
 }
 
 /// Without pulses: for each subnet that some Node's address is in, which of the nodes may answer for its addresses. A node on
@@ -337,6 +365,7 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
         ownership_digest: own.digests.ownership,
         allocation_digest: own.digests.allocation,
         given: own.given,
+        lease: own.digests.lease,
     };
     let pulse_link = |link: &Link| PulseLink { link: link.clone(), card: Arc::new(card(link)) };
     let links = world.links.values().filter(on_links).map(|link| (link.index, pulse_link(link))).collect();

@@ -159,7 +159,9 @@ impl Planner {
         // Who is in the way of an address is told by the node that finds it there, whoever allocates.
         let in_conflict = decision.announcements.iter().any(|it| it.l2.reason.is_conflict());
         let pools_are_left = self.restraints.are_pools_left(key);
-        let write = wish.as_ref().and_then(|wish| write(service, decision, wish, (self.lease(), pools_are_left)));
+        let has_said = |condition: &Condition| self.restraints.has_said(key, condition);
+        let write =
+            wish.as_ref().and_then(|wish| write(service, decision, wish, (self.lease(), pools_are_left), has_said));
         let is_told = service.load_balancer || service.egress.is_some();
         let ours = self.world.leader && (is_told || write.is_some());
         let wanted = (ours || in_conflict).then(|| {
@@ -350,10 +352,11 @@ fn write(
     decision: &Decision,
     wish: &Wish,
     (lease, pools_are_left): (Option<&ObjectKey>, bool),
+    has_said: impl Fn(&Condition) -> bool,
 ) -> Option<StatusWrite> {
     let before = service.condition.as_deref();
     let condition = condition(wish, decision).map(|it| match lease {
-        Some(lease) => said(it.by(lease), before, lease),
+        Some(lease) => said(it.by(lease), before, lease, has_said),
         None => it,
     });
     let ingress = match wish {
@@ -385,12 +388,17 @@ fn write(
 }
 
 /// What another crier says of the Service stands while this one says the same, or while neither has given it anything: two that serve it
-/// would write for ever.
-fn said(condition: Condition, before: Option<&Condition>, lease: &ObjectKey) -> Condition {
+/// would write for ever. One that is gone does not say its own again: each contradicts the other once (`has_said`).
+fn said(
+    condition: Condition,
+    before: Option<&Condition>,
+    lease: &ObjectKey,
+    has_said: impl Fn(&Condition) -> bool,
+) -> Condition {
     let by_other = before.filter(|before| !before.is_by(lease));
     let gives = |it: &Condition| !it.addresses().is_empty();
     let stands = |before: &&Condition| condition.says_the_same_as(before) || !(gives(&condition) || gives(before));
-    by_other.filter(stands).cloned().unwrap_or(condition)
+    by_other.filter(|_| has_said(&condition)).filter(stands).cloned().unwrap_or(condition)
 }
 
 /// None of the addresses that it was to give up is left: the annotation has done its work.

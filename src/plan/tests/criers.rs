@@ -8,6 +8,10 @@ const THEIRS: &str = "kube-system/crier-example.com-b";
 /// A crier with these addresses; `None`: of the default class and Lease.
 fn crier(class: Option<&str>, addresses: &str) -> Story {
     let class = class.map(|class| format!("class = \"{class}\"\n")).unwrap_or_default();
+    crier_with(&class, addresses)
+}
+
+fn crier_with(class: &str, addresses: &str) -> Story {
     let text = format!(
         "[kubernetes]\nin-cluster = true\n{class}[[pool]]\nname = \"lan\"\naddresses = [\"{addresses}\"]\nrest = \"0s\"\n[[l2]]\n"
     );
@@ -23,6 +27,11 @@ fn crier(class: Option<&str>, addresses: &str) -> Story {
 
 fn other() -> Story {
     crier(Some("example.com/b"), "192.168.35.200-192.168.35.210")
+}
+
+fn key_of(lease: &str) -> ObjectKey {
+    let (namespace, name) = lease.split_once('/').expect("namespace/name");
+    ObjectKey::new(namespace, name)
 }
 
 /// A cluster with two criers, and one Service.
@@ -113,6 +122,67 @@ fn a_service_stays_with_the_crier_that_gave_it_its_address_and_the_other_one_say
     assert_eq!((cluster.shows(), cluster.writes), (vec!["192.168.35.200".to_owned()], 2));
 }
 
+/// W4 of a review. Input: both criers serve Services without a class, and the operator does what the Event says: the one that gave an
+/// address gets `default-class = false`. Output: it goes on announcing what it gave, and writes nothing; once the status is emptied it
+/// takes its word back, and the other one gives an address. Nobody announced the address, for good.
+#[test]
+fn a_crier_that_serves_no_class_any_more_keeps_what_it_gave() {
+    let without = || crier_with("class = \"example.com/b\"\ndefault-class = false\n", "192.168.35.200-192.168.35.210");
+    let mut cluster = Cluster::new(service(), [other(), crier(None, "192.168.35.100-192.168.35.110")]);
+    cluster.goes_on(60);
+    cluster.criers[0] = without();
+    cluster.tell();
+    cluster.goes_on(600);
+    assert_eq!((cluster.shows(), cluster.writes), (vec!["192.168.35.200".to_owned()], 1));
+    assert_eq!(cluster.complaints(), [None, Some("other-crier".to_owned())]);
+    let announced = |crier: &Story| {
+        let announcements = &crier.decision("web").announcements;
+        announcements.iter().map(|it| it.address.to_string()).collect::<Vec<_>>()
+    };
+    let mut kept = |leads| {
+        cluster.criers[0].tell(Fact::Leader(leads));
+        cluster.criers[0].turn();
+        let notes = cluster.criers[0].decision("web").allocation.notes.iter().map(Reason::code).collect::<Vec<_>>();
+        (announced(&cluster.criers[0]), notes)
+    };
+    let expected = (vec!["192.168.35.200".to_owned()], vec!["class-left".to_owned()]);
+    assert_eq!(kept(false), expected, "whoever allocates");
+    assert_eq!(kept(true), expected);
+    // A Service of that class, or one that shows what this crier did not give, is another's.
+    for (name, change) in [
+        ("without a word", (|it| it.condition = None) as fn(&mut Service)),
+        ("another's address", |it| it.ingress = vec!["192.168.35.201".parse().unwrap()]),
+        ("a host name", |it| it.host_names = vec!["a.example.com".to_owned()]),
+    ] {
+        let mut service = cluster.service.clone();
+        change(&mut service);
+        cluster.criers[0].put("web", service);
+        assert_eq!(cluster.criers[0].decision("web").allocation.reason.code(), "other-class", "{name}");
+        assert!(announced(&cluster.criers[0]).is_empty(), "{name}");
+    }
+    cluster.service.ingress.clear();
+    cluster.service.resource_version = "100".to_owned();
+    cluster.tell();
+    cluster.goes_on(60);
+    assert_eq!((cluster.shows(), cluster.lease()), (vec!["192.168.35.100".to_owned()], None));
+}
+
+/// W1 of a review. Input: the crier that gave the address is gone, and the operator does what the Event says. Output: the other one gives
+/// an address.
+#[test]
+fn a_service_of_a_crier_that_is_gone_is_served_once_its_status_is_emptied() {
+    let mut cluster = Cluster::new(service(), [other(), crier(None, "192.168.35.100-192.168.35.110")]);
+    cluster.goes_on(60);
+    let reason = cluster.criers[1].decision("web").allocation.reason.to_string();
+    assert!(reason.contains("empty status.loadBalancer and remove the condition"), "{reason}");
+    (cluster.service.ingress, cluster.service.condition) = (Vec::new(), None);
+    cluster.service.resource_version = "100".to_owned();
+    cluster.criers[0].tell(Fact::Leader(false));
+    cluster.tell();
+    cluster.goes_on(60);
+    assert_eq!((cluster.shows(), cluster.lease()), (vec!["192.168.35.100".to_owned()], None));
+}
+
 /// Neither has an address to give: there is one word of it, not two in turn.
 #[test]
 fn two_criers_that_give_nothing_do_not_contradict_each_other_without_end() {
@@ -121,7 +191,7 @@ fn two_criers_that_give_nothing_do_not_contradict_each_other_without_end() {
         let criers = [crier(first, "192.168.35.100-192.168.35.101"), crier(second, "192.168.35.200-192.168.35.201")];
         let mut cluster = Cluster::new(v6(), criers);
         cluster.goes_on(600);
-        assert!(cluster.writes <= 2, "{first:?} {second:?}: {} writes", cluster.writes);
+        assert!(cluster.writes <= 4, "{first:?} {second:?}: {} writes", cluster.writes);
         // One of them has something to give then.
         cluster.service.families = vec![crate::address::Family::V4];
         cluster.service.resource_version = "100".to_owned();
@@ -129,6 +199,36 @@ fn two_criers_that_give_nothing_do_not_contradict_each_other_without_end() {
         cluster.tell();
         cluster.goes_on(600);
         assert_eq!((cluster.shows(), cluster.writes - before), (vec!["192.168.35.100".to_owned()], 1), "{first:?}");
+    }
+}
+
+/// W8 of a review. Input: words of a crier that is gone, of a Service with an address and of one without; then the same again, from one
+/// that lives. Output: this crier says its own in their place, whose it is and why; once, and anew when it has something else to say.
+#[test]
+fn the_words_of_a_crier_that_is_gone_are_replaced() {
+    let theirs = |it: Condition| Some(Arc::new(it.by(&key_of(THEIRS))));
+    let gives_nothing = Condition::nothing("unknown-pool", "there is no pool \"Two\"");
+    let address: IpAddr = "192.168.35.100".parse().unwrap();
+    let gave = Condition::given(true, "assigned", &[address], &["lan".into()], None);
+    for (condition, ingress) in [(gives_nothing, vec![]), (gave, vec![address])] {
+        let families = if ingress.is_empty() { vec![crate::address::Family::V6] } else { Vec::new() };
+        let old = Service { condition: theirs(condition), ingress, families, ..service() };
+        let mut cluster = Cluster::new(old.clone(), [crier(None, "192.168.35.100-192.168.35.110"), other()]);
+        cluster.criers[1].tell(Fact::Leader(false));
+        cluster.tell();
+        cluster.goes_on(60);
+        assert_eq!((cluster.lease(), cluster.writes), (None, 1), "{:?}", cluster.service.condition);
+        cluster.service = Service { resource_version: "100".to_owned(), ..old };
+        cluster.tell();
+        cluster.goes_on(60);
+        assert_eq!((cluster.lease(), cluster.writes), (Some(THEIRS), 1), "it lives");
+        if cluster.service.ingress.is_empty() {
+            cluster.service.request = asking_for(&["fd00::1"]).request;
+            cluster.service.resource_version = "200".to_owned();
+            cluster.tell();
+            cluster.goes_on(60);
+            assert_eq!((cluster.lease(), cluster.writes), (None, 2), "{:?}", cluster.service.condition);
+        }
     }
 }
 
@@ -179,7 +279,7 @@ fn another_lease_in_the_file_takes_nothing_and_begins_no_fight() {
         let mut cluster = Cluster::new(service(), [crier(from, lan), crier(to, lan)]);
         cluster.goes_on(600);
         assert_eq!(cluster.shows(), ["192.168.35.100"], "{from:?} {to:?}");
-        assert!(cluster.writes <= 2, "{from:?} {to:?}: {} writes", cluster.writes);
+        assert!(cluster.writes <= 4, "{from:?} {to:?}: {} writes", cluster.writes);
         assert_eq!(cluster.complaints(), [None, None], "{from:?} {to:?}");
     }
 }

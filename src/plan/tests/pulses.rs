@@ -106,6 +106,26 @@ fn where_there_are_pulses_they_alone_tell_who_is_alive() {
     assert_eq!(story.answered(), ["192.168.35.103"], "without pulses a, the only one that is Ready, has it");
 }
 
+/// W5 of a review. Input: nodes of another crier of the cluster are heard by the same key; they call their `[[l2]]` as this one does.
+/// Output: they are no candidates, also while they listen; a node that does not say whose it is is one.
+#[test]
+fn nodes_of_another_crier_are_no_candidates() {
+    let owner = |is_of: fn(u64) -> Option<u64>, eligibility| {
+        let mut story = with_pulses(false);
+        let lease = is_of(story.planner.written().lease_digest().expect("a Lease").0);
+        story.owner(heard(roster(&[("b", &[]), ("c", &[])], &[]), |roster| {
+            for member in roster.members.values_mut() {
+                member.eligibility = eligibility;
+                Arc::make_mut(&mut member.card).lease = lease;
+            }
+        }))
+    };
+    assert_eq!(owner(|own| Some(own.wrapping_add(1)), Eligibility::Listening), "a");
+    assert_eq!(owner(|own| Some(own.wrapping_add(1)), Eligibility::Eligible), "a");
+    assert_eq!(owner(|_| None, Eligibility::Eligible), "b");
+    assert_eq!(owner(Some, Eligibility::Eligible), "b");
+}
+
 /// Input: the owner restarts and has its address again, all of which this node reads at once. Output: it waits for the answer.
 #[test]
 fn what_a_node_holds_that_started_anew_a_moment_ago_is_not_known_before_it_has_answered() {

@@ -66,6 +66,22 @@ fn both_addresses_are_announced_for_the_overlap_and_then_the_new_one_alone() {
     assert_eq!(story.addresses("next"), ["192.168.35.100"], "the old one is free");
 }
 
+/// W3 of a review. Input: within the overlap the Service requests the address that leaves. Output: it keeps that one, and nothing says that
+/// it goes.
+#[test]
+fn an_address_that_leaves_and_is_requested_stays() {
+    let mut story = serving();
+    change(&mut story, "web", |it| it.renumber = wish(&["192.168.35.100"], 600));
+    story.confirm("web");
+    assert_eq!(story.addresses("web"), ["192.168.35.100", "192.168.35.101"]);
+    change(&mut story, "web", |it| it.request = asking_for(&["192.168.35.100"]).request);
+    let goes = |reason: &Reason| matches!(reason, Reason::AddressGoes { address, .. } if address.to_string() == "192.168.35.100");
+    assert!(!story.decision("web").allocation.complaint.as_ref().is_some_and(goes));
+    after(&mut story, 60);
+    story.confirm("web");
+    assert_eq!(story.addresses("web"), ["192.168.35.100"]);
+}
+
 #[test]
 fn the_next_agent_that_allocates_counts_the_overlap_anew_and_shortens_it_never() {
     let mut story = Story::begin(configuration());

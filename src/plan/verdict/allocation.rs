@@ -19,7 +19,7 @@ use crate::plan::prefixes::renumbering;
 use crate::plan::remnants::{former_pools, remnant};
 use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::Reason;
-use crate::world::{Renumber, Request, Service, is_of_default};
+use crate::world::{Renumber, Request, Service};
 
 /// What becomes of the addresses of a Service.
 pub struct Answer {
@@ -65,6 +65,10 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer 
             _ => Reason::EgressNeedsLoadBalancer,
         });
         return Answer::told(Allocation { complaint, ..Allocation::none(reason) }, status);
+    }
+    if let Some(note) = class_left(inputs, service) {
+        let allocation = as_shown(inputs, key, service);
+        return Answer::told(Allocation { notes: vec![note], ..allocation }, None);
     }
     if !allocates(inputs) {
         return Answer::told(as_shown(inputs, key, service), None);
@@ -157,8 +161,25 @@ fn not_ours(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     if !service.load_balancer {
         return Some(Reason::NotLoadBalancer);
     }
-    let ours = inputs.config.serves_class(service.class.as_ref());
+    let ours = inputs.config.serves_class(service.class.as_ref()) || class_left(inputs, service).is_some();
     (!ours).then(|| Reason::OtherClass { class: service.class.clone() })
+}
+
+/// The file does not name the class of the Service any more, and its status shows what this crier gave it of pools that the file has: it
+/// keeps that until the status shows something else, for nobody else announces it. It gets nothing new.
+fn class_left(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
+    let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
+    let condition = service.condition.as_ref().filter(|condition| condition.is_of(lease))?;
+    let shown = &service.ingress;
+    if inputs.config.serves_class(service.class.as_ref()) || shown.is_empty() || !service.host_names.is_empty() {
+        return None;
+    }
+    let given = condition.addresses();
+    let is_ours = |address: &IpAddr| {
+        let was_given = given.contains(address) || (!given.is_empty() && service.leaves(*address));
+        was_given && pool_of(&inputs.config.pools, *address).is_some()
+    };
+    shown.iter().all(is_ours).then(|| Reason::ClassLeft { class: service.class.clone() })
 }
 
 /// What crier says of a Service of another class stands there from when the Service was this crier's: it became another's while nobody
@@ -184,11 +205,7 @@ fn is_left_behind(inputs: &Inputs<'_>, service: &Service) -> bool {
 fn of_other_crier(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
     let condition = service.condition.as_ref()?;
-    let is_own = match condition.lease() {
-        Some(_) => condition.is_by(lease),
-        None => is_of_default(lease),
-    };
-    if is_own {
+    if condition.is_of(lease) {
         return None;
     }
     let given = condition.addresses();
@@ -523,7 +540,9 @@ fn spare(
     let mut spare = Vec::new();
     kept.retain(|held| {
         let own = all.iter().find(|it| alike(held, it) && given.contains(&it.address) && !leaves(it));
-        match own.filter(|_| !given.contains(&held.address) && !leaves(held)) {
+        // What the Service requests it is to have, whoever gave it.
+        let is_spare = !given.contains(&held.address) && !leaves(held) && !request.addresses.contains(&held.address);
+        match own.filter(|_| is_spare) {
             Some(own) => {
                 spare.push((held.address, Reason::AddressToSpare { address: held.address, other: own.address }));
                 false

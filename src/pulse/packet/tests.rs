@@ -40,6 +40,7 @@ fn full() -> Pulse {
             ownership_digest: 11,
             allocation_digest: 12,
             given: Some(Given { services: 13, addresses: 14 }),
+            lease: Some(15),
         }),
         accepts: vec![KeyId(8), KeyId(u32::MAX)],
         change: Some(Change {
@@ -156,6 +157,7 @@ fn the_longest_pulse_fits_into_one_packet_of_any_link() {
                 .map(|number| IpNet::new(std::net::Ipv6Addr::from_bits(u128::from(number) << 64).into(), 64).unwrap())
                 .collect(),
             given: Some(Given { services: u64::MAX, addresses: u64::MAX }),
+            lease: Some(u64::MAX),
             ..Card::default()
         }),
         accepts: vec![KeyId(3); 500],
@@ -210,6 +212,19 @@ fn a_reader_that_does_not_know_the_section_of_keys_reads_all_the_rest() {
     let mut unknown = with;
     unknown[at] = 200;
     assert_eq!(Pulse::parse(&unknown, &Key::none().into()), Ok(silent));
+}
+
+/// As above, for the crier that a node serves.
+#[test]
+fn a_reader_that_does_not_know_of_several_criers_reads_all_the_rest() {
+    let silent = Pulse { card: full().card.map(|card| Card { lease: None, ..card }), ..full() };
+    let mut with = full().emit(&Key::none());
+    let section = [SECTION_LEASE, 0, 8, 0, 0, 0, 0, 0, 0, 0, 15];
+    let at = with.windows(section.len()).position(|octets| octets == section).expect("the section is there");
+    with[at] = 200;
+    assert_eq!(Pulse::parse(&with, &Key::none().into()), Ok(silent.clone()));
+    with.drain(at..at + section.len());
+    assert_eq!(with, silent.emit(&Key::none()));
 }
 
 /// As above, for a node that restarts: one of an earlier version takes such a pulse for any other, and says that it does.

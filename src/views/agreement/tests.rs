@@ -145,6 +145,50 @@ fn the_holder_of_other_pools_is_named_once() {
     assert_one(&told(&mut planner), "the pools of node-2 differ from this node's: ");
 }
 
+/// Input: a node of another crier of the cluster, with pools of its own, by the same key; and one that does not say whose it is. Output:
+/// the first is no node to give the same file to.
+#[test]
+fn the_file_of_another_crier_may_differ() {
+    let mut planner = planner(CONFIG);
+    let own = card(&mut planner);
+    let differs = |lease| Card { ownership_digest: 1, allocation_digest: 1, lease, ..own.clone() };
+    hears(&mut planner, &[("node-2", differs(own.lease.map(|lease| lease + 1)))]);
+    assert_eq!(told(&mut planner), [""; 0]);
+    hears(&mut planner, &[("node-2", differs(None))]);
+    assert_eq!(told(&mut planner).len(), 2);
+}
+
+/// W13 of a review: thousands of Services that another crier serves were as many problems with one text.
+#[test]
+fn services_of_another_crier_are_one_problem() {
+    let mut planner = planner(CONFIG);
+    planner.apply(Fact::Leader(true));
+    let address: IpAddr = "198.51.100.7".parse().expect("an address");
+    let theirs = crate::world::Condition::given(true, "assigned", &[address], &["theirs".into()], None);
+    let theirs = Some(Arc::new(theirs.by(&ObjectKey::new("lb", "b"))));
+    for name in ["a", "b", "c"] {
+        let (ingress, condition) = (vec![address], theirs.clone());
+        let service = Service { load_balancer: true, ingress, condition, ..Service::default() };
+        planner.apply(Fact::Service(ObjectKey::new("d", name), Some(Arc::new(service))));
+    }
+    let told: Vec<String> = told(&mut planner).into_iter().filter(|it| it.contains("another crier")).collect();
+    assert_one(&told, "d/a, d/b, d/c: another crier serves this Service, that of the Lease lb/b, ");
+}
+
+/// W11 of a review. Input: a host's file that names a pool of the ConfigMap, and there is none. Output: the agent runs, and says what waits.
+#[test]
+fn what_waits_for_the_config_map_is_a_problem() {
+    let text =
+        "[kubernetes]\nin-cluster = true\nconfig = \"kube-system/crier\"\n[[l2]]\npools = [\"cmlan\"]\n".to_owned();
+    let file = SourceFile { path: "test.toml".to_owned(), text };
+    let config = crate::config::parse_running(&[file], &[], &NoSecrets).unwrap_or_else(|it| panic!("{it}"));
+    let mut planner = Planner::new(Arc::new(config), "node-1".into());
+    planner.apply(Fact::ClusterConfig(crate::world::ClusterConfig::Missing, Arc::default()));
+    let told = told(&mut planner);
+    let told = told.iter().find(|it| it.contains("there is no ConfigMap kube-system/crier")).expect("it is a problem");
+    assert!(told.contains("what they name of it waits for it (pool cmlan)"), "{told}");
+}
+
 /// A node without an API server, and what its manifests have from the beginning.
 fn standalone(node: &str, services: &[&str], now: Instant) -> Planner {
     let mut planner =

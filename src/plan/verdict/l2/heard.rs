@@ -153,6 +153,7 @@ pub fn candidates<'a>(
     let unsure = members.iter().filter(|(node, member)| {
         member.eligibility == Eligibility::Eligible
             && member.card.weights.keys().any(is_unknown)
+            && !covering.iter().any(|(_, context)| context.is_of_other_crier(&member.card))
             && !covering.iter().any(|(_, context)| context.weight_of(member).is_some())
             && admitted(node)
             && !member.restarting
