@@ -260,6 +260,7 @@ impl Churn {
             ready: BTreeMap::new().into(),
             serving: BTreeMap::new().into(),
             serving_without_node: 1,
+            unready: Default::default(),
             addresses: Default::default(),
         };
         self.tell(Fact::EndpointSlice(key, Some(Arc::new(slice))));

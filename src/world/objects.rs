@@ -282,6 +282,9 @@ pub struct EndpointSlice {
     pub serving: NodeCounts,
     /// Serving endpoints that name no node: usable with external traffic policy Cluster, not with Local.
     pub serving_without_node: u32,
+    /// Endpoints that take no connections yet or any longer, by the node they name.
+    #[serde(default)]
+    pub unready: NodeCounts,
     /// The addresses of all endpoints, of those too that are not ready: what a pod opens does not wait for that.
     #[serde(default)]
     pub addresses: EndpointAddresses,
