@@ -233,10 +233,10 @@ impl Churn {
                 self.tell(Fact::Config(configuration(more)));
             }
             _ => {
-                let gateway = Ipv4Addr::new(192, 168, 35, self.random.u8(1..10)).into();
+                let gateway: IpAddr = Ipv4Addr::new(192, 168, 35, self.random.u8(1..10)).into();
                 self.tell(Fact::DefaultRoutes(vec![DefaultRoute {
                     family: Family::of(gateway),
-                    gateway,
+                    gateway: Some(gateway),
                     link: 2,
                     metric: 0,
                     vrf: None,

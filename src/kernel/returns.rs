@@ -250,8 +250,9 @@ fn of_network(network: &ReturnNetwork, slice: &EgressSlice) -> Vec<Part> {
                 parts.extend(links.values().map(|link| Part::Request { slot, link: link.clone(), family }));
             }
             for index in links.keys() {
-                let via = |(family, via): (&Family, &IpAddr)| {
+                let via = |(family, via): (&Family, &Option<IpAddr>)| {
                     let to = super::vrfs::wanted::everything(*family);
+                    let Some(via) = via else { return Part::Route { slot, to, hop: Hop::Link(*index) } };
                     // Linux lets an IPv6 gateway be on the link only where no other link has its subnet.
                     let is_near = is_link_local_v6(*via) || subnets.iter().any(|net| net.contains(via));
                     let onlink = *family == Family::V4 || !is_near;
@@ -294,8 +295,8 @@ async fn work(
             continue;
         }
         match (marked::change(part, true, settings, netlink).await, part) {
-            (Err(NetlinkError::Refused(error)), Part::Route { slot, to, hop }) => {
-                leaderless.extend(matches!(hop, Hop::Via { .. }).then(|| (*slot, Family::of(to.addr()))));
+            (Err(NetlinkError::Refused(error)), Part::Route { slot, to, hop: _ }) => {
+                leaderless.extend((to.prefix_len() == 0).then(|| (*slot, Family::of(to.addr()))));
                 refused.insert(part.clone(), error.to_string());
             }
             (Err(error), _) => return Err(error),
@@ -482,6 +483,8 @@ mod tests {
             route_of("0.0.0.0/0", "fe80::1", true),
             route_of("::/0", "fe80::1", false),
             Part::Route { slot: 15, to: "192.0.2.0/24".parse().unwrap(), hop: Hop::Link(3) },
+            Part::Route { slot: 15, to: "0.0.0.0/0".parse().unwrap(), hop: Hop::Link(3) },
+            Part::Route { slot: 15, to: "::/0".parse().unwrap(), hop: Hop::Link(3) },
         ] {
             let message = marked::Part::message(&part, &settings(), true);
             assert_eq!(<Part as marked::Part>::read(&message, &settings()), Some(part));
@@ -505,13 +508,28 @@ mod tests {
                 name: "eth1".into(),
                 slot: 15,
                 links: [(3, "eth1".into())].into(),
-                table: ReturnTable::Own { gateways: [(family, via.parse().unwrap())].into(), subnets },
+                table: ReturnTable::Own { gateways: [(family, Some(via.parse().unwrap()))].into(), subnets },
                 former: false,
             };
             let to = super::super::vrfs::wanted::everything(family).to_string();
             let parts = of_network(&network, &EgressSlice::default());
             assert!(parts.contains(&route_of(&to, via, onlink)), "{via}: {parts:?}");
         }
+    }
+
+    /// D6 of a review.
+    #[test]
+    fn a_network_whose_default_route_leads_to_the_link_itself_has_such_a_route_too() {
+        let network = ReturnNetwork {
+            name: "ppp0".into(),
+            slot: 15,
+            links: [(3, "ppp0".into())].into(),
+            table: ReturnTable::Own { gateways: [(Family::V4, None)].into(), subnets: Vec::new() },
+            former: false,
+        };
+        let parts = of_network(&network, &EgressSlice::default());
+        let route = Part::Route { slot: 15, to: "0.0.0.0/0".parse().unwrap(), hop: Hop::Link(3) };
+        assert!(parts.contains(&route) && parts.len() == 3, "{parts:?}");
     }
 
     /// S2 of a review. Input: events of links, addresses, routes and rules. Output: whether tables are looked at again.

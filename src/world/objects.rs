@@ -536,12 +536,13 @@ impl Link {
     }
 }
 
-/// One next hop of a default route of this host, in the main table or in that of a VRF. Routes to a link without a next hop are left out.
+/// One way of a default route of this host, in the main table or in that of a VRF.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DefaultRoute {
     /// Whose packets it leads: a route of IPv4 can have a next hop of IPv6 (RFC 8950 and unnumbered racks).
     pub family: Family,
-    pub gateway: IpAddr,
+    /// `None` for a route to the link itself, as those of tunnels, of PPP and of some clouds are.
+    pub gateway: Option<IpAddr>,
     /// The kernel's index of the link that it goes out by.
     pub link: u32,
     /// Lower is preferred, within a family.
@@ -564,8 +565,13 @@ pub struct NetworkNumbers {
 impl DefaultRoute {
     /// One of the gateway's own family, in the main table.
     pub fn via(gateway: &str, link: u32, metric: u32) -> DefaultRoute {
-        let gateway = gateway.parse().expect("an address");
-        DefaultRoute { family: Family::of(gateway), gateway, link, metric, vrf: None }
+        let gateway: IpAddr = gateway.parse().expect("an address");
+        DefaultRoute { family: Family::of(gateway), gateway: Some(gateway), link, metric, vrf: None }
+    }
+
+    /// One of IPv4 to the link itself, in the main table.
+    pub fn dev(link: u32, metric: u32) -> DefaultRoute {
+        DefaultRoute { family: Family::V4, gateway: None, link, metric, vrf: None }
     }
 }
 

@@ -267,6 +267,35 @@ fn a_gateway_on_the_link_and_one_of_ipv6_lead_replies_of_ipv4() {
     assert!(!problems.contains("extra network"), "{problems}");
 }
 
+/// D6 of a review: a default route to the link itself, as of PPP, of WireGuard, or with a router that answers for every address.
+#[test]
+fn a_default_route_without_a_next_hop_is_home_and_an_extra_network_as_others_are() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
+    let alone = Alone::new(&rack);
+    let node = alone.node();
+    node.ip("route replace default dev eth0");
+    let _agent = alone.agent();
+    alone.leads(6984, "via 192.0.2.1 dev eth1");
+    node.ip("route replace default via 192.168.35.1 dev eth0");
+    node.ip("route delete default via 192.0.2.1 dev eth1 metric 200");
+    node.ip("route add default dev eth1 metric 200");
+    alone.leads(6984, "default dev eth1");
+    alone.lan.site.router.sysctl("net/ipv4/conf/eth2/proxy_arp", "1");
+    let server = node.run(|| UdpSocket::bind((alone.lan.site.node(0).address, 9090)).expect("a socket"));
+    let client = alone.second.client.run(|| UdpSocket::bind("0.0.0.0:0").expect("a socket"));
+    for socket in [&server, &client] {
+        socket.set_read_timeout(Some(secs(2))).expect("a timeout");
+    }
+    eventually("an answer", secs(20), || {
+        let said = |error: std::io::Error| error.to_string();
+        client.send_to(b"hello", (ADDRESS, 90)).map_err(said)?;
+        let mut text = [0; 16];
+        let (length, from) = server.recv_from(&mut text).map_err(said)?;
+        server.send_to(&text[..length], from).map_err(said)?;
+        client.recv_from(&mut text).map_err(said).map(drop)
+    });
+}
+
 /// S5 of a review: the default route of the first network gets a worse metric than that of the second one, as NetworkManager does when
 /// its check of the connectivity fails, while a client is connected by the second one; then the agent restarts.
 #[test]
