@@ -34,7 +34,7 @@ pub(super) async fn present<P: Part>(
     settings: &EgressSettings,
 ) -> Result<BTreeSet<P>, NetlinkError> {
     let rules = netlink.rules().await?;
-    let routes = netlink.routes().await?;
+    let routes = netlink.own_routes().await?;
     Ok(rules.iter().chain(&routes).filter_map(|message| P::read(message, settings)).collect())
 }
 

@@ -126,17 +126,22 @@ async fn follow(
     let mut tidied = false;
     // When what was refused is tried again. It is told then: of a link that went down just now the planner hears too.
     let mut retry_at: Option<Instant> = None;
+    // What was wanted at the last look; `None` where the kernel may have changed since. Pods that come and go change the slice too.
+    let mut last: Option<BTreeSet<Part>> = None;
     loop {
         let slice = slices.borrow_and_update().clone();
+        let wanted = wanted(&slice);
         // Without networks there is nothing to listen for. The first look takes away what an earlier life left.
-        if slice.planned && (!slice.networks.is_empty() || netlink.is_some() || !tidied) {
+        let is_needed = !slice.networks.is_empty() || netlink.is_some() || !tidied;
+        if slice.planned && is_needed && last.as_ref() != Some(&wanted) {
             let open = match netlink.take() {
                 Some(open) => open,
                 None => Netlink::open_for(&groups())?,
             };
             let netlink = netlink.insert(open);
-            let refused = work(&wanted(&slice), settings, netlink).await?;
+            let refused = work(&wanted, settings, netlink).await?;
             tidied = true;
+            last = Some(wanted);
             let is_due = retry_at.is_some_and(|at| at <= Instant::now());
             if refused.is_empty() {
                 retry_at = None;
@@ -157,8 +162,11 @@ async fn follow(
             changed = slices.changed() => if changed.is_err() {
                 std::future::pending::<()>().await;
             },
-            () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {}
-            concerned = concerned(netlink.as_mut(), settings, &links) => concerned?,
+            () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => last = None,
+            concerned = concerned(netlink.as_mut(), settings, &links) => {
+                concerned?;
+                last = None;
+            }
         }
     }
 }

@@ -47,7 +47,7 @@ pub async fn run(facts: mpsc::Sender<Fact>) {
 /// The default routes of the main table and of each VRF.
 pub(super) async fn now(netlink: &mut Netlink) -> Result<Vec<DefaultRoute>, NetlinkError> {
     let tables = Tables::of(&netlink.links().await?);
-    Ok(default_routes(&netlink.routes().await?, &tables))
+    Ok(default_routes(&netlink.default_routes().await?, &tables))
 }
 
 /// Why routes are no longer followed.
@@ -69,7 +69,7 @@ async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Option<Vec<DefaultRoute>>
     let _ = objects.socket_mut().add_membership(NEXT_HOPS_GROUP);
     loop {
         let tables = Tables::of(&netlink.links().await.map_err(Ended::Failed)?);
-        let routes = netlink.routes().await.map_err(Ended::Failed)?;
+        let routes = netlink.default_routes().await.map_err(Ended::Failed)?;
         let (links, by_object) = (default_links(&routes, &tables), leads_by_object(&routes, &tables));
         let routes = default_routes(&routes, &tables);
         if told.as_ref() != Some(&routes) {
