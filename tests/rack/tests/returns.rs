@@ -296,6 +296,33 @@ fn a_default_route_without_a_next_hop_is_home_and_an_extra_network_as_others_are
     });
 }
 
+/// D11 of a review: what `wg-quick` does with AllowedIPs 0.0.0.0/0. The kernel puts rules without a priority in front of crier's.
+#[test]
+fn a_rule_of_another_program_that_leads_replies_away_is_named_while_it_does() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
+    let alone = Alone::new(&rack);
+    let node = alone.node();
+    let agent = alone.agent();
+    alone.leads(6984, "via 192.0.2.1 dev eth1");
+    let named = |expected: bool| {
+        eventually(&format!("the rule is named: {expected}"), secs(10), || {
+            let problems = agent.status()["problems"].to_string();
+            if problems.contains("led into table 51820") == expected { Ok(()) } else { Err(problems) }
+        });
+    };
+    node.ip("rule add not fwmark 51820 table 51820");
+    node.ip("rule add table main suppress_prefixlength 0");
+    rest(secs(1));
+    named(false);
+    node.ip("route add default via 192.168.35.1 dev eth0 table 51820");
+    named(true);
+    node.ip("rule delete not fwmark 51820 table 51820");
+    named(false);
+    node.ip("rule add pref 32764 not fwmark 51820 table 51820");
+    rest(secs(1));
+    named(false);
+}
+
 /// S5 of a review: the default route of the first network gets a worse metric than that of the second one, as NetworkManager does when
 /// its check of the connectivity fails, while a client is connected by the second one; then the agent restarts.
 #[test]
