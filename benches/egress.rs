@@ -199,6 +199,7 @@ fn slice(service: usize, more: Option<IpAddr>) -> Fact {
         ready: counts.clone(),
         serving: counts,
         serving_without_node: 0,
+        unready: Default::default(),
         addresses: EndpointAddresses::of(&pods),
     };
     Fact::EndpointSlice(key(service), Some(Arc::new(slice)))

@@ -179,6 +179,7 @@ fn measure(count: usize) -> (Duration, Duration, Duration) {
             ready: Default::default(),
             serving,
             serving_without_node: 0,
+            unready: Default::default(),
             addresses: Default::default(),
         };
         Fact::EndpointSlice(middle.clone(), Some(Arc::new(slice)))
@@ -190,6 +191,7 @@ fn measure(count: usize) -> (Duration, Duration, Duration) {
         ready: Default::default(),
         serving: Default::default(),
         serving_without_node: 0,
+        unready: Default::default(),
         addresses: Default::default(),
     };
     let endpoint = median(|round| {
@@ -272,6 +274,7 @@ fn fill(planner: &mut Planner, count: usize) {
             ready: Default::default(),
             serving,
             serving_without_node: 0,
+            unready: Default::default(),
             addresses: Default::default(),
         };
         planner.apply(Fact::EndpointSlice(key(number), Some(Arc::new(slice))));

@@ -233,10 +233,10 @@ impl Churn {
                 self.tell(Fact::Config(configuration(more)));
             }
             _ => {
-                let gateway = Ipv4Addr::new(192, 168, 35, self.random.u8(1..10)).into();
+                let gateway: IpAddr = Ipv4Addr::new(192, 168, 35, self.random.u8(1..10)).into();
                 self.tell(Fact::DefaultRoutes(vec![DefaultRoute {
                     family: Family::of(gateway),
-                    gateway,
+                    gateway: Some(gateway),
                     link: 2,
                     metric: 0,
                     vrf: None,
@@ -260,6 +260,7 @@ impl Churn {
             ready: BTreeMap::new().into(),
             serving: BTreeMap::new().into(),
             serving_without_node: 1,
+            unready: Default::default(),
             addresses: Default::default(),
         };
         self.tell(Fact::EndpointSlice(key, Some(Arc::new(slice))));

@@ -365,6 +365,7 @@ mod tests {
             ready: Default::default(),
             serving: Default::default(),
             serving_without_node: 1,
+            unready: Default::default(),
             addresses: Default::default(),
         };
         let slice = Fact::EndpointSlice(ObjectKey::new("shop", "web-1"), Some(Arc::new(web)));

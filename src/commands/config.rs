@@ -217,9 +217,10 @@ fn cut_off(config: &config::Config, world: &World) -> Vec<String> {
     let uplinks = uplinks(&world.default_routes, &BTreeSet::new());
     let of_vrf = |vrf: &config::Vrf| {
         let named = uplinks.iter().filter_map(|(index, gateway)| Some((&world.links.get(index)?.name, gateway)));
-        let in_words = |(link, gateway): (&InterfaceName, &IpAddr)| {
+        let in_words = |(link, gateway): (&InterfaceName, &Option<IpAddr>)| {
+            let via = gateway.map(|it| format!(" via {it}")).unwrap_or_default();
             format!(
-                "VRF {}: on this host {link} carries the default route via {gateway}, so crier does not put it into the VRF: that \
+                "VRF {}: on this host {link} carries the default route{via}, so crier does not put it into the VRF: that \
                  would cut the host off; correct interfaces, or put it there yourself",
                 vrf.name
             )

@@ -107,7 +107,7 @@ impl Kind for EndpointSliceFields {
     }
 }
 
-/// The serving endpoints by node; `None` for a slice that belongs to no Service, or holds names.
+/// The endpoints by node; `None` for a slice that belongs to no Service, or holds names.
 ///
 /// A Service of both families has a slice for each, so a pod counts in both: whoever counts pods asks for one family.
 pub fn endpoint_slice(object: &Object<EndpointSliceFields>) -> Result<Option<world::EndpointSlice>, Unreadable> {
@@ -121,17 +121,20 @@ pub fn endpoint_slice(object: &Object<EndpointSliceFields>) -> Result<Option<wor
     }
     let mut serving: BTreeMap<NodeName, u32> = BTreeMap::new();
     let mut ready: BTreeMap<NodeName, u32> = BTreeMap::new();
+    let mut unready: BTreeMap<NodeName, u32> = BTreeMap::new();
     let mut serving_without_node = 0;
-    for endpoint in endpoints.iter().flatten().filter(|endpoint| endpoint.is_serving()) {
-        match endpoint.node_name.as_deref().filter(|name| !name.is_empty()) {
-            Some(node) => {
-                let node = NodeName::from(node);
+    for endpoint in endpoints.iter().flatten() {
+        let node = endpoint.node_name.as_deref().filter(|name| !name.is_empty()).map(NodeName::from);
+        match (node, endpoint.is_serving()) {
+            (Some(node), true) => {
                 if endpoint.is_ready() {
                     *ready.entry(node.clone()).or_default() += 1;
                 }
                 *serving.entry(node).or_default() += 1;
             }
-            None => serving_without_node += 1,
+            (Some(node), false) => *unready.entry(node).or_default() += 1,
+            (None, true) => serving_without_node += 1,
+            (None, false) => {}
         }
     }
     let service = ObjectKey { namespace: key.namespace, name: service.as_str().into() };
@@ -141,8 +144,8 @@ pub fn endpoint_slice(object: &Object<EndpointSliceFields>) -> Result<Option<wor
         Some(_) | None => None,
     };
     let addresses = addresses(endpoints.as_deref().unwrap_or_default(), family);
-    let (ready, serving) = (ready.into(), serving.into());
-    Ok(Some(world::EndpointSlice { service, family, ready, serving, serving_without_node, addresses }))
+    let (ready, serving, unready) = (ready.into(), serving.into(), unready.into());
+    Ok(Some(world::EndpointSlice { service, family, ready, serving, serving_without_node, unready, addresses }))
 }
 
 /// Of each endpoint the first address, as the API says, if it is of the slice's family.
@@ -231,6 +234,16 @@ ports:
         );
         assert_eq!(slice.serving, [(NodeName::from("a"), 2)].into());
         assert_eq!(slice.ready, [(NodeName::from("a"), 1)].into());
+        assert!(slice.unready.is_empty());
+    }
+
+    #[test]
+    fn one_that_takes_no_connections_is_counted_apart() {
+        let slice = of_web(
+            "[{nodeName: a, conditions: {ready: false}}, {nodeName: b, conditions: {ready: false, serving: false, terminating: true}}]",
+        );
+        assert!(slice.serving.is_empty());
+        assert_eq!(slice.unready, [(NodeName::from("a"), 1), (NodeName::from("b"), 1)].into());
     }
 
     #[test]

@@ -55,7 +55,8 @@ const PRIORITY: u32 = 32765;
 /// How long to wait before a refused change is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often the kernel's routes are listed again while there are blackholes. A list holds every route of the host, so not often.
+/// How often crier's routes are listed again while there are blackholes. The kernel goes through every route of the host for it, so
+/// not often.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What becomes of the blackhole routes when crier stops.
@@ -228,7 +229,7 @@ enum Step {
 
 impl Keeper {
     async fn read_routes(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
-        let found: BTreeSet<Blackhole> = netlink.routes().await?.iter().filter_map(our_route).collect();
+        let found: BTreeSet<Blackhole> = netlink.own_routes().await?.iter().filter_map(our_route).collect();
         if self.routes != found {
             self.routes = found;
             self.last = None;

@@ -15,7 +15,7 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
 use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use rtnetlink::sys::SocketAddr;
+use rtnetlink::sys::{AsyncSocket, SocketAddr};
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::task::JoinSet;
 
@@ -68,6 +68,8 @@ impl Netlink {
         // Without these two, an answer that was cut short looks like one that is complete.
         connection.set_forward_done(true);
         connection.set_forward_ack(true);
+        // The kernel lists only what was asked for. Linux before 4.20 lists all, so each list is filtered here too.
+        let _ = connection.socket_mut().socket_ref().set_netlink_get_strict_chk(true);
         let mut connections = JoinSet::new();
         connections.spawn(events_connection);
         connections.spawn(connection);
@@ -88,6 +90,33 @@ impl Netlink {
     /// The routes of both families, of every table.
     pub(super) async fn routes(&mut self) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
         self.list(RouteNetlinkMessage::GetRoute(RouteMessage::default())).await
+    }
+
+    /// The routes of both families that have crier's number, of every table. A host may have a million others.
+    pub(super) async fn own_routes(&mut self) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        let mut request = RouteMessage::default();
+        request.header.protocol = PROTOCOL;
+        self.list_of(request, |route| route.header.protocol == PROTOCOL).await
+    }
+
+    /// The default routes of both families, of every table.
+    pub(super) async fn default_routes(&mut self) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        self.list_of(RouteMessage::default(), |route| route.header.destination_prefix_length == 0).await
+    }
+
+    /// The routes of both families that a request for these attributes is about, and of these the ones to `keep`: the others are
+    /// forgotten as they come.
+    pub(super) async fn list_of(
+        &mut self,
+        request: RouteMessage,
+        keep: impl Fn(&RouteMessage) -> bool,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        let keep = |message: &RouteNetlinkMessage| match message {
+            RouteNetlinkMessage::NewRoute(route) => keep(route),
+            // The enum is not ours; nothing else is a route.
+            _ => false,
+        };
+        self.list_where(RouteNetlinkMessage::GetRoute(request), keep).await
     }
 
     /// The rules of both families.
@@ -170,8 +199,16 @@ impl Netlink {
     }
 
     async fn list(&mut self, request: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        self.list_where(request, |_| true).await
+    }
+
+    async fn list_where(
+        &mut self,
+        request: RouteNetlinkMessage,
+        keep: impl Fn(&RouteNetlinkMessage) -> bool,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
         for _ in 0..LIST_ATTEMPTS {
-            if let Some(list) = self.list_once(request.clone()).await? {
+            if let Some(list) = self.list_once(request.clone(), &keep).await? {
                 return Ok(list);
             }
         }
@@ -182,6 +219,7 @@ impl Netlink {
     async fn list_once(
         &mut self,
         request: RouteNetlinkMessage,
+        keep: &impl Fn(&RouteNetlinkMessage) -> bool,
     ) -> Result<Option<Vec<RouteNetlinkMessage>>, NetlinkError> {
         let mut request = NetlinkMessage::from(request);
         request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
@@ -191,7 +229,7 @@ impl Netlink {
         while let Some(answer) = answers.next().await {
             interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
             match answer.payload {
-                NetlinkPayload::InnerMessage(message) => list.push(message),
+                NetlinkPayload::InnerMessage(message) => list.extend(keep(&message).then_some(message)),
                 NetlinkPayload::Done(_) => return Ok((!interrupted).then_some(list)),
                 NetlinkPayload::Error(refused) => return Err(NetlinkError::Refused(refused.to_io())),
                 // The enum is not ours and may grow; its other payloads today carry nothing.

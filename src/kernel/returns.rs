@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
-use super::marked::{self, MarkedRule};
+use super::marked::{self, ForeignRule, MarkedRule};
 use super::netlink::{Complaints, Event, Netlink, NetlinkError, PROTOCOL, address_family, family_of};
 use super::routes;
 use crate::address::{Family, is_link_local_v6};
@@ -44,7 +44,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// itself, and may be dropped at any time.
 pub async fn run(mut slices: watch::Receiver<EgressSlice>, settings: EgressSettings, facts: mpsc::Sender<Fact>) {
     let mut complaints = Complaints::default();
-    let mut told = Told { facts, problems: Vec::new() };
+    let mut told = Told { facts, problems: Vec::new(), refused: false };
     loop {
         let Err(error) = follow(&mut slices, &settings, &mut told).await;
         if complaints.is_new(&error) {
@@ -87,15 +87,40 @@ fn numbers_of(parts: impl Iterator<Item = Part>, settings: &EgressSettings) -> N
 struct Told {
     facts: mpsc::Sender<Fact>,
     problems: Vec<HostProblem>,
+    /// What the kernel refuses is among them.
+    refused: bool,
 }
 
 impl Told {
+    /// Answers when what was refused is tried again. It is told only then: a link that went down just now goes from the slice too.
+    async fn outcome(
+        &mut self,
+        refused: &BTreeMap<Part, String>,
+        mut all: Vec<HostProblem>,
+        slice: &EgressSlice,
+        retry_at: Option<Instant>,
+    ) -> Option<Instant> {
+        let now = Instant::now();
+        let is_due = retry_at.is_some_and(|at| at <= now);
+        self.refused = !refused.is_empty() && (is_due || self.refused);
+        let again = match (refused.is_empty(), self.refused) {
+            (true, _) => None,
+            (false, true) => {
+                all.extend(problems(refused, slice));
+                Some(now + RETRY_INTERVAL)
+            }
+            (false, false) => Some(retry_at.unwrap_or(now + RETRY_INTERVAL)),
+        };
+        self.tell(all).await;
+        again
+    }
+
     async fn tell(&mut self, problems: Vec<HostProblem>) {
         if self.problems == problems {
             return;
         }
         for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
-            warn!(%problem, "a route for replies by an extra network is missing");
+            warn!(%problem, "replies by an extra network leave by another one");
         }
         self.problems.clone_from(&problems);
         // Nobody takes facts any more only when the agent ends.
@@ -124,57 +149,68 @@ async fn follow(
 ) -> Result<std::convert::Infallible, NetlinkError> {
     let mut netlink: Option<Netlink> = None;
     let mut tidied = false;
-    // When what was refused is tried again. It is told then: of a link that went down just now the planner hears too.
+    // When what was refused is tried again.
     let mut retry_at: Option<Instant> = None;
+    // What was wanted at the last look; `None` where the kernel may have changed since. Pods that come and go change the slice too.
+    let mut last: Option<BTreeSet<Part>> = None;
+    let mut foreign: BTreeSet<ForeignRule> = BTreeSet::new();
     loop {
         let slice = slices.borrow_and_update().clone();
+        let wanted = wanted(&slice);
         // Without networks there is nothing to listen for. The first look takes away what an earlier life left.
-        if slice.planned && (!slice.networks.is_empty() || netlink.is_some() || !tidied) {
+        let is_needed = !slice.networks.is_empty() || netlink.is_some() || !tidied;
+        if slice.planned && is_needed && last.as_ref() != Some(&wanted) {
             let open = match netlink.take() {
                 Some(open) => open,
                 None => Netlink::open_for(&groups())?,
             };
             let netlink = netlink.insert(open);
-            let refused = work(&wanted(&slice), settings, netlink).await?;
+            let refused = work(&wanted, settings, netlink).await?;
             tidied = true;
-            let is_due = retry_at.is_some_and(|at| at <= Instant::now());
-            if refused.is_empty() {
-                retry_at = None;
-                told.tell(Vec::new()).await;
-            } else if is_due || !told.problems.is_empty() {
-                retry_at = Some(Instant::now() + RETRY_INTERVAL);
-                told.tell(problems(&refused, &slice)).await;
-            } else {
-                retry_at.get_or_insert_with(|| Instant::now() + RETRY_INTERVAL);
-            }
+            foreign = foreign_rules(&wanted, settings, netlink).await?;
+            let all = in_front(&foreign, settings, netlink).await?;
+            last = Some(wanted);
+            retry_at = told.outcome(&refused, all, &slice, retry_at).await;
         }
         if slice.networks.is_empty() {
             netlink = None;
             retry_at = None;
         }
-        let links: BTreeSet<u32> = slice.networks.iter().flat_map(|network| network.links.keys().copied()).collect();
+        let links = slice.networks.iter().flat_map(|network| network.links.keys().copied()).collect();
+        let watched = Watched { links, tables: foreign.iter().map(|rule| rule.table).collect() };
         tokio::select! {
             changed = slices.changed() => if changed.is_err() {
                 std::future::pending::<()>().await;
             },
-            () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {}
-            concerned = concerned(netlink.as_mut(), settings, &links) => concerned?,
+            () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => last = None,
+            concerned = concerned(netlink.as_mut(), settings, &watched) => {
+                concerned?;
+                last = None;
+            }
         }
     }
 }
 
-/// Waits for an event about a rule, about a route in one of the tables, or about one of the links. Those of pods come and go.
+/// What events may be about, beside rules and crier's tables. Links of pods and their routes come and go.
+#[derive(Debug, Default)]
+struct Watched {
+    links: BTreeSet<u32>,
+    /// Tables of other programs, whose default routes count.
+    tables: BTreeSet<u32>,
+}
+
+/// Waits for an event about a rule, about a route in one of the tables, or about one of the links.
 async fn concerned(
     netlink: Option<&mut Netlink>,
     settings: &EgressSettings,
-    links: &BTreeSet<u32>,
+    watched: &Watched,
 ) -> Result<(), NetlinkError> {
     let Some(netlink) = netlink else { return std::future::pending().await };
     loop {
         match netlink.event().await {
             Event::Closed => return Err(NetlinkError::Ended),
             Event::Overrun => break,
-            Event::Message(message) if concerns(&message, settings, links) => break,
+            Event::Message(message) if concerns(&message, settings, watched) => break,
             Event::Message(_) => {}
         }
     }
@@ -187,10 +223,12 @@ async fn concerned(
     Ok(())
 }
 
-fn concerns(message: &RouteNetlinkMessage, settings: &EgressSettings, links: &BTreeSet<u32>) -> bool {
+fn concerns(message: &RouteNetlinkMessage, settings: &EgressSettings, watched: &Watched) -> bool {
+    let Watched { links, tables: foreign } = watched;
     match message {
         RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
-            tables(settings).contains(&routes::table(route))
+            let table = routes::table(route);
+            tables(settings).contains(&table) || (leads_most(route) && foreign.contains(&table))
         }
         RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => links.contains(&link.header.index),
         RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
@@ -250,8 +288,9 @@ fn of_network(network: &ReturnNetwork, slice: &EgressSlice) -> Vec<Part> {
                 parts.extend(links.values().map(|link| Part::Request { slot, link: link.clone(), family }));
             }
             for index in links.keys() {
-                let via = |(family, via): (&Family, &IpAddr)| {
+                let via = |(family, via): (&Family, &Option<IpAddr>)| {
                     let to = super::vrfs::wanted::everything(*family);
+                    let Some(via) = via else { return Part::Route { slot, to, hop: Hop::Link(*index) } };
                     // Linux lets an IPv6 gateway be on the link only where no other link has its subnet.
                     let is_near = is_link_local_v6(*via) || subnets.iter().any(|net| net.contains(via));
                     let onlink = *family == Family::V4 || !is_near;
@@ -294,8 +333,8 @@ async fn work(
             continue;
         }
         match (marked::change(part, true, settings, netlink).await, part) {
-            (Err(NetlinkError::Refused(error)), Part::Route { slot, to, hop }) => {
-                leaderless.extend(matches!(hop, Hop::Via { .. }).then(|| (*slot, Family::of(to.addr()))));
+            (Err(NetlinkError::Refused(error)), Part::Route { slot, to, hop: _ }) => {
+                leaderless.extend((to.prefix_len() == 0).then(|| (*slot, Family::of(to.addr()))));
                 refused.insert(part.clone(), error.to_string());
             }
             (Err(error), _) => return Err(error),
@@ -307,6 +346,74 @@ async fn work(
     }
     Ok(refused)
 }
+
+/// The rules of other programs that may lead replies away, in front of crier's.
+async fn foreign_rules(
+    wanted: &BTreeSet<Part>,
+    settings: &EgressSettings,
+    netlink: &mut Netlink,
+) -> Result<BTreeSet<ForeignRule>, NetlinkError> {
+    let replies = wanted.iter().filter(|part| matches!(part, Part::Reply { .. })).filter_map(Part::of_rule);
+    let replies: Vec<(u32, Family)> = replies.map(|(slot, family)| (settings.mark(slot), family)).collect();
+    if replies.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let last = settings.rule_priority.saturating_add(REPLIES_BEHIND);
+    let foreign = |message: &RouteNetlinkMessage| match message {
+        RouteNetlinkMessage::NewRule(rule) => ForeignRule::before(last, rule),
+        // The enum is not ours; nothing else is a rule.
+        _ => None,
+    };
+    let takes_any = |rule: &ForeignRule| replies.iter().any(|(mark, of)| rule.family == *of && rule.takes(*mark));
+    Ok(netlink.rules().await?.iter().filter_map(foreign).filter(takes_any).collect())
+}
+
+/// Of these rules, those whose tables lead somewhere.
+async fn in_front(
+    foreign: &BTreeSet<ForeignRule>,
+    settings: &EgressSettings,
+    netlink: &mut Netlink,
+) -> Result<Vec<HostProblem>, NetlinkError> {
+    let mut problems = Vec::new();
+    for rule in foreign {
+        let mut request = RouteMessage::default();
+        request.attributes.push(RouteAttribute::Table(rule.table));
+        let leads = |route: &RouteMessage| {
+            routes::table(route) == rule.table
+                && leads_most(route)
+                && family_of(route.header.address_family) == Some(rule.family)
+                && route.header.kind != RouteType::Throw
+        };
+        if !netlink.list_of(request, leads).await?.is_empty() {
+            problems.push(leads_away(rule, settings));
+        }
+    }
+    Ok(problems)
+}
+
+/// A default route, or a half of one, as VPNs have it.
+fn leads_most(route: &RouteMessage) -> bool {
+    route.header.destination_prefix_length <= 1
+}
+
+fn leads_away(rule: &ForeignRule, settings: &EgressSettings) -> HostProblem {
+    let ForeignRule { priority, table, family, .. } = rule;
+    let words = if *family == Family::V4 { "-4" } else { "-6" };
+    let last = settings.rule_priority.saturating_add(REPLIES_BEHIND);
+    HostProblem {
+        problem: format!(
+            "replies to what comes in by extra networks are led into table {table} by a policy rule of another program: its priority \
+             {priority} ({family}) comes before crier's {last}"
+        ),
+        remedy: format!(
+            "ip {words} rule show pref {priority}; have the program add the rule with a priority behind crier's (ip rule add pref 32764 \
+             …), or set [egress] rule-priority below it where {priority} is its own"
+        ),
+    }
+}
+
+/// How far the priority of the rules for replies is behind `rule-priority`.
+const REPLIES_BEHIND: u32 = 2;
 
 fn problems(refused: &BTreeMap<Part, String>, slice: &EgressSlice) -> Vec<HostProblem> {
     let in_words = |(part, error): (&Part, &String)| {
@@ -406,7 +513,7 @@ impl marked::Part for Part {
                 let MarkedRule { slot, behind, table, link, family } = MarkedRule::read(rule, settings)?;
                 match (behind, link) {
                     (1, Some(link)) => Some(Part::Request { slot, link, family }),
-                    (2, None) => Some(Part::Reply { slot, table, family }),
+                    (REPLIES_BEHIND, None) => Some(Part::Reply { slot, table, family }),
                     (_, _) => None,
                 }
             }
@@ -423,7 +530,7 @@ impl marked::Part for Part {
                 MarkedRule { slot, behind: 1, table, link, family }.message(settings, new)
             }
             Part::Reply { slot, table, family } => {
-                MarkedRule { slot, behind: 2, table, link: None, family }.message(settings, new)
+                MarkedRule { slot, behind: REPLIES_BEHIND, table, link: None, family }.message(settings, new)
             }
             Part::Route { slot, to, hop } => {
                 let message = route(own_table(settings, slot), &to, &hop);
@@ -465,6 +572,9 @@ fn route(table: u32, to: &IpNet, hop: &Hop) -> RouteMessage {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_route::route::RouteProtocol;
+    use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
+
     use super::*;
 
     fn settings() -> EgressSettings {
@@ -482,6 +592,8 @@ mod tests {
             route_of("0.0.0.0/0", "fe80::1", true),
             route_of("::/0", "fe80::1", false),
             Part::Route { slot: 15, to: "192.0.2.0/24".parse().unwrap(), hop: Hop::Link(3) },
+            Part::Route { slot: 15, to: "0.0.0.0/0".parse().unwrap(), hop: Hop::Link(3) },
+            Part::Route { slot: 15, to: "::/0".parse().unwrap(), hop: Hop::Link(3) },
         ] {
             let message = marked::Part::message(&part, &settings(), true);
             assert_eq!(<Part as marked::Part>::read(&message, &settings()), Some(part));
@@ -505,13 +617,28 @@ mod tests {
                 name: "eth1".into(),
                 slot: 15,
                 links: [(3, "eth1".into())].into(),
-                table: ReturnTable::Own { gateways: [(family, via.parse().unwrap())].into(), subnets },
+                table: ReturnTable::Own { gateways: [(family, Some(via.parse().unwrap()))].into(), subnets },
                 former: false,
             };
             let to = super::super::vrfs::wanted::everything(family).to_string();
             let parts = of_network(&network, &EgressSlice::default());
             assert!(parts.contains(&route_of(&to, via, onlink)), "{via}: {parts:?}");
         }
+    }
+
+    /// D6 of a review.
+    #[test]
+    fn a_network_whose_default_route_leads_to_the_link_itself_has_such_a_route_too() {
+        let network = ReturnNetwork {
+            name: "ppp0".into(),
+            slot: 15,
+            links: [(3, "ppp0".into())].into(),
+            table: ReturnTable::Own { gateways: [(Family::V4, None)].into(), subnets: Vec::new() },
+            former: false,
+        };
+        let parts = of_network(&network, &EgressSlice::default());
+        let route = Part::Route { slot: 15, to: "0.0.0.0/0".parse().unwrap(), hop: Hop::Link(3) };
+        assert!(parts.contains(&route) && parts.len() == 3, "{parts:?}");
     }
 
     /// S2 of a review. Input: events of links, addresses, routes and rules. Output: whether tables are looked at again.
@@ -540,8 +667,48 @@ mod tests {
             (rule, true),
         ];
         for (message, expected) in table {
-            assert_eq!(concerns(&message, &settings(), &[3].into()), expected, "{message:?}");
+            let watched = Watched { links: [3].into(), tables: BTreeSet::new() };
+            assert_eq!(concerns(&message, &settings(), &watched), expected, "{message:?}");
         }
+    }
+
+    /// D11 of a review. Input: rules of other programs in front of crier's, as `wg-quick` and others add them. Output: those that lead
+    /// marked replies away.
+    #[test]
+    fn a_rule_of_another_program_in_front_that_leads_marked_replies_away_is_known() {
+        let mark = settings().mark(15);
+        let last = settings().rule_priority + REPLIES_BEHIND;
+        let of = |priority: u32, flags: RuleFlags, selectors: &[RuleAttribute]| {
+            let mut rule = RuleMessage::default();
+            rule.header.family = address_family(Family::V4);
+            (rule.header.action, rule.header.flags) = (RuleAction::ToTable, flags);
+            // The kernel always tells this one.
+            rule.attributes = vec![RuleAttribute::Priority(priority), RuleAttribute::SuppressPrefixLen(u32::MAX)];
+            rule.attributes.extend([RuleAttribute::Table(51820), RuleAttribute::Protocol(RouteProtocol::Boot)]);
+            rule.attributes.extend_from_slice(selectors);
+            rule
+        };
+        let marked = |mark: u32, mask: u32| [RuleAttribute::FwMark(mark), RuleAttribute::FwMask(mask)];
+        let (plain, not) = (RuleFlags::empty(), RuleFlags::Invert);
+        let table = [
+            ("for all", of(1499, plain, &[]), true),
+            ("not fwmark 51820", of(1500, not, &marked(51820, u32::MAX)), true),
+            ("behind", of(32764, not, &marked(51820, u32::MAX)), false),
+            ("of another mark", of(9, plain, &marked(0x200, 0xf00)), false),
+            ("crier's mark", of(9, plain, &marked(mark, mark)), true),
+            ("not crier's mark", of(9, not, &marked(mark, mark)), false),
+            ("suppress_prefixlength 0", of(1499, plain, &[RuleAttribute::SuppressPrefixLen(0)]), false),
+            ("of one link", of(1499, plain, &[RuleAttribute::Iifname("eth0".to_owned())]), false),
+            ("l3mdev", of(1000, plain, &[RuleAttribute::L3MDev(true)]), false),
+            ("crier's own", of(990, plain, &[RuleAttribute::Protocol(PROTOCOL)]), false),
+        ];
+        for (what, rule, expected) in table {
+            let takes = ForeignRule::before(last, &rule).is_some_and(|rule| rule.takes(mark));
+            assert_eq!(takes, expected, "{what}");
+        }
+        let mut from = of(1499, plain, &[]);
+        from.header.src_len = 24;
+        assert_eq!(ForeignRule::before(last, &from), None, "of some sources");
     }
 
     /// S5 of a review.

@@ -199,7 +199,7 @@ mod tests {
         };
         let own = |gateway: &str| {
             let gateway: IpAddr = gateway.parse().unwrap();
-            ReturnTable::Own { gateways: [(Family::of(gateway), gateway)].into(), subnets: Vec::new() }
+            ReturnTable::Own { gateways: [(Family::of(gateway), Some(gateway))].into(), subnets: Vec::new() }
         };
         let networks = vec![
             network(3, "eth1", own("192.0.2.1"), false),

@@ -53,7 +53,7 @@ pub async fn at_start() -> Option<Fact> {
 /// The default routes of the main table and of each VRF.
 pub(super) async fn now(netlink: &mut Netlink) -> Result<Vec<DefaultRoute>, NetlinkError> {
     let tables = Tables::of(&netlink.links().await?);
-    Ok(default_routes(&netlink.routes().await?, &tables))
+    Ok(default_routes(&netlink.default_routes().await?, &tables))
 }
 
 /// Why routes are no longer followed.
@@ -75,7 +75,7 @@ async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Option<Vec<DefaultRoute>>
     let _ = objects.socket_mut().add_membership(NEXT_HOPS_GROUP);
     loop {
         let tables = Tables::of(&netlink.links().await.map_err(Ended::Failed)?);
-        let routes = netlink.routes().await.map_err(Ended::Failed)?;
+        let routes = netlink.default_routes().await.map_err(Ended::Failed)?;
         let (links, by_object) = (default_links(&routes, &tables), leads_by_object(&routes, &tables));
         let routes = default_routes(&routes, &tables);
         if told.as_ref() != Some(&routes) {
@@ -217,7 +217,7 @@ pub(super) fn of_main(routes: &[RouteNetlinkMessage]) -> Vec<DefaultRoute> {
     default_routes(routes, &Tables::default())
 }
 
-/// The next hops of all default routes in the list, best first; equal ones in the kernel's order.
+/// The ways of all default routes in the list, best first; equal ones in the kernel's order.
 fn default_routes(routes: &[RouteNetlinkMessage], tables: &Tables) -> Vec<DefaultRoute> {
     let of_message = |message: &RouteNetlinkMessage| match message {
         RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Unicast => {
@@ -240,7 +240,7 @@ fn next_hops(route: &RouteMessage, vrf: Option<u32>) -> Vec<DefaultRoute> {
             RouteAttribute::MultiPath(several) => {
                 let dead = RouteNextHopFlags::Dead | RouteNextHopFlags::Linkdown;
                 let alive = several.iter().filter(|hop| !hop.flags.intersects(dead));
-                hops.extend(alive.filter_map(|hop| Some((gateway(&hop.attributes)?, hop.interface_index))));
+                hops.extend(alive.map(|hop| (gateway(&hop.attributes), hop.interface_index)));
             }
             // The enum is not ours; the single next hop is read below.
             _ => {}
@@ -251,12 +251,12 @@ fn next_hops(route: &RouteMessage, vrf: Option<u32>) -> Vec<DefaultRoute> {
         // The enum is not ours.
         _ => None,
     });
-    hops.extend(gateway(&route.attributes).zip(link));
+    hops.extend(link.map(|link| (gateway(&route.attributes), link)));
     let Some(family) = family_of(route.header.address_family) else { return Vec::new() };
     hops.into_iter().map(|(gateway, link)| DefaultRoute { family, gateway, link, metric, vrf }).collect()
 }
 
-/// `None` for a route to a link without a gateway.
+/// `None` for a route to the link itself.
 fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
     attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Gateway(RouteAddress::Inet(v4)) | RouteAttribute::Via(RouteVia::Inet(v4)) => {
@@ -296,7 +296,8 @@ mod tests {
 
     fn found(routes: Vec<RouteMessage>) -> Vec<(String, u32, u32)> {
         let messages: Vec<_> = routes.into_iter().map(RouteNetlinkMessage::NewRoute).collect();
-        let texts = |route: DefaultRoute| (route.gateway.to_string(), route.link, route.metric);
+        let text = |gateway: Option<IpAddr>| gateway.map_or("dev".to_owned(), |gateway| gateway.to_string());
+        let texts = |route: DefaultRoute| (text(route.gateway), route.link, route.metric);
         default_routes(&messages, &Tables::default()).into_iter().map(texts).collect()
     }
 
@@ -311,7 +312,7 @@ mod tests {
         let tables = Tables([(1001, 7)].into());
         let routes = [in_table("10.0.0.1", 1001), in_table("10.0.0.2", 1002), in_table("10.0.0.3", MAIN)];
         let told: Vec<(String, Option<u32>)> =
-            default_routes(&routes, &tables).into_iter().map(|it| (it.gateway.to_string(), it.vrf)).collect();
+            default_routes(&routes, &tables).into_iter().map(|it| (it.gateway.unwrap().to_string(), it.vrf)).collect();
         assert_eq!(told, [("10.0.0.1".to_owned(), Some(7)), ("10.0.0.3".to_owned(), None)]);
     }
 
@@ -333,9 +334,24 @@ mod tests {
             change(|route| route.header.destination_prefix_length = 8),
             change(|route| route.header.table = 100),
             change(|route| route.header.kind = RouteType::BlackHole),
-            change(|route| drop(route.attributes.remove(0))),
+            change(|route| drop(route.attributes.remove(1))),
         ];
         assert_eq!(found(others), []);
+    }
+
+    /// D6 of a review: of PPP, of WireGuard, of clouds with proxy ARP.
+    #[test]
+    fn a_default_route_to_a_link_itself_is_one() {
+        let mut to_links = [4, 5].map(|link| {
+            let mut hop = RouteNextHop::default();
+            hop.interface_index = link;
+            hop
+        });
+        to_links[1].attributes = vec![RouteAttribute::Gateway(IpAddr::from([10, 0, 5, 1]).into())];
+        let several = vec![RouteAttribute::Priority(9), RouteAttribute::MultiPath(to_links.into())];
+        let told = found(vec![route(vec![RouteAttribute::Oif(2)]), via("10.0.0.1", 3, Some(7)), route(several)]);
+        let expected = [("dev", 2, 0), ("10.0.0.1", 3, 7), ("dev", 4, 9), ("10.0.5.1", 5, 9)];
+        assert_eq!(told, expected.map(|(gateway, link, metric)| (gateway.to_owned(), link, metric)));
     }
 
     #[test]

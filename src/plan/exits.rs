@@ -124,7 +124,7 @@ fn source(
     let (fresh, old): (Vec<&IpNet>, Vec<&IpNet>) =
         link.in_subnets().filter(of_family).partition(|net| !link.deprecated.contains(&net.addr()));
     let own = if fresh.is_empty() { old } else { fresh };
-    let gateways = || world.default_routes.iter().filter(|it| it.link == link.index).map(|it| it.gateway);
+    let gateways = || world.default_routes.iter().filter(|it| it.link == link.index).filter_map(|it| it.gateway);
     let rank = |net: &&&IpNet| {
         (net.contains(&address), gateways().any(|gateway| net.contains(&gateway)), is_preferred(&net.addr()))
     };

@@ -159,6 +159,7 @@ mod tests {
                 ready: NodeCounts::default(),
                 serving: NodeCounts::default(),
                 serving_without_node: 0,
+                unready: Default::default(),
                 addresses: EndpointAddresses::of(&[(ip("10.244.1.1"), Tenant::of("1", false)), (ip(ADDRESS), tenant)]),
             };
             self.tell(Fact::EndpointSlice(ObjectKey::new("shop", service), Some(Arc::new(slice))));

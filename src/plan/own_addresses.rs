@@ -43,7 +43,8 @@ fn uses(world: &World, with_links: bool) -> BTreeMap<IpAddr, HostUse> {
     }
     for route in &world.default_routes {
         let link: Option<&Link> = world.links.get(&route.link);
-        uses.extend(link.map(|link| (route.gateway, HostUse::Gateway { interface: link.name.clone() })));
+        let used = |(link, gateway): (&Link, IpAddr)| (gateway, HostUse::Gateway { interface: link.name.clone() });
+        uses.extend(link.zip(route.gateway).map(used));
     }
     for (name, node) in world.nodes.iter() {
         let used = || HostUse::Node { node: name.clone() };

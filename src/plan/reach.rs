@@ -168,7 +168,7 @@ fn gateways(
 }
 
 /// The next hops of the preferred default route of one family, in the main table or a VRF, in the kernel's order. Two top-of-rack
-/// routers are two.
+/// routers are two. A route to a link itself has none.
 fn next_hops(vrf: Option<&InterfaceName>, family: Family, world: &World) -> Vec<ScopedAddress> {
     let name = |index: u32| world.links.get(&index).map(|device| &device.name);
     let is_of_table = |route: &&DefaultRoute| match (vrf, route.vrf) {
@@ -177,7 +177,7 @@ fn next_hops(vrf: Option<&InterfaceName>, family: Family, world: &World) -> Vec<
         (None, Some(_)) | (Some(_), None) => false,
     };
     let routes = || world.default_routes.iter().filter(is_of_table).filter(|route| route.family == family);
-    let found = |route: &DefaultRoute| Some((scoped(route.gateway, route.link, world)?, route.metric));
+    let found = |route: &DefaultRoute| Some((scoped(route.gateway?, route.link, world)?, route.metric));
     let best = routes().find_map(found).map(|(_, metric)| metric);
     let mut next_hops = Vec::new();
     for (next_hop, metric) in routes().filter_map(found) {

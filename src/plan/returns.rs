@@ -210,7 +210,7 @@ fn networks(config: &Config, world: &World, numbers: &BTreeMap<InterfaceName, Nu
             let mut of_family = routes.clone().filter(|route| route.family == *family);
             of_family.any(|route| is_best(route, world))
         };
-        let gateways = |families: &[Family]| -> BTreeMap<Family, IpAddr> {
+        let gateways = |families: &[Family]| -> BTreeMap<Family, Option<IpAddr>> {
             families.iter().filter_map(|family| Some((*family, best(routes.clone(), *family)?))).collect()
         };
         let (home, mut families): (Vec<Family>, Vec<Family>) = Family::BOTH.into_iter().partition(is_home);
@@ -223,7 +223,9 @@ fn networks(config: &Config, world: &World, numbers: &BTreeMap<InterfaceName, Nu
         let mut subnets: Vec<ipnet::IpNet> = of_families.map(ipnet::IpNet::trunc).collect();
         subnets.sort_unstable();
         subnets.dedup();
-        (!gateways.is_empty()).then(|| ReturnNetwork {
+        // Packets come in by its links, not by the VRF device itself.
+        let is_vrf = world.links.values().any(|it| it.vrf == Some(link.index));
+        (!gateways.is_empty() && !is_vrf).then(|| ReturnNetwork {
             name: link.name.clone(),
             slot: 0,
             links: [(link.index, link.name.clone())].into(),
@@ -234,7 +236,8 @@ fn networks(config: &Config, world: &World, numbers: &BTreeMap<InterfaceName, Nu
     config.vrfs.iter().filter_map(of_vrf).chain(world.links.values().filter_map(of_link)).collect()
 }
 
-fn best<'a>(routes: impl Iterator<Item = &'a DefaultRoute>, family: Family) -> Option<IpAddr> {
+/// The next hop of the best of the default routes, where that has one.
+fn best<'a>(routes: impl Iterator<Item = &'a DefaultRoute>, family: Family) -> Option<Option<IpAddr>> {
     // The best stand first.
     let mut of_family = routes.filter(|route| route.family == family);
     of_family.next().map(|route| route.gateway)
@@ -302,7 +305,7 @@ mod tests {
         let mut returns = Returns::default();
         returns.renew(&config, &world, false);
         let table = ReturnTable::Own {
-            gateways: [(Family::V6, "fd01::1".parse().unwrap())].into(),
+            gateways: [(Family::V6, Some("fd01::1".parse().unwrap()))].into(),
             subnets: vec!["fd01::/64".parse().unwrap()],
         };
         let found: Vec<_> = returns.networks().iter().map(|it| (it.name.to_string(), it.table.clone())).collect();
@@ -421,8 +424,30 @@ mod tests {
             returns.renew(&config, &world(routes), false);
             assert_eq!(stands(&returns), [("eth1", 15, false)], "{gateway}");
             let ReturnTable::Own { gateways, .. } = &returns.networks()[0].table else { panic!("a table of its own") };
-            assert_eq!(*gateways, [(Family::V4, gateway.parse().unwrap())].into());
+            assert_eq!(*gateways, [(Family::V4, Some(gateway.parse().unwrap()))].into());
         }
+    }
+
+    /// D6 of a review. Input: the best default route leads to a link itself, or the worse one does; or to a VRF device.
+    #[test]
+    fn a_default_route_to_a_link_itself_is_home_or_an_extra_network_as_others_are() {
+        let config = config::tests::one_of_each();
+        for (routes, gateway) in [
+            (vec![DefaultRoute::dev(2, 0), route("192.0.2.1", 3, 200)], Some("192.0.2.1")),
+            (vec![route("10.0.0.1", 2, 0), DefaultRoute::dev(3, 200)], None),
+        ] {
+            let mut returns = Returns::default();
+            returns.renew(&config, &world(routes), false);
+            assert_eq!(stands(&returns), [("eth1", 15, false)], "{gateway:?}");
+            let ReturnTable::Own { gateways, .. } = &returns.networks()[0].table else { panic!("a table of its own") };
+            assert_eq!(*gateways, [(Family::V4, gateway.map(|it| it.parse().unwrap()))].into());
+        }
+        let mut world = world(vec![route("10.0.0.1", 2, 0), DefaultRoute::dev(7, 200)]);
+        world.apply(link(7, "red", None, "127.0.0.1/8"));
+        world.apply(link(4, "eth2", Some(7), "192.0.2.10/24"));
+        let mut returns = Returns::default();
+        returns.renew(&config, &world, false);
+        assert_eq!(stands(&returns), [], "nothing comes in by a VRF device itself");
     }
 
     #[test]

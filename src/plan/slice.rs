@@ -157,9 +157,9 @@ pub struct ReturnNetwork {
 pub enum ReturnTable {
     /// That of the VRF.
     Vrf(u32),
-    /// One that crier makes for the link: the next hop of its default route of each family, and its subnets; of a family that has
-    /// always had its way out by the link, neither.
-    Own { gateways: BTreeMap<Family, IpAddr>, subnets: Vec<IpNet> },
+    /// One that crier makes for the link: the next hop of its default route of each family, `None` where that leads to the link
+    /// itself, and its subnets; of a family that has always had its way out by the link, neither.
+    Own { gateways: BTreeMap<Family, Option<IpAddr>>, subnets: Vec<IpNet> },
 }
 
 /// For the kernel: the VRFs of this host.

@@ -178,6 +178,7 @@ impl Story {
             ready: counts(ready),
             serving: counts(serving),
             serving_without_node: 0,
+            unready: Default::default(),
             addresses: Default::default(),
         };
         self.tell(Fact::EndpointSlice(key(&format!("{name}-1")), Some(Arc::new(slice))));
@@ -543,6 +544,7 @@ fn endpoints_that_name_no_node_are_told_to_the_user_under_local() {
         ready: Default::default(),
         serving: Default::default(),
         serving_without_node: 2,
+        unready: Default::default(),
         addresses: Default::default(),
     };
     story.tell(Fact::EndpointSlice(key("web-1"), Some(Arc::new(slice))));
@@ -784,6 +786,7 @@ fn the_plan_is_the_same_in_whatever_order_the_facts_come() {
             ready: Default::default(),
             serving,
             serving_without_node: 0,
+            unready: Default::default(),
             addresses: Default::default(),
         };
         facts.push(Fact::EndpointSlice(key(&format!("{name}-x")), Some(Arc::new(slice))));

@@ -498,6 +498,7 @@ asn = 64512
             ready: Default::default(),
             serving: Default::default(),
             serving_without_node: 1,
+            unready: Default::default(),
             addresses: Default::default(),
         };
         let hop = |last: u8| DefaultRoute::via(&format!("10.0.0.{last}"), 2, 0);

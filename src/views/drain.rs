@@ -240,6 +240,7 @@ mod tests {
             ready: NodeCounts::from([("node-2".into(), 1)]),
             serving: NodeCounts::from([("node-2".into(), 1)]),
             serving_without_node: 0,
+            unready: Default::default(),
             addresses: vec!["10.244.1.2".parse().unwrap()].into(),
         };
         let roster = Roster {

@@ -500,6 +500,7 @@ mod tests {
                 ready: NodeCounts::default(),
                 serving: NodeCounts::default(),
                 serving_without_node: 0,
+                unready: Default::default(),
                 addresses: EndpointAddresses::of(&[(pods[0].parse().unwrap(), tenant)]),
             };
             let slice = Fact::EndpointSlice(ObjectKey::new("shop", "other-1"), Some(Arc::new(slice)));
@@ -562,6 +563,7 @@ mod tests {
             ready: NodeCounts::default(),
             serving: NodeCounts::default(),
             serving_without_node: 0,
+            unready: Default::default(),
             addresses: EndpointAddresses::of(&[("fd00::7".parse().unwrap(), Tenant::of("web-1", false))]),
         };
         let slice = Fact::EndpointSlice(ObjectKey::new("shop", "web-1"), Some(Arc::new(slice)));

@@ -198,6 +198,7 @@ mod tests {
             ready: counts.clone(),
             serving: counts,
             serving_without_node: 0,
+            unready: Default::default(),
             addresses: EndpointAddresses::default(),
         };
         let service = Service { load_balancer: true, families: vec![Family::V4], ..service };

@@ -282,6 +282,9 @@ pub struct EndpointSlice {
     pub serving: NodeCounts,
     /// Serving endpoints that name no node: usable with external traffic policy Cluster, not with Local.
     pub serving_without_node: u32,
+    /// Endpoints that take no connections yet or any longer, by the node they name.
+    #[serde(default)]
+    pub unready: NodeCounts,
     /// The addresses of all endpoints, of those too that are not ready: what a pod opens does not wait for that.
     #[serde(default)]
     pub addresses: EndpointAddresses,
@@ -533,12 +536,13 @@ impl Link {
     }
 }
 
-/// One next hop of a default route of this host, in the main table or in that of a VRF. Routes to a link without a next hop are left out.
+/// One way of a default route of this host, in the main table or in that of a VRF.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DefaultRoute {
     /// Whose packets it leads: a route of IPv4 can have a next hop of IPv6 (RFC 8950 and unnumbered racks).
     pub family: Family,
-    pub gateway: IpAddr,
+    /// `None` for a route to the link itself, as those of tunnels, of PPP and of some clouds are.
+    pub gateway: Option<IpAddr>,
     /// The kernel's index of the link that it goes out by.
     pub link: u32,
     /// Lower is preferred, within a family.
@@ -561,8 +565,13 @@ pub struct NetworkNumbers {
 impl DefaultRoute {
     /// One of the gateway's own family, in the main table.
     pub fn via(gateway: &str, link: u32, metric: u32) -> DefaultRoute {
-        let gateway = gateway.parse().expect("an address");
-        DefaultRoute { family: Family::of(gateway), gateway, link, metric, vrf: None }
+        let gateway: IpAddr = gateway.parse().expect("an address");
+        DefaultRoute { family: Family::of(gateway), gateway: Some(gateway), link, metric, vrf: None }
+    }
+
+    /// One of IPv4 to the link itself, in the main table.
+    pub fn dev(link: u32, metric: u32) -> DefaultRoute {
+        DefaultRoute { family: Family::V4, gateway: None, link, metric, vrf: None }
     }
 }
 

@@ -12,9 +12,9 @@ use ipnet::IpNet;
 
 use super::departed::Departed;
 use super::{
-    ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, EgressReach, EndpointSlice, Fact,
-    HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node, NodeCounts, PeerOrder, PeerOrders,
-    PoolRange, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
+    ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, Egress, EgressReach,
+    EndpointSlice, Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node, NodeCounts, PeerOrder,
+    PeerOrders, PoolRange, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -470,23 +470,36 @@ impl World {
         self.drain.as_ref().map(|drain| drain.stage)
     }
 
-    /// The endpoints of a Service that take new connections for addresses of one family.
+    /// The endpoints of a Service that take new connections for addresses of one family. What its pods open may leave by the node that
+    /// announces its address, and a pod may need that to become ready: of such a Service all endpoints count while none takes connections.
     pub fn endpoints(&self, service: &ObjectKey, family: Family) -> Endpoints {
         let (mut ready, mut serving, mut without_node) = (BTreeMap::new(), BTreeMap::new(), 0_u32);
-        let add = |sum: &mut BTreeMap<NodeName, u32>, of: &NodeCounts| {
-            for (node, count) in of.iter().filter(|(_, count)| *count > 0) {
-                let of_node = sum.entry(node.clone()).or_default();
-                *of_node = of_node.saturating_add(count);
-            }
-        };
-        let keys = self.slices_of.get(service).into_iter().flat_map(|keys| keys.iter());
-        let slices = keys.filter_map(|key| self.endpoint_slices.get(key));
-        for slice in slices.filter(|slice| slice.family.is_none_or(|of| of == family)) {
+        for slice in self.slices_for(service, family) {
             add(&mut ready, &slice.ready);
             add(&mut serving, &slice.serving);
             without_node = without_node.saturating_add(slice.serving_without_node);
         }
-        Endpoints { by_node: if ready.is_empty() { serving } else { ready }, without_node }
+        let serving = Endpoints { by_node: if ready.is_empty() { serving } else { ready }, without_node };
+        let sends = || self.services.get(service).is_some_and(|it| it.egress == Some(Egress::ServiceAddress));
+        if serving.is_empty() && sends() { self.unready_endpoints(service, family) } else { serving }
+    }
+
+    /// The endpoints of a Service that take no connections.
+    fn unready_endpoints(&self, service: &ObjectKey, family: Family) -> Endpoints {
+        let mut unready = Endpoints::default();
+        for slice in self.slices_for(service, family) {
+            add(&mut unready.by_node, &slice.unready);
+            let named = slice.unready.iter().map(|(_, count)| count).fold(0, u32::saturating_add);
+            let listed = u32::try_from(slice.addresses.iter().count()).unwrap_or(u32::MAX);
+            unready.without_node = unready.without_node.saturating_add(listed.saturating_sub(named));
+        }
+        unready
+    }
+
+    fn slices_for(&self, service: &ObjectKey, family: Family) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        let keys = self.slices_of.get(service).into_iter().flat_map(|keys| keys.iter());
+        let slices = keys.filter_map(|key| self.endpoint_slices.get(key));
+        slices.filter(move |slice| slice.family.is_none_or(|of| of == family))
     }
 
     /// The addresses of all endpoints of a Service, of both families and whether they are ready or not.
@@ -503,10 +516,7 @@ impl World {
     /// How many endpoints of one family a node has that take new connections: the ready ones, or while there is none of
     /// those the ones that still serve, as kube-proxy does it.
     pub fn endpoints_on(&self, node: &NodeName, service: &ObjectKey, family: Family) -> u32 {
-        let keys = self.slices_of.get(service).into_iter().flat_map(|keys| keys.iter());
-        let slices = keys.filter_map(|key| self.endpoint_slices.get(key));
-        let slices = slices.filter(|slice| slice.family.is_none_or(|of| of == family));
-        let (ready, serving) = slices.fold((0_u32, 0_u32), |(ready, serving), slice| {
+        let (ready, serving) = self.slices_for(service, family).fold((0_u32, 0_u32), |(ready, serving), slice| {
             (ready.saturating_add(slice.ready.get(node)), serving.saturating_add(slice.serving.get(node)))
         });
         if ready > 0 { ready } else { serving }
@@ -704,7 +714,9 @@ impl World {
         slice.service = self.shared_key(slice.service.clone());
         slice.serving.share_names(|node| shared(&mut self.node_names, node));
         slice.ready.share_names(|node| shared(&mut self.node_names, node));
+        slice.unready.share_names(|node| shared(&mut self.node_names, node));
         slice.ready.share_with(&slice.serving);
+        slice.unready.share_with(&slice.serving);
     }
 
     fn listed(&mut self, listing: Listing) -> Touched {
@@ -760,6 +772,13 @@ impl World {
 }
 
 /// Puts or removes, and says whether anything changed.
+fn add(sum: &mut BTreeMap<NodeName, u32>, of: &NodeCounts) {
+    for (node, count) in of.iter().filter(|(_, count)| *count > 0) {
+        let of_node = sum.entry(node.clone()).or_default();
+        *of_node = of_node.saturating_add(count);
+    }
+}
+
 fn put<K: Ord + Clone, V: PartialEq + Clone>(map: &mut OrdMap<K, V>, key: K, value: Option<V>) -> bool {
     match value {
         Some(value) if map.get(&key) == Some(&value) => false,

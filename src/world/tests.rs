@@ -34,6 +34,7 @@ fn put_slice(world: &mut World, name: &str, of: &str, nodes: &[&str]) {
         ready: nodes.iter().map(|node| ((*node).into(), 1)).collect(),
         serving: counts,
         serving_without_node: 0,
+        unready: Default::default(),
         addresses: Default::default(),
     };
     world.apply(Fact::EndpointSlice(key(name), Some(Arc::new(slice))));

@@ -19,7 +19,9 @@ fn default_routes_are_told_at_first_and_at_each_change() {
         let mut told = async |what: &str| -> Vec<(String, u32)> {
             let fact = timeout(SOON, facts.recv()).await.unwrap_or_else(|_| panic!("nothing told: {what}"));
             let Some(Fact::DefaultRoutes(routes)) = fact else { panic!("{what}: {fact:?}") };
-            let text = |DefaultRoute { family: _, gateway, link: _, metric, vrf: _ }| (gateway.to_string(), metric);
+            let text = |DefaultRoute { family: _, gateway, link: _, metric, vrf: _ }| {
+                (gateway.map_or("dev".to_owned(), |gateway| gateway.to_string()), metric)
+            };
             routes.into_iter().map(text).collect()
         };
         let node = |command: &str| drop(wire.node.enter(|| ip(command)));
@@ -32,7 +34,11 @@ fn default_routes_are_told_at_first_and_at_each_change() {
         node("route add default via 192.168.35.3 metric 50");
         assert_eq!(told("a better one").await, [second, first.clone()]);
         node("route delete default via 192.168.35.3 metric 50");
-        assert_eq!(told("the first again").await, [first]);
+        assert_eq!(told("the first again").await, std::slice::from_ref(&first));
+        node("route add default dev eth0 metric 70");
+        assert_eq!(told("one to the link itself").await, [("dev".to_owned(), 70), first.clone()]);
+        node("route delete default dev eth0 metric 70");
+        assert_eq!(told("without it").await, std::slice::from_ref(&first));
         // The kernel takes IPv4 routes away with their link and says nothing of them.
         node("link set eth0 down");
         assert_eq!(told("the link is down").await, []);

@@ -865,6 +865,7 @@ impl Town {
             ready: on_node.clone().into(),
             serving: on_node.into(),
             serving_without_node: u32::from(!self.story.local),
+            unready: Default::default(),
             addresses: Default::default(),
         };
         Fact::EndpointSlice(key, Some(Arc::new(slice)))

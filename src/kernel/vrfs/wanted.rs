@@ -248,9 +248,9 @@ struct Lacking<'a> {
     own: &'a BTreeSet<IpAddr>,
 }
 
-/// The links that alone lead from the main table to the outside, each with a gateway. `own` are the addresses of this host's Node:
+/// The links that alone lead from the main table to the outside, each with the gateway, where there is one. `own` are the addresses of this host's Node:
 /// of a family that the Node has no address of, the default route is nobody's concern.
-pub fn uplinks(defaults: &[DefaultRoute], own: &BTreeSet<IpAddr>) -> BTreeMap<u32, IpAddr> {
+pub fn uplinks(defaults: &[DefaultRoute], own: &BTreeSet<IpAddr>) -> BTreeMap<u32, Option<IpAddr>> {
     let of = |family: Family| {
         let of_family = defaults.iter().filter(move |it| it.vrf.is_none() && it.family == family);
         let best = of_family.clone().map(|it| it.metric).min();
@@ -360,7 +360,8 @@ impl Lacking<'_> {
     fn is_own(&self, link: &FoundLink) -> Option<String> {
         let address = link.carries.intersection(self.own).next().map(|it| format!("this Node's own address {it}"));
         let gateway = uplinks(&self.found.defaults, self.own).remove(&link.index);
-        let route = gateway.map(|it| format!("the default route via {it}"));
+        let route = gateway
+            .map(|it| it.map_or_else(|| "the default route".to_owned(), |it| format!("the default route via {it}")));
         let both: Vec<String> = address.into_iter().chain(route).collect();
         (!both.is_empty()).then(|| both.join(" and "))
     }

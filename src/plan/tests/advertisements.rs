@@ -20,6 +20,7 @@ fn endpoints_here(story: &mut Story, name: &str, here: u32) {
         ready: serving.clone(),
         serving,
         serving_without_node: 0,
+        unready: Default::default(),
         addresses: Default::default(),
     };
     story.tell(Fact::EndpointSlice(key(&format!("{name}-1")), Some(Arc::new(slice))));
@@ -212,6 +213,7 @@ fn endpoints_that_end_count_only_while_there_are_no_others_and_each_family_count
             ready: on_a(ready),
             serving: on_a(serving),
             serving_without_node: 0,
+            unready: Default::default(),
             addresses: Default::default(),
         };
         let name = if family == crate::address::Family::V4 { "web-1" } else { "web-2" };

@@ -51,6 +51,7 @@ fn with_slice(story: &mut Story, service: &str, addresses: EndpointAddresses) {
         ready: NodeCounts::from([("b".into(), 1)]),
         serving: NodeCounts::from([("b".into(), 1)]),
         serving_without_node: 0,
+        unready: Default::default(),
         addresses,
     };
     story.tell(Fact::EndpointSlice(key(&format!("{service}-1")), Some(Arc::new(slice))));
@@ -210,6 +211,41 @@ fn first_and_second() -> (NodeName, NodeName) {
     story.tell(Fact::Node(first.clone(), Some(Arc::new(Node { ready: false, ..node(&[]) }))));
     story.turn();
     (first, owner(&story).expect("there is another"))
+}
+
+/// Input: a pod that has just started, or is about to end, alone in its Service. It may need the outside to become ready.
+#[test]
+fn a_pod_that_takes_no_connections_leaves_by_the_owner_too() {
+    let slice = |ready: NodeCounts, unready: NodeCounts| EndpointSlice {
+        service: key("web"),
+        family: None,
+        serving: ready.clone(),
+        ready,
+        serving_without_node: 0,
+        unready,
+        addresses: vec![POD.parse().unwrap()].into(),
+    };
+    let on = |node: &str| NodeCounts::from([(node.into(), 1)]);
+    let (first, _) = first_and_second();
+    // With the policy Local only the node of the pod may own the address.
+    for (policy, me) in [(TrafficPolicy::Cluster, first.as_str()), (TrafficPolicy::Local, "b")] {
+        let mut story = sending_on(me);
+        story.change("web", |web| web.external_traffic_policy = policy);
+        let with = |story: &mut Story, ready, unready| {
+            story.tell(Fact::EndpointSlice(key("web-1"), Some(Arc::new(slice(ready, unready)))));
+            story.turn();
+        };
+        with(&mut story, NodeCounts::default(), on("b"));
+        assert_eq!(owner(&story), Some(me.into()), "{policy:?}");
+        assert_eq!((story.routes(), mapping(&story)), (vec!["192.168.35.100/32".to_owned()], translated()));
+        // A node with a pod that takes connections is the better one.
+        with(&mut story, on("c"), on("b"));
+        let expected = if policy == TrafficPolicy::Local { "c" } else { me };
+        assert_eq!(owner(&story), Some(expected.into()), "{policy:?}");
+        with(&mut story, NodeCounts::default(), on("b"));
+        story.change("web", |web| web.egress = None);
+        assert!(story.routes().is_empty(), "nobody serves it, and it has no egress");
+    }
 }
 
 #[test]

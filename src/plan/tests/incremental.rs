@@ -79,6 +79,7 @@ fn happening(random: &mut fastrand::Rng) -> Fact {
                 ready: Default::default(),
                 serving,
                 serving_without_node: random.u32(0..2),
+                unready: Default::default(),
                 addresses: Default::default(),
             };
             Fact::EndpointSlice(service_key, Some(Arc::new(slice)))

@@ -487,6 +487,7 @@ fn endpoints_count_for_the_addresses_of_their_family_only() {
             ready,
             serving,
             serving_without_node: 0,
+            unready: Default::default(),
             addresses: Default::default(),
         };
         story.tell(Fact::EndpointSlice(key(name), Some(Arc::new(slice))));
@@ -505,6 +506,7 @@ fn endpoints_count_for_the_addresses_of_their_family_only() {
         ready: counts(),
         serving: counts(),
         serving_without_node: 0,
+        unready: Default::default(),
         addresses: Default::default(),
     };
     story.tell(Fact::EndpointSlice(key("web-6"), Some(Arc::new(slice))));

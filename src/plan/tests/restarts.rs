@@ -210,7 +210,7 @@ fn a_session_that_was_taken_over_says_where_its_peer_is() {
         story.tell(Fact::Session((*name).into(), report));
     }
     let route = |gateway: &str| DefaultRoute {
-        gateway: address(gateway),
+        gateway: Some(address(gateway)),
         link: 2,
         metric: 7,
         vrf: None,

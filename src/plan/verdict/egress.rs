@@ -289,7 +289,7 @@ fn is_no_pod(inputs: &Inputs<'_>, address: IpAddr) -> bool {
     let of_link = |net: &IpNet| net.addr() == address;
     // Also of the pod network: its bridge is the pods' gateway.
     let of_host = || world.links.values().flat_map(|link| &link.addresses).any(of_link);
-    let of_router = || world.default_routes.iter().any(|route| route.gateway == address);
+    let of_router = || world.default_routes.iter().any(|route| route.gateway == Some(address));
     let of_pool = || inputs.config.pools.iter().any(|pool| pool.holds(address));
     let of_service = || !inputs.book.tenants(address).is_empty();
     let special = match address {

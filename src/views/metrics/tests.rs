@@ -121,6 +121,7 @@ fn with_egress() -> [Fact; 2] {
         ready: Default::default(),
         serving: Default::default(),
         serving_without_node: 1,
+        unready: Default::default(),
         addresses: vec!["10.244.1.2".parse().unwrap()].into(),
     };
     [

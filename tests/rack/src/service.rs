@@ -28,6 +28,8 @@ struct Endpoint {
     /// `None`: one out of the pods' range of the node.
     address: Option<IpAddr>,
     is_ready: bool,
+    /// One that is not ready: it has yet to serve. Else it terminates and still serves.
+    is_starting: bool,
     /// Of the pod that it refers to.
     uid: Option<String>,
 }
@@ -131,8 +133,23 @@ impl Service {
         service
     }
 
+    /// The pod while it starts: an endpoint of each family on its node that takes no connections yet.
+    pub fn starting(self, pod: &Pod) -> Service {
+        let mut service = self.pod(pod);
+        for endpoint in service.endpoints.iter_mut().rev().take(2) {
+            (endpoint.is_ready, endpoint.is_starting) = (false, true);
+        }
+        service
+    }
+
     fn endpoint(mut self, node: Option<&str>, address: Option<IpAddr>, is_ready: bool) -> Service {
-        self.endpoints.push(Endpoint { node: node.map(str::to_owned), address, is_ready, uid: None });
+        self.endpoints.push(Endpoint {
+            node: node.map(str::to_owned),
+            address,
+            is_ready,
+            is_starting: false,
+            uid: None,
+        });
         self
     }
 
@@ -171,8 +188,8 @@ impl Service {
             let address = endpoint.address.unwrap_or_else(|| endpoint_address(index, family));
             let mut value = json!({ "addresses": [address], "conditions": { "ready": endpoint.is_ready } });
             if !endpoint.is_ready {
-                value["conditions"]["serving"] = true.into();
-                value["conditions"]["terminating"] = true.into();
+                value["conditions"]["serving"] = (!endpoint.is_starting).into();
+                value["conditions"]["terminating"] = (!endpoint.is_starting).into();
             }
             if let Some(node) = &endpoint.node {
                 value["nodeName"] = node.as_str().into();

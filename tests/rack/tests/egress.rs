@@ -127,6 +127,33 @@ fn reaches(pod: &Pod, to: SocketAddr) {
     });
 }
 
+/// Input: pods that have just started, none of which is ready: each needs the outside to become so. Output: what they open has the
+/// Service's address, as before once they are ready.
+#[test]
+fn pods_that_are_not_ready_leave_by_the_owner_too() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let agents = scene.lan.agents();
+    let service = Service::new("web").addresses(&ADDRESSES.join(",")).annotation("crier.dev/egress", "service-ip");
+    scene.lan.manifests.service(&scene.pods.iter().fold(service, Service::starting));
+    let owner = scene.lan.owner(ADDRESS);
+    let client = &scene.lan.site.client;
+    let listener = client.run(|| TcpListener::bind(("0.0.0.0", PORT))).expect("the namespace is ours");
+    let captures = [(client.port.capture(), client.port.mac())];
+    let leave = |what: &str| {
+        scene.leave_by(&agents, owner);
+        for pod in &scene.pods {
+            let _open = client_of(pod, scene.client(false));
+            let (_, from) = listener.accept().expect("a connection");
+            assert_eq!(from.ip(), IpAddr::from(ADDRESS), "{what}: the source of a connection of {}", pod.name());
+        }
+    };
+    leave("not ready");
+    scene.serve("service-ip");
+    leave("ready");
+    assert_eq!(leaks(&captures), BTreeSet::new());
+}
+
 const KUBERNETES: [Need; 3] = [Need::Kubernetes, Need::Iptables, Need::Crier];
 
 fn served_and_sends(mode: &str) {

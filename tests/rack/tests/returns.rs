@@ -267,6 +267,62 @@ fn a_gateway_on_the_link_and_one_of_ipv6_lead_replies_of_ipv4() {
     assert!(!problems.contains("extra network"), "{problems}");
 }
 
+/// D6 of a review: a default route to the link itself, as of PPP, of WireGuard, or with a router that answers for every address.
+#[test]
+fn a_default_route_without_a_next_hop_is_home_and_an_extra_network_as_others_are() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
+    let alone = Alone::new(&rack);
+    let node = alone.node();
+    node.ip("route replace default dev eth0");
+    let _agent = alone.agent();
+    alone.leads(6984, "via 192.0.2.1 dev eth1");
+    node.ip("route replace default via 192.168.35.1 dev eth0");
+    node.ip("route delete default via 192.0.2.1 dev eth1 metric 200");
+    node.ip("route add default dev eth1 metric 200");
+    alone.leads(6984, "default dev eth1");
+    alone.lan.site.router.sysctl("net/ipv4/conf/eth2/proxy_arp", "1");
+    let server = node.run(|| UdpSocket::bind((alone.lan.site.node(0).address, 9090)).expect("a socket"));
+    let client = alone.second.client.run(|| UdpSocket::bind("0.0.0.0:0").expect("a socket"));
+    for socket in [&server, &client] {
+        socket.set_read_timeout(Some(secs(2))).expect("a timeout");
+    }
+    eventually("an answer", secs(20), || {
+        let said = |error: std::io::Error| error.to_string();
+        client.send_to(b"hello", (ADDRESS, 90)).map_err(said)?;
+        let mut text = [0; 16];
+        let (length, from) = server.recv_from(&mut text).map_err(said)?;
+        server.send_to(&text[..length], from).map_err(said)?;
+        client.recv_from(&mut text).map_err(said).map(drop)
+    });
+}
+
+/// D11 of a review: what `wg-quick` does with AllowedIPs 0.0.0.0/0. The kernel puts rules without a priority in front of crier's.
+#[test]
+fn a_rule_of_another_program_that_leads_replies_away_is_named_while_it_does() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
+    let alone = Alone::new(&rack);
+    let node = alone.node();
+    let agent = alone.agent();
+    alone.leads(6984, "via 192.0.2.1 dev eth1");
+    let named = |expected: bool| {
+        eventually(&format!("the rule is named: {expected}"), secs(10), || {
+            let problems = agent.status()["problems"].to_string();
+            if problems.contains("led into table 51820") == expected { Ok(()) } else { Err(problems) }
+        });
+    };
+    node.ip("rule add not fwmark 51820 table 51820");
+    node.ip("rule add table main suppress_prefixlength 0");
+    rest(secs(1));
+    named(false);
+    node.ip("route add default via 192.168.35.1 dev eth0 table 51820");
+    named(true);
+    node.ip("rule delete not fwmark 51820 table 51820");
+    named(false);
+    node.ip("rule add pref 32764 not fwmark 51820 table 51820");
+    rest(secs(1));
+    named(false);
+}
+
 /// S5 of a review: the default route of the first network gets a worse metric than that of the second one, as NetworkManager does when
 /// its check of the connectivity fails, while a client is connected by the second one; then the agent restarts.
 #[test]

@@ -213,7 +213,7 @@ fn a_link_with_this_nodes_address_or_the_default_route_is_put_into_no_vrf() {
     let by_v6 = |link, metric| DefaultRoute { family: Family::V4, ..DefaultRoute::via("fe80::1", link, metric) };
     let address = "this Node's own address 172.31.0.11";
     let route = "the default route via 172.31.0.9";
-    let table: [(&[&str], Vec<DefaultRoute>, Option<String>); 9] = [
+    let table: [(&[&str], Vec<DefaultRoute>, Option<String>); 11] = [
         (&[], vec![by_v6(3, 0), default("192.0.2.1", 4, 200)], Some("the default route via fe80::1".to_owned())),
         (&[], vec![by_v6(4, 0), default("172.31.0.9", 3, 200)], None),
         (&["172.31.0.11"], vec![default("172.31.0.9", 3, 0)], Some(format!("{address} and {route}"))),
@@ -223,6 +223,9 @@ fn a_link_with_this_nodes_address_or_the_default_route_is_put_into_no_vrf() {
         (&[], vec![default("192.0.2.1", 3, 200), default("172.31.0.9", 4, 0)], None),
         (&[], vec![default("192.0.2.1", 3, 0), default("172.31.0.9", 4, 0)], None),
         (&[], vec![default("fe80::1", 3, 1024)], Some("the default route via fe80::1".to_owned())),
+        // D6 of a review: to the link itself.
+        (&[], vec![DefaultRoute::dev(3, 0), default("192.0.2.1", 4, 200)], Some("the default route".to_owned())),
+        (&[], vec![DefaultRoute::dev(4, 0), default("172.31.0.9", 3, 200)], None),
         (&[], vec![], None),
     ];
     for (carries, defaults, expected) in table {
