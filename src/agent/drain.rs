@@ -6,7 +6,7 @@
 //!
 //! | stage | what it waits for |
 //! |---|---|
-//! | waiting | the flows to announced addresses that were open when it began, or its time; never less than [`LEAST_WAIT`] |
+//! | waiting | the flows to announced addresses that were open when it began, or its time, all of it where they cannot be counted; never less than [`LEAST_WAIT`] |
 //! | handing over | that other nodes have taken the addresses on the link |
 //! | drained | an operator |
 //!
@@ -28,6 +28,7 @@ use super::orders::Done;
 use super::reload::Refusal;
 use super::wiring::Query;
 use crate::clock;
+use crate::kernel::bypass;
 use crate::kernel::flows::{self, Flow};
 use crate::plan::following::NodeSays;
 use crate::state_file::{self, Outlasts};
@@ -563,7 +564,7 @@ impl Drainer {
         }
         let announced = snapshot.plan.decisions.values().flat_map(|it| &it.announcements).map(|it| it.address);
         let addresses: BTreeSet<IpAddr> = announced.collect();
-        let listed = tokio::task::spawn_blocking(move || flows::open(&addresses)).await.ok()?;
+        let listed = tokio::task::spawn_blocking(move || open_flows(&addresses)).await.ok()?;
         match listed {
             Ok(open) => {
                 let first = counted.get_or_insert_with(|| open.clone());
@@ -588,6 +589,17 @@ impl Drainer {
                 None
             }
         }
+    }
+}
+
+/// Of these addresses. Blocks. That there is none is believed only where the kernel would know.
+fn open_flows(addresses: &BTreeSet<IpAddr>) -> io::Result<HashSet<Flow>> {
+    if addresses.is_empty() {
+        return Ok(HashSet::new());
+    }
+    match bypass::unknown_flows(Path::new("/")) {
+        Some(why) => Err(io::Error::other(why)),
+        None => flows::open(addresses),
     }
 }
 
