@@ -145,6 +145,7 @@ pub(super) async fn run(
         report: Report::new(now),
         counters: Counters::default(),
         router_id: settings.router_id.unwrap_or(router_id),
+        next_hops: NextHops::default(),
         warned: Vec::new(),
         restart,
         leaving: false,
@@ -234,6 +235,8 @@ struct PeerTask {
     counters: Counters,
     /// Ours to this peer.
     router_id: Ipv4Addr,
+    /// Those of the last session.
+    next_hops: NextHops,
     /// The failures that were logged since the last session.
     warned: Vec<Arc<str>>,
     /// What the next OPEN says of this agent.
@@ -372,9 +375,28 @@ impl PeerTask {
         let resumes = std::mem::take(&mut outbound.awaits_plan);
         outbound.outbox.want(&self.desired.routes);
         outbound.outbox.set_complete(self.desired.complete);
-        let newest =
-            self.desired.next_hops(outbound.local_address, &self.endpoint, &self.settings, &outbound.negotiated);
+        // What was configured and is not any more is no choice that was made.
+        let former = NextHops {
+            v4: outbound.next_hops.v4.filter(|_| before.settings.next_hop.is_none()),
+            v6: outbound.next_hops.v6.filter(|_| before.settings.next_hop_v6.is_none()),
+        };
+        let newest = self.desired.next_hops(
+            outbound.local_address,
+            &self.endpoint,
+            &self.settings,
+            &outbound.negotiated,
+            former,
+        );
+        self.next_hops = newest;
         if outbound.next_hops != newest {
+            for (family, before, next_hop) in outbound.new_next_hops(newest) {
+                match before {
+                    Some(before) => {
+                        info!(peer = %self.name, %family, %before, %next_hop, "next hop changed: the routes are sent again")
+                    }
+                    None => info!(peer = %self.name, %family, %next_hop, "there is a next hop: the routes are sent"),
+                }
+            }
             outbound.next_hops = newest;
             outbound.next_hops_due = true;
             for family in outbound.outbox.lose_next_hops(&outbound.negotiated, newest) {
@@ -613,7 +635,9 @@ impl PeerTask {
         let remote = socket.peer_address().ok();
         let capabilities = self.counters.capabilities(connection);
         self.counters.times_established += 1;
-        let next_hops = self.desired.next_hops(local_address, &self.endpoint, &self.settings, &negotiated);
+        let next_hops =
+            self.desired.next_hops(local_address, &self.endpoint, &self.settings, &negotiated, self.next_hops);
+        self.next_hops = next_hops;
         let outbox = self.desired.outbox(&negotiated, next_hops);
         info!(
             peer = %self.name,
@@ -743,6 +767,7 @@ impl Desired {
         endpoint: &Endpoint,
         settings: &config::Peer,
         negotiated: &Negotiated,
+        before: NextHops,
     ) -> NextHops {
         let path = PeerPath {
             peer: &endpoint.peer,
@@ -750,7 +775,7 @@ impl Desired {
             next_hop: settings.next_hop,
             next_hop_v6: settings.next_hop_v6,
         };
-        next_hops(local, &path, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses)
+        next_hops(local, &path, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses, before)
     }
 
     fn outbox(&self, negotiated: &Negotiated, next_hops: NextHops) -> Outbox {
