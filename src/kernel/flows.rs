@@ -51,7 +51,9 @@ pub fn open(addresses: &BTreeSet<IpAddr>) -> io::Result<HashSet<Flow>> {
 }
 
 fn untracked(family: Family) -> io::Error {
-    io::Error::other(format!("the kernel tracks no {family} connections on this host: no rule of a firewall or kube-proxy asks for it"))
+    io::Error::other(format!(
+        "the kernel tracks no {family} connections on this host: no rule of a firewall or kube-proxy asks for it"
+    ))
 }
 
 /// Sends a datagram from this host to itself. Where that cannot be sent, nothing is tracked either.

@@ -438,7 +438,14 @@ impl PeerTask {
 
     /// What is open goes on with the new settings.
     fn follow_settings(&mut self, settings: Arc<config::Peer>) {
-        self.settings = settings;
+        let was_strict = std::mem::replace(&mut self.settings, settings).bfd_strict;
+        if was_strict != self.settings.bfd_strict {
+            let actions = self.peering.handle_need_of_path(self.settings.bfd_strict, clock::now());
+            self.carry_out(actions);
+            if self.peering.is_held() && self.outbound.is_none() {
+                self.report.fail("waiting for BFD, which is not up (bfd-strict)".into(), false, clock::now());
+            }
+        }
         if let Some(outbound) = &mut self.outbound {
             outbound.has_news = true;
         }

@@ -118,12 +118,8 @@ fn slice(router_id: [u8; 4], settings: config::Peer, routes: Routes) -> BgpSlice
 }
 
 fn on_lo(addresses: &[&str]) -> Arc<Vec<LocalAddress>> {
-    let local = |net: &&str| LocalAddress {
-        interface: "lo".into(),
-        vrf: None,
-        net: net.parse().unwrap(),
-        stay: Stay::Unknown,
-    };
+    let local =
+        |net: &&str| LocalAddress { interface: "lo".into(), vrf: None, net: net.parse().unwrap(), stay: Stay::Unknown };
     Arc::new(addresses.iter().map(local).collect())
 }
 

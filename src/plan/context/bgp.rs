@@ -141,12 +141,7 @@ pub fn local_addresses(me: &NodeName, world: &World) -> Vec<LocalAddress> {
             (false, false) => Stay::Unknown,
             (false, true) => Stay::Deprecated,
         };
-        let local = |net: IpNet| LocalAddress {
-            interface: link.name.clone(),
-            vrf: vrf.clone(),
-            net,
-            stay: stay(&net),
-        };
+        let local = |net: IpNet| LocalAddress { interface: link.name.clone(), vrf: vrf.clone(), net, stay: stay(&net) };
         first.into_iter().chain(then).map(local).collect::<Vec<_>>()
     };
     world.links.values().flat_map(of_link).collect()

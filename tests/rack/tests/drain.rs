@@ -6,8 +6,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use rack::crier::Crier;
 use rack::lan::Lan;
 use rack::{
-    Manifests, Namespace, Need, Rack, Service, Site, bird, eventually, eventually_equal, millis, rest, secs,
-    throughout,
+    Manifests, Namespace, Need, Rack, Service, Site, bird, eventually, eventually_equal, millis, rest, secs, throughout,
 };
 use serde_json::Value;
 
@@ -144,7 +143,11 @@ fn where_the_kernel_tracks_nothing_the_whole_time_is_waited_and_a_family_that_it
         waits.join().expect("it is ordered")
     });
     assert_eq!(waits.0, Some(4), "{}", waits.1);
-    assert!(waits.1.contains("flows cannot be counted (the kernel tracks no IPv4 connections on this host"), "{}", waits.1);
+    assert!(
+        waits.1.contains("flows cannot be counted (the kernel tracks no IPv4 connections on this host"),
+        "{}",
+        waits.1
+    );
     assert!(waits.1.contains("drained; the whole time was waited"), "{}", waits.1);
     lan.answered_by(ADDRESS, &[agents[1 - owner].node()]);
 
