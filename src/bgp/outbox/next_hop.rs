@@ -1,6 +1,7 @@
 //! Where the peer of a session can reach this node, for routes of either family. Floor 1. The slice says which addresses this
 //! host has, and which address of a link is best.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -15,6 +16,8 @@ pub struct PeerPath<'a> {
     pub peer: &'a ScopedAddress,
     /// The VRF, or other device, that sockets to the peer are bound to.
     pub device: Option<&'a InterfaceName>,
+    /// Where [`links_in_doubt`] names several links: the one that packets to the peer leave by.
+    pub link: Option<&'a InterfaceName>,
     /// The configured next hops, which replace those found here.
     pub next_hop: Option<Ipv4Addr>,
     pub next_hop_v6: Option<Ipv6Addr>,
@@ -106,21 +109,45 @@ fn choose<'a, A: Copy + PartialEq>(
     }
 }
 
+/// Several links that a session from `local` may run over, as far as the addresses tell. Empty where they tell which one it is.
+pub fn links_in_doubt<'a>(
+    local: IpAddr,
+    path: &PeerPath<'_>,
+    local_addresses: &'a [LocalAddress],
+) -> Vec<&'a InterfaceName> {
+    if path.peer.interface.is_some() {
+        return Vec::new();
+    }
+    let is_bound_to = |has: &&LocalAddress| is_bound_to(has, path.device);
+    let has_local = || local_addresses.iter().filter(|has| has.net.addr() == local).filter(is_bound_to);
+    if has_local().any(|has| is_subnet_of(has.net, path.peer.ip)) {
+        return Vec::new();
+    }
+    let links: BTreeSet<&InterfaceName> = has_local().map(|has| &has.interface).collect();
+    if links.len() > 1 { links.into_iter().collect() } else { Vec::new() }
+}
+
+fn is_bound_to(has: &LocalAddress, device: Option<&InterfaceName>) -> bool {
+    match device {
+        Some(device) => has.interface == *device || has.vrf.as_ref() == Some(device),
+        None => has.vrf.is_none(),
+    }
+}
+
 /// The link that a session from `local` runs over. Several can have that address: in another VRF, or as a link-local one. Links that
-/// the peer's sockets are not bound to are left out, and a link whose subnet holds the peer comes first.
+/// the peer's sockets are not bound to are left out, a link whose subnet holds the peer comes first, and then the one that the kernel
+/// sends to the peer by.
 fn link_of<'a>(local: IpAddr, path: &PeerPath<'a>, local_addresses: &'a [LocalAddress]) -> Option<&'a InterfaceName> {
     // Where the peer's address is link-local, its link is known.
     if let Some(link) = &path.peer.interface {
         return Some(link);
     }
-    let is_bound_to = |has: &&LocalAddress| match path.device {
-        Some(device) => has.interface == *device || has.vrf.as_ref() == Some(device),
-        None => has.vrf.is_none(),
-    };
+    let is_bound_to = |has: &&LocalAddress| is_bound_to(has, path.device);
     let has_local = || local_addresses.iter().filter(|has| has.net.addr() == local);
     let on_device = || has_local().filter(is_bound_to);
     let shared = on_device().find(|has| is_subnet_of(has.net, path.peer.ip));
-    shared.or_else(|| on_device().next()).or_else(|| has_local().next()).map(|has| &has.interface)
+    let leads = || on_device().find(|has| Some(&has.interface) == path.link);
+    shared.or_else(leads).or_else(|| on_device().next()).or_else(|| has_local().next()).map(|has| &has.interface)
 }
 
 /// Whether the address is another one of the subnet.
@@ -196,7 +223,7 @@ mod tests {
     }
 
     fn path(peer: &ScopedAddress) -> PeerPath<'_> {
-        PeerPath { peer, device: None, next_hop: None, next_hop_v6: None }
+        PeerPath { peer, device: None, link: None, next_hop: None, next_hop_v6: None }
     }
 
     fn host() -> Vec<LocalAddress> {
@@ -355,6 +382,30 @@ mod tests {
         let reversed: Vec<LocalAddress> = host.into_iter().rev().collect();
         let v6 = next_hops("10.0.0.11".parse().unwrap(), &path(&peer), false, &reversed).v6;
         assert_eq!(v6.map(|v6| v6.global.to_string()).as_deref(), Some("2001:db8:a::11"), "the peer is in that subnet");
+    }
+
+    /// D10 of a review. Input: one routed address on two uplinks. Output: the other family by the link that leads to the peer.
+    #[test]
+    fn of_two_links_with_one_address_that_by_which_the_kernel_sends_counts() {
+        let host = [
+            address("eth0", "10.0.0.11/32"),
+            address("eth0", "fd35::11/64"),
+            address("eth1", "10.0.0.11/32"),
+            address("eth1", "fd77::1/64"),
+        ];
+        let (eth0, eth1) = (InterfaceName::from("eth0"), InterfaceName::from("eth1"));
+        let peer = ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None };
+        let local = "10.0.0.11".parse().unwrap();
+        assert_eq!(links_in_doubt(local, &path(&peer), &host), [&eth0, &eth1]);
+        for (link, expected) in [(&eth0, "fd35::11"), (&eth1, "fd77::1")] {
+            let path = PeerPath { link: Some(link), ..path(&peer) };
+            let v6 = next_hops(local, &path, false, &host).v6.map(|v6| v6.global.to_string());
+            assert_eq!(v6.as_deref(), Some(expected), "{link}");
+        }
+        let bound = PeerPath { device: Some(&eth1), ..path(&peer) };
+        assert!(links_in_doubt(local, &bound, &host).is_empty(), "it is known");
+        let in_subnet = [address("eth0", "10.0.0.11/24"), address("eth1", "10.0.0.11/32")];
+        assert!(links_in_doubt(local, &path(&peer), &in_subnet).is_empty(), "the subnet tells");
     }
 
     #[test]

@@ -37,13 +37,13 @@ use crate::bgp::counters::Counters;
 use crate::bgp::machine::negotiation::{Negotiated, Restart};
 use crate::bgp::machine::session::End;
 use crate::bgp::machine::{Action, ConnectionId, Peering};
-use crate::bgp::outbox::next_hop::{PeerPath, next_hops};
+use crate::bgp::outbox::next_hop::{PeerPath, links_in_doubt, next_hops};
 use crate::bgp::outbox::refreshes::{RefreshStep, Refreshes};
 use crate::bgp::outbox::{NextHops, Outbox, Routes};
 use crate::bgp::settings;
 use crate::bgp::socket::kept::KeptConnection;
 use crate::bgp::socket::ledger::Safe;
-use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, describe};
+use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, describe, way};
 use crate::bgp::wire::{Capability, Cease, Dialect, Message, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
@@ -779,9 +779,17 @@ impl Desired {
         let path = PeerPath {
             peer: &endpoint.peer,
             device: endpoint.device.as_ref(),
+            link: None,
             next_hop: settings.next_hop,
             next_hop_v6: settings.next_hop_v6,
         };
+        let links = match local == endpoint.peer.ip {
+            true => Vec::new(),
+            false => links_in_doubt(local, &path, &self.local_addresses),
+        };
+        // Without several links the kernel need not be asked.
+        let link = (!links.is_empty()).then(|| way::which(&links, endpoint.peer.ip, local, path.device)).flatten();
+        let path = PeerPath { link, ..path };
         next_hops(local, &path, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses, before)
     }
 
