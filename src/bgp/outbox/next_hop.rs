@@ -146,7 +146,16 @@ fn link_of<'a>(local: IpAddr, path: &PeerPath<'a>, local_addresses: &'a [LocalAd
     let has_local = || local_addresses.iter().filter(|has| has.net.addr() == local);
     let on_device = || has_local().filter(is_bound_to);
     let shared = on_device().find(|has| is_subnet_of(has.net, path.peer.ip));
-    let leads = || on_device().find(|has| Some(&has.interface) == path.link);
+    // Where the address is on the loopback too, as with routing on the host, that of the other family may be there alone.
+    let has_other = |link: &InterfaceName| {
+        let on_link = || local_addresses.iter().filter(|has| has.interface == *link).map(|has| has.net);
+        if local.is_ipv4() {
+            on_link().any(|net| global_v6(net).is_some())
+        } else {
+            on_link().any(|net| global_v4(net).is_some())
+        }
+    };
+    let leads = || on_device().find(|has| Some(&has.interface) == path.link && has_other(&has.interface));
     shared.or_else(leads).or_else(|| on_device().next()).or_else(|| has_local().next()).map(|has| &has.interface)
 }
 
@@ -402,6 +411,10 @@ mod tests {
             let v6 = next_hops(local, &path, false, &host).v6.map(|v6| v6.global.to_string());
             assert_eq!(v6.as_deref(), Some(expected), "{link}");
         }
+        let routed = [address("lo", "10.0.0.11/32"), address("lo", "fd35::11/128"), address("eth0", "10.0.0.11/32")];
+        let by_eth0 = PeerPath { link: Some(&eth0), ..path(&peer) };
+        let v6 = next_hops(local, &by_eth0, false, &routed).v6.map(|v6| v6.global.to_string());
+        assert_eq!(v6.as_deref(), Some("fd35::11"), "it is on the loopback alone");
         let bound = PeerPath { device: Some(&eth1), ..path(&peer) };
         assert!(links_in_doubt(local, &bound, &host).is_empty(), "it is known");
         let in_subnet = [address("eth0", "10.0.0.11/24"), address("eth1", "10.0.0.11/32")];
