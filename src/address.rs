@@ -76,6 +76,18 @@ pub struct LocalAddress {
     /// The VRF device that the interface is a part of.
     pub vrf: Option<InterfaceName>,
     pub net: IpNet,
+    pub stay: Stay,
+}
+
+/// How long an address of this host is there, as far as that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stay {
+    /// The Node object names it: as long as this node is there.
+    Nodes,
+    /// It may be a virtual one, which moves to another host.
+    Unknown,
+    /// On its way out (RFC 4862 §5.5.4).
+    Deprecated,
 }
 
 /// Whether it is a link-local IPv6 address (RFC 4291 §2.5.6): it means nothing without its link.

@@ -6,7 +6,7 @@
 //!
 //! | stage | what it waits for |
 //! |---|---|
-//! | waiting | the flows to announced addresses that were open when it began, or its time; never less than [`LEAST_WAIT`] |
+//! | waiting | the flows to announced addresses that were open when it began, or its time, all of it where they cannot be counted; never less than [`LEAST_WAIT`] |
 //! | handing over | that other nodes have taken the addresses on the link |
 //! | drained | an operator |
 //!
@@ -28,6 +28,7 @@ use super::orders::Done;
 use super::reload::Refusal;
 use super::wiring::Query;
 use crate::clock;
+use crate::kernel::bypass;
 use crate::kernel::flows::{self, Flow};
 use crate::plan::following::NodeSays;
 use crate::state_file::{self, Outlasts};
@@ -74,7 +75,7 @@ fn file(folder: &Path) -> PathBuf {
     folder.join("drain.json")
 }
 
-/// There while an operator has taken a drain back that the Node still asks for.
+/// There while an operator has taken a drain back that the Node still asks for; with the boot in it, also one that the host asks for.
 fn overruled(folder: &Path) -> PathBuf {
     folder.join("undrained")
 }
@@ -131,8 +132,7 @@ pub(super) struct Drainer {
     far_enough: watch::Sender<bool>,
     /// Why a drain that the Node asks for is not begun, or one that is under way stands still, as it was told.
     refused: Option<HostProblem>,
-    /// An operator has taken back a drain that the Node still asks for.
-    overruled: bool,
+    overruled: Overruled,
     /// Why the disk does not have what is in force, and what that means.
     unkept: Option<HostProblem>,
     /// When to write it again.
@@ -152,7 +152,9 @@ impl Drainer {
         says: watch::Receiver<NodeSays>,
         (boot, far_enough): (String, watch::Sender<bool>),
     ) -> Drainer {
-        let overruled = overruled(&folder).exists();
+        let marker = state_file::read(&overruled(&folder));
+        let host = marker.as_ref().is_ok_and(|of_boot| of_boot == boot.as_bytes());
+        let overruled = Overruled { node: overruled(&folder).exists(), host };
         let (refused, unkept, keep_again, told) = (None, None, None, None);
         let shuts_down = false;
         Drainer {
@@ -172,6 +174,14 @@ impl Drainer {
             told,
         }
     }
+}
+
+/// An operator has taken back a drain that these still ask for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Overruled {
+    node: bool,
+    /// A shutdown, in this boot.
+    host: bool,
 }
 
 /// Who wants a drain.
@@ -261,19 +271,35 @@ impl Drainer {
     async fn obey(&mut self, says: NodeSays, progress: &mut Progress, again: &mut Option<Instant>) {
         *again = None;
         self.shuts_down = matches!(says, NodeSays::Out { shutdown: true, .. });
+        let overruled = Overruled {
+            node: self.overruled.node && says != NodeSays::In,
+            host: self.overruled.host && (self.shuts_down || says == NodeSays::Nothing),
+        };
+        if std::mem::replace(&mut self.overruled, overruled) != overruled {
+            self.keep().await;
+        }
         match says {
             NodeSays::Nothing => {}
             NodeSays::In => {
-                if self.overruled {
-                    self.overruled = false;
-                    self.keep().await;
-                }
                 self.tell_refusal(None).await;
-                if self.drain.as_ref().is_some_and(|drain| drain.follows)
-                    && let Err(error) = self.take_back().await
-                {
-                    warn!(%error, "the Node takes part again, and the drain cannot be taken back");
-                    *again = Some(clock::now() + TRY_AGAIN);
+                if self.drain.as_ref().is_some_and(|drain| drain.follows) {
+                    self.take_part(again).await;
+                }
+            }
+            NodeSays::HostStays => {
+                self.tell_refusal(None).await;
+                if self.is_of_host() {
+                    self.take_part(again).await;
+                }
+            }
+            NodeSays::Out { shutdown: false, .. } if self.is_of_host() && self.overruled.node => {
+                self.take_part(again).await;
+            }
+            NodeSays::Out { shutdown: false, why, .. } if self.is_of_host() => {
+                // The shutdown is given up, and the Node asks for the same.
+                if let Some(drain) = self.drain.clone() {
+                    // Where nobody hears of it, the agent stops.
+                    let _ = self.move_to(Drain { boot: None, reason: Some(why), ..drain }).await;
                 }
             }
             NodeSays::Out { timeout, .. } if self.drain.is_some() => {
@@ -284,7 +310,8 @@ impl Drainer {
                     let _ = self.begin(None, Some(timeout), Orderer::Host).await;
                 }
             }
-            NodeSays::Out { .. } if self.overruled => {}
+            NodeSays::Out { shutdown: true, .. } if self.overruled.host => {}
+            NodeSays::Out { shutdown: false, .. } if self.overruled.node => {}
             NodeSays::Out { why, timeout, shutdown } => {
                 let orderer = if shutdown { Orderer::Host } else { Orderer::Node };
                 match self.begin(Some(why.clone()), Some(timeout), orderer).await {
@@ -302,6 +329,19 @@ impl Drainer {
         }
     }
 
+    /// Whether the drain ends with the shutdown that it was begun for.
+    fn is_of_host(&self) -> bool {
+        self.drain.as_ref().is_some_and(|drain| drain.follows && drain.boot.is_some())
+    }
+
+    /// Nobody asks for the drain any more.
+    async fn take_part(&mut self, again: &mut Option<Instant>) {
+        if let Err(error) = self.take_back().await {
+            warn!(%error, "the Node takes part again, and the drain cannot be taken back");
+            *again = Some(clock::now() + TRY_AGAIN);
+        }
+    }
+
     /// Once there is nothing that a shutdown would have to wait for: the node is drained, or stays as it is.
     fn tell_host(&self) {
         let goes_on = self.drain.as_ref().is_some_and(|drain| drain.stage != DrainStage::Drained);
@@ -309,11 +349,13 @@ impl Drainer {
         self.far_enough.send_if_modified(|before| std::mem::replace(before, far_enough) != far_enough);
     }
 
-    /// An operator takes a drain back. What the Node says counts again once it says something else.
+    /// An operator takes a drain back. What the Node says counts again once it says something else, and a shutdown is something else.
     async fn overrule(&mut self) -> Result<Done, Refusal> {
         self.overruled = match *self.says.borrow() {
-            // It may say so once it is heard.
-            NodeSays::Out { .. } | NodeSays::Nothing => true,
+            NodeSays::Out { shutdown: true, .. } => Overruled { node: true, host: true },
+            NodeSays::Out { shutdown: false, .. } | NodeSays::HostStays => Overruled { node: true, host: false },
+            // They may say so once they are heard.
+            NodeSays::Nothing => Overruled { node: true, host: self.is_of_host() },
             NodeSays::In => self.overruled,
         };
         if self.drain.is_none() {
@@ -327,10 +369,11 @@ impl Drainer {
     /// reason to drain a node.
     async fn keep(&mut self) {
         let (drain, marker) = (file(&self.folder), overruled(&self.folder));
+        let of_boot = if self.overruled.host { self.boot.as_bytes() } else { b"" };
         let is_overruled = match self.overruled {
-            true if marker.exists() => Ok(()),
-            true => state_file::replace(&marker, b"", Outlasts::PowerLoss),
-            false => state_file::remove(&marker),
+            Overruled { node: false, host: false } => state_file::remove(&marker),
+            _ if marker.exists() && state_file::read(&marker).is_ok_and(|kept| kept == of_boot) => Ok(()),
+            _ => state_file::replace(&marker, of_boot, Outlasts::PowerLoss),
         };
         let kept = match &self.drain {
             Some(drained) => keep(&drain, drained),
@@ -341,7 +384,7 @@ impl Drainer {
             (Err(error), _) if self.drain.is_none() => Some((drain, error, "the node is drained again")),
             (Err(error), _) if drain.exists() => Some((drain, error, "the drain goes on from an earlier step")),
             (Err(error), _) => Some((drain, error, "the node takes part again")),
-            (Ok(()), Err(error)) if self.overruled => {
+            (Ok(()), Err(error)) if self.overruled != Overruled::default() => {
                 Some((marker, error, "the node is drained again while its Node is cordoned or tainted"))
             }
             (Ok(()), Err(error)) => Some((marker, error, "the next drain that its Node asks for is not obeyed")),
@@ -563,7 +606,7 @@ impl Drainer {
         }
         let announced = snapshot.plan.decisions.values().flat_map(|it| &it.announcements).map(|it| it.address);
         let addresses: BTreeSet<IpAddr> = announced.collect();
-        let listed = tokio::task::spawn_blocking(move || flows::open(&addresses)).await.ok()?;
+        let listed = tokio::task::spawn_blocking(move || open_flows(&addresses)).await.ok()?;
         match listed {
             Ok(open) => {
                 let first = counted.get_or_insert_with(|| open.clone());
@@ -588,6 +631,17 @@ impl Drainer {
                 None
             }
         }
+    }
+}
+
+/// Of these addresses. Blocks. That there is none is believed only where the kernel would know.
+fn open_flows(addresses: &BTreeSet<IpAddr>) -> io::Result<HashSet<Flow>> {
+    if addresses.is_empty() {
+        return Ok(HashSet::new());
+    }
+    match bypass::unknown_flows(Path::new("/")) {
+        Some(why) => Err(io::Error::other(why)),
+        None => flows::open(addresses),
     }
 }
 
@@ -812,6 +866,53 @@ mod tests {
         bench.order(|answer| Command::Undrain { answer }).await;
         bench.taken_back().await;
         bench.held_up(false).await;
+    }
+
+    /// D1 of a review. Input: the node is cordoned, an operator has it serve all the same, and then the host shuts down.
+    #[tokio::test]
+    async fn a_shutdown_is_something_else_than_the_cordon_that_an_operator_overruled() {
+        let mut bench = bench(Some(ready()));
+        bench.out();
+        bench.drained().await;
+        bench.order(|answer| Command::Undrain { answer }).await;
+        bench.taken_back().await;
+        bench.host_shuts_down();
+        assert_eq!(bench.drained().await.boot.as_deref(), Some("boot"));
+        bench.held_up(false).await;
+        // The shutdown is given up. The Node is cordoned still, and that was overruled.
+        bench.out();
+        bench.taken_back().await;
+        bench.held_up(true).await;
+        // An operator overrules the shutdown too, and not the next one.
+        bench.host_shuts_down();
+        bench.drained().await;
+        bench.order(|answer| Command::Undrain { answer }).await;
+        bench.taken_back().await;
+        bench.held_up(false).await;
+        let (why, timeout) = ("the host shuts down".to_owned(), Duration::from_secs(1));
+        bench.says.send_replace(NodeSays::Out { why, timeout, shutdown: true });
+        bench.silent().await;
+        bench.out();
+        bench.silent().await;
+        bench.host_shuts_down();
+        bench.drained().await;
+    }
+
+    /// D8 of a review. Input: a shutdown is given up while the API server is away; and one while the Node is cordoned.
+    #[tokio::test]
+    async fn what_the_host_began_ends_with_its_shutdown_whatever_is_known_of_the_node() {
+        let mut bench = bench(Some(ready()));
+        bench.host_shuts_down();
+        bench.drained().await;
+        bench.says.send_replace(NodeSays::HostStays);
+        bench.taken_back().await;
+        bench.host_shuts_down();
+        bench.drained().await;
+        bench.out();
+        let drain = bench.drained().await;
+        assert_eq!((drain.boot.as_deref(), drain.reason.as_deref()), (None, Some("the Node is cordoned")));
+        bench.says.send_replace(NodeSays::HostStays);
+        bench.silent().await;
     }
 
     #[tokio::test]

@@ -444,16 +444,19 @@ impl Reloader {
         }
         let mut warnings = load::warnings(&config);
         self.take_over(config, files, &changes).await?;
-        let is_kept = until.is_none() && (earlier.is_some() || self.unrestored.is_some());
-        if is_kept && let Err(error) = self.keep() {
+        // Whoever only reads the files again, as `systemctl reload` does, has not looked at what waits.
+        let is_confirmed = until.is_none() && text.is_some() && (earlier.is_some() || self.unrestored.is_some());
+        if is_confirmed && let Err(error) = self.keep() {
             warnings.push(format!("it is in use, but the one before comes back at the next start: {error}"));
         }
+        let until = until.or(self.unconfirmed.as_ref().map(|(it, _)| it.until));
         let count = match changes.len() {
             0 => "no difference to what was in use".to_owned(),
             1 => "1 difference".to_owned(),
             many => format!("{many} differences"),
         };
         let summary = match until {
+            None if is_confirmed => format!("applied: {count}; nothing waits to be confirmed any more"),
             None => format!("applied: {count}"),
             Some(until) => {
                 format!("applied: {count}; taken back at {until:.0} unless `crier config confirm` comes before")

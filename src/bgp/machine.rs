@@ -200,6 +200,21 @@ impl Peering {
         Peering { needs_path: true, ..self }
     }
 
+    /// From now on with, or without, `bfd-strict`. An established session stays in either case: the path may be what it is without
+    /// BFD. Nothing of it is told to the peer.
+    pub fn handle_need_of_path(&mut self, needs_path: bool, now: Instant) -> Vec<Action> {
+        if std::mem::replace(&mut self.needs_path, needs_path) == needs_path || self.path_is_up {
+            return Vec::new();
+        }
+        let mut actions = Vec::new();
+        match (needs_path, &self.approach) {
+            (true, _) => return self.hold(now),
+            (false, Approach::Held) => self.start(now, &mut actions),
+            (false, Approach::Idle { .. } | Approach::Connect { .. } | Approach::Active { .. }) => {}
+        }
+        actions
+    }
+
     /// Whether a session waits for the path and for nothing else.
     pub fn is_held(&self) -> bool {
         self.needs_path && !self.path_is_up
@@ -428,11 +443,13 @@ impl Peering {
     /// BFD does not say any more that packets pass. An established session stays: [`Peering::handle_fault`] ends it where BFD says that
     /// they do not. With `bfd-strict` no other connection goes on.
     pub fn handle_path_down(&mut self, now: Instant) -> Vec<Action> {
-        let mut actions = Vec::new();
         self.path_is_up = false;
-        if !self.needs_path {
-            return actions;
-        }
+        if self.needs_path { self.hold(now) } else { Vec::new() }
+    }
+
+    /// Ends every connection on which there is no session yet, and dials no more.
+    fn hold(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
         if let Approach::Connect { dial, .. } = self.approach {
             actions.push(Action::Close { connection: dial, last_word: None });
             self.approach = Approach::Held;

@@ -7,6 +7,7 @@ pub mod ledger;
 pub mod listeners;
 mod options;
 pub mod refusals;
+pub mod way;
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -22,7 +22,7 @@ use crate::world::DrainStage;
                   restart of the agent and of the host; `crier undrain` takes it back.\n\n\
                   What no other node serves is kept, unless with --force: the drain then stands still.\n\n\
                   Exit codes: 0 begun, or with --wait every flow ended; 1 no other node serves; 3 no agent; 4 with --wait:\n\
-                  flows were left when the time was over."
+                  flows were left when the time was over, or could not be counted."
 )]
 pub struct Drain {
     /// Wait until the node is drained
@@ -100,15 +100,19 @@ async fn watch_drain(socket: &Path) -> Exit {
 }
 
 fn line(report: &DrainReport) -> String {
+    let trouble = report.trouble.as_deref().map(printable);
     match (report.stage, report.flows, report.flows_left) {
-        (DrainStage::Waiting, Some(flows), Some(left)) => {
-            format!("waiting for flows: {left} of {flows} left {}", bar(flows - left.min(flows), flows))
-        }
-        (DrainStage::Waiting, _, _) => match &report.trouble {
-            Some(trouble) => format!("flows cannot be counted ({trouble}); waiting until {:.0}", report.until),
-            None => "counting flows".to_owned(),
+        (DrainStage::Waiting, flows, left) => match (trouble, flows, left) {
+            (Some(trouble), ..) => format!("flows cannot be counted ({trouble}); waiting until {:.0}", report.until),
+            (None, Some(flows), Some(left)) => {
+                format!("waiting for flows: {left} of {flows} left {}", bar(flows - left.min(flows), flows))
+            }
+            (None, ..) => "counting flows".to_owned(),
         },
         (DrainStage::HandingOver, ..) => format!("handing over: {} addresses left on the link", report.addresses_left),
+        (DrainStage::Drained, ..) if report.timed_out && trouble.is_some() => {
+            "drained; the whole time was waited, as flows cannot be counted".to_owned()
+        }
         (DrainStage::Drained, _, Some(left)) if report.timed_out => format!("drained; {left} flows were left"),
         (DrainStage::Drained, ..) => "drained".to_owned(),
     }

@@ -10,6 +10,7 @@ use crate::path_state::PathSource;
 use crate::views::allocator::AllocatorReport;
 use crate::views::drain::ShutdownReport;
 use crate::views::status::{DataPathReport, PoolReport, Report, RosterReport};
+use crate::world::DrainStage;
 
 /// Exits with a problem where the screen names one.
 pub fn status(socket: &Path, output: Output) -> Exit {
@@ -109,7 +110,13 @@ fn head(report: &Report, wide: bool) -> String {
         (source, Some(fault)) => writeln!(text, "data path   {state} ({source}): {fault}"),
     };
     if let Some(drain) = &report.drain {
-        let left = drain.flows_left.map(|left| format!(", {left} flows left")).unwrap_or_default();
+        let left = match (&drain.trouble, drain.flows_left) {
+            (Some(trouble), _) if drain.stage == DrainStage::Waiting => {
+                format!(", until {:.0}, as flows cannot be counted ({})", drain.until, printable(trouble))
+            }
+            (Some(_), _) | (None, None) => String::new(),
+            (None, Some(left)) => format!(", {left} flows left"),
+        };
         let reason = drain.reason.as_ref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
         let _ = writeln!(text, "drain       {} since {}{left}{reason}", drain.stage.code(), ago(drain.since));
     }

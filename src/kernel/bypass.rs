@@ -6,6 +6,7 @@
 //! mode. Cilium makes `cilium_host` in every mode, and writes into its state folder whether its eBPF host routing is on. What
 //! cannot be seen from the host: a CNI of another name that does the same, and Cilium's state where this account may not read it;
 //! of the latter `crier doctor` says so.
+//! By the same signs, whether the CNI and not the kernel's conntrack knows the connections to Services: [`unknown_flows`].
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -36,6 +37,7 @@ const CILIUM_DEFINES: &str = "ENABLE_HOST_ROUTING";
 /// The settings that its agent runs with: all it knows, in newer versions the only place.
 const CILIUM_SETTINGS: &str = "run/cilium/state/agent-runtime-config.json";
 const CILIUM_LEGACY: &str = "EnableHostLegacyRouting";
+const CILIUM_SERVICES: &str = "KubeProxyReplacement";
 
 /// More than either file ever has.
 const MOST_OCTETS: u64 = 8 * 1024 * 1024;
@@ -126,6 +128,26 @@ pub fn doubts() -> Option<HostProblem> {
     look(Path::new("/")).doubt()
 }
 
+/// Why the kernel's conntrack need not know the connections to Services: the CNI translates their addresses itself.
+pub fn unknown_flows(root: &Path) -> Option<String> {
+    match look(root) {
+        Seen::Calico { .. } => Some("Calico is in eBPF mode and tracks connections itself".to_owned()),
+        Seen::Nothing if !root.join(LINKS).join(CILIUM).exists() => None,
+        Seen::Nothing | Seen::Cilium { .. } | Seen::CiliumUntold { .. } => {
+            let settings = root.join(CILIUM_SETTINGS);
+            let told = read(&settings).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
+            let replaces = told.as_ref().and_then(|told| find(told, CILIUM_SERVICES, MOST_DEPTH));
+            let is_off = replaces.is_some_and(|it| *it == Value::Bool(false) || *it == "false" || *it == "disabled");
+            (!is_off).then(|| {
+                format!(
+                    "Cilium tracks connections itself, unless {} says that {CILIUM_SERVICES} is off",
+                    settings.display()
+                )
+            })
+        }
+    }
+}
+
 /// What is to be seen below `root`.
 pub fn look(root: &Path) -> Seen {
     let has = |link: &&str| root.join(LINKS).join(link).exists();
@@ -145,7 +167,7 @@ pub fn look(root: &Path) -> Seen {
         return Seen::Cilium { file: header };
     }
     let why = match read(&settings).map(|text| serde_json::from_str::<Value>(&text)) {
-        Ok(Ok(value)) => match flag(&value, CILIUM_LEGACY, MOST_DEPTH) {
+        Ok(Ok(value)) => match find(&value, CILIUM_LEGACY, MOST_DEPTH).and_then(Value::as_bool) {
             Some(false) => return Seen::Cilium { file: settings },
             Some(true) => return Seen::Nothing,
             None => format!("{} does not have {CILIUM_LEGACY}", settings.display()),
@@ -159,11 +181,10 @@ pub fn look(root: &Path) -> Seen {
 /// How deep the settings are looked through: they are one map of maps.
 const MOST_DEPTH: u32 = 3;
 
-/// The first flag of this name.
-fn flag(value: &Value, name: &str, depth: u32) -> Option<bool> {
+/// The first value of this name.
+fn find<'a>(value: &'a Value, name: &str, depth: u32) -> Option<&'a Value> {
     let map = value.as_object()?;
-    let own = map.get(name).and_then(Value::as_bool);
-    own.or_else(|| map.values().find_map(|it| flag(it, name, depth.checked_sub(1)?)))
+    map.get(name).or_else(|| map.values().find_map(|it| find(it, name, depth.checked_sub(1)?)))
 }
 
 fn read(path: &Path) -> io::Result<String> {
@@ -180,6 +201,11 @@ mod tests {
 
     /// What is seen of a host with these links and files.
     fn seen(links: &[&str], files: &[(&str, &str)]) -> (Seen, PathBuf) {
+        let root = host(links, files);
+        (look(root.path()), root.path().to_owned())
+    }
+
+    fn host(links: &[&str], files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for link in links {
             fs::create_dir_all(root.path().join(LINKS).join(link)).unwrap();
@@ -189,7 +215,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        (look(root.path()), root.path().to_owned())
+        root
     }
 
     type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
@@ -221,6 +247,27 @@ mod tests {
             let refuses = matches!(seen, Seen::Calico { .. } | Seen::Cilium { .. });
             assert_eq!(seen.refusal().is_some(), refuses, "{seen:?}");
             assert_eq!(seen.doubt().is_some(), expected == "CiliumUntold", "{seen:?}");
+        }
+    }
+
+    /// D5 of a review: what a drain counts.
+    #[test]
+    fn connections_are_the_cnis_where_it_translates_services_itself() {
+        let unknown = |links: &[&str], settings: &str| {
+            let files = [(CILIUM_SETTINGS, settings)];
+            unknown_flows(host(links, if settings.is_empty() { &[] } else { &files }).path()).is_some()
+        };
+        let table: [(&[&str], &str, bool); 7] = [
+            (&["eth0"], "", false),
+            (&["bpfin.cali"], "", true),
+            (&["cilium_host"], "", true),
+            (&["cilium_host"], r#"{"EnableHostLegacyRouting": true, "KubeProxyReplacement": "true"}"#, true),
+            (&["cilium_host"], r#"{"EnableHostLegacyRouting": false, "KubeProxyReplacement": true}"#, true),
+            (&["cilium_host"], r#"{"EnableHostLegacyRouting": true, "KubeProxyReplacement": "false"}"#, false),
+            (&["cilium_host"], r#"{"EnableHostLegacyRouting": false, "KubeProxyReplacement": false}"#, false),
+        ];
+        for (links, settings, expected) in table {
+            assert_eq!(unknown(links, settings), expected, "{links:?} {settings}");
         }
     }
 

@@ -4,12 +4,14 @@
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{Socket, SocketAddr};
 use socket2::SockRef;
+
+use crate::address::Family;
 
 /// A flow by a number that no other has, as far as 64 bits tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,23 +20,62 @@ pub struct Flow(u64);
 /// How long the kernel may be silent in the middle of its list.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// What a list of the kernel says.
+#[derive(Debug, Default)]
+struct Seen {
+    open: HashSet<Flow>,
+    /// Some connection of this family is tracked, whosever it is.
+    tracked: BTreeSet<Family>,
+}
+
 /// Lists the open flows to these addresses, and those that pods opened and that leave with them, in this network namespace. Blocks for as long as the list is. Needs CAP_NET_ADMIN.
 ///
 /// Open is a TCP connection from its SYN's answer until both ends have said FIN, and any other flow that went both ways.
 ///
+/// The kernel tracks a family in a network namespace only once a rule there needs that. Before, its list is empty and says nothing of
+/// connections. So a list without any connection of a family is believed only once a packet that this host sends to itself is tracked.
+///
 /// # Errors
-/// Where the kernel tracks no connections, or does not answer.
+/// Where the kernel tracks no connections of a family of the addresses, or does not answer.
 pub fn open(addresses: &BTreeSet<IpAddr>) -> io::Result<HashSet<Flow>> {
+    let families: BTreeSet<Family> = addresses.iter().map(|address| Family::of(*address)).collect();
+    let mut seen = list(addresses)?;
+    if !families.is_subset(&seen.tracked) {
+        families.difference(&seen.tracked).for_each(|family| probe(*family));
+        seen = list(addresses)?;
+    }
+    match families.difference(&seen.tracked).next() {
+        Some(family) => Err(untracked(*family)),
+        None => Ok(seen.open),
+    }
+}
+
+fn untracked(family: Family) -> io::Error {
+    io::Error::other(format!(
+        "the kernel tracks no {family} connections on this host: no rule of a firewall or kube-proxy asks for it"
+    ))
+}
+
+/// Sends a datagram from this host to itself. Where that cannot be sent, nothing is tracked either.
+fn probe(family: Family) {
+    let loopback: IpAddr = match family {
+        Family::V4 => Ipv4Addr::LOCALHOST.into(),
+        Family::V6 => Ipv6Addr::LOCALHOST.into(),
+    };
+    let _ = UdpSocket::bind((loopback, 0)).and_then(|socket| socket.send_to(&[], socket.local_addr()?));
+}
+
+fn list(addresses: &BTreeSet<IpAddr>) -> io::Result<Seen> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     SockRef::from(&socket).set_read_timeout(Some(SILENCE))?;
     socket.send(&request(), 0)?;
-    let mut flows = HashSet::new();
+    let mut seen = Seen::default();
     loop {
         let (octets, _) = socket.recv_from_full()?;
-        if take(&octets, addresses, &mut flows)? {
-            return Ok(flows);
+        if take(&octets, addresses, &mut seen)? {
+            return Ok(seen);
         }
     }
 }
@@ -52,7 +93,7 @@ fn request() -> Vec<u8> {
 }
 
 /// Takes what some messages say. True behind the last one. What cannot be read is left out.
-fn take(octets: &[u8], addresses: &BTreeSet<IpAddr>, flows: &mut HashSet<Flow>) -> io::Result<bool> {
+fn take(octets: &[u8], addresses: &BTreeSet<IpAddr>, seen: &mut Seen) -> io::Result<bool> {
     let mut rest = octets;
     while let Some((length, kind)) = header(rest) {
         let Some(message) = rest.get(..length) else { break };
@@ -65,12 +106,23 @@ fn take(octets: &[u8], addresses: &BTreeSet<IpAddr>, flows: &mut HashSet<Flow>) 
                     Some(code) => Err(io::Error::from_raw_os_error(code.saturating_abs())),
                 };
             }
-            NEW => flows.extend(message.get(HEADER + NFGEN..).and_then(|body| flow(body, addresses))),
+            NEW => {
+                seen.tracked.extend(message.get(HEADER).and_then(|family| family_of(*family)));
+                seen.open.extend(message.get(HEADER + NFGEN..).and_then(|body| flow(body, addresses)));
+            }
             _ => {}
         }
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(false)
+}
+
+fn family_of(number: u8) -> Option<Family> {
+    match i32::from(number) {
+        libc::AF_INET => Some(Family::V4),
+        libc::AF_INET6 => Some(Family::V6),
+        _ => None,
+    }
 }
 
 /// Length and type of the message in front.
@@ -191,16 +243,18 @@ mod tests {
         body.extend(nested(ID, &id.to_be_bytes()));
         let mut message = u32::try_from(HEADER + NFGEN + body.len()).unwrap().to_ne_bytes().to_vec();
         message.extend_from_slice(&NEW.to_ne_bytes());
-        message.extend_from_slice(&[0; 10 + NFGEN]);
+        message.extend_from_slice(&[0; 10]);
+        message.extend_from_slice(&[2, 0, 0, 0]);
         message.extend(body);
         message
     }
 
     fn count(messages: &[Vec<u8>]) -> usize {
         let addresses = [IpAddr::from([192, 0, 2, 1])].into();
-        let mut flows = HashSet::new();
-        assert!(!take(&messages.concat(), &addresses, &mut flows).unwrap());
-        flows.len()
+        let mut seen = Seen::default();
+        assert!(!take(&messages.concat(), &addresses, &mut seen).unwrap());
+        assert_eq!(seen.tracked, [Family::V4].into(), "connections of others count for that");
+        seen.open.len()
     }
 
     #[test]
@@ -231,7 +285,7 @@ mod tests {
             octets.extend_from_slice(body);
             octets
         };
-        let take = |octets: &[u8]| take(octets, &BTreeSet::new(), &mut HashSet::new());
+        let take = |octets: &[u8]| take(octets, &BTreeSet::new(), &mut Seen::default());
         assert!(take(&message(DONE, &[0; 4])).unwrap());
         let refused = take(&message(ERROR, &(-1_i32).to_ne_bytes())).unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
@@ -243,14 +297,14 @@ mod tests {
         let addresses = [IpAddr::from([192, 0, 2, 1])].into();
         let whole = listed([192, 0, 2, 1], TCP, Some(3), 0, 1);
         for length in 0..whole.len() {
-            let _ = take(&whole[..length], &addresses, &mut HashSet::new());
+            let _ = take(&whole[..length], &addresses, &mut Seen::default());
         }
         let mut random = fastrand::Rng::with_seed(5);
         for _ in 0..20_000 {
             let mut torn = whole.clone();
             let place = random.usize(..torn.len());
             torn[place] = random.u8(..);
-            let _ = take(&torn, &addresses, &mut HashSet::new());
+            let _ = take(&torn, &addresses, &mut Seen::default());
         }
     }
 }

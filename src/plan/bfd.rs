@@ -52,6 +52,7 @@ fn is_far(settings: &config::Peer, address: &ScopedAddress, local: &[LocalAddres
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::Stay;
 
     fn peer(asn: PeerAsn, multihop: u8) -> config::Peer {
         let peer = config::tests::one_of_each().bgp.peers.remove(0);
@@ -60,7 +61,12 @@ mod tests {
 
     #[test]
     fn a_session_is_of_one_hop_where_bgp_is_or_where_an_internal_peer_is_on_the_link() {
-        let local = [LocalAddress { interface: "eth0".into(), vrf: None, net: "10.0.0.11/24".parse().unwrap() }];
+        let local = [LocalAddress {
+            interface: "eth0".into(),
+            vrf: None,
+            net: "10.0.0.11/24".parse().unwrap(),
+            stay: Stay::Unknown,
+        }];
         let far = |settings: &config::Peer, ip: &str| {
             is_far(settings, &ScopedAddress { ip: ip.parse().unwrap(), interface: None }, &local)
         };

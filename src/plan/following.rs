@@ -16,6 +16,8 @@ pub enum NodeSays {
     /// Nothing is followed, or what is followed was not seen since this agent started: nothing changes.
     #[default]
     Nothing,
+    /// No shutdown of the host is under way. The Node is followed too, and was not seen since this agent started.
+    HostStays,
     /// It takes part.
     In,
     /// It is to leave, and may wait so long for flows. `shutdown`: the host waits for that, and is gone then.
@@ -44,7 +46,8 @@ pub fn says(config: &Config, world: &World, node: &NodeName) -> NodeSays {
         (_, Some(why)) => NodeSays::Out { why, timeout: *timeout, shutdown: false },
         (Some(None), None) => NodeSays::Nothing,
         (Some(Some(false)), None) if !follows_node => NodeSays::In,
-        (None | Some(Some(false)), None) => seen.map_or(NodeSays::Nothing, |_| NodeSays::In),
+        (Some(Some(false)), None) => seen.map_or(NodeSays::HostStays, |_| NodeSays::In),
+        (None, None) => seen.map_or(NodeSays::Nothing, |_| NodeSays::In),
     }
 }
 
@@ -126,7 +129,7 @@ mod tests {
         const HOST: &str = "follow-shutdown = true\n";
         const BOTH: &str = "follow-shutdown = true\nfollow-cordon = true\n";
         let (cordoned, open) = (Some(true), Some(false));
-        /// `Ok`: it takes part. `Err`: it leaves.
+        /// `Ok`: it takes part, or of 1 s the host does. `Err`: it leaves.
         type Said = Option<Result<u64, u64>>;
         type Row = (&'static str, Option<bool>, u64, Option<bool>, Said);
         let table: [Row; 12] = [
@@ -137,7 +140,7 @@ mod tests {
             (HOST, Some(true), 0, None, Some(Err(0))),
             ("follow-shutdown = true\ntimeout = \"10s\"\n", Some(true), 600, None, Some(Err(10))),
             (BOTH, None, 0, open, None),
-            (BOTH, Some(false), 5, None, None),
+            (BOTH, Some(false), 5, None, Some(Ok(1))),
             (BOTH, Some(false), 5, open, Some(Ok(0))),
             (BOTH, Some(true), 5, open, Some(Err(3))),
             (BOTH, None, 0, cordoned, Some(Err(600))),
@@ -152,6 +155,7 @@ mod tests {
             let said = match says(&config(keys), &world, &"n1".into()) {
                 NodeSays::Nothing => None,
                 NodeSays::In => Some(Ok(0)),
+                NodeSays::HostStays => Some(Ok(1)),
                 NodeSays::Out { timeout, .. } => Some(Err(timeout.as_secs())),
             };
             assert_eq!(said, expected, "{keys}: {begun:?}, {granted} s, cordoned: {node:?}");

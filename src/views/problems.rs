@@ -275,7 +275,7 @@ fn is_left_out(snapshot: &Snapshot, peer: &PeerName) -> bool {
 
 fn of_peer(peer: &PeerReport, peers: &[PeerReport]) -> Option<String> {
     if peer.state != SessionState::Established {
-        let why = peer.last_error.as_deref().unwrap_or(awaited(peer.state));
+        let why = peer.last_error.as_deref().unwrap_or(awaited(peer.state, peer.security.ttl_security));
         return Some(format!("peer {} ({}): {:?}: {why}", peer.name, peer.address, peer.state));
     }
     if let Some(refused) = peer.session.refused {
@@ -291,8 +291,12 @@ fn of_peer(peer: &PeerReport, peers: &[PeerReport]) -> Option<String> {
 }
 
 /// What a session that was never established waits for.
-fn awaited(state: SessionState) -> &'static str {
+fn awaited(state: SessionState, ttl_security: bool) -> &'static str {
     match state {
+        SessionState::OpenSent if ttl_security => {
+            "no session yet: the peer has taken the connection and has not sent its OPEN; is this node one of its neighbors? With \
+             ttl-security, what comes with a TTL below 255 is dropped: does the peer have it too (GTSM, RFC 5082)?"
+        }
         SessionState::OpenSent => {
             "no session yet: the peer has taken the connection and has not sent its OPEN; is this node one of its neighbors?"
         }
@@ -454,6 +458,12 @@ mod tests {
     use crate::plan::Planner;
     use crate::views::Counters;
     use crate::world::Fact;
+
+    #[test]
+    fn a_peer_that_sends_no_open_may_lack_gtsm() {
+        assert!(awaited(SessionState::OpenSent, true).contains("GTSM"));
+        assert!(!awaited(SessionState::OpenSent, false).contains("GTSM"));
+    }
 
     /// A peer whose router has this identifier, and whose session runs over this address and carries IPv6 or does not.
     fn peer(name: &str, router_id: &str, local: &str, carries_v6: bool) -> PeerReport {

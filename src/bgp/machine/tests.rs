@@ -459,6 +459,30 @@ fn a_peering_that_needs_the_path_neither_dials_nor_accepts_before_it_is_up() {
     assert_eq!(bench.peering.state(), SessionState::Established);
 }
 
+/// D3 of a review.
+#[test]
+fn the_need_of_a_path_comes_and_goes_without_the_end_of_a_session() {
+    let mut bench = Bench::in_phase(SessionState::Established);
+    let now = bench.now;
+    assert_eq!(summary(&bench.peering.handle_need_of_path(true, now)), "");
+    assert_eq!(bench.peering.state(), SessionState::Established);
+    assert_eq!(summary(&bench.peering.handle_need_of_path(false, now)), "");
+
+    let mut bench = Bench::in_phase(SessionState::OpenSent);
+    let now = bench.now;
+    assert_eq!(summary(&bench.peering.handle_need_of_path(true, now)), "close with Cease(BfdDown), failed");
+    bench.passes(secs(3600));
+    assert_eq!((bench.peering.state(), bench.peering.next_deadline()), (SessionState::Idle, None));
+    let now = bench.now;
+    assert_eq!(summary(&bench.peering.handle_need_of_path(false, now)), "dial");
+    // Where the path is up, it changes nothing.
+    let mut bench = Bench::in_phase(SessionState::OpenSent);
+    let now = bench.now;
+    assert_eq!(summary(&bench.peering.handle_path_up(now)), "");
+    assert_eq!(summary(&bench.peering.handle_need_of_path(true, now)), "");
+    assert_eq!(bench.peering.state(), SessionState::OpenSent);
+}
+
 #[test]
 fn a_passive_peering_never_dials() {
     let mut bench = Bench::new(LocalOffer { passive: true, ..offer() });

@@ -1,11 +1,12 @@
 //! Where the peer of a session can reach this node, for routes of either family. Floor 1. The slice says which addresses this
 //! host has, and which address of a link is best.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::address::{LocalAddress, ScopedAddress};
+use crate::address::{LocalAddress, ScopedAddress, Stay};
 use crate::bgp::outbox::{NextHopV6, NextHops};
 use crate::names::InterfaceName;
 
@@ -15,6 +16,8 @@ pub struct PeerPath<'a> {
     pub peer: &'a ScopedAddress,
     /// The VRF, or other device, that sockets to the peer are bound to.
     pub device: Option<&'a InterfaceName>,
+    /// Where [`links_in_doubt`] names several links: the one that packets to the peer leave by.
+    pub link: Option<&'a InterfaceName>,
     /// The configured next hops, which replace those found here.
     pub next_hop: Option<Ipv4Addr>,
     pub next_hop_v6: Option<Ipv6Addr>,
@@ -25,21 +28,24 @@ pub struct PeerPath<'a> {
 /// For the family of the connection it is our end of it. For the other family it is the first global address of the link that the
 /// session runs over, so that the peer sends the traffic where it reaches us anyway; without one the family cannot be announced.
 /// `local_addresses` names the addresses of each link in the order of preference.
+/// What the peer was told `before` stays for as long as it is on that link: an address that comes beside it may be a virtual one, which
+/// goes again, to another host. Only one that the Node object names takes its place.
 /// A peer on this very host, as another routing daemon may be, would find its own address in our end of the connection and refuse it
 /// (RFC 4271 §6.3). It is told the first global address of the host that is not its own, by which it can tell others.
 /// Over a link-local connection an IPv4 address of the link need not be one that the peer can reach, so where
 /// `ipv4_with_ipv6_next_hop` was negotiated (RFC 8950) there is none, and the IPv6 one serves both families; over another IPv6
-/// connection then only an address with a subnet is one.
+/// connection then only an address with a subnet that the Node object names is one.
 pub fn next_hops(
     local: IpAddr,
     path: &PeerPath<'_>,
     ipv4_with_ipv6_next_hop: bool,
     local_addresses: &[LocalAddress],
+    before: NextHops,
 ) -> NextHops {
     let found = if local.is_loopback() || local == path.peer.ip {
         on_this_host(local, path.peer.ip, local_addresses)
     } else {
-        found(local, path, ipv4_with_ipv6_next_hop, local_addresses)
+        found(local, path, ipv4_with_ipv6_next_hop, local_addresses, before)
     };
     let v6 = match path.next_hop_v6 {
         // RFC 2545 §3: a link-local address goes along only with a global one of the same node.
@@ -54,15 +60,20 @@ fn found(
     path: &PeerPath<'_>,
     ipv4_with_ipv6_next_hop: bool,
     local_addresses: &[LocalAddress],
+    before: NextHops,
 ) -> NextHops {
     let link = link_of(local, path, local_addresses);
-    let on_link = || local_addresses.iter().filter(|local| Some(&local.interface) == link).map(|local| local.net);
+    let of_link = || local_addresses.iter().filter(|local| Some(&local.interface) == link);
+    let on_link = || of_link().map(|local| local.net);
+    let other_v6 = || choose(of_link(), global_v6, before.v6.map(|v6| v6.global));
     let v4 = match local {
         IpAddr::V4(v4) => Some(v4),
         IpAddr::V6(v6) if v6.is_unicast_link_local() && ipv4_with_ipv6_next_hop => None,
-        // An address without a subnet, as a virtual one of keepalived, comes and goes, and the peer need not have a way to it.
-        IpAddr::V6(_) if ipv4_with_ipv6_next_hop => on_link().filter(has_subnet).find_map(global_v4),
-        IpAddr::V6(_) => on_link().find_map(global_v4),
+        // Any other one, as a virtual one of keepalived, comes and goes, and the peer need not have a way to it.
+        IpAddr::V6(_) if ipv4_with_ipv6_next_hop => {
+            of_link().filter(|it| it.stay == Stay::Nodes && has_subnet(&it.net)).find_map(|it| global_v4(it.net))
+        }
+        IpAddr::V6(_) => choose(of_link(), global_v4, before.v4),
     };
     let peer = path.peer.ip;
     // RFC 2545 §3: the link-local address goes along if, and only if, the peer is on the link.
@@ -74,28 +85,78 @@ fn found(
     let global = match local {
         IpAddr::V6(v6) if !v6.is_unicast_link_local() => Some(v6),
         // Without a global address, the link-local one fills both places, as on routers.
-        IpAddr::V6(v6) => Some(on_link().find_map(global_v6).unwrap_or(v6)),
-        IpAddr::V4(_) => on_link().find_map(global_v6),
+        IpAddr::V6(v6) => Some(other_v6().unwrap_or(v6)),
+        IpAddr::V4(_) => other_v6(),
     };
     let v6 = global.map(|global| NextHopV6 { global, link_local: link_local.filter(|_| peer_is_on_link) });
     NextHops { v4, v6 }
 }
 
+/// Which of these addresses of a link, of one family: one that the Node object names, else what was chosen before, else the first.
+fn choose<'a, A: Copy + PartialEq>(
+    addresses: impl Iterator<Item = &'a LocalAddress>,
+    global: fn(IpNet) -> Option<A>,
+    before: Option<A>,
+) -> Option<A> {
+    let all: Vec<(A, Stay)> = addresses.filter_map(|it| Some((global(it.net)?, it.stay))).collect();
+    let (first, stay) = *all.first()?;
+    let kept = all.iter().find(|(address, _)| Some(*address) == before);
+    match (stay, kept) {
+        (_, Some((kept, Stay::Nodes))) => Some(*kept),
+        (Stay::Unknown, Some((kept, Stay::Unknown))) => Some(*kept),
+        (Stay::Deprecated, Some((kept, _))) => Some(*kept),
+        (Stay::Nodes | Stay::Unknown, Some((_, Stay::Unknown | Stay::Deprecated))) | (_, None) => Some(first),
+    }
+}
+
+/// Several links that a session from `local` may run over, as far as the addresses tell. Empty where they tell which one it is.
+pub fn links_in_doubt<'a>(
+    local: IpAddr,
+    path: &PeerPath<'_>,
+    local_addresses: &'a [LocalAddress],
+) -> Vec<&'a InterfaceName> {
+    if path.peer.interface.is_some() {
+        return Vec::new();
+    }
+    let is_bound_to = |has: &&LocalAddress| is_bound_to(has, path.device);
+    let has_local = || local_addresses.iter().filter(|has| has.net.addr() == local).filter(is_bound_to);
+    if has_local().any(|has| is_subnet_of(has.net, path.peer.ip)) {
+        return Vec::new();
+    }
+    let links: BTreeSet<&InterfaceName> = has_local().map(|has| &has.interface).collect();
+    if links.len() > 1 { links.into_iter().collect() } else { Vec::new() }
+}
+
+fn is_bound_to(has: &LocalAddress, device: Option<&InterfaceName>) -> bool {
+    match device {
+        Some(device) => has.interface == *device || has.vrf.as_ref() == Some(device),
+        None => has.vrf.is_none(),
+    }
+}
+
 /// The link that a session from `local` runs over. Several can have that address: in another VRF, or as a link-local one. Links that
-/// the peer's sockets are not bound to are left out, and a link whose subnet holds the peer comes first.
+/// the peer's sockets are not bound to are left out, a link whose subnet holds the peer comes first, and then the one that the kernel
+/// sends to the peer by.
 fn link_of<'a>(local: IpAddr, path: &PeerPath<'a>, local_addresses: &'a [LocalAddress]) -> Option<&'a InterfaceName> {
     // Where the peer's address is link-local, its link is known.
     if let Some(link) = &path.peer.interface {
         return Some(link);
     }
-    let is_bound_to = |has: &&LocalAddress| match path.device {
-        Some(device) => has.interface == *device || has.vrf.as_ref() == Some(device),
-        None => has.vrf.is_none(),
-    };
+    let is_bound_to = |has: &&LocalAddress| is_bound_to(has, path.device);
     let has_local = || local_addresses.iter().filter(|has| has.net.addr() == local);
     let on_device = || has_local().filter(is_bound_to);
     let shared = on_device().find(|has| is_subnet_of(has.net, path.peer.ip));
-    shared.or_else(|| on_device().next()).or_else(|| has_local().next()).map(|has| &has.interface)
+    // Where the address is on the loopback too, as with routing on the host, that of the other family may be there alone.
+    let has_other = |link: &InterfaceName| {
+        let on_link = || local_addresses.iter().filter(|has| has.interface == *link).map(|has| has.net);
+        if local.is_ipv4() {
+            on_link().any(|net| global_v6(net).is_some())
+        } else {
+            on_link().any(|net| global_v4(net).is_some())
+        }
+    };
+    let leads = || on_device().find(|has| Some(&has.interface) == path.link && has_other(&has.interface));
+    shared.or_else(leads).or_else(|| on_device().next()).or_else(|| has_local().next()).map(|has| &has.interface)
 }
 
 /// Whether the address is another one of the subnet.
@@ -153,19 +214,33 @@ mod tests {
     use super::*;
 
     fn address(interface: &str, net: &str) -> LocalAddress {
-        LocalAddress { interface: interface.into(), vrf: None, net: net.parse().unwrap() }
+        LocalAddress { interface: interface.into(), vrf: None, net: net.parse().unwrap(), stay: Stay::Unknown }
+    }
+
+    fn nodes(interface: &str, net: &str) -> LocalAddress {
+        LocalAddress { stay: Stay::Nodes, ..address(interface, net) }
+    }
+
+    /// Those of a session that is new.
+    fn next_hops(
+        local: IpAddr,
+        path: &PeerPath<'_>,
+        ipv4_with_ipv6_next_hop: bool,
+        local_addresses: &[LocalAddress],
+    ) -> NextHops {
+        super::next_hops(local, path, ipv4_with_ipv6_next_hop, local_addresses, NextHops::default())
     }
 
     fn path(peer: &ScopedAddress) -> PeerPath<'_> {
-        PeerPath { peer, device: None, next_hop: None, next_hop_v6: None }
+        PeerPath { peer, device: None, link: None, next_hop: None, next_hop_v6: None }
     }
 
     fn host() -> Vec<LocalAddress> {
         vec![
             address("lo", "127.0.0.1/8"),
-            address("eth0", "10.0.0.11/24"),
+            nodes("eth0", "10.0.0.11/24"),
             address("eth0", "fe80::11/64"),
-            address("eth0", "2001:db8::11/64"),
+            nodes("eth0", "2001:db8::11/64"),
             address("eth1", "192.0.2.11/24"),
             address("eth1", "fe80::11/64"),
         ]
@@ -197,18 +272,56 @@ mod tests {
         );
     }
 
-    /// S3 of a review. Input: an IPv6 session with RFC 8950 on a link without IPv4, and keepalived puts a virtual address there. Output: IPv4
-    /// goes on by the IPv6 next hop.
+    /// S3 and D2 of the reviews. Input: an IPv6 session with RFC 8950 on a link without IPv4, and keepalived puts a virtual address there,
+    /// with a subnet or without. Output: IPv4 goes on by the IPv6 next hop.
     #[test]
-    fn an_ipv4_address_without_a_subnet_is_no_next_hop_where_there_is_a_better_one() {
+    fn an_ipv4_address_that_is_not_the_nodes_is_no_next_hop_where_there_is_a_better_one() {
         let peer = ScopedAddress { ip: "2001:db8::1".parse().unwrap(), interface: None };
-        let v4 = |negotiated: bool, nets: &[&str]| {
-            let all: Vec<LocalAddress> = nets.iter().map(|net| address("eth0", net)).collect();
+        let v4 = |negotiated: bool, other: LocalAddress| {
+            let all = [address("eth0", "2001:db8::11/64"), other];
             next_hops("2001:db8::11".parse().unwrap(), &path(&peer), negotiated, &all).v4.map(|v4| v4.to_string())
         };
-        let with_vip = ["2001:db8::11/64", "10.9.9.9/32"];
-        assert_eq!((v4(true, &with_vip), v4(false, &with_vip)), (None, some("10.9.9.9")));
-        assert_eq!(v4(true, &["2001:db8::11/64", "10.0.0.11/24"]), some("10.0.0.11"));
+        for vip in ["10.9.9.9/32", "10.9.9.9/24"] {
+            let (agreed, not) = (v4(true, address("eth0", vip)), v4(false, address("eth0", vip)));
+            assert_eq!((agreed, not), (None, some("10.9.9.9")), "{vip}");
+        }
+        assert_eq!(v4(true, nodes("eth0", "10.0.0.11/24")), some("10.0.0.11"));
+        assert_eq!(v4(true, nodes("eth0", "10.0.0.11/32")), None);
+    }
+
+    /// D2b of a review. Input: an IPv4 session whose IPv6 next hop is in use, and a lower global address comes onto the link.
+    #[test]
+    fn a_next_hop_stays_while_it_is_on_the_link_and_only_the_nodes_own_takes_its_place() {
+        let peer = ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None };
+        let told = |text: &str| {
+            let v6 = (!text.is_empty()).then(|| NextHopV6 { global: text.parse().unwrap(), link_local: None });
+            NextHops { v4: None, v6 }
+        };
+        let (lower, higher) = ("2001:db8::5/64", "2001:db8::11/64");
+        let any = |net| address("eth0", net);
+        let old = |net| LocalAddress { stay: Stay::Deprecated, ..any(net) };
+        let table: [(&str, Vec<LocalAddress>, &str); 8] = [
+            ("", vec![any(lower), any(higher)], "2001:db8::5"),
+            ("2001:db8::11", vec![any(lower), any(higher)], "2001:db8::11"),
+            ("2001:db8::11", vec![any(lower)], "2001:db8::5"),
+            ("2001:db8::11", vec![nodes("eth0", lower), any(higher)], "2001:db8::5"),
+            ("2001:db8::11", vec![nodes("eth0", lower), nodes("eth0", higher)], "2001:db8::11"),
+            ("2001:db8::11", vec![any(lower), old(higher)], "2001:db8::5"),
+            ("2001:db8::11", vec![old(lower), old(higher)], "2001:db8::11"),
+            ("2001:db8::11", vec![any(lower), address("eth1", higher)], "2001:db8::5"),
+        ];
+        for (before, others, expected) in table {
+            let all: Vec<LocalAddress> = std::iter::once(any("10.0.0.11/24")).chain(others).collect();
+            let found = super::next_hops("10.0.0.11".parse().unwrap(), &path(&peer), false, &all, told(before));
+            let v6 = found.v6.map(|v6| v6.global.to_string());
+            assert_eq!(v6.as_deref(), Some(expected), "{before} of {all:?}");
+        }
+        // The same of IPv4 over an IPv6 connection without RFC 8950.
+        let peer = ScopedAddress { ip: "2001:db8::1".parse().unwrap(), interface: None };
+        let all = [any("10.0.0.5/24"), any("10.0.0.11/24"), any(higher)];
+        let before = NextHops { v4: Some([10, 0, 0, 11].into()), v6: None };
+        let found = super::next_hops("2001:db8::11".parse().unwrap(), &path(&peer), false, &all, before);
+        assert_eq!(found.v4, before.v4);
     }
 
     #[test]
@@ -278,6 +391,34 @@ mod tests {
         let reversed: Vec<LocalAddress> = host.into_iter().rev().collect();
         let v6 = next_hops("10.0.0.11".parse().unwrap(), &path(&peer), false, &reversed).v6;
         assert_eq!(v6.map(|v6| v6.global.to_string()).as_deref(), Some("2001:db8:a::11"), "the peer is in that subnet");
+    }
+
+    /// D10 of a review. Input: one routed address on two uplinks. Output: the other family by the link that leads to the peer.
+    #[test]
+    fn of_two_links_with_one_address_that_by_which_the_kernel_sends_counts() {
+        let host = [
+            address("eth0", "10.0.0.11/32"),
+            address("eth0", "fd35::11/64"),
+            address("eth1", "10.0.0.11/32"),
+            address("eth1", "fd77::1/64"),
+        ];
+        let (eth0, eth1) = (InterfaceName::from("eth0"), InterfaceName::from("eth1"));
+        let peer = ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None };
+        let local = "10.0.0.11".parse().unwrap();
+        assert_eq!(links_in_doubt(local, &path(&peer), &host), [&eth0, &eth1]);
+        for (link, expected) in [(&eth0, "fd35::11"), (&eth1, "fd77::1")] {
+            let path = PeerPath { link: Some(link), ..path(&peer) };
+            let v6 = next_hops(local, &path, false, &host).v6.map(|v6| v6.global.to_string());
+            assert_eq!(v6.as_deref(), Some(expected), "{link}");
+        }
+        let routed = [address("lo", "10.0.0.11/32"), address("lo", "fd35::11/128"), address("eth0", "10.0.0.11/32")];
+        let by_eth0 = PeerPath { link: Some(&eth0), ..path(&peer) };
+        let v6 = next_hops(local, &by_eth0, false, &routed).v6.map(|v6| v6.global.to_string());
+        assert_eq!(v6.as_deref(), Some("fd35::11"), "it is on the loopback alone");
+        let bound = PeerPath { device: Some(&eth1), ..path(&peer) };
+        assert!(links_in_doubt(local, &bound, &host).is_empty(), "it is known");
+        let in_subnet = [address("eth0", "10.0.0.11/24"), address("eth1", "10.0.0.11/32")];
+        assert!(links_in_doubt(local, &path(&peer), &in_subnet).is_empty(), "the subnet tells");
     }
 
     #[test]

@@ -37,13 +37,13 @@ use crate::bgp::counters::Counters;
 use crate::bgp::machine::negotiation::{Negotiated, Restart};
 use crate::bgp::machine::session::End;
 use crate::bgp::machine::{Action, ConnectionId, Peering};
-use crate::bgp::outbox::next_hop::{PeerPath, next_hops};
+use crate::bgp::outbox::next_hop::{PeerPath, links_in_doubt, next_hops};
 use crate::bgp::outbox::refreshes::{RefreshStep, Refreshes};
 use crate::bgp::outbox::{NextHops, Outbox, Routes};
 use crate::bgp::settings;
 use crate::bgp::socket::kept::KeptConnection;
 use crate::bgp::socket::ledger::Safe;
-use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, describe};
+use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, describe, way};
 use crate::bgp::wire::{Capability, Cease, Dialect, Message, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
@@ -145,6 +145,7 @@ pub(super) async fn run(
         report: Report::new(now),
         counters: Counters::default(),
         router_id: settings.router_id.unwrap_or(router_id),
+        next_hops: NextHops::default(),
         warned: Vec::new(),
         restart,
         leaving: false,
@@ -234,6 +235,8 @@ struct PeerTask {
     counters: Counters,
     /// Ours to this peer.
     router_id: Ipv4Addr,
+    /// Those of the last session.
+    next_hops: NextHops,
     /// The failures that were logged since the last session.
     warned: Vec<Arc<str>>,
     /// What the next OPEN says of this agent.
@@ -372,9 +375,28 @@ impl PeerTask {
         let resumes = std::mem::take(&mut outbound.awaits_plan);
         outbound.outbox.want(&self.desired.routes);
         outbound.outbox.set_complete(self.desired.complete);
-        let newest =
-            self.desired.next_hops(outbound.local_address, &self.endpoint, &self.settings, &outbound.negotiated);
+        // What was configured and is not any more is no choice that was made.
+        let former = NextHops {
+            v4: outbound.next_hops.v4.filter(|_| before.settings.next_hop.is_none()),
+            v6: outbound.next_hops.v6.filter(|_| before.settings.next_hop_v6.is_none()),
+        };
+        let newest = self.desired.next_hops(
+            outbound.local_address,
+            &self.endpoint,
+            &self.settings,
+            &outbound.negotiated,
+            former,
+        );
+        self.next_hops = newest;
         if outbound.next_hops != newest {
+            for (family, before, next_hop) in outbound.new_next_hops(newest) {
+                match before {
+                    Some(before) => {
+                        info!(peer = %self.name, %family, %before, %next_hop, "next hop changed: the routes are sent again")
+                    }
+                    None => info!(peer = %self.name, %family, %next_hop, "there is a next hop: the routes are sent"),
+                }
+            }
             outbound.next_hops = newest;
             outbound.next_hops_due = true;
             for family in outbound.outbox.lose_next_hops(&outbound.negotiated, newest) {
@@ -416,7 +438,14 @@ impl PeerTask {
 
     /// What is open goes on with the new settings.
     fn follow_settings(&mut self, settings: Arc<config::Peer>) {
-        self.settings = settings;
+        let was_strict = std::mem::replace(&mut self.settings, settings).bfd_strict;
+        if was_strict != self.settings.bfd_strict {
+            let actions = self.peering.handle_need_of_path(self.settings.bfd_strict, clock::now());
+            self.carry_out(actions);
+            if self.peering.is_held() && self.outbound.is_none() {
+                self.report.fail("waiting for BFD, which is not up (bfd-strict)".into(), false, clock::now());
+            }
+        }
         if let Some(outbound) = &mut self.outbound {
             outbound.has_news = true;
         }
@@ -613,7 +642,9 @@ impl PeerTask {
         let remote = socket.peer_address().ok();
         let capabilities = self.counters.capabilities(connection);
         self.counters.times_established += 1;
-        let next_hops = self.desired.next_hops(local_address, &self.endpoint, &self.settings, &negotiated);
+        let next_hops =
+            self.desired.next_hops(local_address, &self.endpoint, &self.settings, &negotiated, self.next_hops);
+        self.next_hops = next_hops;
         let outbox = self.desired.outbox(&negotiated, next_hops);
         info!(
             peer = %self.name,
@@ -743,14 +774,23 @@ impl Desired {
         endpoint: &Endpoint,
         settings: &config::Peer,
         negotiated: &Negotiated,
+        before: NextHops,
     ) -> NextHops {
         let path = PeerPath {
             peer: &endpoint.peer,
             device: endpoint.device.as_ref(),
+            link: None,
             next_hop: settings.next_hop,
             next_hop_v6: settings.next_hop_v6,
         };
-        next_hops(local, &path, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses)
+        let links = match local == endpoint.peer.ip {
+            true => Vec::new(),
+            false => links_in_doubt(local, &path, &self.local_addresses),
+        };
+        // Without several links the kernel need not be asked.
+        let link = (!links.is_empty()).then(|| way::which(&links, endpoint.peer.ip, local, path.device)).flatten();
+        let path = PeerPath { link, ..path };
+        next_hops(local, &path, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses, before)
     }
 
     fn outbox(&self, negotiated: &Negotiated, next_hops: NextHops) -> Outbox {

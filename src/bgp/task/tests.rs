@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::address::{LocalAddress, ScopedAddress};
+use crate::address::{LocalAddress, ScopedAddress, Stay};
 use crate::bgp::socket::listeners::Listen;
 use crate::bgp::wire::{
     AfiSafi, AsPathSegment, Attributes, Capability, Dialect, Frame, MAX_EXTENDED_MESSAGE_LEN, Message, Open, OpenError,
@@ -118,7 +118,8 @@ fn slice(router_id: [u8; 4], settings: config::Peer, routes: Routes) -> BgpSlice
 }
 
 fn on_lo(addresses: &[&str]) -> Arc<Vec<LocalAddress>> {
-    let local = |net: &&str| LocalAddress { interface: "lo".into(), vrf: None, net: net.parse().unwrap() };
+    let local =
+        |net: &&str| LocalAddress { interface: "lo".into(), vrf: None, net: net.parse().unwrap(), stay: Stay::Unknown };
     Arc::new(addresses.iter().map(local).collect())
 }
 

@@ -80,7 +80,7 @@ subcodes! {
 }
 
 subcodes! {
-    /// RFC 4271 §6.2, RFC 5492 §5.
+    /// RFC 4271 §6.2, RFC 5492 §5, RFC 9234 §4.2.
     OpenError {
         Unspecific = 0 "Unspecific",
         UnsupportedVersion = 1 "Unsupported Version Number",
@@ -89,6 +89,7 @@ subcodes! {
         UnsupportedOptionalParameter = 4 "Unsupported Optional Parameter",
         UnacceptableHoldTime = 6 "Unacceptable Hold Time",
         UnsupportedCapability = 7 "Unsupported Capability",
+        RoleMismatch = 11 "Role Mismatch",
     }
 }
 
@@ -460,6 +461,8 @@ mod tests {
     #[test]
     fn a_cease_that_says_no_more_is_one() {
         let shown = |body: &[u8]| Notification::parse(body).expect("two octets are enough").to_string();
+        assert_eq!(shown(&[2, 11]), "OPEN Message Error, Role Mismatch (2/11)");
+        assert_eq!(shown(&[2, 12]), "unknown reason (2/12)");
         assert_eq!(shown(&[6, 0]), "Cease (6/0)");
         assert_eq!(shown(&[6, 99]), "Cease (6/99)");
         assert_eq!(shown(&[99, 0]), "unknown reason (99/0)");

@@ -133,7 +133,7 @@ section! {
             false,
             "Open no session before BFD is up. Without it, BFD ends a session only after it has been up.",
         )
-        .trade("No session over a path that drops packets, and none with a router whose BFD is not configured."), touches Session;
+        .trade("No session over a path that drops packets, and none with a router whose BFD is not configured."), touches LiveSession;
         /// Which nodes talk to this peer; `None`: all.
         pub nodes: Option<Selector> = selector("nodes", "The nodes that open a session to this peer, by their labels.")
             .optional("every node")

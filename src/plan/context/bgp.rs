@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::l2;
-use crate::address::{Family, LocalAddress};
+use crate::address::{Family, LocalAddress, Stay};
 use crate::community::Community;
 use crate::config::{self, Config, PeerAddress};
 use crate::names::{InterfaceName, NodeName, PeerName};
@@ -171,7 +171,12 @@ pub fn local_addresses(me: &NodeName, world: &World) -> Vec<LocalAddress> {
         let vrf = link.vrf.and_then(|index| world.links.get(&index)).map(|device| device.name.clone());
         let is_nodes_own = |net: &IpNet| nodes_own.contains(&net.addr());
         let (first, then): (Vec<IpNet>, Vec<IpNet>) = link.addresses.iter().copied().partition(is_nodes_own);
-        let local = |net: IpNet| LocalAddress { interface: link.name.clone(), vrf: vrf.clone(), net };
+        let stay = |net: &IpNet| match (is_nodes_own(net), link.deprecated.contains(&net.addr())) {
+            (true, _) => Stay::Nodes,
+            (false, false) => Stay::Unknown,
+            (false, true) => Stay::Deprecated,
+        };
+        let local = |net: IpNet| LocalAddress { interface: link.name.clone(), vrf: vrf.clone(), net, stay: stay(&net) };
         first.into_iter().chain(then).map(local).collect::<Vec<_>>()
     };
     world.links.values().flat_map(of_link).collect()

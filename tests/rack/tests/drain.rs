@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use rack::crier::Crier;
 use rack::lan::Lan;
 use rack::{
-    Manifests, Namespace, Need, Rack, Service, Site, bird, eventually, eventually_equal, millis, secs, throughout,
+    Manifests, Namespace, Need, Rack, Service, Site, bird, eventually, eventually_equal, millis, rest, secs, throughout,
 };
 use serde_json::Value;
 
@@ -124,6 +124,40 @@ fn flows_that_do_not_end_hold_a_drain_no_longer_than_its_time_and_the_command_sa
     assert_eq!(code, Some(4), "{said}");
     assert!(said.contains("1 flows were left"), "{said}");
     lan.answered_by(ADDRESS, &[agents[1 - owner].node()]);
+}
+
+/// D5 of a review. Input: no rule on the nodes asks the kernel to track connections, as without kube-proxy.
+#[test]
+fn where_the_kernel_tracks_nothing_the_whole_time_is_waited_and_a_family_that_it_tracks_is_believed() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Crier, Need::Nft]) else { return };
+    let lan = Lan::with_pages(&rack, 2);
+    lan.service("web", "192.168.35.100");
+    let agents = lan.agents();
+    let owner = lan.owner(ADDRESS);
+    let client = lan.site.host("client", 77);
+    let open = client.connect((ADDRESS, 80), secs(5)).expect("the Service answers");
+    let waits = std::thread::scope(|scope| {
+        let waits = scope.spawn(|| ordered(&agents[owner], "drain --wait --timeout 6s"));
+        rest(secs(4));
+        finish(open).expect("the flow is not broken");
+        waits.join().expect("it is ordered")
+    });
+    assert_eq!(waits.0, Some(4), "{}", waits.1);
+    assert!(
+        waits.1.contains("flows cannot be counted (the kernel tracks no IPv4 connections on this host"),
+        "{}",
+        waits.1
+    );
+    assert!(waits.1.contains("drained; the whole time was waited"), "{}", waits.1);
+    lan.answered_by(ADDRESS, &[agents[1 - owner].node()]);
+
+    assert_eq!(ordered(&agents[owner], "undrain").0, Some(0));
+    let other = &agents[1 - owner];
+    track(&lan.site.nodes[1 - owner]);
+    eventually("no flow is one where a quiet host tracks them", secs(20), || {
+        let (code, said) = ordered(other, "drain --wait --timeout 60s");
+        if code == Some(0) { Ok(()) } else { Err(said) }
+    });
 }
 
 #[test]

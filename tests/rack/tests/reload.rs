@@ -336,6 +336,13 @@ fn what_nobody_confirms_is_taken_back_whoever_has_died_meanwhile() {
         "(64512,300)" => Ok(()),
         other => Err(other.to_owned()),
     });
+    // D12 of a review: the unit's ExecReload, as a handler of Ansible or a package runs it.
+    let (code, out, error) = config(&town, &format!("apply {} --confirm 3s", with("64512:200")));
+    assert_eq!(code, Some(0), "{out}{error}");
+    let (code, out, error) = config(&town, "apply");
+    assert_eq!(code, Some(0), "{out}{error}");
+    assert!(out.contains("no difference") && out.contains("taken back at"), "{out}");
+    eventually_equal("a reload confirms nothing", secs(6), &"(64512,300)".to_owned(), || town.communities());
     // The second of two that wait takes back both: to what was last confirmed.
     for community in ["64512:400", "64512:500"] {
         let (code, out, error) = config(&town, &format!("apply {} --confirm 2s", with(community)));

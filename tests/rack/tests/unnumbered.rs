@@ -8,7 +8,7 @@ use rack::announcer::{V4, V6};
 use rack::crier::Crier;
 use rack::frr::Frr;
 use rack::net::connect;
-use rack::{Namespace, Need, Rack, eventually, eventually_equal, frr, now, secs};
+use rack::{Namespace, Need, Rack, eventually, eventually_equal, frr, now, secs, throughout};
 
 /// Starts the agent of `node` with these peers.
 #[track_caller]
@@ -231,11 +231,16 @@ fn ipv4_routes_reach_frr_and_bird_by_an_ipv6_next_hop_over_an_ipv6_session() {
     without.wait_established("node", secs(20));
     // FRR gives its kernel the link-local one of the two.
     kernel_leads_to(&one, link_local(&node, "eth1").into());
-    eventually("BIRD's kernel leads both families to the node", secs(20), || {
+    let by_ipv6 = || {
         let hops = [two.next_hops(&format!("{V4}/32")), two.next_hops(&format!("{V6}/128"))];
         let good = |hops: &BTreeSet<IpAddr>| hops.len() == 1 && hops.iter().all(IpAddr::is_ipv6);
         if hops.iter().all(good) { Ok(()) } else { Err(format!("{hops:?}")) }
-    });
+    };
+    eventually("BIRD's kernel leads both families to the node", secs(20), by_ipv6);
+    // D2 of a review: a virtual address comes onto the link, as of keepalived.
+    node.ip("addr add 10.9.9.9/24 dev eth2");
+    node.ip("addr add fd02::5/64 dev eth2");
+    throughout("no floating address is a next hop", secs(4), by_ipv6);
     // Without the capability there is no way to send it, and the status says so.
     eventually_equal(
         "BIRD without the capability has the IPv6 route alone",
@@ -294,7 +299,7 @@ fn the_session_follows_the_default_route_from_one_gateway_to_the_other() {
     node.ip("address add fd10::11/64 dev eth0 nodad");
     node.ip("-6 route add default via fd10::3");
     node.ip("route del default via 10.0.0.1 metric 100");
-    rack::throughout("the session stands without a default route", secs(3), || {
+    throughout("the session stands without a default route", secs(3), || {
         let peer = status_of_peer(&agent, "gateway");
         if peer["state"] == "Established" { Ok(()) } else { Err(peer.to_string()) }
     });

@@ -60,12 +60,30 @@ impl Outbound {
         all.into_iter().filter_map(|(carried, family)| carried.then_some(family))
     }
 
+    /// The families that the session carries and whose next hop becomes this other one; with what it was.
+    pub(super) fn new_next_hops(&self, newest: NextHops) -> Vec<(Family, Option<IpAddr>, IpAddr)> {
+        let Negotiated { ipv4_unicast, ipv6_unicast, .. } = self.negotiated;
+        let all = [(ipv4_unicast, Family::V4), (ipv6_unicast, Family::V6)];
+        let carried = all.into_iter().filter_map(|(carried, family)| carried.then_some(family));
+        let change = |family| {
+            let [before, after] = [self.next_hops, newest].map(|it| self.next_hop(it, family));
+            after.filter(|_| before != after).map(|after| (family, before, after))
+        };
+        carried.filter_map(change).collect()
+    }
+
+    /// The global one of routes of the family.
+    fn next_hop(&self, NextHops { v4, v6 }: NextHops, family: Family) -> Option<IpAddr> {
+        let v6 = v6.map(|v6| IpAddr::V6(v6.global));
+        match family {
+            Family::V4 => v4.map(IpAddr::V4).or(v6.filter(|_| self.negotiated.ipv4_with_ipv6_next_hop)),
+            Family::V6 => v6,
+        }
+    }
+
     /// What both sides hold to, for the report.
     pub(super) fn negotiated(&self, router_id: Ipv4Addr) -> NegotiatedReport {
         let Negotiated { hold_time, keepalive_time, ipv4_unicast, ipv6_unicast, .. } = self.negotiated;
-        let NextHops { v4, v6 } = self.next_hops;
-        let v6 = v6.map(|v6| IpAddr::V6(v6.global));
-        let v6_for_v4 = v6.filter(|_| self.negotiated.ipv4_with_ipv6_next_hop);
         let carried = |family, negotiated: bool, next_hop: Option<IpAddr>| CarriedFamily {
             family,
             next_hop: next_hop.filter(|_| negotiated),
@@ -88,8 +106,8 @@ impl Outbound {
             max_message_len: self.negotiated.max_message_len,
             graceful_restart: self.negotiated.graceful_restart,
             families: vec![
-                carried(Family::V4, ipv4_unicast, v4.map(IpAddr::V4).or(v6_for_v4)),
-                carried(Family::V6, ipv6_unicast, v6),
+                carried(Family::V4, ipv4_unicast, self.next_hop(self.next_hops, Family::V4)),
+                carried(Family::V6, ipv6_unicast, self.next_hop(self.next_hops, Family::V6)),
             ],
             capabilities: self.capabilities.clone(),
         }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::bgp::machine::session::End;
 use crate::bgp::socket::{Endpoint, Protection};
+use crate::bgp::wire::{Notification, NotificationReason, OpenError};
 use crate::clock;
 use crate::session_state::SessionState;
 
@@ -107,6 +108,10 @@ impl Report {
 /// Why there is no session. What did not begin on the link, or is signed otherwise, is dropped with a word to nobody.
 pub(super) fn reason(end: &End, endpoint: &Endpoint) -> String {
     let mut text = end.to_string();
+    if let End::Received(Notification { reason: NotificationReason::Open(OpenError::RoleMismatch), .. }) = end {
+        text += "; the peer demands a BGP role (RFC 9234), and crier tells none: switch that off for this neighbor (FRR: local-role \
+                 without strict-mode; BIRD: no require roles)";
+    }
     if *end == End::DialTimedOut {
         text += match endpoint.protection {
             Protection::None => "",
@@ -149,6 +154,9 @@ mod tests {
         assert!(reason(&End::DialTimedOut, &link_only).starts_with("cannot connect: no answer; with ttl-security, "));
         assert!(reason(&End::DialTimedOut, &signed).contains("TCP MD5 password"));
         assert_eq!(reason(&End::DialTimedOut, &plain), "cannot connect: no answer");
+        let role = Notification::from(NotificationReason::Open(OpenError::RoleMismatch));
+        let role = reason(&End::Received(role), &plain);
+        assert!(role.starts_with("NOTIFICATION received: OPEN Message Error, Role Mismatch (2/11); "), "{role}");
         let refused = End::DialFailed("Connection refused".into());
         for endpoint in [&link_only, &signed] {
             assert_eq!(reason(&refused, endpoint), "cannot connect: Connection refused", "the peer has answered");
