@@ -130,7 +130,7 @@ fn of_host(config: &Config, world: &World) -> Option<Ipv4Addr> {
     let mut defaults = world.default_routes.iter().filter(|it| it.vrf.is_none() && it.family == Family::V4);
     let by_gateway = defaults.find_map(|route| {
         let link = world.links.get(&route.link)?;
-        towards(link, route.gateway).or_else(|| first(link))
+        route.gateway.and_then(|gateway| towards(link, gateway)).or_else(|| first(link))
     });
     let mut peers = config.bgp.peers.iter().filter(|peer| peer.vrf.is_none()).filter_map(|peer| match &peer.address {
         PeerAddress::Fixed(address) => Some(address.ip),
