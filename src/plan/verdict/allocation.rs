@@ -537,11 +537,14 @@ fn spare(
         true => same_pool(one, other),
         false => alike(one, other),
     };
+    // What the Service requests it is to have, whoever gave it, in place of what crier gave it otherwise.
+    let is_asked = |held: &Held| request.addresses.contains(&held.address);
+    let takes_over = |it: &&Held| is_asked(it) && !given.contains(&it.address) && !leaves(it);
+    kept.retain(|held| is_asked(held) || leaves(held) || !all.iter().filter(takes_over).any(|it| alike(it, held)));
     let mut spare = Vec::new();
     kept.retain(|held| {
         let own = all.iter().find(|it| alike(held, it) && given.contains(&it.address) && !leaves(it));
-        // What the Service requests it is to have, whoever gave it.
-        let is_spare = !given.contains(&held.address) && !leaves(held) && !request.addresses.contains(&held.address);
+        let is_spare = !given.contains(&held.address) && !leaves(held) && !is_asked(held);
         match own.filter(|_| is_spare) {
             Some(own) => {
                 spare.push((held.address, Reason::AddressToSpare { address: held.address, other: own.address }));

@@ -249,11 +249,13 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
         let (covering, ranking, own, links) = (&covering[..], &ranking, &own, &links);
         Case { inputs, address, rank_by, covering, ranking, own, links }.decide()
     };
-    let (verdict, answered_on) = match (&courses.course, unguarded) {
+    let (verdict, answered_on) = match (&courses.course, unguarded, &own) {
+        (Some(Course::Nobody), Some(why), _) => (L2Verdict::refused(why), None),
         // Without pulses no other node learns that it is to answer.
-        (Some(Course::Nobody), Some(why)) => (L2Verdict::refused(why), None),
-        (Some(Course::Watches { holder }), Some(why)) if holder == inputs.me => (L2Verdict::refused(why), None),
-        (Some(Course::Watches { holder } | Course::Asks { holder }), _) if courses.answers_apart() => {
+        (Some(Course::Watches { holder }), _, Err(why)) if holder == inputs.me => {
+            (L2Verdict::refused(why.clone()), None)
+        }
+        (Some(Course::Watches { holder } | Course::Asks { holder }), ..) if courses.answers_apart() => {
             let names = links.names_apart();
             let reason = Reason::OwnerNotOnLinks { owner: holder.clone(), links: names.iter().cloned().collect() };
             judge_answered(inputs, address, holder, Arc::new(names.clone()), reason)
