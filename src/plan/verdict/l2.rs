@@ -252,8 +252,9 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
     let (verdict, answered_on) = match (&courses.course, unguarded, &own) {
         (Some(Course::Nobody), Some(why), _) => (L2Verdict::refused(why), None),
         // Without pulses no other node learns that it is to answer.
-        (Some(Course::Watches { holder }), _, Err(why)) if holder == inputs.me => {
-            (L2Verdict::refused(why.clone()), None)
+        (Some(Course::Watches { holder }), Some(why), _) if holder == inputs.me => (L2Verdict::refused(why), None),
+        (Some(Course::Watches { holder }), None, Err(why)) if holder == inputs.me => {
+            (L2Verdict { owner: Some(holder.clone()), announced: false, reason: why.clone() }, None)
         }
         (Some(Course::Watches { holder } | Course::Asks { holder }), ..) if courses.answers_apart() => {
             let names = links.names_apart();
