@@ -771,7 +771,6 @@ impl World {
     }
 }
 
-/// Puts or removes, and says whether anything changed.
 fn add(sum: &mut BTreeMap<NodeName, u32>, of: &NodeCounts) {
     for (node, count) in of.iter().filter(|(_, count)| *count > 0) {
         let of_node = sum.entry(node.clone()).or_default();
@@ -779,6 +778,7 @@ fn add(sum: &mut BTreeMap<NodeName, u32>, of: &NodeCounts) {
     }
 }
 
+/// Puts or removes, and says whether anything changed.
 fn put<K: Ord + Clone, V: PartialEq + Clone>(map: &mut OrdMap<K, V>, key: K, value: Option<V>) -> bool {
     match value {
         Some(value) if map.get(&key) == Some(&value) => false,
