@@ -42,6 +42,14 @@ impl Family {
             Family::V6 => 128,
         }
     }
+
+    /// By which option `ip` of iproute2 is about it alone.
+    pub fn option_of_ip(self) -> &'static str {
+        match self {
+            Family::V4 => "-4",
+            Family::V6 => "-6",
+        }
+    }
 }
 
 impl fmt::Display for Family {

@@ -372,7 +372,7 @@ impl Drainer {
         let of_boot = if self.overruled.host { self.boot.as_bytes() } else { b"" };
         let is_overruled = match self.overruled {
             Overruled { node: false, host: false } => state_file::remove(&marker),
-            _ if marker.exists() && state_file::read(&marker).is_ok_and(|kept| kept == of_boot) => Ok(()),
+            _ if state_file::read(&marker).is_ok_and(|kept| kept == of_boot) => Ok(()),
             _ => state_file::replace(&marker, of_boot, Outlasts::PowerLoss),
         };
         let kept = match &self.drain {

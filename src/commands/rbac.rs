@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Exit, config, print};
-use crate::config::Source;
 use crate::config::load::{self, Lenience};
+use crate::config::{Source, in_namespace};
 use crate::names::ObjectKey;
-use crate::selector::is_dns_name;
 use crate::world::is_of_default;
 
 /// The objects, YAML, of a crier whose file names neither a Lease nor a class.
@@ -64,10 +63,13 @@ impl Scope {
 
 /// The objects for a Lease and a ConfigMap. Another Lease has a Role of its own: the rights of two criers stand beside each other.
 fn objects(lease: &ObjectKey, config_map: Option<&ObjectKey>) -> String {
-    let is_default = |config_map: &ObjectKey| is_of_default(config_map);
-    if is_of_default(lease) && config_map.is_none_or(is_default) {
-        return OBJECTS.to_owned();
+    match is_of_default(lease) && config_map.is_none_or(is_of_default) {
+        true => OBJECTS.to_owned(),
+        false => objects_of_another(lease, config_map),
     }
+}
+
+fn objects_of_another(lease: &ObjectKey, config_map: Option<&ObjectKey>) -> String {
     let is_of_lease = |object: &&str| object.contains("\nkind: Role\n") || object.contains("\nkind: RoleBinding\n");
     let mut all: Vec<String> = OBJECTS.split(NEXT).filter(|object| !is_of_lease(object)).map(str::to_owned).collect();
     let create = "- apiGroups: [coordination.k8s.io]\n  resources: [leases]\n  verbs: [create]\n";
@@ -111,10 +113,7 @@ fn role(namespace: &str, name: &str, rules: &str) -> Vec<String> {
 }
 
 fn lease(text: &str) -> Result<ObjectKey, String> {
-    match text.split_once('/') {
-        Some((namespace, name)) if is_dns_name(namespace) && is_dns_name(name) => Ok(ObjectKey::new(namespace, name)),
-        Some(_) | None => Err("write namespace and name: kube-system/crier-example.com-b".to_owned()),
-    }
+    in_namespace(text).ok_or_else(|| "write namespace and name: kube-system/crier-example.com-b".to_owned())
 }
 
 #[cfg(test)]
@@ -160,5 +159,12 @@ mod tests {
         std::fs::write(file.path(), "[manifests]\nfolder = \"/m\"\n").expect("written");
         assert_eq!(by_file.objects(), Err(Exit::Usage));
         assert!(super::lease("crier").is_err());
+    }
+
+    /// The default objects are a file that people read, and those of another crier are made: both ask for the same rights.
+    #[test]
+    fn another_crier_has_no_other_rights_than_the_default_one() {
+        let default = ObjectKey::new("kube-system", "crier");
+        assert_eq!(read(&objects_of_another(&default, Some(&default))), read(OBJECTS));
     }
 }

@@ -87,11 +87,11 @@ impl Config {
     }
 
     /// Tells the criers of one cluster apart; `None` where there is no API server.
-    pub fn lease_digest(&self) -> Option<Digest> {
+    pub fn lease_digest(&self) -> Option<u64> {
         let Source::Kubernetes(Kubernetes { lease, .. }) = &self.source else { return None };
         let mut sum = Sum::new("crier lease 1");
         sum.item("lease", lease);
-        Some(sum.end())
+        Some(sum.end().0)
     }
 
     /// What decides which address a Service gets: where Services come from, and the pools.

@@ -59,6 +59,7 @@ pub use section::state::State;
 pub use section::tcp_ao::{AoAlgorithm, AoKey, LONGEST_PASSWORD};
 pub use section::vrf::{Vrf, VrfRoute};
 pub use source::Source;
+pub use syntax::in_namespace;
 pub use unused::unused;
 
 /// A file of the configuration, already read.

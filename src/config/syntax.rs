@@ -48,16 +48,22 @@ pub(super) fn namespace(text: &str) -> Result<NamespaceName, Problem> {
 }
 
 pub(super) fn lease(text: &str) -> Result<ObjectKey, Problem> {
-    match text.split_once('/') {
-        Some((namespace, name)) if is_dns_label(namespace) && is_dns_name(name) => Ok(ObjectKey::new(namespace, name)),
-        _ => Err(Problem::new(
-            format!("{} is not the name of a Lease", written(text)),
-            "write namespace and name: \"kube-system/crier\"",
-        )),
-    }
+    in_namespace(text).ok_or_else(|| no_name(text, "Lease", "kube-system/crier"))
 }
 
-/// The name of a Service: its namespace is said, because nothing else says it here.
+/// `namespace/name` of an object.
+pub fn in_namespace(text: &str) -> Option<ObjectKey> {
+    let (namespace, name) = text.split_once('/')?;
+    (is_dns_label(namespace) && is_dns_name(name)).then(|| ObjectKey::new(namespace, name))
+}
+
+fn no_name(text: &str, of: &str, example: &str) -> Problem {
+    Problem::new(
+        format!("{} is not the name of a {of}", written(text)),
+        format!("write namespace and name: \"{example}\""),
+    )
+}
+
 /// An API server by its URL, without a path.
 pub(super) fn server(text: &str) -> Result<String, Problem> {
     let uri = text.parse::<http::Uri>().ok();
@@ -72,23 +78,13 @@ pub(super) fn server(text: &str) -> Result<String, Problem> {
 }
 
 pub(super) fn config_map(text: &str) -> Result<ObjectKey, Problem> {
-    match text.split_once('/') {
-        Some((namespace, name)) if is_dns_label(namespace) && is_dns_name(name) => Ok(ObjectKey::new(namespace, name)),
-        _ => Err(Problem::new(
-            format!("{} is not the name of a ConfigMap", written(text)),
-            "write namespace and name: \"kube-system/crier\"",
-        )),
-    }
+    in_namespace(text).ok_or_else(|| no_name(text, "ConfigMap", "kube-system/crier"))
 }
 
+/// The name of a Service: its namespace is said, because nothing else says it here. It is a label, without dots.
 pub(super) fn service(text: &str) -> Result<ObjectKey, Problem> {
-    match text.split_once('/') {
-        Some((namespace, name)) if is_dns_label(namespace) && is_dns_label(name) => Ok(ObjectKey::new(namespace, name)),
-        _ => Err(Problem::new(
-            format!("{} is not the name of a Service", written(text)),
-            "write namespace and name: \"shop/front\"",
-        )),
-    }
+    let key = in_namespace(text).filter(|key| is_dns_label(&key.name));
+    key.ok_or_else(|| no_name(text, "Service", "shop/front"))
 }
 
 pub(super) fn class(text: &str) -> Result<String, Problem> {

@@ -14,12 +14,13 @@
 //!
 //! Each of them passes first what goes to a destination that egress of the pod is not for: `exempt`. What leaves by networks is in
 //! `exits`, the chains for replies to what came in by extra networks are in `returns`, what is about the tunnel to owners is in `tunnel`,
-//! and pods of other nodes that this one does not know yet are kept back in `foreign`.
+//! and pods of other nodes that this one does not know yet are kept back in `foreign`. What rules are made of is in `expressions`.
 //!
 //! The guard looks at the packet as it leaves, so it does not matter who translated it or forgot to.
 
 mod exempt;
 mod exits;
+mod expressions;
 mod foreign;
 mod intervals;
 mod returns;
@@ -33,6 +34,7 @@ use imbl::OrdSet;
 use ipnet::IpNet;
 
 pub use self::exempt::Bounded;
+use self::expressions::*;
 pub use self::foreign::Foreign;
 use self::intervals::{Bound, intervals};
 pub use self::returns::Networks;
@@ -550,117 +552,6 @@ fn guard(family: Ip) -> [Attributes; 4] {
     [to_cluster, to_owner, of_pod, of_opener]
 }
 
-/// `meta mark set meta mark & ~mask | mark`
-fn set_mark(mask: u32, mark: u32) -> Attributes {
-    let mut rule = Attributes::default();
-    expression(&mut rule, "meta", |meta| {
-        meta.number(1, REGISTER);
-        meta.number(2, META_MARK);
-    });
-    expression(&mut rule, "bitwise", |bitwise| {
-        bitwise.number(1, REGISTER);
-        bitwise.number(2, REGISTER);
-        bitwise.number(3, 4);
-        // A mark is in the host's order.
-        bitwise.nest(4, |data| data.octets(DATA_VALUE, &(!mask).to_ne_bytes()));
-        bitwise.nest(5, |data| data.octets(DATA_VALUE, &mark.to_ne_bytes()));
-    });
-    expression(&mut rule, "meta", |meta| {
-        meta.number(2, META_MARK);
-        meta.number(3, REGISTER);
-    });
-    rule
-}
-
-fn of_family(rule: &mut Attributes, family: Ip) {
-    load_meta(rule, META_PROTOCOL);
-    equals(rule, family.protocol());
-}
-
-fn load_meta(rule: &mut Attributes, key: u32) {
-    expression(rule, "meta", |meta| {
-        meta.number(1, REGISTER);
-        meta.number(2, key);
-    });
-}
-
-fn is_original(rule: &mut Attributes) {
-    expression(rule, "ct", |ct| {
-        ct.number(1, REGISTER);
-        ct.number(2, CT_DIRECTION);
-    });
-    equals(rule, 0);
-}
-
-/// Loads the address that the connection was opened from, before any translation.
-fn opener(rule: &mut Attributes, family: Ip) {
-    expression(rule, "ct", |ct| {
-        ct.number(1, REGISTER);
-        ct.number(2, if family == Ip::V4 { CT_SOURCE_V4 } else { CT_SOURCE_V6 });
-        ct.octets(3, &[0]);
-    });
-}
-
-fn equals(rule: &mut Attributes, value: u8) {
-    expression(rule, "cmp", |cmp| {
-        cmp.number(1, REGISTER);
-        cmp.number(2, 0);
-        cmp.nest(3, |data| data.octets(DATA_VALUE, &[value]));
-    });
-}
-
-/// Loads an address from the network header.
-fn field(rule: &mut Attributes, offset: u32, family: Ip) {
-    expression(rule, "payload", |payload| {
-        payload.number(1, REGISTER);
-        payload.number(2, 1);
-        payload.number(3, offset);
-        payload.number(4, family.length());
-    });
-}
-
-/// What a rule does with what it looked up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
-    Yes,
-    Not,
-    /// The value of the map goes into the register.
-    Value,
-    /// The value of the map is the verdict.
-    Verdict,
-}
-
-fn lookup(rule: &mut Attributes, set: Set, found: Found) {
-    lookup_in(rule, set.name(), found);
-}
-
-fn lookup_in(rule: &mut Attributes, set: &str, found: Found) {
-    expression(rule, "lookup", |lookup| {
-        lookup.text(1, set);
-        lookup.number(2, REGISTER);
-        match found {
-            Found::Yes => {}
-            Found::Not => lookup.number(5, 1),
-            Found::Value => lookup.number(3, REGISTER),
-            Found::Verdict => lookup.number(3, VERDICT_REGISTER),
-        }
-    });
-}
-
-fn verdict(rule: &mut Attributes, code: i32) {
-    expression(rule, "immediate", |immediate| {
-        immediate.number(1, VERDICT_REGISTER);
-        immediate.nest(2, |data| data.nest(DATA_VERDICT, |verdict| verdict.number(1, code.cast_unsigned())));
-    });
-}
-
-fn expression(rule: &mut Attributes, name: &str, fill: impl FnOnce(&mut Attributes)) {
-    rule.nest(LIST_ELEMENT, |expression| {
-        expression.text(EXPRESSION_NAME, name);
-        expression.nest(EXPRESSION_DATA, fill);
-    });
-}
-
 /// The difference between two contents.
 fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
     let changed = |pod: &IpAddr, mapping: &Mapping| after.pods.get(pod) != Some(mapping);
@@ -842,7 +733,10 @@ const GUARD: &str = "guard";
 const OWN_CHAINS: [&str; 3] = [STEER, TRANSLATE, GUARD];
 
 const PREROUTING: u32 = 0;
+const FORWARD: u32 = 2;
 const POSTROUTING: u32 = 4;
+/// Behind conntrack (-200), before Services' addresses are translated (-100).
+const MANGLE: i32 = -150;
 /// Services' addresses are translated at -100: behind that a packet has the destination that it is routed by.
 const BEHIND_DNAT: i32 = -90;
 /// All source translation is done at 100, whatever the priorities of the chains that ask for it.
@@ -852,8 +746,6 @@ const STANDARD_PRIORITY: i32 = 95;
 /// So many fit into an attribute.
 const MOST_ELEMENTS: usize = 500;
 
-const REGISTER: u32 = 1;
-const VERDICT_REGISTER: u32 = 0;
 const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
 const JUMP: i32 = -3;
@@ -887,13 +779,7 @@ const MAP: u32 = 8;
 const VERDICT_TYPE: u32 = 0xffff_ff00;
 const ELEMENT_LIST: u16 = 3;
 const LIST_ELEMENT: u16 = 1;
-const EXPRESSION_NAME: u16 = 1;
 const SOURCE_NAT: u32 = 0;
-const META_MARK: u32 = 3;
-const META_PROTOCOL: u32 = 15;
-const CT_DIRECTION: u32 = 1;
-const CT_SOURCE_V4: u32 = 19;
-const CT_SOURCE_V6: u32 = 21;
 
 #[cfg(test)]
 mod tests {

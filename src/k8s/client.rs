@@ -104,7 +104,7 @@ pub async fn check(content: &[u8], path: &Path) -> Result<(), ClientError> {
     let has_token = user.token.is_some() || user.token_file.is_some();
     let has_certificate = user.client_certificate.is_some() || user.client_certificate_data.is_some();
     // Over plain HTTP a proxy on this host may bring the credentials.
-    match has_token || has_certificate || server_url(&config.cluster_url)?.scheme_str() == Some("http") {
+    match has_token || has_certificate || config.cluster_url.scheme_str() == Some("http") {
         true => Ok(()),
         false => Err(ClientError::NoCredentials),
     }

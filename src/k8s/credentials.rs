@@ -262,13 +262,13 @@ fn files_of_user(user: &mut AuthInfo) -> [&mut Option<String>; 3] {
     [&mut user.client_certificate, &mut user.client_key, &mut user.token_file]
 }
 
-/// Reads the token files. A file that an editor or a shell has written ends in a newline, which no token has.
 /// Whether a request can carry the token: RFC 6750 §2.1 has fewer characters yet. An empty one, of a file that is being replaced, would ask as
 /// nobody.
 fn is_sendable(token: &str) -> bool {
     !token.is_empty() && HeaderValue::from_str(token).is_ok()
 }
 
+/// Reads the token files. A file that an editor or a shell has written ends in a newline, which no token has.
 fn read_tokens(kubeconfig: &mut Kubeconfig) -> Result<(), ClientError> {
     for user in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
         let Some(file) = user.token_file.take().filter(|_| user.token.is_none()) else { continue };

@@ -130,31 +130,36 @@ pub fn doubts() -> Option<HostProblem> {
 
 /// Why the kernel's conntrack need not know the connections to Services: the CNI translates their addresses itself.
 pub fn unknown_flows(root: &Path) -> Option<String> {
-    match look(root) {
-        Seen::Calico { .. } => Some("Calico is in eBPF mode and tracks connections itself".to_owned()),
-        Seen::Nothing if !root.join(LINKS).join(CILIUM).exists() => None,
-        Seen::Nothing | Seen::Cilium { .. } | Seen::CiliumUntold { .. } => {
-            let settings = root.join(CILIUM_SETTINGS);
-            let told = read(&settings).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
-            let replaces = told.as_ref().and_then(|told| find(told, CILIUM_SERVICES, MOST_DEPTH));
-            let is_off = replaces.is_some_and(|it| *it == Value::Bool(false) || *it == "false" || *it == "disabled");
-            (!is_off).then(|| {
-                format!(
-                    "Cilium tracks connections itself, unless {} says that {CILIUM_SERVICES} is off",
-                    settings.display()
-                )
-            })
-        }
+    if calico(root).is_some() {
+        return Some("Calico is in eBPF mode and tracks connections itself".to_owned());
     }
+    if !has(root, CILIUM) {
+        return None;
+    }
+    let settings = root.join(CILIUM_SETTINGS);
+    let told = read(&settings).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
+    let replaces = told.as_ref().and_then(|told| find(told, CILIUM_SERVICES, MOST_DEPTH));
+    let is_off = replaces.is_some_and(|it| *it == Value::Bool(false) || *it == "false" || *it == "disabled");
+    (!is_off).then(|| {
+        format!("Cilium tracks connections itself, unless {} says that {CILIUM_SERVICES} is off", settings.display())
+    })
+}
+
+fn has(root: &Path, link: &str) -> bool {
+    root.join(LINKS).join(link).exists()
+}
+
+/// The link that Calico makes in eBPF mode alone.
+fn calico(root: &Path) -> Option<&'static str> {
+    CALICO.into_iter().find(|link| has(root, link))
 }
 
 /// What is to be seen below `root`.
 pub fn look(root: &Path) -> Seen {
-    let has = |link: &&str| root.join(LINKS).join(link).exists();
-    if let Some(link) = CALICO.into_iter().find(|link| has(link)) {
+    if let Some(link) = calico(root) {
         return Seen::Calico { link };
     }
-    if !has(&CILIUM) {
+    if !has(root, CILIUM) {
         return Seen::Nothing;
     }
     let (header, settings) = (root.join(CILIUM_HEADER), root.join(CILIUM_SETTINGS));

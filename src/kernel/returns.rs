@@ -398,7 +398,7 @@ fn leads_most(route: &RouteMessage) -> bool {
 
 fn leads_away(rule: &ForeignRule, settings: &EgressSettings) -> HostProblem {
     let ForeignRule { priority, table, family, .. } = rule;
-    let words = if *family == Family::V4 { "-4" } else { "-6" };
+    let words = family.option_of_ip();
     let last = settings.rule_priority.saturating_add(REPLIES_BEHIND);
     HostProblem {
         problem: format!(

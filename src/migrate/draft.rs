@@ -189,6 +189,12 @@ impl Draft {
         self.misread.len() > since.0
     }
 
+    /// A table whose fields were read since then: see [`Draft::judge`].
+    pub fn push_read(&mut self, mut table: Table, since: Begun) {
+        self.judge(&mut table, since);
+        self.push(table);
+    }
+
     /// A table is a comment if one of its fields, which were read since then, is of a wrong type: without the field the table could
     /// say more than it should.
     pub fn judge(&mut self, table: &mut Table, since: Begun) {

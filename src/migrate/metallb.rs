@@ -115,8 +115,7 @@ fn pool(object: &Object, draft: &mut Draft) -> KnownPool {
         allocation.finish(draft);
     }
     spec.finish(draft);
-    draft.judge(&mut table, begun);
-    draft.push(table);
+    draft.push_read(table, begun);
     draft.know(METALLB, &object.name, &name);
     KnownPool { original: object.name.clone(), name, labels }
 }
@@ -308,9 +307,8 @@ fn l2(object: &Object, pools: &[KnownPool], draft: &mut Draft) {
         table.narrow("interfaces", texts(&interfaces), &spec.path("interfaces"));
     }
     preference(&mut table, &mut spec, draft);
-    for mut table in of_selectors(table, &mut spec, draft) {
-        draft.judge(&mut table, begun);
-        draft.push(table);
+    for table in of_selectors(table, &mut spec, draft) {
+        draft.push_read(table, begun);
     }
     spec.finish(draft);
 }

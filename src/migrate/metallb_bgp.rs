@@ -103,9 +103,8 @@ impl<'a> Speaker<'a> {
             *further = renamed;
         }
         self.peers.insert(wanted.to_owned(), names);
-        for mut table in tables {
-            draft.judge(&mut table, begun);
-            draft.push(table);
+        for table in tables {
+            draft.push_read(table, begun);
         }
     }
 
@@ -164,9 +163,8 @@ impl<'a> Speaker<'a> {
         pools_of(&mut table, &mut spec, pools, draft);
         self.peers_of(&mut table, &mut spec, draft);
         self.attributes(&mut table, &mut spec, draft);
-        for mut table in of_selectors(table, &mut spec, draft) {
-            draft.judge(&mut table, begun);
-            draft.push(table);
+        for table in of_selectors(table, &mut spec, draft) {
+            draft.push_read(table, begun);
         }
         spec.finish(draft);
     }
@@ -313,6 +311,5 @@ pub(super) fn profile(mut spec: Fields<'_>, name: &str, draft: &mut Draft) {
         table.check(draft, &spec.path("echoMode"), "true", "crier has no counterpart; the profile works without it");
     }
     spec.finish(draft);
-    draft.judge(&mut table, begun);
-    draft.push(table);
+    draft.push_read(table, begun);
 }

@@ -66,9 +66,8 @@ pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
             spec.pairs("nodeSelector", draft).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
         if draft.has_misread(begun) {
             // Its VRFs would be on all nodes.
-            let mut table = Table::new("vrf", &object.label());
-            draft.judge(&mut table, begun);
-            draft.push(table);
+            let table = Table::new("vrf", &object.label());
+            draft.push_read(table, begun);
             continue;
         }
         let nodes = found.entry(selector.join(", ")).or_default();

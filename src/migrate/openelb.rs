@@ -90,9 +90,8 @@ fn eip(object: &Object, draft: &mut Draft) {
     }
     spec.ignore(&["usingKnownIPs"]);
     let announced = eip_is_announced(&mut spec, &label, &name, draft);
-    for mut table in [Some(table), announced].into_iter().flatten() {
-        draft.judge(&mut table, begun);
-        draft.push(table);
+    for table in [Some(table), announced].into_iter().flatten() {
+        draft.push_read(table, begun);
     }
     spec.finish(draft);
 }
@@ -280,6 +279,5 @@ fn peer(object: &Object, asn: Option<i64>, secrets: &SecretFiles, draft: &mut Dr
         Some(Err(())) => cannot_select(&mut table, &path, draft),
     }
     spec.finish(draft);
-    draft.judge(&mut table, begun);
-    draft.push(table);
+    draft.push_read(table, begun);
 }

@@ -40,7 +40,7 @@ pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
     if pools.is_empty() {
         return used;
     }
-    let mut table = match interfaces {
+    let table = match interfaces {
         None => announcing(&pools, "ServiceGroups"),
         Some(interface) => {
             let mut table = Table::new("l2", "ServiceGroups");
@@ -49,8 +49,7 @@ pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
             table
         }
     };
-    draft.judge(&mut table, begun);
-    draft.push(table);
+    draft.push_read(table, begun);
     used
 }
 
@@ -101,8 +100,7 @@ fn group(object: &Object, draft: &mut Draft) -> Option<String> {
     }
     // PureLB looks at the key and the ports of Services, not at their namespaces.
     table.set("share-across-namespaces", "true".to_owned(), "");
-    draft.judge(&mut table, begun);
-    draft.push(table);
+    draft.push_read(table, begun);
     found.then_some(name)
 }
 

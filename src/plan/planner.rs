@@ -165,7 +165,7 @@ impl Planner {
     pub fn new(config: Arc<Config>, me: NodeName) -> Planner {
         Planner {
             book: AddressBook::new(&config),
-            restraints: Restraints::of_crier(config.lease_digest().map(|digest| digest.0)),
+            restraints: Restraints::of_crier(config.lease_digest()),
             in_force: InForce::new(config),
             me,
             world: World::default(),

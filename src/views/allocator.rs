@@ -56,7 +56,7 @@ pub(super) fn awaited(snapshot: &Snapshot) -> String {
 pub(super) fn stays(snapshot: &Snapshot) -> Option<String> {
     let wait = snapshot.plan.removals_wait?;
     let (world, digest) = (&snapshot.world, snapshot.written.allocation_digest().0);
-    let lease = snapshot.written.lease_digest().map(|digest| digest.0);
+    let lease = snapshot.written.lease_digest();
     let others: BTreeSet<NodeName> = removals::others(world, digest, lease).cloned().collect();
     if !others.is_empty() {
         return Some(format!("it stays while the pools of {} differ from this node's", some_of(&others)));

@@ -97,7 +97,8 @@ pub fn nobody_else(snapshot: &Snapshot) -> Option<String> {
 /// `crier.dev/egress-nodes` of some Service selects this node, and no other that may announce.
 fn alone_selected(snapshot: &Snapshot) -> Option<String> {
     let Snapshot { node: me, config, world, .. } = snapshot;
-    let lease = lease(config);
+    // Nodes of another crier take nothing that this node announces.
+    let lease = config.lease_digest();
     let takes = |member: &Member| {
         member.eligibility == Eligibility::Eligible
             && (config.l2.is_empty() || !member.card.weights.is_empty())
@@ -128,14 +129,10 @@ fn alone_selected(snapshot: &Snapshot) -> Option<String> {
     })
 }
 
-/// Of this crier: nodes of another one take nothing that this node announces.
-fn lease(config: &Config) -> Option<u64> {
-    config.lease_digest().map(|digest| digest.0)
-}
-
 fn no_node(snapshot: &Snapshot) -> Option<String> {
     let (config, world): (&Config, _) = (&snapshot.config, &snapshot.world);
-    let lease = lease(config);
+    // Nodes of another crier take nothing that this node announces.
+    let lease = config.lease_digest();
     let members = || world.rosters.values().flat_map(|roster| roster.members.values());
     let heard = || members().filter(|member| !member.card.is_of_other_crier(lease));
     if !config.l2.is_empty() {

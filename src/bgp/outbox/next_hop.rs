@@ -115,7 +115,8 @@ pub fn links_in_doubt<'a>(
     path: &PeerPath<'_>,
     local_addresses: &'a [LocalAddress],
 ) -> Vec<&'a InterfaceName> {
-    if path.peer.interface.is_some() {
+    // A peer on this very host is told an address of any link.
+    if path.peer.interface.is_some() || local == path.peer.ip {
         return Vec::new();
     }
     let is_bound_to = |has: &&LocalAddress| is_bound_to(has, path.device);

@@ -783,10 +783,7 @@ impl Desired {
             next_hop: settings.next_hop,
             next_hop_v6: settings.next_hop_v6,
         };
-        let links = match local == endpoint.peer.ip {
-            true => Vec::new(),
-            false => links_in_doubt(local, &path, &self.local_addresses),
-        };
+        let links = links_in_doubt(local, &path, &self.local_addresses);
         // Without several links the kernel need not be asked.
         let link = (!links.is_empty()).then(|| way::which(&links, endpoint.peer.ip, local, path.device)).flatten();
         let path = PeerPath { link, ..path };

@@ -192,11 +192,7 @@ fn arriving(family: Ip) -> Attributes {
 /// `ct direction reply ct mark & mask vmap @replies`
 fn replying(mask: u32) -> Attributes {
     let mut rule = Attributes::default();
-    expression(&mut rule, "ct", |ct| {
-        ct.number(1, REGISTER);
-        ct.number(2, CT_DIRECTION);
-    });
-    equals(&mut rule, 1);
+    is_reply(&mut rule);
     load_ct_mark(&mut rule);
     masked(&mut rule, mask, 0);
     by_map(&mut rule, Map::Replies);
@@ -270,9 +266,6 @@ pub(super) fn network_chain(slot: u8) -> String {
 /// What the names of the networks' chains begin with.
 pub(super) const NETWORK: &str = "network";
 
-const FORWARD: u32 = 2;
 const OUTPUT: u32 = 3;
-/// Behind conntrack (-200), before Services' addresses are translated (-100).
-const MANGLE: i32 = -150;
 const META_LINK: u32 = 4;
 const CT_MARK: u32 = 3;

@@ -143,11 +143,7 @@ fn clamp(family: Ip) -> Attributes {
         bitwise.nest(5, |data| data.octets(DATA_VALUE, &[0]));
     });
     equals(&mut rule, SYN);
-    expression(&mut rule, "ct", |ct| {
-        ct.number(1, REGISTER);
-        ct.number(2, CT_DIRECTION);
-    });
-    equals(&mut rule, 1);
+    is_reply(&mut rule);
     field(&mut rule, family.source_offset(), family);
     lookup(&mut rule, family.pick(Set::Cluster4, Set::Cluster6), Found::Not);
     opener(&mut rule, family);
@@ -222,9 +218,6 @@ const HEADERS_V4: u32 = 40;
 const HEADERS_V6: u32 = 60;
 /// The type and the length of a segment's size, in the order of the network.
 pub(super) const SEGMENT: (u32, u32) = (PORT_TYPE, 2);
-const FORWARD: u32 = 2;
-/// Before what others do with forwarded packets.
-const MANGLE: i32 = -150;
 const TRANSPORT_HEADER: u32 = 2;
 const META_IN_NAME: u32 = 6;
 const META_OUT_NAME: u32 = 7;

@@ -154,7 +154,7 @@ impl Change {
                 "look at ip rule show, and remove the other rule".to_owned()
             }
             Change::AddRoute(Route { table, to, hop: _ }) | Change::RemoveRoute(Route { table, to, hop: _ }) => {
-                let flag = if to.addr().is_ipv4() { "-4" } else { "-6" };
+                let flag = Family::of(to.addr()).option_of_ip();
                 format!(
                     "look at ip {flag} route show table {table} {to}, and remove the other route; or correct routes of [[vrf]]"
                 )

@@ -216,7 +216,7 @@ pub struct Digests {
 impl Digests {
     pub fn of(config: &Config) -> Digests {
         let (ownership, allocation) = (config.ownership_digest().0, config.allocation_digest().0);
-        let lease = config.lease_digest().map(|digest| digest.0);
+        let lease = config.lease_digest();
         Digests { ownership, allocation, lease, l2: numbers(config) }
     }
 

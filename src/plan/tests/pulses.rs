@@ -112,7 +112,7 @@ fn where_there_are_pulses_they_alone_tell_who_is_alive() {
 fn nodes_of_another_crier_are_no_candidates() {
     let owner = |is_of: fn(u64) -> Option<u64>, eligibility| {
         let mut story = with_pulses(false);
-        let lease = is_of(story.planner.written().lease_digest().expect("a Lease").0);
+        let lease = is_of(story.planner.written().lease_digest().expect("a Lease"));
         story.owner(heard(roster(&[("b", &[]), ("c", &[])], &[]), |roster| {
             for member in roster.members.values_mut() {
                 member.eligibility = eligibility;

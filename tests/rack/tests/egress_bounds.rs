@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use rack::capture::Capture;
 use rack::crier::Crier;
 use rack::egress::{ADDRESS, ADDRESSES, Flows, PORT, Scene, Senders, ends, fresh, leaks, rows, socket};
-use rack::lan::problems;
+use rack::lan::{Lan, problems};
 use rack::net::{Port, Switch};
 use rack::{Namespace, Need, Node, Pod, Rack, Site, eventually, eventually_equal, millis, rest, secs};
 
@@ -205,6 +205,18 @@ fn sent(capture: &Capture, port: &Port) -> BTreeSet<String> {
     own.filter_map(|frame| source(&frame.bytes)).collect()
 }
 
+/// Of agents that answer for [`SECOND`] on the second network.
+fn configuration_by_second(lan: &Lan) -> String {
+    format!(
+        "[api]\nlisten = \"\"\n{}[[pool]]\nname = \"second\"\naddresses = [\"{}/32\", \"{}/128\"]\n\
+         [[l2]]\ninterfaces = [\"eth1\"]\n[pulse]\nkey-file = \"{}\"\n",
+        lan.manifests.section(),
+        SECOND[0],
+        SECOND[1],
+        lan.key.display()
+    )
+}
+
 fn connects(pod: &Pod, host: &Namespace, to: SocketAddr) -> IpAddr {
     let listener = host.run(|| TcpListener::bind(to)).expect("the namespace is ours");
     let connect = || TcpStream::connect_timeout(&to, secs(5));
@@ -219,14 +231,7 @@ fn by_the_network_of_the_address_packets_leave_with_the_address_of_the_pods_node
     let (lan, site) = (&scene.lan, &scene.lan.site);
     let second = Second::new(&rack, site);
     let outside = site.outside("outside");
-    let configuration = format!(
-        "[api]\nlisten = \"\"\n{}[[pool]]\nname = \"second\"\naddresses = [\"{}/32\", \"{}/128\"]\n\
-         [[l2]]\ninterfaces = [\"eth1\"]\n[pulse]\nkey-file = \"{}\"\n",
-        lan.manifests.section(),
-        SECOND[0],
-        SECOND[1],
-        lan.key.display()
-    );
+    let configuration = configuration_by_second(lan);
     let agents: Vec<Crier> = lan.agents_with(&configuration);
     scene.serve_at(&SECOND.join(","), &[("egress", "network")]);
     for (number, agent) in agents.iter().enumerate() {
@@ -302,14 +307,7 @@ fn with_the_services_address_packets_leave_by_the_extra_network_that_it_is_in_an
     let (lan, site) = (&scene.lan, &scene.lan.site);
     let second = Second::new(&rack, site);
     let outside = site.outside("outside");
-    let configuration = format!(
-        "[api]\nlisten = \"\"\n{}[[pool]]\nname = \"second\"\naddresses = [\"{}/32\", \"{}/128\"]\n\
-         [[l2]]\ninterfaces = [\"eth1\"]\n[pulse]\nkey-file = \"{}\"\n",
-        lan.manifests.section(),
-        SECOND[0],
-        SECOND[1],
-        lan.key.display()
-    );
+    let configuration = configuration_by_second(lan);
     let agents: Vec<Crier> = lan.agents_with(&configuration);
     scene.serve_at(&SECOND.join(","), &[("egress", "service-ip")]);
     let ways = |agent: &Crier| -> Vec<String> { rows(agent) };

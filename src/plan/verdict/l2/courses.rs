@@ -120,22 +120,24 @@ impl<'a> Case<'a, '_> {
         let Case { inputs, address, links, .. } = *self;
         let last = inputs.holders.last_holder(address);
         let rest = |history: &History| Some(parted::without(&links.all, history.ceded.as_ref()?));
-        let mut on = rest(history);
-        if on.is_none() {
-            let mut situation = self.situation(&links.all, &links.speakers, history, links.answers, last);
-            parted::say_where(inputs, &links.all, address, &mut situation.holders);
-            let course = history.decide(&situation, || self.candidates(&links.all, last), inputs.now);
-            on = rest(history);
-            if on.is_none() {
-                let beside = course == Course::Holds && !situation.holders.is_empty();
-                return (course, beside, None);
+        let is_beside = |course: &Course, it: &Situation<'_>| *course == Course::Holds && !it.holders.is_empty();
+        let on = match rest(history) {
+            Some(on) => on,
+            None => {
+                let mut situation = self.situation(&links.all, &links.speakers, history, links.answers, last);
+                parted::say_where(inputs, &links.all, address, &mut situation.holders);
+                let course = history.decide(&situation, || self.candidates(&links.all, last), inputs.now);
+                let Some(on) = rest(history) else {
+                    let beside = is_beside(&course, &situation);
+                    return (course, beside, None);
+                };
+                on
             }
-        }
-        let on = on.unwrap_or_default();
+        };
         let speakers = heard::speakers(inputs, &on, address);
         let situation = self.situation(&on, &speakers, history, links.answers, last);
         let course = history.decide(&situation, || self.candidates(&on, last), inputs.now);
-        let beside = course == Course::Holds && !situation.holders.is_empty();
+        let beside = is_beside(&course, &situation);
         (course, beside, Some(on))
     }
 

@@ -1,0 +1,131 @@
+//! What rules are made of: one function for each expression, or for two that always stand together. Floor 1.
+
+use super::*;
+
+/// `meta mark set meta mark & ~mask | mark`
+pub(super) fn set_mark(mask: u32, mark: u32) -> Attributes {
+    let mut rule = Attributes::default();
+    expression(&mut rule, "meta", |meta| {
+        meta.number(1, REGISTER);
+        meta.number(2, META_MARK);
+    });
+    expression(&mut rule, "bitwise", |bitwise| {
+        bitwise.number(1, REGISTER);
+        bitwise.number(2, REGISTER);
+        bitwise.number(3, 4);
+        // A mark is in the host's order.
+        bitwise.nest(4, |data| data.octets(DATA_VALUE, &(!mask).to_ne_bytes()));
+        bitwise.nest(5, |data| data.octets(DATA_VALUE, &mark.to_ne_bytes()));
+    });
+    expression(&mut rule, "meta", |meta| {
+        meta.number(2, META_MARK);
+        meta.number(3, REGISTER);
+    });
+    rule
+}
+
+pub(super) fn of_family(rule: &mut Attributes, family: Ip) {
+    load_meta(rule, META_PROTOCOL);
+    equals(rule, family.protocol());
+}
+
+pub(super) fn load_meta(rule: &mut Attributes, key: u32) {
+    expression(rule, "meta", |meta| {
+        meta.number(1, REGISTER);
+        meta.number(2, key);
+    });
+}
+
+pub(super) fn is_original(rule: &mut Attributes) {
+    of_direction(rule, 0);
+}
+
+pub(super) fn is_reply(rule: &mut Attributes) {
+    of_direction(rule, 1);
+}
+
+pub(super) fn of_direction(rule: &mut Attributes, direction: u8) {
+    expression(rule, "ct", |ct| {
+        ct.number(1, REGISTER);
+        ct.number(2, CT_DIRECTION);
+    });
+    equals(rule, direction);
+}
+
+/// Loads the address that the connection was opened from, before any translation.
+pub(super) fn opener(rule: &mut Attributes, family: Ip) {
+    expression(rule, "ct", |ct| {
+        ct.number(1, REGISTER);
+        ct.number(2, if family == Ip::V4 { CT_SOURCE_V4 } else { CT_SOURCE_V6 });
+        ct.octets(3, &[0]);
+    });
+}
+
+pub(super) fn equals(rule: &mut Attributes, value: u8) {
+    expression(rule, "cmp", |cmp| {
+        cmp.number(1, REGISTER);
+        cmp.number(2, 0);
+        cmp.nest(3, |data| data.octets(DATA_VALUE, &[value]));
+    });
+}
+
+/// Loads an address from the network header.
+pub(super) fn field(rule: &mut Attributes, offset: u32, family: Ip) {
+    expression(rule, "payload", |payload| {
+        payload.number(1, REGISTER);
+        payload.number(2, 1);
+        payload.number(3, offset);
+        payload.number(4, family.length());
+    });
+}
+
+/// What a rule does with what it looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    Yes,
+    Not,
+    /// The value of the map goes into the register.
+    Value,
+    /// The value of the map is the verdict.
+    Verdict,
+}
+
+pub(super) fn lookup(rule: &mut Attributes, set: Set, found: Found) {
+    lookup_in(rule, set.name(), found);
+}
+
+pub(super) fn lookup_in(rule: &mut Attributes, set: &str, found: Found) {
+    expression(rule, "lookup", |lookup| {
+        lookup.text(1, set);
+        lookup.number(2, REGISTER);
+        match found {
+            Found::Yes => {}
+            Found::Not => lookup.number(5, 1),
+            Found::Value => lookup.number(3, REGISTER),
+            Found::Verdict => lookup.number(3, VERDICT_REGISTER),
+        }
+    });
+}
+
+pub(super) fn verdict(rule: &mut Attributes, code: i32) {
+    expression(rule, "immediate", |immediate| {
+        immediate.number(1, VERDICT_REGISTER);
+        immediate.nest(2, |data| data.nest(DATA_VERDICT, |verdict| verdict.number(1, code.cast_unsigned())));
+    });
+}
+
+pub(super) fn expression(rule: &mut Attributes, name: &str, fill: impl FnOnce(&mut Attributes)) {
+    rule.nest(LIST_ELEMENT, |expression| {
+        expression.text(EXPRESSION_NAME, name);
+        expression.nest(EXPRESSION_DATA, fill);
+    });
+}
+
+pub(super) const REGISTER: u32 = 1;
+pub(super) const VERDICT_REGISTER: u32 = 0;
+pub(super) const EXPRESSION_NAME: u16 = 1;
+pub(super) const META_MARK: u32 = 3;
+pub(super) const META_PROTOCOL: u32 = 15;
+pub(super) const CT_DIRECTION: u32 = 1;
+pub(super) const CT_SOURCE_V4: u32 = 19;
+pub(super) const CT_SOURCE_V6: u32 = 21;
