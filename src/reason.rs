@@ -306,6 +306,10 @@ pub enum Reason {
         list(.links)
     )]
     NoIpv6OnLink { address: IpAddr, links: Vec<InterfaceName> },
+    #[error(
+        "its pulses name no link-local IPv6 address on the link of {address}: IPv6 is switched off there, or the address is a duplicate"
+    )]
+    NodeWithoutIpv6 { address: IpAddr },
     #[error("without pulses only nodes with a Node address in {subnet} are candidates for its addresses")]
     NodeOutsideSubnet { subnet: IpNet },
     #[error("{mac} uses {address} on {link} already: this node does not answer for {address} until {mac} stops")]

@@ -387,8 +387,9 @@ impl Tasks {
         let stop = stopping.clone().bound_addresses(handed_over, slices.bgp.subscribe(), slices.l2.subscribe());
         let bound = kernel::addresses::run(slices.bind.subscribe(), stop);
         self.farewell.spawn(named("the keeper of bound addresses", bound));
-        let blackholes =
-            kernel::blackholes::run(slices.bgp.subscribe(), slices.vrfs.subscribe(), stopping.clone().blackholes());
+        let stop = stopping.clone().blackholes();
+        let (bgp, vrfs) = (slices.bgp.subscribe(), slices.vrfs.subscribe());
+        let blackholes = kernel::blackholes::run(bgp, vrfs, config.number_on_host(), stop);
         self.farewell.spawn(named("the keeper of blackhole routes", blackholes));
         let (egress, tables) = (slices.egress.subscribe(), counters.egress.clone());
         let folder = config.state.folder.clone();

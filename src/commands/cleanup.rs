@@ -39,8 +39,8 @@ fn load(file: &Path) -> Result<Config, LoadError> {
 }
 
 pub fn cleanup(Cleanup { config: file }: &Cleanup) -> Exit {
-    let (settings, folder) = match load(file) {
-        Ok(config) => (config.egress, config.state.folder),
+    let (number_on_host, settings, folder) = match load(file) {
+        Ok(config) => (config.number_on_host(), config.egress, config.state.folder),
         Err(error) => return config::complain(&error),
     };
     if Memory::is_in_use(&folder) {
@@ -63,7 +63,7 @@ pub fn cleanup(Cleanup { config: file }: &Cleanup) -> Exit {
     for settings in std::iter::once(settings).chain(former) {
         failed |= clean_egress(&settings, &runtime, &mut text);
     }
-    match runtime.block_on(kernel::blackholes::take_away()) {
+    match runtime.block_on(kernel::blackholes::take_away(number_on_host)) {
         Ok(count) => text += &format!("removed {count} blackhole routes and their rules\n"),
         Err(error) => {
             failed = true;

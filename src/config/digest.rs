@@ -6,9 +6,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
+use super::section::state::DEFAULT_FOLDER;
 use super::{Config, Kubernetes, L2, Manifests, Node, Pool, Preference, Reservation, Source, duration};
 use crate::address::AddressRange;
 use crate::selector::Selector;
@@ -92,6 +94,17 @@ impl Config {
         let mut sum = Sum::new("crier lease 1");
         sum.item("lease", lease);
         Some(sum.end().0)
+    }
+
+    /// Tells the agents of one host apart: no two run with one state folder. Zero with the default one, else up to 2²³.
+    pub fn number_on_host(&self) -> u32 {
+        if self.state.folder == Path::new(DEFAULT_FOLDER) {
+            return 0;
+        }
+        let mut sum = Sum::new("crier host 1");
+        sum.item("state", self.state.folder.display());
+        let [.., a, b, c] = sum.end().0.to_be_bytes();
+        1 + (u32::from_be_bytes([0, a, b, c]) >> 1)
     }
 
     /// What decides which address a Service gets: where Services come from, and the pools.
@@ -252,6 +265,14 @@ mod tests {
     fn config(text: &str) -> Config {
         let file = SourceFile { path: "crier.toml".to_owned(), text: text.to_owned() };
         parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"))
+    }
+
+    #[test]
+    fn agents_of_one_host_are_told_apart_by_their_state_folders() {
+        let number = |text: &str| config(&format!("{BASE}{text}")).number_on_host();
+        assert_eq!([number(""), number("[state]\nfolder = \"/var/lib/crier\"\n")], [0, 0]);
+        let [one, other] = ["one", "other"].map(|name| number(&format!("[state]\nfolder = \"/var/lib/{name}\"\n")));
+        assert!(one != other && [one, other].iter().all(|number| (1..=1 << 23).contains(number)), "{one} {other}");
     }
 
     /// The digests with one text of the base replaced: those of each `[[l2]]`, then that of allocation.

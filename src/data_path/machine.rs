@@ -14,6 +14,7 @@
 
 use std::time::{Duration, Instant};
 
+use http::Uri;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Family;
@@ -32,6 +33,9 @@ const RULES_EXPECTED_FOR: Duration = Duration::from_secs(5);
 
 /// How long a kube-proxy that ran before the boot is waited for once the Node is Ready. Then it counts as removed.
 const PROXY_EXPECTED_FOR: Duration = Duration::from_secs(300);
+
+/// Where kube-proxy says how it is, unless it was told another port.
+const KUBE_PROXY_PORT: u16 = 10256;
 
 /// What `[node] data-path` asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -308,7 +312,7 @@ impl Machine {
     /// While health is good, since this time.
     fn by_health(&mut self, since: Instant, now: Instant) -> PathState {
         let (good_at, meanwhile) = match &self.path.state {
-            _ if !self.record.good && self.rules == Some(Rules::default()) => {
+            _ if !self.record.good && self.rules == Some(Rules::default()) && self.is_of_kube_proxy() => {
                 (since + RULES_EXPECTED_FOR, PathState::Unknown { why: PathFault::RulesNotSeen })
             }
             state @ PathState::Bad { why: PathFault::Unhealthy { .. } | PathFault::Silent { .. } } => {
@@ -354,6 +358,15 @@ impl Machine {
             (true, _) => Some(Family::V4),
             (false, true) => Some(Family::V6),
             (false, false) => None,
+        }
+    }
+
+    /// What is asked is kube-proxy, whose health alone does not tell of its rules: another program at a port of its own has none.
+    fn is_of_kube_proxy(&self) -> bool {
+        match &self.setting {
+            Setting::Auto { .. } => true,
+            Setting::Url(url) => url.parse::<Uri>().is_ok_and(|url| url.port_u16() == Some(KUBE_PROXY_PORT)),
+            Setting::NodeReady | Setting::None => false,
         }
     }
 

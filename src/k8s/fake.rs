@@ -90,6 +90,8 @@ pub enum Answer {
     Late(Duration),
     /// Takes a streamed list for a watch from now on, as an API server does that knows nothing of them.
     Endless,
+    /// A policy: does what was asked, without this field of the status.
+    Without(&'static str),
     /// Another writer is faster: the object gets a new version just before the request is served.
     Overtaken,
 }
@@ -263,7 +265,7 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, changes: w
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let authorization = parts.headers.get(http::header::AUTHORIZATION).and_then(|it| it.to_str().ok());
     let authorization = authorization.unwrap_or_default().to_owned();
-    let seen = Seen { method: parts.method, path: parts.uri.path().to_owned(), query, body, authorization };
+    let mut seen = Seen { method: parts.method, path: parts.uri.path().to_owned(), query, body, authorization };
     let fault = {
         let mut state = state.lock().unwrap();
         state.requests.push(seen.clone());
@@ -286,6 +288,11 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, changes: w
             let object = state.objects[&(collection.clone(), key)].clone();
             state.put(&collection, object);
             changes.send_replace(state.version);
+        }
+        Some(Answer::Without(field)) => {
+            if let Some(status) = seen.body.get_mut("status").and_then(Value::as_object_mut) {
+                status.remove(field);
+            }
         }
         Some(Answer::Endless) => return watch_from(&seen, state, changes),
         None => {}

@@ -111,10 +111,13 @@ async fn write(
     let patch = Patch::Strategic(patch(&wanted, &what, clock::wall()));
     let params = PatchParams { field_manager: Some("crier".to_owned()), ..PatchParams::default() };
     let outcome = match timeout(TIMEOUT, api.patch_status(&key.name, &params, &patch)).await {
-        Ok(Ok(object)) => {
-            debug!(service = %key, ?what, "status written");
-            Ok(service::service(&object).ok().map(Arc::new))
-        }
+        Ok(Ok(object)) => match service::service(&object).ok().map(Arc::new) {
+            Some(service) if !is_as_written(&service, &what) => Err(Written::Altered { why: ALTERED.to_owned() }),
+            service => {
+                debug!(service = %key, ?what, "status written");
+                Ok(service)
+            }
+        },
         Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
             debug!(service = %key, "the status was not written: the Service has changed meanwhile");
             Err(Written::Overtaken { why: reason(&kube::Error::Api(status)) })
@@ -127,6 +130,16 @@ async fn write(
         Err(_) => Err(Written::Refused { why: "no answer".to_owned(), patience: Duration::ZERO, by_rule: false }),
     };
     (key, wanted, outcome)
+}
+
+const ALTERED: &str =
+    "the API server took what was written, and shows another status: a mutating webhook or policy changes it";
+
+/// The API server shows what was written. Host names beside the addresses are others', and stay.
+fn is_as_written(service: &crate::world::Service, what: &StatusWrite) -> bool {
+    let StatusWrite { ingress, condition, transition: _, pools: _, renumbered: _ } = what;
+    let is_shown = ingress.as_ref().is_none_or(|wanted| *wanted == service.ingress && service.not_vip.is_empty());
+    is_shown && condition.as_ref() == service.condition.as_deref()
 }
 
 /// A strategic merge patch: the API server merges conditions by their type, so those of others stay, and takes annotations
@@ -316,6 +329,24 @@ mod tests {
         writer.want(&api, "shop/web", Some(&["192.0.2.1"]), None);
         assert_eq!(writer.refused().await, "403 services is forbidden");
         assert_eq!(writer.written().await.0, "shop/web");
+    }
+
+    /// V6 of a review. Input: a policy removes the addresses, or the condition, from each status that is written. Output: that is told, no
+    /// success is, and the write is tried again until it stands.
+    #[tokio::test]
+    async fn a_write_that_is_taken_and_undone_is_told_and_tried_again() {
+        for removed in ["loadBalancer", "conditions"] {
+            let api = FakeApi::start().await;
+            api.put(SERVICES, fake::service("shop/web"));
+            let mut writer = Writer::start(&api).await;
+            api.fault(fault(Answer::Without(removed)));
+            writer.want(&api, "shop/web", Some(&["192.0.2.1"]), notice(false, "assigned"));
+            assert_eq!(writer.refused().await, ALTERED);
+            assert!(events(&api, 1).await[0]["note"].as_str().unwrap().contains(ALTERED));
+            writer.want(&api, "shop/web", Some(&["192.0.2.1"]), notice(false, "assigned"));
+            assert_eq!(writer.written().await.1.ingress.len(), 1);
+            assert_eq!(events(&api, 2).await[1]["note"], "assigned");
+        }
     }
 
     #[tokio::test]

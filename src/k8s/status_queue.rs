@@ -42,6 +42,8 @@ struct Refusal {
     desired: Arc<ServiceStatus>,
     why: String,
     told: bool,
+    /// The write was taken and undone: the version that came of it makes it due no earlier.
+    altered: bool,
     delay: Duration,
     again: Instant,
 }
@@ -62,6 +64,10 @@ pub enum Written {
     /// Refused as a conflict: the Service has changed since the decision, and the watch brings the newer version. If it
     /// brings none, somebody else refuses with this answer, and the write is retried.
     Overtaken {
+        why: String,
+    },
+    /// Taken, and another status stands there: somebody rewrites what is written. Retried with back-off, whatever version comes of it.
+    Altered {
         why: String,
     },
     /// The Service is gone.
@@ -153,7 +159,8 @@ impl StatusQueue {
         self.words_in_flight.remove(key);
         let mut settled = Settled::default();
         let current = self.wanted.services.get(key).cloned();
-        let again = current.as_ref().is_some_and(|current| !same_write(current, desired));
+        let same = if matches!(outcome, Written::Altered { .. }) { same_words } else { same_write };
+        let again = current.as_ref().is_some_and(|current| !same(current, desired));
         match outcome {
             Written::Done => {
                 self.clear_refusal(key);
@@ -176,7 +183,19 @@ impl StatusQueue {
                     pending(key, desired, &Notice { warning: true, reason: "StatusRefused".to_owned(), message })
                 });
             }
-            Written::Overtaken { .. } | Written::Refused { .. } => drop(self.clear_refusal(key)),
+            Written::Altered { why } if !again && current.is_some() => {
+                settled.refusal = self.retry(key, desired, why, Duration::ZERO, true, now);
+                if let Some(refusal) = self.refused.get_mut(key) {
+                    refusal.altered = true;
+                }
+                settled.event = settled.refusal.as_ref().map(|why| {
+                    let message = format!("the status of the Service is not as it was written: {why}");
+                    pending(key, desired, &Notice { warning: true, reason: "StatusAltered".to_owned(), message })
+                });
+            }
+            Written::Overtaken { .. } | Written::Refused { .. } | Written::Altered { .. } => {
+                drop(self.clear_refusal(key));
+            }
         }
         if again {
             self.wait(key);
@@ -197,11 +216,13 @@ impl StatusQueue {
         let before = self.clear_refusal(key);
         let delay = before.as_ref().map_or(FIRST_DELAY, |before| (before.delay * 2).min(LONGEST_DELAY));
         let again = now + delay.max(patience.min(LONGEST_DELAY));
-        let known = before.as_ref().is_some_and(|before| before.told && before.why == why);
+        // A newer version of the Service is new to whoever reads of it.
+        let is_of_version = |before: &Refusal| before.desired.resource_version == desired.resource_version;
+        let known = before.as_ref().is_some_and(|before| before.told && before.why == why && is_of_version(before));
         let told = at_once || before.is_some();
         self.due.insert((again, key.clone()));
         let (desired, text) = (Arc::clone(desired), why.to_owned());
-        self.refused.insert(key.clone(), Refusal { desired, why: text, told, delay, again });
+        self.refused.insert(key.clone(), Refusal { desired, why: text, told, altered: false, delay, again });
         (told && !known).then(|| why.to_owned())
     }
 
@@ -229,7 +250,10 @@ impl StatusQueue {
             return;
         }
         // A new notice does not make a refused write due earlier.
-        let patient = self.refused.get(key).is_some_and(|refusal| same_write(&refusal.desired, status));
+        let patient = self.refused.get(key).is_some_and(|refusal| {
+            let same = if refusal.altered { same_words } else { same_write };
+            same(&refusal.desired, status)
+        });
         // The outcome of the write in flight decides whether this write is still needed.
         if !patient && !self.in_flight.contains(key) {
             self.clear_refusal(key);
@@ -300,6 +324,11 @@ fn pending(key: &ObjectKey, status: &ServiceStatus, notice: &Notice) -> PendingE
         resource_version: status.resource_version.clone(),
         notice: notice.clone(),
     }
+}
+
+/// Whether two desired statuses need the same write, whatever the version of the Service.
+fn same_words(one: &ServiceStatus, other: &ServiceStatus) -> bool {
+    (&one.uid, &one.write) == (&other.uid, &other.write)
 }
 
 /// Whether two desired statuses need the same write, whatever their notices.

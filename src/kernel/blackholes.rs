@@ -20,6 +20,9 @@
 //!
 //! The two come behind all other rules of their priority, also those that are added later, so these stay in force for everything else.
 //! What another program removes is put back: rules at once, routes within [`LOOK_INTERVAL`].
+//!
+//! Several agents of one host share the table and the rules. Each knows its own routes by their metric, which comes from its number on the
+//! host, and the rules stay while another has routes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -75,6 +78,7 @@ pub enum Stop {
 pub async fn run(
     mut slices: watch::Receiver<BgpSlice>,
     mut vrfs: watch::Receiver<VrfSlice>,
+    number_on_host: u32,
     stop: impl Future<Output = Stop>,
 ) {
     tokio::pin!(stop);
@@ -82,7 +86,7 @@ pub async fn run(
     let stop = loop {
         tokio::select! {
             stop = &mut stop => break stop,
-            Err(error) = follow(&mut slices, &mut vrfs) => {
+            Err(error) = follow(&mut slices, &mut vrfs, number_on_host) => {
                 if complaints.is_new(&error) {
                     warn!(%error, "blackhole routes cannot be set, so packets to unused addresses and ports may loop; trying again");
                 }
@@ -94,24 +98,29 @@ pub async fn run(
         }
     };
     if stop == Stop::Remove
-        && let Err(error) = take_away().await
+        && let Err(error) = take_away(number_on_host).await
     {
         warn!(error, "blackhole routes could not be removed");
     }
 }
 
-/// Takes away all blackhole routes and their rules: for `crier cleanup` too. Says how many there were.
+/// Takes away the blackhole routes of the agent with this number, and the rules unless another has routes: for `crier cleanup` too. Says
+/// how many there were.
 ///
 /// # Errors
 /// What the kernel refused; some may be gone by then.
-pub async fn take_away() -> Result<usize, String> {
+pub async fn take_away(number_on_host: u32) -> Result<usize, String> {
     let removed = async {
         let mut netlink = Netlink::open_for(&[])?;
-        let mut keeper = Keeper::default();
+        let mut keeper = Keeper::of(number_on_host);
         keeper.read_routes(&mut netlink).await?;
         keeper.read_rules(&mut netlink).await?;
-        let count = keeper.routes.len() + keeper.rules.values().map(|rules| rules.present.len()).sum::<usize>();
-        keeper.work(&BTreeSet::new(), true, &mut netlink).await.map(|()| count)
+        let count = |keeper: &Keeper| {
+            keeper.routes.len() + keeper.rules.values().map(|rules| rules.present.len()).sum::<usize>()
+        };
+        let before = count(&keeper);
+        keeper.work(&BTreeSet::new(), true, &mut netlink).await?;
+        Ok(before - count(&keeper))
     };
     removed.await.map_err(|error: NetlinkError| error.to_string())
 }
@@ -120,9 +129,10 @@ pub async fn take_away() -> Result<usize, String> {
 async fn follow(
     slices: &mut watch::Receiver<BgpSlice>,
     vrfs: &mut watch::Receiver<VrfSlice>,
+    number_on_host: u32,
 ) -> Result<std::convert::Infallible, NetlinkError> {
     let mut netlink = Netlink::open_for(&[MulticastGroup::Ipv4Rule, MulticastGroup::Ipv6Rule])?;
-    let mut keeper = Keeper::default();
+    let mut keeper = Keeper::of(number_on_host);
     keeper.read_routes(&mut netlink).await?;
     keeper.read_rules(&mut netlink).await?;
     let mut look_at = Instant::now() + LOOK_INTERVAL;
@@ -166,7 +176,10 @@ async fn follow(
 /// What is in the kernel.
 #[derive(Debug, Default)]
 struct Keeper {
+    number_on_host: u32,
     routes: BTreeSet<Blackhole>,
+    /// The families that other agents of this host have routes of in crier's table.
+    others: BTreeSet<Family>,
     rules: BTreeMap<Family, Rules>,
     /// What was worked out last; `None` if the kernel has changed since.
     last: Option<Last>,
@@ -191,6 +204,17 @@ struct Blackhole {
 impl Blackhole {
     fn is_aggregate(&self) -> bool {
         self.net.prefix_len() < self.net.max_prefix_len()
+    }
+
+    /// What tells the route of one agent of this host from those of others. `None` is what the kernel gives by itself.
+    fn metric(&self, number_on_host: u32) -> Option<u32> {
+        match (self.table, number_on_host) {
+            (TABLE, 0) => None,
+            // Behind that of IPv6 without a number.
+            (TABLE, number) => Some(1024 + number),
+            // An address that is bound in the VRF, or a route of the operator to the same prefix, goes first.
+            (_, number) => Some(UNREACHABLE_METRIC + number),
+        }
     }
 }
 
@@ -228,13 +252,34 @@ enum Step {
 }
 
 impl Keeper {
+    fn of(number_on_host: u32) -> Keeper {
+        Keeper { number_on_host, ..Keeper::default() }
+    }
+
     async fn read_routes(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
-        let found: BTreeSet<Blackhole> = netlink.own_routes().await?.iter().filter_map(our_route).collect();
+        let mut found = BTreeSet::new();
+        self.others.clear();
+        for (metric, blackhole) in netlink.own_routes().await?.iter().filter_map(blackhole) {
+            if self.is_own(blackhole, metric) {
+                found.insert(blackhole);
+            } else if blackhole.table == TABLE {
+                self.others.insert(Family::of(blackhole.net.addr()));
+            }
+        }
         if self.routes != found {
             self.routes = found;
             self.last = None;
         }
         Ok(())
+    }
+
+    /// A route without a metric has the kernel's own one of its family.
+    fn is_own(&self, blackhole: Blackhole, metric: Option<u32>) -> bool {
+        let kernels = match Family::of(blackhole.net.addr()) {
+            Family::V4 => 0,
+            Family::V6 => 1024,
+        };
+        metric.unwrap_or(kernels) == blackhole.metric(self.number_on_host).unwrap_or(kernels)
     }
 
     async fn read_rules(&mut self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
@@ -259,13 +304,13 @@ impl Keeper {
             })
     }
 
-    /// Routes come before the rules that lead to them, and go after them.
+    /// Routes come before the rules that lead to them, and go after them. Rules that lead to routes of others stay.
     fn steps(&self, wanted: &BTreeSet<Blackhole>, complete: bool) -> Vec<Step> {
         let mut steps: Vec<Step> = wanted.difference(&self.routes).map(|it| Step::Add(Part::Route(*it))).collect();
         for family in Family::BOTH {
             let rules = self.rules.get(&family).cloned().unwrap_or_default();
             let is_wanted = wanted.iter().any(|it| it.table == TABLE && Family::of(it.net.addr()) == family);
-            if (is_wanted && !rules.stand) || (!is_wanted && complete) {
+            if (is_wanted && !rules.stand) || (!is_wanted && complete && !self.others.contains(&family)) {
                 steps.extend(rules.present.iter().rev().map(|rule| Step::Remove(Part::Rule(family, *rule))));
             }
             if is_wanted && !rules.stand {
@@ -284,11 +329,16 @@ impl Keeper {
         complete: bool,
         netlink: &mut Netlink,
     ) -> Result<(), NetlinkError> {
+        let leads_nowhere = |step: &Step| matches!(step, Step::Remove(Part::Rule(..)));
+        if complete && self.steps(wanted, complete).iter().any(leads_nowhere) {
+            // Since the last look another agent of this host may have made routes.
+            self.read_routes(netlink).await?;
+        }
         let mut refused = None;
         for step in self.steps(wanted, complete) {
             let done = match step {
-                Step::Add(part) => add(part.message(true), netlink).await,
-                Step::Remove(part) => remove(part.message(false), netlink).await,
+                Step::Add(part) => add(part.message(true, self.number_on_host), netlink).await,
+                Step::Remove(part) => remove(part.message(false, self.number_on_host), netlink).await,
             };
             match done {
                 Ok(()) => self.note(step),
@@ -333,10 +383,10 @@ impl Keeper {
 }
 
 impl Part {
-    fn message(self, new: bool) -> RouteNetlinkMessage {
+    fn message(self, new: bool, number_on_host: u32) -> RouteNetlinkMessage {
         match (self, new) {
-            (Part::Route(it), true) => RouteNetlinkMessage::NewRoute(route(it)),
-            (Part::Route(it), false) => RouteNetlinkMessage::DelRoute(route(it)),
+            (Part::Route(it), true) => RouteNetlinkMessage::NewRoute(route(it, number_on_host)),
+            (Part::Route(it), false) => RouteNetlinkMessage::DelRoute(route(it, number_on_host)),
             (Part::Rule(family, which), true) => RouteNetlinkMessage::NewRule(rule(family, which)),
             (Part::Rule(family, which), false) => RouteNetlinkMessage::DelRule(rule(family, which)),
         }
@@ -384,15 +434,16 @@ fn prefixes(peers: &OrdMap<PeerName, PeerSlice>, tables: &BTreeMap<InterfaceName
     routes.filter(|it| it.net.prefix_len() > 0).collect()
 }
 
-/// The prefix with its table, if the message describes a blackhole of ours.
-fn our_route(message: &RouteNetlinkMessage) -> Option<Blackhole> {
+/// The metric, and the prefix with its table, if the message describes a blackhole of crier's number.
+fn blackhole(message: &RouteNetlinkMessage) -> Option<(Option<u32>, Blackhole)> {
     // The enum is not ours; nothing else is a route.
     let RouteNetlinkMessage::NewRoute(route) = message else { return None };
     let mut table = u32::from(route.header.table);
-    let mut destination = None;
+    let (mut destination, mut metric) = (None, None);
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Table(told) => table = *told,
+            RouteAttribute::Priority(told) => metric = Some(*told),
             RouteAttribute::Destination(RouteAddress::Inet(v4)) => destination = Some(IpAddr::V4(*v4)),
             RouteAttribute::Destination(RouteAddress::Inet6(v6)) => destination = Some(IpAddr::V6(*v6)),
             // The enum is not ours; a blackhole has no next hop.
@@ -402,13 +453,14 @@ fn our_route(message: &RouteNetlinkMessage) -> Option<Blackhole> {
     // No VRF has a number of the kernel's own.
     let is_ours = route.header.protocol == PROTOCOL && route.header.kind == RouteType::BlackHole && table > KERNELS;
     let net = IpNet::new(destination?, route.header.destination_prefix_length).ok().filter(|_| is_ours)?;
-    Some(Blackhole { table, net })
+    Some((metric, Blackhole { table, net }))
 }
 
 /// The tables up to this one are not crier's: the kernel's own are 253 to 255.
 const KERNELS: u32 = 255;
 
-fn route(Blackhole { table, net }: Blackhole) -> RouteMessage {
+fn route(blackhole: Blackhole, number_on_host: u32) -> RouteMessage {
+    let Blackhole { table, net } = blackhole;
     let mut message = RouteMessage::default();
     message.header.address_family = address_family(Family::of(net.addr()));
     message.header.destination_prefix_length = net.prefix_len();
@@ -416,10 +468,7 @@ fn route(Blackhole { table, net }: Blackhole) -> RouteMessage {
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::BlackHole;
     message.attributes = vec![RouteAttribute::Destination(net.network().into()), RouteAttribute::Table(table)];
-    if table != TABLE {
-        // An address that is bound in the VRF, or a route of the operator to the same prefix, goes first.
-        message.attributes.push(RouteAttribute::Priority(UNREACHABLE_METRIC));
-    }
+    message.attributes.extend(blackhole.metric(number_on_host).map(RouteAttribute::Priority));
     message
 }
 
@@ -508,7 +557,7 @@ mod tests {
         let routes = nets(routes);
         let families = routes.iter().map(|it| Family::of(it.net.addr()));
         let rules = families.map(|family| (family, Rules { present: Rule::BOTH.to_vec(), stand: true })).collect();
-        Keeper { routes, rules, last: None }
+        Keeper { routes, rules, ..Keeper::default() }
     }
 
     fn both(family: Family) -> [Part; 2] {
@@ -564,13 +613,35 @@ mod tests {
         for (story, list, stand) in table {
             let found = listed(&list.into_iter().cloned().collect::<Vec<_>>());
             assert_eq!(found.stand, stand, "{story}");
-            let keeper =
-                Keeper { routes: nets(&["192.0.2.1/32"]), rules: [(Family::V4, found.clone())].into(), last: None };
+            let keeper = Keeper {
+                rules: [(Family::V4, found.clone())].into(),
+                routes: nets(&["192.0.2.1/32"]),
+                ..Keeper::default()
+            };
             let removed = found.present.iter().rev().map(|rule| Step::Remove(Part::Rule(Family::V4, *rule)));
             let expected: Vec<Step> = removed.chain(both(Family::V4).map(Step::Add)).collect();
             let steps = keeper.steps(&nets(&["192.0.2.1/32"]), true);
             assert_eq!(steps, if stand { Vec::new() } else { expected }, "{story}");
         }
+    }
+
+    /// D7 of a review. Input: two agents of one host. Output: neither takes the routes of the other for its own, and the rules stay for
+    /// the other's.
+    #[test]
+    fn agents_of_one_host_leave_each_others_routes() {
+        for (text, table) in [("192.0.2.1/32", TABLE), ("2001:db8::1/128", TABLE), ("192.0.2.1/32", 1001)] {
+            let blackhole = Blackhole { table, ..net(text) };
+            for (number, other) in [(0, 7), (7, 0), (7, 8)] {
+                let read = |number| super::blackhole(&RouteNetlinkMessage::NewRoute(route(blackhole, number)));
+                let is_own = |(metric, blackhole)| Keeper::of(number).is_own(blackhole, metric);
+                assert!(read(number).is_some_and(is_own), "{text} {table} {number}");
+                assert!(!read(other).is_some_and(is_own), "{text} {table} {number} {other}");
+            }
+        }
+        let in_kernel = (Some(1024), net("2001:db8::1/128"));
+        assert!(Keeper::of(0).is_own(in_kernel.1, in_kernel.0), "the kernel tells the metric that it gave");
+        let keeper = Keeper { others: [Family::V4].into(), ..keeper(&["192.0.2.1/32"]) };
+        assert_eq!(keeper.steps(&BTreeSet::new(), true), [Step::Remove(Part::Route(net("192.0.2.1/32")))]);
     }
 
     #[test]
@@ -605,7 +676,8 @@ mod tests {
         let wanted = prefixes(&all.into_iter().collect(), &managed(&slice));
         let in_red = Blackhole { table: 1001, ..net("203.0.113.1/32") };
         assert_eq!(wanted, [in_red, net("203.0.113.1/32")].into());
-        assert_eq!(our_route(&RouteNetlinkMessage::NewRoute(route(in_red))), Some(in_red));
+        let read = |number| blackhole(&RouteNetlinkMessage::NewRoute(route(in_red, number)));
+        assert_eq!(read(0), Some((Some(UNREACHABLE_METRIC), in_red)));
         let steps = Keeper::default().steps(&[in_red].into(), true);
         assert_eq!(steps, [Step::Add(Part::Route(in_red))]);
     }
@@ -614,9 +686,9 @@ mod tests {
     fn only_blackholes_of_criers_number_in_criers_table_are_its_own() {
         let net = net("192.0.2.0/24");
         let change = |change: fn(&mut RouteMessage)| {
-            let mut message = route(net);
+            let mut message = route(net, 0);
             change(&mut message);
-            our_route(&RouteNetlinkMessage::NewRoute(message))
+            blackhole(&RouteNetlinkMessage::NewRoute(message)).map(|(_, blackhole)| blackhole)
         };
         assert_eq!(change(|_| {}), Some(net));
         assert_eq!(change(|route| route.header.protocol = RouteProtocol::Static), None);

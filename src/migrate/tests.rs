@@ -356,6 +356,27 @@ fn a_class_on_the_command_line_of_another_load_balancer_is_the_only_one_that_is_
     }
 }
 
+/// V14 of a review. Input: kube-vip's static Pod, and what MetalLB's operator is told. Output: the class alone.
+#[test]
+fn a_class_of_a_static_pod_and_of_an_operator_is_seen_too() {
+    let pool = "kind: IPAddressPool\napiVersion: metallb.io/v1beta1\nmetadata: {name: lan}\nspec: {addresses: [192.0.2.0/28]}\n---\n\
+                kind: L2Advertisement\napiVersion: metallb.io/v1beta1\nmetadata: {name: lan}\n";
+    let env = "[{name: lb_class_only, value: \"true\"}, {name: lb_class_name, value: a.b/c}]";
+    for (kind, spec, expected) in [
+        ("Pod\napiVersion: v1", format!("{{containers: [{{env: {env}}}]}}"), &["a.b/c"][..]),
+        ("MetalLB\napiVersion: metallb.io/v1beta1", "{loadBalancerClass: a.b/c}".to_owned(), &["a.b/c"]),
+        ("MetalLB\napiVersion: metallb.io/v1beta1", "{logLevel: debug}".to_owned(), &[]),
+    ] {
+        let told = format!("kind: {kind}\nmetadata: {{name: c, namespace: m}}\nspec: {spec}\n");
+        let migration = migrated(&format!("{pool}---\n{told}"));
+        let Source::Kubernetes(Kubernetes { classes, default_class, .. }) = loaded(&migration).source else {
+            panic!("[kubernetes] is written")
+        };
+        let named: Vec<&str> = classes.iter().map(String::as_str).filter(|class| *class != "crier.dev/crier").collect();
+        assert_eq!((named, default_class), (expected.to_vec(), expected.is_empty()), "{told}");
+    }
+}
+
 /// W9 of a review. Input: a class that is no name of one, or stands in another object. Output: it is named, with a CHECK in the file, and
 /// Services without a class are served: a file with `default-class = false` and no class serves nobody.
 #[test]

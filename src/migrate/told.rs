@@ -15,20 +15,32 @@ pub(super) struct ToldClass {
     pub class: Result<String, String>,
 }
 
-/// Of all Deployments and DaemonSets. Each class once.
+/// Of all workloads, and of what MetalLB's operator is told. Each class once.
 pub(super) fn told_classes(objects: &[Object]) -> Vec<ToldClass> {
     let mut all: Vec<ToldClass> = Vec::new();
-    let workloads =
-        objects.iter().enumerate().filter(|(_, it)| ["Deployment", "DaemonSet"].contains(&it.kind.as_str()));
-    for (at, object) in workloads {
-        let containers = object.value.pointer("/spec/template/spec/containers").and_then(Value::as_array);
-        for class in containers.into_iter().flatten().filter_map(class_of_container) {
+    for (at, object) in objects.iter().enumerate() {
+        for class in classes_of(object) {
             if !all.iter().any(|told| told.class == class) {
                 all.push(ToldClass { at, object: object.label(), class });
             }
         }
     }
     all
+}
+
+fn classes_of(object: &Object) -> Vec<Result<String, String>> {
+    let containers = match object.kind.as_str() {
+        "Deployment" | "DaemonSet" | "StatefulSet" | "ReplicaSet" => "/spec/template/spec/containers",
+        // kube-vip's on the control plane is a static one.
+        "Pod" => "/spec/containers",
+        "MetalLB" => {
+            let told = object.value.pointer("/spec/loadBalancerClass").and_then(Value::as_str);
+            return told.filter(|class| !class.is_empty()).map(checked).into_iter().collect();
+        }
+        _ => return Vec::new(),
+    };
+    let containers = object.value.pointer(containers).and_then(Value::as_array);
+    containers.into_iter().flatten().filter_map(class_of_container).collect()
 }
 
 /// `None` where it serves Services whatever their class.
@@ -40,10 +52,14 @@ fn class_of_container(container: &Value) -> Option<Result<String, String>> {
         Some(class) => Some(class).filter(|class| !class.is_empty()),
         None => environment.class(),
     };
-    told.map(|class| match check_label_key(&class) {
-        Ok(()) => Ok(class),
-        Err(_) => Err(shortened(&class)),
-    })
+    told.map(|class| checked(&class))
+}
+
+fn checked(class: &str) -> Result<String, String> {
+    match check_label_key(class) {
+        Ok(()) => Ok(class.to_owned()),
+        Err(_) => Err(shortened(class)),
+    }
 }
 
 /// The command and its arguments, also those of a shell within one of them, with the values of variables in their places.

@@ -130,7 +130,7 @@ impl<'a> Ranking<'a> {
         (covering, wishes): (&[(&'a L2, &'a L2Context)], Wishes<'a>),
         me: &'a NodeName,
         holder: Option<&'a NodeName>,
-        rank_by: IpAddr,
+        (address, rank_by): (IpAddr, IpAddr),
     ) -> Ranking<'a> {
         let local = service.external_traffic_policy == TrafficPolicy::Local;
         let prefers = covering.iter().any(|(_, context)| context.prefers_endpoints);
@@ -138,6 +138,15 @@ impl<'a> Ranking<'a> {
         let mut electorate = union(covering.iter().map(|(_, context)| context.electorate_for(rank_by)));
         if !wishes.selectors.is_empty() {
             electorate = Cow::Owned(electorate.without(|node| wishes.refusal(node)));
+        }
+        let is_blind = |node: &NodeName| !covering.iter().any(|(_, context)| context.may_have_v6(node, address));
+        if electorate.candidates().iter().any(|it| is_blind(&it.node)) {
+            let links = || covering.iter().flat_map(|(_, context)| context.without_v6()).cloned().collect();
+            let why = |node: &NodeName| match node == me {
+                true => Reason::NoIpv6OnLink { address, links: links() },
+                false => Reason::NodeWithoutIpv6 { address },
+            };
+            electorate = Cow::Owned(electorate.without(|node| is_blind(node).then(|| why(node))));
         }
         let chosen = wishes.chosen;
         Ranking {

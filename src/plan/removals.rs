@@ -37,6 +37,8 @@ pub struct Removals {
     contested: bool,
     /// Somebody wrote this agent's file into the Lease as the one that is agreed on, after it had named another one.
     confirmed: bool,
+    /// Nothing of the ConfigMap that the file names is in use.
+    lacks_config_map: bool,
     /// No time is waited for any more.
     waited: bool,
     /// Of the Lease of this agent's crier. Agents of another one have pools of their own, and no voice.
@@ -58,6 +60,8 @@ pub struct Removals {
 pub enum Wait {
     /// For what the agents say, and then this agent trusts its own file.
     Until(Instant),
+    /// For the ConfigMap of the configuration: without its text this agent knows less than its file names.
+    ConfigMap,
     /// For another agent with this agent's file, or for somebody who confirms it in the Lease, which names another one.
     Confirmation,
 }
@@ -106,8 +110,13 @@ impl Removals {
         // The Lease may tell of another file than the one that was read since.
         let is_of_this = world.lease.digest.is_none_or(|of| of == digest);
         let inherited = world.lease.inherited && is_of_this && !self.reloaded;
-        let agreed = world.leader && (self.presumed || self.agree(world, me, digest, trusted || inherited, now));
-        std::mem::replace(&mut self.agreed, agreed) != agreed
+        let lacks_config_map = world.lacks_config_map() && !self.presumed;
+        let agreed = world.leader
+            && !lacks_config_map
+            && (self.presumed || self.agree(world, me, digest, trusted || inherited, now));
+        let is_news = (self.agreed, self.lacks_config_map) != (agreed, lacks_config_map);
+        (self.agreed, self.lacks_config_map) = (agreed, lacks_config_map);
+        is_news
     }
 
     fn note_nodes(&mut self, world: &World, now: Instant) {
@@ -141,7 +150,9 @@ impl Removals {
 
     /// Whether the Service was told long enough that an address goes, and the agents agree.
     pub fn may_go(&self, service: &ObjectKey, now: Instant) -> bool {
-        self.told.get(service).is_some_and(|told| now >= told.at + NOTICE && (self.agreed || told.by_objects))
+        self.told
+            .get(service)
+            .is_some_and(|told| now >= told.at + NOTICE && !self.lacks_config_map && (self.agreed || told.by_objects))
     }
 
     /// This agent, as the one who allocates, finds the addresses of the Service right.
@@ -195,7 +206,11 @@ impl Removals {
     /// What addresses wait for that stay because the agents do not agree.
     pub fn wait(&self) -> Option<Wait> {
         let since = self.leads_since.filter(|_| !self.agreed && !self.told.is_empty())?;
-        Some(if self.contested { Wait::Confirmation } else { Wait::Until(since + TRUST) })
+        Some(match (self.lacks_config_map, self.contested) {
+            (true, _) => Wait::ConfigMap,
+            (false, true) => Wait::Confirmation,
+            (false, false) => Wait::Until(since + TRUST),
+        })
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
@@ -272,6 +287,33 @@ mod tests {
         assert_eq!(removals.agreed_digest(), None);
         world.lease.inherited = true;
         assert!(removals.renew(&world, &"a".into(), 1, now), "it agrees now");
+    }
+
+    /// V13 of a review. Input: an agent that starts without its state while the ConfigMap that its file names is gone, or refused. Output: for
+    /// as long as that is so, it takes nothing away, however alone it is and however long it waits, and writes no agreed digest.
+    #[test]
+    fn without_the_text_of_the_config_map_nothing_goes() {
+        use crate::world::ClusterConfig;
+        let (me, now, key) = (NodeName::from("a"), clock::now(), ObjectKey::new("shop", "web"));
+        let mut world = World::default();
+        (world.leader, world.lease.inherited) = (true, true);
+        let mut removals = Removals::default();
+        removals.accept(&key);
+        removals.put(&key, true, now);
+        let later = now + TRUST;
+        for state in [ClusterConfig::Missing, ClusterConfig::Refused { why: "no".into() }] {
+            world.cluster_config = state;
+            removals.renew(&world, &me, 1, now);
+            removals.renew(&world, &me, 1, later);
+            assert!(!removals.may_go(&key, later));
+            assert_eq!((removals.agreed_digest(), removals.wait()), (None, Some(Wait::ConfigMap)));
+        }
+        world.cluster_texts = Arc::new(vec![("pools".to_owned(), String::new())]);
+        assert!(removals.renew(&world, &me, 1, later), "the last good text is in use");
+        assert!(removals.may_go(&key, later));
+        (world.cluster_config, world.cluster_texts) = (ClusterConfig::Current, Arc::default());
+        removals.renew(&world, &me, 1, later);
+        assert!(removals.may_go(&key, later), "a ConfigMap without a text says nothing, and that is known");
     }
 
     /// N7 of a review. Input: the other Nodes of two or three are not Ready (a reboot, a partition, the API server was away), and the

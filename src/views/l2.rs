@@ -204,7 +204,7 @@ fn ranks(snapshot: &Snapshot, tenants: &[Tenant<'_>], address: IpAddr, pool: &Po
         (&covering, Wishes::of(services, &snapshot.world)),
         &snapshot.node,
         holder,
-        rank_by,
+        (address, rank_by),
     );
     let report = |(place, RankedNode { node, score }): (usize, RankedNode)| match score {
         Ok(Score { weight, near, chosen, keeps }) => RankReport {

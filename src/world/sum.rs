@@ -465,6 +465,12 @@ impl World {
         self.egress_bypasses.iter().chain(&self.egress_problems).next()
     }
 
+    /// The configuration names a ConfigMap, and nothing of it is in use: neither its newest text nor one of before.
+    pub fn lacks_config_map(&self) -> bool {
+        let is_known = matches!(self.cluster_config, ClusterConfig::NotUsed | ClusterConfig::Current);
+        !is_known && self.cluster_texts.is_empty()
+    }
+
     /// How far this node has come with leaving.
     pub fn drain_stage(&self) -> Option<DrainStage> {
         self.drain.as_ref().map(|drain| drain.stage)

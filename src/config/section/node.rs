@@ -34,7 +34,8 @@ section! {
             "\"auto\", \"none\", \"node-ready\" or an http URL",
             |text, _| data_path(text),
             "The check that this node can forward traffic to endpoints; a node that fails it neither takes nor announces \
-             addresses. A URL must answer with status 200, as kube-proxy's health does; \"node-ready\" waits until the Node \
+             addresses. A URL must answer with status 200, as kube-proxy's health does, and at kube-proxy's port 10256 its \
+             rules must be in the kernel too; \"node-ready\" waits until the Node \
              is Ready and its kubelet has reported since the boot; \"auto\" uses kube-proxy's health and its rules in the kernel \
              where kube-proxy is seen, else \"node-ready\", and with [manifests] nothing; \"none\" checks nothing.",
         )

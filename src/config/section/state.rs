@@ -6,12 +6,14 @@ use std::time::Duration;
 use super::{Check, Section, section};
 use crate::config::key::{duration, path};
 
+pub(in crate::config) const DEFAULT_FOLDER: &str = "/var/lib/crier";
+
 section! {
     /// `[state]`
     pub struct State = Section::one("state", "What the agent keeps across a restart."), written as Written;
     keys {
         pub folder: PathBuf = path("folder", "The directory for the last known state of the cluster and for allocations.")
-            .default("/var/lib/crier"), touches Restart;
+            .default(DEFAULT_FOLDER), touches Restart;
         /// Zero: no limit. Judged when an agent starts that cannot reach the API server.
         pub max_age: Duration = duration("max-age", Duration::ZERO, Duration::from_secs(366 * 86_400),
             "How old the last known state of the cluster may be for an agent to start with it while the API server is away; \

@@ -260,6 +260,18 @@ fn a_url_that_was_asked_for_must_answer_whatever_the_rules_say() {
     assert_eq!(story.serving(), Serving::Lost, "rules that were seen are missed there too");
 }
 
+/// A review (G3 of 9a). Input: a check of another program answers, and the kernel has no rules of kube-proxy. Output: at kube-proxy's port
+/// they are waited for, at others they are not.
+#[test]
+fn rules_are_expected_of_kube_proxy_alone() {
+    for (url, serving) in [(URL, Serving::NotSinceBoot), ("http://127.0.0.1:9000/ready", Serving::Yes)] {
+        let mut story = Story::of(Setting::Url(url.to_owned()), Record::default());
+        story.rules(NEITHER);
+        story.health(200);
+        assert_eq!(story.serving(), serving, "{url}");
+    }
+}
+
 #[test]
 fn a_healthy_proxy_without_nftables_serves_after_a_moment() {
     let mut story = Story::auto();

@@ -16,7 +16,7 @@ use crate::plan::elect::{self, Electorate, Hearing};
 use crate::plan::holder::Grade;
 use crate::plan::slice::PulseLink;
 use crate::reason::Reason;
-use crate::roster::{Card, Eligibility, Given, L2Number, Member, Roster};
+use crate::roster::{Card, Eligibility, Given, L2Number, MOST_SUBNETS, Member, Roster};
 use crate::world::{DrainStage, Link, Node, Pulses, World};
 
 /// Links that belong to containers, tunnels and virtual switches. An `[[l2]]` that names no interfaces leaves them out, unless
@@ -53,6 +53,8 @@ pub struct L2Context {
     subnets: Vec<(IpNet, InterfaceName)>,
     /// Those of them without a usable IPv6 address: the kernel takes no IPv6 packet there, or finds no neighbour.
     without_v6: BTreeSet<InterfaceName>,
+    /// The same of all nodes that are heard there: for each link, with its subnets, whether a node has one. Empty where all have one.
+    v6: Vec<(Vec<IpNet>, BTreeMap<NodeName, bool>)>,
     rule: Subnet,
     /// Nodes with an endpoint go first: what moves an address then is that nodes ask each other by pulses.
     pub prefers_endpoints: bool,
@@ -137,6 +139,18 @@ impl L2Context {
         }
     }
 
+    /// Nothing that is heard of the node says that it cannot answer for an address because it has no usable IPv6 address on the link.
+    pub fn may_have_v6(&self, node: &NodeName, address: IpAddr) -> bool {
+        if address.is_ipv4() || self.v6.is_empty() {
+            return true;
+        }
+        let in_subnet = |(nets, _): &&(Vec<IpNet>, _)| nets.iter().any(|net| net.contains(&address));
+        let says = |(_, nodes): &(_, BTreeMap<NodeName, bool>)| nodes.get(node).copied();
+        let near = self.v6.iter().any(|it| in_subnet(&it));
+        let mut said = self.v6.iter().filter(|it| !near || in_subnet(it)).filter_map(says).peekable();
+        said.peek().is_none() || said.any(|has| has)
+    }
+
     /// Where this node would answer for an address: on the links with its subnet, as far as the rule asks for them.
     pub fn interfaces_for(&self, address: IpAddr) -> Arc<BTreeSet<InterfaceName>> {
         let links = self.interfaces_in_subnet(address);
@@ -175,6 +189,7 @@ impl L2Context {
         self.interfaces == other.interfaces
             && self.subnets == other.subnets
             && self.without_v6 == other.without_v6
+            && self.v6 == other.v6
             && self.rule == other.rule
             && self.links == other.links
             && self.by_link.iter().map(|(nets, _)| nets).eq(other.by_link.iter().map(|(nets, _)| nets))
@@ -245,14 +260,15 @@ fn l2_context(
     let node = nodes.get(me).map(|node| &**node);
     let links: Vec<&Link> = usable_links(l2, node, world).collect();
     let interfaces = Arc::new(links.iter().map(|link| link.name.clone()).collect());
-    let has_v6 = |link: &&&Link| link.addresses.iter().any(|net| net.addr().is_ipv6());
-    let without_v6 = links.iter().filter(|link| !has_v6(link)).map(|link| link.name.clone()).collect();
+    let without_v6: BTreeSet<InterfaceName> =
+        links.iter().filter(|link| !finds_v6_neighbours(&link.addresses)).map(|link| link.name.clone()).collect();
     let of_link = |link: &&Link| link.addresses.iter().map(|net| (*net, link.name.clone())).collect::<Vec<_>>();
     let subnets: Vec<(IpNet, InterfaceName)> = links.iter().flat_map(of_link).collect();
     let refusal = links.is_empty().then(|| no_link(l2, node, world));
     let heard: Vec<(&Link, &Roster)> =
         links.iter().filter_map(|link| Some((*link, &**world.rosters.get(&link.index)?))).collect();
     let drained = world.drain_stage() == Some(DrainStage::Drained);
+    let v6 = by_v6(me, &heard, &without_v6);
     let electorate = |rosters: Vec<&Roster>| {
         let hearing = Hearing {
             me,
@@ -293,6 +309,7 @@ fn l2_context(
         interfaces,
         subnets,
         without_v6,
+        v6,
         rule,
         prefers_endpoints,
         number,
@@ -300,6 +317,31 @@ fn l2_context(
         links,
         in_vrf,
     }
+}
+
+/// With a usable link-local address: the kernel asks from none other where the way to a client is (RFC 4861 §7.2.2).
+fn finds_v6_neighbours<'a>(addresses: impl IntoIterator<Item = &'a IpNet>) -> bool {
+    addresses.into_iter().any(|net| matches!(net.addr(), IpAddr::V6(v6) if v6.is_unicast_link_local()))
+}
+
+/// See [`L2Context::may_have_v6`]. A card with no subnets, or with as many as fit, does not tell of those that it lacks.
+fn by_v6(
+    me: &NodeName,
+    heard: &[(&Link, &Roster)],
+    without_v6: &BTreeSet<InterfaceName>,
+) -> Vec<(Vec<IpNet>, BTreeMap<NodeName, bool>)> {
+    let of_link = |(link, roster): &(&Link, &Roster)| {
+        let has = |member: &Member| {
+            let subnets = &member.card.subnets;
+            !(1..MOST_SUBNETS).contains(&subnets.len()) || finds_v6_neighbours(subnets)
+        };
+        let others = roster.members.iter().map(|(node, member)| (node.clone(), has(member)));
+        let own = (me.clone(), !without_v6.contains(&link.name));
+        (link.addresses.clone(), others.chain([own]).collect())
+    };
+    let all: Vec<(Vec<IpNet>, BTreeMap<NodeName, bool>)> = heard.iter().map(of_link).collect();
+    let is_without = all.iter().any(|(_, nodes)| nodes.values().any(|has| !has));
+    if is_without { all } else { Vec::new() }
 }
 
 /// Without pulses: for each subnet that some Node's address is in, which of the nodes may answer for its addresses. A node on

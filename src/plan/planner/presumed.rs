@@ -52,7 +52,7 @@ impl Planner {
                 (&covering, Wishes::of(tenants, &self.world)),
                 &self.me,
                 holder,
-                rank_by,
+                (it.address, rank_by),
             );
             ranking.winner(&self.tickets).ok().filter(|node| self.may_serve(node, &covering)).cloned()
         };

@@ -1,5 +1,6 @@
 //! Addresses on a link that others have too, and links of other subnets, as stories.
 
+use super::pulses::{heard, roster};
 use super::*;
 
 fn foreign_host(kind: ConflictKind) -> Option<crate::world::Conflict> {
@@ -21,12 +22,49 @@ fn an_ipv6_address_is_answered_for_on_the_link_like_any_other() {
     assert_eq!(story.answered(), [""; 0]);
     let link = story.planner.world().links.get(&2).cloned().expect("eth0");
     let mut with_v6 = Link::clone(&link);
+    // A review (G2 of 9a). Without a link-local address the kernel asks for no neighbour.
+    with_v6.addresses.push("fd35::2/64".parse().unwrap());
+    story.tell(Fact::Link(2, Some(with_v6.clone())));
+    story.turn();
+    assert_eq!(story.answered(), [""; 0]);
     with_v6.addresses.push("fe80::2/64".parse().unwrap());
     story.tell(Fact::Link(2, Some(with_v6)));
     story.turn();
     let decision = story.decision("web");
     assert_eq!(decision.announcements[0].l2.reason, Reason::Announced);
     assert_eq!(story.answered(), ["fd35::100"]);
+}
+
+/// A review (G1 of 9a). Input: pulses tell of two nodes, which rank before this one, that they have no link-local IPv6 address; then one has.
+/// Output: nobody waits for those that cannot serve an IPv6 address, and its neighbour of IPv4 is theirs all the same.
+#[test]
+fn a_node_without_ipv6_on_the_link_is_no_candidate_for_ipv6_addresses() {
+    let mut config = configuration();
+    config.pools = vec![pool("lan", &["192.168.35.103", "fd35::103"])];
+    let mut story = Story::begin(config);
+    story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+    let link = story.planner.world().links.get(&2).cloned().expect("eth0");
+    let mut with_v6 = Link::clone(&link);
+    with_v6.addresses.push("fe80::2/64".parse().unwrap());
+    story.tell(Fact::Link(2, Some(with_v6)));
+    story.endpoints("web", &["b"]);
+    let families = vec![crate::address::Family::V4, crate::address::Family::V6];
+    let ingress = ["192.168.35.103", "fd35::103"].map(|it| it.parse().unwrap()).to_vec();
+    story.put("web", Service { families, ingress, ..service() });
+    let having = |subnets: &'static [&'static str]| {
+        heard(roster(&[("b", &[]), ("c", &[])], &[]), move |roster| {
+            for (name, member) in &mut roster.members {
+                let subnets = if *name == NodeName::from("b") { subnets } else { &["192.168.35.0/24"][..] };
+                Arc::make_mut(&mut member.card).subnets = subnets.iter().map(|net| net.parse().unwrap()).collect();
+            }
+        })
+    };
+    let owners = |story: &Story| -> Vec<Option<String>> {
+        story.decision("web").announcements.iter().map(|it| it.l2.owner.as_ref().map(ToString::to_string)).collect()
+    };
+    story.tell(having(&["192.168.35.0/24", "fd35::/64"]));
+    story.turn();
+    assert_eq!(owners(&story), [Some("b".to_owned()), Some("a".to_owned())]);
 }
 
 /// Input: a Service gets an address that a host on the link has. Output: another one at once, if nobody used the first

@@ -47,7 +47,8 @@ impl Story {
         let address = ADDRESS.parse().unwrap();
         let placement = plan.placements.get(&address);
         let holder = placement.and_then(|placement| placement.owner.as_ref());
-        let ranking = Ranking::of(about, (&covering, Wishes::of(std::iter::empty(), world)), &me, holder, address);
+        let wishes = Wishes::of(std::iter::empty(), world);
+        let ranking = Ranking::of(about, (&covering, wishes), &me, holder, (address, address));
         ranking.nodes().into_iter().map(|it| (it.node.to_string(), it.score)).collect()
     }
 }

@@ -172,6 +172,8 @@ fn a_reservation_moves_nobody() {
     );
     story.put("front", service());
     assert_eq!(story.addresses("front"), ["192.168.35.101"], "rather than none");
+    // V15 of a review: what it had before its status showed nothing is no more than its former address.
+    story.confirm("front");
     story.put("other", holding("192.168.35.107"));
     story.delete("web");
     story.delete("front");

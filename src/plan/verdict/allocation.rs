@@ -435,7 +435,15 @@ fn current(inputs: &Inputs<'_>, applicant: &Applicant<'_>) -> Current {
         let pool = pool_of(&inputs.config.pools, **address).filter(|pool| pool.auto_assign || asks);
         free && pool.is_some_and(|pool| withheld(pool, inputs.book, applicant, **address).is_none())
     };
-    let former: Vec<IpAddr> = inputs.world.former.get(key).into_iter().flatten().filter(may_have).copied().collect();
+    let reserved = inputs.book.reservations(key);
+    let is_free = |address: &&IpAddr| inputs.book.is_free_for(**address, key) && !inputs.book.is_occupied(**address);
+    // A reservation goes before what a Service had.
+    let gives_way = |address: &&IpAddr| {
+        let of_family = |it: &&IpAddr| Family::of(**it) == Family::of(**address);
+        !reserved.contains(address) && reserved.iter().filter(of_family).any(|it| is_free(&it))
+    };
+    let former = inputs.world.former.get(key).into_iter().flatten().filter(may_have);
+    let former: Vec<IpAddr> = former.filter(|address| !gives_way(address)).copied().collect();
     Current { chosen: former.is_empty(), addresses: former }
 }
 

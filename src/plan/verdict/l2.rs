@@ -187,7 +187,7 @@ pub fn is_outranked(inputs: &Inputs<'_>, key: &ObjectKey, decision: &Decision) -
             (&covering, Wishes::of(tenants, inputs.world)),
             inputs.me,
             None,
-            rank_by,
+            (announcement.address, rank_by),
         );
         ranking.winner(inputs.tickets) != Ok(owner)
     })
@@ -233,7 +233,7 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
         (&covering, Wishes::of(tenants.clone(), inputs.world)),
         inputs.me,
         links.holder(inputs.me),
-        rank_by,
+        (address, rank_by),
     );
     let unguarded = tenants.clone().find_map(|service| egress::unguarded(inputs, service));
     let own = unguarded.clone().map_or_else(|| ranking.own_bid(), Err);
