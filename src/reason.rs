@@ -51,6 +51,11 @@ pub enum Reason {
     AddressExcluded { address: IpAddr, pool: PoolName },
     #[error("{address} is {what}: no Service gets it anew")]
     AddressOfHost { address: IpAddr, what: HostUse },
+    #[error(
+        "no link that [[l2]] names has an IPv4 address, so which addresses gateways and subnets use is not known yet: no Service gets one \
+         before, for half a minute after the start at most"
+    )]
+    SubnetsUnknown,
     #[error("{address} is reserved for {service} by a [[reservation]]")]
     AddressReserved { address: IpAddr, service: ObjectKey },
     #[error(
@@ -308,6 +313,10 @@ pub enum Reason {
     NoIpv6OnLink { address: IpAddr, links: Vec<InterfaceName> },
     #[error("without pulses only nodes with a Node address in {subnet} are candidates for its addresses")]
     NodeOutsideSubnet { subnet: IpNet },
+    #[error(
+        "{address} is the gateway of {interface}, so this node does not answer for it: give the Service another address"
+    )]
+    GatewayOfLink { address: IpAddr, interface: InterfaceName },
     #[error("{mac} uses {address} on {link} already: this node does not answer for {address} until {mac} stops")]
     AddressOccupied { address: IpAddr, link: InterfaceName, mac: MacAddress },
     #[error(
@@ -338,6 +347,19 @@ pub enum HostUse {
     /// Any of the above that another host would call otherwise.
     #[error("used by the host that allocates, its gateway or its subnet")]
     Allocator,
+}
+
+impl HostUse {
+    /// No tool and no kubelet says so of an address that a Service has.
+    pub fn is_of_subnet(&self) -> bool {
+        match self {
+            HostUse::Gateway { .. }
+            | HostUse::Network { .. }
+            | HostUse::Broadcast { .. }
+            | HostUse::SubnetRouters { .. } => true,
+            HostUse::Node { .. } | HostUse::Link { .. } | HostUse::Allocator => false,
+        }
+    }
 }
 
 /// Which rule of sharing two Services do not meet: the one that the address belongs to, and the one that is not to have it.

@@ -34,6 +34,7 @@ use crate::plan::in_force::InForce;
 use crate::plan::join::Dispute;
 use crate::plan::layer2::{Hearing, Layer2, Standing};
 use crate::plan::newcomers::{Newcomer, Newcomers};
+use crate::plan::own_addresses::OwnAddresses;
 use crate::plan::placement::{Handover, Placement};
 use crate::plan::prefixes::{Away, Prefixes};
 use crate::plan::removals::Wait;
@@ -127,6 +128,7 @@ pub struct Planner {
     world: World,
     context: Arc<Context>,
     book: AddressBook,
+    own: OwnAddresses,
     given: GivenMemory,
     restraints: Restraints,
     l2: Layer2,
@@ -170,6 +172,7 @@ impl Planner {
             me,
             world: World::default(),
             context: Arc::default(),
+            own: OwnAddresses::default(),
             given: GivenMemory::default(),
             l2: Layer2::default(),
             tickets: Tickets::default(),
@@ -326,7 +329,8 @@ impl Planner {
     /// When to call [`Planner::turn`] again even if no fact comes in.
     pub fn next_deadline(&self) -> Option<Instant> {
         let organs = [self.book.next_deadline(), self.restraints.next_deadline(), self.prefixes().next_deadline()];
-        organs.into_iter().flatten().chain(self.l2.holders.next_deadline()).chain(self.given.next_deadline()).min()
+        let more = [self.l2.holders.next_deadline(), self.given.next_deadline(), self.own.next_deadline()];
+        organs.into_iter().chain(more).flatten().min()
     }
 
     /// Brings the plan up to date and says what changed. Before the first lists are complete there is no plan.
@@ -373,7 +377,9 @@ impl Planner {
         if peers {
             self.renew_peers();
             self.renew_bfd();
-            self.renew_own_addresses();
+        }
+        if peers || self.own.next_deadline().is_some_and(|due| due <= now) {
+            self.renew_own_addresses(now);
         }
         let mut changes = self.judge_dirty(now);
         if self.renew_kept() {

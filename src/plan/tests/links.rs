@@ -97,6 +97,39 @@ fn the_node_that_finds_an_address_taken_tells_the_user_whoever_allocates() {
     }
 }
 
+/// A review (G4 and G12 of 9a). Input: a Service has an address that becomes the gateway of the link, of another link, or no gateway any
+/// more; with and without pulses. Output: this node answers for it only where it is no gateway of that link.
+#[test]
+fn no_node_answers_for_the_gateway_of_the_link_whoever_gave_it() {
+    for pulses in [crate::world::Pulses::Off, crate::world::Pulses::On { authenticated: true }] {
+        let mut story = Story::begin(standalone());
+        story.tell(Fact::Pulses(pulses.clone()));
+        for other in ["b", "c"] {
+            story.tell(Fact::Node(other.into(), None));
+        }
+        story.tell(Fact::Roster(2, Some(Arc::new(crate::roster::Roster { settled: true, ..Default::default() }))));
+        story.endpoints("web", &["a"]);
+        story.put("web", service());
+        assert_eq!(story.answered(), ["192.168.35.100"]);
+        story.now += Duration::from_secs(3600);
+        story.turn();
+        let eth1 =
+            Link { index: 3, name: "eth1".into(), addresses: Vec::new(), ..story.planner.world().links[&2].clone() };
+        story.tell(Fact::Link(3, Some(eth1)));
+        for (link, answered) in [(3, vec!["192.168.35.100"]), (2, vec![])] {
+            story.tell(Fact::DefaultRoutes(vec![crate::world::DefaultRoute::via("192.168.35.100", link, 0)]));
+            story.turn();
+            assert_eq!(story.answered(), answered, "{pulses:?} {link}");
+        }
+        assert_eq!(story.addresses("web"), ["192.168.35.100"], "it has been in use for long");
+        let decision = story.decision("web");
+        assert!(matches!(decision.announcements[0].l2.reason, Reason::GatewayOfLink { .. }), "{decision:?}");
+        story.tell(Fact::DefaultRoutes(Vec::new()));
+        story.turn();
+        assert_eq!(story.answered(), ["192.168.35.100"], "{pulses:?}");
+    }
+}
+
 #[test]
 fn an_address_is_announced_on_the_links_of_its_subnet_unless_told_otherwise() {
     let links_by = |subnet, addresses: &str| {

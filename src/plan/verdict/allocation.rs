@@ -18,7 +18,7 @@ use crate::plan::pools::withheld;
 use crate::plan::prefixes::renumbering;
 use crate::plan::remnants::{former_pools, remnant};
 use crate::plan::sharing::{Refusal, Terms};
-use crate::reason::Reason;
+use crate::reason::{HostUse, Reason};
 use crate::world::{Renumber, Request, Service};
 
 /// What becomes of the addresses of a Service.
@@ -257,6 +257,9 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     let (terms, by_prefix) = (terms(inputs, key), false);
     let applicant = Applicant { key, service, namespace_labels, terms, former, renumber: wish.as_deref(), by_prefix };
     let Current { addresses, chosen } = current(inputs, &applicant);
+    if inputs.book.awaits_subnets() && addresses.is_empty() && service.families != [Family::V6] {
+        return Answer::told(Allocation::none(Reason::SubnetsUnknown), None);
+    }
     let by_prefix = match wish {
         Some(_) => None,
         None => renumbering(pools, &addresses, &request.addresses),
@@ -266,10 +269,12 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     let (mut kept, mut lost): (Vec<Held>, Vec<(IpAddr, Reason)>) = (Vec::new(), Vec::new());
     let fresh = |address: &IpAddr| inputs.book.is_fresh(*address, key);
     for address in &addresses {
-        // A foreign host has the address, and no client knows it yet: another address will do. An address that has been in
+        // A foreign host, a gateway or the subnet has the address, and no client knows it yet: another address will do. An address that has been in
         // use is never exchanged, whatever is in its way.
         let exchanged = fresh(address) || !chosen;
-        if exchanged && inputs.book.is_occupied(*address) && !request.addresses.contains(address) {
+        let of_subnet = || inputs.book.own_use(*address).is_some_and(HostUse::is_of_subnet);
+        let taken = inputs.book.is_occupied(*address) || of_subnet();
+        if exchanged && taken && !request.addresses.contains(address) {
             continue;
         }
         let may_keep = |()| match may_keep(pools, &applicant, request, *address) {

@@ -27,7 +27,7 @@ use crate::plan::placement::Cause;
 use crate::plan::ranking::{Ranking, Wishes, covering};
 use crate::reason::Reason;
 use crate::roster::{Holding, NodeTicket, Roster, Stage};
-use crate::world::{Endpoints, Pulses, TrafficPolicy};
+use crate::world::{Endpoints, Link, Pulses, TrafficPolicy};
 
 /// What this node does on the link about the addresses of a Service.
 pub struct Answer {
@@ -220,6 +220,11 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
     if covering.is_empty() {
         return Judged::refused(Reason::NoL2ForPool { pool: held.pool.clone() });
     }
+    if let Some(reason) = gateway(inputs, &covering, address) {
+        let was_owned = inputs.placements.get(&address).is_some_and(|before| before.owner.is_some());
+        let cause = was_owned.then(|| Cause::OwnerRefused { reason: reason.clone() });
+        return Judged { cause, ..Judged::refused(reason) };
+    }
     let Announceable { key, service, .. } = about;
     let own = about.endpoints_of(address);
     let endpoints = &*shared::endpoints(inputs, key, own, address);
@@ -272,6 +277,16 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
     };
     let cause = cause(inputs, address, &verdict, &ranking);
     Judged { verdict, answered_on, weight, cause, links_apart: links.apart().collect(), courses }
+}
+
+/// The address is the next hop of a default route by a link where this node would answer for it: whoever gave it, hosts on the link would
+/// lose their gateway. Nothing is handed over either.
+fn gateway(inputs: &Inputs<'_>, covering: &[(&L2, &L2Context)], address: IpAddr) -> Option<Reason> {
+    let mut routes = inputs.world.default_routes.iter().filter(|route| route.gateway == Some(address)).peekable();
+    routes.peek()?;
+    let answers_on = |link: &&Link| covering.iter().any(|(_, it)| it.interfaces_for(address).contains(&link.name));
+    let link = routes.filter_map(|route| inputs.world.links.get(&route.link)).find(answers_on)?;
+    Some(Reason::GatewayOfLink { address, interface: link.name.clone() })
 }
 
 /// What this node says and does of the address, by its course.
