@@ -285,7 +285,7 @@ pub enum Reason {
     NodeNotReady,
     #[error("the node is not alive: its pulses stopped")]
     NodeSilent,
-    #[error("the node left: its agent was stopped")]
+    #[error("the node left the link: its agent was stopped, or the link is down there")]
     NodeLeft,
     #[error("the node has no serving endpoint of the Service (external traffic policy Local)")]
     NodeLacksEndpoint,
@@ -393,6 +393,11 @@ impl Reason {
             self,
             Reason::AddressOccupied { .. } | Reason::OwnerStillAnswers { .. } | Reason::AddressContested { .. }
         )
+    }
+
+    /// This node has no link that an `[[l2]]` asks for: what it hears of nobody says nothing of the others.
+    pub fn is_of_own_link(&self) -> bool {
+        matches!(self, Reason::NoInterface { .. } | Reason::LinkDown { .. } | Reason::NoCarrier { .. })
     }
 
     /// A Service asks for egress that is no matter of crier's.

@@ -84,6 +84,10 @@ fn log_announcements(
                     info!(%service, %address, %owner, from, cause, "this node answers on the link{why}");
                 }
                 Some(owner) => info!(%service, %address, %owner, from, cause, "another node answers on the link{why}"),
+                None if now.l2.reason.is_of_own_link() => {
+                    let reason = now.l2.reason.code();
+                    info!(%service, %address, from, cause, reason, "this node hears nothing of the link any more: {}", now.l2.reason);
+                }
                 None => {
                     info!(%service, %address, from, cause, reason = now.l2.reason.code(), "no node answers on the link{why}")
                 }

@@ -97,6 +97,35 @@ fn the_node_that_finds_an_address_taken_tells_the_user_whoever_allocates() {
     }
 }
 
+/// A review (G5 of 9a). Input: a node without an API server hears who answers, and its link goes away; then the link is back and another node
+/// answers. Output: it says that it has no link, not that no node may answer, and takes what it did not see for no move.
+#[test]
+fn a_node_without_a_link_says_nothing_of_the_others() {
+    let mut story = Story::begin(standalone());
+    story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+    ["a", "b", "c"].into_iter().for_each(|name| story.tell(Fact::Node(name.into(), None)));
+    let held = |node: &str| super::pulses::roster(&[(node, &["192.168.35.100"])], &[]);
+    story.tell(held("b"));
+    story.endpoints("web", &["a"]);
+    story.put("web", service());
+    assert_eq!(story.decision("web").announcements[0].l2.owner, Some("b".into()));
+    let link = story.planner.world().links[&2].clone();
+    for away in [None, Some(Link { carrier: false, ..link.clone() })] {
+        story.tell(Fact::Roster(2, None));
+        story.tell(Fact::Link(2, away));
+        let turn = story.turn();
+        let l2 = story.decision("web").announcements[0].l2.clone();
+        assert!(l2.owner.is_none() && l2.reason.is_of_own_link(), "{l2:?}");
+        assert_eq!(turn.handovers, [], "it sees no move");
+        story.tell(Fact::Link(2, Some(link.clone())));
+        story.tell(held("c"));
+        assert_eq!(story.turn().handovers, []);
+        assert_eq!(story.decision("web").announcements[0].l2.owner, Some("c".into()));
+        story.tell(held("b"));
+        story.turn();
+    }
+}
+
 /// A review (G4 and G12 of 9a). Input: a Service has an address that becomes the gateway of the link, of another link, or no gateway any
 /// more; with and without pulses. Output: this node answers for it only where it is no gateway of that link.
 #[test]

@@ -20,6 +20,7 @@ use crate::config::L2;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::context::L2Context;
 use crate::plan::context::l2::describe_interfaces;
+use crate::plan::context::nodes::own_labels;
 use crate::plan::decision::{Decision, Held, L2Verdict};
 use crate::plan::elect;
 use crate::plan::holder::{Bid, Ceded, Course, History, LastHolder};
@@ -221,8 +222,11 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
         return Judged::refused(Reason::NoL2ForPool { pool: held.pool.clone() });
     }
     if let Some(reason) = gateway(inputs, &covering, address) {
-        let was_owned = inputs.placements.get(&address).is_some_and(|before| before.owner.is_some());
-        let cause = was_owned.then(|| Cause::OwnerRefused { reason: reason.clone() });
+        let cause = match inputs.placements.get(&address).map(|before| before.owner.is_some()) {
+            None => Some(Cause::Learned),
+            Some(false) => None,
+            Some(true) => Some(Cause::OwnerRefused { reason: reason.clone() }),
+        };
         return Judged { cause, ..Judged::refused(reason) };
     }
     let Announceable { key, service, .. } = about;
@@ -327,9 +331,9 @@ fn of_course(
 
 /// This node is one of those that the `[[l2]]` are for, and has no link there.
 fn lacks_link(inputs: &Inputs<'_>, covering: &[(&L2, &L2Context)]) -> bool {
-    let Some(node) = inputs.world.nodes.get(inputs.me) else { return false };
+    let Some(labels) = own_labels(inputs.config, inputs.me, inputs.world) else { return false };
     covering.iter().all(|(_, context)| context.interfaces.is_empty())
-        && covering.iter().any(|(l2, _)| elect::weight(l2, &node.labels).is_some())
+        && covering.iter().any(|(l2, _)| elect::weight(l2, &labels).is_some())
 }
 
 /// Without pulses the API server names the node that is to answer, and the wire decides: it does not begin while another
@@ -440,6 +444,8 @@ fn cause(inputs: &Inputs<'_>, address: IpAddr, verdict: &L2Verdict, ranking: &Ra
     let listens = || ranking.refusal(inputs.me) == Some(Reason::NodeListening);
     // And when it has listened, others may have had it long since.
     let found_so = before.map_or(inputs.first_turn, |it| !it.witnessed && verdict.owner.as_ref() != Some(inputs.me));
+    // Without a link it sees no move: that it hears of no owner says nothing of them.
+    let blind = |owner: &NodeName| owner != inputs.me && verdict.owner.is_none() && verdict.reason.is_of_own_link();
     // It had the address before its agent restarted, and no move was seen since.
     let goes_on = || {
         let is_kept = inputs.holders.last_holder(address) == LastHolder::ThisNode;
@@ -451,6 +457,7 @@ fn cause(inputs: &Inputs<'_>, address: IpAddr, verdict: &L2Verdict, ranking: &Ra
         None => Cause::FirstUse,
         // No node may have it, the one that had it included.
         Some(_) if verdict.reason == Reason::NoEndpoints => Cause::OwnerRefused { reason: Reason::NoEndpoints },
+        Some(owner) if blind(owner) => Cause::Learned,
         Some(owner) => {
             let rosters = inputs.world.rosters.values();
             let silence = rosters.filter_map(|roster| roster.silent.get(owner)).map(|departed| departed.unheard).max();
