@@ -27,6 +27,7 @@ use crate::plan::address_book::AddressBook;
 use crate::plan::bind_table::BindTable;
 use crate::plan::context::{Context, Difference, l2};
 use crate::plan::decision::Decision;
+use crate::plan::doubles::{DoubleMemory, Doubles};
 use crate::plan::egress_table::EgressTable;
 use crate::plan::given_memory::GivenMemory;
 use crate::plan::holder::History;
@@ -84,6 +85,8 @@ pub struct Plan {
     /// The addresses that this node found taken by foreign hosts, with the station that has each. Kept for a time after
     /// the Service got another address.
     pub taken: OrdMap<IpAddr, MacAddress>,
+    /// Addresses that several other nodes hold on one link.
+    pub doubles: Arc<Doubles>,
 }
 
 /// What changed for one Service in a turn, for the log and the journal.
@@ -129,6 +132,7 @@ pub struct Planner {
     context: Arc<Context>,
     book: AddressBook,
     own: OwnAddresses,
+    doubles: DoubleMemory,
     given: GivenMemory,
     restraints: Restraints,
     l2: Layer2,
@@ -173,6 +177,7 @@ impl Planner {
             world: World::default(),
             context: Arc::default(),
             own: OwnAddresses::default(),
+            doubles: DoubleMemory::default(),
             given: GivenMemory::default(),
             l2: Layer2::default(),
             tickets: Tickets::default(),
@@ -257,6 +262,7 @@ impl Planner {
             Fact::Roster(index, after) => {
                 let before = self.world.rosters.get(index).cloned();
                 let change = self.l2.holders.note_roster(*index, before.as_deref(), after.as_deref());
+                self.doubles.note(&change.addresses);
                 self.note_roster_change(change);
                 if let (Some(link), Some(roster)) = (self.world.links.get(index), after) {
                     self.dirty.prefixes |= self.in_force.note_roster(&link.name, roster);
@@ -387,6 +393,10 @@ impl Planner {
         }
         self.renew_egress(host, peers);
         self.l2.memory.note_conflicts(&self.world, now);
+        self.doubles.renew(&self.world, &self.l2.holders, now);
+        if !Arc::ptr_eq(&self.plan.doubles, self.doubles.found()) {
+            self.plan.doubles = self.doubles.found().clone();
+        }
         self.first_turn = false;
         if self.world.listed.all() {
             self.binds.note_listed();

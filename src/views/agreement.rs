@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -11,6 +12,7 @@ use super::status::some_of;
 use super::{Snapshot, allocator};
 use crate::config::InterfacePattern;
 use crate::names::NodeName;
+use crate::plan::doubles::holds;
 use crate::pulse;
 use crate::roster::{Card, Member, Roster};
 use crate::world::{Fact, Pulses, World};
@@ -18,7 +20,37 @@ use crate::world::{Fact, Pulses, World};
 /// All of it, what concerns most first.
 pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     let unheard = of_pulse(snapshot);
-    unheard.into_iter().chain(differences(snapshot)).chain(refused_pulses(&snapshot.world)).collect()
+    let doubles = doubles(snapshot);
+    unheard.into_iter().chain(doubles).chain(differences(snapshot)).chain(refused_pulses(&snapshot.world)).collect()
+}
+
+/// How long several nodes must have held an address: who hears the other gives way before.
+const DOUBLE_FOR: Duration = Duration::from_secs(2);
+
+/// Other nodes that hold addresses together: they cannot know it.
+fn doubles(Snapshot { world, plan, now, .. }: &Snapshot) -> Vec<String> {
+    let mut all: BTreeMap<(u32, BTreeSet<&NodeName>), BTreeSet<IpAddr>> = BTreeMap::new();
+    for ((address, link), (nodes, since)) in plan.doubles.iter() {
+        let members = world.rosters.get(link).map(|roster| &roster.members);
+        let still = |node: &&NodeName| members.and_then(|it| it.get(*node)).is_some_and(|it| holds(it, *address));
+        let nodes: BTreeSet<&NodeName> = nodes.iter().filter(still).collect();
+        if nodes.len() > 1 && now.saturating_duration_since(*since) >= DOUBLE_FOR {
+            all.entry((*link, nodes)).or_default().insert(*address);
+        }
+    }
+    let in_words = |((index, nodes), addresses): ((u32, BTreeSet<&NodeName>), BTreeSet<IpAddr>)| {
+        let link = world.links.get(&index).map_or("a link that is gone", |link| link.name.as_str());
+        let names: Vec<&str> = nodes.iter().map(|node| node.as_str()).collect();
+        format!(
+            "{} answer for {} at the same time, each on its own: this node hears the pulses of {} on {link}, and they do not hear each \
+             other; see to the ports and the switch between them (a broken member of a LAG, isolated ports), and to UDP port {}",
+            names.join(" and "),
+            some_of(&addresses),
+            if nodes.len() == 2 { "both" } else { "all" },
+            pulse::settings::PORT
+        )
+    };
+    all.into_iter().map(in_words).collect()
 }
 
 fn of_pulse(snapshot: &Snapshot) -> Vec<String> {

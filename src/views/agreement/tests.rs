@@ -12,7 +12,7 @@ use crate::config::{NoSecrets, SourceFile, parse};
 use crate::names::ObjectKey;
 use crate::plan::Planner;
 use crate::plan::given_memory::STANDS_AFTER;
-use crate::roster::Eligibility;
+use crate::roster::{Eligibility, Holding, Stage};
 use crate::selector::Labels;
 use crate::views::Counters;
 use crate::views::status::status;
@@ -302,6 +302,58 @@ fn a_node_that_is_heard_and_does_not_hear_is_named() {
     roster.members.values_mut().for_each(|member| member.deaf = true);
     planner.apply(Fact::Roster(2, Some(Arc::new(roster))));
     assert_one(&told(&mut planner), "pulses on eth0: node-2 does not hear this node's pulses");
+}
+
+/// G7 of a review (9a). Input: two other nodes say that they hold an address, for a moment, for longer, while one of them grants it or restarts,
+/// and one of them no more. Output: it is told of what lasts.
+#[test]
+fn two_nodes_that_hold_an_address_without_hearing_each_other_are_named() {
+    let mut planner = planner(CONFIG);
+    let own = card(&mut planner);
+    hears(&mut planner, &[("node-2", own.clone()), ("node-3", own)]);
+    let roster = Roster::clone(&planner.world().rosters[&2]);
+    let hold = |change: &dyn Fn(&mut Roster)| {
+        let mut roster = roster.clone();
+        for member in roster.members.values_mut() {
+            for last in 1..=6 {
+                let holding = Holding { weight: 0, stage: Stage::Holds };
+                member.holdings.insert(IpAddr::from([192, 0, 2, last]), holding);
+            }
+        }
+        change(&mut roster);
+        Fact::Roster(2, Some(Arc::new(roster)))
+    };
+    let now = clock::now();
+    let told = |planner: &mut Planner, at: Instant| {
+        planner.turn(at);
+        doubles(&Snapshot::of(planner, Timestamp::UNIX_EPOCH, Counters::default(), at, clock::wall()))
+    };
+    planner.apply(hold(&|_| {}));
+    assert_eq!(told(&mut planner, now), [""; 0]);
+    assert_eq!(told(&mut planner, now + DOUBLE_FOR - Duration::from_millis(1)), [""; 0], "they may be about to meet");
+    let later = now + DOUBLE_FOR;
+    assert_one(
+        &told(&mut planner, later),
+        "node-2 and node-3 answer for 192.0.2.1, 192.0.2.2, 192.0.2.3, 192.0.2.4 and 2 more at the same time, each on its own: ",
+    );
+    let to = crate::roster::NodeTicket::of(&"node-3".into());
+    let node_2 = |roster: &mut Roster, change: &dyn Fn(&mut Member)| {
+        roster.members.get_mut(&NodeName::from("node-2")).into_iter().for_each(change);
+    };
+    let grants = |member: &mut Member| {
+        let all = member.holdings.keys().copied().collect::<Vec<_>>();
+        let holding = Holding { weight: 0, stage: Stage::Grants { to } };
+        member.holdings = all.into_iter().map(|address| (address, holding)).collect();
+    };
+    planner.apply(hold(&|roster| node_2(roster, &grants)));
+    assert_eq!(told(&mut planner, later), [""; 0]);
+    planner.apply(hold(&|roster| node_2(roster, &|member| member.restarting = true)));
+    assert_eq!(told(&mut planner, later + DOUBLE_FOR), [""; 0]);
+    planner.apply(hold(&|_| {}));
+    planner.turn(later);
+    planner.apply(hold(&|roster| drop(roster.members.remove(&NodeName::from("node-2")))));
+    assert_eq!(told(&mut planner, later + DOUBLE_FOR), [""; 0]);
+    assert!(planner.plan().doubles.is_empty());
 }
 
 #[test]
