@@ -111,10 +111,19 @@ pub enum Reason {
     )]
     OtherCrier { lease: Option<String> },
     #[error(
-        "another controller overwrote the status twice within a minute: crier does not write it for some minutes; let only one \
-         of them serve this Service (spec.loadBalancerClass)"
+        "{} overwrote the status twice within a minute: crier does not write it for some minutes; {}",
+        .by.as_ref().map_or_else(|| "another controller".to_owned(), |lease| format!("another crier, that of the Lease {lease},")),
+        if .by.is_some() {
+            "give all nodes of one crier the same [kubernetes] lease and classes, and two criers classes and pools of their own"
+        } else {
+            "let only one of them serve this Service (spec.loadBalancerClass)"
+        }
     )]
-    StatusOverwritten,
+    StatusOverwritten {
+        /// The Lease of the crier that did, where its condition stands in the status.
+        #[serde(default)]
+        by: Option<String>,
+    },
     #[error(
         "no {missing} address is free; the Service prefers both families and gets the other one when it can be had"
     )]

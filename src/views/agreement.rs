@@ -10,12 +10,12 @@ use ipnet::IpNet;
 
 use super::status::some_of;
 use super::{Snapshot, allocator};
-use crate::config::InterfacePattern;
+use crate::config::{InterfacePattern, lease_digest};
 use crate::names::NodeName;
 use crate::plan::doubles::holds;
 use crate::pulse;
 use crate::roster::{Card, Member, Roster};
-use crate::world::{Fact, Pulses, World};
+use crate::world::{Condition, Fact, Pulses, World};
 
 /// All of it, what concerns most first.
 pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
@@ -156,17 +156,23 @@ fn links_listened_on(world: &World) -> String {
 fn differences(snapshot: &Snapshot) -> Vec<String> {
     let (mut ownership, mut allocation) = (BTreeSet::new(), BTreeSet::new());
     let (mut services, mut given) = (BTreeSet::new(), BTreeSet::new());
+    let mut others: BTreeMap<u64, BTreeSet<NodeName>> = BTreeMap::new();
     for (index, link) in snapshot.plan.pulse.links.iter() {
         let members = snapshot.world.rosters.get(index).into_iter().flat_map(|roster| &roster.members);
         for (node, Member { card, .. }) in members {
-            // Another crier of the cluster has a file of its own.
-            if card.is_of_other_crier(link.card.lease) {
-                continue;
-            }
             // A node that was just heard has not shown its card yet.
             let differs = |digest: fn(&Card) -> u64| digest(card) != 0 && digest(card) != digest(&link.card);
             // A node without an [[l2]] on the link, such as one that only speaks BGP, has no part in who holds what.
             let both_serve = !card.weights.is_empty() && !link.card.weights.is_empty();
+            // Another crier of the cluster has a file of its own, with other pools.
+            if card.is_of_other_crier(link.card.lease) {
+                let same = both_serve && card.ownership_digest == link.card.ownership_digest;
+                let lease = card.lease.filter(|_| same && !snapshot.config.pools.is_empty());
+                if let Some(lease) = lease {
+                    others.entry(lease).or_default().insert(node.clone());
+                }
+                continue;
+            }
             if both_serve && differs(|card| card.ownership_digest) {
                 ownership.insert(node.clone());
             }
@@ -213,7 +219,23 @@ fn differences(snapshot: &Snapshot) -> Vec<String> {
             some_of(&given)
         )
     });
-    [of_ownership, of_allocation, of_services, of_given].into_iter().flatten().collect()
+    let of_others = others.into_iter().map(|(lease, nodes)| of_other_crier(&snapshot.world, lease, &nodes));
+    [of_ownership, of_allocation, of_services, of_given].into_iter().flatten().chain(of_others).collect()
+}
+
+/// Nodes of a crier with another Lease that has the same addresses: one of the two files is wrong.
+fn of_other_crier(world: &World, lease: u64, nodes: &BTreeSet<NodeName>) -> String {
+    let said = world.services.values().filter_map(|service| service.condition.as_ref());
+    let names = said.filter_map(|condition| condition.lease()).chain([Condition::DEFAULT_LEASE]);
+    let name = names.into_iter().find(|name| lease_digest(name) == lease);
+    let name = name.map(|name| format!(", {name}")).unwrap_or_default();
+    format!(
+        "{} serve{} another crier of the cluster (another Lease{name}), and with the same [[l2]] and addresses as this node: two agents \
+         allocate side by side, and neither crier takes addresses over from nodes of the other; give all nodes the same [kubernetes] lease \
+         and classes, or each crier classes and pools of its own",
+        some_of(nodes),
+        if nodes.len() == 1 { "s" } else { "" },
+    )
 }
 
 /// That something of these nodes differs from this node's.

@@ -45,7 +45,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
         Reason::OwnerStillAnswers { mac, link, .. } => unheard.contains_key(&(*mac, link.clone())),
         _ => false,
     };
-    problems.extend(of_other_criers(services));
+    problems.extend(of_other_writers(services));
     problems.extend(services.iter().flat_map(|service| of_service(service, named)));
     problems.extend(unannounced::problems(snapshot));
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
@@ -162,17 +162,21 @@ fn of_cluster_config(snapshot: &Snapshot) -> Option<String> {
     })
 }
 
-/// The Services that another crier serves, in one sentence for each other crier: they may be all of the cluster.
-fn of_other_criers(services: &[ServiceReport]) -> Vec<String> {
+/// The Services whose status another crier or controller writes, in one sentence for each of them: they may be all of the cluster.
+fn of_other_writers(services: &[ServiceReport]) -> Vec<String> {
     let mut all: BTreeMap<String, BTreeSet<&ObjectKey>> = BTreeMap::new();
     for service in services {
         let allocation = &service.decision.allocation;
         let reason = allocation.complaint.as_ref().unwrap_or(&allocation.reason);
-        if matches!(reason, Reason::OtherCrier { .. }) {
+        if is_of_other_writer(reason) {
             all.entry(reason.to_string()).or_default().insert(&service.name);
         }
     }
     all.into_iter().map(|(reason, services)| format!("{}: {reason}", some_of(&services))).collect()
+}
+
+fn is_of_other_writer(reason: &Reason) -> bool {
+    matches!(reason, Reason::OtherCrier { .. } | Reason::StatusOverwritten { .. })
 }
 
 /// What the files of the host name, and only the ConfigMap can have.
@@ -195,12 +199,10 @@ fn lacking(config: &Config) -> BTreeSet<String> {
 fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<String> {
     let mut problems = Vec::new();
     let allocation = &service.decision.allocation;
-    let waiting = matches!(
-        allocation.reason,
-        Reason::OtherClass { .. } | Reason::WaitingForAllocator | Reason::OtherCrier { .. }
-    );
-    // What is said of egress, or of another crier, is said with that of all other Services.
-    let of_many = |it: &Reason| it.is_about_egress_of_others() || matches!(it, Reason::OtherCrier { .. });
+    let waiting = matches!(allocation.reason, Reason::OtherClass { .. } | Reason::WaitingForAllocator)
+        || is_of_other_writer(&allocation.reason);
+    // What is said of egress, or of another writer, is said with that of all other Services.
+    let of_many = |it: &Reason| it.is_about_egress_of_others() || is_of_other_writer(it);
     let complaint = allocation.complaint.as_ref().filter(|it| !of_many(it));
     if let Some(complaint) = complaint {
         problems.push(format!("{}: {complaint}", service.name));

@@ -19,7 +19,7 @@ use crate::plan::prefixes::renumbering;
 use crate::plan::remnants::{former_pools, remnant};
 use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::{HostUse, Reason};
-use crate::world::{Renumber, Request, Service};
+use crate::world::{Condition, Renumber, Request, Service};
 
 /// What becomes of the addresses of a Service.
 pub struct Answer {
@@ -81,7 +81,8 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer 
         return Answer::told(Allocation::kept(shown(inputs, key, service), reason), writes.then_some(wish));
     }
     if inputs.restraints.is_left(key) {
-        return Answer::told(Allocation::kept(shown(inputs, key, service), Reason::StatusOverwritten), None);
+        let reason = Reason::StatusOverwritten { by: writer(inputs, service) };
+        return Answer::told(Allocation::kept(shown(inputs, key, service), reason), None);
     }
     if namespace_matters(inputs, key) {
         let namespace = key.namespace.clone();
@@ -214,6 +215,13 @@ fn of_other_crier(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     };
     let other = || Reason::OtherCrier { lease: condition.lease().map(str::to_owned) };
     (!given.is_empty() && !given.iter().any(is_ours)).then(other)
+}
+
+/// The Lease of the other crier whose word stands in the status.
+fn writer(inputs: &Inputs<'_>, service: &Service) -> Option<String> {
+    let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
+    let condition = service.condition.as_ref().filter(|condition| !condition.is_of(lease))?;
+    Some(condition.lease().map_or_else(|| Condition::DEFAULT_LEASE.to_owned(), str::to_owned))
 }
 
 /// The status shows what crier did not give. An address of our pools is taken for ours, whoever wrote it: so a Service that

@@ -158,6 +158,81 @@ fn the_file_of_another_crier_may_differ() {
     assert_eq!(told(&mut planner).len(), 2);
 }
 
+/// G6 and V9 of reviews. Input: nodes with another Lease and otherwise the same file; a Service's condition names the Lease. Output: they are
+/// named, with the Lease.
+#[test]
+fn a_node_of_another_lease_with_the_same_addresses_is_named() {
+    let mut planner = planner(CONFIG);
+    let own = card(&mut planner);
+    let with = |lease: &str| Card {
+        allocation_digest: own.allocation_digest + 1,
+        lease: Some(lease_digest(lease)),
+        ..own.clone()
+    };
+    hears(&mut planner, &[("node-2", with("kube-system/crier2")), ("node-3", with("kube-system/crier3"))]);
+    let told = |planner: &mut Planner| {
+        let mut told: Vec<String> =
+            told(planner).into_iter().filter(|it| it.contains("another crier of the cluster")).collect();
+        told.sort();
+        told
+    };
+    let all = told(&mut planner);
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert!(all[0].starts_with("node-2 serves another crier of the cluster (another Lease), "), "{all:?}");
+    let given =
+        crate::world::Condition::given(true, "assigned", &["192.0.2.3".parse().unwrap()], &["lan".into()], None);
+    let condition = Some(Arc::new(given.by(&ObjectKey::new("kube-system", "crier2"))));
+    let service = Service { load_balancer: true, condition, ..Service::default() };
+    planner.apply(Fact::Service(ObjectKey::new("d", "a"), Some(Arc::new(service))));
+    let all = told(&mut planner);
+    assert!(
+        all[0].starts_with("node-2 serves another crier of the cluster (another Lease, kube-system/crier2), "),
+        "{all:?}"
+    );
+    assert!(all[1].starts_with("node-3 serves another crier of the cluster (another Lease), "), "{all:?}");
+    let other_pools = Card { ownership_digest: own.ownership_digest + 1, ..with("kube-system/crier2") };
+    hears(&mut planner, &[("node-2", other_pools)]);
+    assert_eq!(told(&mut planner), [""; 0]);
+}
+
+/// The same reviews. Input: another controller, or another crier, overwrites the statuses of many Services. Output: one sentence, with the
+/// crier's name.
+#[test]
+fn services_whose_status_is_overwritten_are_one_problem_that_names_the_other_crier() {
+    for (by, expected) in [
+        (
+            Some(ObjectKey::new("kube-system", "crier2")),
+            "another crier, that of the Lease kube-system/crier2, overwrote the status",
+        ),
+        (None, "another controller overwrote the status"),
+    ] {
+        let mut planner = planner(CONFIG);
+        planner.apply(Fact::Leader(true));
+        let at = clock::now();
+        let put = |planner: &mut Planner, name: &str, last: u8| {
+            let address = IpAddr::from([192, 0, 2, last]);
+            let given = crate::world::Condition::given(true, "assigned", &[address], &["lan".into()], None);
+            let condition = match (&by, last < 8) {
+                (_, true) => Some(Arc::new(given)),
+                (Some(lease), false) => Some(Arc::new(given.by(lease))),
+                (None, false) => None,
+            };
+            let service = Service { load_balancer: true, ingress: vec![address], condition, ..Service::default() };
+            planner.apply(Fact::Service(ObjectKey::new("d", name), Some(Arc::new(service))));
+            planner.turn(at);
+        };
+        for (number, name) in (0..).zip(["a", "b", "c"]) {
+            for last in [2, 9, 2, 9] {
+                put(&mut planner, name, last + number);
+            }
+        }
+        planner.turn(at);
+        let told: Vec<String> = status(&snapshot(&planner)).problems;
+        let told: Vec<String> = told.into_iter().filter(|it| it.contains("overwrote")).collect();
+        assert_one(&told, &format!("d/a, d/b, d/c: {expected}"));
+    }
+}
+
 /// W13 of a review: thousands of Services that another crier serves were as many problems with one text.
 #[test]
 fn services_of_another_crier_are_one_problem() {
