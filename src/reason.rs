@@ -333,6 +333,11 @@ pub enum Reason {
          over; is UDP port 7473 open on both, does the switch pass multicast, and is the pulse key the same?"
     )]
     OwnerStillAnswers { address: IpAddr, link: InterfaceName, mac: MacAddress },
+    #[error(
+        "{mac} of another node answers for {address} on {link}: without pulses ([pulse] key-file) an address stays with the node that \
+         answers for it until that one stops"
+    )]
+    OwnerKeeps { address: IpAddr, link: InterfaceName, mac: MacAddress },
     #[error("announced by this node, but {mac} claims {address} on {link} too")]
     AddressContested { address: IpAddr, link: InterfaceName, mac: MacAddress },
 }

@@ -94,7 +94,12 @@ fn log_announcements(
             }
         }
         if now.l2.owner.as_ref() == Some(node) && !now.l2.announced && was.is_none_or(|it| it.l2 != now.l2) {
-            warn!(%service, %address, reason = now.l2.reason.code(), "{}", now.l2.reason);
+            match &now.l2.reason {
+                Reason::OwnerKeeps { .. } => {
+                    info!(%service, %address, reason = now.l2.reason.code(), "{}", now.l2.reason)
+                }
+                reason => warn!(%service, %address, reason = reason.code(), "{reason}"),
+            }
         }
         let peers_before = was.map(|it| it.bgp.peers.as_slice()).unwrap_or_default();
         if peers_before != now.bgp.peers {

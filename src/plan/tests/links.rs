@@ -74,6 +74,33 @@ fn an_occupied_address_is_exchanged_only_before_its_first_use_and_never_handed_o
     assert_eq!(story.decision("web").announcements[0].l2.reason, Reason::Announced);
 }
 
+/// A review (G10 of 9a). Input: without pulses another node answers for an address that this one is the best for. Output: that is as it is to
+/// be, and no conflict; with pulses it is one.
+#[test]
+fn without_pulses_a_node_that_answers_already_is_no_conflict() {
+    let mut story = Story::begin(configuration());
+    story.tell(Fact::Node("b".into(), None));
+    story.tell(Fact::Node("c".into(), None));
+    story.endpoints("web", &["a"]);
+    story.put("web", story_ingress());
+    story.confirm("web");
+    story.tell(Fact::Conflict(
+        "192.168.35.100".parse().unwrap(),
+        "eth0".into(),
+        foreign_host(ConflictKind::AliveUnheard),
+    ));
+    story.turn();
+    let l2 = story.decision("web").announcements[0].l2.clone();
+    assert!(matches!(l2.reason, Reason::OwnerKeeps { .. }) && !l2.announced && !l2.reason.is_conflict(), "{l2:?}");
+    let notice = story.planner.plan().status.services[&key("web")].notice.clone().expect("it has its address");
+    assert_eq!((notice.warning, notice.reason.as_str()), (false, "IPAllocated"));
+    story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+    story.tell(Fact::Roster(2, Some(Arc::new(crate::roster::Roster { settled: true, ..Default::default() }))));
+    story.turn();
+    let l2 = story.decision("web").announcements[0].l2.clone();
+    assert!(matches!(l2.reason, Reason::OwnerStillAnswers { .. }), "{l2:?}");
+}
+
 #[test]
 fn the_node_that_finds_an_address_taken_tells_the_user_whoever_allocates() {
     let mut story = Story::begin(configuration());
@@ -84,9 +111,7 @@ fn the_node_that_finds_an_address_taken_tells_the_user_whoever_allocates() {
     story.put("web", story_ingress());
     let notice = |story: &Story| story.planner.plan().status.services.get(&key("web")).and_then(|it| it.notice.clone());
     assert_eq!(notice(&story), None);
-    for (kind, announced) in
-        [(ConflictKind::Occupied, false), (ConflictKind::AliveUnheard, false), (ConflictKind::Contested, true)]
-    {
+    for (kind, announced) in [(ConflictKind::Occupied, false), (ConflictKind::Contested, true)] {
         story.tell(Fact::Conflict("192.168.35.100".parse().unwrap(), "eth0".into(), foreign_host(kind)));
         story.turn();
         let told = notice(&story).expect("the user is told");

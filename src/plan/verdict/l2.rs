@@ -20,7 +20,7 @@ use crate::config::L2;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::context::L2Context;
 use crate::plan::context::l2::describe_interfaces;
-use crate::plan::context::nodes::own_labels;
+use crate::plan::context::nodes::labels_of;
 use crate::plan::decision::{Decision, Held, L2Verdict};
 use crate::plan::elect;
 use crate::plan::holder::{Bid, Ceded, Course, History, LastHolder};
@@ -331,7 +331,7 @@ fn of_course(
 
 /// This node is one of those that the `[[l2]]` are for, and has no link there.
 fn lacks_link(inputs: &Inputs<'_>, covering: &[(&L2, &L2Context)]) -> bool {
-    let Some(labels) = own_labels(inputs.config, inputs.me, inputs.world) else { return false };
+    let Some(labels) = labels_of(inputs.config, inputs.me, inputs.world) else { return false };
     covering.iter().all(|(_, context)| context.interfaces.is_empty())
         && covering.iter().any(|(l2, _)| elect::weight(l2, &labels).is_some())
 }
@@ -473,6 +473,8 @@ fn conflict(inputs: &Inputs<'_>, address: IpAddr) -> Option<(ConflictKind, Reaso
     let (link, mac) = (link.clone(), conflict.mac);
     let reason = match conflict.kind {
         ConflictKind::Occupied => Reason::AddressOccupied { address, link, mac },
+        // As it is to be: the nodes agree about nothing but what the wire tells.
+        ConflictKind::AliveUnheard if inputs.world.pulses == Pulses::Off => Reason::OwnerKeeps { address, link, mac },
         ConflictKind::AliveUnheard => Reason::OwnerStillAnswers { address, link, mac },
         ConflictKind::Contested => Reason::AddressContested { address, link, mac },
     };
