@@ -12,7 +12,9 @@ use super::status::some_of;
 use super::{Snapshot, allocator};
 use crate::config::{InterfacePattern, lease_digest};
 use crate::names::NodeName;
+use crate::plan::context::nodes::labels_of;
 use crate::plan::doubles::holds;
+use crate::plan::elect;
 use crate::pulse;
 use crate::roster::{Card, Member, Roster};
 use crate::world::{Condition, Fact, Pulses, World};
@@ -195,8 +197,9 @@ fn differences(snapshot: &Snapshot) -> Vec<String> {
     let remedy = "give all nodes the same file: compare `crier config show` there and here";
     let of_ownership = (!ownership.is_empty()).then(|| {
         format!(
-            "{}: addresses stay where they are, but the nodes do not agree where each would best be; {remedy}",
-            differ("[[l2]] (or the addresses of its pools)", &ownership)
+            "{}: the nodes do not agree where each address would best be{}; {remedy}",
+            differ("[[l2]] (or the addresses of its pools)", &ownership),
+            favoured(snapshot, &ownership)
         )
     });
     let of_allocation = (!allocation.is_empty()).then(|| {
@@ -221,6 +224,26 @@ fn differences(snapshot: &Snapshot) -> Vec<String> {
     });
     let of_others = others.into_iter().map(|(lease, nodes)| of_other_crier(&snapshot.world, lease, &nodes));
     [of_ownership, of_allocation, of_services, of_given].into_iter().flatten().chain(of_others).collect()
+}
+
+/// Which of these nodes give themselves more weight than this file would: they take addresses by it.
+fn favoured(snapshot: &Snapshot, nodes: &BTreeSet<NodeName>) -> String {
+    let Snapshot { config, context, world, .. } = snapshot;
+    let members = |node: &NodeName| world.rosters.values().filter_map(|it| it.members.get(node)).collect::<Vec<_>>();
+    let more = |node: &NodeName| {
+        let labels = labels_of(config, node, world)?;
+        let weights = members(node).into_iter().flat_map(|member| {
+            config
+                .l2
+                .iter()
+                .zip(&context.l2)
+                .filter_map(|(l2, it)| Some((it.weight_of(member)?, elect::weight(l2, &labels)?)))
+        });
+        let (theirs, here) = weights.filter(|(theirs, here)| theirs > here).max()?;
+        Some(format!("{node} gives itself weight {theirs}, this file gives it {here}, so it takes addresses"))
+    };
+    let told: BTreeSet<String> = nodes.iter().filter_map(more).collect();
+    if told.is_empty() { ", and they stay where they are".to_owned() } else { format!(" ({})", some_of(&told)) }
 }
 
 /// Nodes of a crier with another Lease that has the same addresses: one of the two files is wrong.

@@ -125,6 +125,27 @@ fn a_file_that_differs_is_told_by_the_name_of_its_node_and_by_what_differs() {
     assert!(problems[1].starts_with("the pools of node-2, node-3, node-4, node-5 and 2 more differ"), "{problems:?}");
 }
 
+/// G9 of a review (9a). Input: another node's file gives it more weight than this one's, or less. Output: of the first it is said that it takes
+/// addresses.
+#[test]
+fn a_node_that_gives_itself_more_weight_is_said_to_take_addresses() {
+    let mut planner = planner(&CONFIG.replace("[[l2]]", "[[l2]]\npreference = [{ nodes = \"a=b\", weight = 5 }]"));
+    let own = card(&mut planner);
+    let with = |weight: u32| {
+        let weights = own.weights.keys().map(|number| (*number, weight)).collect();
+        Card { ownership_digest: own.ownership_digest + 1, weights, ..own.clone() }
+    };
+    let start = "the [[l2]] (or the addresses of its pools) of node-2 differ from this node's: the nodes do not agree where each address \
+                 would best be";
+    hears(&mut planner, &[("node-2", with(10))]);
+    assert_one(
+        &told(&mut planner),
+        &format!("{start} (node-2 gives itself weight 10, this file gives it 0, so it takes addresses); "),
+    );
+    hears(&mut planner, &[("node-2", with(0))]);
+    assert_one(&told(&mut planner), &format!("{start}, and they stay where they are; "));
+}
+
 /// N9 of a review: both lines said that the pools of the same node differ.
 #[test]
 fn the_holder_of_other_pools_is_named_once() {
