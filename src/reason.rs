@@ -140,8 +140,18 @@ pub enum Reason {
     OwnedBy { owner: NodeName },
     #[error("{first} is first for {address} and does not answer: see `crier l2 {address}` on {first}")]
     NotTaken { address: IpAddr, first: NodeName },
-    #[error("{owner} answers, and is not heard on {}: this node answers there; see to the link", list(.links))]
-    OwnerNotOnLinks { owner: NodeName, links: Vec<InterfaceName> },
+    #[error(
+        "{owner} answers, and {} on {}: this node answers there; see to the link",
+        if *.without_v6 { "has no link-local IPv6 address" } else { "is not heard" },
+        list(.links)
+    )]
+    OwnerNotOnLinks {
+        owner: NodeName,
+        links: Vec<InterfaceName>,
+        /// It is heard there.
+        #[serde(default)]
+        without_v6: bool,
+    },
     #[error("{owner} alone announces it: what the pods of the Service open leaves by that node (crier.dev/egress)")]
     EgressOwnedBy { owner: NodeName },
     #[error(

@@ -111,6 +111,9 @@ pub struct Member {
 /// No node waits longer for one that restarts, whatever that one says.
 pub const LONGEST_RESTART: Duration = Duration::from_secs(10);
 
+/// How many subnets a card names: the others are not said.
+pub const MOST_SUBNETS: usize = 8;
+
 /// What a node says of its configuration and its end of the link.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Card {

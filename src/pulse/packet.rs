@@ -21,7 +21,7 @@ use super::holdings::{Change, Page};
 pub use super::key::{Key, Keys, MOST_KEYS};
 use crate::address::MacAddress;
 use crate::names::NodeName;
-use crate::roster::{Card, Eligibility, Given, Holding, KeyId, L2Number, NodeTicket};
+use crate::roster::{Card, Eligibility, Given, Holding, KeyId, L2Number, MOST_SUBNETS, NodeTicket};
 
 /// One pulse. It speaks for the link that it was sent on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,9 +117,8 @@ pub const MOST_NUMBERS: usize = 16;
 /// remember what they were told before.
 pub const MOST_OCCUPIED: usize = 8;
 
-/// How many `[[l2]]` a card names, and how many subnets.
+/// How many `[[l2]]` a card names.
 pub const MOST_WEIGHTS: usize = 32;
-pub const MOST_SUBNETS: usize = 8;
 
 const MAGIC: u16 = 0xc41e;
 const VERSION: u8 = 2;
