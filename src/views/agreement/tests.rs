@@ -179,6 +179,32 @@ fn the_file_of_another_crier_may_differ() {
     assert_eq!(told(&mut planner).len(), 2);
 }
 
+/// G12 and G4 of a review (9a). Input: a Service has an address that a Node, a gateway or the subnet uses, or none of these. Output: it is named
+/// with what that means and what to do.
+#[test]
+fn an_address_of_a_service_that_hosts_use_too_is_named() {
+    let mut planner = planner(CONFIG);
+    for (name, last) in [("a", 0), ("b", 3), ("c", 4), ("d", 5)] {
+        let address = IpAddr::from([192, 0, 2, last]);
+        let service = Service { load_balancer: true, ingress: vec![address], ..Service::default() };
+        planner.apply(Fact::Service(ObjectKey::new("d", name), Some(Arc::new(service))));
+    }
+    let node = Node { ready: true, addresses: vec!["192.0.2.3".parse().unwrap()], ..Node::default() };
+    planner.apply(Fact::Node("node-3".into(), Some(Arc::new(node))));
+    planner.apply(Fact::DefaultRoutes(vec![crate::world::DefaultRoute::via("192.0.2.4", 2, 0)]));
+    let told: Vec<String> = told(&mut planner).into_iter().filter(|it| it.contains(" too, and ")).collect();
+    let starts = [
+        "d/a: 192.0.2.0 is the network address of 192.0.2.0/24 too, and hosts of that subnet do not reach it: give the Service",
+        "d/b: 192.0.2.3 is an address of the Node node-3 too, and a node may answer for it beside that host: give the Service",
+        "d/c: 192.0.2.4 is the gateway of eth0 too, and this node does not answer for it: give the Service",
+    ];
+    assert_eq!(told.len(), starts.len(), "{told:?}");
+    for (told, start) in told.iter().zip(starts) {
+        assert!(told.starts_with(start), "{told}");
+    }
+    assert!(told[2].ends_with("and leave 192.0.2.4 out of pool lan: exclude = [\"192.0.2.4\"]"), "{told:?}");
+}
+
 /// G6 and V9 of reviews. Input: nodes with another Lease and otherwise the same file; a Service's condition names the Lease. Output: they are
 /// named, with the Lease.
 #[test]
