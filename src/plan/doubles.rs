@@ -59,7 +59,8 @@ impl DoubleMemory {
     }
 }
 
-/// The node answers for the address, and is about to hand it to nobody.
+/// The node answers for the address on the link where it is this member, and is about to hand it to nobody.
 pub fn holds(member: &Member, address: IpAddr) -> bool {
-    !member.restarting && member.holdings.get(&address).is_some_and(|holding| holding.stage == Stage::Holds)
+    let is_there = !member.restarting && !member.is_without_v6(address);
+    is_there && member.holdings.get(&address).is_some_and(|holding| holding.stage == Stage::Holds)
 }

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use self::courses::{Case, Courses, Links};
-use self::heard::{is_without_v6, names};
+use self::heard::names;
 use self::parted::regained;
 use super::{Announceable, Inputs, data_path, egress, shared};
 use crate::address::{Family, MacAddress};
@@ -268,7 +268,7 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
         (Some(Course::Watches { holder } | Course::Asks { holder }), ..) if courses.answers_apart() => {
             let names = links.names_apart();
             let mut there = links.apart().filter_map(|index| inputs.world.rosters.get(&index)?.members.get(holder));
-            let without_v6 = there.any(|member| is_without_v6(member, address));
+            let without_v6 = there.any(|member| member.is_without_v6(address));
             let (owner, names_apart) = (holder.clone(), names.iter().cloned().collect());
             let reason = Reason::OwnerNotOnLinks { owner, links: names_apart, without_v6 };
             judge_answered(inputs, address, holder, Arc::new(names.clone()), reason)

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::super::Inputs;
-use crate::address::is_link_local_v6;
 use crate::config::L2;
 use crate::names::{InterfaceName, NodeName};
 use crate::plan::context::L2Context;
 use crate::plan::elect;
 use crate::plan::holder::{Bid, Bidder, Candidates, Grade, Holder, LastHolder};
 use crate::plan::ranking::Ranking;
-use crate::roster::{Eligibility, Holding, L2Number, MOST_SUBNETS, Member, NodeTicket, Roster, Stage};
+use crate::roster::{Eligibility, Holding, L2Number, Member, NodeTicket, Roster, Stage};
 use crate::world::ApiServer;
 
 /// The rosters of links where this node would answer for an address, by the indices of the links.
@@ -36,15 +35,6 @@ pub fn rosters<'a>(inputs: &Inputs<'a>, covering: &[(&L2, &L2Context)], address:
         all.retain(|index, _| !without_v6(index));
     }
     all
-}
-
-/// The node's word about its end of the link is that it has no IPv6 there, so whatever it holds, nobody answers there for the address.
-/// One with no subnets, or with as many as fit, does not tell of those that it lacks.
-pub fn is_without_v6(member: &Member, address: IpAddr) -> bool {
-    let subnets = &member.card.subnets;
-    address.is_ipv6()
-        && (1..MOST_SUBNETS).contains(&subnets.len())
-        && !subnets.iter().any(|net| is_link_local_v6(net.addr()))
 }
 
 /// Of the agents on these links, those that say something of the address; of one that says different things, that it answers. A cluster has
@@ -167,7 +157,7 @@ pub fn candidates<'a>(
     }
     let is_deaf_to_v6 = |node: &NodeName| {
         let mut ends = near.values().filter_map(|roster| roster.members.get(node)).peekable();
-        ends.peek().is_some() && ends.all(|member| is_without_v6(member, address))
+        ends.peek().is_some() && ends.all(|member| member.is_without_v6(address))
     };
     let restarts = |node: &NodeName| members.get(node).is_some_and(|member| member.restarting);
     // Without a link of its own this node hears nobody, and others answer there all the same.

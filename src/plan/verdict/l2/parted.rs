@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::super::Inputs;
-use super::heard::{Rosters, answers_for, is_without_v6};
+use super::heard::{Rosters, answers_for};
 use crate::claim::Acquisition;
 use crate::names::NodeName;
 use crate::plan::holder::{Ceded, Holder};
@@ -24,13 +24,13 @@ pub fn apart<'a>(inputs: &Inputs<'a>, near: &Rosters<'a>, address: IpAddr) -> Ro
     let is_apart = |(index, roster): &(&u32, &&'a Roster)| {
         let answers = |member: &Member| answers_for(member, address);
         let elsewhere = || near.iter().filter(|(other, _)| other != index).map(|(_, roster)| roster);
-        let serves = |member: &Member| answers(member) && !is_without_v6(member, address);
+        let serves = |member: &Member| answers(member) && !member.is_without_v6(address);
         let is_holder = |node: &&NodeName| elsewhere().any(|it| it.members.get(*node).is_some_and(serves));
         let mut holders = inputs.holders.speakers(address).filter(is_holder).peekable();
         let is_gone = |node: &NodeName| {
             let is_heard = roster.members.contains_key(node) || roster.unproved.contains_key(node);
             let is_lost = !is_heard && (roster.silent.contains_key(node) || roster.left.contains_key(node));
-            is_lost || roster.members.get(node).is_some_and(|member| is_without_v6(member, address))
+            is_lost || roster.members.get(node).is_some_and(|member| member.is_without_v6(address))
         };
         let is_elsewhere = |node: &NodeName| elsewhere().any(|it| it.members.contains_key(node));
         let hears_nobody = roster.members.is_empty()
