@@ -51,6 +51,11 @@ pub enum Reason {
     AddressExcluded { address: IpAddr, pool: PoolName },
     #[error("{address} is {what}: no Service gets it anew")]
     AddressOfHost { address: IpAddr, what: HostUse },
+    #[error(
+        "no link that [[l2]] names has an IPv4 address, so which addresses gateways and subnets use is not known yet: no Service gets one \
+         before, for half a minute after the start at most"
+    )]
+    SubnetsUnknown,
     #[error("{address} is reserved for {service} by a [[reservation]]")]
     AddressReserved { address: IpAddr, service: ObjectKey },
     #[error(
@@ -106,10 +111,19 @@ pub enum Reason {
     )]
     OtherCrier { lease: Option<String> },
     #[error(
-        "another controller overwrote the status twice within a minute: crier does not write it for some minutes; let only one \
-         of them serve this Service (spec.loadBalancerClass)"
+        "{} overwrote the status twice within a minute: crier does not write it for some minutes; {}",
+        .by.as_ref().map_or_else(|| "another controller".to_owned(), |lease| format!("another crier, that of the Lease {lease},")),
+        if .by.is_some() {
+            "give all nodes of one crier the same [kubernetes] lease and classes, and two criers classes and pools of their own"
+        } else {
+            "let only one of them serve this Service (spec.loadBalancerClass)"
+        }
     )]
-    StatusOverwritten,
+    StatusOverwritten {
+        /// The Lease of the crier that did, where its condition stands in the status.
+        #[serde(default)]
+        by: Option<String>,
+    },
     #[error(
         "no {missing} address is free; the Service prefers both families and gets the other one when it can be had"
     )]
@@ -126,8 +140,18 @@ pub enum Reason {
     OwnedBy { owner: NodeName },
     #[error("{first} is first for {address} and does not answer: see `crier l2 {address}` on {first}")]
     NotTaken { address: IpAddr, first: NodeName },
-    #[error("{owner} answers, and is not heard on {}: this node answers there; see to the link", list(.links))]
-    OwnerNotOnLinks { owner: NodeName, links: Vec<InterfaceName> },
+    #[error(
+        "{owner} answers, and {} on {}: this node answers there; see to the link",
+        if *.without_v6 { "has no link-local IPv6 address" } else { "is not heard" },
+        list(.links)
+    )]
+    OwnerNotOnLinks {
+        owner: NodeName,
+        links: Vec<InterfaceName>,
+        /// It is heard there.
+        #[serde(default)]
+        without_v6: bool,
+    },
     #[error("{owner} alone announces it: what the pods of the Service open leaves by that node (crier.dev/egress)")]
     EgressOwnedBy { owner: NodeName },
     #[error(
@@ -280,7 +304,7 @@ pub enum Reason {
     NodeNotReady,
     #[error("the node is not alive: its pulses stopped")]
     NodeSilent,
-    #[error("the node left: its agent was stopped")]
+    #[error("the node left the link: its agent was stopped, or the link is down there")]
     NodeLeft,
     #[error("the node has no serving endpoint of the Service (external traffic policy Local)")]
     NodeLacksEndpoint,
@@ -312,6 +336,10 @@ pub enum Reason {
     NodeWithoutIpv6 { address: IpAddr },
     #[error("without pulses only nodes with a Node address in {subnet} are candidates for its addresses")]
     NodeOutsideSubnet { subnet: IpNet },
+    #[error(
+        "{address} is the gateway of {interface}, so this node does not answer for it: give the Service another address"
+    )]
+    GatewayOfLink { address: IpAddr, interface: InterfaceName },
     #[error("{mac} uses {address} on {link} already: this node does not answer for {address} until {mac} stops")]
     AddressOccupied { address: IpAddr, link: InterfaceName, mac: MacAddress },
     #[error(
@@ -319,6 +347,11 @@ pub enum Reason {
          over; is UDP port 7473 open on both, does the switch pass multicast, and is the pulse key the same?"
     )]
     OwnerStillAnswers { address: IpAddr, link: InterfaceName, mac: MacAddress },
+    #[error(
+        "{mac} of another node answers for {address} on {link}: without pulses ([pulse] key-file) an address stays with the node that \
+         answers for it until that one stops"
+    )]
+    OwnerKeeps { address: IpAddr, link: InterfaceName, mac: MacAddress },
     #[error("announced by this node, but {mac} claims {address} on {link} too")]
     AddressContested { address: IpAddr, link: InterfaceName, mac: MacAddress },
 }
@@ -342,6 +375,19 @@ pub enum HostUse {
     /// Any of the above that another host would call otherwise.
     #[error("used by the host that allocates, its gateway or its subnet")]
     Allocator,
+}
+
+impl HostUse {
+    /// No tool and no kubelet says so of an address that a Service has.
+    pub fn is_of_subnet(&self) -> bool {
+        match self {
+            HostUse::Gateway { .. }
+            | HostUse::Network { .. }
+            | HostUse::Broadcast { .. }
+            | HostUse::SubnetRouters { .. } => true,
+            HostUse::Node { .. } | HostUse::Link { .. } | HostUse::Allocator => false,
+        }
+    }
 }
 
 /// Which rule of sharing two Services do not meet: the one that the address belongs to, and the one that is not to have it.
@@ -375,6 +421,11 @@ impl Reason {
             self,
             Reason::AddressOccupied { .. } | Reason::OwnerStillAnswers { .. } | Reason::AddressContested { .. }
         )
+    }
+
+    /// This node has no link that an `[[l2]]` asks for: what it hears of nobody says nothing of the others.
+    pub fn is_of_own_link(&self) -> bool {
+        matches!(self, Reason::NoInterface { .. } | Reason::LinkDown { .. } | Reason::NoCarrier { .. })
     }
 
     /// A Service asks for egress that is no matter of crier's.

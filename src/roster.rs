@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::address::MacAddress;
+use crate::address::{MacAddress, is_link_local_v6};
 use crate::names::NodeName;
 
 /// Every node whose pulse was heard on one link.
@@ -106,6 +106,17 @@ pub struct Member {
     /// The node does not hear this one, as far as can be told: it has not answered for long, or not since the plan doubts it.
     #[serde(default)]
     pub deaf: bool,
+}
+
+impl Member {
+    /// The node's word about its end of the link is that it has no IPv6 there: whatever it holds, it does not answer there for the
+    /// address. One with no subnets, or with as many as fit, does not tell of those that it lacks.
+    pub fn is_without_v6(&self, address: IpAddr) -> bool {
+        let subnets = &self.card.subnets;
+        address.is_ipv6()
+            && (1..MOST_SUBNETS).contains(&subnets.len())
+            && !subnets.iter().any(|net| is_link_local_v6(net.addr()))
+    }
 }
 
 /// No node waits longer for one that restarts, whatever that one says.

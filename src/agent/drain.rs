@@ -21,7 +21,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::sleep;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::orders::Done;
@@ -51,6 +52,11 @@ const COUNT_EVERY: Duration = Duration::from_millis(500);
 
 /// How often a drain that the Node asks for and that was refused is tried again, and the disk that took no write.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
+
+/// How long an order waits for the disk.
+const DISK_ANSWERS_IN: Duration = Duration::from_secs(2);
+
+const REMEDY: &str = "mend the disk of [state] folder (df, mount); it is written again every 30 s";
 
 /// The part of the time that counting may take: one in so many.
 const COUNTING: u32 = 10;
@@ -137,6 +143,8 @@ pub(super) struct Drainer {
     unkept: Option<HostProblem>,
     /// When to write it again.
     keep_again: Option<Instant>,
+    /// A write that the disk has not answered.
+    writing: Option<JoinHandle<Option<HostProblem>>>,
     /// What was last told of both.
     told: Option<HostProblem>,
 }
@@ -155,7 +163,7 @@ impl Drainer {
         let marker = state_file::read(&overruled(&folder));
         let host = marker.as_ref().is_ok_and(|of_boot| of_boot == boot.as_bytes());
         let overruled = Overruled { node: overruled(&folder).exists(), host };
-        let (refused, unkept, keep_again, told) = (None, None, None, None);
+        let (refused, unkept, keep_again, writing, told) = (None, None, None, None, None);
         let shuts_down = false;
         Drainer {
             folder,
@@ -171,6 +179,7 @@ impl Drainer {
             overruled,
             unkept,
             keep_again,
+            writing,
             told,
         }
     }
@@ -368,40 +377,40 @@ impl Drainer {
     /// Writes down what is in force. Where the disk takes no write the node goes on by memory, and says so: a disk that fails is a
     /// reason to drain a node.
     async fn keep(&mut self) {
-        let (drain, marker) = (file(&self.folder), overruled(&self.folder));
-        let of_boot = if self.overruled.host { self.boot.as_bytes() } else { b"" };
-        let is_overruled = match self.overruled {
-            Overruled { node: false, host: false } => state_file::remove(&marker),
-            _ if state_file::read(&marker).is_ok_and(|kept| kept == of_boot) => Ok(()),
-            _ => state_file::replace(&marker, of_boot, Outlasts::PowerLoss),
-        };
-        let kept = match &self.drain {
-            Some(drained) => keep(&drain, drained),
-            None => state_file::remove(&drain),
-        };
-        let unkept = match (kept, is_overruled) {
-            (Ok(()), Ok(())) => None,
-            (Err(error), _) if self.drain.is_none() => Some((drain, error, "the node is drained again")),
-            (Err(error), _) if drain.exists() => Some((drain, error, "the drain goes on from an earlier step")),
-            (Err(error), _) => Some((drain, error, "the node takes part again")),
-            (Ok(()), Err(error)) if self.overruled != Overruled::default() => {
-                Some((marker, error, "the node is drained again while its Node is cordoned or tainted"))
-            }
-            (Ok(()), Err(error)) => Some((marker, error, "the next drain that its Node asks for is not obeyed")),
-        };
-        let unkept = unkept.map(|(path, error, then)| HostProblem {
-            problem: format!(
-                "the state of the drain is in memory alone: cannot write {}: {error}; when the agent restarts, {then}",
-                path.display()
-            ),
-            remedy: "mend the disk of [state] folder (df, mount); it is written again every 30 s".to_owned(),
-        });
+        let unkept = self.write().await;
         if let Some(unkept) = unkept.as_ref().filter(|it| self.unkept.as_ref() != Some(it)) {
             warn!(%unkept, "the drain goes by memory");
         }
         self.unkept = unkept;
         self.keep_again = self.unkept.is_some().then(|| clock::now() + TRY_AGAIN);
         self.tell_problem(self.refused.clone()).await;
+    }
+
+    /// A disk that hangs is not waited for: one write is under way at a time, and the next one has what is in force then.
+    async fn write(&mut self) -> Option<HostProblem> {
+        let hangs = |folder: &Path| HostProblem {
+            problem: format!(
+                "the state of the drain is in memory alone: the disk of {} does not answer",
+                folder.display()
+            ),
+            remedy: REMEDY.to_owned(),
+        };
+        if let Some(mut before) = self.writing.take()
+            && timeout(DISK_ANSWERS_IN, &mut before).await.is_err()
+        {
+            self.writing = Some(before);
+            return Some(hangs(&self.folder));
+        }
+        let (folder, drain) = (self.folder.clone(), self.drain.clone());
+        let (overruled, boot) = (self.overruled, self.boot.clone());
+        let mut writing = spawn_blocking(move || write_down(&folder, drain.as_ref(), overruled, &boot));
+        match timeout(DISK_ANSWERS_IN, &mut writing).await {
+            Ok(written) => written.unwrap_or_else(|_| Some(hangs(&self.folder))),
+            Err(_) => {
+                self.writing = Some(writing);
+                Some(hangs(&self.folder))
+            }
+        }
     }
 
     fn with_warning(&self, mut done: Done) -> Done {
@@ -606,7 +615,7 @@ impl Drainer {
         }
         let announced = snapshot.plan.decisions.values().flat_map(|it| &it.announcements).map(|it| it.address);
         let addresses: BTreeSet<IpAddr> = announced.collect();
-        let listed = tokio::task::spawn_blocking(move || open_flows(&addresses)).await.ok()?;
+        let listed = spawn_blocking(move || open_flows(&addresses)).await.ok()?;
         match listed {
             Ok(open) => {
                 let first = counted.get_or_insert_with(|| open.clone());
@@ -660,6 +669,38 @@ fn some_of(addresses: &[IpAddr]) -> String {
         0 => named.join(", "),
         more => format!("{} and {more} more", named.join(", ")),
     }
+}
+
+/// What is in force, on the disk; why it is not there. Blocks.
+fn write_down(folder: &Path, in_force: Option<&Drain>, over: Overruled, boot: &str) -> Option<HostProblem> {
+    let (drain, marker) = (file(folder), overruled(folder));
+    let of_boot = if over.host { boot.as_bytes() } else { b"" };
+    let is_overruled = match over {
+        Overruled { node: false, host: false } => state_file::remove(&marker),
+        _ if state_file::read(&marker).is_ok_and(|kept| kept == of_boot) => Ok(()),
+        _ => state_file::replace(&marker, of_boot, Outlasts::PowerLoss),
+    };
+    let kept = match in_force {
+        Some(drained) => keep(&drain, drained),
+        None => state_file::remove(&drain),
+    };
+    let unkept = match (kept, is_overruled) {
+        (Ok(()), Ok(())) => None,
+        (Err(error), _) if in_force.is_none() => Some((drain, error, "the node is drained again")),
+        (Err(error), _) if drain.exists() => Some((drain, error, "the drain goes on from an earlier step")),
+        (Err(error), _) => Some((drain, error, "the node takes part again")),
+        (Ok(()), Err(error)) if over != Overruled::default() => {
+            Some((marker, error, "the node is drained again while its Node is cordoned or tainted"))
+        }
+        (Ok(()), Err(error)) => Some((marker, error, "the next drain that its Node asks for is not obeyed")),
+    };
+    unkept.map(|(path, error, then)| HostProblem {
+        problem: format!(
+            "the state of the drain is in memory alone: cannot write {}: {error}; when the agent restarts, {then}",
+            path.display()
+        ),
+        remedy: REMEDY.to_owned(),
+    })
 }
 
 fn keep(path: &Path, drain: &Drain) -> io::Result<()> {
@@ -734,6 +775,10 @@ mod tests {
     }
 
     fn bench(other: Option<Node>) -> Bench {
+        bench_with(other, |_| {})
+    }
+
+    fn bench_with(other: Option<Node>, change: impl FnOnce(&mut Drainer)) -> Bench {
         let folder = tempfile::tempdir().expect("a folder");
         let (facts_tx, facts) = mpsc::channel(64);
         let (queries, mut asked) = mpsc::channel::<Query>(1);
@@ -742,7 +787,8 @@ mod tests {
         let (flows, _) = watch::channel(Flows::default());
         let (far_enough, shutdown) = watch::channel(false);
         let path = folder.path().to_owned();
-        let drainer = Drainer::new(path, None, facts_tx, queries, flows, seen, ("boot".to_owned(), far_enough));
+        let mut drainer = Drainer::new(path, None, facts_tx, queries, flows, seen, ("boot".to_owned(), far_enough));
+        change(&mut drainer);
         tokio::spawn(run(drainer, orders));
         tokio::spawn(async move {
             let text = "[manifests]\nfolder = \"/m\"\n".to_owned();
@@ -975,6 +1021,30 @@ mod tests {
         bench.taken_back().await;
         bench.out();
         bench.silent().await;
+    }
+
+    /// G8 of a review (9a). Input: a write to a disk that does not answer. Output: an order is obeyed by memory and says so.
+    #[tokio::test]
+    async fn a_node_whose_disk_hangs_is_drained_by_memory() {
+        let (answers, hangs) = std::sync::mpsc::channel::<()>();
+        let mut bench = bench_with(Some(ready()), |drainer| {
+            drainer.writing = Some(spawn_blocking(move || {
+                let _ = hangs.recv();
+                None
+            }));
+        });
+        let done = bench
+            .order(|answer| Command::Drain { reason: None, timeout: Some(Duration::ZERO), force: false, answer })
+            .await;
+        let [warning] = done.warnings.as_slice() else { panic!("{:?}", done.warnings) };
+        assert!(
+            warning.contains("is in memory alone: the disk of ") && warning.contains("does not answer"),
+            "{warning}"
+        );
+        assert_eq!(bench.warned().await, *warning, "status says it too");
+        bench.drained().await;
+        assert!(!file(bench.folder.path()).exists());
+        drop(answers);
     }
 
     /// K17 of the reviews.

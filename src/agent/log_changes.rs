@@ -84,13 +84,22 @@ fn log_announcements(
                     info!(%service, %address, %owner, from, cause, "this node answers on the link{why}");
                 }
                 Some(owner) => info!(%service, %address, %owner, from, cause, "another node answers on the link{why}"),
+                None if now.l2.reason.is_of_own_link() => {
+                    let reason = now.l2.reason.code();
+                    info!(%service, %address, from, cause, reason, "this node hears nothing of the link any more: {}", now.l2.reason);
+                }
                 None => {
                     info!(%service, %address, from, cause, reason = now.l2.reason.code(), "no node answers on the link{why}")
                 }
             }
         }
         if now.l2.owner.as_ref() == Some(node) && !now.l2.announced && was.is_none_or(|it| it.l2 != now.l2) {
-            warn!(%service, %address, reason = now.l2.reason.code(), "{}", now.l2.reason);
+            match &now.l2.reason {
+                Reason::OwnerKeeps { .. } => {
+                    info!(%service, %address, reason = now.l2.reason.code(), "{}", now.l2.reason)
+                }
+                reason => warn!(%service, %address, reason = reason.code(), "{reason}"),
+            }
         }
         let peers_before = was.map(|it| it.bgp.peers.as_slice()).unwrap_or_default();
         if peers_before != now.bgp.peers {

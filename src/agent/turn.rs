@@ -58,6 +58,9 @@ fn apart(octets: u64) -> Duration {
     Duration::from_secs(octets / KEPT_EACH_SECOND).clamp(KEEP_APART, KEEP_APART_MOST)
 }
 
+/// How long a write may take before it is told that nothing is kept.
+const DISK_HANGS_AFTER: Duration = Duration::from_secs(5);
+
 /// When a write that failed is tried again.
 const KEEP_AGAIN: Duration = Duration::from_secs(10);
 
@@ -304,6 +307,9 @@ impl Loop {
         }
         if self.keeping.as_ref().is_some_and(|keeping| !keeping.is_finished()) {
             self.keep_at = Some(now + KEEP_AFTER);
+            if now.saturating_duration_since(self.confirmed) >= DISK_HANGS_AFTER {
+                self.tell_kept(Some("the disk does not answer".to_owned()));
+            }
             return;
         }
         self.keep_at = None;
@@ -323,16 +329,22 @@ impl Loop {
         if let Ok(Some(octets)) = outcome {
             self.kept_octets = octets;
         }
+        let why = outcome.err().map(|error| error.to_string());
+        if why.is_some() {
+            self.keep_at.get_or_insert(clock::now() + KEEP_AGAIN);
+        }
+        self.tell_kept(why);
+    }
+
+    /// Why the World is not kept, where it is not.
+    fn tell_kept(&mut self, why: Option<String>) {
         let file = self.memory.path().display();
-        let problem = outcome.err().map(|error| HostProblem {
-            problem: format!("the last known state is not kept in {file}: {error}"),
+        let problem = why.map(|why| HostProblem {
+            problem: format!("the last known state is not kept in {file}: {why}"),
             remedy: "without it a restart begins with nothing while the API server is away, and without a cluster addresses are given \
                      anew: make room on the disk, and let crier write there ([state] folder)"
                 .to_owned(),
         });
-        if problem.is_some() {
-            self.keep_at.get_or_insert(clock::now() + KEEP_AGAIN);
-        }
         if self.planner.world().state_not_kept != problem {
             match &problem {
                 Some(problem) => warn!(%problem, "the World was not kept"),

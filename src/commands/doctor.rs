@@ -2,6 +2,7 @@
 //! It looks at the host itself, so it has something to say also when no agent answers.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::Path;
 
 use serde::Serialize;
@@ -88,9 +89,13 @@ fn of_agent(report: &Report) -> Vec<Finding> {
     let complaints = report.problems.iter().filter(|problem| !of_host.contains(*problem));
     let complaints = complaints.map(|problem| Finding { about: "agent", problem: problem.clone(), remedy: None });
     let withheld = report.pools.iter().flat_map(|pool| pool.withheld.iter().map(move |it| (&pool.name, it)));
+    let held = |address: &IpAddr| {
+        let mut held = report.services.iter().flat_map(|service| &service.decision.allocation.held);
+        if held.any(|held| held.address == *address) { "no other Service gets it" } else { "no Service gets it" }
+    };
     let withheld = withheld.map(|(pool, WithheldReport { address, used_as })| Finding {
         about: "agent",
-        problem: format!("pool {pool}: {address} is {used_as}, so no Service gets it"),
+        problem: format!("pool {pool}: {address} is {used_as}, so {}", held(address)),
         remedy: Some(format!("leave {address} out of the pool's addresses, or exclude = [\"{address}\"]")),
     });
     older.into_iter().chain(complaints).chain(withheld).collect()

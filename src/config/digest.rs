@@ -91,9 +91,7 @@ impl Config {
     /// Tells the criers of one cluster apart; `None` where there is no API server.
     pub fn lease_digest(&self) -> Option<u64> {
         let Source::Kubernetes(Kubernetes { lease, .. }) = &self.source else { return None };
-        let mut sum = Sum::new("crier lease 1");
-        sum.item("lease", lease);
-        Some(sum.end().0)
+        Some(lease_digest(&lease.to_string()))
     }
 
     /// Tells the agents of one host apart: no two run with one state folder. Zero with the default one, else up to 2²³.
@@ -132,6 +130,13 @@ impl Config {
         }
         sum.end()
     }
+}
+
+/// The same of a crier whose Lease is `namespace/name`.
+pub fn lease_digest(lease: &str) -> u64 {
+    let mut sum = Sum::new("crier lease 1");
+    sum.item("lease", lease);
+    sum.end().0
 }
 
 /// A hash of items, none of which can be taken for a part of its neighbour.

@@ -34,7 +34,7 @@ use std::cell::RefCell;
 
 pub use change::{Change, Difference, Touches, changes, differing_keys, peer_key_touches, peer_touches, session_keys};
 pub use complaint::{Complaint, Complaints, Place, Position};
-pub use digest::Digest;
+pub use digest::{Digest, lease_digest};
 pub use example::example;
 pub use page::{show, shown};
 pub use secrets::{Need, NoSecrets, SecretFile, Secrets};

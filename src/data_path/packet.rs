@@ -13,8 +13,68 @@ pub enum TableFamily {
 /// Whether the kernel has this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question<'a> {
-    Table { family: TableFamily, name: &'a str },
-    Chain { family: TableFamily, table: &'a str, name: &'a str },
+    Table {
+        family: TableFamily,
+        name: &'a str,
+    },
+    Chain {
+        family: TableFamily,
+        table: &'a str,
+        name: &'a str,
+    },
+    /// All rules of a chain: see [`Jumps`].
+    Rules {
+        family: TableFamily,
+        table: &'a str,
+        chain: &'a str,
+    },
+}
+
+/// Whether some rule of a chain sends packets to another chain, as the kernel lists the rules.
+#[derive(Debug, Default)]
+pub struct Jumps {
+    /// One does.
+    pub found: bool,
+    /// All of them were listed; with what the kernel refused, if it did.
+    pub ended: Option<Result<(), i32>>,
+    /// They were changed meanwhile, so some may be left out.
+    pub interrupted: bool,
+}
+
+impl Jumps {
+    /// Takes a part of the answer to the question of this sequence number.
+    pub fn take(&mut self, octets: &[u8], sequence: u32, target: &str) {
+        let verdict = verdict_chain(target);
+        let mut rest = octets;
+        while let Some((header, body)) = rest.split_at_checked(HEADER) {
+            let word = |at: usize| header.get(at..at + 4).and_then(|it| it.try_into().ok()).map(u32::from_ne_bytes);
+            let half = |at: usize| header.get(at..at + 2).and_then(|it| it.try_into().ok()).map(u16::from_ne_bytes);
+            let Some(length) = word(0).and_then(|it| usize::try_from(it).ok()).filter(|it| *it >= HEADER) else {
+                return;
+            };
+            let Some(body) = body.get(..length - HEADER) else { return };
+            if word(8) == Some(sequence) {
+                self.interrupted |= half(6).is_some_and(|flags| flags & INTERRUPTED != 0);
+                match half(4) {
+                    Some(NEW_RULE) => self.found |= body.windows(verdict.len()).any(|it| it == verdict),
+                    Some(DONE) => self.ended = Some(Ok(())),
+                    Some(ERROR) => {
+                        let code = body.get(..4).and_then(|it| it.try_into().ok()).map(i32::from_ne_bytes);
+                        self.ended = Some(Err(code.and_then(i32::checked_neg).unwrap_or_default()));
+                    }
+                    Some(_) | None => {}
+                }
+            }
+            let Some(next) = rest.get(length.next_multiple_of(4)..) else { return };
+            rest = next;
+        }
+    }
+}
+
+/// The attribute by which the verdict of a rule names a chain.
+fn verdict_chain(name: &str) -> Vec<u8> {
+    let length = u16::try_from(ATTRIBUTE + name.len() + 1).unwrap_or_default();
+    [&length.to_ne_bytes()[..], &VERDICT_CHAIN.to_ne_bytes(), name.as_bytes(), &[0]].concat()
 }
 
 /// What the kernel says to a question.
@@ -37,6 +97,8 @@ const GET_TABLE: u16 = message_type(1);
 const NEW_TABLE: u16 = message_type(0);
 const NEW_CHAIN: u16 = message_type(3);
 const GET_CHAIN: u16 = message_type(4);
+const NEW_RULE: u16 = message_type(6);
+const GET_RULE: u16 = message_type(7);
 
 /// The number of nftables among the subsystems of netfilter.
 const fn message_type(number: u16) -> u16 {
@@ -51,6 +113,9 @@ impl Question<'_> {
             Question::Table { family, name } => (GET_TABLE, family, vec![(TABLE_NAME, name)]),
             Question::Chain { family, table, name } => {
                 (GET_CHAIN, family, vec![(CHAIN_TABLE, table), (CHAIN_NAME, name)])
+            }
+            Question::Rules { family, table, chain } => {
+                (GET_RULE, family, vec![(RULE_TABLE, table), (RULE_CHAIN, chain)])
             }
         };
         let mut body = vec![family.number(), 0, 0, 0];
@@ -69,7 +134,8 @@ impl Question<'_> {
         let mut message = Vec::with_capacity(HEADER + body.len());
         message.extend_from_slice(&length.to_ne_bytes());
         message.extend_from_slice(&kind.to_ne_bytes());
-        message.extend_from_slice(&REQUEST.to_ne_bytes());
+        let list = if kind == GET_RULE { DUMP } else { 0 };
+        message.extend_from_slice(&(REQUEST | list).to_ne_bytes());
         message.extend_from_slice(&sequence.to_ne_bytes());
         message.extend_from_slice(&0_u32.to_ne_bytes());
         message.extend_from_slice(&body);
@@ -139,10 +205,16 @@ const ATTRIBUTE: usize = 4;
 const NAME: usize = 255;
 
 const REQUEST: u16 = 1;
+const DUMP: u16 = 0x300;
+const INTERRUPTED: u16 = 0x10;
 const ERROR: u16 = 2;
+const DONE: u16 = 3;
 const TABLE_NAME: u16 = 1;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
+const RULE_TABLE: u16 = 1;
+const RULE_CHAIN: u16 = 2;
+const VERDICT_CHAIN: u16 = 2;
 const CHAIN_POLICY: u16 = 5;
 const CHAIN_USE: u16 = 6;
 
@@ -215,6 +287,47 @@ mod tests {
             Some(Answer::Present { uses: None, policy: None }),
             "a length of zero ends the reading"
         );
+    }
+
+    /// A rule as the kernel lists it, as far as it matters, with another attribute in front.
+    fn rule(target: &str, sequence: u32) -> Vec<u8> {
+        let mut message =
+            Question::Rules { family: TableFamily::Ipv4, table: "nat", chain: "PREROUTING" }.emit(sequence);
+        message.extend(verdict_chain(target));
+        message.resize(message.len().next_multiple_of(4), 0);
+        let length = u32::try_from(message.len()).unwrap();
+        message[..4].copy_from_slice(&length.to_ne_bytes());
+        message[4..6].copy_from_slice(&NEW_RULE.to_ne_bytes());
+        message[6..8].copy_from_slice(&2_u16.to_ne_bytes());
+        message
+    }
+
+    #[test]
+    fn a_rule_that_jumps_to_the_chain_is_found_among_others() {
+        let asked = Question::Rules { family: TableFamily::Ipv4, table: "nat", chain: "PREROUTING" }.emit(7);
+        assert_eq!(asked[4..8], [0x0a07_u16.to_ne_bytes(), 0x0301_u16.to_ne_bytes()].concat(), "GETRULE, a list");
+        let done = || {
+            let mut message = error(0, 7);
+            message[4..6].copy_from_slice(&DONE.to_ne_bytes());
+            message
+        };
+        let heard = |parts: &[Vec<u8>]| {
+            let mut jumps = Jumps::default();
+            parts.iter().for_each(|part| jumps.take(part, 7, "KUBE-SERVICES"));
+            (jumps.found, jumps.ended, jumps.interrupted)
+        };
+        let both = [rule("CNI-HOSTPORT", 7), rule("KUBE-SERVICES", 7)].concat();
+        assert_eq!(heard(std::slice::from_ref(&both)), (true, None, false), "more may come");
+        assert_eq!(heard(&[both, done()]), (true, Some(Ok(())), false));
+        let others = [rule("KUBE-SERVICES-2", 7), rule("KUBE", 7), rule("KUBE-SERVICES", 6)].concat();
+        assert_eq!(heard(&[others, done()]), (false, Some(Ok(())), false));
+        assert_eq!(heard(&[error(-libc::ENOENT, 7)]), (false, Some(Err(libc::ENOENT)), false));
+        let mut interrupted = done();
+        interrupted[6..8].copy_from_slice(&INTERRUPTED.to_ne_bytes());
+        assert_eq!(heard(&[interrupted]), (false, Some(Ok(())), true));
+        for length in 0..rule("x", 7).len() {
+            assert_eq!(heard(&[rule("x", 7)[..length].to_vec()]), (false, None, false));
+        }
     }
 
     #[test]

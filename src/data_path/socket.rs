@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::machine::{Health, Rules};
-use super::packet::{Answer, DROP, GENERATION, Question, TableFamily};
+use super::packet::{Answer, DROP, GENERATION, Jumps, Question, TableFamily};
 
 /// How long an answer may take, from the connection on.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -129,10 +129,34 @@ impl RulesSocket {
         let own_table = self.ask(Question::Table { family, name: "kube-proxy" })?;
         if used(own_table) {
             let services = self.ask(Question::Chain { family, table: "kube-proxy", name: "services" })?;
-            // A kube-proxy that names its chains otherwise is known by its table.
-            return Ok(used(services) || matches!(services, Answer::Refused(_)));
+            if matches!(services, Answer::Refused(_)) {
+                // A kube-proxy that names its chains otherwise is known by its table.
+                return Ok(true);
+            }
+            // The kernel itself calls this one, and it leads there.
+            let base = self.ask(Question::Chain { family, table: "kube-proxy", name: "nat-prerouting" })?;
+            return Ok(used(services) && used(base));
         }
-        Ok(used(self.ask(Question::Chain { family, table: "nat", name: "KUBE-SERVICES" })?))
+        let services = self.ask(Question::Chain { family, table: "nat", name: "KUBE-SERVICES" })?;
+        Ok(used(services) && self.leads_to(family, "PREROUTING", "KUBE-SERVICES")?)
+    }
+
+    /// A rule of a chain in the table `nat` sends packets on to another chain there. A chain that nothing leads to does nothing
+    /// (`iptables -t nat -F PREROUTING`).
+    fn leads_to(&mut self, family: TableFamily, chain: &str, target: &str) -> io::Result<bool> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.questions.send(&Question::Rules { family, table: "nat", chain }.emit(self.sequence), 0)?;
+        let mut jumps = Jumps::default();
+        while jumps.ended.is_none() {
+            // The kernel puts the next part into the socket as one is taken.
+            let (octets, _) = self.questions.recv_from_full()?;
+            jumps.take(&octets, self.sequence, target);
+        }
+        match jumps.ended {
+            Some(Err(code @ (libc::EPERM | libc::EACCES))) => Err(io::Error::from_raw_os_error(code)),
+            // The change that came between is told of, and then all is asked again.
+            _ => Ok(jumps.found || jumps.interrupted),
+        }
     }
 
     fn ask(&mut self, question: Question<'_>) -> io::Result<Answer> {

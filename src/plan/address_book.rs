@@ -41,6 +41,7 @@ pub struct AddressBook {
     occupied: BTreeSet<IpAddr>,
     /// Addresses that hosts and subnets use themselves.
     own: BTreeMap<IpAddr, HostUse>,
+    awaits_subnets: bool,
     /// Addresses that this agent chose for a Service a moment ago, each until when: nobody has used them yet.
     fresh: BTreeMap<(IpAddr, ObjectKey), Instant>,
     /// Services that wait for an address: judged again when one becomes free.
@@ -410,6 +411,16 @@ impl AddressBook {
         let before = std::mem::replace(&mut self.own, own);
         let addresses = before.keys().chain(self.own.keys().filter(|address| !before.contains_key(address)));
         addresses.filter(|address| before.get(address) != self.own.get(address)).copied().collect()
+    }
+
+    /// Whether the subnets of this host are still to be seen, from now on. True if that is news.
+    pub fn await_subnets(&mut self, awaits: bool) -> bool {
+        std::mem::replace(&mut self.awaits_subnets, awaits) != awaits
+    }
+
+    /// What hosts and subnets use is not known yet: nothing new is given.
+    pub fn awaits_subnets(&self) -> bool {
+        self.awaits_subnets
     }
 
     /// What a host or a subnet uses the address for itself.

@@ -259,6 +259,11 @@ impl HolderMemory {
     }
 
     /// The nodes that say something of an address, on whatever link; one that does on two is named twice.
+    pub fn speakers_on_links(&self, address: IpAddr) -> impl Iterator<Item = &(u32, NodeName)> {
+        self.speakers.get(&address).into_iter().flatten()
+    }
+
+    /// The same wherever that is.
     pub fn speakers(&self, address: IpAddr) -> impl Iterator<Item = &NodeName> {
         self.speakers.get(&address).into_iter().flatten().map(|(_, node)| node)
     }

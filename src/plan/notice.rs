@@ -47,7 +47,9 @@ fn word(reason: &Reason, nothing_held: bool) -> Option<&'static str> {
         Reason::OtherClass { .. } | Reason::WaitingForAllocator | Reason::WaitingForLists => None,
         // Whose class it is may serve it.
         Reason::NamespaceUnknown { .. } | Reason::EgressOfOtherClass { .. } => None,
-        Reason::ForeignStatus { .. } | Reason::OtherCrier { .. } | Reason::StatusOverwritten => Some("StatusNotOurs"),
+        Reason::ForeignStatus { .. } | Reason::OtherCrier { .. } | Reason::StatusOverwritten { .. } => {
+            Some("StatusNotOurs")
+        }
         Reason::AddressGoes { .. } => Some("AddressGoes"),
         _ if nothing_held => Some("AllocationFailed"),
         _ => Some("RequestRefused"),

@@ -2,15 +2,85 @@
 //! subnet sets apart. No Service is given one of them.
 //! Floor 1. What foreign hosts have is found on the link instead, see `link_memory`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use crate::address::Family;
 use crate::config::{Config, Pool};
-use crate::names::{ObjectKey, PoolName};
+use crate::names::{NodeName, ObjectKey, PoolName};
+use crate::plan::context::l2::names_link;
 use crate::reason::HostUse;
 use crate::world::{Link, World};
+
+/// What hosts and subnets use, and what they used a moment ago: an address or a route that goes away for a moment frees nothing.
+#[derive(Debug, Default)]
+pub struct OwnAddresses {
+    used: BTreeMap<IpAddr, HostUse>,
+    /// Each until when.
+    lately: BTreeMap<IpAddr, (HostUse, Instant)>,
+    /// When this agent began to plan.
+    since: Option<Instant>,
+    unknown_until: Option<Instant>,
+}
+
+/// What is new, see [`OwnAddresses::renew`].
+#[derive(Debug, Default)]
+pub struct Renewed {
+    /// No Service gets one of these.
+    pub withheld: BTreeMap<IpAddr, HostUse>,
+    /// What is in use now and was not, or no more.
+    pub changed: BTreeSet<IpAddr>,
+    /// See [`is_unknown`].
+    pub unknown: bool,
+}
+
+/// How long what hosts and subnets used is given to no Service.
+pub const KEPT_FOR: Duration = Duration::from_secs(600);
+
+/// How long an agent that has just started waits for the first address of its links.
+pub const AWAITED_FOR: Duration = Duration::from_secs(30);
+
+impl OwnAddresses {
+    /// Looks at what is used now.
+    pub fn renew(&mut self, config: &Config, me: &NodeName, world: &World, now: Instant) -> Renewed {
+        let used = own_addresses(config, world);
+        let before = std::mem::replace(&mut self.used, used);
+        let differs = |address: &&IpAddr| before.get(*address) != self.used.get(*address);
+        let changed = before.keys().chain(self.used.keys()).filter(differs).copied().collect();
+        // A Node that has an address no more says so itself.
+        let flaps = |used: &HostUse| !matches!(used, HostUse::Node { .. });
+        let gone = before.into_iter().filter(|(address, used)| !self.used.contains_key(address) && flaps(used));
+        self.lately.extend(gone.map(|(address, used)| (address, (used, now + KEPT_FOR))));
+        self.lately.retain(|address, (_, until)| *until > now && !self.used.contains_key(address));
+        let awaited = *self.since.get_or_insert(now) + AWAITED_FOR;
+        let unknown = now < awaited && is_unknown(config, me, world);
+        self.unknown_until = unknown.then_some(awaited);
+        let lately = self.lately.iter().map(|(address, (used, _))| (*address, used.clone()));
+        let withheld = lately.chain(self.used.clone()).collect();
+        Renewed { withheld, changed, unknown }
+    }
+
+    /// When to call [`OwnAddresses::renew`] at the latest.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.lately.values().map(|(_, until)| *until).chain(self.unknown_until).min()
+    }
+}
+
+/// Standalone: of the links that an `[[l2]]` names none has an address, as before DHCP has answered, so the subnets and their gateways are not known
+/// yet. In a cluster the agent that allocates has reached the API server.
+fn is_unknown(config: &Config, me: &NodeName, world: &World) -> bool {
+    let is_v4 = |pool: &Pool| pool.addresses.iter().any(|range| range.family() == Family::V4);
+    if !config.is_standalone() || config.l2.is_empty() || !config.pools.iter().any(is_v4) {
+        return false;
+    }
+    let node = world.nodes.get(me).map(|node| &**node);
+    let named = |link: &&Link| !link.loopback && config.l2.iter().any(|l2| names_link(l2, node, link, world));
+    let mut links = world.links.values().filter(named).peekable();
+    links.peek().is_some() && !links.any(|link| link.in_subnets().any(|net| net.addr().is_ipv4()))
+}
 
 /// Each address with its use, as far as this agent can know it.
 ///
@@ -18,6 +88,11 @@ use crate::world::{Link, World};
 /// own links, which the other agents do not know, count for nothing, and the link tells who has them.
 pub fn own_addresses(config: &Config, world: &World) -> BTreeMap<IpAddr, HostUse> {
     uses(world, !config.is_standalone())
+}
+
+/// Everything, with the addresses of this host's own links.
+pub fn all_uses(world: &World) -> BTreeMap<IpAddr, HostUse> {
+    uses(world, true)
 }
 
 /// Of these, those that pools could give to Services if nobody used them: what an administrator may not expect. Also of this host's

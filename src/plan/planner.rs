@@ -27,6 +27,7 @@ use crate::plan::address_book::AddressBook;
 use crate::plan::bind_table::BindTable;
 use crate::plan::context::{Context, Difference, l2};
 use crate::plan::decision::Decision;
+use crate::plan::doubles::{DoubleMemory, Doubles};
 use crate::plan::egress_table::EgressTable;
 use crate::plan::given_memory::GivenMemory;
 use crate::plan::holder::History;
@@ -34,6 +35,7 @@ use crate::plan::in_force::InForce;
 use crate::plan::join::Dispute;
 use crate::plan::layer2::{Hearing, Layer2, Standing};
 use crate::plan::newcomers::{Newcomer, Newcomers};
+use crate::plan::own_addresses::OwnAddresses;
 use crate::plan::placement::{Handover, Placement};
 use crate::plan::prefixes::{Away, Prefixes};
 use crate::plan::removals::Wait;
@@ -83,6 +85,8 @@ pub struct Plan {
     /// The addresses that this node found taken by foreign hosts, with the station that has each. Kept for a time after
     /// the Service got another address.
     pub taken: OrdMap<IpAddr, MacAddress>,
+    /// Addresses that several other nodes hold on one link.
+    pub doubles: Arc<Doubles>,
 }
 
 /// What changed for one Service in a turn, for the log and the journal.
@@ -127,6 +131,8 @@ pub struct Planner {
     world: World,
     context: Arc<Context>,
     book: AddressBook,
+    own: OwnAddresses,
+    doubles: DoubleMemory,
     given: GivenMemory,
     restraints: Restraints,
     l2: Layer2,
@@ -170,6 +176,8 @@ impl Planner {
             me,
             world: World::default(),
             context: Arc::default(),
+            own: OwnAddresses::default(),
+            doubles: DoubleMemory::default(),
             given: GivenMemory::default(),
             l2: Layer2::default(),
             tickets: Tickets::default(),
@@ -254,6 +262,7 @@ impl Planner {
             Fact::Roster(index, after) => {
                 let before = self.world.rosters.get(index).cloned();
                 let change = self.l2.holders.note_roster(*index, before.as_deref(), after.as_deref());
+                self.doubles.note(&change.addresses);
                 self.note_roster_change(change);
                 if let (Some(link), Some(roster)) = (self.world.links.get(index), after) {
                     self.dirty.prefixes |= self.in_force.note_roster(&link.name, roster);
@@ -326,7 +335,8 @@ impl Planner {
     /// When to call [`Planner::turn`] again even if no fact comes in.
     pub fn next_deadline(&self) -> Option<Instant> {
         let organs = [self.book.next_deadline(), self.restraints.next_deadline(), self.prefixes().next_deadline()];
-        organs.into_iter().flatten().chain(self.l2.holders.next_deadline()).chain(self.given.next_deadline()).min()
+        let more = [self.l2.holders.next_deadline(), self.given.next_deadline(), self.own.next_deadline()];
+        organs.into_iter().chain(more).flatten().min()
     }
 
     /// Brings the plan up to date and says what changed. Before the first lists are complete there is no plan.
@@ -373,7 +383,9 @@ impl Planner {
         if peers {
             self.renew_peers();
             self.renew_bfd();
-            self.renew_own_addresses();
+        }
+        if peers || self.own.next_deadline().is_some_and(|due| due <= now) {
+            self.renew_own_addresses(now);
         }
         let mut changes = self.judge_dirty(now);
         if self.renew_kept() {
@@ -381,6 +393,10 @@ impl Planner {
         }
         self.renew_egress(host, peers);
         self.l2.memory.note_conflicts(&self.world, now);
+        self.doubles.renew(&self.world, &self.l2.holders, now);
+        if !Arc::ptr_eq(&self.plan.doubles, self.doubles.found()) {
+            self.plan.doubles = self.doubles.found().clone();
+        }
         self.first_turn = false;
         if self.world.listed.all() {
             self.binds.note_listed();

@@ -4,21 +4,55 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::status::some_of;
 use super::{Snapshot, allocator};
-use crate::config::InterfacePattern;
+use crate::config::{InterfacePattern, lease_digest};
 use crate::names::NodeName;
+use crate::plan::context::nodes::labels_of;
+use crate::plan::doubles::holds;
+use crate::plan::elect;
 use crate::pulse;
 use crate::roster::{Card, Member, Roster};
-use crate::world::{Fact, Pulses, World};
+use crate::world::{Condition, Fact, Pulses, World};
 
 /// All of it, what concerns most first.
 pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     let unheard = of_pulse(snapshot);
-    unheard.into_iter().chain(differences(snapshot)).chain(refused_pulses(&snapshot.world)).collect()
+    let doubles = doubles(snapshot);
+    unheard.into_iter().chain(doubles).chain(differences(snapshot)).chain(refused_pulses(&snapshot.world)).collect()
+}
+
+/// How long several nodes must have held an address: who hears the other gives way before.
+const DOUBLE_FOR: Duration = Duration::from_secs(2);
+
+/// Other nodes that hold addresses together: they cannot know it.
+fn doubles(Snapshot { world, plan, now, .. }: &Snapshot) -> Vec<String> {
+    let mut all: BTreeMap<(u32, BTreeSet<&NodeName>), BTreeSet<IpAddr>> = BTreeMap::new();
+    for ((address, link), (nodes, since)) in plan.doubles.iter() {
+        let members = world.rosters.get(link).map(|roster| &roster.members);
+        let still = |node: &&NodeName| members.and_then(|it| it.get(*node)).is_some_and(|it| holds(it, *address));
+        let nodes: BTreeSet<&NodeName> = nodes.iter().filter(still).collect();
+        if nodes.len() > 1 && now.saturating_duration_since(*since) >= DOUBLE_FOR {
+            all.entry((*link, nodes)).or_default().insert(*address);
+        }
+    }
+    let in_words = |((index, nodes), addresses): ((u32, BTreeSet<&NodeName>), BTreeSet<IpAddr>)| {
+        let link = world.links.get(&index).map_or("a link that is gone", |link| link.name.as_str());
+        let names: Vec<&str> = nodes.iter().map(|node| node.as_str()).collect();
+        format!(
+            "{} answer for {} at the same time, each on its own: this node hears the pulses of {} on {link}, and they do not hear each \
+             other; see to the ports and the switch between them (a broken member of a LAG, isolated ports), and to UDP port {}",
+            names.join(" and "),
+            some_of(&addresses),
+            if nodes.len() == 2 { "both" } else { "all" },
+            pulse::settings::PORT
+        )
+    };
+    all.into_iter().map(in_words).collect()
 }
 
 fn of_pulse(snapshot: &Snapshot) -> Vec<String> {
@@ -124,17 +158,23 @@ fn links_listened_on(world: &World) -> String {
 fn differences(snapshot: &Snapshot) -> Vec<String> {
     let (mut ownership, mut allocation) = (BTreeSet::new(), BTreeSet::new());
     let (mut services, mut given) = (BTreeSet::new(), BTreeSet::new());
+    let mut others: BTreeMap<u64, BTreeSet<NodeName>> = BTreeMap::new();
     for (index, link) in snapshot.plan.pulse.links.iter() {
         let members = snapshot.world.rosters.get(index).into_iter().flat_map(|roster| &roster.members);
         for (node, Member { card, .. }) in members {
-            // Another crier of the cluster has a file of its own.
-            if card.is_of_other_crier(link.card.lease) {
-                continue;
-            }
             // A node that was just heard has not shown its card yet.
             let differs = |digest: fn(&Card) -> u64| digest(card) != 0 && digest(card) != digest(&link.card);
             // A node without an [[l2]] on the link, such as one that only speaks BGP, has no part in who holds what.
             let both_serve = !card.weights.is_empty() && !link.card.weights.is_empty();
+            // Another crier of the cluster has a file of its own, with other pools.
+            if card.is_of_other_crier(link.card.lease) {
+                let same = both_serve && card.ownership_digest == link.card.ownership_digest;
+                let lease = card.lease.filter(|_| same && !snapshot.config.pools.is_empty());
+                if let Some(lease) = lease {
+                    others.entry(lease).or_default().insert(node.clone());
+                }
+                continue;
+            }
             if both_serve && differs(|card| card.ownership_digest) {
                 ownership.insert(node.clone());
             }
@@ -157,8 +197,9 @@ fn differences(snapshot: &Snapshot) -> Vec<String> {
     let remedy = "give all nodes the same file: compare `crier config show` there and here";
     let of_ownership = (!ownership.is_empty()).then(|| {
         format!(
-            "{}: addresses stay where they are, but the nodes do not agree where each would best be; {remedy}",
-            differ("[[l2]] (or the addresses of its pools)", &ownership)
+            "{}: the nodes do not agree where each address would best be{}; {remedy}",
+            differ("[[l2]] (or the addresses of its pools)", &ownership),
+            favoured(snapshot, &ownership)
         )
     });
     let of_allocation = (!allocation.is_empty()).then(|| {
@@ -181,7 +222,43 @@ fn differences(snapshot: &Snapshot) -> Vec<String> {
             some_of(&given)
         )
     });
-    [of_ownership, of_allocation, of_services, of_given].into_iter().flatten().collect()
+    let of_others = others.into_iter().map(|(lease, nodes)| of_other_crier(&snapshot.world, lease, &nodes));
+    [of_ownership, of_allocation, of_services, of_given].into_iter().flatten().chain(of_others).collect()
+}
+
+/// Which of these nodes give themselves more weight than this file would: they take addresses by it.
+fn favoured(snapshot: &Snapshot, nodes: &BTreeSet<NodeName>) -> String {
+    let Snapshot { config, context, world, .. } = snapshot;
+    let members = |node: &NodeName| world.rosters.values().filter_map(|it| it.members.get(node)).collect::<Vec<_>>();
+    let more = |node: &NodeName| {
+        let labels = labels_of(config, node, world)?;
+        let weights = members(node).into_iter().flat_map(|member| {
+            config
+                .l2
+                .iter()
+                .zip(&context.l2)
+                .filter_map(|(l2, it)| Some((it.weight_of(member)?, elect::weight(l2, &labels)?)))
+        });
+        let (theirs, here) = weights.filter(|(theirs, here)| theirs > here).max()?;
+        Some(format!("{node} gives itself weight {theirs}, this file gives it {here}, so it takes addresses"))
+    };
+    let told: BTreeSet<String> = nodes.iter().filter_map(more).collect();
+    if told.is_empty() { ", and they stay where they are".to_owned() } else { format!(" ({})", some_of(&told)) }
+}
+
+/// Nodes of a crier with another Lease that has the same addresses: one of the two files is wrong.
+fn of_other_crier(world: &World, lease: u64, nodes: &BTreeSet<NodeName>) -> String {
+    let said = world.services.values().filter_map(|service| service.condition.as_ref());
+    let names = said.filter_map(|condition| condition.lease()).chain([Condition::DEFAULT_LEASE]);
+    let name = names.into_iter().find(|name| lease_digest(name) == lease);
+    let name = name.map(|name| format!(", {name}")).unwrap_or_default();
+    format!(
+        "{} serve{} another crier of the cluster (another Lease{name}), and with the same [[l2]] and addresses as this node: two agents \
+         allocate side by side, and neither crier takes addresses over from nodes of the other; give all nodes the same [kubernetes] lease \
+         and classes, or each crier classes and pools of its own",
+        some_of(nodes),
+        if nodes.len() == 1 { "s" } else { "" },
+    )
 }
 
 /// That something of these nodes differs from this node's.

@@ -22,7 +22,7 @@ use crate::plan::holder::Grade;
 use crate::plan::join::Dispute;
 use crate::plan::own_addresses::{self, Bound, IPVS_LINK};
 use crate::plan::prefixes::Away;
-use crate::reason::Reason;
+use crate::reason::{HostUse, Reason};
 use crate::world::{ApiServer, ClusterConfig, Pulses, SessionState};
 
 /// All problems, those that concern most first.
@@ -45,7 +45,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
         Reason::OwnerStillAnswers { mac, link, .. } => unheard.contains_key(&(*mac, link.clone())),
         _ => false,
     };
-    problems.extend(of_other_criers(services));
+    problems.extend(of_other_writers(services));
     problems.extend(services.iter().flat_map(|service| of_service(service, named)));
     problems.extend(unannounced::problems(snapshot));
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
@@ -68,6 +68,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(without_v6(snapshot));
     problems.extend(bound_by_others(snapshot));
     problems.extend(left_on_links(snapshot));
+    problems.extend(of_hosts_too(snapshot));
     problems.extend(not_vip(snapshot));
     problems.extend(egress::problems(snapshot));
     problems.extend(own_node::addresses_elsewhere(snapshot));
@@ -161,17 +162,21 @@ fn of_cluster_config(snapshot: &Snapshot) -> Option<String> {
     })
 }
 
-/// The Services that another crier serves, in one sentence for each other crier: they may be all of the cluster.
-fn of_other_criers(services: &[ServiceReport]) -> Vec<String> {
+/// The Services whose status another crier or controller writes, in one sentence for each of them: they may be all of the cluster.
+fn of_other_writers(services: &[ServiceReport]) -> Vec<String> {
     let mut all: BTreeMap<String, BTreeSet<&ObjectKey>> = BTreeMap::new();
     for service in services {
         let allocation = &service.decision.allocation;
         let reason = allocation.complaint.as_ref().unwrap_or(&allocation.reason);
-        if matches!(reason, Reason::OtherCrier { .. }) {
+        if is_of_other_writer(reason) {
             all.entry(reason.to_string()).or_default().insert(&service.name);
         }
     }
     all.into_iter().map(|(reason, services)| format!("{}: {reason}", some_of(&services))).collect()
+}
+
+fn is_of_other_writer(reason: &Reason) -> bool {
+    matches!(reason, Reason::OtherCrier { .. } | Reason::StatusOverwritten { .. })
 }
 
 /// What the files of the host name, and only the ConfigMap can have.
@@ -194,12 +199,10 @@ fn lacking(config: &Config) -> BTreeSet<String> {
 fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<String> {
     let mut problems = Vec::new();
     let allocation = &service.decision.allocation;
-    let waiting = matches!(
-        allocation.reason,
-        Reason::OtherClass { .. } | Reason::WaitingForAllocator | Reason::OtherCrier { .. }
-    );
-    // What is said of egress, or of another crier, is said with that of all other Services.
-    let of_many = |it: &Reason| it.is_about_egress_of_others() || matches!(it, Reason::OtherCrier { .. });
+    let waiting = matches!(allocation.reason, Reason::OtherClass { .. } | Reason::WaitingForAllocator)
+        || is_of_other_writer(&allocation.reason);
+    // What is said of egress, or of another writer, is said with that of all other Services.
+    let of_many = |it: &Reason| it.is_about_egress_of_others() || is_of_other_writer(it);
     let complaint = allocation.complaint.as_ref().filter(|it| !of_many(it));
     if let Some(complaint) = complaint {
         problems.push(format!("{}: {complaint}", service.name));
@@ -235,6 +238,40 @@ fn bound_by_others(snapshot: &Snapshot) -> Vec<String> {
         }
     });
     told.collect()
+}
+
+/// Addresses that are announced on a link although a host or a subnet uses them: given before that was so, or known.
+fn of_hosts_too(snapshot: &Snapshot) -> Vec<String> {
+    let Snapshot { config, world, plan, .. } = snapshot;
+    let uses = own_addresses::all_uses(world);
+    // Kubelets take bound addresses for the Node's own.
+    let is_bound = |it: &Announcement| config.pools.iter().any(|pool| pool.name == it.pool && pool.bind.is_some());
+    let is_internal = |address: IpAddr, used: &HostUse| match used {
+        HostUse::Node { node } => world.nodes.get(node).is_some_and(|node| node.addresses.contains(&address)),
+        HostUse::Link { .. } | HostUse::Allocator => true,
+        used => used.is_of_subnet(),
+    };
+    let in_words = |key: &ObjectKey, it: &Announcement| {
+        let used = uses.get(&it.address).filter(|used| is_internal(it.address, used))?;
+        let is_router = matches!(used, HostUse::Gateway { .. });
+        let consequence = match &it.l2.owner {
+            _ if matches!(it.l2.reason, Reason::GatewayOfLink { .. }) => "this node does not answer for it".to_owned(),
+            _ if used.is_of_subnet() && !is_router => "hosts of that subnet do not reach it".to_owned(),
+            Some(owner) => format!("{owner} answers for it beside that host"),
+            None => "a node may answer for it beside that host".to_owned(),
+        };
+        Some(format!(
+            "{key}: {address} is {used} too, and {consequence}: give the Service another address (crier renumber, or \
+             crier.dev/addresses), and leave {address} out of pool {}: exclude = [\"{address}\"]",
+            it.pool,
+            address = it.address,
+        ))
+    };
+    let of_service = |(key, decision): (&ObjectKey, &Arc<Decision>)| -> Vec<String> {
+        let on_link = decision.announcements.iter().filter(|it| it.is_on_link() && !is_bound(it));
+        on_link.filter_map(|it| in_words(key, it)).collect()
+    };
+    plan.decisions.iter().flat_map(of_service).collect()
 }
 
 /// Addresses that other nodes answer for, on links of this node that do no ARP, such as `lo` (a leftover of LVS or keepalived). What

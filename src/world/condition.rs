@@ -31,6 +31,8 @@ const BY: &str = "; by the crier of the Lease ";
 
 impl Condition {
     pub const TYPE: &'static str = "crier.dev/Allocated";
+    /// Of a file that names neither a Lease nor a class.
+    pub const DEFAULT_LEASE: &'static str = "kube-system/crier";
 
     /// `addresses` were given and stay; `note` is what is the matter all the same.
     pub fn given(
@@ -125,7 +127,7 @@ impl Condition {
 
 /// The Lease of a file that names neither a Lease nor a class.
 pub fn is_of_default(lease: &ObjectKey) -> bool {
-    lease.namespace.as_str() == "kube-system" && lease.name.as_ref() == "crier"
+    Condition::DEFAULT_LEASE.split_once('/') == Some((lease.namespace.as_str(), lease.name.as_ref()))
 }
 
 /// `no-free-address` as `NoFreeAddress`: a reason of a condition has no hyphens.

@@ -6,7 +6,7 @@ pub mod bgp;
 pub mod data_path;
 mod difference;
 pub mod l2;
-mod nodes;
+pub mod nodes;
 
 pub use self::bgp::BgpContext;
 pub use self::data_path::PathContext;

@@ -29,7 +29,18 @@ pub(super) fn known_nodes<'a>(
         }
         return nodes;
     }
-    let labels = Labels([("kubernetes.io/hostname", me.as_str())].into());
-    let this = Node { labels, ready: true, ..Node::default() };
+    let this = Node { labels: labels_of_host(me), ready: true, ..Node::default() };
     Cow::Owned(OrdMap::unit(me.clone(), Arc::new(this)))
+}
+
+/// What selectors find of a host where no Node tells its labels.
+fn labels_of_host(node: &NodeName) -> Labels {
+    Labels([("kubernetes.io/hostname", node.as_str())].into())
+}
+
+/// The labels of a node; `None` where there is an API server, or a manifest of Nodes, that has not told of it.
+pub fn labels_of<'a>(config: &Config, node: &NodeName, world: &'a World) -> Option<Cow<'a, Labels>> {
+    let unknown = config.is_standalone() && world.nodes.is_empty();
+    let of_host = || unknown.then(|| Cow::Owned(labels_of_host(node)));
+    world.nodes.get(node).map(|node| Cow::Borrowed(&node.labels)).or_else(of_host)
 }

@@ -11,7 +11,7 @@ use crate::plan::address_book::Claim;
 use crate::plan::allocate::pool_of;
 use crate::plan::decision::Decision;
 use crate::plan::link_memory::OCCUPIED_REST;
-use crate::plan::own_addresses::{bound_by_others, own_addresses};
+use crate::plan::own_addresses::{Renewed, bound_by_others};
 use crate::plan::verdict::allocation;
 
 impl Planner {
@@ -51,9 +51,12 @@ impl Planner {
         self.dirty.services.extend(concerned.into_iter().filter(|other| other != key));
     }
 
-    pub(super) fn renew_own_addresses(&mut self) {
-        let changed = self.book.set_own(own_addresses(self.in_force.config(), &self.world));
-        if !changed.is_empty() {
+    pub(super) fn renew_own_addresses(&mut self, now: Instant) {
+        let Renewed { withheld, mut changed, unknown } =
+            self.own.renew(self.in_force.config(), &self.me, &self.world, now);
+        let moved = self.book.await_subnets(unknown);
+        changed.extend(self.book.set_own(withheld));
+        if moved || !changed.is_empty() {
             self.dirty.services.extend(self.book.waiting().cloned());
             self.touch(changed.into_iter());
         }

@@ -112,6 +112,33 @@ fn an_occupied_address_is_exchanged_only_before_its_first_use_and_never_handed_o
     assert_eq!(story.decision("web").announcements[0].l2.reason, Reason::Announced);
 }
 
+/// A review (G10 of 9a). Input: without pulses another node answers for an address that this one is the best for. Output: that is as it is to
+/// be, and no conflict; with pulses it is one.
+#[test]
+fn without_pulses_a_node_that_answers_already_is_no_conflict() {
+    let mut story = Story::begin(configuration());
+    story.tell(Fact::Node("b".into(), None));
+    story.tell(Fact::Node("c".into(), None));
+    story.endpoints("web", &["a"]);
+    story.put("web", story_ingress());
+    story.confirm("web");
+    story.tell(Fact::Conflict(
+        "192.168.35.100".parse().unwrap(),
+        "eth0".into(),
+        foreign_host(ConflictKind::AliveUnheard),
+    ));
+    story.turn();
+    let l2 = story.decision("web").announcements[0].l2.clone();
+    assert!(matches!(l2.reason, Reason::OwnerKeeps { .. }) && !l2.announced && !l2.reason.is_conflict(), "{l2:?}");
+    let notice = story.planner.plan().status.services[&key("web")].notice.clone().expect("it has its address");
+    assert_eq!((notice.warning, notice.reason.as_str()), (false, "IPAllocated"));
+    story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+    story.tell(Fact::Roster(2, Some(Arc::new(crate::roster::Roster { settled: true, ..Default::default() }))));
+    story.turn();
+    let l2 = story.decision("web").announcements[0].l2.clone();
+    assert!(matches!(l2.reason, Reason::OwnerStillAnswers { .. }), "{l2:?}");
+}
+
 #[test]
 fn the_node_that_finds_an_address_taken_tells_the_user_whoever_allocates() {
     let mut story = Story::begin(configuration());
@@ -122,9 +149,7 @@ fn the_node_that_finds_an_address_taken_tells_the_user_whoever_allocates() {
     story.put("web", story_ingress());
     let notice = |story: &Story| story.planner.plan().status.services.get(&key("web")).and_then(|it| it.notice.clone());
     assert_eq!(notice(&story), None);
-    for (kind, announced) in
-        [(ConflictKind::Occupied, false), (ConflictKind::AliveUnheard, false), (ConflictKind::Contested, true)]
-    {
+    for (kind, announced) in [(ConflictKind::Occupied, false), (ConflictKind::Contested, true)] {
         story.tell(Fact::Conflict("192.168.35.100".parse().unwrap(), "eth0".into(), foreign_host(kind)));
         story.turn();
         let told = notice(&story).expect("the user is told");
@@ -132,6 +157,68 @@ fn the_node_that_finds_an_address_taken_tells_the_user_whoever_allocates() {
         assert!(told.message.contains("02:00:00:00:00:99"), "{}", told.message);
         assert_eq!(story.decision("web").announcements[0].l2.announced, announced, "{kind:?}");
         assert_eq!(story.written("web"), None, "the status is not ours to write");
+    }
+}
+
+/// A review (G5 of 9a). Input: a node without an API server hears who answers, and its link goes away; then the link is back and another node
+/// answers. Output: it says that it has no link, not that no node may answer, and takes what it did not see for no move.
+#[test]
+fn a_node_without_a_link_says_nothing_of_the_others() {
+    let mut story = Story::begin(standalone());
+    story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+    ["a", "b", "c"].into_iter().for_each(|name| story.tell(Fact::Node(name.into(), None)));
+    let held = |node: &str| super::pulses::roster(&[(node, &["192.168.35.100"])], &[]);
+    story.tell(held("b"));
+    story.endpoints("web", &["a"]);
+    story.put("web", service());
+    assert_eq!(story.decision("web").announcements[0].l2.owner, Some("b".into()));
+    let link = story.planner.world().links[&2].clone();
+    for away in [None, Some(Link { carrier: false, ..link.clone() })] {
+        story.tell(Fact::Roster(2, None));
+        story.tell(Fact::Link(2, away));
+        let turn = story.turn();
+        let l2 = story.decision("web").announcements[0].l2.clone();
+        assert!(l2.owner.is_none() && l2.reason.is_of_own_link(), "{l2:?}");
+        assert_eq!(turn.handovers, [], "it sees no move");
+        story.tell(Fact::Link(2, Some(link.clone())));
+        story.tell(held("c"));
+        assert_eq!(story.turn().handovers, []);
+        assert_eq!(story.decision("web").announcements[0].l2.owner, Some("c".into()));
+        story.tell(held("b"));
+        story.turn();
+    }
+}
+
+/// A review (G4 and G12 of 9a). Input: a Service has an address that becomes the gateway of the link, of another link, or no gateway any
+/// more; with and without pulses. Output: this node answers for it only where it is no gateway of that link.
+#[test]
+fn no_node_answers_for_the_gateway_of_the_link_whoever_gave_it() {
+    for pulses in [crate::world::Pulses::Off, crate::world::Pulses::On { authenticated: true }] {
+        let mut story = Story::begin(standalone());
+        story.tell(Fact::Pulses(pulses.clone()));
+        for other in ["b", "c"] {
+            story.tell(Fact::Node(other.into(), None));
+        }
+        story.tell(Fact::Roster(2, Some(Arc::new(crate::roster::Roster { settled: true, ..Default::default() }))));
+        story.endpoints("web", &["a"]);
+        story.put("web", service());
+        assert_eq!(story.answered(), ["192.168.35.100"]);
+        story.now += Duration::from_secs(3600);
+        story.turn();
+        let eth1 =
+            Link { index: 3, name: "eth1".into(), addresses: Vec::new(), ..story.planner.world().links[&2].clone() };
+        story.tell(Fact::Link(3, Some(eth1)));
+        for (link, answered) in [(3, vec!["192.168.35.100"]), (2, vec![])] {
+            story.tell(Fact::DefaultRoutes(vec![crate::world::DefaultRoute::via("192.168.35.100", link, 0)]));
+            story.turn();
+            assert_eq!(story.answered(), answered, "{pulses:?} {link}");
+        }
+        assert_eq!(story.addresses("web"), ["192.168.35.100"], "it has been in use for long");
+        let decision = story.decision("web");
+        assert!(matches!(decision.announcements[0].l2.reason, Reason::GatewayOfLink { .. }), "{decision:?}");
+        story.tell(Fact::DefaultRoutes(Vec::new()));
+        story.turn();
+        assert_eq!(story.answered(), ["192.168.35.100"], "{pulses:?}");
     }
 }
 

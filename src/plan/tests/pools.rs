@@ -118,6 +118,90 @@ fn a_service_that_holds_the_address_of_a_host_keeps_it_and_is_told() {
     );
 }
 
+/// A review (G4 of 9a). Input: Services ask for what the subnet and the default route use; then the link loses its addresses, has another
+/// netmask, or the node another default route, for a moment. Output: they stay refused for ten minutes, and have it then where nothing
+/// uses it any more.
+#[test]
+fn what_a_subnet_uses_is_given_to_nobody_for_a_while_after_it_went_away() {
+    let mut story = with_pools(vec![pool("lan", &["192.168.35.0/24"])]);
+    let link = story.planner.world().links[&2].clone();
+    let to = |text: &str| Fact::DefaultRoutes(vec![DefaultRoute::via(text, 2, 0)]);
+    story.tell(to("192.168.35.1"));
+    story.turn();
+    for last in [0, 1, 255] {
+        story.put(&format!("asks-{last}"), asking_for(&[&format!("192.168.35.{last}")]));
+    }
+    let given = |story: &Story| [0, 1, 255].map(|last| story.addresses(&format!("asks-{last}")).len());
+    let with = |nets: &[&str]| {
+        Fact::Link(2, Some(Link { addresses: nets.iter().map(|net| net.parse().unwrap()).collect(), ..link.clone() }))
+    };
+    let flaps = [
+        (to("192.168.35.51"), to("192.168.35.1")),
+        (Fact::DefaultRoutes(Vec::new()), to("192.168.35.1")),
+        (with(&["192.168.35.11/16"]), with(&["192.168.35.11/24"])),
+        (with(&[]), with(&["192.168.35.11/24"])),
+    ];
+    for (away, back) in flaps {
+        story.tell(away);
+        story.turn();
+        assert_eq!(given(&story), [0, 0, 0]);
+        story.now += Duration::from_secs(5);
+        story.tell(back);
+        story.turn();
+        assert_eq!(given(&story), [0, 0, 0]);
+    }
+    story.tell(to("192.168.35.51"));
+    story.turn();
+    story.now += crate::plan::own_addresses::KEPT_FOR - Duration::from_secs(1);
+    story.turn();
+    assert_eq!(given(&story), [0, 0, 0]);
+    story.now = story.planner.next_deadline().expect("they wait");
+    story.turn();
+    assert_eq!(given(&story), [0, 1, 0], "the router has another address for good");
+}
+
+/// The same review: an agent that starts before DHCP has answered.
+#[test]
+fn without_an_api_server_nothing_is_given_before_the_link_has_an_address_or_half_a_minute_is_over() {
+    let begin = || {
+        let mut story = Story::begin(Config { pools: vec![pool("lan", &["192.168.35.0/24"])], ..standalone() });
+        let link = story.planner.world().links[&2].clone();
+        let bare = Link { addresses: vec!["fe80::1/64".parse().unwrap()], ..link.clone() };
+        story.tell(Fact::Link(2, Some(bare)));
+        story.put("web", service());
+        story.put("asks", asking_for(&["192.168.35.1"]));
+        assert_eq!(
+            (reason(&story, "web"), reason(&story, "asks")),
+            (Reason::SubnetsUnknown.to_string(), Reason::SubnetsUnknown.to_string())
+        );
+        story.put("v6", Service { families: vec![V6], ..service() });
+        assert!(
+            matches!(story.decision("v6").allocation.reason, Reason::NoFreeAddress { .. }),
+            "no link tells more of IPv6"
+        );
+        (story, link)
+    };
+    let (mut story, link) = begin();
+    story.now += Duration::from_secs(6);
+    story.tell(Fact::Link(2, Some(link)));
+    story.turn();
+    assert_eq!(story.addresses("asks"), ["192.168.35.1"], "nothing says that it is the gateway");
+    assert_eq!(story.addresses("web"), ["192.168.35.2"]);
+    story.put("next", service());
+    assert_eq!(story.addresses("next"), ["192.168.35.3"]);
+    story.tell(Fact::DefaultRoutes(vec![DefaultRoute::via("192.168.35.3", 2, 0)]));
+    story.turn();
+    assert_eq!(story.addresses("next"), ["192.168.35.4"], "nobody knows the first one yet");
+    let (mut story, _) = begin();
+    story.now += crate::plan::own_addresses::AWAITED_FOR - Duration::from_millis(1);
+    story.turn();
+    assert_eq!(story.addresses("web"), [""; 0]);
+    story.now = story.planner.next_deadline().expect("it does not wait for ever");
+    story.turn();
+    assert_eq!(story.addresses("asks"), ["192.168.35.1"]);
+    assert_eq!(story.addresses("web"), ["192.168.35.2"], "the network address of before is still remembered");
+}
+
 #[test]
 fn a_draining_pool_gives_nothing_new_and_takes_nothing_away() {
     let draining = Pool { draining: true, ..pool("old", &["192.0.2.1-192.0.2.9"]) };

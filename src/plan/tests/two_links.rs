@@ -320,3 +320,69 @@ fn a_node_without_a_link_says_that_it_has_none_and_not_who_answers() {
         assert!(!l2.announced);
     }
 }
+
+/// G13 of a review (9a). Input: the owner b of an IPv6 address has IPv6 on eth0 alone, and says so; then on both again. Output: this node
+/// answers on eth1 until then. The same seen by the owner: it goes on on eth0, whatever another node says on eth1.
+#[test]
+fn an_ipv6_address_whose_owner_has_no_ipv6_on_one_of_two_links_is_answered_there_by_another_node() {
+    let address: IpAddr = "fd35::107".parse().unwrap();
+    let begin = |node: &str, on_eth1: &[&str]| {
+        let mut config = configuration();
+        config.pools = vec![pool("lan", &["fd35::100-fd35::1ff"])];
+        let mut story = Story::begin_on(node, config);
+        story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+        let eth0 = story.planner.world().links[&2].clone();
+        let nets = |all: &[&str]| all.iter().map(|net| net.parse().unwrap()).collect::<Vec<_>>();
+        story.tell(Fact::Link(
+            3,
+            Some(Link { index: 3, name: "eth1".into(), addresses: nets(on_eth1), ..eth0.clone() }),
+        ));
+        story.tell(Fact::Link(2, Some(Link { addresses: nets(&["fd35::11/64", "fe80::11/64"]), ..eth0 })));
+        let families = vec![crate::address::Family::V6];
+        story.put("web", Service { ingress: vec![address], families, ..service() });
+        story.endpoints("web", &["b"]);
+        story
+    };
+    let says = |node: &str, subnets: &[&str], holds: bool| {
+        heard(roster(&[(node, &[])], &[]), |roster| {
+            let member = roster.members.get_mut(&NodeName::from(node)).expect("it is there");
+            let mut card = crate::roster::Card::clone(&member.card);
+            card.subnets = subnets.iter().map(|net| net.parse().unwrap()).collect();
+            member.card = Arc::new(card);
+            let holding = crate::roster::Holding { weight: 0, stage: crate::roster::Stage::Holds };
+            member.holdings = holds.then_some((address, holding)).into_iter().collect();
+        })
+    };
+    let answered = |story: &Story| {
+        let links = story.planner.plan().l2.addresses.get(&address).cloned().unwrap_or_default();
+        links.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    let (both, v4) = (&["fe80::/64", "fd35::/64"][..], &["10.1.2.0/24"][..]);
+
+    let mut story = begin("a", &["fe80::12/64", "fd35::12/64"]);
+    story.tell(on_eth1(says("b", both, true)));
+    assert_eq!(story.owner(says("b", both, true)), "b");
+    assert_eq!(answered(&story), "");
+    assert_eq!(story.owner(on_eth1(says("b", v4, true))), "b", "it holds it on eth0");
+    story.now += Duration::from_secs(5);
+    story.turn();
+    assert_eq!(answered(&story), "eth1");
+    let reason = story.decision("web").announcements[0].l2.reason.to_string();
+    assert!(reason.contains("b answers, and has no link-local IPv6 address on eth1"), "{reason}");
+    story.owner(Fact::Answering { link: "eth1".into(), began: vec![address], ended: Vec::new() });
+    assert_eq!(answered(&story), "eth1");
+    assert_eq!(story.owner(on_eth1(says("b", both, true))), "b");
+    assert_eq!(answered(&story), "", "b has both again");
+
+    let mut story = begin("b", &["10.1.2.12/24"]);
+    story.tell(on_eth1(says("a", both, false)));
+    assert_eq!(story.owner(says("a", both, false)), "b");
+    story.owner(Fact::Answering { link: "eth0".into(), began: vec![address], ended: Vec::new() });
+    assert_eq!(answered(&story), "eth0");
+    story.owner(on_eth1(says("a", both, true)));
+    for _ in 0..50 {
+        story.now += Duration::from_millis(100);
+        story.turn();
+        assert_eq!(answered(&story), "eth0");
+    }
+}

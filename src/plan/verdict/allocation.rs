@@ -18,8 +18,8 @@ use crate::plan::pools::withheld;
 use crate::plan::prefixes::renumbering;
 use crate::plan::remnants::{former_pools, remnant};
 use crate::plan::sharing::{Refusal, Terms};
-use crate::reason::Reason;
-use crate::world::{Renumber, Request, Service};
+use crate::reason::{HostUse, Reason};
+use crate::world::{Condition, Renumber, Request, Service};
 
 /// What becomes of the addresses of a Service.
 pub struct Answer {
@@ -81,7 +81,8 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer 
         return Answer::told(Allocation::kept(shown(inputs, key, service), reason), writes.then_some(wish));
     }
     if inputs.restraints.is_left(key) {
-        return Answer::told(Allocation::kept(shown(inputs, key, service), Reason::StatusOverwritten), None);
+        let reason = Reason::StatusOverwritten { by: writer(inputs, service) };
+        return Answer::told(Allocation::kept(shown(inputs, key, service), reason), None);
     }
     if namespace_matters(inputs, key) {
         let namespace = key.namespace.clone();
@@ -216,6 +217,13 @@ fn of_other_crier(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     (!given.is_empty() && !given.iter().any(is_ours)).then(other)
 }
 
+/// The Lease of the other crier whose word stands in the status.
+fn writer(inputs: &Inputs<'_>, service: &Service) -> Option<String> {
+    let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
+    let condition = service.condition.as_ref().filter(|condition| !condition.is_of(lease))?;
+    Some(condition.lease().map_or_else(|| Condition::DEFAULT_LEASE.to_owned(), str::to_owned))
+}
+
 /// The status shows what crier did not give. An address of our pools is taken for ours, whoever wrote it: so a Service that
 /// comes from another load balancer keeps its address. One that is replaced crier gave before, also where its range has left the file.
 fn foreign(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
@@ -257,6 +265,9 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     let (terms, by_prefix) = (terms(inputs, key), false);
     let applicant = Applicant { key, service, namespace_labels, terms, former, renumber: wish.as_deref(), by_prefix };
     let Current { addresses, chosen } = current(inputs, &applicant);
+    if inputs.book.awaits_subnets() && addresses.is_empty() && service.families != [Family::V6] {
+        return Answer::told(Allocation::none(Reason::SubnetsUnknown), None);
+    }
     let by_prefix = match wish {
         Some(_) => None,
         None => renumbering(pools, &addresses, &request.addresses),
@@ -266,10 +277,12 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     let (mut kept, mut lost): (Vec<Held>, Vec<(IpAddr, Reason)>) = (Vec::new(), Vec::new());
     let fresh = |address: &IpAddr| inputs.book.is_fresh(*address, key);
     for address in &addresses {
-        // A foreign host has the address, and no client knows it yet: another address will do. An address that has been in
+        // A foreign host, a gateway or the subnet has the address, and no client knows it yet: another address will do. An address that has been in
         // use is never exchanged, whatever is in its way.
         let exchanged = fresh(address) || !chosen;
-        if exchanged && inputs.book.is_occupied(*address) && !request.addresses.contains(address) {
+        let of_subnet = || inputs.book.own_use(*address).is_some_and(HostUse::is_of_subnet);
+        let taken = inputs.book.is_occupied(*address) || of_subnet();
+        if exchanged && taken && !request.addresses.contains(address) {
             continue;
         }
         let may_keep = |()| match may_keep(pools, &applicant, request, *address) {

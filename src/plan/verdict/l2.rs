@@ -20,6 +20,7 @@ use crate::config::L2;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::context::L2Context;
 use crate::plan::context::l2::describe_interfaces;
+use crate::plan::context::nodes::labels_of;
 use crate::plan::decision::{Decision, Held, L2Verdict};
 use crate::plan::elect;
 use crate::plan::holder::{Bid, Ceded, Course, History, LastHolder};
@@ -27,7 +28,7 @@ use crate::plan::placement::Cause;
 use crate::plan::ranking::{Ranking, Wishes, covering};
 use crate::reason::Reason;
 use crate::roster::{Holding, NodeTicket, Roster, Stage};
-use crate::world::{Endpoints, Pulses, TrafficPolicy};
+use crate::world::{Endpoints, Link, Pulses, TrafficPolicy};
 
 /// What this node does on the link about the addresses of a Service.
 pub struct Answer {
@@ -220,6 +221,14 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
     if covering.is_empty() {
         return Judged::refused(Reason::NoL2ForPool { pool: held.pool.clone() });
     }
+    if let Some(reason) = gateway(inputs, &covering, address) {
+        let cause = match inputs.placements.get(&address).map(|before| before.owner.is_some()) {
+            None => Some(Cause::Learned),
+            Some(false) => None,
+            Some(true) => Some(Cause::OwnerRefused { reason: reason.clone() }),
+        };
+        return Judged { cause, ..Judged::refused(reason) };
+    }
     let Announceable { key, service, .. } = about;
     let own = about.endpoints_of(address);
     let endpoints = &*shared::endpoints(inputs, key, own, address);
@@ -258,7 +267,10 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
         }
         (Some(Course::Watches { holder } | Course::Asks { holder }), ..) if courses.answers_apart() => {
             let names = links.names_apart();
-            let reason = Reason::OwnerNotOnLinks { owner: holder.clone(), links: names.iter().cloned().collect() };
+            let mut there = links.apart().filter_map(|index| inputs.world.rosters.get(&index)?.members.get(holder));
+            let without_v6 = there.any(|member| member.is_without_v6(address));
+            let (owner, names_apart) = (holder.clone(), names.iter().cloned().collect());
+            let reason = Reason::OwnerNotOnLinks { owner, links: names_apart, without_v6 };
             judge_answered(inputs, address, holder, Arc::new(names.clone()), reason)
         }
         _ => of_course(inputs, (&covering, &ranking), &courses, (address, rank_by)),
@@ -272,6 +284,16 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
     };
     let cause = cause(inputs, address, &verdict, &ranking);
     Judged { verdict, answered_on, weight, cause, links_apart: links.apart().collect(), courses }
+}
+
+/// The address is the next hop of a default route by a link where this node would answer for it: whoever gave it, hosts on the link would
+/// lose their gateway. Nothing is handed over either.
+fn gateway(inputs: &Inputs<'_>, covering: &[(&L2, &L2Context)], address: IpAddr) -> Option<Reason> {
+    let mut routes = inputs.world.default_routes.iter().filter(|route| route.gateway == Some(address)).peekable();
+    routes.peek()?;
+    let answers_on = |link: &&Link| covering.iter().any(|(_, it)| it.interfaces_for(address).contains(&link.name));
+    let link = routes.filter_map(|route| inputs.world.links.get(&route.link)).find(answers_on)?;
+    Some(Reason::GatewayOfLink { address, interface: link.name.clone() })
 }
 
 /// What this node says and does of the address, by its course.
@@ -312,9 +334,9 @@ fn of_course(
 
 /// This node is one of those that the `[[l2]]` are for, and has no link there.
 fn lacks_link(inputs: &Inputs<'_>, covering: &[(&L2, &L2Context)]) -> bool {
-    let Some(node) = inputs.world.nodes.get(inputs.me) else { return false };
+    let Some(labels) = labels_of(inputs.config, inputs.me, inputs.world) else { return false };
     covering.iter().all(|(_, context)| context.interfaces.is_empty())
-        && covering.iter().any(|(l2, _)| elect::weight(l2, &node.labels).is_some())
+        && covering.iter().any(|(l2, _)| elect::weight(l2, &labels).is_some())
 }
 
 /// Without pulses the API server names the node that is to answer, and the wire decides: it does not begin while another
@@ -425,6 +447,8 @@ fn cause(inputs: &Inputs<'_>, address: IpAddr, verdict: &L2Verdict, ranking: &Ra
     let listens = || ranking.refusal(inputs.me) == Some(Reason::NodeListening);
     // And when it has listened, others may have had it long since.
     let found_so = before.map_or(inputs.first_turn, |it| !it.witnessed && verdict.owner.as_ref() != Some(inputs.me));
+    // Without a link it sees no move: that it hears of no owner says nothing of them.
+    let blind = |owner: &NodeName| owner != inputs.me && verdict.owner.is_none() && verdict.reason.is_of_own_link();
     // It had the address before its agent restarted, and no move was seen since.
     let goes_on = || {
         let is_kept = inputs.holders.last_holder(address) == LastHolder::ThisNode;
@@ -436,6 +460,7 @@ fn cause(inputs: &Inputs<'_>, address: IpAddr, verdict: &L2Verdict, ranking: &Ra
         None => Cause::FirstUse,
         // No node may have it, the one that had it included.
         Some(_) if verdict.reason == Reason::NoEndpoints => Cause::OwnerRefused { reason: Reason::NoEndpoints },
+        Some(owner) if blind(owner) => Cause::Learned,
         Some(owner) => {
             let rosters = inputs.world.rosters.values();
             let silence = rosters.filter_map(|roster| roster.silent.get(owner)).map(|departed| departed.unheard).max();
@@ -451,6 +476,8 @@ fn conflict(inputs: &Inputs<'_>, address: IpAddr) -> Option<(ConflictKind, Reaso
     let (link, mac) = (link.clone(), conflict.mac);
     let reason = match conflict.kind {
         ConflictKind::Occupied => Reason::AddressOccupied { address, link, mac },
+        // As it is to be: the nodes agree about nothing but what the wire tells.
+        ConflictKind::AliveUnheard if inputs.world.pulses == Pulses::Off => Reason::OwnerKeeps { address, link, mac },
         ConflictKind::AliveUnheard => Reason::OwnerStillAnswers { address, link, mac },
         ConflictKind::Contested => Reason::AddressContested { address, link, mac },
     };

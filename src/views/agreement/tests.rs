@@ -12,7 +12,7 @@ use crate::config::{NoSecrets, SourceFile, parse};
 use crate::names::ObjectKey;
 use crate::plan::Planner;
 use crate::plan::given_memory::STANDS_AFTER;
-use crate::roster::Eligibility;
+use crate::roster::{Eligibility, Holding, Stage};
 use crate::selector::Labels;
 use crate::views::Counters;
 use crate::views::status::status;
@@ -125,6 +125,27 @@ fn a_file_that_differs_is_told_by_the_name_of_its_node_and_by_what_differs() {
     assert!(problems[1].starts_with("the pools of node-2, node-3, node-4, node-5 and 2 more differ"), "{problems:?}");
 }
 
+/// G9 of a review (9a). Input: another node's file gives it more weight than this one's, or less. Output: of the first it is said that it takes
+/// addresses.
+#[test]
+fn a_node_that_gives_itself_more_weight_is_said_to_take_addresses() {
+    let mut planner = planner(&CONFIG.replace("[[l2]]", "[[l2]]\npreference = [{ nodes = \"a=b\", weight = 5 }]"));
+    let own = card(&mut planner);
+    let with = |weight: u32| {
+        let weights = own.weights.keys().map(|number| (*number, weight)).collect();
+        Card { ownership_digest: own.ownership_digest + 1, weights, ..own.clone() }
+    };
+    let start = "the [[l2]] (or the addresses of its pools) of node-2 differ from this node's: the nodes do not agree where each address \
+                 would best be";
+    hears(&mut planner, &[("node-2", with(10))]);
+    assert_one(
+        &told(&mut planner),
+        &format!("{start} (node-2 gives itself weight 10, this file gives it 0, so it takes addresses); "),
+    );
+    hears(&mut planner, &[("node-2", with(0))]);
+    assert_one(&told(&mut planner), &format!("{start}, and they stay where they are; "));
+}
+
 /// N9 of a review: both lines said that the pools of the same node differ.
 #[test]
 fn the_holder_of_other_pools_is_named_once() {
@@ -156,6 +177,107 @@ fn the_file_of_another_crier_may_differ() {
     assert_eq!(told(&mut planner), [""; 0]);
     hears(&mut planner, &[("node-2", differs(None))]);
     assert_eq!(told(&mut planner).len(), 2);
+}
+
+/// G12 and G4 of a review (9a). Input: a Service has an address that a Node, a gateway or the subnet uses, or none of these. Output: it is named
+/// with what that means and what to do.
+#[test]
+fn an_address_of_a_service_that_hosts_use_too_is_named() {
+    let mut planner = planner(CONFIG);
+    for (name, last) in [("a", 0), ("b", 3), ("c", 4), ("d", 5)] {
+        let address = IpAddr::from([192, 0, 2, last]);
+        let service = Service { load_balancer: true, ingress: vec![address], ..Service::default() };
+        planner.apply(Fact::Service(ObjectKey::new("d", name), Some(Arc::new(service))));
+    }
+    let node = Node { ready: true, addresses: vec!["192.0.2.3".parse().unwrap()], ..Node::default() };
+    planner.apply(Fact::Node("node-3".into(), Some(Arc::new(node))));
+    planner.apply(Fact::DefaultRoutes(vec![crate::world::DefaultRoute::via("192.0.2.4", 2, 0)]));
+    let told: Vec<String> = told(&mut planner).into_iter().filter(|it| it.contains(" too, and ")).collect();
+    let starts = [
+        "d/a: 192.0.2.0 is the network address of 192.0.2.0/24 too, and hosts of that subnet do not reach it: give the Service",
+        "d/b: 192.0.2.3 is an address of the Node node-3 too, and a node may answer for it beside that host: give the Service",
+        "d/c: 192.0.2.4 is the gateway of eth0 too, and this node does not answer for it: give the Service",
+    ];
+    assert_eq!(told.len(), starts.len(), "{told:?}");
+    for (told, start) in told.iter().zip(starts) {
+        assert!(told.starts_with(start), "{told}");
+    }
+    assert!(told[2].ends_with("and leave 192.0.2.4 out of pool lan: exclude = [\"192.0.2.4\"]"), "{told:?}");
+}
+
+/// G6 and V9 of reviews. Input: nodes with another Lease and otherwise the same file; a Service's condition names the Lease. Output: they are
+/// named, with the Lease.
+#[test]
+fn a_node_of_another_lease_with_the_same_addresses_is_named() {
+    let mut planner = planner(CONFIG);
+    let own = card(&mut planner);
+    let with = |lease: &str| Card {
+        allocation_digest: own.allocation_digest + 1,
+        lease: Some(lease_digest(lease)),
+        ..own.clone()
+    };
+    hears(&mut planner, &[("node-2", with("kube-system/crier2")), ("node-3", with("kube-system/crier3"))]);
+    let told = |planner: &mut Planner| {
+        let mut told: Vec<String> =
+            told(planner).into_iter().filter(|it| it.contains("another crier of the cluster")).collect();
+        told.sort();
+        told
+    };
+    let all = told(&mut planner);
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert!(all[0].starts_with("node-2 serves another crier of the cluster (another Lease), "), "{all:?}");
+    let given =
+        crate::world::Condition::given(true, "assigned", &["192.0.2.3".parse().unwrap()], &["lan".into()], None);
+    let condition = Some(Arc::new(given.by(&ObjectKey::new("kube-system", "crier2"))));
+    let service = Service { load_balancer: true, condition, ..Service::default() };
+    planner.apply(Fact::Service(ObjectKey::new("d", "a"), Some(Arc::new(service))));
+    let all = told(&mut planner);
+    assert!(
+        all[0].starts_with("node-2 serves another crier of the cluster (another Lease, kube-system/crier2), "),
+        "{all:?}"
+    );
+    assert!(all[1].starts_with("node-3 serves another crier of the cluster (another Lease), "), "{all:?}");
+    let other_pools = Card { ownership_digest: own.ownership_digest + 1, ..with("kube-system/crier2") };
+    hears(&mut planner, &[("node-2", other_pools)]);
+    assert_eq!(told(&mut planner), [""; 0]);
+}
+
+/// The same reviews. Input: another controller, or another crier, overwrites the statuses of many Services. Output: one sentence, with the
+/// crier's name.
+#[test]
+fn services_whose_status_is_overwritten_are_one_problem_that_names_the_other_crier() {
+    for (by, expected) in [
+        (
+            Some(ObjectKey::new("kube-system", "crier2")),
+            "another crier, that of the Lease kube-system/crier2, overwrote the status",
+        ),
+        (None, "another controller overwrote the status"),
+    ] {
+        let mut planner = planner(CONFIG);
+        planner.apply(Fact::Leader(true));
+        let at = clock::now();
+        let put = |planner: &mut Planner, name: &str, last: u8| {
+            let address = IpAddr::from([192, 0, 2, last]);
+            let given = crate::world::Condition::given(true, "assigned", &[address], &["lan".into()], None);
+            let condition = match (&by, last < 8) {
+                (_, true) => Some(Arc::new(given)),
+                (Some(lease), false) => Some(Arc::new(given.by(lease))),
+                (None, false) => None,
+            };
+            let service = Service { load_balancer: true, ingress: vec![address], condition, ..Service::default() };
+            planner.apply(Fact::Service(ObjectKey::new("d", name), Some(Arc::new(service))));
+            planner.turn(at);
+        };
+        for (number, name) in (0..).zip(["a", "b", "c"]) {
+            for last in [2, 9, 2, 9] {
+                put(&mut planner, name, last + number);
+            }
+        }
+        planner.turn(at);
+        let told: Vec<String> = status(&snapshot(&planner)).problems;
+        let told: Vec<String> = told.into_iter().filter(|it| it.contains("overwrote")).collect();
+        assert_one(&told, &format!("d/a, d/b, d/c: {expected}"));
+    }
 }
 
 /// W13 of a review: thousands of Services that another crier serves were as many problems with one text.
@@ -302,6 +424,58 @@ fn a_node_that_is_heard_and_does_not_hear_is_named() {
     roster.members.values_mut().for_each(|member| member.deaf = true);
     planner.apply(Fact::Roster(2, Some(Arc::new(roster))));
     assert_one(&told(&mut planner), "pulses on eth0: node-2 does not hear this node's pulses");
+}
+
+/// G7 of a review (9a). Input: two other nodes say that they hold an address, for a moment, for longer, while one of them grants it or restarts,
+/// and one of them no more. Output: it is told of what lasts.
+#[test]
+fn two_nodes_that_hold_an_address_without_hearing_each_other_are_named() {
+    let mut planner = planner(CONFIG);
+    let own = card(&mut planner);
+    hears(&mut planner, &[("node-2", own.clone()), ("node-3", own)]);
+    let roster = Roster::clone(&planner.world().rosters[&2]);
+    let hold = |change: &dyn Fn(&mut Roster)| {
+        let mut roster = roster.clone();
+        for member in roster.members.values_mut() {
+            for last in 1..=6 {
+                let holding = Holding { weight: 0, stage: Stage::Holds };
+                member.holdings.insert(IpAddr::from([192, 0, 2, last]), holding);
+            }
+        }
+        change(&mut roster);
+        Fact::Roster(2, Some(Arc::new(roster)))
+    };
+    let now = clock::now();
+    let told = |planner: &mut Planner, at: Instant| {
+        planner.turn(at);
+        doubles(&Snapshot::of(planner, Timestamp::UNIX_EPOCH, Counters::default(), at, clock::wall()))
+    };
+    planner.apply(hold(&|_| {}));
+    assert_eq!(told(&mut planner, now), [""; 0]);
+    assert_eq!(told(&mut planner, now + DOUBLE_FOR - Duration::from_millis(1)), [""; 0], "they may be about to meet");
+    let later = now + DOUBLE_FOR;
+    assert_one(
+        &told(&mut planner, later),
+        "node-2 and node-3 answer for 192.0.2.1, 192.0.2.2, 192.0.2.3, 192.0.2.4 and 2 more at the same time, each on its own: ",
+    );
+    let to = crate::roster::NodeTicket::of(&"node-3".into());
+    let node_2 = |roster: &mut Roster, change: &dyn Fn(&mut Member)| {
+        roster.members.get_mut(&NodeName::from("node-2")).into_iter().for_each(change);
+    };
+    let grants = |member: &mut Member| {
+        let all = member.holdings.keys().copied().collect::<Vec<_>>();
+        let holding = Holding { weight: 0, stage: Stage::Grants { to } };
+        member.holdings = all.into_iter().map(|address| (address, holding)).collect();
+    };
+    planner.apply(hold(&|roster| node_2(roster, &grants)));
+    assert_eq!(told(&mut planner, later), [""; 0]);
+    planner.apply(hold(&|roster| node_2(roster, &|member| member.restarting = true)));
+    assert_eq!(told(&mut planner, later + DOUBLE_FOR), [""; 0]);
+    planner.apply(hold(&|_| {}));
+    planner.turn(later);
+    planner.apply(hold(&|roster| drop(roster.members.remove(&NodeName::from("node-2")))));
+    assert_eq!(told(&mut planner, later + DOUBLE_FOR), [""; 0]);
+    assert!(planner.plan().doubles.is_empty());
 }
 
 #[test]

@@ -221,6 +221,19 @@ fn a_node_whose_chains_are_emptied_gives_way_within_seconds() {
     a_node_whose_rules_are_flushed_gives_way_within_seconds("iptables", "iptables -t nat -F");
 }
 
+/// G11 of a review (9a): what firewall scripts do before they add rules of their own. kube-proxy looks for its chains alone.
+#[test]
+fn a_node_whose_jump_to_the_chains_is_flushed_gives_way_within_seconds() {
+    let flush = "iptables -t nat -F PREROUTING; iptables -t nat -A PREROUTING -p tcp --dport 9 -j ACCEPT";
+    a_node_whose_rules_are_flushed_gives_way_within_seconds("iptables", flush);
+}
+
+#[test]
+fn a_node_whose_base_chain_is_deleted_gives_way_within_seconds() {
+    let delete = "nft delete chain ip kube-proxy nat-prerouting";
+    a_node_whose_rules_are_flushed_gives_way_within_seconds("nftables", delete);
+}
+
 #[test]
 fn a_node_whose_kube_proxy_stops_gives_way_and_when_all_stop_the_client_is_still_served() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };

@@ -23,8 +23,18 @@ pub fn names<'a>(inputs: &Inputs<'_>, indices: impl Iterator<Item = &'a u32>) ->
     indices.filter_map(|index| inputs.world.links.get(index)).map(|link| link.name.clone()).collect()
 }
 
+/// Links where this node takes no IPv6 are left out while there are others: what is held there is held without it.
 pub fn rosters<'a>(inputs: &Inputs<'a>, covering: &[(&L2, &L2Context)], address: IpAddr) -> Rosters<'a> {
-    covering.iter().flat_map(|(_, context)| context.rosters(address, inputs.world)).collect()
+    let mut all: Rosters<'a> =
+        covering.iter().flat_map(|(_, context)| context.rosters(address, inputs.world)).collect();
+    let without_v6 = |index: &u32| {
+        let link = inputs.world.links.get(index).map(|link| &link.name);
+        link.is_some_and(|link| covering.iter().any(|(_, context)| context.without_v6().contains(link)))
+    };
+    if address.is_ipv6() && !all.keys().all(without_v6) {
+        all.retain(|index, _| !without_v6(index));
+    }
+    all
 }
 
 /// Of the agents on these links, those that say something of the address; of one that says different things, that it answers. A cluster has
@@ -145,10 +155,14 @@ pub fn candidates<'a>(
             Some(Bidder { node, bid: Bid { grade: Grade::Eligible, weight } })
         }));
     }
+    let is_deaf_to_v6 = |node: &NodeName| {
+        let mut ends = near.values().filter_map(|roster| roster.members.get(node)).peekable();
+        ends.peek().is_some() && ends.all(|member| member.is_without_v6(address))
+    };
     let restarts = |node: &NodeName| members.get(node).is_some_and(|member| member.restarting);
     // Without a link of its own this node hears nobody, and others answer there all the same.
     let is_there = |node: &NodeName| near.is_empty() || members.contains_key(node);
-    known.retain(|it| admitted(it.node) && !restarts(it.node) && is_there(it.node));
+    known.retain(|it| admitted(it.node) && !restarts(it.node) && is_there(it.node) && !is_deaf_to_v6(it.node));
     let is_unknown = |number: &L2Number| !inputs.context.l2.iter().any(|context| context.is_of(*number));
     let unsure = members.iter().filter(|(node, member)| {
         member.eligibility == Eligibility::Eligible

@@ -13,6 +13,8 @@ use crate::roster::{Member, Roster};
 /// Those of the links that have lost the holder of the address, while it is heard on another: its cable is out there, or a switch cuts it
 /// off. Clients there are answered by a node that is heard there.
 ///
+/// A link where the holder has no IPv6 is without it, too, for an IPv6 address.
+///
 /// A link where the holder was never heard has not lost it: a switch may keep the nodes there from hearing each other at all. And where
 /// nobody is heard any more, it may be this node that hears nothing.
 pub fn apart<'a>(inputs: &Inputs<'a>, near: &Rosters<'a>, address: IpAddr) -> Rosters<'a> {
@@ -22,11 +24,13 @@ pub fn apart<'a>(inputs: &Inputs<'a>, near: &Rosters<'a>, address: IpAddr) -> Ro
     let is_apart = |(index, roster): &(&u32, &&'a Roster)| {
         let answers = |member: &Member| answers_for(member, address);
         let elsewhere = || near.iter().filter(|(other, _)| other != index).map(|(_, roster)| roster);
-        let is_holder = |node: &&NodeName| elsewhere().any(|it| it.members.get(*node).is_some_and(answers));
+        let serves = |member: &Member| answers(member) && !member.is_without_v6(address);
+        let is_holder = |node: &&NodeName| elsewhere().any(|it| it.members.get(*node).is_some_and(serves));
         let mut holders = inputs.holders.speakers(address).filter(is_holder).peekable();
         let is_gone = |node: &NodeName| {
             let is_heard = roster.members.contains_key(node) || roster.unproved.contains_key(node);
-            !is_heard && (roster.silent.contains_key(node) || roster.left.contains_key(node))
+            let is_lost = !is_heard && (roster.silent.contains_key(node) || roster.left.contains_key(node));
+            is_lost || roster.members.get(node).is_some_and(|member| member.is_without_v6(address))
         };
         let is_elsewhere = |node: &NodeName| elsewhere().any(|it| it.members.contains_key(node));
         let hears_nobody = roster.members.is_empty()
