@@ -741,6 +741,7 @@ fn an_address_of_no_pool_that_crier_did_not_give_or_that_a_host_uses_is_not_anno
             crate::world::Condition { allocated: true, reason: "Assigned".to_owned(), message: message.to_owned() };
         Service { condition: Some(Arc::new(condition)), ..showing(address) }
     };
+    let theirs = "assigned 192.168.35.147 from lan; by the crier of the Lease kube-system/other".to_owned();
     for (what, web) in [
         ("no condition", showing("192.168.35.147")),
         ("another address", Service { ingress: vec![ip("192.168.35.147")], ..left("192.168.35.148") }),
@@ -750,7 +751,10 @@ fn an_address_of_no_pool_that_crier_did_not_give_or_that_a_host_uses_is_not_anno
         ("loopback", left("127.0.0.1")),
         ("no pool is named", claims("assigned 192.168.35.147", "192.168.35.147")),
         ("not of type LoadBalancer", Service { load_balancer: false, ..left("192.168.35.147") }),
-        ("another class", Service { class: Some("example.com/other".to_owned()), ..left("192.168.35.147") }),
+        (
+            "another class, whose crier gave it",
+            Service { class: Some("example.com/other".to_owned()), ..claims(&theirs, "192.168.35.147") },
+        ),
     ] {
         let mut story = with_another_file(|_| ());
         story.put("web", web);

@@ -165,21 +165,23 @@ fn not_ours(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     (!ours).then(|| Reason::OtherClass { class: service.class.clone() })
 }
 
-/// The file does not name the class of the Service any more, and its status shows what this crier gave it of pools that the file has: it
-/// keeps that until the status shows something else, for nobody else announces it. It gets nothing new.
+/// The file does not name the class of the Service any more, and its status shows what this crier gave it of pools that this file has, or
+/// a former one had, whatever stands beside it: it keeps that until the status shows something else, for nobody else announces it. It gets
+/// nothing new.
 fn class_left(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
     let condition = service.condition.as_ref().filter(|condition| condition.is_of(lease))?;
     let shown = &service.ingress;
-    if inputs.config.serves_class(service.class.as_ref()) || shown.is_empty() || !service.host_names.is_empty() {
+    if inputs.config.serves_class(service.class.as_ref()) {
         return None;
     }
     let given = condition.addresses();
     let is_ours = |address: &IpAddr| {
         let was_given = given.contains(address) || (!given.is_empty() && service.leaves(*address));
-        was_given && pool_of(&inputs.config.pools, *address).is_some()
+        let has_pool = || pool_of(&inputs.config.pools, *address).is_some();
+        was_given && (has_pool() || remnant(inputs, service, *address).is_some())
     };
-    shown.iter().all(is_ours).then(|| Reason::ClassLeft { class: service.class.clone() })
+    shown.iter().any(is_ours).then(|| Reason::ClassLeft { class: service.class.clone() })
 }
 
 /// What crier says of a Service of another class stands there from when the Service was this crier's: it became another's while nobody
