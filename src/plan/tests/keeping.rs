@@ -348,6 +348,69 @@ fn of_two_overwrites_within_a_minute_the_second_is_left_and_told_and_tried_again
     assert_eq!(story.written("web"), Some(vec![ip(OURS)]));
 }
 
+/// V11 of a review. Input: a controller that knows no conditions writes whole statuses without them, twice within a minute. Output: the
+/// Service's former address is answered and reserved all the time, also by nodes that do not allocate, and is put back after the pause.
+/// Nobody answered it, and another Service was given it.
+#[test]
+fn what_a_controller_strips_of_addresses_and_condition_stays_reserved_and_announced() {
+    for leads in [true, false] {
+        let mut story = Story::begin(configuration());
+        story.endpoints("web", &["a"]);
+        story.put("web", given(OURS));
+        story.tell(Fact::Leader(leads));
+        story.turn();
+        for round in 0..2 {
+            story.change("web", |service| (service.ingress, service.condition) = (Vec::new(), None));
+            assert_eq!(story.announced("web"), [OURS], "leads: {leads}, round {round}");
+            if leads && round == 0 {
+                assert_eq!(story.written("web"), Some(vec![ip(OURS)]), "what crier gave is put back once");
+                story.confirm("web");
+            }
+        }
+        story.put("next", service());
+        assert_eq!(story.announced("web"), [OURS], "leads: {leads}");
+        if !leads {
+            // Whoever allocates knows nothing of it, and gives the address to another one.
+            story.put("zoo", given(OURS));
+            assert_eq!((story.announced("web"), story.announced("zoo")), (vec![], vec![OURS.to_owned()]));
+            continue;
+        }
+        assert_eq!((story.write("web"), story.event("web").as_str()), (None, "StatusNotOurs"));
+        assert_eq!(story.addresses("next"), ["192.168.35.101"], "it is reserved");
+        let deadline = story.planner.next_deadline().expect("it is tried again");
+        story.later(deadline - story.now);
+        assert_eq!(story.written("web"), Some(vec![ip(OURS)]));
+        // A host name in its place, also without the condition: whose address it was is told in the next one.
+        story.confirm("web");
+        story.change("web", |service| {
+            (service.ingress, service.condition) = (Vec::new(), None);
+            service.host_names = vec!["lb.example.com".to_owned()];
+        });
+        assert_eq!(story.announced("web"), [OURS]);
+        let condition = story.write("web").and_then(|write| write.condition).expect("a condition");
+        assert_eq!((condition.reason.as_str(), condition.addresses()), ("ForeignStatus", vec![ip(OURS)]));
+    }
+}
+
+/// The same, of a Service that is made anew in between, or ceases to be a load balancer: the former one's address is nobody's.
+#[test]
+fn what_another_service_of_the_name_had_is_not_announced_for_the_one_without_a_status() {
+    let mut story = Story::begin(configuration());
+    story.endpoints("web", &["a"]);
+    story.put("web", given(OURS));
+    story.tell(Fact::Leader(false));
+    story.tell(Fact::Service(key("web"), None));
+    story.put("web", Service { uid: "v".to_owned(), ..service() });
+    assert!(story.announced("web").is_empty(), "nobody has given it anything");
+    story.put("web", Service { uid: "v".to_owned(), resource_version: "2".to_owned(), ..given(OURS) });
+    assert_eq!(story.announced("web"), [OURS]);
+    let plain = Service { uid: "v".to_owned(), resource_version: "3".to_owned(), load_balancer: false, ..service() };
+    story.tell(Fact::Service(key("web"), Some(Arc::new(plain))));
+    story.turn();
+    story.put("web", Service { uid: "v".to_owned(), resource_version: "4".to_owned(), ..service() });
+    assert!(story.announced("web").is_empty());
+}
+
 /// A controller that has the last word: whenever a status shows anything else, it writes its own addresses. Both write once a
 /// second. Answers how often crier wrote addresses, how often it wrote at all, and what it told.
 fn beside_a_controller(story: &mut Story, theirs: &[IpAddr], time: Duration) -> (usize, usize, Vec<String>) {

@@ -77,7 +77,7 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer 
         return Answer::told(Allocation::kept(shown(inputs, key, service), reason), None);
     }
     if let Some(reason) = foreign(inputs, service) {
-        let wish = Wish::Leave { given: service.given() };
+        let wish = Wish::Leave { given: given(inputs, key, service) };
         return Answer::told(Allocation::kept(shown(inputs, key, service), reason), writes.then_some(wish));
     }
     if inputs.restraints.is_left(key) {
@@ -126,16 +126,16 @@ fn promised(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<Held> {
     addresses.filter_map(|address| still_held(inputs, key, *address)).collect()
 }
 
-/// Of the claims of a Service, those that crier has no part in (of another load balancer, or addresses that the Service names itself),
-/// and those that crier gave it: its condition says so, whatever somebody wrote into the status of another one.
+/// Of the claims of a Service, those that crier has no part in (of another load balancer, addresses that the Service names itself, or what
+/// only this agent still knows of), and those that crier gave it: its condition says so, whatever somebody wrote into the status of another one.
 pub fn origins(inputs: &Inputs<'_>, key: &ObjectKey, claims: &[IpAddr]) -> (Vec<IpAddr>, Vec<IpAddr>) {
     let Some(service) = inputs.world.services.get(key) else { return Default::default() };
     let ours = not_ours(inputs, service).is_none();
     let given = given(inputs, key, service);
-    let promised = inputs.world.assigned.get(key);
+    let (promised, is_told) = (inputs.world.assigned.get(key), service.condition.is_some());
     let has = |address: &IpAddr| {
         let promised = promised.is_some_and(|promised| promised.contains(address));
-        ours && (promised || service.ingress.contains(address) || given.contains(address))
+        ours && (promised || service.ingress.contains(address) || (is_told && given.contains(address)))
     };
     let those = |is: &dyn Fn(&IpAddr) -> bool| claims.iter().copied().filter(is).collect();
     (those(&|address| !has(address)), those(&|address| given.contains(address)))
@@ -449,9 +449,14 @@ fn current(inputs: &Inputs<'_>, applicant: &Applicant<'_>) -> Current {
     Current { chosen: former.is_empty(), addresses: former }
 }
 
-/// What crier gave a Service, and of an emptied status in front of it what is to leave and stood there: its overlap is not over.
+/// What crier gave a Service, and of an emptied status in front of it what is to leave and stood there: its overlap is not over. Where
+/// the condition was removed together with all that crier gave, this agent knows it of before.
 fn own_of_emptied(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<IpAddr> {
-    let given = service.given();
+    let is_stripped = || service.ingress.is_empty() || foreign(inputs, service).is_some();
+    let given = match &service.condition {
+        None if not_ours(inputs, service).is_none() && is_stripped() => given(inputs, key, service),
+        _ => service.given(),
+    };
     let former = inputs.world.former.get(key).filter(|_| service.ingress.is_empty() && !given.is_empty());
     let leaves = |it: &&IpAddr| service.renumber.iter().any(|renumber| renumber.leaving.contains(*it));
     let leaving = former.into_iter().flatten().filter(leaves).filter(|it| !given.contains(*it)).copied();
