@@ -411,6 +411,50 @@ fn what_another_service_of_the_name_had_is_not_announced_for_the_one_without_a_s
     assert!(story.announced("web").is_empty());
 }
 
+/// V12 of a review. Input: somebody writes another free address of the pool in the place of the one that crier gave. Output: that one
+/// stays announced and reserved; the other goes after a notice, and who writes it again within a minute is left with it. The Service
+/// moved to it without a word. What the Service requests, or what is renumbered, goes on as before.
+#[test]
+fn an_address_that_somebody_puts_in_the_place_of_criers_own_takes_nothing_from_the_service() {
+    let theirs = "192.168.35.107";
+    let mut story = Story::begin(configuration());
+    story.endpoints("web", &["a"]);
+    story.put("web", given(OURS));
+    for round in 0..2 {
+        story.change("web", |service| service.ingress = vec![ip(theirs)]);
+        assert_eq!(story.announced("web"), [OURS], "round {round}");
+        if round == 0 {
+            assert_eq!((story.written("web"), story.event("web").as_str()), (None, "AddressGoes"));
+            let condition = story.confirm_condition("web");
+            assert_eq!(condition.addresses(), [ip(OURS)], "{condition:?}");
+            assert_eq!(story.announced("web"), [OURS]);
+            story.later(NOTICE);
+            assert_eq!(story.written("web"), Some(vec![ip(OURS)]));
+            story.confirm("web");
+            assert_eq!((story.announced("web"), story.write("web")), (vec![OURS.to_owned()], None));
+        }
+    }
+    assert_eq!((story.write("web"), story.event("web").as_str()), (None, "StatusNotOurs"));
+    story.put("next", service());
+    assert_eq!(story.addresses("next"), ["192.168.35.101"], "the address is reserved");
+    story.tell(Fact::Leader(false));
+    story.turn();
+    assert_eq!(story.announced("web"), [OURS], "whoever allocates");
+
+    for asks in [asking_for(&[theirs]), Service { renumber: Some(renumber_of(OURS)), ..service() }] {
+        let mut story = Story::begin(configuration());
+        story.put("web", given(OURS));
+        story.change("web", |web| {
+            (web.ingress, web.request, web.renumber) = (vec![ip(theirs)], asks.request, asks.renumber);
+        });
+        assert_eq!(story.addresses("web"), [theirs]);
+    }
+}
+
+fn renumber_of(address: &str) -> Box<Renumber> {
+    Box::new(Renumber { leaving: vec![ip(address)], overlap: Duration::ZERO })
+}
+
 /// A controller that has the last word: whenever a status shows anything else, it writes its own addresses. Both write once a
 /// second. Answers how often crier wrote addresses, how often it wrote at all, and what it told.
 fn beside_a_controller(story: &mut Story, theirs: &[IpAddr], time: Duration) -> (usize, usize, Vec<String>) {

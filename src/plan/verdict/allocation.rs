@@ -115,9 +115,37 @@ pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
 /// The addresses of a Service that may be announced, those that this agent chose just now apart: what the status shows, and
 /// while it shows nothing or what crier did not give, what crier gave.
 pub fn shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<Held> {
-    let given = service.ingress.is_empty() || foreign(inputs, service).is_some();
-    let addresses = if given { own_of_emptied(inputs, key, service) } else { service.ingress.clone() };
+    let replacing = in_place_of_own(inputs, key, service);
+    let addresses = if service.ingress.is_empty() || foreign(inputs, service).is_some() {
+        own_of_emptied(inputs, key, service)
+    } else if replacing.is_empty() {
+        service.ingress.clone()
+    } else {
+        let own = own_of_emptied(inputs, key, service);
+        let rest = service.ingress.iter().filter(|it| !replacing.contains(it) && !own.contains(it)).copied();
+        rest.chain(own.iter().copied()).collect()
+    };
     addresses.into_iter().filter_map(|address| still_held(inputs, key, address)).collect()
+}
+
+/// What somebody wrote into the status in the place of what crier gave: addresses of a family of which it shows none that the condition
+/// names, although the Service may have that one still and asks for no other. What the condition names counts.
+fn in_place_of_own(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<IpAddr> {
+    let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return Vec::new() };
+    let Some(condition) = service.condition.as_ref().filter(|it| it.is_of(lease)) else { return Vec::new() };
+    let given = condition.addresses();
+    let nothing_asked = Request::default();
+    let Request { addresses, pools } = service.request.as_ref().unwrap_or(&nothing_asked);
+    let stays = |own: &IpAddr| {
+        let pool = pool_of(&inputs.config.pools, *own).filter(|pool| pools.is_empty() || pools.contains(&pool.name));
+        pool.is_some() && !service.leaves(*own) && claim_of(inputs, key, *own).is_ok()
+    };
+    let replaces = |address: &&IpAddr| {
+        let own = || given.iter().filter(|own| Family::of(**own) == Family::of(**address));
+        let is_new = !given.contains(address) && !addresses.contains(address) && !service.leaves(**address);
+        is_new && own().any(stays) && !own().any(|own| service.ingress.contains(own))
+    };
+    service.ingress.iter().filter(replaces).copied().collect()
 }
 
 /// Standalone there is no status: what was chosen for a Service is what it has.
@@ -127,7 +155,8 @@ fn promised(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<Held> {
 }
 
 /// Of the claims of a Service, those that crier has no part in (of another load balancer, addresses that the Service names itself, or what
-/// only this agent still knows of), and those that crier gave it: its condition says so, whatever somebody wrote into the status of another one.
+/// only this agent still knows of), and those that crier gave it: its condition says so, whatever somebody wrote into the status of
+/// another one.
 pub fn origins(inputs: &Inputs<'_>, key: &ObjectKey, claims: &[IpAddr]) -> (Vec<IpAddr>, Vec<IpAddr>) {
     let Some(service) = inputs.world.services.get(key) else { return Default::default() };
     let ours = not_ours(inputs, service).is_none();
@@ -284,13 +313,13 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         }
     }
     lost.extend(second_family(pools, &applicant, request, &mut kept));
+    kept.extend(given_back(inputs, &applicant, request, &kept, &addresses));
     lost.extend(spare(inputs, &applicant, request, &mut kept));
     let leaving = renumber.map(|it| it.leaving.as_slice()).unwrap_or_default();
     let still_given = still_given(inputs, key, service, &lost, leaving);
     if let Some(reason) = unreadable {
         return left(inputs, key, service, reason, still_given);
     }
-    kept.extend(given_back(inputs, &applicant, request, &kept, &addresses));
     let is_asked = |reason: &Reason| is_asked(reason, inputs.restraints.is_accepted(key));
     let against_will = |(address, reason): &&(IpAddr, Reason)| service.ingress.contains(address) && !is_asked(reason);
     let goes = lost.iter().find(against_will);
@@ -494,7 +523,7 @@ fn still_given(
 }
 
 /// The addresses that crier gave a Service and its status does not show any more, of the families of which the Service may keep nothing
-/// that the status shows, or only what is to leave: what crier gave is the Service's still.
+/// that the status shows, or only what is to leave, or stands in their place: what crier gave is the Service's still.
 fn given_back(
     inputs: &Inputs<'_>,
     applicant: &Applicant<'_>,
@@ -503,9 +532,11 @@ fn given_back(
     shown: &[IpAddr],
 ) -> Vec<Held> {
     let leaves = |address: &IpAddr| applicant.renumber.is_some_and(|it| it.leaving.contains(address));
+    let replacing = in_place_of_own(inputs, applicant.key, applicant.service);
     let lacks = |address: &IpAddr| {
         let of_family = |other: IpAddr| Family::of(other) == Family::of(*address);
-        let stays = |held: &Held| of_family(held.address) && !leaves(&held.address);
+        let stays =
+            |held: &Held| of_family(held.address) && !leaves(&held.address) && !replacing.contains(&held.address);
         shown.iter().any(|it| of_family(*it)) && !leaves(address) && !kept.iter().any(stays)
     };
     let given = given(inputs, applicant.key, applicant.service);
