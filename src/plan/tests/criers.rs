@@ -276,6 +276,29 @@ fn the_words_of_a_crier_that_is_gone_are_replaced() {
     }
 }
 
+/// V10 of a review. Input: a crier that contradicted this one, and then was gone (a rollout of `lease`). Output: its words are replaced
+/// after ten minutes; of one that says them again after twenty, and so on. They stood until this crier had another leader.
+#[test]
+fn the_words_of_a_crier_that_goes_after_a_contradiction_are_replaced_later() {
+    let address: IpAddr = "192.168.35.100".parse().unwrap();
+    let gave = Condition::given(true, "assigned", &[address], &["lan".into()], None).by(&key_of(THEIRS));
+    let theirs = Service { condition: Some(Arc::new(gave)), ingress: vec![address], ..service() };
+    let mut cluster = Cluster::new(theirs.clone(), [crier(None, "192.168.35.100-192.168.35.110"), other()]);
+    cluster.criers[1].tell(Fact::Leader(false));
+    cluster.goes_on(60);
+    assert_eq!((cluster.lease(), cluster.writes), (None, 1));
+    for (version, minutes) in [(100, 10), (200, 20)] {
+        cluster.service = Service { resource_version: version.to_string(), ..theirs.clone() };
+        cluster.tell();
+        let before = cluster.writes;
+        cluster.goes_on(minutes * 60 - 5);
+        assert_eq!((cluster.lease(), cluster.writes), (Some(THEIRS), before), "it lives, {minutes}");
+        cluster.goes_on(10);
+        assert_eq!((cluster.lease(), cluster.writes), (None, before + 1), "it is gone, {minutes}");
+    }
+    assert!(cluster.criers[0].planner.next_deadline().is_none_or(|at| at > cluster.criers[0].now));
+}
+
 /// Input: two criers that take each other's words for their own, as versions do that do not say whose they are. Output: one of them stops
 /// after two overwrites within a minute, says so, and tries again ever more rarely.
 #[test]
