@@ -241,6 +241,7 @@ mod tests {
 
     use super::*;
     use crate::k8s::fake::{Answer, FakeApi, Fault, SERVICES};
+    use crate::world::Fact;
 
     async fn refused(kubeconfig: &str) -> String {
         let folder = tempfile::tempdir().unwrap();
@@ -400,7 +401,8 @@ mod tests {
         assert!(error.is_some_and(|error| error.contains("no line of text")));
         std::fs::write(&token, "first\n").unwrap();
         let (client, renewal) = build(&Access::Kubeconfig(path)).await.unwrap();
-        let task = tokio::spawn(renewal.run());
+        let (facts, _told) = tokio::sync::mpsc::channel(8);
+        let task = tokio::spawn(renewal.run(facts));
         let ask = || async {
             let request = http::Request::get(SERVICES).body(Vec::new()).unwrap();
             let refused = client.request::<serde_json::Value>(request).await.is_err();
@@ -427,6 +429,35 @@ mod tests {
         assert!(ask().await.0);
         tokio::time::sleep(Duration::from_millis(1500)).await;
         assert_eq!(ask().await, (false, "Bearer second".to_owned()), "files that cannot be used change nothing");
+        task.abort();
+    }
+
+    /// V1 of a review. Input: a kubeconfig that names a new file, which comes some seconds later; the API server answers no 401 meanwhile.
+    /// Output: it is told that the credentials cannot be used and why, and they are read once the file is there. They never were.
+    #[tokio::test]
+    async fn credentials_that_come_file_by_file_are_read_once_all_are_there() {
+        let api = FakeApi::start().await;
+        let folder = tempfile::tempdir().unwrap();
+        let (path, token) = (folder.path().join("kubeconfig"), folder.path().join("new.token"));
+        let cluster = format!("{{server: 'http://{}'}}", api.address);
+        std::fs::write(&path, kubeconfig(&cluster, "{token: first}")).unwrap();
+        let (client, mut renewal) = build(&Access::Kubeconfig(path.clone())).await.unwrap();
+        renewal.look = Duration::from_millis(20);
+        let (facts, mut told) = tokio::sync::mpsc::channel(8);
+        let task = tokio::spawn(renewal.run(facts));
+        let soon = Duration::from_secs(20);
+        std::fs::write(&path, kubeconfig(&cluster, "{tokenFile: new.token}")).unwrap();
+        let problem = match tokio::time::timeout(soon, told.recv()).await.expect("it is told") {
+            Some(Fact::CredentialsUnusable(Some(problem))) => problem.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert!(problem.contains("new.token"), "{problem}");
+        std::fs::write(&token, "second\n").unwrap();
+        let better = tokio::time::timeout(soon, told.recv()).await.expect("it is told");
+        assert_eq!(better, Some(Fact::CredentialsUnusable(None)));
+        let request = http::Request::get(SERVICES).body(Vec::new()).unwrap();
+        client.request::<serde_json::Value>(request).await.unwrap();
+        assert_eq!(api.requests(&Method::GET, SERVICES).pop().expect("it was asked").authorization, "Bearer second");
         task.abort();
     }
 }

@@ -30,6 +30,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     let world = &snapshot.world;
     let refused = world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}"));
     let mut problems: Vec<String> = of_api_server(snapshot).into_iter().collect();
+    problems.extend(world.credentials_unusable.iter().map(ToString::to_string));
     problems.extend(snapshot.reloads.problems());
     problems.extend(world.manifest_problems.iter().map(ToString::to_string));
     problems.extend(of_cluster_config(snapshot));
