@@ -60,8 +60,8 @@ pub enum ClientError {
         "the kubeconfig {path} sets the proxy {proxy} (proxy-url); crier uses no proxy: remove proxy-url and let this host reach the API server directly"
     )]
     Proxy { path: PathBuf, proxy: String },
-    #[error("the token file {path} cannot be read: {source}")]
-    Token { path: PathBuf, source: std::io::Error },
+    #[error("the token file {path}, which the kubeconfig {kubeconfig} names, cannot be read: {source}")]
+    Token { path: PathBuf, kubeconfig: PathBuf, source: std::io::Error },
     #[error("the token that the kubeconfig {path} gives is empty, or no line of text that a request can carry")]
     TokenText { path: PathBuf },
     #[error("in-cluster = true needs the service account of a pod, which cannot be used: {0}")]
@@ -451,7 +451,7 @@ mod tests {
             Some(Fact::CredentialsUnusable(Some(problem))) => problem.to_string(),
             other => panic!("{other:?}"),
         };
-        assert!(problem.contains("new.token"), "{problem}");
+        assert!(problem.contains("new.token") && problem.contains(&path.display().to_string()), "{problem}");
         std::fs::write(&token, "second\n").unwrap();
         let better = tokio::time::timeout(soon, told.recv()).await.expect("it is told");
         assert_eq!(better, Some(Fact::CredentialsUnusable(None)));
@@ -459,5 +459,32 @@ mod tests {
         client.request::<serde_json::Value>(request).await.unwrap();
         assert_eq!(api.requests(&Method::GET, SERVICES).pop().expect("it was asked").authorization, "Bearer second");
         task.abort();
+    }
+
+    /// V2 and V3 of a review. Input: other users and clusters of the kubeconfig name files that are not here; the user has a token and a
+    /// tokenFile. Output: only what the current context uses is read, and the file counts where it has a token, as with kubectl.
+    #[tokio::test]
+    async fn of_a_kubeconfig_what_the_current_context_uses_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, token) = (folder.path().join("kubeconfig"), folder.path().join("token"));
+        let fifo = folder.path().join("fifo");
+        crate::state_file::hostile::make_fifo(&fifo);
+        let others = format!("{{name: o, user: {{tokenFile: /nowhere/token, client-key: {}}}}}", fifo.display());
+        let text = kubeconfig("{server: 'http://127.0.0.1:1'}", "{token: stale, tokenFile: token}");
+        let text = text.replace("users: [", &format!("users: [{others}, "));
+        let other =
+            "clusters: [{name: o, cluster: {server: 'https://127.0.0.1:1', certificate-authority: /nowhere/ca}}, ";
+        std::fs::write(&path, text.replace("clusters: [", other)).unwrap();
+        for (file, counts) in [(None, "stale"), (Some("good\n"), "good"), (Some("\n"), "stale")] {
+            if let Some(file) = file {
+                std::fs::write(&token, file).unwrap();
+            }
+            let (config, ..) = credentials::open(&Access::Kubeconfig(path.clone()), &[]).await.unwrap();
+            let token = config.auth_info.token.expect("a token");
+            assert_eq!(secrecy::ExposeSecret::expose_secret(&token), counts, "{file:?}");
+        }
+        let user = "{tokenFile: /nowhere/token}";
+        let error = refused(&kubeconfig("{server: 'http://127.0.0.1:1'}", user)).await;
+        assert!(error.contains("/nowhere/token, which the kubeconfig /"), "{error}");
     }
 }

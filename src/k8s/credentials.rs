@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, StatusCode};
 use kube::client::Body;
-use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError, NamedContext};
 use secrecy::ExposeSecret;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -231,11 +231,12 @@ fn read(path: &Path) -> Result<Kubeconfig, ClientError> {
 
 async fn usable(path: PathBuf, mut kubeconfig: Kubeconfig) -> Result<(kube::Config, Fingerprint), ClientError> {
     let unusable = |source| ClientError::Kubeconfig { path: path.clone(), source };
+    keep_current(&mut kubeconfig);
     let files = files(&path, &mut kubeconfig);
     files.iter().try_for_each(|file| never_waits(file)).map_err(unusable)?;
     let files = fingerprint(&files.into_iter().map(|file| (file, None)).collect());
     let proxy = proxy_of(&kubeconfig);
-    read_tokens(&mut kubeconfig)?;
+    read_tokens(&path, &mut kubeconfig)?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
     let config = config.map_err(unusable)?;
     if config.auth_info.token.as_ref().is_some_and(|token| !is_sendable(token.expose_secret())) {
@@ -263,6 +264,16 @@ fn never_waits(file: &Path) -> Result<(), KubeconfigError> {
     }
 }
 
+/// Leaves the cluster and the user of the current context: the files of others may well be elsewhere.
+fn keep_current(kubeconfig: &mut Kubeconfig) {
+    let of_name = |named: &&NamedContext| Some(&named.name) == kubeconfig.current_context.as_ref();
+    let Some(context) = kubeconfig.contexts.iter().find(of_name).and_then(|named| named.context.clone()) else {
+        return;
+    };
+    kubeconfig.clusters.retain(|named| named.name == context.cluster);
+    kubeconfig.auth_infos.retain(|named| Some(&named.name) == context.user.as_ref());
+}
+
 /// The kubeconfig and every file that it names.
 fn files(path: &Path, kubeconfig: &mut Kubeconfig) -> Vec<PathBuf> {
     let named = named_files(kubeconfig).map(|file| PathBuf::from(&*file));
@@ -286,13 +297,19 @@ fn is_sendable(token: &str) -> bool {
     !token.is_empty() && HeaderValue::from_str(token).is_ok()
 }
 
-/// Reads the token files. A file that an editor or a shell has written ends in a newline, which no token has.
-fn read_tokens(kubeconfig: &mut Kubeconfig) -> Result<(), ClientError> {
+/// Reads the token files. A file that an editor or a shell has written ends in a newline, which no token has. Beside a token, as with kubectl,
+/// the file counts where it has one: it is the one that is renewed.
+fn read_tokens(path: &Path, kubeconfig: &mut Kubeconfig) -> Result<(), ClientError> {
     for user in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
-        let Some(file) = user.token_file.take().filter(|_| user.token.is_none()) else { continue };
-        let token = std::fs::read_to_string(&file);
-        let token = token.map_err(|source| ClientError::Token { path: file.into(), source })?;
-        user.token = Some(token.trim().to_owned().into());
+        let Some(file) = user.token_file.take() else { continue };
+        match std::fs::read_to_string(&file) {
+            Ok(token) if token.trim().is_empty() && user.token.is_some() => {}
+            Ok(token) => user.token = Some(token.trim().to_owned().into()),
+            Err(_) if user.token.is_some() => {}
+            Err(source) => {
+                return Err(ClientError::Token { path: file.into(), kubeconfig: path.to_owned(), source });
+            }
+        }
     }
     Ok(())
 }
