@@ -149,6 +149,13 @@ fn assemble(config: &kube::Config) -> Result<Connection, ClientError> {
     if config.cluster_url.scheme_str() == Some("http") {
         warn!(url = %config.cluster_url, "the API server is used over plain HTTP; credentials and answers can be read on the way");
     }
+    if config.accept_invalid_certs {
+        warn!(
+            url = %config.cluster_url,
+            "the certificate of the API server is not checked (insecure-skip-tls-verify of the kubeconfig): whoever answers there \
+             gets the credentials"
+        );
+    }
     let tls = config.rustls_client_config().map_err(ClientError::Credentials)?;
     let mut https = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
     if let Some(name) = &config.tls_server_name {
