@@ -41,7 +41,7 @@ pub enum Reason {
     AddressInUse { address: IpAddr, by: ObjectKey },
     #[error("{address} of {with} is not shared with this Service: {why}")]
     AddressNotShared { address: IpAddr, with: ObjectKey, why: Box<Mismatch> },
-    #[error("the requested address {address} is {}, but the Service is {}", Family::of(*.address), families(.wanted))]
+    #[error("the address {address} is {}, but the Service is {}", Family::of(*.address), families(.wanted))]
     WrongFamily { address: IpAddr, wanted: Vec<Family> },
     #[error("{address} is in pool {actual}, but the Service asks for {}", list(.requested))]
     AddressInOtherPool { address: IpAddr, actual: PoolName, requested: Vec<PoolName> },
@@ -107,7 +107,7 @@ pub enum Reason {
         "another crier serves this Service, {}, and this one leaves it as it is; let only one of them serve Services without a class \
          ([kubernetes] default-class = false in the other's file). To have this one give it an address instead, also where there is no \
          such crier any more, empty status.loadBalancer and remove the condition crier.dev/Allocated: doc/services.md has the command",
-        .lease.as_ref().map_or_else(|| "as its condition crier.dev/Allocated says".to_owned(), |lease| format!("that of the Lease {lease}"))
+        .lease.as_ref().map_or_else(|| "that of the Lease kube-system/crier (its condition crier.dev/Allocated names no other)".to_owned(), |lease| format!("that of the Lease {lease}"))
     )]
     OtherCrier { lease: Option<String> },
     #[error(

@@ -449,7 +449,7 @@ impl Tasks {
             Source::Kubernetes(Kubernetes { access, servers, lease, classes: _, default_class: _, config: _ }) => {
                 let (client, renewal) = k8s::client::build_for(access, servers).await?;
                 let requests = renewal.requests();
-                self.endless.spawn(named("the keeper of credentials", renewal.run()));
+                self.endless.spawn(named("the keeper of credentials", renewal.run(facts.clone())));
                 let barrier = k8s::barrier::Barrier::new(&["services", "namespaces"]);
                 let watching = k8s::watch::run(client.clone(), facts.clone(), barrier.clone());
                 self.endless.spawn(named("the watch", watching));

@@ -13,9 +13,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::filter::Filter;
-use super::readings::{Act, ORDERS, Reading, Trial};
+use super::readings::{Act, ORDERS, Reading, Trial, Tried};
 use crate::agent::orders::{Done, Wish};
-use crate::config::SourceFile;
 use crate::views::SCHEMA_VERSION;
 
 /// How long an agent may take to answer.
@@ -79,12 +78,8 @@ pub async fn ask<F: Filter, R: DeserializeOwned>(
 }
 
 /// Asks what a configuration would mean.
-pub async fn try_files<R: DeserializeOwned>(
-    socket: &Path,
-    trial: &Trial<R>,
-    files: &[SourceFile],
-) -> Result<R, AskError> {
-    let request = Request::post(trial.path).body(Full::from(serde_json::to_vec(files)?));
+pub async fn try_files<R: DeserializeOwned>(socket: &Path, trial: &Trial<R>, tried: &Tried) -> Result<R, AskError> {
+    let request = Request::post(trial.path).body(Full::from(serde_json::to_vec(tried)?));
     answer(socket, request, TRIAL_TIMEOUT).await
 }
 

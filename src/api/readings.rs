@@ -7,8 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::filter::{self, Filter, QueryError};
 use crate::config::load::{HostSecrets, Lenience};
@@ -85,6 +85,31 @@ pub struct Reading<F, R> {
 pub struct Trial<R> {
     pub path: &'static str,
     view: fn(&Snapshot, &Arc<Config>) -> Result<R, NotThere>,
+}
+
+/// The files of a configuration that is not in use, as they are asked about.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Tried {
+    /// With the texts of the ConfigMap that the running agent uses.
+    Files(Vec<SourceFile>),
+    /// With these texts in their place.
+    WithCluster { files: Vec<SourceFile>, cluster: Vec<SourceFile> },
+}
+
+impl Tried {
+    fn into_parts(self, snapshot: &Snapshot) -> (Vec<SourceFile>, Vec<SourceFile>) {
+        match self {
+            Tried::WithCluster { files, cluster } => (files, cluster),
+            // The ConfigMap that the files name is the running agent's.
+            Tried::Files(files) if cluster::preliminary(&files).is_some() => {
+                let of_cluster = snapshot.world.cluster_texts.iter();
+                let texts = of_cluster.map(|(path, text)| SourceFile { path: path.clone(), text: text.clone() });
+                (files, texts.collect())
+            }
+            Tried::Files(files) => (files, Vec::new()),
+        }
+    }
 }
 
 /// A row that orders something of the API server, asked with JSON in the body of a POST. The view only says what; it is done, and
@@ -191,16 +216,13 @@ impl<R: Serialize + 'static> Row for Trial<R> {
     /// read others, nor to learn whether they are there.
     fn read(&self, query: Option<&str>, body: &[u8]) -> Result<Question, QueryError> {
         filter::read::<()>(query)?;
-        let files: Vec<SourceFile> =
-            serde_json::from_slice(body).map_err(|error| QueryError::NoFiles(error.to_string()))?;
+        let tried: Tried = serde_json::from_slice(body).map_err(|error| QueryError::NoFiles(error.to_string()))?;
         let view = self.view;
         Ok(Box::new(move |snapshot| {
-            // The ConfigMap that the files name is the running agent's.
-            let of_cluster = snapshot.world.cluster_texts.iter().filter(|_| cluster::preliminary(&files).is_some());
-            let texts = of_cluster.map(|(path, text)| SourceFile { path: path.clone(), text: text.clone() });
+            let (files, texts) = tried.into_parts(snapshot);
             let secrets = HostSecrets::from_environment().with(Lenience::Judging);
             let secrets = secrets.only(snapshot.config.secrets().filter_map(|secret| secret.path.clone()));
-            match config::parse_with(&files, &texts.collect::<Vec<_>>(), &secrets) {
+            match config::parse_with(&files, &texts, &secrets) {
                 Ok(config) => as_json(view(snapshot, &Arc::new(config))),
                 Err(complaints) => Answer::NotUnderstood(complaints.to_string()),
             }
@@ -264,4 +286,55 @@ fn as_json<R: Serialize>(report: Result<R, NotThere>) -> Answer {
 
 fn found<R, E: fmt::Display>(view: Result<R, E>) -> Result<R, NotThere> {
     view.map_err(|error| NotThere(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::clock;
+    use crate::config::NoSecrets;
+    use crate::plan::Planner;
+    use crate::views::Counters;
+    use crate::world::{ClusterConfig, Fact};
+
+    /// V8 of a review. Input: an agent whose pools are in the ConfigMap, asked about its own file as it is, and with another text of the
+    /// ConfigMap. Output: the text takes the place of the one in use, in the forecast and in its complaints.
+    #[test]
+    fn another_text_of_the_config_map_is_tried_in_place_of_the_one_in_use() {
+        let file = |path: &str, text: &str| SourceFile { path: path.to_owned(), text: text.to_owned() };
+        let host =
+            || vec![file("crier.toml", "[kubernetes]\nin-cluster = true\nconfig = \"kube-system/crier\"\n[[l2]]\n")];
+        let pool = |range: &str| format!("[[pool]]\nname = \"a\"\naddresses = [\"{range}\"]\n");
+        let of_cluster = file("configmap/kube-system/crier/crier.toml", &pool("192.0.2.0/28"));
+        let config = config::parse_with(&host(), std::slice::from_ref(&of_cluster), &NoSecrets).expect("it is good");
+        let mut planner = Planner::new(Arc::new(config), "node-1".into());
+        let texts = Arc::new(vec![(of_cluster.path.clone(), of_cluster.text)]);
+        for fact in [Fact::ClusterConfig(ClusterConfig::Current, texts), Fact::LinksListed, Fact::FailStatic] {
+            planner.apply(fact);
+        }
+        planner.turn(clock::now());
+        let snapshot =
+            Snapshot::of(&planner, Timestamp::UNIX_EPOCH, Counters::default(), clock::now(), SystemTime::UNIX_EPOCH);
+        let ask = |tried: Tried| {
+            let body = serde_json::to_vec(&tried).expect("JSON");
+            match PLAN.read(None, &body).expect("it is understood")(&snapshot) {
+                Answer::Json(json) => {
+                    serde_json::from_slice::<ForecastReport>(&json).map_err(|error| error.to_string())
+                }
+                Answer::NotUnderstood(why) => Err(why),
+                other => Err(format!("{other:?}")),
+            }
+        };
+        let with = |text: &str| Tried::WithCluster { files: host(), cluster: vec![file("cluster.toml", text)] };
+        let changes = |tried| ask(tried).map(|report| report.changes.len());
+        assert_eq!(changes(Tried::Files(host())), Ok(0));
+        assert_eq!(changes(with(&pool("192.0.2.0/28"))), Ok(0));
+        assert_eq!(changes(with(&pool("192.0.2.0/29"))), Ok(1));
+        let refused = changes(with("[[pool]]\nname = \"a\"\n")).expect_err("it has no addresses");
+        assert!(refused.contains("cluster.toml:"), "{refused}");
+    }
 }

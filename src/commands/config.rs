@@ -14,7 +14,7 @@ use super::{Exit, Output, answer, ask, count, order, plan, refused, runtime};
 use crate::agent::orders::Wish;
 use crate::api::readings;
 use crate::config::load::Lenience;
-use crate::config::{self, Complaint, Complaints, Position, SourceFile, Touches, duration, load};
+use crate::config::{self, Complaint, Complaints, Position, Touches, duration, load};
 use crate::kernel::observe;
 use crate::kernel::vrfs::wanted::uplinks;
 use crate::names::InterfaceName;
@@ -53,6 +53,9 @@ pub enum Config {
     Diff {
         /// Takes the place of the agent's main file
         file: PathBuf,
+        /// What the ConfigMap of [kubernetes] config is to say, in place of all its texts
+        #[arg(long, value_name = "FILE")]
+        cluster_config: Option<PathBuf>,
         #[command(flatten)]
         output: Output,
     },
@@ -77,7 +80,7 @@ pub enum Config {
 
 pub fn config(socket: &Path, verb: Config) -> Exit {
     match verb {
-        Config::Diff { file, output } => diff(socket, &file, output),
+        Config::Diff { file, cluster_config, output } => diff(socket, &file, cluster_config.as_deref(), output),
         Config::Apply { file, confirm } => apply(socket, file.as_deref(), confirm),
         Config::Confirm => order(socket, &Wish::Confirm),
         Config::Check { file, cluster_config, strict, output } => {
@@ -231,7 +234,7 @@ fn cut_off(config: &config::Config, world: &World) -> Vec<String> {
 }
 
 /// As `crier plan`, with the keys that differ, and with the drop-ins that `apply` would use.
-fn diff(socket: &Path, file: &Path, output: Output) -> Exit {
+fn diff(socket: &Path, file: &Path, cluster_config: Option<&Path>, output: Output) -> Exit {
     let main = match load::read_main(file) {
         Ok(main) => main,
         Err(error) => return complain(&error),
@@ -244,8 +247,11 @@ fn diff(socket: &Path, file: &Path, output: Output) -> Exit {
         Ok(drop_ins) => drop_ins,
         Err(error) => return complain(&error),
     };
-    let files: Vec<SourceFile> = std::iter::once(main).chain(drop_ins).collect();
-    match plan::forecast(socket, &files) {
+    let tried = match plan::tried(std::iter::once(main).chain(drop_ins).collect(), cluster_config) {
+        Ok(tried) => tried,
+        Err(error) => return complain(&error),
+    };
+    match plan::forecast(socket, &tried) {
         Ok(report) => {
             let differs = !report.is_empty() || !report.changes.is_empty();
             output.warn(&report.warnings);
@@ -316,7 +322,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::config::{NoSecrets, parse};
+    use crate::config::{NoSecrets, SourceFile, parse};
     use crate::names::NodeName;
 
     fn good(text: &str) -> config::Config {

@@ -9,7 +9,7 @@ use super::config::complain;
 use super::table::{Table, dash};
 use super::{Exit, Output, answer, count, join, refused, runtime};
 use crate::api::client::{self, AskError};
-use crate::api::readings;
+use crate::api::readings::{self, Tried};
 use crate::config::{SourceFile, Touches, load};
 use crate::names::NodeName;
 use crate::route::RouteAttributes;
@@ -19,22 +19,27 @@ use crate::views::forecast::{Effect, ForecastReport, PeerEffect, PeerReport};
 #[command(
     after_help = "The running agent judges all that it knows twice, by its own configuration and by FILE (with the conf.d beside\n\
                         it), as if every agent had it. Nothing is changed. Routes and peers are those of this node.\n\n\
+                        What the ConfigMap has is that of the running agent; --cluster-config says what it is to have instead.\n\n\
                         Exit codes: 0 nothing would change, 1 something would, 2 FILE is refused, 3 no agent.\n\n\
-                        Examples:\n  crier plan /etc/crier/crier.toml\n  crier plan new.toml --json"
+                        Examples:\n  crier plan /etc/crier/crier.toml\n  crier plan new.toml --json\n  \
+                        crier plan /etc/crier/crier.toml --cluster-config cluster.toml"
 )]
 pub struct Plan {
     /// The main file of the configuration
     file: PathBuf,
+    /// What the ConfigMap of [kubernetes] config is to say, in place of all its texts
+    #[arg(long, value_name = "FILE")]
+    cluster_config: Option<PathBuf>,
     #[command(flatten)]
     output: Output,
 }
 
-pub fn plan(socket: &Path, Plan { file, output }: &Plan) -> Exit {
-    let files = match load::read(file) {
-        Ok(files) => files,
+pub fn plan(socket: &Path, Plan { file, cluster_config, output }: &Plan) -> Exit {
+    let tried = match load::read(file).and_then(|files| tried(files, cluster_config.as_deref())) {
+        Ok(tried) => tried,
         Err(error) => return complain(&error),
     };
-    match forecast(socket, &files) {
+    match forecast(socket, &tried) {
         Ok(report) => {
             output.warn(&report.warnings);
             output.warn(restart(&report).as_slice());
@@ -45,9 +50,17 @@ pub fn plan(socket: &Path, Plan { file, output }: &Plan) -> Exit {
     }
 }
 
+/// The files with the text that the ConfigMap is to have, if one is given.
+pub fn tried(files: Vec<SourceFile>, cluster_config: Option<&Path>) -> Result<Tried, load::LoadError> {
+    Ok(match cluster_config.map(load::read_main).transpose()? {
+        Some(text) => Tried::WithCluster { files, cluster: vec![text] },
+        None => Tried::Files(files),
+    })
+}
+
 /// What these files would change. Why that cannot be said is printed.
-pub fn forecast(socket: &Path, files: &[SourceFile]) -> Result<ForecastReport, Exit> {
-    match runtime().and_then(|runtime| runtime.block_on(client::try_files(socket, &readings::PLAN, files))) {
+pub fn forecast(socket: &Path, tried: &Tried) -> Result<ForecastReport, Exit> {
+    match runtime().and_then(|runtime| runtime.block_on(client::try_files(socket, &readings::PLAN, tried))) {
         Ok(report) => Ok(report),
         // The complaints name file and line.
         Err(AskError::NotUnderstood(why)) => {

@@ -74,11 +74,13 @@ fn objects_of_another(lease: &ObjectKey, config_map: Option<&ObjectKey>) -> Stri
     let mut all: Vec<String> = OBJECTS.split(NEXT).filter(|object| !is_of_lease(object)).map(str::to_owned).collect();
     let create = "- apiGroups: [coordination.k8s.io]\n  resources: [leases]\n  verbs: [create]\n";
     let name = &lease.name;
+    let only = quoted(name);
     let mut rules = format!(
-        "{create}- apiGroups: [coordination.k8s.io]\n  resources: [leases]\n  resourceNames: [{name}]\n  verbs: [get, list, watch, \
+        "{create}- apiGroups: [coordination.k8s.io]\n  resources: [leases]\n  resourceNames: [{only}]\n  verbs: [get, list, watch, \
          update]\n"
     );
     let read = |name: &str| {
+        let name = quoted(name);
         format!(
             "- apiGroups: [\"\"]\n  resources: [configmaps]\n  resourceNames: [{name}]\n  verbs: [get, list, watch]\n"
         )
@@ -100,6 +102,7 @@ fn objects_of_another(lease: &ObjectKey, config_map: Option<&ObjectKey>) -> Stri
 
 /// A Role and its binding, without a line's end behind.
 fn role(namespace: &str, name: &str, rules: &str) -> Vec<String> {
+    let (name, namespace) = (quoted(name), quoted(namespace));
     let metadata = format!("metadata:\n  name: {name}\n  namespace: {namespace}");
     let version = "apiVersion: rbac.authorization.k8s.io/v1";
     vec![
@@ -110,6 +113,11 @@ fn role(namespace: &str, name: &str, rules: &str) -> Vec<String> {
              rbac.authorization.k8s.io\n  name: crier:nodes"
         ),
     ]
+}
+
+/// A text in YAML, also where it looks like a number.
+fn quoted(name: &str) -> String {
+    serde_json::Value::from(name).to_string()
 }
 
 fn lease(text: &str) -> Result<ObjectKey, String> {
@@ -149,6 +157,12 @@ mod tests {
         assert!(roles.iter().all(|it| it.contains("crier-example.com-b")), "{roles:?}");
         assert!(roles[0].contains("configmaps"), "{}", roles[0]);
         assert_eq!(of(&scope("lb/b").objects().expect("a Lease")).len(), 4, "the ConfigMap is elsewhere");
+        // V16 of a review: a number is no name.
+        for name in ["1", "true", "1e3"] {
+            let objects = scope(&format!("lb/{name}")).objects().expect("a Lease");
+            let named = |it: &&Value| it["kind"] == "Role" && it["metadata"]["name"] == name;
+            assert_eq!(read(&objects).iter().filter(named).count(), 1, "{objects}");
+        }
 
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), "[kubernetes]\nkubeconfig = \"/k\"\nclass = \"example.com/b\"\n").expect("written");

@@ -60,8 +60,8 @@ pub enum ClientError {
         "the kubeconfig {path} sets the proxy {proxy} (proxy-url); crier uses no proxy: remove proxy-url and let this host reach the API server directly"
     )]
     Proxy { path: PathBuf, proxy: String },
-    #[error("the token file {path} cannot be read: {source}")]
-    Token { path: PathBuf, source: std::io::Error },
+    #[error("the token file {path}, which the kubeconfig {kubeconfig} names, cannot be read: {source}")]
+    Token { path: PathBuf, kubeconfig: PathBuf, source: std::io::Error },
     #[error("the token that the kubeconfig {path} gives is empty, or no line of text that a request can carry")]
     TokenText { path: PathBuf },
     #[error("in-cluster = true needs the service account of a pod, which cannot be used: {0}")]
@@ -148,6 +148,13 @@ fn assemble(config: &kube::Config) -> Result<Connection, ClientError> {
     config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("crier/", env!("CARGO_PKG_VERSION")))));
     if config.cluster_url.scheme_str() == Some("http") {
         warn!(url = %config.cluster_url, "the API server is used over plain HTTP; credentials and answers can be read on the way");
+    }
+    if config.accept_invalid_certs {
+        warn!(
+            url = %config.cluster_url,
+            "the certificate of the API server is not checked (insecure-skip-tls-verify of the kubeconfig): whoever answers there \
+             gets the credentials"
+        );
     }
     let tls = config.rustls_client_config().map_err(ClientError::Credentials)?;
     let mut https = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
@@ -241,6 +248,7 @@ mod tests {
 
     use super::*;
     use crate::k8s::fake::{Answer, FakeApi, Fault, SERVICES};
+    use crate::world::Fact;
 
     async fn refused(kubeconfig: &str) -> String {
         let folder = tempfile::tempdir().unwrap();
@@ -400,7 +408,8 @@ mod tests {
         assert!(error.is_some_and(|error| error.contains("no line of text")));
         std::fs::write(&token, "first\n").unwrap();
         let (client, renewal) = build(&Access::Kubeconfig(path)).await.unwrap();
-        let task = tokio::spawn(renewal.run());
+        let (facts, _told) = tokio::sync::mpsc::channel(8);
+        let task = tokio::spawn(renewal.run(facts));
         let ask = || async {
             let request = http::Request::get(SERVICES).body(Vec::new()).unwrap();
             let refused = client.request::<serde_json::Value>(request).await.is_err();
@@ -428,5 +437,61 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         assert_eq!(ask().await, (false, "Bearer second".to_owned()), "files that cannot be used change nothing");
         task.abort();
+    }
+
+    /// V1 of a review. Input: a kubeconfig that names a new file, which comes some seconds later; the API server answers no 401 meanwhile.
+    /// Output: it is told that the credentials cannot be used and why, and they are read once the file is there. They never were.
+    #[tokio::test]
+    async fn credentials_that_come_file_by_file_are_read_once_all_are_there() {
+        let api = FakeApi::start().await;
+        let folder = tempfile::tempdir().unwrap();
+        let (path, token) = (folder.path().join("kubeconfig"), folder.path().join("new.token"));
+        let cluster = format!("{{server: 'http://{}'}}", api.address);
+        std::fs::write(&path, kubeconfig(&cluster, "{token: first}")).unwrap();
+        let (client, mut renewal) = build(&Access::Kubeconfig(path.clone())).await.unwrap();
+        renewal.look = Duration::from_millis(20);
+        let (facts, mut told) = tokio::sync::mpsc::channel(8);
+        let task = tokio::spawn(renewal.run(facts));
+        let soon = Duration::from_secs(20);
+        std::fs::write(&path, kubeconfig(&cluster, "{tokenFile: new.token}")).unwrap();
+        let problem = match tokio::time::timeout(soon, told.recv()).await.expect("it is told") {
+            Some(Fact::CredentialsUnusable(Some(problem))) => problem.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert!(problem.contains("new.token") && problem.contains(&path.display().to_string()), "{problem}");
+        std::fs::write(&token, "second\n").unwrap();
+        let better = tokio::time::timeout(soon, told.recv()).await.expect("it is told");
+        assert_eq!(better, Some(Fact::CredentialsUnusable(None)));
+        let request = http::Request::get(SERVICES).body(Vec::new()).unwrap();
+        client.request::<serde_json::Value>(request).await.unwrap();
+        assert_eq!(api.requests(&Method::GET, SERVICES).pop().expect("it was asked").authorization, "Bearer second");
+        task.abort();
+    }
+
+    /// V2 and V3 of a review. Input: other users and clusters of the kubeconfig name files that are not here; the user has a token and a
+    /// tokenFile. Output: only what the current context uses is read, and the file counts where it has a token, as with kubectl.
+    #[tokio::test]
+    async fn of_a_kubeconfig_what_the_current_context_uses_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, token) = (folder.path().join("kubeconfig"), folder.path().join("token"));
+        let fifo = folder.path().join("fifo");
+        crate::state_file::hostile::make_fifo(&fifo);
+        let others = format!("{{name: o, user: {{tokenFile: /nowhere/token, client-key: {}}}}}", fifo.display());
+        let text = kubeconfig("{server: 'http://127.0.0.1:1'}", "{token: stale, tokenFile: token}");
+        let text = text.replace("users: [", &format!("users: [{others}, "));
+        let other =
+            "clusters: [{name: o, cluster: {server: 'https://127.0.0.1:1', certificate-authority: /nowhere/ca}}, ";
+        std::fs::write(&path, text.replace("clusters: [", other)).unwrap();
+        for (file, counts) in [(None, "stale"), (Some("good\n"), "good"), (Some("\n"), "stale")] {
+            if let Some(file) = file {
+                std::fs::write(&token, file).unwrap();
+            }
+            let (config, ..) = credentials::open(&Access::Kubeconfig(path.clone()), &[]).await.unwrap();
+            let token = config.auth_info.token.expect("a token");
+            assert_eq!(secrecy::ExposeSecret::expose_secret(&token), counts, "{file:?}");
+        }
+        let user = "{tokenFile: /nowhere/token}";
+        let error = refused(&kubeconfig("{server: 'http://127.0.0.1:1'}", user)).await;
+        assert!(error.contains("/nowhere/token, which the kubeconfig /"), "{error}");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Tokens, certificates and authorities are renewed on disk while the agent runs. One task, [`Renewal::run`], owned by the
 //! agent, looks at the files and puts a new client in the place of the old one; cancelled, the old one stays in use. A set of
-//! files that cannot be used is logged, and the client before stays.
+//! files that cannot be used is told, and the client before stays: they are read again at each look until they can.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -16,9 +16,9 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, StatusCode};
 use kube::client::Body;
-use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError, NamedContext};
 use secrecy::ExposeSecret;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt};
@@ -27,6 +27,7 @@ use tracing::{info, warn};
 use super::client::{Answer, ClientError, assemble_all};
 use crate::config::Access;
 use crate::state_file;
+use crate::world::{Fact, HostProblem};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -52,6 +53,7 @@ pub struct Renewal {
     access: Access,
     servers: Vec<String>,
     seen: Fingerprint,
+    pub(super) look: Duration,
     connections: watch::Sender<Arc<[Connection]>>,
     requests: Arc<AtomicU64>,
     refused: Arc<Notify>,
@@ -67,7 +69,7 @@ pub(super) async fn open(access: &Access, servers: &[String]) -> Result<(kube::C
     let (refused, requests) = (Arc::new(Notify::new()), Arc::<AtomicU64>::default());
     let newest = Newest { connections, turns: Arc::default(), requests: requests.clone(), refused: refused.clone() };
     let (access, servers) = (access.clone(), servers.to_vec());
-    Ok((config, newest, Renewal { access, servers, seen, connections: sender, requests, refused }))
+    Ok((config, newest, Renewal { access, servers, seen, look: LOOK, connections: sender, requests, refused }))
 }
 
 impl Renewal {
@@ -76,28 +78,44 @@ impl Renewal {
         self.requests.clone()
     }
 
-    /// Looks at the files until the client is gone, and at once when the API server answers 401.
-    pub async fn run(mut self) {
+    /// Looks at the files until the client is gone, and at once when the API server answers 401. Tells why they cannot be used.
+    pub async fn run(mut self, facts: mpsc::Sender<Fact>) {
+        let mut unusable = None;
         while !self.connections.is_closed() {
-            let refused = timeout(LOOK, self.refused.notified()).await.is_ok();
-            if !refused && fingerprint(&self.seen) == self.seen {
+            let refused = timeout(self.look, self.refused.notified()).await.is_ok();
+            // Files come one after the other: what the newest kubeconfig names may not be there yet.
+            if !refused && unusable.is_none() && fingerprint(&self.seen) == self.seen {
                 continue;
             }
-            let servers = &self.servers;
-            match load(&self.access).await.and_then(|(config, seen)| Ok((assemble_all(&config, servers)?, seen))) {
-                Ok((_, seen)) if refused && seen == self.seen => {}
-                Ok((connections, seen)) => {
-                    info!("the credentials for the API server were read again");
-                    self.connections.send_replace(connections);
-                    self.seen = seen;
+            let why = self.read_again().await.err().map(|error| error.to_string());
+            if why != unusable {
+                let problem = why.as_ref().map(|why| HostProblem {
+                    problem: format!(
+                        "the credentials for the API server have changed on the disk and cannot be used: {why}"
+                    ),
+                    remedy: "the former ones stay in use; crier reads them again every few seconds".to_owned(),
+                });
+                match &problem {
+                    Some(problem) => warn!("{}; the former ones stay in use", problem.problem),
+                    None => info!("the credentials for the API server on the disk can be used"),
                 }
-                Err(error) => {
-                    warn!(%error, "the credentials for the API server have changed and cannot be used; the former ones stay in use");
-                    self.seen = fingerprint(&self.seen);
+                if facts.send(Fact::CredentialsUnusable(problem)).await.is_err() {
+                    return;
                 }
+                unusable = why;
             }
             sleep(LEAST).await;
         }
+    }
+
+    async fn read_again(&mut self) -> Result<(), ClientError> {
+        let (config, seen) = load(&self.access).await?;
+        if seen != self.seen {
+            self.connections.send_replace(assemble_all(&config, &self.servers)?);
+            self.seen = seen;
+            info!("the credentials for the API server were read again");
+        }
+        Ok(())
     }
 }
 
@@ -213,11 +231,12 @@ fn read(path: &Path) -> Result<Kubeconfig, ClientError> {
 
 async fn usable(path: PathBuf, mut kubeconfig: Kubeconfig) -> Result<(kube::Config, Fingerprint), ClientError> {
     let unusable = |source| ClientError::Kubeconfig { path: path.clone(), source };
+    keep_current(&mut kubeconfig);
     let files = files(&path, &mut kubeconfig);
     files.iter().try_for_each(|file| never_waits(file)).map_err(unusable)?;
     let files = fingerprint(&files.into_iter().map(|file| (file, None)).collect());
     let proxy = proxy_of(&kubeconfig);
-    read_tokens(&mut kubeconfig)?;
+    read_tokens(&path, &mut kubeconfig)?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
     let config = config.map_err(unusable)?;
     if config.auth_info.token.as_ref().is_some_and(|token| !is_sendable(token.expose_secret())) {
@@ -245,6 +264,16 @@ fn never_waits(file: &Path) -> Result<(), KubeconfigError> {
     }
 }
 
+/// Leaves the cluster and the user of the current context: the files of others may well be elsewhere.
+fn keep_current(kubeconfig: &mut Kubeconfig) {
+    let of_name = |named: &&NamedContext| Some(&named.name) == kubeconfig.current_context.as_ref();
+    let Some(context) = kubeconfig.contexts.iter().find(of_name).and_then(|named| named.context.clone()) else {
+        return;
+    };
+    kubeconfig.clusters.retain(|named| named.name == context.cluster);
+    kubeconfig.auth_infos.retain(|named| Some(&named.name) == context.user.as_ref());
+}
+
 /// The kubeconfig and every file that it names.
 fn files(path: &Path, kubeconfig: &mut Kubeconfig) -> Vec<PathBuf> {
     let named = named_files(kubeconfig).map(|file| PathBuf::from(&*file));
@@ -268,13 +297,19 @@ fn is_sendable(token: &str) -> bool {
     !token.is_empty() && HeaderValue::from_str(token).is_ok()
 }
 
-/// Reads the token files. A file that an editor or a shell has written ends in a newline, which no token has.
-fn read_tokens(kubeconfig: &mut Kubeconfig) -> Result<(), ClientError> {
+/// Reads the token files. A file that an editor or a shell has written ends in a newline, which no token has. Beside a token, as with kubectl,
+/// the file counts where it has one: it is the one that is renewed.
+fn read_tokens(path: &Path, kubeconfig: &mut Kubeconfig) -> Result<(), ClientError> {
     for user in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
-        let Some(file) = user.token_file.take().filter(|_| user.token.is_none()) else { continue };
-        let token = std::fs::read_to_string(&file);
-        let token = token.map_err(|source| ClientError::Token { path: file.into(), source })?;
-        user.token = Some(token.trim().to_owned().into());
+        let Some(file) = user.token_file.take() else { continue };
+        match std::fs::read_to_string(&file) {
+            Ok(token) if token.trim().is_empty() && user.token.is_some() => {}
+            Ok(token) => user.token = Some(token.trim().to_owned().into()),
+            Err(_) if user.token.is_some() => {}
+            Err(source) => {
+                return Err(ClientError::Token { path: file.into(), kubeconfig: path.to_owned(), source });
+            }
+        }
     }
     Ok(())
 }

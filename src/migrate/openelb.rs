@@ -7,7 +7,7 @@ use super::annotate::{Annotations, joined, listed};
 use super::draft::{Draft, Password, Table, text, texts};
 use super::label_selector;
 use super::metallb::{announcing, cannot_select, range};
-use super::object::{Fields, Object, shortened};
+use super::object::{Fields, Object, shortened, shown};
 use crate::k8s::annotation::{ADDRESSES, POOL};
 use crate::secret::Secret;
 
@@ -234,8 +234,12 @@ fn peer(object: &Object, asn: Option<i64>, secrets: &SecretFiles, draft: &mut Dr
         for (key, field) in
             [("hold-time", "holdTime"), ("keepalive-time", "keepaliveInterval"), ("connect-retry-time", "connectRetry")]
         {
-            if let Some(seconds) = timers.number(field, draft).filter(|seconds| *seconds != 0) {
-                table.set(key, text(&format!("{seconds}s")), &timers.path(field));
+            // OpenELB has texts of digits there.
+            let (path, Some(value)) = (timers.path(field), timers.value(field)) else { continue };
+            match value.as_u64().or_else(|| value.as_str()?.trim().parse().ok()) {
+                Some(0) => {}
+                Some(seconds) => table.set(key, text(&format!("{seconds}s")), &path),
+                None => table.check(draft, &path, &shown(value), "this is no number of seconds; it was left out"),
             }
         }
         timers.finish(draft);

@@ -142,6 +142,13 @@ impl AddressBook {
         self.claimed_by.get(service).map(|claims| claims.given.as_slice()).unwrap_or_default()
     }
 
+    /// The Service is gone, or another one of its name is there: crier gave that one nothing.
+    pub fn forget_given(&mut self, service: &ObjectKey) {
+        if let Some(claims) = self.claimed_by.get_mut(service) {
+            claims.given.clear();
+        }
+    }
+
     /// The Services that have the address, in the order in which they came. Those that claim it against the rules are left out.
     pub fn tenants(&self, address: IpAddr) -> &[ObjectKey] {
         match self.standings.get(&address) {

@@ -57,6 +57,7 @@ mod stations;
 mod tickets;
 mod unheld;
 pub mod verdict;
+mod words;
 
 pub use planner::{Change, Moved, Plan, Planner, Turn};
 

@@ -250,6 +250,7 @@ impl Planner {
             let before = self.world.services.get(key);
             if before.is_some_and(|before| after.as_ref().is_none_or(|after| after.uid != before.uid)) {
                 self.restraints.forget_rivals(key);
+                self.book.forget_given(key);
             }
         }
         if let Fact::Service(key, Some(after)) | Fact::StatusWritten(key, after) = &fact

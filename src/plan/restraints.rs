@@ -1,9 +1,7 @@
 //! What holds a change of a Service's addresses back: the notice before one is taken away, another writer of the status, and old
 //! and new addresses that stand beside each other for a time. Floor 1.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::names::{NodeName, ObjectKey};
@@ -11,6 +9,7 @@ use crate::plan::overlaps::{Overlap, Overlaps};
 use crate::plan::removals::{Removals, Wait};
 use crate::plan::rivals::Rivals;
 use crate::plan::slice::StatusWrite;
+use crate::plan::words::Words;
 use crate::world::{Condition, Service, World};
 
 /// One organ for each reason.
@@ -21,8 +20,8 @@ pub struct Restraints {
     /// Those that write the annotations about pools.
     pool_rivals: Rivals,
     overlaps: Overlaps,
-    /// What this crier said in place of another one's condition. Where that one says its own again it lives, and keeps the word.
-    words: BTreeMap<ObjectKey, Arc<Condition>>,
+    /// What this crier said in place of another one's condition.
+    words: Words,
 }
 
 impl Restraints {
@@ -44,20 +43,19 @@ impl Restraints {
 
     /// A source tells a newer version of a Service, or the answer to a write does. `lease`: of this crier.
     pub fn note_words(&mut self, key: &ObjectKey, before: &Service, after: &Service, lease: &ObjectKey) {
-        let Some((was, is)) = before.condition.as_ref().zip(after.condition.as_ref()) else { return };
-        if !was.is_of(lease) && is.is_of(lease) {
-            self.words.insert(key.clone(), is.clone());
+        if let Some((was, is)) = before.condition.as_ref().zip(after.condition.as_ref()) {
+            self.words.note(key, was, is, lease);
         }
     }
 
     /// The condition was said in place of another crier's.
     pub fn has_said(&self, key: &ObjectKey, condition: &Condition) -> bool {
-        self.words.get(key).is_some_and(|said| **said == *condition)
+        self.words.has_said(key, condition)
     }
 
     /// The Service of that name is gone, or another one now.
     pub fn forget_rivals(&mut self, key: &ObjectKey) {
-        self.words.remove(key);
+        self.words.forget_service(key);
         self.rivals.forget(key);
         self.pool_rivals.forget(key);
     }
@@ -71,6 +69,7 @@ impl Restraints {
     pub fn turn(&mut self, world: &World, me: &NodeName, digest: u64, now: Instant) -> Vec<ObjectKey> {
         let mut concerned = self.rivals.turn(now);
         concerned.extend(self.pool_rivals.turn(now));
+        concerned.extend(self.words.turn(now));
         concerned.extend(self.removals.take_due(now));
         concerned.extend(self.overlaps.take_due(now));
         if self.removals.renew(world, me, digest, now) {
@@ -127,7 +126,7 @@ impl Restraints {
 
     pub fn next_deadline(&self) -> Option<Instant> {
         let rivals = [self.rivals.next_deadline(), self.pool_rivals.next_deadline()];
-        let deadlines = [self.removals.next_deadline(), self.overlaps.next_deadline()];
+        let deadlines = [self.removals.next_deadline(), self.overlaps.next_deadline(), self.words.next_deadline()];
         deadlines.into_iter().chain(rivals).flatten().min()
     }
 }

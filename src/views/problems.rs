@@ -30,6 +30,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     let world = &snapshot.world;
     let refused = world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}"));
     let mut problems: Vec<String> = of_api_server(snapshot).into_iter().collect();
+    problems.extend(world.credentials_unusable.iter().map(ToString::to_string));
     problems.extend(snapshot.reloads.problems());
     problems.extend(world.manifest_problems.iter().map(ToString::to_string));
     problems.extend(of_cluster_config(snapshot));
@@ -81,8 +82,15 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
 fn of_api_server(snapshot: &Snapshot) -> Option<String> {
     let world = &snapshot.world;
     let ApiServer::Unreachable { since: _, why, forbidden } = &world.api_server else { return None };
-    let what = if *forbidden { "the API server refuses what this agent must read" } else { "API server unreachable" };
-    let remedy = if *forbidden { "; apply the objects of `crier rbac` again" } else { "" };
+    let (what, remedy) = match (forbidden, is_unauthorized(why)) {
+        (true, _) => ("the API server refuses what this agent must read", "; apply the objects of `crier rbac` again"),
+        (false, true) => (
+            "the API server refuses the credentials of this agent",
+            "; renew the client certificate (`openssl x509 -enddate` tells when it ended) or the token that the kubeconfig names: crier \
+             reads them again when their files change",
+        ),
+        (false, false) => ("API server unreachable", ""),
+    };
     Some(if snapshot.context.path.grade == Grade::ViewStale {
         format!(
             "{what}, but other nodes hear it: the last known state stays in use, and this node gives way to them: {why}{remedy}"
@@ -96,6 +104,11 @@ fn of_api_server(snapshot: &Snapshot) -> Option<String> {
     } else {
         format!("{what}, the last known state stays in use: {why}{remedy}")
     })
+}
+
+/// The API server answered 401: it does not know who asks.
+fn is_unauthorized(why: &str) -> bool {
+    why.split_once(": ").is_some_and(|(_, answer)| answer.starts_with("401 "))
 }
 
 /// Addresses that the status shows with another `ipMode` than VIP.
@@ -472,6 +485,9 @@ fn of_data_path(snapshot: &Snapshot) -> Option<String> {
         PathFault::ProxyGone | PathFault::ProxyNotStarted => {
             "start kube-proxy on this node, or set [node] data-path = \"node-ready\" if it was removed"
         }
+        PathFault::NodeNotTold if matches!(world.api_server, ApiServer::Unreachable { .. }) => {
+            "it will be known when the API server answers this agent"
+        }
         PathFault::NodeNotTold | PathFault::NodeNotReady | PathFault::OtherBoot => "see the kubelet's log on this node",
     };
     let cost = match path.serving() {
@@ -566,6 +582,12 @@ mod tests {
         assert_eq!(state, "forbidden");
         assert!(!problem.contains("unreachable"), "{problem}");
         for word in ["the API server refuses", "endpointslices: 403 forbidden", "`crier rbac`"] {
+            assert!(problem.contains(word), "{word} in: {problem}");
+        }
+        // V4 of a review: it was called unreachable.
+        let (_, problem) = said("nodes: 401 Unauthorized", false);
+        assert!(!problem.contains("unreachable"), "{problem}");
+        for word in ["refuses the credentials", "nodes: 401 Unauthorized", "client certificate", "token"] {
             assert!(problem.contains(word), "{word} in: {problem}");
         }
         let (state, problem) = said("nodes: timed out", false);

@@ -106,6 +106,8 @@ pub enum Fact {
     NodeNotMarked(Option<HostProblem>),
     /// Why the last known state is not kept on the disk; `None` where it is.
     StateNotKept(Option<HostProblem>),
+    /// Why the credentials for the API server, which have changed on the disk, cannot be used; `None` where they can.
+    CredentialsUnusable(Option<HostProblem>),
     /// How it stands with the ConfigMap of the configuration, and its texts that are in use, each with its name.
     ClusterConfig(ClusterConfig, Arc<Vec<(String, String)>>),
     /// All that keeps this node from holding egress pods to their Services' addresses: the guard does not stand.
@@ -190,6 +192,7 @@ impl Fact {
             | Fact::Shutdown(_)
             | Fact::NodeNotMarked(_)
             | Fact::StateNotKept(_)
+            | Fact::CredentialsUnusable(_)
             | Fact::Peer(_, PeerOrder::Reset | PeerOrder::Refresh)
             | Fact::ClusterConfig(..)
             | Fact::Egress(_)

@@ -123,6 +123,8 @@ pub struct World {
     pub node_not_marked: Option<HostProblem>,
     /// Why the last known state is not kept on the disk.
     pub state_not_kept: Option<HostProblem>,
+    /// Why the credentials for the API server, which have changed on the disk, cannot be used.
+    pub credentials_unusable: Option<HostProblem>,
     /// This node is being drained.
     pub drain: Option<Arc<Drain>>,
     pub fail_static: bool,
@@ -230,6 +232,7 @@ impl Default for World {
             shutdown: Shutdown::default(),
             node_not_marked: None,
             state_not_kept: None,
+            credentials_unusable: None,
             drain: None,
             cluster_config: ClusterConfig::default(),
             cluster_texts: Arc::default(),
@@ -448,6 +451,10 @@ impl World {
             }
             Fact::StateNotKept(problem) => {
                 self.state_not_kept = problem;
+                Touched::Nothing
+            }
+            Fact::CredentialsUnusable(problem) => {
+                self.credentials_unusable = problem;
                 Touched::Nothing
             }
             Fact::Drain(drain) => everything_if(std::mem::replace(&mut self.drain, drain.clone()) != drain),

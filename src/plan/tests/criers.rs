@@ -152,7 +152,7 @@ fn a_crier_that_serves_no_class_any_more_keeps_what_it_gave() {
     for (name, change) in [
         ("without a word", (|it| it.condition = None) as fn(&mut Service)),
         ("another's address", |it| it.ingress = vec!["192.168.35.201".parse().unwrap()]),
-        ("a host name", |it| it.host_names = vec!["a.example.com".to_owned()]),
+        ("a host name", |it| (it.ingress, it.host_names) = (Vec::new(), vec!["a.example.com".to_owned()])),
     ] {
         let mut service = cluster.service.clone();
         change(&mut service);
@@ -160,11 +160,55 @@ fn a_crier_that_serves_no_class_any_more_keeps_what_it_gave() {
         assert_eq!(cluster.criers[0].decision("web").allocation.reason.code(), "other-class", "{name}");
         assert!(announced(&cluster.criers[0]).is_empty(), "{name}");
     }
+    // V5 of a review: what others write beside it takes nothing.
+    for (name, change) in [
+        ("a host name beside it", (|it| it.host_names = vec!["a.example.com".to_owned()]) as fn(&mut Service)),
+        ("a foreign address", |it| it.ingress.push("172.16.0.9".parse().unwrap())),
+    ] {
+        let mut service = cluster.service.clone();
+        change(&mut service);
+        cluster.criers[0].put("web", service);
+        assert_eq!(announced(&cluster.criers[0]), ["192.168.35.200"], "{name}");
+    }
     cluster.service.ingress.clear();
     cluster.service.resource_version = "100".to_owned();
     cluster.tell();
     cluster.goes_on(60);
     assert_eq!((cluster.shows(), cluster.lease()), (vec!["192.168.35.100".to_owned()], None));
+}
+
+/// V5 of a review. Input: a crier keeps what it gave to a Service of a class that its file does not name any more, and then its pool
+/// shrinks. Output: the address is announced until the status shows something else, and that its pool has left is told. It went off the
+/// wire in the second of the change, without a word.
+#[test]
+fn what_a_crier_keeps_of_a_class_that_it_left_stays_when_its_pool_shrinks() {
+    let shrunk = || crier_with("class = \"example.com/b\"\ndefault-class = false\n", "192.168.35.204-192.168.35.210");
+    for leads in [true, false] {
+        let mut story = other();
+        story.put("web", service());
+        story.confirm("web");
+        let kept = story.planner.world().services[&key("web")].clone();
+        let mut next =
+            crier_with("class = \"example.com/b\"\ndefault-class = false\n", "192.168.35.200-192.168.35.210");
+        next.tell(Fact::Leader(leads));
+        next.put("web", Service::clone(&kept));
+        next.tell(Fact::Config(shrunk().planner.config().clone()));
+        next.turn();
+        let decision = next.decision("web");
+        let announced: Vec<String> = decision.announcements.iter().map(|it| it.address.to_string()).collect();
+        assert_eq!(announced, ["192.168.35.200"], "leads: {leads}");
+        let notes: Vec<String> = decision.allocation.notes.iter().map(Reason::code).collect();
+        assert_eq!(notes, ["class-left"]);
+        assert_eq!(decision.allocation.complaint.as_ref().map(Reason::code).as_deref(), Some("address-left-pools"));
+        assert!(next.planner.plan().status.services.get(&key("web")).is_none_or(|status| status.write.is_none()));
+        next.change("web", |web| web.ingress.clear());
+        assert_eq!(next.decision("web").allocation.reason.code(), "other-class");
+        assert!(next.decision("web").announcements.is_empty(), "the status was emptied");
+        // A node whose agent never had such a pool knows nothing of it.
+        let mut new = shrunk();
+        new.put("web", Service::clone(&kept));
+        assert_eq!(new.decision("web").allocation.reason.code(), "other-class");
+    }
 }
 
 /// W1 of a review. Input: the crier that gave the address is gone, and the operator does what the Event says. Output: the other one gives
@@ -230,6 +274,29 @@ fn the_words_of_a_crier_that_is_gone_are_replaced() {
             assert_eq!((cluster.lease(), cluster.writes), (None, 2), "{:?}", cluster.service.condition);
         }
     }
+}
+
+/// V10 of a review. Input: a crier that contradicted this one, and then was gone (a rollout of `lease`). Output: its words are replaced
+/// after ten minutes; of one that says them again after twenty, and so on. They stood until this crier had another leader.
+#[test]
+fn the_words_of_a_crier_that_goes_after_a_contradiction_are_replaced_later() {
+    let address: IpAddr = "192.168.35.100".parse().unwrap();
+    let gave = Condition::given(true, "assigned", &[address], &["lan".into()], None).by(&key_of(THEIRS));
+    let theirs = Service { condition: Some(Arc::new(gave)), ingress: vec![address], ..service() };
+    let mut cluster = Cluster::new(theirs.clone(), [crier(None, "192.168.35.100-192.168.35.110"), other()]);
+    cluster.criers[1].tell(Fact::Leader(false));
+    cluster.goes_on(60);
+    assert_eq!((cluster.lease(), cluster.writes), (None, 1));
+    for (version, minutes) in [(100, 10), (200, 20)] {
+        cluster.service = Service { resource_version: version.to_string(), ..theirs.clone() };
+        cluster.tell();
+        let before = cluster.writes;
+        cluster.goes_on(minutes * 60 - 5);
+        assert_eq!((cluster.lease(), cluster.writes), (Some(THEIRS), before), "it lives, {minutes}");
+        cluster.goes_on(10);
+        assert_eq!((cluster.lease(), cluster.writes), (None, before + 1), "it is gone, {minutes}");
+    }
+    assert!(cluster.criers[0].planner.next_deadline().is_none_or(|at| at > cluster.criers[0].now));
 }
 
 /// Input: two criers that take each other's words for their own, as versions do that do not say whose they are. Output: one of them stops

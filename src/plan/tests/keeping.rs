@@ -348,6 +348,113 @@ fn of_two_overwrites_within_a_minute_the_second_is_left_and_told_and_tried_again
     assert_eq!(story.written("web"), Some(vec![ip(OURS)]));
 }
 
+/// V11 of a review. Input: a controller that knows no conditions writes whole statuses without them, twice within a minute. Output: the
+/// Service's former address is answered and reserved all the time, also by nodes that do not allocate, and is put back after the pause.
+/// Nobody answered it, and another Service was given it.
+#[test]
+fn what_a_controller_strips_of_addresses_and_condition_stays_reserved_and_announced() {
+    for leads in [true, false] {
+        let mut story = Story::begin(configuration());
+        story.endpoints("web", &["a"]);
+        story.put("web", given(OURS));
+        story.tell(Fact::Leader(leads));
+        story.turn();
+        for round in 0..2 {
+            story.change("web", |service| (service.ingress, service.condition) = (Vec::new(), None));
+            assert_eq!(story.announced("web"), [OURS], "leads: {leads}, round {round}");
+            if leads && round == 0 {
+                assert_eq!(story.written("web"), Some(vec![ip(OURS)]), "what crier gave is put back once");
+                story.confirm("web");
+            }
+        }
+        story.put("next", service());
+        assert_eq!(story.announced("web"), [OURS], "leads: {leads}");
+        if !leads {
+            // Whoever allocates knows nothing of it, and gives the address to another one.
+            story.put("zoo", given(OURS));
+            assert_eq!((story.announced("web"), story.announced("zoo")), (vec![], vec![OURS.to_owned()]));
+            continue;
+        }
+        assert_eq!((story.write("web"), story.event("web").as_str()), (None, "StatusNotOurs"));
+        assert_eq!(story.addresses("next"), ["192.168.35.101"], "it is reserved");
+        let deadline = story.planner.next_deadline().expect("it is tried again");
+        story.later(deadline - story.now);
+        assert_eq!(story.written("web"), Some(vec![ip(OURS)]));
+        // A host name in its place, also without the condition: whose address it was is told in the next one.
+        story.confirm("web");
+        story.change("web", |service| {
+            (service.ingress, service.condition) = (Vec::new(), None);
+            service.host_names = vec!["lb.example.com".to_owned()];
+        });
+        assert_eq!(story.announced("web"), [OURS]);
+        let condition = story.write("web").and_then(|write| write.condition).expect("a condition");
+        assert_eq!((condition.reason.as_str(), condition.addresses()), ("ForeignStatus", vec![ip(OURS)]));
+    }
+}
+
+/// The same, of a Service that is made anew in between, or ceases to be a load balancer: the former one's address is nobody's.
+#[test]
+fn what_another_service_of_the_name_had_is_not_announced_for_the_one_without_a_status() {
+    let mut story = Story::begin(configuration());
+    story.endpoints("web", &["a"]);
+    story.put("web", given(OURS));
+    story.tell(Fact::Leader(false));
+    story.tell(Fact::Service(key("web"), None));
+    story.put("web", Service { uid: "v".to_owned(), ..service() });
+    assert!(story.announced("web").is_empty(), "nobody has given it anything");
+    story.put("web", Service { uid: "v".to_owned(), resource_version: "2".to_owned(), ..given(OURS) });
+    assert_eq!(story.announced("web"), [OURS]);
+    let plain = Service { uid: "v".to_owned(), resource_version: "3".to_owned(), load_balancer: false, ..service() };
+    story.tell(Fact::Service(key("web"), Some(Arc::new(plain))));
+    story.turn();
+    story.put("web", Service { uid: "v".to_owned(), resource_version: "4".to_owned(), ..service() });
+    assert!(story.announced("web").is_empty());
+}
+
+/// V12 of a review. Input: somebody writes another free address of the pool in the place of the one that crier gave. Output: that one
+/// stays announced and reserved; the other goes after a notice, and who writes it again within a minute is left with it. The Service
+/// moved to it without a word. What the Service requests, or what is renumbered, goes on as before.
+#[test]
+fn an_address_that_somebody_puts_in_the_place_of_criers_own_takes_nothing_from_the_service() {
+    let theirs = "192.168.35.107";
+    let mut story = Story::begin(configuration());
+    story.endpoints("web", &["a"]);
+    story.put("web", given(OURS));
+    for round in 0..2 {
+        story.change("web", |service| service.ingress = vec![ip(theirs)]);
+        assert_eq!(story.announced("web"), [OURS], "round {round}");
+        if round == 0 {
+            assert_eq!((story.written("web"), story.event("web").as_str()), (None, "AddressGoes"));
+            let condition = story.confirm_condition("web");
+            assert_eq!(condition.addresses(), [ip(OURS)], "{condition:?}");
+            assert_eq!(story.announced("web"), [OURS]);
+            story.later(NOTICE);
+            assert_eq!(story.written("web"), Some(vec![ip(OURS)]));
+            story.confirm("web");
+            assert_eq!((story.announced("web"), story.write("web")), (vec![OURS.to_owned()], None));
+        }
+    }
+    assert_eq!((story.write("web"), story.event("web").as_str()), (None, "StatusNotOurs"));
+    story.put("next", service());
+    assert_eq!(story.addresses("next"), ["192.168.35.101"], "the address is reserved");
+    story.tell(Fact::Leader(false));
+    story.turn();
+    assert_eq!(story.announced("web"), [OURS], "whoever allocates");
+
+    for asks in [asking_for(&[theirs]), Service { renumber: Some(renumber_of(OURS)), ..service() }] {
+        let mut story = Story::begin(configuration());
+        story.put("web", given(OURS));
+        story.change("web", |web| {
+            (web.ingress, web.request, web.renumber) = (vec![ip(theirs)], asks.request, asks.renumber);
+        });
+        assert_eq!(story.addresses("web"), [theirs]);
+    }
+}
+
+fn renumber_of(address: &str) -> Box<Renumber> {
+    Box::new(Renumber { leaving: vec![ip(address)], overlap: Duration::ZERO })
+}
+
 /// A controller that has the last word: whenever a status shows anything else, it writes its own addresses. Both write once a
 /// second. Answers how often crier wrote addresses, how often it wrote at all, and what it told.
 fn beside_a_controller(story: &mut Story, theirs: &[IpAddr], time: Duration) -> (usize, usize, Vec<String>) {
@@ -741,6 +848,7 @@ fn an_address_of_no_pool_that_crier_did_not_give_or_that_a_host_uses_is_not_anno
             crate::world::Condition { allocated: true, reason: "Assigned".to_owned(), message: message.to_owned() };
         Service { condition: Some(Arc::new(condition)), ..showing(address) }
     };
+    let theirs = "assigned 192.168.35.147 from lan; by the crier of the Lease kube-system/other".to_owned();
     for (what, web) in [
         ("no condition", showing("192.168.35.147")),
         ("another address", Service { ingress: vec![ip("192.168.35.147")], ..left("192.168.35.148") }),
@@ -750,7 +858,10 @@ fn an_address_of_no_pool_that_crier_did_not_give_or_that_a_host_uses_is_not_anno
         ("loopback", left("127.0.0.1")),
         ("no pool is named", claims("assigned 192.168.35.147", "192.168.35.147")),
         ("not of type LoadBalancer", Service { load_balancer: false, ..left("192.168.35.147") }),
-        ("another class", Service { class: Some("example.com/other".to_owned()), ..left("192.168.35.147") }),
+        (
+            "another class, whose crier gave it",
+            Service { class: Some("example.com/other".to_owned()), ..claims(&theirs, "192.168.35.147") },
+        ),
     ] {
         let mut story = with_another_file(|_| ());
         story.put("web", web);

@@ -77,7 +77,7 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer 
         return Answer::told(Allocation::kept(shown(inputs, key, service), reason), None);
     }
     if let Some(reason) = foreign(inputs, service) {
-        let wish = Wish::Leave { given: service.given() };
+        let wish = Wish::Leave { given: given(inputs, key, service) };
         return Answer::told(Allocation::kept(shown(inputs, key, service), reason), writes.then_some(wish));
     }
     if inputs.restraints.is_left(key) {
@@ -116,9 +116,37 @@ pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
 /// The addresses of a Service that may be announced, those that this agent chose just now apart: what the status shows, and
 /// while it shows nothing or what crier did not give, what crier gave.
 pub fn shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<Held> {
-    let given = service.ingress.is_empty() || foreign(inputs, service).is_some();
-    let addresses = if given { own_of_emptied(inputs, key, service) } else { service.ingress.clone() };
+    let replacing = in_place_of_own(inputs, key, service);
+    let addresses = if service.ingress.is_empty() || foreign(inputs, service).is_some() {
+        own_of_emptied(inputs, key, service)
+    } else if replacing.is_empty() {
+        service.ingress.clone()
+    } else {
+        let own = own_of_emptied(inputs, key, service);
+        let rest = service.ingress.iter().filter(|it| !replacing.contains(it) && !own.contains(it)).copied();
+        rest.chain(own.iter().copied()).collect()
+    };
     addresses.into_iter().filter_map(|address| still_held(inputs, key, address)).collect()
+}
+
+/// What somebody wrote into the status in the place of what crier gave: addresses of a family of which it shows none that the condition
+/// names, although the Service may have that one still and asks for no other. What the condition names counts.
+fn in_place_of_own(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<IpAddr> {
+    let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return Vec::new() };
+    let Some(condition) = service.condition.as_ref().filter(|it| it.is_of(lease)) else { return Vec::new() };
+    let given = condition.addresses();
+    let nothing_asked = Request::default();
+    let Request { addresses, pools } = service.request.as_ref().unwrap_or(&nothing_asked);
+    let stays = |own: &IpAddr| {
+        let pool = pool_of(&inputs.config.pools, *own).filter(|pool| pools.is_empty() || pools.contains(&pool.name));
+        pool.is_some() && !service.leaves(*own) && claim_of(inputs, key, *own).is_ok()
+    };
+    let replaces = |address: &&IpAddr| {
+        let own = || given.iter().filter(|own| Family::of(**own) == Family::of(**address));
+        let is_new = !given.contains(address) && !addresses.contains(address) && !service.leaves(**address);
+        is_new && own().any(stays) && !own().any(|own| service.ingress.contains(own))
+    };
+    service.ingress.iter().filter(replaces).copied().collect()
 }
 
 /// Standalone there is no status: what was chosen for a Service is what it has.
@@ -127,16 +155,17 @@ fn promised(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<Held> {
     addresses.filter_map(|address| still_held(inputs, key, *address)).collect()
 }
 
-/// Of the claims of a Service, those that crier has no part in (of another load balancer, or addresses that the Service names itself),
-/// and those that crier gave it: its condition says so, whatever somebody wrote into the status of another one.
+/// Of the claims of a Service, those that crier has no part in (of another load balancer, addresses that the Service names itself, or what
+/// only this agent still knows of), and those that crier gave it: its condition says so, whatever somebody wrote into the status of
+/// another one.
 pub fn origins(inputs: &Inputs<'_>, key: &ObjectKey, claims: &[IpAddr]) -> (Vec<IpAddr>, Vec<IpAddr>) {
     let Some(service) = inputs.world.services.get(key) else { return Default::default() };
     let ours = not_ours(inputs, service).is_none();
     let given = given(inputs, key, service);
-    let promised = inputs.world.assigned.get(key);
+    let (promised, is_told) = (inputs.world.assigned.get(key), service.condition.is_some());
     let has = |address: &IpAddr| {
         let promised = promised.is_some_and(|promised| promised.contains(address));
-        ours && (promised || service.ingress.contains(address) || given.contains(address))
+        ours && (promised || service.ingress.contains(address) || (is_told && given.contains(address)))
     };
     let those = |is: &dyn Fn(&IpAddr) -> bool| claims.iter().copied().filter(is).collect();
     (those(&|address| !has(address)), those(&|address| given.contains(address)))
@@ -166,21 +195,23 @@ fn not_ours(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     (!ours).then(|| Reason::OtherClass { class: service.class.clone() })
 }
 
-/// The file does not name the class of the Service any more, and its status shows what this crier gave it of pools that the file has: it
-/// keeps that until the status shows something else, for nobody else announces it. It gets nothing new.
+/// The file does not name the class of the Service any more, and its status shows what this crier gave it of pools that this file has, or
+/// a former one had, whatever stands beside it: it keeps that until the status shows something else, for nobody else announces it. It gets
+/// nothing new.
 fn class_left(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
     let condition = service.condition.as_ref().filter(|condition| condition.is_of(lease))?;
     let shown = &service.ingress;
-    if inputs.config.serves_class(service.class.as_ref()) || shown.is_empty() || !service.host_names.is_empty() {
+    if inputs.config.serves_class(service.class.as_ref()) {
         return None;
     }
     let given = condition.addresses();
     let is_ours = |address: &IpAddr| {
         let was_given = given.contains(address) || (!given.is_empty() && service.leaves(*address));
-        was_given && pool_of(&inputs.config.pools, *address).is_some()
+        let has_pool = || pool_of(&inputs.config.pools, *address).is_some();
+        was_given && (has_pool() || remnant(inputs, service, *address).is_some())
     };
-    shown.iter().all(is_ours).then(|| Reason::ClassLeft { class: service.class.clone() })
+    shown.iter().any(is_ours).then(|| Reason::ClassLeft { class: service.class.clone() })
 }
 
 /// What crier says of a Service of another class stands there from when the Service was this crier's: it became another's while nobody
@@ -295,13 +326,13 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         }
     }
     lost.extend(second_family(pools, &applicant, request, &mut kept));
+    kept.extend(given_back(inputs, &applicant, request, &kept, &addresses));
     lost.extend(spare(inputs, &applicant, request, &mut kept));
     let leaving = renumber.map(|it| it.leaving.as_slice()).unwrap_or_default();
     let still_given = still_given(inputs, key, service, &lost, leaving);
     if let Some(reason) = unreadable {
         return left(inputs, key, service, reason, still_given);
     }
-    kept.extend(given_back(inputs, &applicant, request, &kept, &addresses));
     let is_asked = |reason: &Reason| is_asked(reason, inputs.restraints.is_accepted(key));
     let against_will = |(address, reason): &&(IpAddr, Reason)| service.ingress.contains(address) && !is_asked(reason);
     let goes = lost.iter().find(against_will);
@@ -460,9 +491,14 @@ fn current(inputs: &Inputs<'_>, applicant: &Applicant<'_>) -> Current {
     Current { chosen: former.is_empty(), addresses: former }
 }
 
-/// What crier gave a Service, and of an emptied status in front of it what is to leave and stood there: its overlap is not over.
+/// What crier gave a Service, and of an emptied status in front of it what is to leave and stood there: its overlap is not over. Where
+/// the condition was removed together with all that crier gave, this agent knows it of before.
 fn own_of_emptied(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<IpAddr> {
-    let given = service.given();
+    let is_stripped = || service.ingress.is_empty() || foreign(inputs, service).is_some();
+    let given = match &service.condition {
+        None if not_ours(inputs, service).is_none() && is_stripped() => given(inputs, key, service),
+        _ => service.given(),
+    };
     let former = inputs.world.former.get(key).filter(|_| service.ingress.is_empty() && !given.is_empty());
     let leaves = |it: &&IpAddr| service.renumber.iter().any(|renumber| renumber.leaving.contains(*it));
     let leaving = former.into_iter().flatten().filter(leaves).filter(|it| !given.contains(*it)).copied();
@@ -500,7 +536,7 @@ fn still_given(
 }
 
 /// The addresses that crier gave a Service and its status does not show any more, of the families of which the Service may keep nothing
-/// that the status shows, or only what is to leave: what crier gave is the Service's still.
+/// that the status shows, or only what is to leave, or stands in their place: what crier gave is the Service's still.
 fn given_back(
     inputs: &Inputs<'_>,
     applicant: &Applicant<'_>,
@@ -509,9 +545,11 @@ fn given_back(
     shown: &[IpAddr],
 ) -> Vec<Held> {
     let leaves = |address: &IpAddr| applicant.renumber.is_some_and(|it| it.leaving.contains(address));
+    let replacing = in_place_of_own(inputs, applicant.key, applicant.service);
     let lacks = |address: &IpAddr| {
         let of_family = |other: IpAddr| Family::of(other) == Family::of(*address);
-        let stays = |held: &Held| of_family(held.address) && !leaves(&held.address);
+        let stays =
+            |held: &Held| of_family(held.address) && !leaves(&held.address) && !replacing.contains(&held.address);
         shown.iter().any(|it| of_family(*it)) && !leaves(address) && !kept.iter().any(stays)
     };
     let given = given(inputs, applicant.key, applicant.service);
