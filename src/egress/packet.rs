@@ -237,6 +237,14 @@ pub struct Connection {
     identity: Vec<u8>,
 }
 
+#[cfg(test)]
+impl Connection {
+    /// One that conntrack need not find again.
+    pub fn between(source: IpAddr, peer: IpAddr, leaves_as: IpAddr) -> Connection {
+        Connection { source, peer, leaves_as, identity: Vec::new() }
+    }
+}
+
 /// The connection in a message of conntrack.
 pub fn connection(attributes: &[u8]) -> Option<Connection> {
     let (original, reply) = (value_of(attributes, CT_TUPLE_ORIGINAL)?, value_of(attributes, CT_TUPLE_REPLY)?);

@@ -25,10 +25,11 @@ use super::machine::{Guarded, Machine, Release};
 use super::packet::Connection;
 use super::ruleset::{self, Content, Count, Form, Ownership, TunnelDevice};
 use super::socket::{Changes, Netfilter};
+use super::stale::{Judge, changed};
 use super::standing::{Absence, Standing};
 use crate::clock;
 use crate::config::EgressSettings;
-use crate::plan::slice::{EgressSlice, Mapping};
+use crate::plan::slice::EgressSlice;
 use crate::world::{Fact, HeldPod, HostProblem};
 
 /// How long to wait before a refused change is tried again.
@@ -95,6 +96,7 @@ pub async fn run(
         told_held: BTreeMap::new(),
         told_translated: None,
         ended: BTreeSet::new(),
+        judged: Arc::default(),
         adopted: false,
         made: false,
         former,
@@ -138,6 +140,9 @@ struct Keeper {
     told_translated: Option<Arc<BTreeSet<IpAddr>>>,
     /// The pods that nobody asks for any more, with their connections ended.
     ended: BTreeSet<IpAddr>,
+    /// What the connections of pods were judged by the last time. It outlasts a table that others remove, and at the start it is what
+    /// an earlier life guarded, with the destinations.
+    judged: Arc<Content>,
     /// The pods that an earlier life guarded are known.
     adopted: bool,
     /// The table is this task's work: whatever it lacks, somebody took away.
@@ -257,6 +262,7 @@ impl Keeper {
         if former.is_empty() {
             self.machine.handle_ways(kernel.ways(&self.form)?, clock::now());
         }
+        self.judged = Arc::new(self.machine.content().clone());
         self.adopted = true;
         Ok(())
     }
@@ -264,17 +270,17 @@ impl Keeper {
     fn write(&mut self, kernel: &mut Netfilter, written: &mut Option<Arc<Content>>) -> io::Result<()> {
         let wanted = self.machine.content().clone();
         if self.machine.is_idle() {
-            if let Some(before) = written {
+            if written.is_some() {
                 kernel.commit(&ruleset::remove(&self.form))?;
-                let before = before.clone();
                 *written = None;
-                forget_former(kernel, Some(&before), &wanted, &self.machine.take_let_go())?;
+                self.forget_former(kernel, &wanted)?;
+                self.judged = Arc::default();
                 info!(table = %self.form.table, "no pod is held to a Service's address, and there is no extra network; the nftables table is removed");
             }
             return Ok(());
         }
         let released: BTreeSet<IpAddr> = self.machine.released().keys().copied().collect();
-        let mut changed = match written {
+        let mut pods = match written {
             Some(before) => {
                 let batch = ruleset::change(&self.form, before, &wanted);
                 if batch.is_empty() && released.is_subset(&self.ended) {
@@ -291,12 +297,19 @@ impl Keeper {
             }
         };
         // What waits for its way keeps its connections until it is known to wait for none.
-        changed.extend(released.difference(&self.ended));
-        forget_stale(kernel, written.as_deref(), &wanted, &changed, &released)?;
+        pods.extend(released.difference(&self.ended));
+        let (before, content) = (&*self.judged, &wanted);
+        forget_stale(kernel, Judge { before, content, pods: &pods, released: &released })?;
         self.ended = released;
-        forget_former(kernel, written.as_deref(), &wanted, &self.machine.take_let_go())?;
-        *written = Some(Arc::new(wanted));
+        self.forget_former(kernel, &wanted)?;
+        self.judged = Arc::new(wanted);
+        *written = Some(self.judged.clone());
         Ok(())
+    }
+
+    fn forget_former(&mut self, kernel: &mut Netfilter, content: &Content) -> io::Result<()> {
+        let (let_go, released) = (self.machine.take_let_go(), BTreeSet::new());
+        forget_former(kernel, Judge { before: &self.judged, content, pods: &let_go, released: &released })
     }
 
     /// Makes the whole table in one change; one that is there is replaced in the same change.
@@ -408,48 +421,9 @@ impl Keeper {
     }
 }
 
-/// The pods whose packets leave otherwise than before.
-fn changed(before: &Content, after: &Content) -> BTreeSet<IpAddr> {
-    let differs = |pod: &IpAddr, mapping: &Mapping| {
-        before.pods.get(pod) != Some(mapping) || before.bounded.get(pod) != after.bounded.get(pod)
-    };
-    after.pods.iter().filter(|(pod, mapping)| differs(pod, mapping)).map(|(pod, _)| *pod).collect()
-}
-
-/// Ends the connections of these pods to the outside that leave with another source than they are to. Connections inside of the
-/// cluster stay, and those to destinations that egress is not for and was not for before. `released`: the pods that nobody asks for any
-/// more; of others that are held the guard drops the packets, and connections outlast that.
-fn forget_stale(
-    kernel: &mut Netfilter,
-    before: Option<&Content>,
-    content: &Content,
-    pods: &BTreeSet<IpAddr>,
-    released: &BTreeSet<IpAddr>,
-) -> io::Result<()> {
-    let is_stale = |connection: &Connection| {
-        let Connection { source, peer, leaves_as, .. } = connection;
-        let Some(mapping) = pods.get(source).and_then(|pod| content.pods.get(pod)) else { return false };
-        let is_to = match mapping {
-            Mapping::Translated { address, network: _ } => Some(*address),
-            Mapping::Steered { .. } => Some(*source),
-            Mapping::Networked(exit) => Some(exit.source),
-            // They are dropped, and go on where the pod has its way again.
-            Mapping::Held if !released.contains(source) => return false,
-            Mapping::Held => None,
-        };
-        if content.cluster.iter().any(|net| net.contains(peer)) {
-            return false;
-        }
-        if !content.exempts(*source, *peer) {
-            return is_to != Some(*leaves_as);
-        }
-        match before {
-            Some(before) => before.pods.contains_key(source) && !before.exempts(*source, *peer),
-            // What an earlier life of the agent did is not known. With the source of egress it was one of egress.
-            None => !matches!(mapping, Mapping::Steered { .. }) && is_to == Some(*leaves_as),
-        }
-    };
-    let ended = end(kernel, pods, is_stale)?;
+/// Ends the connections to the outside that leave with another source than they are to.
+fn forget_stale(kernel: &mut Netfilter, judge: Judge<'_>) -> io::Result<()> {
+    let ended = end(kernel, judge.pods, |connection| judge.is_stale(connection))?;
     if ended > 0 {
         info!(connections = ended, "connections of pods that left with another address are ended");
     }
@@ -457,20 +431,12 @@ fn forget_stale(
 }
 
 /// Ends the connections to the outside of the pods that had these addresses before those that have them now.
-fn forget_former(
-    kernel: &mut Netfilter,
-    before: Option<&Content>,
-    content: &Content,
-    addresses: &BTreeSet<IpAddr>,
-) -> io::Result<()> {
+fn forget_former(kernel: &mut Netfilter, judge: Judge<'_>) -> io::Result<()> {
+    let addresses = judge.pods;
     if addresses.is_empty() {
         return Ok(());
     }
-    let is_former = |Connection { source, peer, .. }: &Connection| {
-        let is_inside = content.cluster.iter().any(|net| net.contains(peer));
-        addresses.contains(source) && !is_inside && !before.is_some_and(|before| before.exempts(*source, *peer))
-    };
-    let ended = end(kernel, addresses, is_former)?;
+    let ended = end(kernel, addresses, |connection| judge.is_former(connection))?;
     info!(
         ?addresses,
         connections = ended,
