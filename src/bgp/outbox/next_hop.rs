@@ -32,6 +32,7 @@ pub struct PeerPath<'a> {
 /// goes again, to another host. Only one that the Node object names takes its place.
 /// A peer on this very host, as another routing daemon may be, would find its own address in our end of the connection and refuse it
 /// (RFC 4271 §6.3). It is told the first global address of the host that is not its own, by which it can tell others.
+/// Over a link-local connection the link-local address is the IPv6 next hop, unless the Node object names a global one with a subnet.
 /// Over a link-local connection an IPv4 address of the link need not be one that the peer can reach, so where
 /// `ipv4_with_ipv6_next_hop` was negotiated (RFC 8950) there is none, and the IPv6 one serves both families; over another IPv6
 /// connection then only an address with a subnet that the Node object names is one.
@@ -65,14 +66,13 @@ fn found(
     let link = link_of(local, path, local_addresses);
     let of_link = || local_addresses.iter().filter(|local| Some(&local.interface) == link);
     let on_link = || of_link().map(|local| local.net);
-    let other_v6 = || choose(of_link(), global_v6, before.v6.map(|v6| v6.global));
+    // Any other one, as a virtual one of keepalived, comes and goes, and the peer need not have a way to it.
+    let lasting = || of_link().filter(|it| it.stay == Stay::Nodes && has_subnet(&it.net));
+    let v6_before = before.v6.map(|v6| v6.global);
     let v4 = match local {
         IpAddr::V4(v4) => Some(v4),
         IpAddr::V6(v6) if v6.is_unicast_link_local() && ipv4_with_ipv6_next_hop => None,
-        // Any other one, as a virtual one of keepalived, comes and goes, and the peer need not have a way to it.
-        IpAddr::V6(_) if ipv4_with_ipv6_next_hop => {
-            of_link().filter(|it| it.stay == Stay::Nodes && has_subnet(&it.net)).find_map(|it| global_v4(it.net))
-        }
+        IpAddr::V6(_) if ipv4_with_ipv6_next_hop => lasting().find_map(|it| global_v4(it.net)),
         IpAddr::V6(_) => choose(of_link(), global_v4, before.v4),
     };
     let peer = path.peer.ip;
@@ -84,9 +84,9 @@ fn found(
     };
     let global = match local {
         IpAddr::V6(v6) if !v6.is_unicast_link_local() => Some(v6),
-        // Without a global address, the link-local one fills both places, as on routers.
-        IpAddr::V6(v6) => Some(other_v6().unwrap_or(v6)),
-        IpAddr::V4(_) => other_v6(),
+        // Without a lasting global address, the link-local one fills both places, as on routers: the peer reaches it for certain.
+        IpAddr::V6(v6) => Some(choose(lasting(), global_v6, v6_before).unwrap_or(v6)),
+        IpAddr::V4(_) => choose(of_link(), global_v6, v6_before),
     };
     let v6 = global.map(|global| NextHopV6 { global, link_local: link_local.filter(|_| peer_is_on_link) });
     NextHops { v4, v6 }
@@ -342,12 +342,35 @@ mod tests {
     }
 
     #[test]
-    fn over_a_link_local_connection_the_links_global_address_is_used_where_there_is_one() {
+    fn over_a_link_local_connection_the_nodes_global_address_is_used_where_the_link_has_it() {
         assert_eq!(
             of("fe80::11", "fe80::1", Some("eth0")),
             (some("10.0.0.11"), some("2001:db8::11"), some("fe80::11"))
         );
         assert_eq!(of("fe80::11", "fe80::1", Some("eth1")), (some("192.0.2.11"), some("fe80::11"), some("fe80::11")));
+    }
+
+    /// U1 of a review. Input: keepalived puts a virtual IPv6 address onto the link of an unnumbered session, before it or during it.
+    /// Output: the link-local address stays the next hop; BIRD drops all routes by an address that it has no way to.
+    #[test]
+    fn over_a_link_local_connection_no_global_address_that_is_not_the_nodes_is_a_next_hop() {
+        let peer = ScopedAddress { ip: "fe80::1".parse().unwrap(), interface: Some("eth0".into()) };
+        let link_local: Ipv6Addr = "fe80::11".parse().unwrap();
+        let told = |other: LocalAddress, before: Option<&str>| {
+            let all = [address("eth0", "fe80::11/64"), other];
+            let v6 = before.map(|global| NextHopV6 { global: global.parse().unwrap(), link_local: Some(link_local) });
+            let before = NextHops { v4: None, v6 };
+            let v6 = super::next_hops(link_local.into(), &path(&peer), true, &all, before).v6.unwrap();
+            assert_eq!(v6.link_local, Some(link_local));
+            v6.global.to_string()
+        };
+        for before in [None, Some("fe80::11"), Some("2001:db8:77::9")] {
+            for vip in ["2001:db8:77::9/64", "2001:db8:77::9/128"] {
+                assert_eq!(told(address("eth0", vip), before), "fe80::11", "{vip} after {before:?}");
+            }
+            assert_eq!(told(nodes("eth0", "2001:db8::11/128"), before), "fe80::11", "after {before:?}");
+            assert_eq!(told(nodes("eth0", "2001:db8::11/64"), before), "2001:db8::11", "after {before:?}");
+        }
     }
 
     #[test]

@@ -197,6 +197,20 @@ fn a_bird_that_only_advertises_itself_is_dialed_and_one_that_only_dials_is_answe
     wait_established(&agent, "two", &format!("{at_two}%eth1"));
     kernel_leads_to(&one, to_one.into());
     kernel_leads_to(&two, to_two.into());
+    // U1 of a review: virtual addresses come onto the links, as of keepalived.
+    node.ip("address add 2001:db8:77::9/64 dev eth0 nodad");
+    node.ip("address add 2001:db8:78::9/128 dev eth1 nodad");
+    throughout("no floating address is a next hop", secs(4), || {
+        for (router, hop) in [(&one, to_one), (&two, to_two)] {
+            for prefix in [format!("{V4}/32"), format!("{V6}/128")] {
+                let hops = router.next_hops(&prefix);
+                if hops != BTreeSet::from([IpAddr::V6(hop)]) {
+                    return Err(format!("{prefix} at {}: {hops:?}", router.name()));
+                }
+            }
+        }
+        Ok(())
+    });
     drop((waiting, dialing));
 }
 
