@@ -268,7 +268,14 @@ impl Speaker {
             |(name, handle): &(&PeerName, &PeerHandle)| !slice.peers.contains_key(*name) && !self.is_expected(handle);
         let gone: Vec<PeerName> = self.peers.iter().filter(is_gone).map(|(name, _)| name.clone()).collect();
         for name in gone {
-            self.stop(&name, NotificationReason::Cease(Cease::PeerDeconfigured).into(), "the peer was removed");
+            // A further session of a peer that stays is named `peer@address`.
+            let is_further =
+                name.as_str().split_once('@').is_some_and(|(peer, _)| slice.peers.contains_key(&PeerName::from(peer)));
+            let (cease, why) = match is_further {
+                true => (Cease::OtherConfigurationChange, "the default route has no such next hop any more"),
+                false => (Cease::PeerDeconfigured, "the peer was removed"),
+            };
+            self.stop(&name, NotificationReason::Cease(cease).into(), why);
             moved = true;
         }
         self.unnumbered = Arc::clone(&slice.unnumbered);

@@ -137,10 +137,14 @@ impl Planner {
             Some(path) => Err(Reason::SecretMissing { path }),
             None => reach::address(settings, before.as_ref(), &further, &self.world),
         };
+        let (address, dead) =
+            reach::with_dead_hops(settings, address, &further, |name| known(name).is_some(), &self.world);
         let further = reach::further(settings, address.as_ref().ok(), &further, &self.world);
         let routes = self.routes.routes_to(&settings.name);
         let orders = self.world.peer_orders.get(&settings.name).copied().unwrap_or_default();
-        let of_further = further.into_iter().map(|(name, address)| {
+        let further = further.into_iter().map(|(name, address)| (name, Ok(address)));
+        let dead = dead.into_iter().map(|(name, reason)| (name, Err(reason)));
+        let of_further = further.chain(dead).map(|(name, address)| {
             let settings = Arc::new(config::Peer { name: name.clone(), ..config::Peer::clone(settings) });
             (name, PeerSlice { settings, address: Ok(address), routes: routes.clone(), orders })
         });
