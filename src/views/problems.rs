@@ -22,6 +22,7 @@ use crate::plan::holder::Grade;
 use crate::plan::join::Dispute;
 use crate::plan::own_addresses::{self, Bound, IPVS_LINK};
 use crate::plan::prefixes::Away;
+use crate::plan::slice::PeerSlice;
 use crate::reason::Reason;
 use crate::world::{ApiServer, ClusterConfig, Pulses, SessionState};
 
@@ -50,6 +51,8 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(unannounced::problems(snapshot));
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
     problems.extend(peers.iter().filter(wanted).filter_map(|peer| of_peer(peer, peers)));
+    problems.extend(without_secret(snapshot));
+    problems.extend(sessions_without_carrier(snapshot));
     problems.extend(bfd::problems(snapshot));
     problems.extend(disputes(snapshot));
     let of_egress = world.egress_problems.iter().chain(&world.egress_bypasses).chain(&world.egress_filtered);
@@ -271,6 +274,38 @@ fn left_on_links(snapshot: &Snapshot) -> Vec<String> {
 fn is_left_out(snapshot: &Snapshot, peer: &PeerName) -> bool {
     let address = snapshot.plan.bgp.peers.get(peer).map(|peer| &peer.address);
     matches!(address, Some(Err(Reason::PeerShutDown | Reason::PeerShutByOperator | Reason::NoOtherGateway)))
+}
+
+/// Established sessions whose link carries nothing now. Routers end such a session at once, and with it the routes; a switch between
+/// may hide it from them, so this end lets the hold time decide.
+fn sessions_without_carrier(snapshot: &Snapshot) -> Vec<String> {
+    let of_peer = |name: &PeerName| {
+        let session = snapshot.session(name).filter(|session| session.state == SessionState::Established)?;
+        let local = session.local_address?;
+        let has_it = |link: &&Link| link.addresses.iter().any(|net| net.addr() == local);
+        let links: Vec<&Link> = snapshot.world.links.values().filter(has_it).collect();
+        let carries = |link: &Link| link.loopback || (link.up && link.carrier);
+        let first = links.first().filter(|_| !links.iter().any(|link| carries(link)))?;
+        Some(format!(
+            "peer {name}: its link {} has no carrier: the router may have dropped the session and the routes already, and here it ends \
+             with its hold time; look at the cable and at the port of the switch",
+            first.name
+        ))
+    };
+    snapshot.plan.bgp.peers.keys().filter_map(of_peer).collect()
+}
+
+/// Sessions that go on although the file of their password or key is missing.
+fn without_secret(snapshot: &Snapshot) -> Vec<String> {
+    let of_peer = |(name, peer): (&PeerName, &PeerSlice)| {
+        let path = peer.address.as_ref().ok().and_then(|_| snapshot.config.lacking_of(&peer.settings))?;
+        Some(format!(
+            "peer {name}: the secret {} is missing: the session goes on with the key that its connection has, and no new one can be \
+             opened; create the file with mode 0600, then run `systemctl reload crier`",
+            path.display()
+        ))
+    };
+    snapshot.plan.bgp.peers.iter().filter_map(of_peer).collect()
 }
 
 fn of_peer(peer: &PeerReport, peers: &[PeerReport]) -> Option<String> {

@@ -34,6 +34,7 @@ use self::signatures::Signatures;
 use crate::address::{LocalAddress, ScopedAddress};
 use crate::bfd_state::BfdState;
 use crate::bgp::counters::Counters;
+use crate::bgp::kept::Signature;
 use crate::bgp::machine::negotiation::{Negotiated, Restart};
 use crate::bgp::machine::session::End;
 use crate::bgp::machine::{Action, ConnectionId, Peering};
@@ -43,7 +44,7 @@ use crate::bgp::outbox::{NextHops, Outbox, Routes};
 use crate::bgp::settings;
 use crate::bgp::socket::kept::KeptConnection;
 use crate::bgp::socket::ledger::Safe;
-use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, describe, way};
+use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, Protection, describe, way};
 use crate::bgp::wire::{Capability, Cease, Dialect, Message, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
@@ -469,7 +470,7 @@ impl PeerTask {
                 format!("the password has changed, and the kernel cannot change it on the open connection: {why}");
             self.reset(id, Cease::OtherConfigurationChange, why);
         }
-        if self.outbound.is_some() && open > 0 {
+        if self.outbound.is_some() && open > 0 && !before.protection.lacks_secret() {
             let hold_time = self.outbound.as_ref().and_then(|outbound| outbound.negotiated.hold_time);
             warn!(
                 peer = %self.name,
@@ -492,6 +493,15 @@ impl PeerTask {
         let offer = settings::local_offer(&self.settings, &self.endpoint.peer, self.router_id, self.restart);
         let actions = self.peering.handle_offer(offer, now);
         self.carry_out(actions);
+        if before.protection.lacks_secret()
+            && Signature::from(&before.protection) == Signature::from(&self.endpoint.protection)
+        {
+            info!(peer = %self.name, "the secret that was missing is there: new connections are signed with it");
+            if matches!(self.endpoint.protection, Protection::Ao(_)) {
+                // The kernel changes nothing about the keys of an open connection, and it has those that it had before.
+                return;
+            }
+        }
     }
 
     /// There is a session: the next one, if it comes to that, is no restart of this agent, and finds the kernel as this one left it.
