@@ -24,7 +24,7 @@ use crate::plan::own_addresses::{self, Bound, IPVS_LINK};
 use crate::plan::prefixes::Away;
 use crate::plan::slice::PeerSlice;
 use crate::reason::Reason;
-use crate::world::{ApiServer, ClusterConfig, Pulses, SessionState};
+use crate::world::{ApiServer, ClusterConfig, Link, Pulses, SessionState};
 
 /// All problems, those that concern most first.
 pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {
@@ -492,7 +492,41 @@ mod tests {
     use crate::config::{NoSecrets, SourceFile, parse};
     use crate::plan::Planner;
     use crate::views::Counters;
-    use crate::world::Fact;
+    use crate::world::{Fact, SessionReport};
+
+    /// L2 of a review. Input: the link of an established session loses its carrier; its address is on the loopback too, or is not.
+    #[test]
+    fn an_established_session_whose_link_has_no_carrier_is_a_problem() {
+        const FILE: &str = "[manifests]\nfolder = \"/m\"\n[bgp]\nasn = 64513\n\
+                            [[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.0.1\"\nasn = 64512\n";
+        let told = |carrier: bool, on_loopback: bool, state: SessionState| {
+            let file = SourceFile { path: "test.toml".to_owned(), text: FILE.to_owned() };
+            let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+            let eth0 = Link { carrier, ..Link::carrying(2, "eth0", &["10.0.0.11/24"]) };
+            let nets: &[&str] = if on_loopback { &["10.0.0.11/32"] } else { &[] };
+            let lo = Link { loopback: true, ..Link::carrying(1, "lo", nets) };
+            let mut session = SessionReport::new(state, std::time::SystemTime::UNIX_EPOCH);
+            session.local_address = Some("10.0.0.11".parse().unwrap());
+            for fact in [
+                Fact::Link(1, Some(lo)),
+                Fact::Link(2, Some(eth0)),
+                Fact::LinksListed,
+                Fact::Session("tor".into(), session),
+                Fact::FailStatic,
+            ] {
+                planner.apply(fact);
+            }
+            let now = clock::now();
+            planner.turn(now);
+            let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, clock::wall());
+            sessions_without_carrier(&snapshot)
+        };
+        let lost = told(false, false, SessionState::Established);
+        assert!(lost.len() == 1 && lost[0].starts_with("peer tor: its link eth0 has no carrier: "), "{lost:?}");
+        assert_eq!(told(true, false, SessionState::Established), [""; 0]);
+        assert_eq!(told(false, true, SessionState::Established), [""; 0], "it may go another way");
+        assert_eq!(told(false, false, SessionState::Active), [""; 0]);
+    }
 
     #[test]
     fn a_peer_that_sends_no_open_may_lack_gtsm() {
