@@ -57,8 +57,8 @@ const WAITING_TIME: Duration = Duration::from_secs(10);
 /// few seconds where an advertisement is lost.
 const EXPECTING_TIME: Duration = Duration::from_secs(30);
 
-/// Unknown callers are logged this often at most.
-const UNKNOWN_CALLER_PAUSE: Duration = Duration::from_secs(60);
+/// Connections that are closed at once are logged this often at most.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// How the speaker is to end.
 #[derive(Debug)]
@@ -121,7 +121,8 @@ pub async fn run(
         unnumbered: Arc::default(),
         waiting: None,
         problems: Vec::new(),
-        unknown_callers: UnknownCallers::default(),
+        unknown_callers: Refused::default(),
+        hasty: BTreeMap::new(),
     };
     resumable.into_iter().for_each(|resumable| speaker.resume(resumable));
     let newest = slices.borrow_and_update().clone();
@@ -193,7 +194,10 @@ struct Speaker {
     waiting: Option<(Arrival, Instant)>,
     /// What keeps connections from being accepted, as the agent was told.
     problems: Vec<HostProblem>,
-    unknown_callers: UnknownCallers,
+    /// From addresses that belong to no peer.
+    unknown_callers: Refused,
+    /// Of peers that have more connections waiting than they need.
+    hasty: BTreeMap<PeerName, Refused>,
 }
 
 /// The speaker's side of one peer task. Dropping it ends the task without a NOTIFICATION to the peer.
@@ -282,6 +286,7 @@ impl Speaker {
         self.nowhere.retain(|name, _| slice.peers.contains_key(name));
         for (name, peer) in &slice.peers {
             if let Some(handle) = self.peers.get_mut(name) {
+        self.hasty.retain(|name, _| slice.peers.contains_key(name));
                 let is_sought = matches!(
                     &peer.address,
                     Err(reason) if !matches!(reason, Reason::PeerShutDown | Reason::PeerShutByOperator)
@@ -437,8 +442,10 @@ impl Speaker {
             Some(why) => Inbound::Refused(why),
             None => Inbound::Connection(arrival.stream),
         };
-        if handle.inbound.try_send(inbound).is_err() {
-            warn!(peer = %name, "connection closed: the peer opens connections faster than they can be handled");
+        if handle.inbound.try_send(inbound).is_err()
+            && let Some(more_before) = self.hasty.entry((*name).clone()).or_default().note(clock::now())
+        {
+            warn!(peer = %name, more_before, "connection closed: the peer opens connections faster than they can be handled");
         }
     }
 
@@ -459,7 +466,9 @@ impl Speaker {
             self.waiting = Some((arrival, clock::now()));
             return;
         }
-        self.unknown_callers.note(from.ip(), clock::now());
+        if let Some(more_before) = self.unknown_callers.note(clock::now()) {
+            warn!(address = %from.ip(), more_before, "BGP connection closed: no peer has this address");
+        }
     }
 
     /// Hands the established sessions out, within about [`FAREWELL_TIME`]; all else ends.
@@ -523,21 +532,22 @@ impl Desired {
     }
 }
 
-/// Connections from addresses that belong to no peer.
+/// Connections that are closed at once. Whoever opens many of them does not fill the log.
 #[derive(Debug, Default)]
-struct UnknownCallers {
+struct Refused {
     logged_at: Option<Instant>,
     unlogged: u64,
 }
 
-impl UnknownCallers {
-    fn note(&mut self, from: IpAddr, now: Instant) {
-        if self.logged_at.is_some_and(|at| now < at + UNKNOWN_CALLER_PAUSE) {
+impl Refused {
+    /// One more. Where it is to be logged: how many were not, since the last that was.
+    fn note(&mut self, now: Instant) -> Option<u64> {
+        if self.logged_at.is_some_and(|at| now < at + REFUSED_PAUSE) {
             self.unlogged += 1;
-            return;
+            return None;
         }
-        warn!(address = %from, more_before = self.unlogged, "BGP connection closed: no peer has this address");
-        *self = UnknownCallers { logged_at: Some(now), unlogged: 0 };
+        self.logged_at = Some(now);
+        Some(std::mem::take(&mut self.unlogged))
     }
 }
 
