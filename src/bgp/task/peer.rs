@@ -162,6 +162,9 @@ pub(super) async fn run(
         task.resume(resumption);
         task.signatures.fit();
         task.read_what_waits().await;
+        path_state: BfdState::Down,
+        link_due: None,
+        last_source,
         // There may be a plan already, and then it does not change for this.
         task.handle_desired(task.desired.clone());
     }
@@ -260,6 +263,12 @@ impl PeerTask {
     fn end(&mut self, notification: &Notification, why: &str) {
         self.leaving = true;
         let actions = self.peering.handle_stop(notification, why, clock::now());
+    /// How BFD says that the path is.
+    path_state: BfdState,
+    /// The established session may run over several links, and then is looked at which it is.
+    link_due: Option<Instant>,
+    /// Our end of the last session.
+    last_source: Option<IpAddr>,
         self.carry_out(actions);
     }
 
@@ -415,7 +424,8 @@ impl PeerTask {
     /// operator of either end holds down, says nothing (RFC 5882 §3.2, §4.2).
     fn handle_bfd(&mut self, sessions: &BfdSessions) {
         let report = sessions.get(&self.name);
-        let is_up = report.is_some_and(|report| report.state == BfdState::Up);
+        self.path_state = report.map_or(BfdState::Down, |report| report.state);
+        let is_up = self.path_state == BfdState::Up;
         let losses = report.map_or(0, |report| report.losses);
         let before = std::mem::replace(&mut self.path_losses, losses);
         if losses > before
@@ -431,9 +441,21 @@ impl PeerTask {
             false => self.peering.handle_path_down(now),
         };
         self.carry_out(actions);
-        if self.peering.is_held() && self.outbound.is_none() {
-            let state = report.map_or(BfdState::Down, |report| report.state);
-            self.report.fail(format!("waiting for BFD, which is {state} (bfd-strict)").into(), false, now);
+        self.note_held(now);
+    }
+
+    /// What a peer without a session waits for, beside what may have ended its last one.
+    fn note_held(&mut self, now: Instant) {
+        if self.peering.is_held() && self.outbound.is_none() && !self.leaving {
+            let why = format!("waiting for BFD, which is {} (bfd-strict)", self.path_state);
+            self.report.fail(why.into(), false, now);
+        }
+    }
+
+    /// A way that moves to another link tells nobody; the next hop of the other family is to go with it.
+    fn look_at_link(&mut self, now: Instant) {
+        if self.link_due.take_if(|due| *due <= now).is_some() {
+            self.handle_desired(self.desired.clone());
         }
     }
 
@@ -443,9 +465,7 @@ impl PeerTask {
         if was_strict != self.settings.bfd_strict {
             let actions = self.peering.handle_need_of_path(self.settings.bfd_strict, clock::now());
             self.carry_out(actions);
-            if self.peering.is_held() && self.outbound.is_none() {
-                self.report.fail("waiting for BFD, which is not up (bfd-strict)".into(), false, clock::now());
-            }
+            self.note_held(clock::now());
         }
         if let Some(outbound) = &mut self.outbound {
             outbound.has_news = true;
@@ -604,10 +624,12 @@ impl PeerTask {
                     );
                 }
                 Action::Refresh { connection: _, family } => {
+                    self.note_held(clock::now());
                     if let Some(outbound) = &mut self.outbound
                         && outbound.refreshes.ask(family)
                         && outbound.tells_refresh(family, clock::now())
                     {
+                    self.note_held(clock::now());
                         info!(peer = %self.name, %family, "the peer asked for all routes again");
                     }
                 }
