@@ -38,7 +38,7 @@ use crate::bgp::kept::Signature;
 use crate::bgp::machine::negotiation::{Negotiated, Restart};
 use crate::bgp::machine::session::End;
 use crate::bgp::machine::{Action, ConnectionId, Peering};
-use crate::bgp::outbox::next_hop::{PeerPath, links_in_doubt, next_hops};
+use crate::bgp::outbox::next_hop::{PeerPath, links_in_doubt, next_hops, source};
 use crate::bgp::outbox::refreshes::{RefreshStep, Refreshes};
 use crate::bgp::outbox::{NextHops, Outbox, Routes};
 use crate::bgp::settings;
@@ -117,6 +117,9 @@ const MOST_WARNED: usize = 8;
 const CLOCK_TICK: Duration = Duration::from_millis(50);
 
 /// Messages moved from the outbox to the socket between two looks at everything else: short ones fill one write.
+/// The kernel is asked so often by which of several links packets to the peer leave.
+const LOOK_AT_LINK_EVERY: Duration = Duration::from_secs(10);
+
 const MESSAGES_PER_TURN: usize = 256;
 
 /// Runs the sessions with one peer until it is told to leave. On the established session of an agent before this one nothing is sent
@@ -159,12 +162,12 @@ pub(super) async fn run(
         settings,
     };
     if let Some(resumption) = resumption {
-        task.resume(resumption);
-        task.signatures.fit();
-        task.read_what_waits().await;
         path_state: BfdState::Down,
         link_due: None,
         last_source,
+        task.resume(resumption);
+        task.signatures.fit();
+        task.read_what_waits().await;
         // There may be a plan already, and then it does not change for this.
         task.handle_desired(task.desired.clone());
     }
@@ -207,6 +210,7 @@ pub(super) async fn run(
             }
             how = &mut leave => {
                 match how {
+                task.look_at_link(clock::now());
                     Ok(Leave::End { notification, why }) => task.end(&notification, &why),
                     Ok(Leave::Keep(to)) => return task.hand_over(to).await,
                     // The speaker is gone.
@@ -259,16 +263,16 @@ struct PeerTask {
 }
 
 impl PeerTask {
-    /// Ends every connection for the reason that the NOTIFICATION gives.
-    fn end(&mut self, notification: &Notification, why: &str) {
-        self.leaving = true;
-        let actions = self.peering.handle_stop(notification, why, clock::now());
     /// How BFD says that the path is.
     path_state: BfdState,
     /// The established session may run over several links, and then is looked at which it is.
     link_due: Option<Instant>,
     /// Our end of the last session.
     last_source: Option<IpAddr>,
+    /// Ends every connection for the reason that the NOTIFICATION gives.
+    fn end(&mut self, notification: &Notification, why: &str) {
+        self.leaving = true;
+        let actions = self.peering.handle_stop(notification, why, clock::now());
         self.carry_out(actions);
     }
 
@@ -390,7 +394,7 @@ impl PeerTask {
             v4: outbound.next_hops.v4.filter(|_| before.settings.next_hop.is_none()),
             v6: outbound.next_hops.v6.filter(|_| before.settings.next_hop_v6.is_none()),
         };
-        let newest = self.desired.next_hops(
+        let (newest, in_doubt) = self.desired.next_hops(
             outbound.local_address,
             &self.endpoint,
             &self.settings,
@@ -408,6 +412,7 @@ impl PeerTask {
                 }
             }
             outbound.next_hops = newest;
+        self.link_due = in_doubt.then(|| clock::now() + LOOK_AT_LINK_EVERY);
             outbound.next_hops_due = true;
             for family in outbound.outbox.lose_next_hops(&outbound.negotiated, newest) {
                 warn!(peer = %self.name, %family, "routes withdrawn: this node has no next hop of the same address family");
@@ -602,7 +607,7 @@ impl PeerTask {
                 Action::Close { connection, last_word } => self.close(connection, last_word),
                 Action::Up { connection, negotiated } => self.begin(connection, negotiated),
                 Action::Down { connection, end } => {
-                    self.outbound = None;
+                    (self.outbound, self.link_due) = (None, None);
                     self.counters.note_end(&end, clock::wall_timestamp());
                     if self.leaving {
                         info!(peer = %self.name, %connection, reason = %end, "session closed");
@@ -674,7 +679,7 @@ impl PeerTask {
         let remote = socket.peer_address().ok();
         let capabilities = self.counters.capabilities(connection);
         self.counters.times_established += 1;
-        let next_hops =
+        let (next_hops, in_doubt) =
             self.desired.next_hops(local_address, &self.endpoint, &self.settings, &negotiated, self.next_hops);
         self.next_hops = next_hops;
         let outbox = self.desired.outbox(&negotiated, next_hops);
@@ -711,6 +716,8 @@ impl PeerTask {
         self.begin_ledger();
     }
 
+        self.link_due = in_doubt.then(|| clock::now() + LOOK_AT_LINK_EVERY);
+        self.last_source = Some(local_address);
     /// Logs each reason why there is no session once, not each time.
     fn note_failure(&mut self, connection: ConnectionId, end: &End) {
         if end.is_collision() || self.outbound.is_some() || self.leaving {
@@ -735,7 +742,8 @@ impl PeerTask {
         let report = self.report.due.filter(|due| *due > now);
         // Where it is due already, what is still to be sent comes first, and wakes this task.
         let ledger = self.ledger_due().filter(|due| *due > now);
-        [self.peering.next_deadline(), report, ledger, self.signatures.next_deadline()].into_iter().flatten().min()
+        let all = [self.peering.next_deadline(), report, ledger, self.signatures.next_deadline(), self.link_due];
+        all.into_iter().flatten().min()
     }
 
     fn observe(&mut self) {
@@ -807,7 +815,7 @@ impl Desired {
         settings: &config::Peer,
         negotiated: &Negotiated,
         before: NextHops,
-    ) -> NextHops {
+    ) -> (NextHops, bool) {
         let path = PeerPath {
             peer: &endpoint.peer,
             device: endpoint.device.as_ref(),
@@ -819,7 +827,8 @@ impl Desired {
         // Without several links the kernel need not be asked.
         let link = (!links.is_empty()).then(|| way::which(&links, endpoint.peer.ip, local, path.device)).flatten();
         let path = PeerPath { link, ..path };
-        next_hops(local, &path, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses, before)
+        let found = next_hops(local, &path, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses, before);
+        (found, !links.is_empty())
     }
 
     fn outbox(&self, negotiated: &Negotiated, next_hops: NextHops) -> Outbox {
@@ -834,6 +843,7 @@ impl Desired {
 fn is_on(all: &[LocalAddress], link: &Option<InterfaceName>, ip: IpAddr) -> bool {
     all.iter().any(|local| local.net.addr() == ip && link.as_ref().is_none_or(|link| *link == local.interface))
 }
+    /// The next hops of a session, and whether they depend on by which of several links packets leave.
 
 /// The next event of any connection. Without a connection it never answers.
 async fn next_event(
