@@ -158,6 +158,10 @@ impl Endpoint {
         }
         self.dress(&SockRef::from(&socket))?;
         self.protection.set(socket.as_fd(), self.peer.ip, device.map(|(_, index)| index), true)?;
+        if self.peer.ip.is_ipv6() {
+            // Where the kernel refuses, it chooses as it always does.
+            let _ = options::prefer_public_source(socket.as_fd());
+        }
         if let Some(source) = self.source {
             socket.bind(self.socket_address(source, 0)?).map_err(|error| {
                 io::Error::new(error.kind(), format!("source address {source}: {}", describe(&error)))

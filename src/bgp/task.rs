@@ -11,6 +11,7 @@
 //! | desired        | speaker, peer      | newest wins          | -                                                      |
 //! | inbound        | speaker, peer      | `INBOUND_DEPTH`      | the connection is closed; a peer needs one at a time   |
 //! | leave          | speaker, peer      | once                 | -                                                      |
+//! | done           | peer, the next one | once                 | -                                                      |
 //! | bfd            | BFD, every peer    | newest wins          | -                                                      |
 //! | facts          | peer, the agent    | the agent's choice   | the report waits, and says the newest when there is room |
 //! | safe           | peers, the agent   | newest wins          | -                                                      |
@@ -215,6 +216,7 @@ struct PeerHandle {
     desired: watch::Sender<Desired>,
     inbound: mpsc::Sender<Inbound>,
     leave: oneshot::Sender<Leave>,
+    done: oneshot::Receiver<Option<IpAddr>>,
 }
 
 /// With whom a session is, and as whom.
@@ -284,9 +286,10 @@ impl Speaker {
         }
         self.unnumbered = Arc::clone(&slice.unnumbered);
         self.nowhere.retain(|name, _| slice.peers.contains_key(name));
-        for (name, peer) in &slice.peers {
-            if let Some(handle) = self.peers.get_mut(name) {
         self.hasty.retain(|name, _| slice.peers.contains_key(name));
+        for (name, peer) in &slice.peers {
+            let mut before = None;
+            if let Some(handle) = self.peers.get_mut(name) {
                 let is_sought = matches!(
                     &peer.address,
                     Err(reason) if !matches!(reason, Reason::PeerShutDown | Reason::PeerShutByOperator)
@@ -303,7 +306,7 @@ impl Speaker {
                 if handle.is_resumed {
                     self.former.insert(name.clone(), FormerSession::Lost { why: why.clone(), routes_kept: false });
                 }
-                self.stop(name, notification, &why);
+                before = self.stop(name, notification, &why);
             }
             match &peer.address {
                 Ok(address) => {
@@ -311,7 +314,7 @@ impl Speaker {
                     moved = true;
                     let desired = Desired::of(slice, peer);
                     let identity = Identity { address: address.clone(), router_id, resets: peer.orders.resets };
-                    self.start(name, identity, desired, None);
+                    self.start(name, identity, desired, None, before);
                 }
                 Err(reason) => {
                     if self.nowhere.insert(name.clone(), reason.clone()).as_ref() != Some(reason) {
@@ -375,7 +378,7 @@ impl Speaker {
         let identity = Identity { address: state.address.clone(), router_id: state.router_id, resets: 0 };
         let desired =
             Desired { routes: Routes::new(), complete: false, local_addresses: Arc::default(), settings, refreshes: 0 };
-        self.start(&name, identity, desired, Some(kept));
+        self.start(&name, identity, desired, Some(kept), None);
         if let Some(handle) = self.peers.get_mut(&name) {
             (handle.is_kept, handle.is_resumed) = (is_to_be_found, true);
             if is_to_be_found {
@@ -393,12 +396,21 @@ impl Speaker {
         self.expect_until.unwrap_or_else(clock::now).into()
     }
 
-    fn start(&mut self, name: &PeerName, identity: Identity, desired: Desired, kept: Option<KeptConnection>) {
+    /// `before`: see [`Before::task`].
+    fn start(
+        &mut self,
+        name: &PeerName,
+        identity: Identity,
+        desired: Desired,
+        kept: Option<KeptConnection>,
+        before: Option<oneshot::Receiver<Option<IpAddr>>>,
+    ) {
         let Identity { address, router_id, resets } = identity;
         let settings = Arc::clone(&desired.settings);
         let (desired, desired_rx) = watch::channel(desired);
         let (inbound, inbound_rx) = mpsc::channel(INBOUND_DEPTH);
         let (leave, leave_rx) = oneshot::channel();
+        let (done, done_rx) = oneshot::channel();
         let channels = Channels {
             desired: desired_rx,
             inbound: inbound_rx,
@@ -406,11 +418,12 @@ impl Speaker {
             facts: self.facts.clone(),
             bfd: self.bfd.clone(),
             safe: self.safe.clone(),
+            done,
         };
         // Whoever kept routes over the restart has dropped them by then.
         let restarting = self.restart.restarting && clock::now() < self.began + RESTART_TIME;
         let restart = Restart { restarting, ..self.restart };
-        let before = Before { restart, kept, former: self.former.get(name).cloned() };
+        let before = Before { restart, kept, former: self.former.get(name).cloned(), task: before };
         let task = peer::run(name.clone(), Arc::clone(&settings), address.clone(), router_id, before, channels);
         self.tasks.spawn(task);
         let endpoint = settings::endpoint(&settings, address.clone());
@@ -418,15 +431,34 @@ impl Speaker {
         let (is_kept, is_resumed) = (false, false);
         self.peers.insert(
             name.clone(),
-            PeerHandle { settings, address, router_id, endpoint, resets, is_kept, is_resumed, desired, inbound, leave },
+            PeerHandle {
+                settings,
+                address,
+                router_id,
+                endpoint,
+                resets,
+                is_kept,
+                is_resumed,
+                desired,
+                inbound,
+                leave,
+                done: done_rx,
+            },
         );
     }
 
-    fn stop(&mut self, name: &PeerName, notification: Notification, why: &str) {
-        let Some(handle) = self.peers.remove(name) else { return };
+    /// What the task that follows for the peer waits for.
+    fn stop(
+        &mut self,
+        name: &PeerName,
+        notification: Notification,
+        why: &str,
+    ) -> Option<oneshot::Receiver<Option<IpAddr>>> {
+        let handle = self.peers.remove(name)?;
         info!(peer = %name, reason = why, "peer stopped");
         // It fails when the task has ended already, and then there is nobody to tell.
         let _ = handle.leave.send(Leave::End { notification, why: why.to_owned() });
+        Some(handle.done)
     }
 
     /// An accepted connection goes to the peer whose address it comes from. Of several with one address, to the one in whose VRF,

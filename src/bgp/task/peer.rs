@@ -94,6 +94,8 @@ pub(super) struct Channels {
     pub bfd: watch::Receiver<BfdSessions>,
     /// `None`: nobody keeps a session over a crash.
     pub safe: Option<Safe>,
+    /// The task has told all that it has to tell, and the address that its last session was from.
+    pub done: oneshot::Sender<Option<IpAddr>>,
 }
 
 /// What the agents before have left of the peer.
@@ -102,6 +104,8 @@ pub(super) struct Before {
     /// The task begins with this session.
     pub kept: Option<KeptConnection>,
     pub former: Option<FormerSession>,
+    /// Of the task that the peer had a moment ago: see [`Channels::done`]. What it tells comes before what this one tells.
+    pub task: Option<oneshot::Receiver<Option<IpAddr>>>,
 }
 
 /// How many last NOTIFICATIONs may be under way at once. Beyond that, as in a flood, a connection is closed without one.
@@ -113,13 +117,13 @@ const MOST_READ_FIRST: usize = 4096;
 /// The failures without a session that are kept apart, so that each is logged once.
 const MOST_WARNED: usize = 8;
 
+/// The kernel is asked so often by which of several links packets to the peer leave.
+const LOOK_AT_LINK_EVERY: Duration = Duration::from_secs(10);
+
 /// The kernel counts in ticks, so an acknowledgement may look this much older than it is.
 const CLOCK_TICK: Duration = Duration::from_millis(50);
 
 /// Messages moved from the outbox to the socket between two looks at everything else: short ones fill one write.
-/// The kernel is asked so often by which of several links packets to the peer leave.
-const LOOK_AT_LINK_EVERY: Duration = Duration::from_secs(10);
-
 const MESSAGES_PER_TURN: usize = 256;
 
 /// Runs the sessions with one peer until it is told to leave. On the established session of an agent before this one nothing is sent
@@ -129,10 +133,14 @@ pub(super) async fn run(
     settings: Arc<config::Peer>,
     address: ScopedAddress,
     router_id: Ipv4Addr,
-    Before { restart, kept, mut former }: Before,
+    Before { restart, kept, mut former, task: before }: Before,
     channels: Channels,
 ) {
-    let Channels { mut desired, mut inbound, mut leave, facts, mut bfd, safe } = channels;
+    let Channels { mut desired, mut inbound, mut leave, facts, mut bfd, safe, done } = channels;
+    let last_source = match before {
+        Some(before) => before.await.ok().flatten(),
+        None => None,
+    };
     let now = clock::now();
     let newest = desired.borrow_and_update().clone();
     let offer = settings::local_offer(&settings, &address, router_id, restart);
@@ -154,6 +162,9 @@ pub(super) async fn run(
         restart,
         leaving: false,
         path_losses: 0,
+        path_state: BfdState::Down,
+        link_due: None,
+        last_source,
         signatures: Signatures::new(now),
         former,
         recovered: None,
@@ -162,9 +173,6 @@ pub(super) async fn run(
         settings,
     };
     if let Some(resumption) = resumption {
-        path_state: BfdState::Down,
-        link_due: None,
-        last_source,
         task.resume(resumption);
         task.signatures.fit();
         task.read_what_waits().await;
@@ -202,6 +210,7 @@ pub(super) async fn run(
                 task.read_what_waits().await;
                 let actions = task.peering.handle_timeout(clock::now());
                 task.carry_out(actions);
+                task.look_at_link(clock::now());
             }
             // Otherwise each that has ended would be kept until the task ends.
             Some(_) = task.farewells.join_next() => {}
@@ -210,7 +219,6 @@ pub(super) async fn run(
             }
             how = &mut leave => {
                 match how {
-                task.look_at_link(clock::now());
                     Ok(Leave::End { notification, why }) => task.end(&notification, &why),
                     Ok(Leave::Keep(to)) => return task.hand_over(to).await,
                     // The speaker is gone.
@@ -224,6 +232,8 @@ pub(super) async fn run(
     task.observe();
     // The agent may be gone already.
     let _ = facts.send(task.report_now()).await;
+    // Nobody may follow.
+    let _ = done.send(task.last_source);
     while task.farewells.join_next().await.is_some() {}
 }
 
@@ -253,6 +263,12 @@ struct PeerTask {
     leaving: bool,
     /// How often BFD has lost the path. A loss concerns the session that stood at that time, and none that came after.
     path_losses: u64,
+    /// How BFD says that the path is.
+    path_state: BfdState,
+    /// The established session may run over several links, and then is looked at which it is.
+    link_due: Option<Instant>,
+    /// Our end of the last session.
+    last_source: Option<IpAddr>,
     signatures: Signatures,
     /// What became of the session of the agent before.
     former: Option<FormerSession>,
@@ -263,12 +279,6 @@ struct PeerTask {
 }
 
 impl PeerTask {
-    /// How BFD says that the path is.
-    path_state: BfdState,
-    /// The established session may run over several links, and then is looked at which it is.
-    link_due: Option<Instant>,
-    /// Our end of the last session.
-    last_source: Option<IpAddr>,
     /// Ends every connection for the reason that the NOTIFICATION gives.
     fn end(&mut self, notification: &Notification, why: &str) {
         self.leaving = true;
@@ -402,6 +412,7 @@ impl PeerTask {
             former,
         );
         self.next_hops = newest;
+        self.link_due = in_doubt.then(|| clock::now() + LOOK_AT_LINK_EVERY);
         if outbound.next_hops != newest {
             for (family, before, next_hop) in outbound.new_next_hops(newest) {
                 match before {
@@ -412,7 +423,6 @@ impl PeerTask {
                 }
             }
             outbound.next_hops = newest;
-        self.link_due = in_doubt.then(|| clock::now() + LOOK_AT_LINK_EVERY);
             outbound.next_hops_due = true;
             for family in outbound.outbox.lose_next_hops(&outbound.negotiated, newest) {
                 warn!(peer = %self.name, %family, "routes withdrawn: this node has no next hop of the same address family");
@@ -483,6 +493,15 @@ impl PeerTask {
             return;
         }
         self.signatures = Signatures::new(now);
+        if before.protection.lacks_secret()
+            && Signature::from(&before.protection) == Signature::from(&self.endpoint.protection)
+        {
+            info!(peer = %self.name, "the secret that was missing is there: new connections are signed with it");
+            if matches!(self.endpoint.protection, Protection::Ao(_)) {
+                // The kernel changes nothing about the keys of an open connection, and it has those that it had before.
+                return;
+            }
+        }
         let mut failed = Vec::new();
         for (id, socket) in &self.connections {
             if let Err(error) = socket.sign_anew(&self.endpoint, &before.protection) {
@@ -518,15 +537,6 @@ impl PeerTask {
         let offer = settings::local_offer(&self.settings, &self.endpoint.peer, self.router_id, self.restart);
         let actions = self.peering.handle_offer(offer, now);
         self.carry_out(actions);
-        if before.protection.lacks_secret()
-            && Signature::from(&before.protection) == Signature::from(&self.endpoint.protection)
-        {
-            info!(peer = %self.name, "the secret that was missing is there: new connections are signed with it");
-            if matches!(self.endpoint.protection, Protection::Ao(_)) {
-                // The kernel changes nothing about the keys of an open connection, and it has those that it had before.
-                return;
-            }
-        }
     }
 
     /// There is a session: the next one, if it comes to that, is no restart of this agent, and finds the kernel as this one left it.
@@ -594,8 +604,7 @@ impl PeerTask {
         for action in actions {
             match action {
                 Action::Dial(id) => {
-                    let endpoint = self.endpoint.clone();
-                    self.dial = Some((id, async move { endpoint.dial().await }.boxed()));
+                    self.dial = Some((id, self.dial()));
                 }
                 Action::Send(id, message) => {
                     debug!(peer = %self.name, connection = %id, %message, "message queued");
@@ -615,10 +624,12 @@ impl PeerTask {
                         warn!(peer = %self.name, %connection, reason = %end, "session lost");
                     }
                     self.report.fail(end.to_string().into(), end.is_telling(), clock::now());
+                    self.note_held(clock::now());
                 }
                 Action::Failed { connection, end } => {
                     self.counters.note_end(&end, clock::wall_timestamp());
                     self.note_failure(connection, &end);
+                    self.note_held(clock::now());
                 }
                 Action::Withheld { connection, capabilities } => {
                     let capabilities = capabilities.iter().map(Capability::to_string).collect::<Vec<_>>().join(", ");
@@ -629,12 +640,10 @@ impl PeerTask {
                     );
                 }
                 Action::Refresh { connection: _, family } => {
-                    self.note_held(clock::now());
                     if let Some(outbound) = &mut self.outbound
                         && outbound.refreshes.ask(family)
                         && outbound.tells_refresh(family, clock::now())
                     {
-                    self.note_held(clock::now());
                         info!(peer = %self.name, %family, "the peer asked for all routes again");
                     }
                 }
@@ -648,6 +657,31 @@ impl PeerTask {
                 Action::Prove { connection, asked_at } => self.prove(connection, asked_at),
             }
         }
+    }
+
+    /// From the address that the configuration gives, else from the one that the router knows best.
+    fn dial(&self) -> BoxFuture<'static, io::Result<TcpStream>> {
+        let by_kernel = self.endpoint.clone();
+        let path = PeerPath {
+            peer: &by_kernel.peer,
+            device: by_kernel.device.as_ref(),
+            link: None,
+            next_hop: None,
+            next_hop_v6: None,
+        };
+        let chosen = match by_kernel.source {
+            Some(_) => None,
+            None => source(&path, &self.desired.local_addresses, self.last_source),
+        };
+        async move {
+            let Some(source) = chosen else { return by_kernel.dial().await };
+            match (Endpoint { source: Some(source), ..by_kernel.clone() }).dial().await {
+                // It has just left this host.
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => by_kernel.dial().await,
+                dialled => dialled,
+            }
+        }
+        .boxed()
     }
 
     fn close(&mut self, connection: ConnectionId, last_word: Option<Notification>) {
@@ -682,6 +716,8 @@ impl PeerTask {
         let (next_hops, in_doubt) =
             self.desired.next_hops(local_address, &self.endpoint, &self.settings, &negotiated, self.next_hops);
         self.next_hops = next_hops;
+        self.link_due = in_doubt.then(|| clock::now() + LOOK_AT_LINK_EVERY);
+        self.last_source = Some(local_address);
         let outbox = self.desired.outbox(&negotiated, next_hops);
         info!(
             peer = %self.name,
@@ -716,8 +752,6 @@ impl PeerTask {
         self.begin_ledger();
     }
 
-        self.link_due = in_doubt.then(|| clock::now() + LOOK_AT_LINK_EVERY);
-        self.last_source = Some(local_address);
     /// Logs each reason why there is no session once, not each time.
     fn note_failure(&mut self, connection: ConnectionId, end: &End) {
         if end.is_collision() || self.outbound.is_some() || self.leaving {
@@ -808,6 +842,7 @@ impl PeerTask {
 }
 
 impl Desired {
+    /// The next hops of a session, and whether they depend on by which of several links packets leave.
     fn next_hops(
         &self,
         local: IpAddr,
@@ -843,7 +878,6 @@ impl Desired {
 fn is_on(all: &[LocalAddress], link: &Option<InterfaceName>, ip: IpAddr) -> bool {
     all.iter().any(|local| local.net.addr() == ip && link.as_ref().is_none_or(|link| *link == local.interface))
 }
-    /// The next hops of a session, and whether they depend on by which of several links packets leave.
 
 /// The next event of any connection. Without a connection it never answers.
 async fn next_event(

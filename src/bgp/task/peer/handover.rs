@@ -78,7 +78,7 @@ impl PeerTask {
         self.connections.push((id, connection));
         self.report.recall(state.established_at);
         self.note_session();
-        self.next_hops = state.sent.next_hops;
+        (self.next_hops, self.last_source) = (state.sent.next_hops, Some(state.local.ip()));
         self.outbound = Some(Outbound {
             connection: id,
             local_address: state.local.ip(),
