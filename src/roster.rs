@@ -110,12 +110,9 @@ pub struct Member {
 
 impl Member {
     /// The node's word about its end of the link is that it has no IPv6 there: whatever it holds, it does not answer there for the
-    /// address. One with no subnets, or with as many as fit, does not tell of those that it lacks.
+    /// address.
     pub fn is_without_v6(&self, address: IpAddr) -> bool {
-        let subnets = &self.card.subnets;
-        address.is_ipv6()
-            && (1..MOST_SUBNETS).contains(&subnets.len())
-            && !subnets.iter().any(|net| is_link_local_v6(net.addr()))
+        address.is_ipv6() && self.card.lacks_v6()
     }
 }
 
@@ -149,6 +146,11 @@ impl Card {
     /// addresses.
     pub fn is_of_other_crier(&self, lease: Option<u64>) -> bool {
         self.lease.zip(lease).is_some_and(|(theirs, own)| theirs != own)
+    }
+
+    /// It says its subnets, and a link-local one of IPv6 is not among them. As many as fit do not tell of those that are left out.
+    pub fn lacks_v6(&self) -> bool {
+        (1..MOST_SUBNETS).contains(&self.subnets.len()) && !self.subnets.iter().any(|net| is_link_local_v6(net.addr()))
     }
 }
 

@@ -190,7 +190,10 @@ pub async fn take(stored: Vec<Stored>, had: &Had, config: &Config) -> Taken {
     for ((is_live, number), (socket, state)) in sessions {
         let session = match (socket, state) {
             (Some(socket), Some(ledger)) if is_live => {
-                KeptConnection::recover(ledger, socket).map_err(|(state, error)| (state, error.to_string()))
+                KeptConnection::recover(ledger, socket).map_err(|(state, error)| {
+                    let of_peer = state.map(|state| (error.keeps_routes(&state.negotiated), state.peer));
+                    (of_peer, error.to_string())
+                })
             }
             (Some(socket), Some(state)) => open(socket, state).map_err(|why| (None, why)),
             (Some(_), None) => Err((None, "its state did not come back".to_owned())),
@@ -207,9 +210,7 @@ pub async fn take(stored: Vec<Stored>, had: &Had, config: &Config) -> Taken {
                     }
                 }
             }
-            Err((Some(state), why)) => {
-                drop(taken.former.insert(state.peer, lost(&why, state.negotiated.graceful_restart)));
-            }
+            Err((Some((routes_kept, peer)), why)) => drop(taken.former.insert(peer, lost(&why, routes_kept))),
             Err((None, why)) => warn!(
                 number,
                 reason = why,

@@ -88,10 +88,21 @@ const PROBES: u32 = 4;
 pub const FAREWELL_TIME: Duration = Duration::from_secs(1);
 
 impl Protection {
+    /// The file of a secret is missing: nothing can be signed like this. A connection that is open keeps the keys that it has.
+    pub fn lacks_secret(&self) -> bool {
+        match self {
+            Protection::None => false,
+            Protection::Md5(password) => password.expose().is_empty(),
+            Protection::Ao(keys) => keys.iter().any(|key| key.secret.is_missing()),
+        }
+    }
+
     /// Puts the keys of a peer on a socket. `vrf` is the index of the device that the socket is bound to. Where it fails, some keys
     /// may be set; the socket is not to be used for this peer then.
     pub fn set(&self, socket: BorrowedFd<'_>, peer: IpAddr, vrf: Option<u32>, connecting: bool) -> io::Result<()> {
         match self {
+            // An empty password would take the one of the socket off.
+            lacking if lacking.lacks_secret() => Err(io::Error::new(io::ErrorKind::NotFound, "the secret is missing")),
             Protection::None => Ok(()),
             Protection::Md5(password) => options::set_md5_key(socket, peer, vrf, password.expose())
                 .map_err(|error| explain(error, "TCP MD5", "CONFIG_TCP_MD5SIG")),
@@ -106,6 +117,7 @@ impl Protection {
     pub fn unset(&self, socket: BorrowedFd<'_>, peer: IpAddr, vrf: Option<u32>) -> io::Result<()> {
         match self {
             Protection::None => Ok(()),
+            lacking if lacking.lacks_secret() => Ok(()),
             Protection::Md5(_) => options::set_md5_key(socket, peer, vrf, &[]),
             Protection::Ao(keys) => keys.iter().try_for_each(|key| options::delete_ao_key(socket, peer, vrf, key)),
         }
@@ -146,6 +158,10 @@ impl Endpoint {
         }
         self.dress(&SockRef::from(&socket))?;
         self.protection.set(socket.as_fd(), self.peer.ip, device.map(|(_, index)| index), true)?;
+        if self.peer.ip.is_ipv6() {
+            // Where the kernel refuses, it chooses as it always does.
+            let _ = options::prefer_public_source(socket.as_fd());
+        }
         if let Some(source) = self.source {
             socket.bind(self.socket_address(source, 0)?).map_err(|error| {
                 io::Error::new(error.kind(), format!("source address {source}: {}", describe(&error)))

@@ -11,6 +11,7 @@
 //! | desired        | speaker, peer      | newest wins          | -                                                      |
 //! | inbound        | speaker, peer      | `INBOUND_DEPTH`      | the connection is closed; a peer needs one at a time   |
 //! | leave          | speaker, peer      | once                 | -                                                      |
+//! | done           | peer, the next one | once                 | -                                                      |
 //! | bfd            | BFD, every peer    | newest wins          | -                                                      |
 //! | facts          | peer, the agent    | the agent's choice   | the report waits, and says the newest when there is room |
 //! | safe           | peers, the agent   | newest wins          | -                                                      |
@@ -57,8 +58,8 @@ const WAITING_TIME: Duration = Duration::from_secs(10);
 /// few seconds where an advertisement is lost.
 const EXPECTING_TIME: Duration = Duration::from_secs(30);
 
-/// Unknown callers are logged this often at most.
-const UNKNOWN_CALLER_PAUSE: Duration = Duration::from_secs(60);
+/// Connections that are closed at once are logged this often at most.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// How the speaker is to end.
 #[derive(Debug)]
@@ -121,7 +122,8 @@ pub async fn run(
         unnumbered: Arc::default(),
         waiting: None,
         problems: Vec::new(),
-        unknown_callers: UnknownCallers::default(),
+        unknown_callers: Refused::default(),
+        hasty: BTreeMap::new(),
     };
     resumable.into_iter().for_each(|resumable| speaker.resume(resumable));
     let newest = slices.borrow_and_update().clone();
@@ -193,7 +195,10 @@ struct Speaker {
     waiting: Option<(Arrival, Instant)>,
     /// What keeps connections from being accepted, as the agent was told.
     problems: Vec<HostProblem>,
-    unknown_callers: UnknownCallers,
+    /// From addresses that belong to no peer.
+    unknown_callers: Refused,
+    /// Of peers that have more connections waiting than they need.
+    hasty: BTreeMap<PeerName, Refused>,
 }
 
 /// The speaker's side of one peer task. Dropping it ends the task without a NOTIFICATION to the peer.
@@ -211,6 +216,7 @@ struct PeerHandle {
     desired: watch::Sender<Desired>,
     inbound: mpsc::Sender<Inbound>,
     leave: oneshot::Sender<Leave>,
+    done: oneshot::Receiver<Option<IpAddr>>,
 }
 
 /// With whom a session is, and as whom.
@@ -268,12 +274,21 @@ impl Speaker {
             |(name, handle): &(&PeerName, &PeerHandle)| !slice.peers.contains_key(*name) && !self.is_expected(handle);
         let gone: Vec<PeerName> = self.peers.iter().filter(is_gone).map(|(name, _)| name.clone()).collect();
         for name in gone {
-            self.stop(&name, NotificationReason::Cease(Cease::PeerDeconfigured).into(), "the peer was removed");
+            // A further session of a peer that stays is named `peer@address`.
+            let is_further =
+                name.as_str().split_once('@').is_some_and(|(peer, _)| slice.peers.contains_key(&PeerName::from(peer)));
+            let (cease, why) = match is_further {
+                true => (Cease::OtherConfigurationChange, "the default route has no such next hop any more"),
+                false => (Cease::PeerDeconfigured, "the peer was removed"),
+            };
+            self.stop(&name, NotificationReason::Cease(cease).into(), why);
             moved = true;
         }
         self.unnumbered = Arc::clone(&slice.unnumbered);
         self.nowhere.retain(|name, _| slice.peers.contains_key(name));
+        self.hasty.retain(|name, _| slice.peers.contains_key(name));
         for (name, peer) in &slice.peers {
+            let mut before = None;
             if let Some(handle) = self.peers.get_mut(name) {
                 let is_sought = matches!(
                     &peer.address,
@@ -291,7 +306,7 @@ impl Speaker {
                 if handle.is_resumed {
                     self.former.insert(name.clone(), FormerSession::Lost { why: why.clone(), routes_kept: false });
                 }
-                self.stop(name, notification, &why);
+                before = self.stop(name, notification, &why);
             }
             match &peer.address {
                 Ok(address) => {
@@ -299,7 +314,7 @@ impl Speaker {
                     moved = true;
                     let desired = Desired::of(slice, peer);
                     let identity = Identity { address: address.clone(), router_id, resets: peer.orders.resets };
-                    self.start(name, identity, desired, None);
+                    self.start(name, identity, desired, None, before);
                 }
                 Err(reason) => {
                     if self.nowhere.insert(name.clone(), reason.clone()).as_ref() != Some(reason) {
@@ -363,7 +378,7 @@ impl Speaker {
         let identity = Identity { address: state.address.clone(), router_id: state.router_id, resets: 0 };
         let desired =
             Desired { routes: Routes::new(), complete: false, local_addresses: Arc::default(), settings, refreshes: 0 };
-        self.start(&name, identity, desired, Some(kept));
+        self.start(&name, identity, desired, Some(kept), None);
         if let Some(handle) = self.peers.get_mut(&name) {
             (handle.is_kept, handle.is_resumed) = (is_to_be_found, true);
             if is_to_be_found {
@@ -381,12 +396,21 @@ impl Speaker {
         self.expect_until.unwrap_or_else(clock::now).into()
     }
 
-    fn start(&mut self, name: &PeerName, identity: Identity, desired: Desired, kept: Option<KeptConnection>) {
+    /// `before`: see [`Before::task`].
+    fn start(
+        &mut self,
+        name: &PeerName,
+        identity: Identity,
+        desired: Desired,
+        kept: Option<KeptConnection>,
+        before: Option<oneshot::Receiver<Option<IpAddr>>>,
+    ) {
         let Identity { address, router_id, resets } = identity;
         let settings = Arc::clone(&desired.settings);
         let (desired, desired_rx) = watch::channel(desired);
         let (inbound, inbound_rx) = mpsc::channel(INBOUND_DEPTH);
         let (leave, leave_rx) = oneshot::channel();
+        let (done, done_rx) = oneshot::channel();
         let channels = Channels {
             desired: desired_rx,
             inbound: inbound_rx,
@@ -394,11 +418,12 @@ impl Speaker {
             facts: self.facts.clone(),
             bfd: self.bfd.clone(),
             safe: self.safe.clone(),
+            done,
         };
         // Whoever kept routes over the restart has dropped them by then.
         let restarting = self.restart.restarting && clock::now() < self.began + RESTART_TIME;
         let restart = Restart { restarting, ..self.restart };
-        let before = Before { restart, kept, former: self.former.get(name).cloned() };
+        let before = Before { restart, kept, former: self.former.get(name).cloned(), task: before };
         let task = peer::run(name.clone(), Arc::clone(&settings), address.clone(), router_id, before, channels);
         self.tasks.spawn(task);
         let endpoint = settings::endpoint(&settings, address.clone());
@@ -406,15 +431,34 @@ impl Speaker {
         let (is_kept, is_resumed) = (false, false);
         self.peers.insert(
             name.clone(),
-            PeerHandle { settings, address, router_id, endpoint, resets, is_kept, is_resumed, desired, inbound, leave },
+            PeerHandle {
+                settings,
+                address,
+                router_id,
+                endpoint,
+                resets,
+                is_kept,
+                is_resumed,
+                desired,
+                inbound,
+                leave,
+                done: done_rx,
+            },
         );
     }
 
-    fn stop(&mut self, name: &PeerName, notification: Notification, why: &str) {
-        let Some(handle) = self.peers.remove(name) else { return };
+    /// What the task that follows for the peer waits for.
+    fn stop(
+        &mut self,
+        name: &PeerName,
+        notification: Notification,
+        why: &str,
+    ) -> Option<oneshot::Receiver<Option<IpAddr>>> {
+        let handle = self.peers.remove(name)?;
         info!(peer = %name, reason = why, "peer stopped");
         // It fails when the task has ended already, and then there is nobody to tell.
         let _ = handle.leave.send(Leave::End { notification, why: why.to_owned() });
+        Some(handle.done)
     }
 
     /// An accepted connection goes to the peer whose address it comes from. Of several with one address, to the one in whose VRF,
@@ -430,8 +474,10 @@ impl Speaker {
             Some(why) => Inbound::Refused(why),
             None => Inbound::Connection(arrival.stream),
         };
-        if handle.inbound.try_send(inbound).is_err() {
-            warn!(peer = %name, "connection closed: the peer opens connections faster than they can be handled");
+        if handle.inbound.try_send(inbound).is_err()
+            && let Some(more_before) = self.hasty.entry((*name).clone()).or_default().note(clock::now())
+        {
+            warn!(peer = %name, more_before, "connection closed: the peer opens connections faster than they can be handled");
         }
     }
 
@@ -452,7 +498,9 @@ impl Speaker {
             self.waiting = Some((arrival, clock::now()));
             return;
         }
-        self.unknown_callers.note(from.ip(), clock::now());
+        if let Some(more_before) = self.unknown_callers.note(clock::now()) {
+            warn!(address = %from.ip(), more_before, "BGP connection closed: no peer has this address");
+        }
     }
 
     /// Hands the established sessions out, within about [`FAREWELL_TIME`]; all else ends.
@@ -516,21 +564,22 @@ impl Desired {
     }
 }
 
-/// Connections from addresses that belong to no peer.
+/// Connections that are closed at once. Whoever opens many of them does not fill the log.
 #[derive(Debug, Default)]
-struct UnknownCallers {
+struct Refused {
     logged_at: Option<Instant>,
     unlogged: u64,
 }
 
-impl UnknownCallers {
-    fn note(&mut self, from: IpAddr, now: Instant) {
-        if self.logged_at.is_some_and(|at| now < at + UNKNOWN_CALLER_PAUSE) {
+impl Refused {
+    /// One more. Where it is to be logged: how many were not, since the last that was.
+    fn note(&mut self, now: Instant) -> Option<u64> {
+        if self.logged_at.is_some_and(|at| now < at + REFUSED_PAUSE) {
             self.unlogged += 1;
-            return;
+            return None;
         }
-        warn!(address = %from, more_before = self.unlogged, "BGP connection closed: no peer has this address");
-        *self = UnknownCallers { logged_at: Some(now), unlogged: 0 };
+        self.logged_at = Some(now);
+        Some(std::mem::take(&mut self.unlogged))
     }
 }
 

@@ -251,8 +251,13 @@ impl Config {
     /// A secret file that a peer cannot do without and that is missing.
     pub fn lacking_of(&self, peer: &Peer) -> Option<&std::path::Path> {
         let peer = self.bgp.peers.iter().find(|it| it.name == peer.name)?;
+        let keys = peer.tcp_ao.iter().map(|key| &key.secret);
+        peer.password.iter().chain(keys).find_map(SecretFile::lacking).or_else(|| self.lacking_of_path(peer))
+    }
+
+    /// The same of BFD alone: an open TCP connection has its keys in the kernel, and BFD has none without the file.
+    pub fn lacking_of_path(&self, peer: &Peer) -> Option<&std::path::Path> {
         let profile = self.bfd.iter().find(|profile| peer.bfd.as_ref() == Some(&profile.name));
-        let keys = peer.tcp_ao.iter().map(|key| &key.secret).chain(profile.and_then(|profile| profile.key.as_ref()));
-        peer.password.iter().chain(keys).find_map(SecretFile::lacking)
+        profile?.key.as_ref()?.lacking()
     }
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoVrf, LinkAttribute, LinkInfo, LinkMessage};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteNextHopFlags, RouteType, RouteVia};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteType, RouteVia,
+};
 use rtnetlink::MulticastGroup;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
@@ -212,9 +214,9 @@ fn default_links(routes: &[RouteNetlinkMessage], tables: &Tables) -> BTreeSet<u3
     routes.iter().flat_map(of_message).collect()
 }
 
-/// The default routes of the main table alone.
+/// The default routes of the main table alone that work.
 pub(super) fn of_main(routes: &[RouteNetlinkMessage]) -> Vec<DefaultRoute> {
-    default_routes(routes, &Tables::default())
+    default_routes(routes, &Tables::default()).into_iter().filter(|route| !route.dead).collect()
 }
 
 /// The ways of all default routes in the list, best first; equal ones in the kernel's order.
@@ -239,8 +241,9 @@ fn next_hops(route: &RouteMessage, vrf: Option<u32>) -> Vec<DefaultRoute> {
             RouteAttribute::Priority(priority) => metric = *priority,
             RouteAttribute::MultiPath(several) => {
                 let dead = RouteNextHopFlags::Dead | RouteNextHopFlags::Linkdown;
-                let alive = several.iter().filter(|hop| !hop.flags.intersects(dead));
-                hops.extend(alive.map(|hop| (gateway(&hop.attributes), hop.interface_index)));
+                let hop_of =
+                    |hop: &RouteNextHop| (gateway(&hop.attributes), hop.interface_index, hop.flags.intersects(dead));
+                hops.extend(several.iter().map(hop_of));
             }
             // The enum is not ours; the single next hop is read below.
             _ => {}
@@ -251,9 +254,11 @@ fn next_hops(route: &RouteMessage, vrf: Option<u32>) -> Vec<DefaultRoute> {
         // The enum is not ours.
         _ => None,
     });
-    hops.extend(link.map(|link| (gateway(&route.attributes), link)));
+    // The kernel takes a single next hop away with its link, or uses it all the same.
+    hops.extend(link.map(|link| (gateway(&route.attributes), link, false)));
     let Some(family) = family_of(route.header.address_family) else { return Vec::new() };
-    hops.into_iter().map(|(gateway, link)| DefaultRoute { family, gateway, link, metric, vrf }).collect()
+    let of_hop = |(gateway, link, dead)| DefaultRoute { family, gateway, link, metric, vrf, dead };
+    hops.into_iter().map(of_hop).collect()
 }
 
 /// `None` for a route to the link itself.
@@ -273,7 +278,7 @@ fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use netlink_packet_route::AddressFamily;
-    use netlink_packet_route::route::{RouteHeader, RouteNextHop};
+    use netlink_packet_route::route::RouteHeader;
 
     use super::*;
     use crate::address::Family;
@@ -297,7 +302,9 @@ mod tests {
     fn found(routes: Vec<RouteMessage>) -> Vec<(String, u32, u32)> {
         let messages: Vec<_> = routes.into_iter().map(RouteNetlinkMessage::NewRoute).collect();
         let text = |gateway: Option<IpAddr>| gateway.map_or("dev".to_owned(), |gateway| gateway.to_string());
-        let texts = |route: DefaultRoute| (text(route.gateway), route.link, route.metric);
+        let mark = |dead: bool| if dead { " dead" } else { "" };
+        let texts =
+            |route: DefaultRoute| (format!("{}{}", text(route.gateway), mark(route.dead)), route.link, route.metric);
         default_routes(&messages, &Tables::default()).into_iter().map(texts).collect()
     }
 
@@ -355,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_next_hops_those_that_work_are_told_in_the_kernels_order() {
+    fn of_several_next_hops_all_are_told_in_the_kernels_order_and_which_do_not_work() {
         let hop = |gateway: &str, link: u32, flags: RouteNextHopFlags| {
             let mut hop = RouteNextHop::default();
             hop.flags = flags;
@@ -369,8 +376,12 @@ mod tests {
             hop("10.0.2.1", 3, none),
             hop("10.0.3.1", 4, none),
         ]);
-        let expected = [("10.0.2.1".to_owned(), 3, 5), ("10.0.3.1".to_owned(), 4, 5)];
-        assert_eq!(found(vec![route(vec![RouteAttribute::Priority(5), several])]), expected);
+        let expected = [("10.0.1.1 dead", 2, 5), ("10.0.2.1", 3, 5), ("10.0.3.1", 4, 5)];
+        let expected = expected.map(|(gateway, link, metric)| (gateway.to_owned(), link, metric));
+        let routes = vec![route(vec![RouteAttribute::Priority(5), several])];
+        assert_eq!(found(routes.clone()), expected);
+        let messages: Vec<_> = routes.into_iter().map(RouteNetlinkMessage::NewRoute).collect();
+        assert_eq!(of_main(&messages).len(), 2, "what does not work is no way out");
     }
 
     /// D16 of the field cases.

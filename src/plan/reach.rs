@@ -188,6 +188,62 @@ fn next_hops(vrf: Option<&InterfaceName>, family: Family, world: &World) -> Vec<
     next_hops
 }
 
+/// The next hops of the preferred default route that the kernel sends nothing by, each with what is the matter with its link. As for
+/// sessions, IPv6 counts only where IPv4 has no default route.
+fn dead_hops(vrf: Option<&InterfaceName>, world: &World) -> Vec<(ScopedAddress, Reason)> {
+    let is_of_table = |route: &DefaultRoute| match (vrf, route.vrf) {
+        (None, None) => true,
+        (Some(vrf), Some(index)) => world.links.get(&index).is_some_and(|device| device.name == *vrf),
+        (None, Some(_)) | (Some(_), None) => false,
+    };
+    let routes = |all: &[DefaultRoute], family: Family| -> Vec<DefaultRoute> {
+        all.iter().filter(|route| is_of_table(route) && route.family == family).cloned().collect()
+    };
+    let of = |family: Family| (routes(&world.default_routes, family), routes(&world.dead_default_routes, family));
+    let (mut alive, mut dead) = of(Family::V4);
+    if alive.is_empty() && dead.is_empty() {
+        (alive, dead) = of(Family::V6);
+    }
+    // What is worse than a route that works is not used when its link is back either.
+    let best = alive.iter().map(|route| route.metric).min();
+    let in_use = dead.iter().filter(|route| best.is_none_or(|best| route.metric <= best));
+    let found = in_use.filter_map(|route| {
+        let Link { name, up, .. } = world.links.get(&route.link)?;
+        let interface = name.clone();
+        let why = if *up { Reason::NoCarrier { interface } } else { Reason::LinkDown { interface } };
+        Some((scoped(route.gateway?, route.link, world)?, why))
+    });
+    found.collect()
+}
+
+/// Where the peer's own session is, or why nowhere, and the further ones that are nowhere because the links of their next hops do not
+/// work now: a router that has gone is to be seen, not to vanish. `known` tells the names of a moment ago; `further` are the other
+/// further ones. The peer's own name stands for a next hop that has none of its own.
+pub(super) fn with_dead_hops(
+    settings: &config::Peer,
+    own: Result<ScopedAddress, Reason>,
+    further: &BTreeMap<PeerName, ScopedAddress>,
+    known: impl Fn(&PeerName) -> bool,
+    world: &World,
+) -> (Result<ScopedAddress, Reason>, BTreeMap<PeerName, Reason>) {
+    let waits =
+        matches!(own, Err(Reason::NoOtherGateway | Reason::NoDefaultRoute | Reason::NoDefaultRouteInVrf { vrf: _ }));
+    if settings.address != PeerAddress::Gateway || (own.is_err() && !waits) {
+        return (own, BTreeMap::new());
+    }
+    let has_session =
+        |address: &ScopedAddress| own.as_ref() == Ok(address) || further.values().any(|other| other == address);
+    let dead = dead_hops(settings.vrf.as_ref(), world).into_iter().filter(|(address, _)| !has_session(address));
+    let mut dead: Vec<(PeerName, Reason)> =
+        dead.map(|(address, why)| (further_name(&settings.name, &address), why)).collect();
+    let nameless = dead.iter().position(|(name, _)| waits && !known(name));
+    let own = match nameless.map(|at| dead.remove(at)) {
+        Some((_, why)) => Err(why),
+        None => own,
+    };
+    (own, dead.into_iter().collect())
+}
+
 /// Marks a further session of `address = "gateway"` in its name, in front of its address.
 const FURTHER: char = '@';
 
@@ -197,6 +253,10 @@ pub(super) fn peer_of(session: &PeerName) -> PeerName {
         Some((peer, _)) => PeerName::from(peer),
         None => session.clone(),
     }
+}
+
+fn further_name(peer: &PeerName, address: &ScopedAddress) -> PeerName {
+    PeerName::from(format!("{peer}{FURTHER}{address}"))
 }
 
 /// The sessions with the further next hops of the default route, beside the one that has the peer's own name. `known` are those
@@ -213,7 +273,7 @@ pub(super) fn further(
     if settings.shutdown {
         return BTreeMap::new();
     }
-    let named = |address: ScopedAddress| (PeerName::from(format!("{}{FURTHER}{address}", settings.name)), address);
+    let named = |address: ScopedAddress| (further_name(&settings.name, &address), address);
     gateways(settings, own, known, world).into_iter().filter(|gateway| Some(gateway) != own).map(named).collect()
 }
 
@@ -445,6 +505,49 @@ mod tests {
         let Fact::Session(_, report) = session(SessionState::Established) else { unreachable!() };
         world.apply(Fact::Session("tor@10.0.0.2".into(), report));
         assert_eq!(names(&further(&gateway, None, &more, &world)), ["tor@10.0.0.2"]);
+    }
+
+    /// G1 of a review. Input: two top-of-rack routers, and the link to one of them loses its carrier, or is set down.
+    /// Output: its session stays in sight, with the reason, under the name that it had, until the default route drops the next hop.
+    #[test]
+    fn a_next_hop_whose_link_has_no_carrier_stays_a_session_that_says_why() {
+        const ETH1: u32 = 3;
+        let gateway = peer(PeerAddress::Gateway);
+        let hop = |last: u8, link: u32, dead: bool| DefaultRoute {
+            dead,
+            ..DefaultRoute::via(&format!("10.0.{last}.1"), link, 7)
+        };
+        let mut known: BTreeMap<PeerName, Result<ScopedAddress, Reason>> = BTreeMap::new();
+        let mut now = |dead: [bool; 2], up: bool| {
+            let mut world = World::default();
+            world.apply(eth0(up, !dead[0], &["10.0.0.11/24"]));
+            let eth1 = Link { up, carrier: !dead[1], ..Link::carrying(ETH1, "eth1", &["10.0.1.11/24"]) };
+            world.apply(Fact::Link(ETH1, Some(eth1)));
+            world.apply(Fact::DefaultRoutes(vec![hop(0, ETH0, dead[0]), hop(1, ETH1, dead[1])]));
+            let own = known.get(&gateway.name).and_then(|it| it.clone().ok());
+            let others = known.iter().filter(|(name, _)| **name != gateway.name);
+            let before = others.filter_map(|(name, it)| Some((name.clone(), it.clone().ok()?))).collect();
+            let own = address(&gateway, own.as_ref(), &before, &world);
+            let more = further(&gateway, own.as_ref().ok(), &before, &world);
+            let (own, nowhere) = with_dead_hops(&gateway, own, &more, |name| known.contains_key(name), &world);
+            let more = more.into_iter().map(|(name, it)| (name, Ok(it)));
+            let all = more.chain(nowhere.into_iter().map(|(name, why)| (name, Err(why))));
+            known = all.chain([(gateway.name.clone(), own)]).collect();
+            let text = |it: &Result<ScopedAddress, Reason>| it.as_ref().map_or_else(Reason::code, ToString::to_string);
+            known.iter().map(|(name, it)| format!("{name} {}", text(it))).collect::<Vec<_>>()
+        };
+        let both = ["tor 10.0.0.1", "tor@10.0.1.1 10.0.1.1"];
+        assert_eq!(now([false, false], true), both);
+        for _ in 0..2 {
+            assert_eq!(now([false, true], true), ["tor 10.0.0.1", "tor@10.0.1.1 no-carrier"]);
+        }
+        assert_eq!(now([false, true], false), ["tor 10.0.0.1", "tor@10.0.1.1 link-down"]);
+        assert_eq!(now([false, false], true), both);
+        for _ in 0..2 {
+            assert_eq!(now([true, false], true), ["tor no-carrier", "tor@10.0.1.1 10.0.1.1"]);
+        }
+        assert_eq!(now([true, true], true), ["tor no-carrier", "tor@10.0.1.1 no-carrier"]);
+        assert_eq!(now([false, false], true), both);
     }
 
     /// S8 of a review. Input: one file for all racks names the router by its address and as the gateway, and graceful restart is agreed on.

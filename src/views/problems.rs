@@ -22,8 +22,14 @@ use crate::plan::holder::Grade;
 use crate::plan::join::Dispute;
 use crate::plan::own_addresses::{self, Bound, IPVS_LINK};
 use crate::plan::prefixes::Away;
+<<<<<<< HEAD
 use crate::reason::{HostUse, Reason};
 use crate::world::{ApiServer, ClusterConfig, Pulses, SessionState};
+=======
+use crate::plan::slice::PeerSlice;
+use crate::reason::Reason;
+use crate::world::{ApiServer, ClusterConfig, Link, Pulses, SessionState};
+>>>>>>> bbgp
 
 /// All problems, those that concern most first.
 pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {
@@ -51,6 +57,8 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(unannounced::problems(snapshot));
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
     problems.extend(peers.iter().filter(wanted).filter_map(|peer| of_peer(peer, peers)));
+    problems.extend(without_secret(snapshot));
+    problems.extend(sessions_without_carrier(snapshot));
     problems.extend(bfd::problems(snapshot));
     problems.extend(disputes(snapshot));
     let of_egress = world.egress_problems.iter().chain(&world.egress_bypasses).chain(&world.egress_filtered);
@@ -323,6 +331,38 @@ fn is_left_out(snapshot: &Snapshot, peer: &PeerName) -> bool {
     matches!(address, Some(Err(Reason::PeerShutDown | Reason::PeerShutByOperator | Reason::NoOtherGateway)))
 }
 
+/// Established sessions whose link carries nothing now. Routers end such a session at once, and with it the routes; a switch between
+/// may hide it from them, so this end lets the hold time decide.
+fn sessions_without_carrier(snapshot: &Snapshot) -> Vec<String> {
+    let of_peer = |name: &PeerName| {
+        let session = snapshot.session(name).filter(|session| session.state == SessionState::Established)?;
+        let local = session.local_address?;
+        let has_it = |link: &&Link| link.addresses.iter().any(|net| net.addr() == local);
+        let links: Vec<&Link> = snapshot.world.links.values().filter(has_it).collect();
+        let carries = |link: &Link| link.loopback || (link.up && link.carrier);
+        let first = links.first().filter(|_| !links.iter().any(|link| carries(link)))?;
+        Some(format!(
+            "peer {name}: its link {} has no carrier: the router may have dropped the session and the routes already, and here it ends \
+             with its hold time; look at the cable and at the port of the switch",
+            first.name
+        ))
+    };
+    snapshot.plan.bgp.peers.keys().filter_map(of_peer).collect()
+}
+
+/// Sessions that go on although the file of their password or key is missing.
+fn without_secret(snapshot: &Snapshot) -> Vec<String> {
+    let of_peer = |(name, peer): (&PeerName, &PeerSlice)| {
+        let path = peer.address.as_ref().ok().and_then(|_| snapshot.config.lacking_of(&peer.settings))?;
+        Some(format!(
+            "peer {name}: the secret {} is missing: the session goes on with the key that its connection has, and no new one can be \
+             opened; create the file with mode 0600, then run `systemctl reload crier`",
+            path.display()
+        ))
+    };
+    snapshot.plan.bgp.peers.iter().filter_map(of_peer).collect()
+}
+
 fn of_peer(peer: &PeerReport, peers: &[PeerReport]) -> Option<String> {
     if peer.state != SessionState::Established {
         let why = peer.last_error.as_deref().unwrap_or(awaited(peer.state, peer.security.ttl_security));
@@ -510,7 +550,41 @@ mod tests {
     use crate::config::{NoSecrets, SourceFile, parse};
     use crate::plan::Planner;
     use crate::views::Counters;
-    use crate::world::Fact;
+    use crate::world::{Fact, SessionReport};
+
+    /// L2 of a review. Input: the link of an established session loses its carrier; its address is on the loopback too, or is not.
+    #[test]
+    fn an_established_session_whose_link_has_no_carrier_is_a_problem() {
+        const FILE: &str = "[manifests]\nfolder = \"/m\"\n[bgp]\nasn = 64513\n\
+                            [[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.0.1\"\nasn = 64512\n";
+        let told = |carrier: bool, on_loopback: bool, state: SessionState| {
+            let file = SourceFile { path: "test.toml".to_owned(), text: FILE.to_owned() };
+            let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+            let eth0 = Link { carrier, ..Link::carrying(2, "eth0", &["10.0.0.11/24"]) };
+            let nets: &[&str] = if on_loopback { &["10.0.0.11/32"] } else { &[] };
+            let lo = Link { loopback: true, ..Link::carrying(1, "lo", nets) };
+            let mut session = SessionReport::new(state, std::time::SystemTime::UNIX_EPOCH);
+            session.local_address = Some("10.0.0.11".parse().unwrap());
+            for fact in [
+                Fact::Link(1, Some(lo)),
+                Fact::Link(2, Some(eth0)),
+                Fact::LinksListed,
+                Fact::Session("tor".into(), session),
+                Fact::FailStatic,
+            ] {
+                planner.apply(fact);
+            }
+            let now = clock::now();
+            planner.turn(now);
+            let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, clock::wall());
+            sessions_without_carrier(&snapshot)
+        };
+        let lost = told(false, false, SessionState::Established);
+        assert!(lost.len() == 1 && lost[0].starts_with("peer tor: its link eth0 has no carrier: "), "{lost:?}");
+        assert_eq!(told(true, false, SessionState::Established), [""; 0]);
+        assert_eq!(told(false, true, SessionState::Established), [""; 0], "it may go another way");
+        assert_eq!(told(false, false, SessionState::Active), [""; 0]);
+    }
 
     #[test]
     fn a_peer_that_sends_no_open_may_lack_gtsm() {

@@ -61,7 +61,8 @@ pub enum Fact {
     /// A host with this link-local address, on the link of this index, has opened a connection to our BGP port. Valid
     /// until the link goes down.
     Caller(u32, Ipv6Addr),
-    /// The next hops of this host's default routes, of the main table and of VRFs: all of them, the preferred one in front.
+    /// The next hops of this host's default routes, of the main table and of VRFs: all of them, also dead ones, the preferred one in
+    /// front.
     DefaultRoutes(Vec<DefaultRoute>),
     /// Whether this agent sends and hears pulses at all.
     Pulses(Pulses),

@@ -550,6 +550,9 @@ pub struct DefaultRoute {
     /// The index of the VRF device whose table the route is in; `None` for the main table.
     #[serde(default)]
     pub vrf: Option<u32>,
+    /// The kernel sends nothing by it: its link is down, or has no carrier.
+    #[serde(default)]
+    pub dead: bool,
 }
 
 /// The numbers in the marks that networks beside that of the default route have.
@@ -566,12 +569,12 @@ impl DefaultRoute {
     /// One of the gateway's own family, in the main table.
     pub fn via(gateway: &str, link: u32, metric: u32) -> DefaultRoute {
         let gateway: IpAddr = gateway.parse().expect("an address");
-        DefaultRoute { family: Family::of(gateway), gateway: Some(gateway), link, metric, vrf: None }
+        DefaultRoute { family: Family::of(gateway), gateway: Some(gateway), link, metric, vrf: None, dead: false }
     }
 
     /// One of IPv4 to the link itself, in the main table.
     pub fn dev(link: u32, metric: u32) -> DefaultRoute {
-        DefaultRoute { family: Family::V4, gateway: None, link, metric, vrf: None }
+        DefaultRoute { family: Family::V4, gateway: None, link, metric, vrf: None, dead: false }
     }
 }
 

@@ -60,8 +60,10 @@ pub struct World {
     pub routers: OrdMap<u32, Vec<Ipv6Addr>>,
     /// Who last called our BGP port on each link, from a link-local address.
     pub callers: OrdMap<u32, Ipv6Addr>,
-    /// Best first.
+    /// Those that work, best first.
     pub default_routes: Vec<DefaultRoute>,
+    /// Those whose links do not work now.
+    pub dead_default_routes: Vec<DefaultRoute>,
     pub pulses: Pulses,
     /// Who is there on each link, by its index.
     pub rosters: OrdMap<u32, Arc<Roster>>,
@@ -203,6 +205,7 @@ impl Default for World {
             routers: OrdMap::new(),
             callers: OrdMap::new(),
             default_routes: Vec::new(),
+            dead_default_routes: Vec::new(),
             pulses: Pulses::Off,
             rosters: OrdMap::new(),
             refused_pulses: OrdMap::new(),
@@ -349,8 +352,10 @@ impl World {
             }
             Fact::Caller(link, caller) => peers_if(put(&mut self.callers, link, Some(caller))),
             Fact::DefaultRoutes(routes) => {
-                let before = std::mem::replace(&mut self.default_routes, routes);
-                peers_if(before != self.default_routes)
+                let (dead, alive) = routes.into_iter().partition(|route| route.dead);
+                let before = std::mem::replace(&mut self.default_routes, alive);
+                let dead_before = std::mem::replace(&mut self.dead_default_routes, dead);
+                peers_if(before != self.default_routes || dead_before != self.dead_default_routes)
             }
             Fact::Pulses(pulses) => {
                 let changed = pulses != self.pulses;

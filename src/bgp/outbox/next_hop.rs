@@ -109,6 +109,25 @@ fn choose<'a, A: Copy + PartialEq>(
     }
 }
 
+/// The address to dial the peer from, where the configuration leaves it open: of those in the peer's subnet one that the Node object
+/// names, else that of the session `before`. `None` leaves it to the kernel, whose choice may be a virtual address: routers refuse
+/// connections from an address that they do not know.
+pub fn source(path: &PeerPath<'_>, local_addresses: &[LocalAddress], before: Option<IpAddr>) -> Option<IpAddr> {
+    let peer = path.peer.ip;
+    if is_link_local(peer) || local_addresses.iter().any(|has| has.net.addr() == peer) {
+        return None;
+    }
+    let near =
+        || local_addresses.iter().filter(|has| is_bound_to(has, path.device)).filter(|has| is_subnet_of(has.net, peer));
+    // By which of several links packets leave is the kernel's choice, and the source goes with it.
+    let link = &near().next()?.interface;
+    if near().any(|has| has.interface != *link) {
+        return None;
+    }
+    let lasting = near().find(|has| has.stay == Stay::Nodes);
+    lasting.or_else(|| near().find(|has| Some(has.net.addr()) == before)).map(|has| has.net.addr())
+}
+
 /// Several links that a session from `local` may run over, as far as the addresses tell. Empty where they tell which one it is.
 pub fn links_in_doubt<'a>(
     local: IpAddr,
@@ -443,6 +462,29 @@ mod tests {
         assert!(links_in_doubt(local, &bound, &host).is_empty(), "it is known");
         let in_subnet = [address("eth0", "10.0.0.11/24"), address("eth1", "10.0.0.11/32")];
         assert!(links_in_doubt(local, &path(&peer), &in_subnet).is_empty(), "the subnet tells");
+    }
+
+    /// A1 of a review. Input: a floating address comes into the peer's subnet, and the kernel takes the newest address as source.
+    #[test]
+    fn a_peer_in_a_subnet_is_dialled_from_the_nodes_address_or_that_of_the_session_before() {
+        let peer = |text: &str| ScopedAddress { ip: text.parse().unwrap(), interface: None };
+        let of = |to: &str, before: Option<&str>, all: &[LocalAddress]| {
+            let before = before.map(|text| text.parse().unwrap());
+            source(&path(&peer(to)), all, before).map(|ip| ip.to_string())
+        };
+        let (vip, own) = (address("eth0", "fd35::5/64"), "fd35::11/64");
+        let named = [vip.clone(), nodes("eth0", own)];
+        let unnamed = [vip.clone(), address("eth0", own)];
+        assert_eq!(of("fd35::1", None, &named), some("fd35::11"));
+        assert_eq!(of("fd35::1", Some("fd35::5"), &named), some("fd35::11"));
+        assert_eq!(of("fd35::1", Some("fd35::11"), &unnamed), some("fd35::11"));
+        assert_eq!(of("fd35::1", None, &unnamed), None, "the kernel chooses");
+        assert_eq!(of("fd35::1", Some("fd35::77"), &unnamed), None, "it has gone");
+        assert_eq!(of("fd99::1", None, &named), None, "the peer is beyond a router");
+        assert_eq!(of("fe80::1", None, &host()), None);
+        assert_eq!(of("10.0.0.11", None, &host()), None, "it is on this host");
+        let two_links = [nodes("eth0", own), address("eth1", "fd35::12/64")];
+        assert_eq!(of("fd35::1", None, &two_links), None);
     }
 
     #[test]

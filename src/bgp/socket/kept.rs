@@ -1,7 +1,7 @@
 //! A session that goes from one agent to the next: its socket, with what is written down of it. Floor 2.
 //! Not for where the two lie meanwhile: that is the agent's. Whatever comes back is checked, for it may be anything.
 
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
@@ -13,7 +13,7 @@ use super::{Connection, Protection, Remains, describe};
 use crate::bgp::kept::{KeptFault, KeptSession, Signature};
 use crate::bgp::ledger::Uncertain;
 use crate::bgp::machine::negotiation::Negotiated;
-use crate::bgp::wire::{Dialect, Message, Notification};
+use crate::bgp::wire::{Cease, Dialect, HEADER_LEN, Message, MessageKind, Notification, NotificationReason};
 
 /// An established session whose agent has gone, or is about to.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub enum KeptError {
     NoTcp,
     #[error("its connection has ended meanwhile: {0}")]
     Ended(String),
+    #[error("the peer has ended it: {0}")]
+    EndedByPeer(Notification),
     #[error("its connection is between {there:?}, and the session that was written down is between {written:?}")]
     Ends { there: Box<(SocketAddr, SocketAddr)>, written: Box<(SocketAddr, SocketAddr)> },
     #[error(transparent)]
@@ -42,6 +44,57 @@ pub enum KeptError {
     #[error("the agent died within {0} s of taking it over from one that had died too")]
     Suspect(u64),
 }
+
+impl KeptError {
+    /// Whether the peer goes on by our routes until the new session.
+    pub fn keeps_routes(&self, negotiated: &Negotiated) -> bool {
+        match self {
+            // RFC 4724 §4.2, RFC 8538 §4: a session that ends by a NOTIFICATION is restarted only where both sides say so, and a Hard
+            // Reset never is.
+            KeptError::EndedByPeer(Notification { reason, data: _ }) => {
+                let is_hard = *reason == NotificationReason::Cease(Cease::HardReset);
+                negotiated.graceful_restart && negotiated.hard_reset && !is_hard
+            }
+            KeptError::State(_)
+            | KeptError::NoTcp
+            | KeptError::Ended(_)
+            | KeptError::Ends { .. }
+            | KeptError::Uncertain(_)
+            | KeptError::Unreadable(_)
+            | KeptError::Suspect(_) => negotiated.graceful_restart,
+        }
+    }
+
+    /// The same error of a connection that goes no further, with what the peer has said last, where that waits to be read.
+    pub(super) fn with_last_word(self, socket: &OwnedFd) -> KeptError {
+        match (&self, last_word(socket)) {
+            (KeptError::Ended(_), Some(notification)) => KeptError::EndedByPeer(notification),
+            (_, _) => self,
+        }
+    }
+}
+
+/// A NOTIFICATION is the last that a peer sends. What is read before it may begin within a message.
+fn last_word(socket: &OwnedFd) -> Option<Notification> {
+    let stream = std::net::TcpStream::from(socket.try_clone().ok()?);
+    stream.set_nonblocking(true).ok()?;
+    let mut octets = Vec::new();
+    // An error ends it as the end of the stream does.
+    let _ = stream.take(MOST_LEFT).read_to_end(&mut octets);
+    let notification = |at: usize| {
+        let message = octets.get(at..)?;
+        let (header, body) = message.split_at_checked(HEADER_LEN)?;
+        let (marker, rest) = header.split_at_checked(16)?;
+        let is_whole = marker.iter().all(|octet| *octet == 0xff)
+            && rest.first_chunk().map(|length| usize::from(u16::from_be_bytes(*length))) == Some(message.len())
+            && rest.last() == Some(&MessageKind::Notification.code());
+        if is_whole { Notification::parse(body).ok() } else { None }
+    };
+    (0..octets.len()).rev().find_map(notification)
+}
+
+/// More than the kernel keeps for whoever reads, as a rule.
+const MOST_LEFT: u64 = 1 << 20;
 
 impl KeptConnection {
     /// A session as an agent left it: the text, and the socket.

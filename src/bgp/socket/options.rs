@@ -111,6 +111,11 @@ pub(super) fn set_minimum_ttl(socket: BorrowedFd<'_>, peer: IpAddr, ttl: u8) -> 
     }
 }
 
+/// Has the kernel choose no temporary address (RFC 8981) as the source of a connection: routers know their neighbours by address.
+pub(super) fn prefer_public_source(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, &IPV6_PREFER_SRC_PUBLIC)
+}
+
 /// Lets a listening socket keep the headers of each SYN until its connection is asked for them.
 pub(super) fn keep_syns(socket: BorrowedFd<'_>) -> io::Result<()> {
     let on: libc::c_int = 1;
@@ -256,6 +261,11 @@ const TCP_SAVED_SYN: libc::c_int = 28;
 const TCP_MD5SIG_EXT: libc::c_int = 32;
 const TCP_AO_ADD_KEY: libc::c_int = 38;
 const TCP_AO_DEL_KEY: libc::c_int = 39;
+
+// From linux/in6.h, RFC 5014 §3.
+const IPV6_ADDR_PREFERENCES: libc::c_int = 72;
+const IPV6_PREFER_SRC_PUBLIC: libc::c_int = 2;
+
 /// `TCP_MD5SIG_FLAG_PREFIX`: `prefix_len` counts.
 const MD5_PREFIX: u8 = 1;
 /// `TCP_MD5SIG_FLAG_IFINDEX`: `interface` counts.

@@ -34,16 +34,17 @@ use self::signatures::Signatures;
 use crate::address::{LocalAddress, ScopedAddress};
 use crate::bfd_state::BfdState;
 use crate::bgp::counters::Counters;
+use crate::bgp::kept::Signature;
 use crate::bgp::machine::negotiation::{Negotiated, Restart};
 use crate::bgp::machine::session::End;
 use crate::bgp::machine::{Action, ConnectionId, Peering};
-use crate::bgp::outbox::next_hop::{PeerPath, links_in_doubt, next_hops};
+use crate::bgp::outbox::next_hop::{PeerPath, links_in_doubt, next_hops, source};
 use crate::bgp::outbox::refreshes::{RefreshStep, Refreshes};
 use crate::bgp::outbox::{NextHops, Outbox, Routes};
 use crate::bgp::settings;
 use crate::bgp::socket::kept::KeptConnection;
 use crate::bgp::socket::ledger::Safe;
-use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, describe, way};
+use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, Protection, describe, way};
 use crate::bgp::wire::{Capability, Cease, Dialect, Message, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
@@ -93,6 +94,8 @@ pub(super) struct Channels {
     pub bfd: watch::Receiver<BfdSessions>,
     /// `None`: nobody keeps a session over a crash.
     pub safe: Option<Safe>,
+    /// The task has told all that it has to tell, and the address that its last session was from.
+    pub done: oneshot::Sender<Option<IpAddr>>,
 }
 
 /// What the agents before have left of the peer.
@@ -101,6 +104,8 @@ pub(super) struct Before {
     /// The task begins with this session.
     pub kept: Option<KeptConnection>,
     pub former: Option<FormerSession>,
+    /// Of the task that the peer had a moment ago: see [`Channels::done`]. What it tells comes before what this one tells.
+    pub task: Option<oneshot::Receiver<Option<IpAddr>>>,
 }
 
 /// How many last NOTIFICATIONs may be under way at once. Beyond that, as in a flood, a connection is closed without one.
@@ -111,6 +116,9 @@ const MOST_READ_FIRST: usize = 4096;
 
 /// The failures without a session that are kept apart, so that each is logged once.
 const MOST_WARNED: usize = 8;
+
+/// The kernel is asked so often by which of several links packets to the peer leave.
+const LOOK_AT_LINK_EVERY: Duration = Duration::from_secs(10);
 
 /// The kernel counts in ticks, so an acknowledgement may look this much older than it is.
 const CLOCK_TICK: Duration = Duration::from_millis(50);
@@ -125,10 +133,14 @@ pub(super) async fn run(
     settings: Arc<config::Peer>,
     address: ScopedAddress,
     router_id: Ipv4Addr,
-    Before { restart, kept, mut former }: Before,
+    Before { restart, kept, mut former, task: before }: Before,
     channels: Channels,
 ) {
-    let Channels { mut desired, mut inbound, mut leave, facts, mut bfd, safe } = channels;
+    let Channels { mut desired, mut inbound, mut leave, facts, mut bfd, safe, done } = channels;
+    let last_source = match before {
+        Some(before) => before.await.ok().flatten(),
+        None => None,
+    };
     let now = clock::now();
     let newest = desired.borrow_and_update().clone();
     let offer = settings::local_offer(&settings, &address, router_id, restart);
@@ -150,6 +162,9 @@ pub(super) async fn run(
         restart,
         leaving: false,
         path_losses: 0,
+        path_state: BfdState::Down,
+        link_due: None,
+        last_source,
         signatures: Signatures::new(now),
         former,
         recovered: None,
@@ -195,6 +210,7 @@ pub(super) async fn run(
                 task.read_what_waits().await;
                 let actions = task.peering.handle_timeout(clock::now());
                 task.carry_out(actions);
+                task.look_at_link(clock::now());
             }
             // Otherwise each that has ended would be kept until the task ends.
             Some(_) = task.farewells.join_next() => {}
@@ -216,6 +232,8 @@ pub(super) async fn run(
     task.observe();
     // The agent may be gone already.
     let _ = facts.send(task.report_now()).await;
+    // Nobody may follow.
+    let _ = done.send(task.last_source);
     while task.farewells.join_next().await.is_some() {}
 }
 
@@ -245,6 +263,12 @@ struct PeerTask {
     leaving: bool,
     /// How often BFD has lost the path. A loss concerns the session that stood at that time, and none that came after.
     path_losses: u64,
+    /// How BFD says that the path is.
+    path_state: BfdState,
+    /// The established session may run over several links, and then is looked at which it is.
+    link_due: Option<Instant>,
+    /// Our end of the last session.
+    last_source: Option<IpAddr>,
     signatures: Signatures,
     /// What became of the session of the agent before.
     former: Option<FormerSession>,
@@ -380,7 +404,7 @@ impl PeerTask {
             v4: outbound.next_hops.v4.filter(|_| before.settings.next_hop.is_none()),
             v6: outbound.next_hops.v6.filter(|_| before.settings.next_hop_v6.is_none()),
         };
-        let newest = self.desired.next_hops(
+        let (newest, in_doubt) = self.desired.next_hops(
             outbound.local_address,
             &self.endpoint,
             &self.settings,
@@ -388,6 +412,7 @@ impl PeerTask {
             former,
         );
         self.next_hops = newest;
+        self.link_due = in_doubt.then(|| clock::now() + LOOK_AT_LINK_EVERY);
         if outbound.next_hops != newest {
             for (family, before, next_hop) in outbound.new_next_hops(newest) {
                 match before {
@@ -414,7 +439,8 @@ impl PeerTask {
     /// operator of either end holds down, says nothing (RFC 5882 §3.2, §4.2).
     fn handle_bfd(&mut self, sessions: &BfdSessions) {
         let report = sessions.get(&self.name);
-        let is_up = report.is_some_and(|report| report.state == BfdState::Up);
+        self.path_state = report.map_or(BfdState::Down, |report| report.state);
+        let is_up = self.path_state == BfdState::Up;
         let losses = report.map_or(0, |report| report.losses);
         let before = std::mem::replace(&mut self.path_losses, losses);
         if losses > before
@@ -430,9 +456,21 @@ impl PeerTask {
             false => self.peering.handle_path_down(now),
         };
         self.carry_out(actions);
-        if self.peering.is_held() && self.outbound.is_none() {
-            let state = report.map_or(BfdState::Down, |report| report.state);
-            self.report.fail(format!("waiting for BFD, which is {state} (bfd-strict)").into(), false, now);
+        self.note_held(now);
+    }
+
+    /// What a peer without a session waits for, beside what may have ended its last one.
+    fn note_held(&mut self, now: Instant) {
+        if self.peering.is_held() && self.outbound.is_none() && !self.leaving {
+            let why = format!("waiting for BFD, which is {} (bfd-strict)", self.path_state);
+            self.report.fail(why.into(), false, now);
+        }
+    }
+
+    /// A way that moves to another link tells nobody; the next hop of the other family is to go with it.
+    fn look_at_link(&mut self, now: Instant) {
+        if self.link_due.take_if(|due| *due <= now).is_some() {
+            self.handle_desired(self.desired.clone());
         }
     }
 
@@ -442,9 +480,7 @@ impl PeerTask {
         if was_strict != self.settings.bfd_strict {
             let actions = self.peering.handle_need_of_path(self.settings.bfd_strict, clock::now());
             self.carry_out(actions);
-            if self.peering.is_held() && self.outbound.is_none() {
-                self.report.fail("waiting for BFD, which is not up (bfd-strict)".into(), false, clock::now());
-            }
+            self.note_held(clock::now());
         }
         if let Some(outbound) = &mut self.outbound {
             outbound.has_news = true;
@@ -457,6 +493,15 @@ impl PeerTask {
             return;
         }
         self.signatures = Signatures::new(now);
+        if before.protection.lacks_secret()
+            && Signature::from(&before.protection) == Signature::from(&self.endpoint.protection)
+        {
+            info!(peer = %self.name, "the secret that was missing is there: new connections are signed with it");
+            if matches!(self.endpoint.protection, Protection::Ao(_)) {
+                // The kernel changes nothing about the keys of an open connection, and it has those that it had before.
+                return;
+            }
+        }
         let mut failed = Vec::new();
         for (id, socket) in &self.connections {
             if let Err(error) = socket.sign_anew(&self.endpoint, &before.protection) {
@@ -469,7 +514,7 @@ impl PeerTask {
                 format!("the password has changed, and the kernel cannot change it on the open connection: {why}");
             self.reset(id, Cease::OtherConfigurationChange, why);
         }
-        if self.outbound.is_some() && open > 0 {
+        if self.outbound.is_some() && open > 0 && !before.protection.lacks_secret() {
             let hold_time = self.outbound.as_ref().and_then(|outbound| outbound.negotiated.hold_time);
             warn!(
                 peer = %self.name,
@@ -559,8 +604,7 @@ impl PeerTask {
         for action in actions {
             match action {
                 Action::Dial(id) => {
-                    let endpoint = self.endpoint.clone();
-                    self.dial = Some((id, async move { endpoint.dial().await }.boxed()));
+                    self.dial = Some((id, self.dial()));
                 }
                 Action::Send(id, message) => {
                     debug!(peer = %self.name, connection = %id, %message, "message queued");
@@ -572,7 +616,7 @@ impl PeerTask {
                 Action::Close { connection, last_word } => self.close(connection, last_word),
                 Action::Up { connection, negotiated } => self.begin(connection, negotiated),
                 Action::Down { connection, end } => {
-                    self.outbound = None;
+                    (self.outbound, self.link_due) = (None, None);
                     self.counters.note_end(&end, clock::wall_timestamp());
                     if self.leaving {
                         info!(peer = %self.name, %connection, reason = %end, "session closed");
@@ -580,10 +624,12 @@ impl PeerTask {
                         warn!(peer = %self.name, %connection, reason = %end, "session lost");
                     }
                     self.report.fail(end.to_string().into(), end.is_telling(), clock::now());
+                    self.note_held(clock::now());
                 }
                 Action::Failed { connection, end } => {
                     self.counters.note_end(&end, clock::wall_timestamp());
                     self.note_failure(connection, &end);
+                    self.note_held(clock::now());
                 }
                 Action::Withheld { connection, capabilities } => {
                     let capabilities = capabilities.iter().map(Capability::to_string).collect::<Vec<_>>().join(", ");
@@ -611,6 +657,31 @@ impl PeerTask {
                 Action::Prove { connection, asked_at } => self.prove(connection, asked_at),
             }
         }
+    }
+
+    /// From the address that the configuration gives, else from the one that the router knows best.
+    fn dial(&self) -> BoxFuture<'static, io::Result<TcpStream>> {
+        let by_kernel = self.endpoint.clone();
+        let path = PeerPath {
+            peer: &by_kernel.peer,
+            device: by_kernel.device.as_ref(),
+            link: None,
+            next_hop: None,
+            next_hop_v6: None,
+        };
+        let chosen = match by_kernel.source {
+            Some(_) => None,
+            None => source(&path, &self.desired.local_addresses, self.last_source),
+        };
+        async move {
+            let Some(source) = chosen else { return by_kernel.dial().await };
+            match (Endpoint { source: Some(source), ..by_kernel.clone() }).dial().await {
+                // It has just left this host.
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => by_kernel.dial().await,
+                dialled => dialled,
+            }
+        }
+        .boxed()
     }
 
     fn close(&mut self, connection: ConnectionId, last_word: Option<Notification>) {
@@ -642,9 +713,11 @@ impl PeerTask {
         let remote = socket.peer_address().ok();
         let capabilities = self.counters.capabilities(connection);
         self.counters.times_established += 1;
-        let next_hops =
+        let (next_hops, in_doubt) =
             self.desired.next_hops(local_address, &self.endpoint, &self.settings, &negotiated, self.next_hops);
         self.next_hops = next_hops;
+        self.link_due = in_doubt.then(|| clock::now() + LOOK_AT_LINK_EVERY);
+        self.last_source = Some(local_address);
         let outbox = self.desired.outbox(&negotiated, next_hops);
         info!(
             peer = %self.name,
@@ -703,7 +776,8 @@ impl PeerTask {
         let report = self.report.due.filter(|due| *due > now);
         // Where it is due already, what is still to be sent comes first, and wakes this task.
         let ledger = self.ledger_due().filter(|due| *due > now);
-        [self.peering.next_deadline(), report, ledger, self.signatures.next_deadline()].into_iter().flatten().min()
+        let all = [self.peering.next_deadline(), report, ledger, self.signatures.next_deadline(), self.link_due];
+        all.into_iter().flatten().min()
     }
 
     fn observe(&mut self) {
@@ -768,6 +842,7 @@ impl PeerTask {
 }
 
 impl Desired {
+    /// The next hops of a session, and whether they depend on by which of several links packets leave.
     fn next_hops(
         &self,
         local: IpAddr,
@@ -775,7 +850,7 @@ impl Desired {
         settings: &config::Peer,
         negotiated: &Negotiated,
         before: NextHops,
-    ) -> NextHops {
+    ) -> (NextHops, bool) {
         let path = PeerPath {
             peer: &endpoint.peer,
             device: endpoint.device.as_ref(),
@@ -787,7 +862,8 @@ impl Desired {
         // Without several links the kernel need not be asked.
         let link = (!links.is_empty()).then(|| way::which(&links, endpoint.peer.ip, local, path.device)).flatten();
         let path = PeerPath { link, ..path };
-        next_hops(local, &path, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses, before)
+        let found = next_hops(local, &path, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses, before);
+        (found, !links.is_empty())
     }
 
     fn outbox(&self, negotiated: &Negotiated, next_hops: NextHops) -> Outbox {

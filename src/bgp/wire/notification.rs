@@ -332,13 +332,12 @@ impl fmt::Display for Notification {
         {
             return write!(f, ": the limit is {limit} prefixes of {family}");
         }
-        if let NotificationReason::Cease(Cease::HardReset) = self.reason
-            && let Ok((data, (code, subcode))) = (be_u8::<_, ()>, be_u8).parse(self.data.as_slice())
-        {
-            // Not the cause's own Display: a peer could wrap one reset in another for as long as the message is.
-            return write!(f, ": {}{}", NotificationReason::from_codes(code, subcode), Hex(data));
+        match self.hard_reset_cause() {
+            // A peer could wrap one reset in another for as long as the message is.
+            Some(Notification { reason, data }) if reason == self.reason => write!(f, ": {reason}{}", Hex(&data)),
+            Some(cause) => write!(f, ": {cause}"),
+            None => Hex(&self.data).fmt(f),
         }
-        Hex(&self.data).fmt(f)
     }
 }
 
@@ -475,6 +474,15 @@ mod tests {
         assert_eq!(wrapped.data, [6, 10]);
         assert_eq!(wrapped.hard_reset_cause(), Some(cause));
         assert_eq!(wrapped.to_string(), "Cease, Hard Reset (6/9): Cease, BFD Down (6/10)");
+        let twice = wrapped.into_hard_reset().to_string();
+        assert!(
+            twice.starts_with("Cease, Hard Reset (6/9): Cease, Hard Reset (6/9)") && twice.contains("060a"),
+            "{twice}"
+        );
+        // RFC 9003: also in there.
+        let told = Notification::administrative_shutdown("work on the switch").into_hard_reset();
+        let words = "Cease, Hard Reset (6/9): Cease, Administrative Shutdown (6/2): \"work on the switch\"";
+        assert_eq!(told.to_string(), words);
     }
 
     #[test]

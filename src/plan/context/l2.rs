@@ -9,6 +9,7 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
+use crate::address::is_link_local_v6;
 use crate::config::{Config, InterfacePattern, L2, Subnet};
 use crate::names::{InterfaceName, NodeName};
 use crate::path_state::Serving;
@@ -16,7 +17,7 @@ use crate::plan::elect::{self, Electorate, Hearing};
 use crate::plan::holder::Grade;
 use crate::plan::slice::PulseLink;
 use crate::reason::Reason;
-use crate::roster::{Card, Eligibility, Given, L2Number, MOST_SUBNETS, Member, Roster};
+use crate::roster::{Card, Eligibility, Given, L2Number, Member, Roster};
 use crate::world::{DrainStage, Link, Node, Pulses, World};
 
 /// Links that belong to containers, tunnels and virtual switches. An `[[l2]]` that names no interfaces leaves them out, unless
@@ -260,8 +261,9 @@ fn l2_context(
     let node = nodes.get(me).map(|node| &**node);
     let links: Vec<&Link> = usable_links(l2, node, world).collect();
     let interfaces = Arc::new(links.iter().map(|link| link.name.clone()).collect());
-    let without_v6: BTreeSet<InterfaceName> =
-        links.iter().filter(|link| !finds_v6_neighbours(&link.addresses)).map(|link| link.name.clone()).collect();
+    // The kernel asks from no other address where the way to a client is (RFC 4861 §7.2.2).
+    let has_v6 = |link: &&&Link| link.addresses.iter().any(|net| is_link_local_v6(net.addr()));
+    let without_v6 = links.iter().filter(|link| !has_v6(link)).map(|link| link.name.clone()).collect();
     let of_link = |link: &&Link| link.addresses.iter().map(|net| (*net, link.name.clone())).collect::<Vec<_>>();
     let subnets: Vec<(IpNet, InterfaceName)> = links.iter().flat_map(of_link).collect();
     let refusal = links.is_empty().then(|| no_link(l2, node, world));
@@ -319,23 +321,14 @@ fn l2_context(
     }
 }
 
-/// With a usable link-local address: the kernel asks from none other where the way to a client is (RFC 4861 §7.2.2).
-fn finds_v6_neighbours<'a>(addresses: impl IntoIterator<Item = &'a IpNet>) -> bool {
-    addresses.into_iter().any(|net| matches!(net.addr(), IpAddr::V6(v6) if v6.is_unicast_link_local()))
-}
-
-/// See [`L2Context::may_have_v6`]. A card with no subnets, or with as many as fit, does not tell of those that it lacks.
+/// See [`L2Context::may_have_v6`].
 fn by_v6(
     me: &NodeName,
     heard: &[(&Link, &Roster)],
     without_v6: &BTreeSet<InterfaceName>,
 ) -> Vec<(Vec<IpNet>, BTreeMap<NodeName, bool>)> {
     let of_link = |(link, roster): &(&Link, &Roster)| {
-        let has = |member: &Member| {
-            let subnets = &member.card.subnets;
-            !(1..MOST_SUBNETS).contains(&subnets.len()) || finds_v6_neighbours(subnets)
-        };
-        let others = roster.members.iter().map(|(node, member)| (node.clone(), has(member)));
+        let others = roster.members.iter().map(|(node, member)| (node.clone(), !member.card.lacks_v6()));
         let own = (me.clone(), !without_v6.contains(&link.name));
         (link.addresses.clone(), others.chain([own]).collect())
     };

@@ -132,20 +132,32 @@ impl Planner {
         let further: BTreeMap<PeerName, ScopedAddress> =
             further.filter_map(|name| Some((name.clone(), was_at(name)?))).collect();
         let before = was_at(&settings.name);
-        let lacking = self.in_force.config().lacking_of(settings).map(|path| path.display().to_string());
-        let address = match lacking {
+        let address = match self.lacking_of(settings) {
             Some(path) => Err(Reason::SecretMissing { path }),
             None => reach::address(settings, before.as_ref(), &further, &self.world),
         };
         let further = reach::further(settings, address.as_ref().ok(), &further, &self.world);
+        let (address, dead) =
+            reach::with_dead_hops(settings, address, &further, |name| known(name).is_some(), &self.world);
         let routes = self.routes.routes_to(&settings.name);
         let orders = self.world.peer_orders.get(&settings.name).copied().unwrap_or_default();
-        let of_further = further.into_iter().map(|(name, address)| {
+        let further = further.into_iter().map(|(name, address)| (name, Ok(address)));
+        let dead = dead.into_iter().map(|(name, reason)| (name, Err(reason)));
+        let of_further = further.chain(dead).map(|(name, address)| {
             let settings = Arc::new(config::Peer { name: name.clone(), ..config::Peer::clone(settings) });
-            (name, PeerSlice { settings, address: Ok(address), routes: routes.clone(), orders })
+            (name, PeerSlice { settings, address, routes: routes.clone(), orders })
         });
         let own = PeerSlice { settings: Arc::clone(settings), address, routes: routes.clone(), orders };
         of_further.chain([(settings.name.clone(), own)]).collect()
+    }
+
+    /// A missing secret without which the peer has no session. An established session has its keys in the kernel: it goes on without the
+    /// file, as it does over a reload.
+    fn lacking_of(&self, settings: &config::Peer) -> Option<String> {
+        let config = self.in_force.config();
+        let stands = reach::proven_at(&settings.name, &self.world).is_some();
+        let lacking = if stands { config.lacking_of_path(settings) } else { config.lacking_of(settings) };
+        lacking.map(|path| path.display().to_string())
     }
 
     pub(super) fn put_status(

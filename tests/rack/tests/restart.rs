@@ -11,6 +11,7 @@ use rack::crier::Crier;
 use rack::uplink::{Uplink, ask_web};
 use rack::{
     Manifests, Need, Process, Rack, Service, Site, bird, eventually, eventually_equal, frr, millis, rest, secs,
+    throughout,
 };
 
 const NEEDS: [Need; 3] = [Need::Namespaces, Need::Bird, Need::Crier];
@@ -245,6 +246,46 @@ fn a_session_that_the_router_ended_while_nobody_ran_is_a_new_one() {
     town.has(&["198.51.100.1/32", "203.0.113.1/32", "2001:db8::1/128"]);
     let log = town.log_since_start();
     assert!(log.contains("Administrative Reset") || log.contains("Administrative Shutdown"), "the log says why: {log}");
+}
+
+/// M1 of a review. Input: the file of the password is gone when the agent restarts. Output: the session goes on with the key that its
+/// connection has, and what ends it is signed: the router ends it at once. It dropped the unsigned Cease, and kept session and routes for
+/// the hold time.
+#[test]
+fn a_session_goes_on_and_ends_signed_while_the_file_of_its_password_is_missing() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let mut town = Town::new(&rack);
+    let configuration = town.configuration();
+    let stands = |town: &Town| {
+        throughout("the session stands", secs(11), || match (town.established(), town.bird.session("signed")) {
+            ([1, 1], session) if session.is_established() => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        town.has(&["198.51.100.1/32", "203.0.113.1/32", "2001:db8::1/128"]);
+    };
+    town.crier.end_with_job("restart");
+    std::fs::remove_file(&town.password).expect("it is there");
+    town.crier.start_again(&configuration);
+    town.goes_on(2);
+    stands(&town);
+    let problems = town.crier.status()["problems"].to_string();
+    assert!(problems.contains("tor.md5 is missing: the session goes on"), "{problems}");
+    // The file comes back, and is gone once more.
+    rack.write("tor.md5", "hunter-one");
+    town.crier.reload();
+    stands(&town);
+    let problems = town.crier.status()["problems"].to_string();
+    assert!(!problems.contains("tor.md5"), "{problems}");
+    town.crier.end_with_job("restart");
+    std::fs::remove_file(&town.password).expect("it is there");
+    town.crier.start_again(&configuration);
+    town.goes_on(2);
+    assert!(town.crier.verb("bgp shutdown signed").status.success());
+    eventually("the router ends the session at once", secs(3), || {
+        let session = town.bird.session("signed");
+        if session.is_established() { Err(format!("{session:?}")) } else { Ok(()) }
+    });
+    town.has(&["2001:db8::1/128"]);
 }
 
 /// A file in memory, sealed as an agent seals it or not.

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use rack::announcer::V6;
 use rack::bird::Bird;
 use rack::net::connect;
 use rack::{Need, Rack, eventually, eventually_equal, secs, throughout};
@@ -144,4 +145,83 @@ fn a_router_two_hops_away_is_reached_from_a_loopback_address_on_another_port_and
     assert_eq!(timer.map(str::trim), Some("0.000/0"), "{shown}");
     let status = agent.status();
     assert_eq!(status["peers"][0]["hold_time_secs"], serde_json::Value::Null, "{:#}", status["peers"]);
+}
+
+/// A1 of a review. Input: keepalived puts an address into the router's subnet, and the session begins anew: the kernel dials from the
+/// address that came last. Output: the session is from the same address as before.
+#[test]
+fn a_session_that_begins_anew_is_dialled_from_the_address_that_the_router_knows() {
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
+    let (node, tor) = (rack.router("node-1"), rack.router("tor"));
+    connect(&node, "eth0", &tor, "swp1");
+    node.ip("link set eth0 up");
+    node.ip("address add fd35::11/64 dev eth0 nodad");
+    tor.ip("link set swp1 up");
+    tor.ip("address add fd35::1/64 dev swp1 nodad");
+    let bird = tor.bird(
+        "router id 192.0.2.1;
+         protocol device {}
+         protocol bgp node { local as 64512; neighbor fd35::11 as 64513; passive on; error wait time 1, 2;
+            ipv6 { import all; export none; }; }",
+    );
+    let agent = node.announcer(
+        "[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"fd35::1\"\nasn = 64512\nconnect-retry-time = \"1s\"",
+    );
+    bird.wait_established("node", secs(20));
+    node.ip("address add fd35::5/64 dev eth0 nodad");
+    let again = |how: &str, times: usize| {
+        eventually(&format!("a session after {how}"), secs(20), || {
+            let session = bird.session("node");
+            let is_there = session.is_established() && session.times_established == times;
+            if is_there { Ok(()) } else { Err(format!("{session:?}")) }
+        });
+    };
+    bird.command("restart node");
+    again("the router has ended it", 2);
+    assert!(agent.verb("bgp reset tor").status.success());
+    again("an operator has reset it", 3);
+}
+
+/// L1 of a review. Input: the node's routed address is on two uplinks, and the way to the router moves from one to the other, as a routing
+/// daemon moves it. Output: the next hop of the other family goes along.
+#[test]
+fn the_next_hop_of_the_other_family_follows_the_way_to_the_router() {
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
+    let (node, tor) = (rack.router("node-1"), rack.router("tor"));
+    for (number, net) in [(0, "fd35:"), (1, "fd77:")] {
+        connect(&node, &format!("eth{number}"), &tor, &format!("swp{number}"));
+        node.ip(&format!("link set eth{number} up"));
+        node.ip(&format!("address add 10.0.0.11/32 dev eth{number}"));
+        node.ip(&format!("address add {net}:11/64 dev eth{number} nodad"));
+        tor.ip(&format!("link set swp{number} up"));
+        tor.ip(&format!("address add {net}:1/64 dev swp{number} nodad"));
+    }
+    tor.ip("address add 10.0.0.1/32 dev lo");
+    let lead = |number: u8| {
+        tor.ip(&format!("route replace 10.0.0.11/32 dev swp{number} src 10.0.0.1"));
+        node.ip(&format!("route replace 10.0.0.1/32 dev eth{number}"));
+    };
+    lead(0);
+    let bird = tor.bird(
+        "router id 10.0.0.1;
+         protocol device {}
+         protocol direct { ipv6; }
+         protocol bgp node { local 10.0.0.1 as 64512; neighbor 10.0.0.11 as 64513; multihop 2; passive on;
+            ipv4 { import all; export none; }; ipv6 { import all; export none; }; }",
+    );
+    let _agent = node.announcer(
+        "[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.0.1\"\nasn = 64512\nmultihop = 2\n\
+         connect-retry-time = \"1s\"",
+    );
+    bird.wait_established("node", secs(20));
+    let next_hop = |expected: &str| {
+        eventually_equal("the next hop of the IPv6 route", secs(30), &Some(expected.to_owned()), || {
+            bird.route(&format!("{V6}/128")).first().and_then(|route| route.attributes.get("BGP.next_hop").cloned())
+        });
+    };
+    next_hop("fd35::11");
+    lead(1);
+    next_hop("fd77::11");
+    lead(0);
+    next_hop("fd35::11");
 }

@@ -324,6 +324,50 @@ fn the_session_follows_the_default_route_from_one_gateway_to_the_other() {
     drop(second);
 }
 
+/// G1 of a review. Input: two top-of-rack routers, and the link to one of them loses its carrier. Output: its session stays in sight and is
+/// a problem; it vanished, and nothing was wrong.
+#[test]
+fn a_gateway_whose_link_has_no_carrier_stays_in_sight() {
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
+    let (node, one, two) = (rack.router("node-1"), rack.router("one"), rack.router("two"));
+    for (number, router) in [(0, &one), (1, &two)] {
+        connect(&node, &format!("eth{number}"), router, "swp1");
+        node.up(&format!("eth{number}"), &[&format!("10.0.{number}.11/24")]);
+        router.up("swp1", &[&format!("10.0.{number}.1/24")]);
+    }
+    node.ip("route add default nexthop via 10.0.0.1 dev eth0 nexthop via 10.0.1.1 dev eth1");
+    let bird = |number: u8, router: &Namespace| {
+        router.bird(&format!(
+            "router id 10.0.{number}.1; {}\nprotocol bgp node {{ local as 64512; neighbor 10.0.{number}.11 as 64513; \
+             connect delay time 1; error wait time 1, 2; ipv4 {{ import all; export none; }}; }}",
+            rack::bird::KERNEL
+        ))
+    };
+    let _birds = (bird(0, &one), bird(1, &two));
+    let agent = agent(&node, &peer("tor", "gateway", "asn = \"external\""));
+    for (name, router, address, link) in [("tor@10.0.1.1", &two, "10.0.1.1", "eth1"), ("tor", &one, "10.0.0.1", "eth0")]
+    {
+        wait_established(&agent, name, address);
+        router.ip("link set swp1 down");
+        let why = format!("the link {link} has no carrier");
+        wait_status(&agent, name, &why, |peer| peer["state"] == "Idle" && peer["last_error"] == why.as_str());
+        let problems = agent.status()["problems"].to_string();
+        assert!(problems.contains(&format!("peer {name} ")) && problems.contains(&why), "{problems}");
+        assert!(agent.process().log().contains(&why), "{}", agent.process().log());
+        router.ip("link set swp1 up");
+        wait_established(&agent, name, address);
+    }
+    wait_established(&agent, "tor@10.0.1.1", "10.0.1.1");
+    // A next hop that the route has no more is no session any more.
+    node.ip("route replace default via 10.0.0.1");
+    eventually("one session is left", secs(10), || {
+        let peers = agent.status()["peers"].as_array().map_or(0, Vec::len);
+        if peers == 1 { Ok(()) } else { Err(peers.to_string()) }
+    });
+    let log = agent.process().log();
+    assert!(log.contains("the default route has no such next hop any more"), "{log}");
+}
+
 #[track_caller]
 fn kernel_v4_leads_to(router: &Namespace, hop: &str) {
     let hops = BTreeSet::from([hop.parse().unwrap()]);

@@ -1,6 +1,7 @@
 //! Which sockets are opened with whose keys, and what a real kernel makes of it on loopback.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 use super::*;
 use crate::address::ScopedAddress;
@@ -117,6 +118,20 @@ async fn dial(from: &str, to: SocketAddr, protection: Protection) -> Option<TcpS
     dial_within(Duration::from_secs(10), from, to, protection).await
 }
 
+/// M1 of a review. Input: the file of the password is missing. Output: the socket keeps the key that it has, so that what ends the session
+/// is signed; an empty password took it off.
+#[tokio::test]
+async fn a_secret_that_is_missing_takes_no_key_off_a_socket() {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    let peer = "127.0.0.2".parse().unwrap();
+    md5("right").set(socket.as_fd(), peer, None, true).expect("the kernel has TCP MD5");
+    let missing = md5("");
+    assert!(missing.lacks_secret() && !md5("right").lacks_secret() && !Protection::None.lacks_secret());
+    assert_eq!(missing.set(socket.as_fd(), peer, None, true).unwrap_err().to_string(), "the secret is missing");
+    missing.unset(socket.as_fd(), peer, None).expect("there is nothing to do");
+    md5("right").unset(socket.as_fd(), peer, None).expect("the key is still there");
+}
+
 #[tokio::test]
 async fn x29_with_a_password_the_kernel_lets_in_who_has_the_same_and_nobody_else() {
     let longest = "x".repeat(crate::config::LONGEST_PASSWORD);
@@ -147,7 +162,7 @@ async fn x29_an_accepted_socket_keeps_the_key() {
     let mut read = [0; 6];
     accepted.read_exact(&mut read).await.unwrap();
     // From here on the dialling end sends unsigned segments.
-    md5("").set(dialled.as_fd(), address.ip(), None, false).unwrap();
+    md5("right").unset(dialled.as_fd(), address.ip(), None).unwrap();
     dialled.write_all(b"unsigned").await.unwrap();
     let heard = tokio::time::timeout(Duration::from_millis(300), accepted.read(&mut read)).await;
     assert!(heard.is_err(), "the kernel drops what is not signed: {heard:?}");

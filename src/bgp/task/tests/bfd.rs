@@ -45,6 +45,22 @@ async fn last_word(script: &mut Script) -> String {
     }
 }
 
+/// A peer of a session with `bfd-strict`, once BFD is up.
+async fn admitted(address: SocketAddr) -> Script {
+    // The speaker looks at connections and at BFD in any order.
+    let mut script = loop {
+        let mut script = Script::dial(address, None).await;
+        match script.hear().await {
+            Some(Parsed::Open(_)) => break script,
+            None => tokio::task::yield_now().await,
+            other => panic!("an OPEN or the end, not {other:?}"),
+        }
+    };
+    script.say(&Script::open(65009, 90, &[])).await;
+    script.say(&Message::Keepalive).await;
+    script
+}
+
 #[tokio::test]
 async fn a_path_that_is_lost_ends_the_session_with_cease_bfd_down_and_the_next_one_stays() {
     let (mut bench, address) = against_a_script(routes(1, 0), |_| {});
@@ -82,6 +98,45 @@ async fn a_session_that_an_operator_holds_down_and_one_that_is_gone_end_nothing(
     assert_eq!(last_word(&mut script).await.split('(').next(), Some("Cease, Administrative Shutdown "));
 }
 
+/// S1 of a review. Input: BFD is down, and an operator resets the peer, or the router ends the session. Output: the reason shown is what
+/// is waited for, and not the reset for as long as that takes.
+#[tokio::test]
+async fn with_bfd_strict_a_peer_that_is_held_after_a_reset_says_that_it_waits_for_bfd() {
+    let (mut bench, address) = against_a_script(routes(1, 0), |settings| settings.bfd_strict = true);
+    says(&bench, BfdState::Up, 0);
+    let mut script = admitted(address).await;
+    bench.report("is established", |report| report.state == SessionState::Established).await;
+    says(&bench, BfdState::Down, 0);
+    bench.slices.send_modify(|slice| {
+        let name = PeerName::from("script");
+        let mut peer = slice.peers.get(&name).expect("the one peer").clone();
+        peer.orders.resets += 1;
+        slice.peers.insert(name, peer);
+    });
+    assert!(last_word(&mut script).await.contains("Administrative Reset"));
+    let mut last = None;
+    while let Ok(Some(fact)) = tokio::time::timeout(Duration::from_millis(500), bench.facts.recv()).await {
+        last = Some(fact);
+    }
+    let Some(Fact::Session(_, report)) = last else { panic!("a report, not {last:?}") };
+    assert_eq!(report.last_error.as_deref(), Some("waiting for BFD, which is down (bfd-strict)"));
+    bench.stop("the test ends").await;
+}
+
+#[tokio::test]
+async fn with_bfd_strict_a_peer_whose_session_the_router_ends_says_that_it_waits_for_bfd() {
+    let (mut bench, address) = against_a_script(routes(1, 0), |settings| settings.bfd_strict = true);
+    says(&bench, BfdState::Up, 0);
+    let mut script = admitted(address).await;
+    bench.report("is established", |report| report.state == SessionState::Established).await;
+    says(&bench, BfdState::Down, 0);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    script.say(&Message::Notification(NotificationReason::Cease(Cease::AdministrativeReset).into())).await;
+    let waits = "waiting for BFD, which is down (bfd-strict)";
+    bench.report("it waits", |report| report.last_error.as_deref().is_some_and(|it| it.starts_with(waits))).await;
+    bench.stop("the test ends").await;
+}
+
 #[tokio::test]
 async fn with_bfd_strict_a_connection_is_closed_until_bfd_is_up() {
     let (mut bench, address) = against_a_script(routes(1, 0), |settings| settings.bfd_strict = true);
@@ -90,17 +145,7 @@ async fn with_bfd_strict_a_connection_is_closed_until_bfd_is_up() {
     let mut early = Script::dial(address, None).await;
     assert_eq!(early.hear().await, None, "closed without a word");
     says(&bench, BfdState::Up, 0);
-    // The speaker looks at connections and at BFD in any order.
-    let mut script = loop {
-        let mut script = Script::dial(address, None).await;
-        match script.hear().await {
-            Some(Parsed::Open(_)) => break script,
-            None => tokio::task::yield_now().await,
-            other => panic!("an OPEN or the end, not {other:?}"),
-        }
-    };
-    script.say(&Script::open(65009, 90, &[])).await;
-    script.say(&Message::Keepalive).await;
+    let _script = admitted(address).await;
     bench.report("is established", |report| report.state == SessionState::Established).await;
     bench.stop("the test ends").await;
 }

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 
 use super::kept::{established, hears_nothing, of_script};
 use super::*;
+use crate::bgp::machine::negotiation::Negotiated;
 use crate::bgp::socket::kept::KeptConnection;
 use crate::bgp::socket::ledger::{Entrusted, Safe, Trust};
 
@@ -119,6 +120,31 @@ async fn a_session_whose_place_in_a_stream_is_not_certain_is_not_taken_over() {
         }
         let refused = recover(&trust).expect_err("it is not certain");
         assert!(refused.contains(why), "{refused}");
+    }
+}
+
+/// R1 of a review. Input: the agent dies, and the router ends the session for BFD before the next one is there. Output: the next one says
+/// so, and that routes were withdrawn; it said that graceful restart kept them.
+#[tokio::test]
+async fn a_session_that_the_peer_ended_while_nobody_ran_says_why_and_whether_routes_are_kept() {
+    let cease: Notification = NotificationReason::Cease(Cease::BfdDown).into();
+    for (word, expected) in [(cease.clone(), true), (cease.into_hard_reset(), false)] {
+        let (speaker, address) = Trusting::start(Vec::new(), Some(routes(3, 0)));
+        let mut script = Script::dial(address, None).await;
+        established(&mut script, &routes(3, 0)).await;
+        let trust = speaker.crash().await;
+        script.say(&Message::Keepalive).await;
+        script.say(&Message::Notification(word.clone())).await;
+        drop(script);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let (ledger, socket) = (trust.ledger.try_clone().unwrap(), trust.socket.try_clone().unwrap());
+        let (state, error) = KeptConnection::recover(ledger, socket).expect_err("it has ended");
+        assert_eq!(error.to_string(), format!("the peer has ended it: {word}"));
+        let negotiated = state.expect("whose it was is known").negotiated;
+        for (graceful_restart, hard_reset) in [(false, false), (true, false), (true, true)] {
+            let negotiated = Negotiated { graceful_restart, hard_reset, ..negotiated.clone() };
+            assert_eq!(error.keeps_routes(&negotiated), hard_reset && expected, "{word}");
+        }
     }
 }
 
