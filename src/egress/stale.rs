@@ -141,7 +141,11 @@ mod tests {
             // The owner is not known in the moment of the edit: the list comes first, the way behind it.
             let apart = [(way, ALL), (HELD, ALL), (HELD, BUT), (way, BUT)];
             assert_eq!(ended(&mut machine(), &apart, EXEMPT, leaves_as), [false, false, true, false], "{way:?}");
-            assert_eq!(ended(&mut machine(), &apart, COVERED, leaves_as), [false; 4], "it goes on when the way is back");
+            assert_eq!(
+                ended(&mut machine(), &apart, COVERED, leaves_as),
+                [false; 4],
+                "it goes on when the way is back"
+            );
         }
         // Behind an annotation that could not be read, as without egress again.
         let read = [(here(), BUT), (HELD, ALL), (here(), BUT)];
