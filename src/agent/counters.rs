@@ -68,6 +68,7 @@ impl TurnCounters {
             api_requests: links.api_requests.load(Ordering::Relaxed),
             egress: links.egress.all(),
             egress_table: links.egress.held(),
+            egress_earlier: links.egress.earlier(),
         }
     }
 }

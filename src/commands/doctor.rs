@@ -51,6 +51,7 @@ pub fn doctor(socket: &Path, output: Output) -> Exit {
     let egress = ask(socket, &readings::EGRESS, &()).ok();
     let mut notes: Vec<String> =
         egress.iter().filter_map(|report| report.tunnel.as_ref()).filter_map(of_tunnel).collect();
+    notes.extend(egress.iter().flat_map(|report| &report.notes).cloned());
     let egress = egress.is_some_and(|report| !report.services.is_empty());
     let of_egress: Vec<HostProblem> = match egress {
         true => sysctl::forwarding(&Family::BOTH, &BTreeSet::new()).into_iter().chain(bypass::doubts()).collect(),

@@ -1,7 +1,7 @@
-//! What the guard dropped and the translation gave an address, by pod, and what the table holds. Floor 1. The task counts, views
-//! read.
+//! What the guard dropped and the translation gave an address, by pod, what the table holds, and what translates before it. Floor 1.
+//! The task counts, views read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,6 +13,7 @@ use crate::plan::slice::Mapping;
 pub struct Counters {
     pods: Mutex<BTreeMap<IpAddr, Pair>>,
     held: Mutex<Option<Arc<Content>>>,
+    earlier: Mutex<Arc<Vec<String>>>,
 }
 
 /// Of one pod since the agent started; these only ever grow while the pod is held to an address.
@@ -22,12 +23,46 @@ pub struct Counts {
     pub dropped: u64,
     /// Connections that got the Service's address here.
     pub translated: u64,
+    /// Of the dropped ones those of the last [`READINGS`] readings, if the table had one way for the pod's packets in all that time and
+    /// they were dropped in most of these: else none.
+    pub lately: u64,
 }
+
+/// Ten seconds.
+const READINGS: usize = 5;
+
+/// In so many of these packets are dropped where that is no accident.
+const MOST_READINGS: usize = 3;
 
 #[derive(Debug, Default)]
 struct Pair {
     dropped: Reading,
     translated: Reading,
+    /// How the table led the pod's packets at the last reading.
+    way: Option<Mapping>,
+    /// How many were dropped since the reading before, while it led them so.
+    lately: VecDeque<u64>,
+}
+
+impl Pair {
+    fn read_dropped(&mut self, packets: u64, way: Option<Mapping>) {
+        let before = self.dropped.sum();
+        self.dropped.read(packets);
+        if self.way != way || matches!(way, None | Some(Mapping::Held)) {
+            // What was dropped since then may be of the way before.
+            (self.way, self.lately) = (way, VecDeque::new());
+            return;
+        }
+        self.lately.push_back(self.dropped.sum().saturating_sub(before));
+        if self.lately.len() > READINGS {
+            self.lately.pop_front();
+        }
+    }
+
+    fn lately(&self) -> u64 {
+        let goes_on = self.lately.iter().filter(|packets| **packets > 0).count() >= MOST_READINGS;
+        if goes_on { self.lately.iter().sum() } else { 0 }
+    }
 }
 
 /// The kernel's counter begins anew when its element is made anew.
@@ -54,16 +89,14 @@ impl Counters {
     /// What the kernel's counters say now.
     pub fn read(&self, count: Count, elements: impl IntoIterator<Item = (IpAddr, u64)>) {
         let held = self.held();
-        let is_steered = |pod: &IpAddr| {
-            let mapping = held.as_ref().and_then(|content| content.pods.get(pod));
-            matches!(mapping, Some(Mapping::Steered { .. }))
-        };
+        let way = |pod: &IpAddr| held.as_ref().and_then(|content| content.pods.get(pod)).copied();
+        let is_steered = |pod: &IpAddr| matches!(way(pod), Some(Mapping::Steered { .. }));
         // A panic elsewhere may poison the lock, but it cannot leave this map half changed.
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         for (pod, packets) in elements {
             let pair = pods.entry(pod).or_default();
             match count {
-                Count::Dropped => pair.dropped.read(packets),
+                Count::Dropped => pair.read_dropped(packets, way(&pod)),
                 // Its element keeps the pod's own address, and the owner gives the Service's: one node counts a connection.
                 Count::Translated => pair.translated.read(if is_steered(&pod) { 0 } else { packets }),
             }
@@ -80,6 +113,16 @@ impl Counters {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The chains of other programs that translate sources before the table does.
+    pub fn tell_earlier(&self, chains: Vec<String>) {
+        *self.earlier.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(chains);
+    }
+
+    /// As they were told the last time.
+    pub fn earlier(&self) -> Arc<Vec<String>> {
+        self.earlier.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Forgets all pods but these.
     pub fn keep(&self, is_held: impl Fn(&IpAddr) -> bool) {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).retain(|pod, _| is_held(pod));
@@ -87,7 +130,11 @@ impl Counters {
 
     pub fn all(&self) -> BTreeMap<IpAddr, Counts> {
         let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        let counts = |pair: &Pair| Counts { dropped: pair.dropped.sum(), translated: pair.translated.sum() };
+        let counts = |pair: &Pair| Counts {
+            dropped: pair.dropped.sum(),
+            translated: pair.translated.sum(),
+            lately: pair.lately(),
+        };
         pods.iter().map(|(pod, pair)| (*pod, counts(pair))).collect()
     }
 }
@@ -102,9 +149,43 @@ mod tests {
         for packets in [3, 5, 1, 2] {
             counters.read(Count::Dropped, [(pod, packets)]);
         }
-        assert_eq!(counters.all()[&pod], Counts { dropped: 7, translated: 0 });
+        assert_eq!(counters.all()[&pod], Counts { dropped: 7, ..Counts::default() });
         counters.keep(|_| false);
         assert!(counters.all().is_empty());
+    }
+
+    /// 9d-1 of a review. Input: readings of a pod's drops, each with the way that its packets have. Output: how many are dropped
+    /// lately, though there is a way.
+    #[test]
+    fn what_is_dropped_though_it_has_a_way_counts_while_it_goes_on() {
+        let pod: IpAddr = "10.244.1.2".parse().unwrap();
+        let (here, away) = (
+            Mapping::Translated { address: "192.0.2.1".parse().unwrap(), network: None },
+            Mapping::Steered { slot: 1 },
+        );
+        let lately = |readings: &[(Mapping, u64)]| {
+            let counters = Counters::default();
+            let mut sum = 0;
+            for (mapping, dropped) in readings {
+                let pods = [(pod, *mapping)].into();
+                counters.hold(Some(Arc::new(Content { pods, ..Content::default() })));
+                sum += dropped;
+                counters.read(Count::Dropped, [(pod, sum)]);
+            }
+            counters.all()[&pod].lately
+        };
+        assert_eq!(lately(&[(here, 9), (here, 5), (here, 5), (here, 5)]), 15, "the first may be of before");
+        assert_eq!(lately(&[(here, 9), (here, 5), (here, 5)]), 0, "it may be over");
+        assert_eq!(lately(&[(here, 0), (here, 700), (here, 0), (here, 0), (here, 3), (here, 0)]), 0, "now and then");
+        let long: Vec<(Mapping, u64)> = (0..20).map(|_| (away, 2)).collect();
+        assert_eq!(lately(&long), 10, "of ten seconds");
+        assert_eq!(lately(&[(Mapping::Held, 5); 9]), 0, "it has no way");
+        let mut moved = vec![(Mapping::Held, 5); 9];
+        moved.extend([(here, 5), (here, 0), (here, 0), (here, 0)]);
+        assert_eq!(lately(&moved), 0);
+        let mut over = vec![(here, 5); 9];
+        over.extend([(here, 0); 3]);
+        assert_eq!(lately(&over), 0, "it is over");
     }
 
     /// Input: a pod whose packets go to the owner on another node, then this node is the owner, then another one again.

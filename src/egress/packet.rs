@@ -66,6 +66,13 @@ pub fn question(verb: Verb, list: bool, sequence: u32, attributes: &Attributes) 
     octets
 }
 
+/// Asks for the chains of all tables of a family of nftables.
+pub fn list_chains(family: u8, sequence: u32) -> Vec<u8> {
+    let mut octets = Vec::new();
+    message(&mut octets, nftables(Verb::GetChain as u8), DUMP, sequence, family, 0, &[]);
+    octets
+}
+
 /// Asks conntrack for the connections of a family; with a source, for those that it opened.
 pub fn list_connections(v6: bool, source: Option<IpAddr>, sequence: u32) -> Vec<u8> {
     let mut attributes = Attributes::default();
@@ -129,6 +136,11 @@ impl Attributes {
         self.octets(kind | NESTED, &inner.octets);
     }
 
+    /// All of them.
+    pub fn value(&self) -> &[u8] {
+        &self.octets
+    }
+
     pub fn len(&self) -> usize {
         self.octets.len()
     }
@@ -177,6 +189,36 @@ pub fn answers(octets: &[u8]) -> impl Iterator<Item = (u32, Answer<'_>)> {
 /// The number in an attribute of an object, by the attribute's kind.
 pub fn number_of(attributes: &[u8], kind: u16) -> Option<u32> {
     u32_of(value_of(attributes, kind)?)
+}
+
+/// A chain that hangs on a hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseChain {
+    pub table: String,
+    pub name: String,
+    /// `nat`, `filter` or `route`.
+    pub kind: String,
+    pub hook: u32,
+    pub priority: i32,
+    /// How many rules it has.
+    pub rules: u32,
+}
+
+/// The chain in a message about one, if it hangs on a hook.
+pub fn base_chain(attributes: &[u8]) -> Option<BaseChain> {
+    let text = |kind| {
+        let value = value_of(attributes, kind)?;
+        str::from_utf8(value.strip_suffix(&[0]).unwrap_or(value)).ok().map(str::to_owned)
+    };
+    let place = value_of(attributes, CHAIN_HOOK)?;
+    Some(BaseChain {
+        table: text(CHAIN_TABLE)?,
+        name: text(CHAIN_NAME)?,
+        kind: text(CHAIN_TYPE)?,
+        hook: u32_of(value_of(place, HOOK_NUMBER)?)?,
+        priority: u32_of(value_of(place, HOOK_PRIORITY)?)?.cast_signed(),
+        rules: number_of(attributes, CHAIN_USES)?,
+    })
 }
 
 /// The address of each element in a message about elements, with how many packets it counted.
@@ -341,6 +383,15 @@ const DONE: u16 = 3;
 const CONNTRACK_NEW: u16 = 0x100;
 const CONNTRACK_GET: u16 = 0x101;
 const CONNTRACK_DELETE: u16 = 0x102;
+
+// Of a message about a chain.
+const CHAIN_TABLE: u16 = 1;
+const CHAIN_NAME: u16 = 3;
+const CHAIN_HOOK: u16 = 4;
+const CHAIN_USES: u16 = 6;
+const CHAIN_TYPE: u16 = 7;
+const HOOK_NUMBER: u16 = 1;
+const HOOK_PRIORITY: u16 = 2;
 
 /// Of a message about elements.
 const ELEMENTS: u16 = 3;

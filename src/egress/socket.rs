@@ -14,6 +14,7 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 use socket2::{SockFilter, SockRef};
 
+use super::earlier;
 use super::machine::Ways;
 use super::packet::{self, Answer, Attributes, Batch, Connection, Verb};
 use super::ruleset::{self, Bounded, Form, WayMaps};
@@ -92,6 +93,20 @@ impl Netfilter {
             }
         }
         Ok(true)
+    }
+
+    /// The chains of other programs that translate sources before the table does.
+    pub(super) fn earlier(&mut self, form: &Form) -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for (family, name) in earlier::FAMILIES {
+            let question = packet::list_chains(family, self.next());
+            self.list(&question, |answer| {
+                if let Answer::Object(attributes) = answer {
+                    found.extend(earlier::earlier(form, name, attributes));
+                }
+            })?;
+        }
+        Ok(found)
     }
 
     /// The elements of a set or map with what each has counted. Nothing where there is no such set.

@@ -41,6 +41,9 @@ const FIRST_RETRIES: Duration = Duration::from_millis(200);
 /// How often the kernel's counters are read while pods are held to addresses.
 const COUNT_INTERVAL: Duration = Duration::from_secs(2);
 
+/// After so many readings the chains of other programs are looked at.
+const LOOK_EVERY: u32 = 5;
+
 /// Of so many pods of IPv4 conntrack is asked one by one; of more, for all its connections.
 const ONE_BY_ONE: usize = 8;
 
@@ -97,6 +100,8 @@ pub async fn run(
         told_translated: None,
         ended: BTreeSet::new(),
         judged: Arc::default(),
+        rules_changed: true,
+        counts: 0,
         adopted: false,
         made: false,
         former,
@@ -143,6 +148,10 @@ struct Keeper {
     /// What the connections of pods were judged by the last time. It outlasts a table that others remove, and at the start it is what
     /// an earlier life guarded, with the destinations.
     judged: Arc<Content>,
+    /// Somebody has changed rules since the chains of other programs were looked at.
+    rules_changed: bool,
+    /// How often the kernel's counters were read.
+    counts: u32,
     /// The pods that an earlier life guarded are known.
     adopted: bool,
     /// The table is this task's work: whatever it lacks, somebody took away.
@@ -221,6 +230,7 @@ impl Keeper {
                 },
                 changed = changes.changed() => {
                     changed?;
+                    self.rules_changed = true;
                     if written.is_some() && !kernel.is_whole(&self.form)? {
                         warn!(table = %self.form.table, "another program removed rules of crier's table; they are put back");
                         self.standing.handle_removed(clock::now());
@@ -273,6 +283,7 @@ impl Keeper {
             if written.is_some() {
                 kernel.commit(&ruleset::remove(&self.form))?;
                 *written = None;
+                self.counters.tell_earlier(Vec::new());
                 self.forget_former(kernel, &wanted)?;
                 self.judged = Arc::default();
                 info!(table = %self.form.table, "no pod is held to a Service's address, and there is no extra network; the nftables table is removed");
@@ -353,7 +364,37 @@ impl Keeper {
         }
         let pods = &self.machine.content().pods;
         self.counters.keep(|pod| pods.contains_key(pod));
+        self.look_for_earlier(kernel);
         Ok(())
+    }
+
+    /// Looks for chains of other programs that translate before crier's does, at most every ten seconds: of some programs rules change
+    /// all the time, and they have many chains.
+    fn look_for_earlier(&mut self, kernel: &mut Netfilter) {
+        if self.machine.content().pods.is_empty() {
+            // It does not matter where nothing is guarded.
+            self.counters.tell_earlier(Vec::new());
+            self.rules_changed = true;
+            return;
+        }
+        let is_due = self.counts.is_multiple_of(LOOK_EVERY) && self.rules_changed;
+        self.counts = self.counts.wrapping_add(1);
+        if !is_due {
+            return;
+        }
+        match kernel.earlier(&self.form) {
+            Ok(chains) => {
+                if !chains.is_empty() && *self.counters.earlier() != chains {
+                    warn!(
+                        ?chains,
+                        "other programs translate sources before crier does: what they translate of pods with egress is dropped"
+                    );
+                }
+                self.counters.tell_earlier(chains);
+                self.rules_changed = false;
+            }
+            Err(error) => debug!(%error, "the chains of other programs cannot be listed"),
+        }
     }
 
     /// Tells the World which addresses are held for nobody, where that is news.

@@ -127,7 +127,7 @@ async fn look(slice: &EgressSlice) -> Result<(Vec<Finding>, BTreeSet<InterfaceNa
     let mut findings = BTreeMap::new();
     for (&back, &pod) in &elsewhere {
         let Some(way) = name(back) else { continue };
-        for &link in slice.shared_links.iter().filter(|link| translates && **link != back) {
+        for &link in slice.roads.iter().filter(|link| translates && **link != back) {
             let Some(link_name) = name(link).filter(sysctl::filters_strictly) else { continue };
             if !netlink.passes(link, pod, OUTSIDE).await? {
                 findings.entry(link_name.clone()).or_insert_with(|| of_pods(&link_name, pod, &way));

@@ -132,6 +132,8 @@ pub struct EgressSlice {
     pub pod_networks: Arc<BTreeSet<IpNet>>,
     /// The links of this node that packets of other nodes' pods come in by.
     pub shared_links: Arc<BTreeSet<u32>>,
+    /// Of these, those that IPv4 packets of other nodes' pods come in by where all is as the Nodes say: the guard does not count on that.
+    pub roads: Arc<BTreeSet<u32>>,
     /// The networks beside that of the default route: what comes in by one to a Service is answered by it.
     pub networks: Arc<Vec<ReturnNetwork>>,
     /// The addresses of Services; empty without such a network.

@@ -92,7 +92,17 @@ pub struct PulsesReport {
 /// The view.
 pub fn report(counters: &Counters) -> CountersReport {
     // Those of BFD are in the view of BFD; those of egress are shown by `crier egress`.
-    let Counters { moves, conflicts, frames, pulses, bfd: _, api_requests: _, egress: _, egress_table: _ } = counters;
+    let Counters {
+        moves,
+        conflicts,
+        frames,
+        pulses,
+        bfd: _,
+        api_requests: _,
+        egress: _,
+        egress_table: _,
+        egress_earlier: _,
+    } = counters;
     let of_move = |((direction, cause), count): (&(Direction, String), &u64)| MoveCount {
         direction: *direction,
         cause: cause.clone(),

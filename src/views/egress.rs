@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{SCHEMA_VERSION, Snapshot};
+use super::{SCHEMA_VERSION, Snapshot, egress_signs};
 use crate::address::{Family, LINK_LOCAL};
 use crate::egress::counters::Counts;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
@@ -172,7 +172,7 @@ pub fn egress(snapshot: &Snapshot) -> EgressReport {
         held_back,
         tunnel: tunnel(snapshot),
         problems: problems(snapshot),
-        notes: notes(snapshot),
+        notes: notes(snapshot).into_iter().chain(egress_signs::notes(snapshot)).collect(),
     }
 }
 
@@ -246,7 +246,13 @@ fn notes(snapshot: &Snapshot) -> Vec<String> {
             let addresses = service.ingress.iter().copied().chain(held).chain(pods).map(Family::of);
             service.families.iter().copied().chain(addresses).collect::<BTreeSet<Family>>()
         });
-        let bare = families.filter(|family| {
+        // Of a pod of several Services lists count only where all have the same.
+        let count = |family: &Family| {
+            let pods = || snapshot.world.endpoint_addresses(key).filter(|pod| Family::of(*pod) == *family);
+            let is_bounded = |pod: IpAddr| snapshot.plan.egress.bounded.get(&pod) == lists;
+            pods().next().is_none() || pods().any(is_bounded)
+        };
+        let bare = families.filter(count).filter(|family| {
             let never = || snapshot.plan.egress.cluster.iter().chain(&LINK_LOCAL);
             lists.is_some_and(|lists| lists.leaves_none(*family, never()))
         });
@@ -291,12 +297,12 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
         let [first, others @ ..] = services.as_slice() else { return String::new() };
         let others: Vec<String> = others.iter().map(ToString::to_string).collect();
         format!(
-            "{}: what its pod {pod} opens to the outside leaves as egress of {first} says, whose pod it is too; give one of the \
-             Services no crier.dev/egress, or other pods",
+            "{}: what its pod {pod} opens to the outside leaves as egress of {first} says, whose pod it is too, and lists of destinations \
+             count only where both have the same; give one of the Services no crier.dev/egress, or other pods",
             others.join(", ")
         )
     });
-    let of_others = without_egress(snapshot).chain(held_newcomers(snapshot));
+    let of_others = without_egress(snapshot).chain(held_newcomers(snapshot)).chain(egress_signs::problems(snapshot));
     rows.filter_map(in_words).chain(contested).chain(of_others).collect()
 }
 
@@ -569,5 +575,44 @@ mod tests {
         let slice = Fact::EndpointSlice(ObjectKey::new("shop", "web-1"), Some(Arc::new(slice)));
         let [note] = &notes("203.0.113.0/24", vec![slice], 0)[..] else { panic!("one note") };
         assert!(note.contains("no destination of IPv6"), "{note}");
+    }
+
+    /// 9d-5 of a review. Input: a pod of two Services, whose lists of destinations differ. Output: no note of what these leave out, for
+    /// they do not count, and a problem that says so.
+    #[test]
+    fn lists_that_do_not_count_for_a_pod_of_two_services_are_not_noted() {
+        let report = |services: &[&str]| {
+            let of = |name: &&str| {
+                let slice = EndpointSlice {
+                    service: ObjectKey::new("shop", name),
+                    family: Some(Family::V6),
+                    ready: NodeCounts::default(),
+                    serving: NodeCounts::default(),
+                    serving_without_node: 0,
+                    unready: Default::default(),
+                    addresses: EndpointAddresses::of(&[("fd00::7".parse().unwrap(), Tenant::of("web-1", false))]),
+                };
+                let to = vec!["203.0.113.0/24".parse().unwrap()];
+                let destinations = (*name == "api").then(|| Arc::new(Destinations { to, except: Vec::new() }));
+                let service = Service {
+                    load_balancer: true,
+                    families: vec![Family::V6],
+                    egress: Some(Egress::ServiceAddress),
+                    egress_bounds: Some(Arc::new(EgressBounds { nodes: None, destinations })),
+                    ..Service::default()
+                };
+                [
+                    Fact::EndpointSlice(ObjectKey::new("shop", &format!("{name}-1")), Some(Arc::new(slice))),
+                    Fact::Service(ObjectKey::new("shop", name), Some(Arc::new(service))),
+                ]
+            };
+            report(&[], services.iter().flat_map(of).collect())
+        };
+        let alone = report(&["api"]);
+        assert!(alone.notes.len() == 1 && alone.notes[0].contains("no destination of IPv6"), "{:?}", alone.notes);
+        let both = report(&["api", "web"]);
+        assert_eq!(both.notes, Vec::<String>::new());
+        let told = |problem: &String| problem.contains("its pod fd00::7") && problem.contains("count only where both");
+        assert!(both.problems.iter().any(told), "{:?}", both.problems);
     }
 }

@@ -11,6 +11,7 @@ pub mod bgp;
 pub mod counters;
 pub mod drain;
 pub mod egress;
+mod egress_signs;
 pub mod forecast;
 pub mod l2;
 pub mod metrics;

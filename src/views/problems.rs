@@ -22,14 +22,9 @@ use crate::plan::holder::Grade;
 use crate::plan::join::Dispute;
 use crate::plan::own_addresses::{self, Bound, IPVS_LINK};
 use crate::plan::prefixes::Away;
-<<<<<<< HEAD
-use crate::reason::{HostUse, Reason};
-use crate::world::{ApiServer, ClusterConfig, Pulses, SessionState};
-=======
 use crate::plan::slice::PeerSlice;
-use crate::reason::Reason;
+use crate::reason::{HostUse, Reason};
 use crate::world::{ApiServer, ClusterConfig, Link, Pulses, SessionState};
->>>>>>> bbgp
 
 /// All problems, those that concern most first.
 pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {

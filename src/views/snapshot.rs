@@ -75,6 +75,8 @@ pub struct Counters {
     pub egress: BTreeMap<IpAddr, egress::counters::Counts>,
     /// What the kernel holds of that; `None` where it is not known to hold the table.
     pub egress_table: Option<Arc<egress::ruleset::Content>>,
+    /// The chains of other programs that translate sources before that does.
+    pub egress_earlier: Arc<Vec<String>>,
 }
 
 /// The frames of one protocol on one link.

@@ -508,6 +508,23 @@ pub struct Link {
     pub deprecated: BTreeSet<IpAddr>,
 }
 
+impl Node {
+    /// The networks of its pods: its `podCIDRs` but for what is too wide for that.
+    pub fn networks_of_pods(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.pod_networks.iter().filter(|net| !is_too_wide(net)).map(IpNet::trunc)
+    }
+
+    /// Those of its `podCIDRs` that no node's pods fill: destinations there would all count as inside of the cluster.
+    pub fn too_wide_for_pods(&self) -> impl Iterator<Item = &IpNet> {
+        self.pod_networks.iter().filter(|net| is_too_wide(net))
+    }
+}
+
+/// All of 10.0.0.0/8 may be a cluster's, and what is wider is a mistake.
+fn is_too_wide(net: &IpNet) -> bool {
+    net.prefix_len() < if net.addr().is_ipv4() { 8 } else { 16 }
+}
+
 impl Link {
     /// Its addresses in subnets: without link-local ones, and without those of Services, which a host may have bound there.
     pub fn in_subnets(&self) -> impl Iterator<Item = &IpNet> + Clone {

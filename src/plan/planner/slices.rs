@@ -2,6 +2,7 @@
 //! it decides nothing about a Service.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -273,9 +274,11 @@ impl Planner {
             egress.served = self.returns.served().clone();
         }
         if host {
-            let of_nodes = self.world.nodes.values().flat_map(|node| {
-                node.addresses.iter().copied().map(host_prefix).chain(node.pod_networks.iter().map(IpNet::trunc))
-            });
+            let of_nodes = self
+                .world
+                .nodes
+                .values()
+                .flat_map(|node| node.addresses.iter().copied().map(host_prefix).chain(node.networks_of_pods()));
             let of_services = self.world.service_cidrs.values().flat_map(|networks| networks.iter().copied());
             let configured = self.in_force.config().egress.cluster_networks.iter().copied();
             let cluster: BTreeSet<IpNet> = configured.chain(of_nodes).chain(of_services).collect();
@@ -285,10 +288,13 @@ impl Planner {
             }
             let pod_networks = pod_networks(&self.world, &self.in_force.config().egress.cluster_networks);
             let shared_links = shared_links(&self.world, &self.me, &self.plan.l2.may_answer_on);
-            if *egress.pod_networks != pod_networks || *egress.shared_links != shared_links {
+            let roads = roads_of_pods(&self.world, &self.me, &shared_links);
+            let is_known = *egress.shared_links == shared_links && *egress.roads == roads;
+            if *egress.pod_networks != pod_networks || !is_known {
                 self.moved.egress = true;
                 egress.pod_networks = Arc::new(pod_networks);
                 egress.shared_links = Arc::new(shared_links);
+                egress.roads = Arc::new(roads);
             }
             self.renew_vrfs(complete);
         }
@@ -338,7 +344,7 @@ impl Planner {
 /// Those of the Nodes' `podCIDRs`, and those that the operator names because a CNI fills none. What an operator names may be that
 /// of Services or the Nodes' own instead.
 fn pod_networks(world: &World, named: &[IpNet]) -> BTreeSet<IpNet> {
-    let of_nodes = world.nodes.values().flat_map(|node| node.pod_networks.iter().map(IpNet::trunc));
+    let of_nodes = world.nodes.values().flat_map(|node| node.networks_of_pods());
     let is_of_pods = |network: &&IpNet| {
         let has_node = || world.nodes.values().any(|node| node.addresses.iter().any(|it| network.contains(it)));
         let has_services = || world.service_cidrs.values().flat_map(|it| it.iter()).any(|it| network.contains(it));
@@ -356,6 +362,22 @@ fn shared_links(world: &World, me: &NodeName, may_answer_on: &BTreeSet<Interface
     let is_road = |link: &&Link| !link.loopback && (is_shared(link) || may_answer_on.contains(&link.name));
     let links = world.links.values().filter(is_road);
     links.map(|link| link.index).collect()
+}
+
+/// Of these links, those that other nodes' next hops to this one are on, of IPv4: those with an address of this Node, where every other
+/// Node has an address in a subnet of one of them. Whoever has none there may send by any link that this node answers on.
+fn roads_of_pods(world: &World, me: &NodeName, shared: &BTreeSet<u32>) -> BTreeSet<u32> {
+    let own = world.nodes.get(me).map(|node| node.addresses.as_slice()).unwrap_or_default();
+    let links = world.links.values().filter(|link| shared.contains(&link.index));
+    let own_subnets = links.flat_map(|link| link.in_subnets().map(|net| (link.index, net)));
+    let own_subnets = own_subnets.filter(|(_, net)| net.addr().is_ipv4() && own.contains(&net.addr()));
+    let own_subnets: Vec<(u32, &IpNet)> = own_subnets.collect();
+    let is_near = |address: &IpAddr| own_subnets.iter().any(|(_, net)| net.contains(address));
+    let mut others = world.nodes.iter().filter(|(name, _)| *name != me);
+    match others.all(|(_, node)| node.addresses.iter().any(is_near)) {
+        true => own_subnets.iter().map(|(link, _)| *link).collect(),
+        false => shared.clone(),
+    }
 }
 
 /// The write that makes the status say what it should; none where it does.

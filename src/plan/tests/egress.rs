@@ -335,6 +335,49 @@ fn pods_of_other_nodes_are_known_by_the_networks_of_all_nodes_and_the_links_that
     assert_eq!(*story.planner.plan().egress.shared_links, [2].into());
 }
 
+/// 9d-6 of a review. Input: a Node whose `podCIDRs` hold all the world. Output: no destination is taken for one in the cluster by it.
+#[test]
+fn podcidrs_that_are_too_wide_for_pods_are_left_out() {
+    let mut story = sending_on("a");
+    let pod_networks = ["0.0.0.0/0", "::/0", "10.0.0.0/8", "fd00::/48"].map(|it| it.parse().unwrap());
+    let of_pods = Node { pod_networks: pod_networks.into(), ..node(&[]) };
+    story.tell(Fact::Node("b".into(), Some(Arc::new(of_pods))));
+    story.turn();
+    let egress = &story.planner.plan().egress;
+    assert_eq!(egress.pod_networks.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "fd00::/48"]);
+    let outside: [IpAddr; 2] = ["203.0.113.9", "2001:db8::9"].map(|it| it.parse().unwrap());
+    assert!(
+        !egress.cluster.iter().any(|net| outside.iter().any(|address| net.contains(address))),
+        "{:?}",
+        egress.cluster
+    );
+}
+
+/// 9d-3 of a review. Input: this node answers on an extra network too, where no Node has its address. Output: the others send pods'
+/// packets by the link of the Nodes' addresses alone, so no filter of the other one drops any; what must not leave by either stays
+/// guarded on both.
+#[test]
+fn other_nodes_send_by_the_links_of_the_nodes_addresses_where_they_have_one_there() {
+    let mut story = sending_on("a");
+    let config = configuration();
+    let l2 = config.l2.iter().cloned().map(|l2| L2 { interfaces: Vec::new(), ..l2 }).collect();
+    story.tell(Fact::Config(Arc::new(Config { l2, ..config })));
+    let mac = Some("02:00:00:00:00:07".parse().unwrap());
+    story.tell(Fact::Link(7, Some(Link { mac, ..Link::carrying(7, "eth1", &["10.1.0.11/24"]) })));
+    let at = |address: &str| Node { addresses: vec![address.parse().unwrap()], ..node(&[]) };
+    story.tell(Fact::Node("a".into(), Some(Arc::new(at("192.168.35.11")))));
+    story.turn();
+    let links = |story: &Story| {
+        let egress = &story.planner.plan().egress;
+        [&egress.shared_links, &egress.roads].map(|links| links.iter().copied().collect::<Vec<_>>())
+    };
+    assert_eq!(links(&story), [vec![2, 7], vec![2]]);
+    // A Node of elsewhere may have a link there that nobody tells of.
+    story.tell(Fact::Node("c".into(), Some(Arc::new(at("172.16.0.9")))));
+    story.turn();
+    assert_eq!(links(&story), [vec![2, 7], vec![2, 7]]);
+}
+
 #[test]
 fn networks_of_pods_that_the_operator_names_count_where_no_node_has_them() {
     let mut story = sending_on("a");

@@ -83,6 +83,52 @@ fn only_covered_destinations_see_the_services_address_and_flows_follow_a_changed
     assert_eq!(of_covered, [""; 0], "of IPv4, which was always covered");
 }
 
+/// 9d-2 of a review.
+#[test]
+fn a_list_that_changes_while_pods_are_held_or_no_agent_runs_ends_what_is_open_to_its_destinations() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let (lan, site) = (&scene.lan, &scene.lan.site);
+    let mut agents = lan.agents();
+    let (covered, excepted) = (&site.client, site.outside("excepted"));
+    let except = format!("{}, {}", excepted.address, excepted.address6);
+    let all = [("egress", "service-ip")];
+    let but = [("egress", "service-ip"), ("egress-except", &except)];
+    scene.serve_with(&all);
+    let owner = lan.owner(ADDRESS);
+    scene.leave_by(&agents, owner);
+    let hosts = [covered, &excepted];
+    let _flows: Vec<Flows> = scene.pods.iter().flat_map(|pod| hosts.map(|host| Flows::start(pod, host))).collect();
+    let [covered_ends, excepted_ends] = hosts.map(ends);
+    let (service, nodes) = ([set(&ADDRESSES[..1]), set(&ADDRESSES[1..])], of_nodes(&scene));
+    let (service, nodes) = ([&service[0], &service[1]], [&nodes[0], &nodes[1]]);
+    hears("all of it has the Service's address", &excepted_ends, service);
+
+    // No node is selected; then, in one edit, each is, and there is a list.
+    scene.serve_with(&[("egress", "service-ip"), ("egress-nodes", "gate=nobody")]);
+    for agent in &agents {
+        let expected = ADDRESSES.map(|address| format!("{address} held 2")).to_vec();
+        eventually_equal("the pods are held", secs(20), &expected, || rows(agent));
+    }
+    scene.serve_with(&but);
+    scene.leave_by(&agents, owner);
+    hears("what is excepted comes from the nodes", &excepted_ends, nodes);
+    hears("what is covered from the Service's address", &covered_ends, service);
+    scene.serve_with(&all);
+    hears("it is covered again", &excepted_ends, service);
+
+    // No agent sees the edit.
+    agents.iter().for_each(Crier::kill);
+    scene.serve_with(&but);
+    for agent in &mut agents {
+        agent.start_again(&scene.configuration);
+        agent.wait_ready(secs(30));
+    }
+    scene.leave_by(&agents, lan.owner(ADDRESS));
+    hears("after the restart too", &excepted_ends, nodes);
+    hears("and the others go on", &covered_ends, service);
+}
+
 #[test]
 fn a_list_that_cannot_be_read_holds_the_pods_back_from_everything_and_is_told() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };

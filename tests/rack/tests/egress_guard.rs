@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 
 use rack::crier::Crier;
-use rack::egress::{ADDRESS, ADDRESSES, Flows, Scene, ends, fresh, rows};
+use rack::egress::{ADDRESS, ADDRESSES, Flows, Scene, Senders, ends, fresh, leaks, rows};
 use rack::lan::{problems, service};
 use rack::{Metal, Need, Process, Rack, Service, eventually, eventually_equal, secs};
 
@@ -74,6 +74,41 @@ fn a_pod_without_egress_on_the_owners_node_sends_on_whichever_nodes_network_its_
             if sources == [expected.clone()].into() { Ok(()) } else { Err(format!("{sources:?}, not {expected}")) }
         });
     }
+}
+
+/// 9d-1 of a review.
+#[test]
+fn a_chain_of_another_program_that_translates_first_is_named_while_the_guard_drops_what_pods_open() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let (site, client) = (&scene.lan.site, &scene.lan.site.client);
+    let agents = scene.lan.agents();
+    scene.serve("service-ip");
+    let owner = scene.lan.owner(ADDRESS);
+    scene.leave_by(&agents, owner);
+    let captures = [(client.port.capture(), client.port.mac())];
+    let senders = Senders::start(&scene);
+    let early = "table inet early { chain post { type nat hook postrouting priority 50; oifname eth0 masquerade; }; }";
+    let file = rack.write("early.nft", early);
+    for node in &site.nodes {
+        node.sh(&format!("nft -f {}", file.display()));
+    }
+    for (number, agent) in agents.iter().enumerate() {
+        let path = if number == owner { "path is local" } else { "path is routed" };
+        says(agent, &["table inet early, chain post (priority 50)", "default/web", path]);
+        assert_eq!(agent.verb("egress").status.code(), Some(1));
+        let doctor = agent.verb("doctor");
+        let told = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        assert!(told.contains("chain post (priority 50)"), "{told}");
+    }
+    for node in &site.nodes {
+        node.sh("nft delete table inet early");
+    }
+    for agent in &agents {
+        eventually_equal(&format!("the problems of {}", agent.node()), secs(30), &String::new(), || problems(agent));
+    }
+    senders.end();
+    assert_eq!(leaks(&captures), [].into(), "nothing came through with another address");
 }
 
 #[test]

@@ -1,0 +1,284 @@
+//! Signs that packets of pods with egress go otherwise than crier's table has it: what the guard goes on dropping although there is a way,
+//! other programs that translate first, pods that may not send through their node, networks of pods that hold all the world. Floor 1, a
+//! part of `egress`.
+
+use std::collections::BTreeSet;
+
+use super::Snapshot;
+use super::egress::Path;
+use crate::address::Family;
+use crate::names::{InterfaceName, ObjectKey};
+use crate::plan::slice::Mapping;
+
+/// What is dropped, where that has a known reason.
+pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
+    let known = dropped(snapshot)
+        .filter_map(|(service, dropped)| Some(format!("{service}: {dropped}{}", dropped.why(snapshot)?)));
+    known.chain(too_wide(snapshot)).collect()
+}
+
+/// Nodes whose `podCIDRs` hold what cannot be pods'.
+fn too_wide(snapshot: &Snapshot) -> impl Iterator<Item = String> {
+    let matters = with_egress(snapshot).next().is_some();
+    let nodes = snapshot.world.nodes.iter().filter(move |_| matters);
+    nodes.flat_map(|(name, node)| {
+        node.too_wide_for_pods().map(move |net| {
+            format!(
+                "Node {name}: spec.podCIDRs has {net}, which is left out: all destinations there would count as inside of the cluster, \
+                 and egress would be for none of them; make the Node anew with the network of its pods"
+            )
+        })
+    })
+}
+
+/// The Services with egress.
+fn with_egress(snapshot: &Snapshot) -> impl Iterator<Item = &ObjectKey> {
+    snapshot.plan.decisions.iter().filter(|(_, decision)| decision.egress.is_some()).map(|(key, _)| key)
+}
+
+/// Pods with an address in the network of the nodes themselves, the first of each Service: a CNI that gives pods such (macvlan, ipvlan,
+/// SR-IOV) puts them on the wire, and those of some clouds do not. From here both look alike.
+fn on_the_wire(snapshot: &Snapshot) -> impl Iterator<Item = String> {
+    let own = snapshot.world.nodes.get(&snapshot.node).map(|node| node.addresses.as_slice()).unwrap_or_default();
+    let links = snapshot.world.links.values().flat_map(|link| link.in_subnets().map(move |net| (link, net)));
+    let outer: Vec<_> = links.filter(|(_, net)| own.contains(&net.addr())).collect();
+    with_egress(snapshot).filter_map(move |service| {
+        let mut pods = snapshot.world.endpoint_addresses(service);
+        let (pod, link) = pods.find_map(|pod| {
+            let (link, _) = outer.iter().find(|(_, net)| net.contains(&pod) && net.addr() != pod)?;
+            snapshot.plan.egress.pods.contains_key(&pod).then_some((pod, link))
+        })?;
+        Some(format!(
+            "{service}: its pod {pod} has an address in the network of {}, as the node has: if it sends by that link itself and not through \
+             its node (macvlan, ipvlan, SR-IOV), nothing holds it to the Service's address, and it leaves with its own",
+            link.name
+        ))
+    })
+}
+
+/// What is dropped for no known reason, and what may keep packets from leaving as they are to.
+pub(super) fn notes(snapshot: &Snapshot) -> Vec<String> {
+    let earlier = snapshot.counters.egress_earlier.iter().map(|chain| {
+        format!("{chain} translates sources before crier does: what it translates of pods with egress is dropped")
+    });
+    let many = dropped(snapshot).filter(|(_, dropped)| dropped.packets >= MANY && dropped.why(snapshot).is_none());
+    let many = many.map(|(service, dropped)| {
+        format!(
+            "{service}: {dropped}: these left with another source, by another link, or in no connection that the kernel tracks"
+        )
+    });
+    earlier.chain(many).chain(on_the_wire(snapshot)).collect()
+}
+
+/// Fewer are late packets of connections that are over, as of any server.
+const MANY: u64 = 100;
+
+#[derive(Debug)]
+struct Dropped {
+    packets: u64,
+    paths: BTreeSet<&'static str>,
+    /// The links of networks that these are to leave by and that have no default route.
+    ways_gone: BTreeSet<(Family, InterfaceName)>,
+}
+
+impl Dropped {
+    fn why(&self, snapshot: &Snapshot) -> Option<String> {
+        if !self.ways_gone.is_empty() {
+            let gone: Vec<String> = self.ways_gone.iter().map(|(family, link)| format!("{family} by {link}")).collect();
+            return Some(format!(
+                ", and there is no default route of {}: the main table leads elsewhere; give the network its default route again",
+                gone.join(" and of ")
+            ));
+        }
+        let earlier = &snapshot.counters.egress_earlier;
+        let priority = snapshot.config.egress.priority;
+        (!earlier.is_empty()).then(|| {
+            format!(
+                ", and other programs translate before crier does ([egress] priority {priority}): {}; what these give another source is \
+                 dropped: give their chains a priority above {priority} (srcnat is 100), or leave pods with egress out of them",
+                earlier.join("; ")
+            )
+        })
+    }
+}
+
+impl std::fmt::Display for Dropped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let paths: Vec<&str> = self.paths.iter().copied().collect();
+        write!(
+            f,
+            "within ten seconds this node dropped {} packets of its pods to the outside although their path is {}",
+            self.packets,
+            paths.join(" or ")
+        )
+    }
+}
+
+/// Of each Service whose pods' packets are dropped.
+fn dropped(snapshot: &Snapshot) -> impl Iterator<Item = (&ObjectKey, Dropped)> {
+    with_egress(snapshot).filter_map(|key| {
+        let mut dropped = Dropped { packets: 0, paths: BTreeSet::new(), ways_gone: BTreeSet::new() };
+        for pod in snapshot.world.endpoint_addresses(key) {
+            let lately = snapshot.counters.egress.get(&pod).map_or(0, |counts| counts.lately);
+            let Some(mapping) = snapshot.plan.egress.pods.get(&pod).filter(|_| lately > 0) else { continue };
+            let path = Path::of(snapshot, pod, mapping);
+            if !matches!(path, Path::Held | Path::Pending | Path::NoPods) {
+                dropped.packets += lately;
+                dropped.paths.insert(path.name());
+                dropped.ways_gone.extend(way_gone(snapshot, mapping));
+            }
+        }
+        (dropped.packets > 0).then_some((key, dropped))
+    })
+}
+
+/// The link of the network by which packets are to leave, if the main table is to lead there and has no default route by it.
+fn way_gone(snapshot: &Snapshot, mapping: &Mapping) -> Option<(Family, InterfaceName)> {
+    let Mapping::Networked(exit) = mapping else { return None };
+    let family = Family::of(exit.source);
+    let leads_there = snapshot.world.default_routes.iter().any(|it| it.link == exit.link && it.family == family);
+    let link = snapshot.world.links.get(&exit.link).filter(|_| exit.slot.is_none() && !leads_there)?;
+    Some((family, link.name.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::address::Family;
+    use crate::clock;
+    use crate::config::{NoSecrets, SourceFile, parse};
+    use crate::egress::counters::Counts;
+    use crate::egress::ruleset::Content;
+    use crate::plan::Planner;
+    use crate::plan::slice::Exit;
+    use crate::views::Counters;
+    use crate::views::egress::{EgressReport, egress};
+    use crate::world::{
+        ApiServer, DefaultRoute, Egress, EndpointAddresses, EndpointSlice, Fact, Link, Node, NodeCounts, Service,
+        Tenant,
+    };
+
+    const FILE: &str =
+        "[manifests]\nfolder = \"/m\"\n[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100\"]\n[[l2]]\n";
+    const EARLY: &str = "table inet early, chain post (priority 50)";
+
+    /// What an agent says of which pod the plan and the kernel have this way, and so many packets were dropped lately.
+    fn report(mapping: Mapping, lately: u64, earlier: &[&str]) -> EgressReport {
+        report_of("10.244.1.7", mapping, lately, earlier, Vec::new())
+    }
+
+    fn report_of(pod: &str, mapping: Mapping, lately: u64, earlier: &[&str], facts: Vec<Fact>) -> EgressReport {
+        let file = SourceFile { path: "crier.toml".to_owned(), text: FILE.to_owned() };
+        let config = parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
+        let (mut planner, web) = (Planner::new(Arc::new(config), "node-1".into()), ObjectKey::new("shop", "web"));
+        let pod: IpAddr = pod.parse().unwrap();
+        let service = Service {
+            load_balancer: true,
+            families: vec![Family::V4],
+            egress: Some(Egress::ServiceAddress),
+            ..Service::default()
+        };
+        let slice = EndpointSlice {
+            service: web.clone(),
+            family: Some(Family::V4),
+            ready: NodeCounts::default(),
+            serving: NodeCounts::default(),
+            serving_without_node: 0,
+            unready: Default::default(),
+            addresses: EndpointAddresses::of(&[(pod, Tenant::of("web-1", false))]),
+        };
+        let first = [
+            Fact::ApiServer(ApiServer::Manifests),
+            Fact::LinksListed,
+            Fact::FailStatic,
+            Fact::EndpointSlice(ObjectKey::new("shop", "web-1"), Some(Arc::new(slice))),
+            Fact::Service(web, Some(Arc::new(service))),
+        ];
+        first.into_iter().chain(facts).for_each(|fact| planner.apply(fact));
+        planner.turn(clock::now());
+        let table = Content { pods: [(pod, mapping)].into(), ..Content::default() };
+        let counters = Counters {
+            egress: [(pod, Counts { dropped: 900, translated: 0, lately })].into(),
+            egress_table: Some(Arc::new(table)),
+            egress_earlier: Arc::new(earlier.iter().map(|chain| (*chain).to_owned()).collect()),
+            ..Counters::default()
+        };
+        let mut snapshot = Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall());
+        snapshot.plan.egress.pods.insert(pod, mapping);
+        egress(&snapshot)
+    }
+
+    /// 9d-1 of a review. Input: all that pods open is translated by a chain of another program before crier's, and so dropped.
+    #[test]
+    fn what_is_dropped_though_it_has_a_way_is_told_with_the_chains_that_come_first() {
+        let here = Mapping::Translated { address: "192.168.35.100".parse().unwrap(), network: None };
+        let told = report(here, 3, &[EARLY]);
+        let [problem] = &told.problems[..] else { panic!("{:?}", told.problems) };
+        for word in ["shop/web: ", "dropped 3 packets", "path is local", EARLY, "[egress] priority 95"] {
+            assert!(problem.contains(word), "{word}: {problem}");
+        }
+        assert!(told.holds_back() && told.notes.iter().any(|note| note.contains(EARLY)), "{:?}", told.notes);
+        // The chain alone may be about something else.
+        let chain = report(here, 0, &[EARLY]);
+        assert_eq!((chain.problems.len(), chain.notes.len()), (0, 1));
+        // Late packets of connections that are over are dropped all the time; many say that something is wrong.
+        assert_eq!([3, 500].map(|lately| report(here, lately, &[]).notes.len()), [0, 1]);
+        assert!(report(here, 500, &[]).problems.is_empty());
+        let held = report(Mapping::Held, 500, &[EARLY]);
+        assert!(held.problems.iter().all(|problem| !problem.contains(EARLY)), "{:?}", held.problems);
+    }
+
+    /// 9d-7 of a review. Input: packets are to leave by the network of eth1, whose default route is gone: the main table leads elsewhere,
+    /// and the guard drops them.
+    #[test]
+    fn a_network_without_its_default_route_is_told_while_packets_are_dropped() {
+        let by_network = Mapping::Networked(Exit { slot: None, link: 3, source: "10.1.0.11".parse().unwrap() });
+        let told = |lately, route: Option<&str>| {
+            let routes = route.map(|gateway| DefaultRoute::via(gateway, 3, 0)).into_iter().collect();
+            let link = Fact::Link(3, Some(Link::carrying(3, "eth1", &["10.1.0.11/24"])));
+            report_of("10.244.1.7", by_network, lately, &[], vec![link, Fact::DefaultRoutes(routes)]).problems
+        };
+        let [problem] = &told(7, None)[..] else { panic!("{:?}", told(7, None)) };
+        assert!(
+            problem.contains("path is network") && problem.contains("no default route of IPv4 by eth1"),
+            "{problem}"
+        );
+        assert_eq!(told(0, None), Vec::<String>::new(), "it may be for destinations with routes of their own");
+        assert_eq!(told(7, Some("10.1.0.1")), Vec::<String>::new());
+        assert_eq!(told(7, Some("fd01::1")).len(), 1, "that is of IPv6");
+    }
+
+    /// 9d-4 of a review. Input: a pod in the network of the node's own link, as macvlan has it. Output: a note, for in some clouds such
+    /// pods are behind their nodes all the same.
+    #[test]
+    fn a_pod_with_an_address_in_the_network_of_the_nodes_is_noted() {
+        let notes = |pod: &str| {
+            let node = Node { addresses: vec!["10.0.0.11".parse().unwrap()], ..Node::default() };
+            let facts = vec![
+                Fact::Node("node-1".into(), Some(Arc::new(node))),
+                Fact::Link(2, Some(Link::carrying(2, "eth0", &["10.0.0.11/24"]))),
+                Fact::Link(5, Some(Link::carrying(5, "cni0", &["10.244.1.1/24"]))),
+            ];
+            let here = Mapping::Translated { address: "192.168.35.100".parse().unwrap(), network: None };
+            report_of(pod, here, 0, &[], facts).notes
+        };
+        let [note] = &notes("10.0.0.112")[..] else { panic!("{:?}", notes("10.0.0.112")) };
+        assert!(note.contains("its pod 10.0.0.112") && note.contains("network of eth0"), "{note}");
+        assert_eq!(notes("10.244.1.7"), Vec::<String>::new());
+    }
+
+    /// 9d-6 of a review.
+    #[test]
+    fn a_node_with_all_the_world_in_its_podcidrs_is_told() {
+        let node = Node { pod_networks: vec!["0.0.0.0/0".parse().unwrap()], ..Node::default() };
+        let facts = vec![Fact::Node("node-2".into(), Some(Arc::new(node)))];
+        let here = Mapping::Translated { address: "192.168.35.100".parse().unwrap(), network: None };
+        let told = report_of("10.244.1.7", here, 0, &[], facts).problems;
+        assert!(told.len() == 1 && told[0].starts_with("Node node-2: spec.podCIDRs has 0.0.0.0/0"), "{told:?}");
+    }
+}
