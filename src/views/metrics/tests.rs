@@ -389,7 +389,8 @@ fn an_address_that_this_node_announces_is_in_metallbs_metric_by_service_node_and
     scene.take("all.yaml", document::read(&texts.join("---\n"), Format::Yaml).expect("sound manifests").entries);
     scene.news().facts.into_iter().for_each(|fact| planner.apply(fact));
     let link = busy().world().links[&2].clone();
-    let link = Link { mac: Some("02:00:00:00:00:01".parse().unwrap()), ..link };
+    let addresses = vec!["203.0.113.9/24".parse().unwrap()];
+    let link = Link { mac: Some("02:00:00:00:00:01".parse().unwrap()), addresses, ..link };
     planner.apply(Fact::Link(2, Some(link)));
     planner.apply(Fact::LinksListed);
     planner.turn(clock::now());
