@@ -240,6 +240,7 @@ impl Churn {
                     link: 2,
                     metric: 0,
                     vrf: None,
+                    dead: false,
                 }]));
                 self.tell(Fact::Caller(2, format!("fe80::{}", self.count % 1000).parse().unwrap()));
             }
