@@ -96,6 +96,10 @@ pub enum Reason {
     AddressClaimedTwice { address: IpAddr, by: ObjectKey },
     #[error("the namespace {namespace} is not known (yet), and a pool is chosen by the labels of namespaces")]
     NamespaceUnknown { namespace: NamespaceName },
+    #[error(
+        "{address} is in no pool that is in use, and nothing of the ConfigMap that the file names is in use: the Service keeps it until that is known"
+    )]
+    PoolUnknown { address: IpAddr },
     #[error("{address} is given up: {why}")]
     AddressGoes { address: IpAddr, why: String },
     #[error(

@@ -46,7 +46,7 @@ fn word(reason: &Reason, nothing_held: bool) -> Option<&'static str> {
     match reason {
         Reason::OtherClass { .. } | Reason::WaitingForAllocator | Reason::WaitingForLists => None,
         // Whose class it is may serve it.
-        Reason::NamespaceUnknown { .. } | Reason::EgressOfOtherClass { .. } => None,
+        Reason::NamespaceUnknown { .. } | Reason::PoolUnknown { .. } | Reason::EgressOfOtherClass { .. } => None,
         Reason::ForeignStatus { .. } | Reason::OtherCrier { .. } | Reason::StatusOverwritten { .. } => {
             Some("StatusNotOurs")
         }

@@ -60,8 +60,6 @@ pub struct Removals {
 pub enum Wait {
     /// For what the agents say, and then this agent trusts its own file.
     Until(Instant),
-    /// For the ConfigMap of the configuration: without its text this agent knows less than its file names.
-    ConfigMap,
     /// For another agent with this agent's file, or for somebody who confirms it in the Lease, which names another one.
     Confirmation,
 }
@@ -206,11 +204,7 @@ impl Removals {
     /// What addresses wait for that stay because the agents do not agree.
     pub fn wait(&self) -> Option<Wait> {
         let since = self.leads_since.filter(|_| !self.agreed && !self.told.is_empty())?;
-        Some(match (self.lacks_config_map, self.contested) {
-            (true, _) => Wait::ConfigMap,
-            (false, true) => Wait::Confirmation,
-            (false, false) => Wait::Until(since + TRUST),
-        })
+        Some(if self.contested { Wait::Confirmation } else { Wait::Until(since + TRUST) })
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
@@ -306,7 +300,7 @@ mod tests {
             removals.renew(&world, &me, 1, now);
             removals.renew(&world, &me, 1, later);
             assert!(!removals.may_go(&key, later));
-            assert_eq!((removals.agreed_digest(), removals.wait()), (None, Some(Wait::ConfigMap)));
+            assert_eq!(removals.agreed_digest(), None);
         }
         world.cluster_texts = Arc::new(vec![("pools".to_owned(), String::new())]);
         assert!(removals.renew(&world, &me, 1, later), "the last good text is in use");

@@ -57,9 +57,6 @@ pub(super) fn stays(snapshot: &Snapshot) -> Option<String> {
     let wait = snapshot.plan.removals_wait?;
     let (world, digest) = (&snapshot.world, snapshot.written.allocation_digest().0);
     let lease = snapshot.written.lease_digest();
-    if wait == Wait::ConfigMap {
-        return Some("it stays until the ConfigMap that the file names is in use".to_owned());
-    }
     let others: BTreeSet<NodeName> = removals::others(world, digest, lease).cloned().collect();
     if !others.is_empty() {
         return Some(format!("it stays while the pools of {} differ from this node's", some_of(&others)));
@@ -82,7 +79,7 @@ pub(super) fn stays(snapshot: &Snapshot) -> Option<String> {
                  {confirmation}` confirms it"
             ))
         }
-        (Wait::Confirmation, Source::Manifests(_)) | (Wait::ConfigMap, _) => None,
+        (Wait::Confirmation, Source::Manifests(_)) => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::plan::removals::{NOTICE, TRUST, Wait};
 use crate::plan::slice::StatusWrite;
-use crate::world::{Condition, LeaseState, PoolsTold, Renumber, RequestError};
+use crate::world::{ClusterConfig, Condition, LeaseState, PoolsTold, Renumber, RequestError};
 
 const OURS: &str = "192.168.35.100";
 
@@ -783,6 +783,22 @@ fn an_address_of_no_pool_is_announced_while_it_may_not_be_taken_and_until_the_st
         (vec!["192.168.35.161".to_owned()], vec!["192.168.35.161".to_owned()])
     );
     assert_eq!(story.planner.plan().removals_wait, None);
+}
+
+/// V13 of a review. Input: an agent that allocates has started without the text of the ConfigMap that its file names; a Service has an address
+/// of a pool of it. Output: the Service keeps it for however long that takes, on the wire too, and is not told that it goes.
+#[test]
+fn an_address_of_a_pool_that_may_be_in_the_config_map_stays() {
+    let mut story = with_another_file(|_| ());
+    story.tell(Fact::ClusterConfig(ClusterConfig::Missing, Arc::default()));
+    story.put("web", left("192.168.35.147"));
+    for wait in [Duration::ZERO, NOTICE, TRUST] {
+        story.later(wait);
+        assert_eq!(story.answered(), ["192.168.35.147"], "after {wait:?}");
+        assert_eq!((story.addresses("web"), story.written("web")), (vec!["192.168.35.147".to_owned()], None));
+        let code = story.decision("web").allocation.complaint.as_ref().map(Reason::code);
+        assert_eq!(code.as_deref(), Some("pool-unknown"));
+    }
 }
 
 #[test]

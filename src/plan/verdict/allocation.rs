@@ -353,8 +353,12 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         && !may_go
         && !stays_anyway
     {
+        let address = *address;
+        if inputs.world.lacks_config_map() {
+            return left(inputs, key, service, Reason::PoolUnknown { address }, still_given);
+        }
         let why = reason.to_string();
-        let answer = left(inputs, key, service, Reason::AddressGoes { address: *address, why }, still_given);
+        let answer = left(inputs, key, service, Reason::AddressGoes { address, why }, still_given);
         return Answer { goes: true, ..answer };
     }
     let goes = goes.is_some();
