@@ -39,7 +39,7 @@ use crate::bgp::socket::listeners::{Arrival, Listeners, RETRY_PAUSE};
 use crate::bgp::socket::{Endpoint, FAREWELL_TIME, describe};
 use crate::bgp::wire::{Cease, Notification, NotificationReason};
 use crate::clock;
-use crate::config;
+use crate::config::{self, PeerAddress};
 use crate::names::{InterfaceName, PeerName};
 use crate::plan::slice::{BgpSlice, PeerSlice};
 use crate::reason::Reason;
@@ -124,6 +124,7 @@ pub async fn run(
         problems: Vec::new(),
         unknown_callers: Refused::default(),
         hasty: BTreeMap::new(),
+        stopped: BTreeMap::new(),
     };
     resumable.into_iter().for_each(|resumable| speaker.resume(resumable));
     let newest = slices.borrow_and_update().clone();
@@ -199,6 +200,8 @@ struct Speaker {
     unknown_callers: Refused,
     /// Of peers that have more connections waiting than they need.
     hasty: BTreeMap<PeerName, Refused>,
+    /// The last task of each peer that has been stopped, for the next one: see [`Before::task`].
+    stopped: BTreeMap<PeerName, oneshot::Receiver<Option<IpAddr>>>,
 }
 
 /// The speaker's side of one peer task. Dropping it ends the task without a NOTIFICATION to the peer.
@@ -265,6 +268,23 @@ impl PeerHandle {
     }
 }
 
+/// What a peer is told that the slice has no more, and why. A further session of a peer that stays is named `peer@address`.
+fn of_removed(name: &PeerName, slice: &BgpSlice) -> (Notification, String) {
+    let peer = name.as_str().split_once('@').and_then(|(peer, _)| slice.peers.get(&PeerName::from(peer)));
+    let deconfigured = |why: &str| (NotificationReason::Cease(Cease::PeerDeconfigured).into(), why.to_owned());
+    match peer {
+        None => deconfigured("the peer was removed"),
+        Some(PeerSlice { address: Err(reason @ (Reason::PeerShutDown | Reason::PeerShutByOperator)), .. }) => {
+            let why = reason.to_string();
+            (Notification::administrative_shutdown(&why), why)
+        }
+        Some(peer) if peer.settings.address == PeerAddress::Gateway => {
+            deconfigured("the default route has no such next hop any more")
+        }
+        Some(_) => deconfigured("the peer has another address now"),
+    }
+}
+
 impl Speaker {
     /// Starts, stops and instructs the peer tasks as the slice says.
     fn follow(&mut self, slice: &BgpSlice) {
@@ -274,21 +294,15 @@ impl Speaker {
             |(name, handle): &(&PeerName, &PeerHandle)| !slice.peers.contains_key(*name) && !self.is_expected(handle);
         let gone: Vec<PeerName> = self.peers.iter().filter(is_gone).map(|(name, _)| name.clone()).collect();
         for name in gone {
-            // A further session of a peer that stays is named `peer@address`.
-            let is_further =
-                name.as_str().split_once('@').is_some_and(|(peer, _)| slice.peers.contains_key(&PeerName::from(peer)));
-            let (cease, why) = match is_further {
-                true => (Cease::OtherConfigurationChange, "the default route has no such next hop any more"),
-                false => (Cease::PeerDeconfigured, "the peer was removed"),
-            };
-            self.stop(&name, NotificationReason::Cease(cease).into(), why);
+            let (notification, why) = of_removed(&name, slice);
+            self.stop(&name, notification, &why);
             moved = true;
         }
         self.unnumbered = Arc::clone(&slice.unnumbered);
         self.nowhere.retain(|name, _| slice.peers.contains_key(name));
+        self.stopped.retain(|name, _| slice.peers.contains_key(name));
         self.hasty.retain(|name, _| slice.peers.contains_key(name));
         for (name, peer) in &slice.peers {
-            let mut before = None;
             if let Some(handle) = self.peers.get_mut(name) {
                 let is_sought = matches!(
                     &peer.address,
@@ -306,7 +320,8 @@ impl Speaker {
                 if handle.is_resumed {
                     self.former.insert(name.clone(), FormerSession::Lost { why: why.clone(), routes_kept: false });
                 }
-                before = self.stop(name, notification, &why);
+                let done = self.stop(name, notification, &why);
+                self.stopped.extend(done.map(|done| (name.clone(), done)));
             }
             match &peer.address {
                 Ok(address) => {
@@ -314,6 +329,7 @@ impl Speaker {
                     moved = true;
                     let desired = Desired::of(slice, peer);
                     let identity = Identity { address: address.clone(), router_id, resets: peer.orders.resets };
+                    let before = self.stopped.remove(name);
                     self.start(name, identity, desired, None, before);
                 }
                 Err(reason) => {

@@ -280,7 +280,11 @@ impl Keeper {
     fn write(&mut self, kernel: &mut Netfilter, written: &mut Option<Arc<Content>>) -> io::Result<()> {
         let wanted = self.machine.content().clone();
         if self.machine.is_idle() {
-            if written.is_some() {
+            // An earlier life may have guarded pods that are held for nobody by now, and then nothing was written yet.
+            let is_left = !self.judged.pods.is_empty();
+            let is_there = written.is_some()
+                || (is_left && kernel.has_table(&self.form)? && !kernel.is_foreign(&self.form)?);
+            if is_there {
                 kernel.commit(&ruleset::remove(&self.form))?;
                 *written = None;
                 self.counters.tell_earlier(Vec::new());

@@ -329,9 +329,12 @@ impl Keeper {
         complete: bool,
         netlink: &mut Netlink,
     ) -> Result<(), NetlinkError> {
-        let leads_nowhere = |step: &Step| matches!(step, Step::Remove(Part::Rule(..)));
-        if complete && self.steps(wanted, complete).iter().any(leads_nowhere) {
-            // Since the last look another agent of this host may have made routes.
+        let is_unwanted = |(family, rules): (&Family, &Rules)| {
+            let is_wanted = wanted.iter().any(|it| it.table == TABLE && Family::of(it.net.addr()) == *family);
+            !is_wanted && !rules.present.is_empty()
+        };
+        if complete && self.rules.iter().any(is_unwanted) {
+            // Since the last look another agent of this host may have made routes, or removed its last one.
             self.read_routes(netlink).await?;
         }
         let mut refused = None;

@@ -270,7 +270,8 @@ pub(super) fn further(
     world: &World,
 ) -> BTreeMap<PeerName, ScopedAddress> {
     let PeerAddress::Gateway = settings.address else { return BTreeMap::new() };
-    if settings.shutdown {
+    let is_shut = world.peer_orders.get(&settings.name).is_some_and(|orders| orders.shut);
+    if settings.shutdown || is_shut {
         return BTreeMap::new();
     }
     let named = |address: ScopedAddress| (further_name(&settings.name, &address), address);
@@ -311,7 +312,7 @@ mod tests {
 
     use super::*;
     use crate::config::PeerAsn;
-    use crate::world::{Fact, SessionDetail};
+    use crate::world::{Fact, PeerOrders, SessionDetail};
 
     const ETH0: u32 = 2;
     const A: &str = "fe80::a";
@@ -505,6 +506,9 @@ mod tests {
         let Fact::Session(_, report) = session(SessionState::Established) else { unreachable!() };
         world.apply(Fact::Session("tor@10.0.0.2".into(), report));
         assert_eq!(names(&further(&gateway, None, &more, &world)), ["tor@10.0.0.2"]);
+        // A review of 30 November: `crier bgp shutdown tor` shuts all sessions of the peer.
+        world.peer_orders.insert(gateway.name.clone(), PeerOrders { shut: true, ..PeerOrders::default() });
+        assert_eq!(names(&further(&gateway, None, &more, &world)), [""; 0]);
     }
 
     /// G1 of a review. Input: two top-of-rack routers, and the link to one of them loses its carrier, or is set down.

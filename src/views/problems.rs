@@ -348,7 +348,9 @@ fn sessions_without_carrier(snapshot: &Snapshot) -> Vec<String> {
 /// Sessions that go on although the file of their password or key is missing.
 fn without_secret(snapshot: &Snapshot) -> Vec<String> {
     let of_peer = |(name, peer): (&PeerName, &PeerSlice)| {
-        let path = peer.address.as_ref().ok().and_then(|_| snapshot.config.lacking_of(&peer.settings))?;
+        let own = snapshot.context.bgp.peer_of(name);
+        let settings = snapshot.config.bgp.peers.iter().find(|it| it.name == own)?;
+        let path = peer.address.as_ref().ok().and_then(|_| snapshot.config.lacking_of(settings))?;
         Some(format!(
             "peer {name}: the secret {} is missing: the session goes on with the key that its connection has, and no new one can be \
              opened; create the file with mode 0600, then run `systemctl reload crier`",

@@ -2,7 +2,7 @@
 //! Floor 1. The outbox decides which prefixes are sent.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::{Bytes, BytesMut};
 use ipnet::IpNet;
@@ -21,6 +21,16 @@ use crate::route::RouteAttributes;
 pub struct NextHops {
     pub v4: Option<Ipv4Addr>,
     pub v6: Option<NextHopV6>,
+}
+
+impl NextHops {
+    /// One of them is this address.
+    pub fn has(&self, local: IpAddr) -> bool {
+        match local {
+            IpAddr::V4(v4) => self.v4 == Some(v4),
+            IpAddr::V6(v6) => self.v6.is_some_and(|it| it.global == v6 || it.link_local == Some(v6)),
+        }
+    }
 }
 
 /// RFC 2545 §3.

@@ -120,6 +120,9 @@ const MOST_WARNED: usize = 8;
 /// The kernel is asked so often by which of several links packets to the peer leave.
 const LOOK_AT_LINK_EVERY: Duration = Duration::from_secs(10);
 
+/// Of so many attempts without a session one is from the address that the kernel chooses.
+const KERNEL_CHOOSES_EACH: u32 = 3;
+
 /// The kernel counts in ticks, so an acknowledgement may look this much older than it is.
 const CLOCK_TICK: Duration = Duration::from_millis(50);
 
@@ -165,6 +168,7 @@ pub(super) async fn run(
         path_state: BfdState::Down,
         link_due: None,
         last_source,
+        dials: 0,
         signatures: Signatures::new(now),
         former,
         recovered: None,
@@ -269,6 +273,8 @@ struct PeerTask {
     link_due: Option<Instant>,
     /// Our end of the last session.
     last_source: Option<IpAddr>,
+    /// The attempts since the last session.
+    dials: u32,
     signatures: Signatures,
     /// What became of the session of the agent before.
     former: Option<FormerSession>,
@@ -496,11 +502,16 @@ impl PeerTask {
         if before.protection.lacks_secret()
             && Signature::from(&before.protection) == Signature::from(&self.endpoint.protection)
         {
-            info!(peer = %self.name, "the secret that was missing is there: new connections are signed with it");
             if matches!(self.endpoint.protection, Protection::Ao(_)) {
                 // The kernel changes nothing about the keys of an open connection, and it has those that it had before.
+                info!(peer = %self.name, "the secret that was missing is there: new connections are signed with it");
                 return;
             }
+            warn!(
+                peer = %self.name,
+                "the password that was missing is there: the open session is signed with it too, and ends with its hold time if the \
+                 router has another one"
+            );
         }
         let mut failed = Vec::new();
         for (id, socket) in &self.connections {
@@ -660,7 +671,7 @@ impl PeerTask {
     }
 
     /// From the address that the configuration gives, else from the one that the router knows best.
-    fn dial(&self) -> BoxFuture<'static, io::Result<TcpStream>> {
+    fn dial(&mut self) -> BoxFuture<'static, io::Result<TcpStream>> {
         let by_kernel = self.endpoint.clone();
         let path = PeerPath {
             peer: &by_kernel.peer,
@@ -673,6 +684,9 @@ impl PeerTask {
             Some(_) => None,
             None => source(&path, &self.desired.local_addresses, self.last_source),
         };
+        self.dials = self.dials.wrapping_add(1);
+        // The router may know another one: by turns the kernel chooses.
+        let chosen = chosen.filter(|_| !self.dials.is_multiple_of(KERNEL_CHOOSES_EACH));
         async move {
             let Some(source) = chosen else { return by_kernel.dial().await };
             match (Endpoint { source: Some(source), ..by_kernel.clone() }).dial().await {
@@ -718,6 +732,7 @@ impl PeerTask {
         self.next_hops = next_hops;
         self.link_due = in_doubt.then(|| clock::now() + LOOK_AT_LINK_EVERY);
         self.last_source = Some(local_address);
+        self.dials = 0;
         let outbox = self.desired.outbox(&negotiated, next_hops);
         info!(
             peer = %self.name,
@@ -861,6 +876,10 @@ impl Desired {
         let links = links_in_doubt(local, &path, &self.local_addresses);
         // Without several links the kernel need not be asked.
         let link = (!links.is_empty()).then(|| way::which(&links, endpoint.peer.ip, local, path.device)).flatten();
+        if !links.is_empty() && link.is_none() && before.has(local) {
+            // For the moment there is no way to the peer: what it was told stays until there is one, or the session ends.
+            return (before, true);
+        }
         let path = PeerPath { link, ..path };
         let found = next_hops(local, &path, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses, before);
         (found, !links.is_empty())

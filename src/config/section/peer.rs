@@ -80,7 +80,7 @@ section! {
             |text, _| syntax::ip(text),
             "The local address of the connection, of the same family as address.",
         )
-        .optional("the kernel chooses")
+        .optional("the Node's address in the peer's subnet, else the kernel chooses")
         .shown("\"10.0.0.11\""), touches Session;
         pub port: u16 = port("port", "The TCP port of the peer.").default(179), touches Session;
         /// Wait for the peer's connection, never dial.

@@ -137,7 +137,11 @@ impl Planner {
             Some(path) => Err(Reason::SecretMissing { path }),
             None => reach::address(settings, before.as_ref(), &further, &self.world),
         };
-        let further = reach::further(settings, address.as_ref().ok(), &further, &self.world);
+        let mut further = reach::further(settings, address.as_ref().ok(), &further, &self.world);
+        if matches!(address, Err(Reason::SecretMissing { .. })) {
+            // Those that stand go on; a new one could not be signed.
+            further.retain(|name, _| reach::proven_at(name, &self.world).is_some());
+        }
         let (address, dead) =
             reach::with_dead_hops(settings, address, &further, |name| known(name).is_some(), &self.world);
         let routes = self.routes.routes_to(&settings.name);
