@@ -282,8 +282,8 @@ impl Keeper {
         if self.machine.is_idle() {
             // An earlier life may have guarded pods that are held for nobody by now, and then nothing was written yet.
             let is_left = !self.judged.pods.is_empty();
-            let is_there = written.is_some()
-                || (is_left && kernel.has_table(&self.form)? && !kernel.is_foreign(&self.form)?);
+            let is_there =
+                written.is_some() || (is_left && kernel.has_table(&self.form)? && !kernel.is_foreign(&self.form)?);
             if is_there {
                 kernel.commit(&ruleset::remove(&self.form))?;
                 *written = None;

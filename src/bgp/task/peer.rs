@@ -10,6 +10,7 @@
 
 mod handover;
 mod outbound;
+mod own_end;
 mod report;
 mod signatures;
 
@@ -38,7 +39,7 @@ use crate::bgp::kept::Signature;
 use crate::bgp::machine::negotiation::{Negotiated, Restart};
 use crate::bgp::machine::session::End;
 use crate::bgp::machine::{Action, ConnectionId, Peering};
-use crate::bgp::outbox::next_hop::{PeerPath, links_in_doubt, next_hops, source};
+use crate::bgp::outbox::next_hop::{PeerPath, links_in_doubt, next_hops};
 use crate::bgp::outbox::refreshes::{RefreshStep, Refreshes};
 use crate::bgp::outbox::{NextHops, Outbox, Routes};
 use crate::bgp::settings;
@@ -119,9 +120,6 @@ const MOST_WARNED: usize = 8;
 
 /// The kernel is asked so often by which of several links packets to the peer leave.
 const LOOK_AT_LINK_EVERY: Duration = Duration::from_secs(10);
-
-/// Of so many attempts without a session one is from the address that the kernel chooses.
-const KERNEL_CHOOSES_EACH: u32 = 3;
 
 /// The kernel counts in ticks, so an acknowledgement may look this much older than it is.
 const CLOCK_TICK: Duration = Duration::from_millis(50);
@@ -556,29 +554,6 @@ impl PeerTask {
         self.renew_offer(clock::now());
     }
 
-    /// A connection from an address that has left this host ends, and the peer is dialled once its source address is here.
-    fn follow_local_addresses(&mut self, before: &[LocalAddress]) {
-        let link = self.endpoint.peer.interface.clone();
-        self.end_without_address(|ip| is_on(before, &link, ip));
-        let after = Arc::clone(&self.desired.local_addresses);
-        if self.endpoint.source.is_some_and(|source| !is_on(before, &link, source) && is_on(&after, &link, source)) {
-            self.peering.handle_address_came(clock::now());
-        }
-    }
-
-    /// Ends every connection from an address that this host does not have, if it had it before.
-    fn end_without_address(&mut self, had: impl Fn(IpAddr) -> bool) {
-        let (now, link) = (clock::now(), self.endpoint.peer.interface.clone());
-        let local = |(id, socket): &(ConnectionId, Connection)| Some((*id, socket.local_address().ok()?.ip()));
-        let open: Vec<(ConnectionId, IpAddr)> = self.connections.iter().filter_map(local).collect();
-        for (id, local) in open {
-            if had(local) && !is_on(&self.desired.local_addresses, &link, local) {
-                let actions = self.peering.handle_address_gone(id, local, now);
-                self.carry_out(actions);
-            }
-        }
-    }
-
     /// A process that was stopped, or starved, finds what came meanwhile in its sockets: that counts before any timer does.
     async fn read_what_waits(&mut self) {
         for _ in 0..MOST_READ_FIRST {
@@ -668,34 +643,6 @@ impl PeerTask {
                 Action::Prove { connection, asked_at } => self.prove(connection, asked_at),
             }
         }
-    }
-
-    /// From the address that the configuration gives, else from the one that the router knows best.
-    fn dial(&mut self) -> BoxFuture<'static, io::Result<TcpStream>> {
-        let by_kernel = self.endpoint.clone();
-        let path = PeerPath {
-            peer: &by_kernel.peer,
-            device: by_kernel.device.as_ref(),
-            link: None,
-            next_hop: None,
-            next_hop_v6: None,
-        };
-        let chosen = match by_kernel.source {
-            Some(_) => None,
-            None => source(&path, &self.desired.local_addresses, self.last_source),
-        };
-        self.dials = self.dials.wrapping_add(1);
-        // The router may know another one: by turns the kernel chooses.
-        let chosen = chosen.filter(|_| !self.dials.is_multiple_of(KERNEL_CHOOSES_EACH));
-        async move {
-            let Some(source) = chosen else { return by_kernel.dial().await };
-            match (Endpoint { source: Some(source), ..by_kernel.clone() }).dial().await {
-                // It has just left this host.
-                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => by_kernel.dial().await,
-                dialled => dialled,
-            }
-        }
-        .boxed()
     }
 
     fn close(&mut self, connection: ConnectionId, last_word: Option<Notification>) {
@@ -891,11 +838,6 @@ impl Desired {
         outbox.set_complete(self.complete);
         outbox
     }
-}
-
-/// Whether one of these is `ip`; for a peer that is on a link, there.
-fn is_on(all: &[LocalAddress], link: &Option<InterfaceName>, ip: IpAddr) -> bool {
-    all.iter().any(|local| local.net.addr() == ip && link.as_ref().is_none_or(|link| *link == local.interface))
 }
 
 /// The next event of any connection. Without a connection it never answers.
