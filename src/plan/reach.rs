@@ -170,13 +170,7 @@ fn gateways(
 /// The next hops of the preferred default route of one family, in the main table or a VRF, in the kernel's order. Two top-of-rack
 /// routers are two. A route to a link itself has none.
 fn next_hops(vrf: Option<&InterfaceName>, family: Family, world: &World) -> Vec<ScopedAddress> {
-    let name = |index: u32| world.links.get(&index).map(|device| &device.name);
-    let is_of_table = |route: &&DefaultRoute| match (vrf, route.vrf) {
-        (None, None) => true,
-        (Some(vrf), Some(index)) => name(index) == Some(vrf),
-        (None, Some(_)) | (Some(_), None) => false,
-    };
-    let routes = || world.default_routes.iter().filter(is_of_table).filter(|route| route.family == family);
+    let routes = || world.default_routes.iter().filter(|it| it.family == family && is_of_table(it, vrf, world));
     let found = |route: &DefaultRoute| Some((scoped(route.gateway?, route.link, world)?, route.metric));
     let best = routes().find_map(found).map(|(_, metric)| metric);
     let mut next_hops = Vec::new();
@@ -188,16 +182,20 @@ fn next_hops(vrf: Option<&InterfaceName>, family: Family, world: &World) -> Vec<
     next_hops
 }
 
-/// The next hops of the preferred default route that the kernel sends nothing by, each with what is the matter with its link. As for
-/// sessions, IPv6 counts only where IPv4 has no default route.
-fn dead_hops(vrf: Option<&InterfaceName>, world: &World) -> Vec<(ScopedAddress, Reason)> {
-    let is_of_table = |route: &DefaultRoute| match (vrf, route.vrf) {
+/// The route is of the table of this VRF; of the main table where there is none.
+fn is_of_table(route: &DefaultRoute, vrf: Option<&InterfaceName>, world: &World) -> bool {
+    match (vrf, route.vrf) {
         (None, None) => true,
         (Some(vrf), Some(index)) => world.links.get(&index).is_some_and(|device| device.name == *vrf),
         (None, Some(_)) | (Some(_), None) => false,
-    };
+    }
+}
+
+/// The next hops of the preferred default route that the kernel sends nothing by, each with what is the matter with its link. As for
+/// sessions, IPv6 counts only where IPv4 has no default route.
+fn dead_hops(vrf: Option<&InterfaceName>, world: &World) -> Vec<(ScopedAddress, Reason)> {
     let routes = |all: &[DefaultRoute], family: Family| -> Vec<DefaultRoute> {
-        all.iter().filter(|route| is_of_table(route) && route.family == family).cloned().collect()
+        all.iter().filter(|it| it.family == family && is_of_table(it, vrf, world)).cloned().collect()
     };
     let of = |family: Family| (routes(&world.default_routes, family), routes(&world.dead_default_routes, family));
     let (mut alive, mut dead) = of(Family::V4);

@@ -153,12 +153,18 @@ fn networks_left_out(snapshot: &Snapshot) -> Option<String> {
 fn of_cluster_config(snapshot: &Snapshot) -> Option<String> {
     let Source::Kubernetes(Kubernetes { config: Some(name), .. }) = &snapshot.config.source else { return None };
     let lacking = lacking(&snapshot.config);
+    let kept: BTreeSet<&ObjectKey> =
+        snapshot.plan.decisions.iter().filter(|(_, it)| is_of_unknown_pool(it)).map(|(key, _)| key).collect();
+    let kept = match kept.is_empty() {
+        true => String::new(),
+        false => format!("; addresses of no pool that is in use stay with their Services: {}", some_of(&kept)),
+    };
     let in_use = match (snapshot.world.cluster_texts.is_empty(), lacking.is_empty()) {
         (false, _) => "the last good one stays in use".to_owned(),
-        (true, true) => "the files of this host alone are in use".to_owned(),
+        (true, true) => format!("the files of this host alone are in use{kept}"),
         (true, false) => {
             format!(
-                "the files of this host alone are in use, and what they name of it waits for it ({})",
+                "the files of this host alone are in use, and what they name of it waits for it ({}){kept}",
                 some_of(&lacking)
             )
         }
@@ -176,6 +182,11 @@ fn of_cluster_config(snapshot: &Snapshot) -> Option<String> {
         }
         ClusterConfig::Unseen { why } => format!("the ConfigMap {name} is not seen, {in_use}: {why}"),
     })
+}
+
+/// The problem of the ConfigMap tells it for all Services.
+fn is_of_unknown_pool(decision: &Decision) -> bool {
+    matches!(decision.allocation.complaint.as_ref().unwrap_or(&decision.allocation.reason), Reason::PoolUnknown { .. })
 }
 
 /// The Services whose status another crier or controller writes, in one sentence for each of them: they may be all of the cluster.
@@ -215,10 +226,14 @@ fn lacking(config: &Config) -> BTreeSet<String> {
 fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<String> {
     let mut problems = Vec::new();
     let allocation = &service.decision.allocation;
-    let waiting = matches!(allocation.reason, Reason::OtherClass { .. } | Reason::WaitingForAllocator)
-        || is_of_other_writer(&allocation.reason);
-    // What is said of egress, or of another writer, is said with that of all other Services.
-    let of_many = |it: &Reason| it.is_about_egress_of_others() || is_of_other_writer(it);
+    let waiting = matches!(
+        allocation.reason,
+        Reason::OtherClass { .. } | Reason::WaitingForAllocator | Reason::PoolUnknown { .. }
+    ) || is_of_other_writer(&allocation.reason);
+    // What is said of egress, of another writer or of the ConfigMap is said with that of all other Services.
+    let of_many = |it: &Reason| {
+        it.is_about_egress_of_others() || is_of_other_writer(it) || matches!(it, Reason::PoolUnknown { .. })
+    };
     let complaint = allocation.complaint.as_ref().filter(|it| !of_many(it));
     if let Some(complaint) = complaint {
         problems.push(format!("{}: {complaint}", service.name));

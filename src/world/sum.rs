@@ -295,9 +295,9 @@ impl World {
                 everything_if(std::mem::replace(&mut self.leader, leader) != leader)
             }
             Fact::ClusterConfig(state, texts) => {
-                self.cluster_config = state;
-                self.cluster_texts = texts;
-                Touched::Nothing
+                let lacked = self.lacks_config_map();
+                (self.cluster_config, self.cluster_texts) = (state, texts);
+                everything_if(lacked != self.lacks_config_map())
             }
             Fact::Lease(state) => {
                 self.lease = *state;

@@ -9,8 +9,8 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
-use crate::address::is_link_local_v6;
-use crate::config::{Config, InterfacePattern, L2, Subnet};
+use crate::address::{Family, is_link_local_v6};
+use crate::config::{Config, InterfacePattern, L2, Pool, Subnet};
 use crate::names::{InterfaceName, NodeName};
 use crate::path_state::Serving;
 use crate::plan::elect::{self, Electorate, Hearing};
@@ -54,8 +54,8 @@ pub struct L2Context {
     subnets: Vec<(IpNet, InterfaceName)>,
     /// Those of them without a usable IPv6 address: the kernel takes no IPv6 packet there, or finds no neighbour.
     without_v6: BTreeSet<InterfaceName>,
-    /// The same of all nodes that are heard there: for each link, with its subnets, whether a node has one. Empty where all have one.
-    v6: Vec<(Vec<IpNet>, BTreeMap<NodeName, bool>)>,
+    /// The same of all nodes that are heard there.
+    v6: V6Ends,
     rule: Subnet,
     /// Nodes with an endpoint go first: what moves an address then is that nodes ask each other by pulses.
     pub prefers_endpoints: bool,
@@ -94,7 +94,16 @@ impl L2Context {
             let l2 = L2 { vrf: Some(vrf.clone()), ..l2.clone() };
             (vrf.clone(), l2_context((&l2, number), me, nodes, own, world))
         };
-        L2Context { in_vrf: vrfs.into_iter().map(within).collect(), ..all }
+        let in_vrf = vrfs.into_iter().map(within).collect();
+        let mut context = L2Context { in_vrf, ..all };
+        let is_v6 = |pool: &Pool| pool.addresses.iter().any(|range| range.family() == Family::V6);
+        let covered = |pool: &&Pool| l2.pools.is_empty() || l2.pools.contains(&pool.name);
+        if !config.pools.iter().filter(covered).any(is_v6) {
+            // Nobody asks for it, and it differs each time that a node comes or goes.
+            context.v6 = V6Ends::default();
+            context.in_vrf.values_mut().for_each(|it| it.v6 = V6Ends::default());
+        }
+        context
     }
 
     /// What holds for a pool that is announced in this VRF alone.
@@ -142,14 +151,7 @@ impl L2Context {
 
     /// Nothing that is heard of the node says that it cannot answer for an address because it has no usable IPv6 address on the link.
     pub fn may_have_v6(&self, node: &NodeName, address: IpAddr) -> bool {
-        if address.is_ipv4() || self.v6.is_empty() {
-            return true;
-        }
-        let in_subnet = |(nets, _): &&(Vec<IpNet>, _)| nets.iter().any(|net| net.contains(&address));
-        let says = |(_, nodes): &(_, BTreeMap<NodeName, bool>)| nodes.get(node).copied();
-        let near = self.v6.iter().any(|it| in_subnet(&it));
-        let mut said = self.v6.iter().filter(|it| !near || in_subnet(it)).filter_map(says).peekable();
-        said.peek().is_none() || said.any(|has| has)
+        address.is_ipv4() || !self.v6.some_lack || self.v6.may_have(node, address)
     }
 
     /// Where this node would answer for an address: on the links with its subnet, as far as the rule asks for them.
@@ -190,7 +192,7 @@ impl L2Context {
         self.interfaces == other.interfaces
             && self.subnets == other.subnets
             && self.without_v6 == other.without_v6
-            && self.v6 == other.v6
+            && self.v6.is_alike(&other.v6)
             && self.rule == other.rule
             && self.links == other.links
             && self.by_link.iter().map(|(nets, _)| nets).eq(other.by_link.iter().map(|(nets, _)| nets))
@@ -270,7 +272,7 @@ fn l2_context(
     let heard: Vec<(&Link, &Roster)> =
         links.iter().filter_map(|link| Some((*link, &**world.rosters.get(&link.index)?))).collect();
     let drained = world.drain_stage() == Some(DrainStage::Drained);
-    let v6 = by_v6(me, &heard, &without_v6);
+    let v6 = V6Ends::of(me, &heard, &without_v6);
     let electorate = |rosters: Vec<&Roster>| {
         let hearing = Hearing {
             me,
@@ -321,20 +323,45 @@ fn l2_context(
     }
 }
 
-/// See [`L2Context::may_have_v6`].
-fn by_v6(
-    me: &NodeName,
-    heard: &[(&Link, &Roster)],
-    without_v6: &BTreeSet<InterfaceName>,
-) -> Vec<(Vec<IpNet>, BTreeMap<NodeName, bool>)> {
-    let of_link = |(link, roster): &(&Link, &Roster)| {
-        let others = roster.members.iter().map(|(node, member)| (node.clone(), !member.card.lacks_v6()));
-        let own = (me.clone(), !without_v6.contains(&link.name));
-        (link.addresses.clone(), others.chain([own]).collect())
-    };
-    let all: Vec<(Vec<IpNet>, BTreeMap<NodeName, bool>)> = heard.iter().map(of_link).collect();
-    let is_without = all.iter().any(|(_, nodes)| nodes.values().any(|has| !has));
-    if is_without { all } else { Vec::new() }
+/// Which nodes have a usable link-local IPv6 address, for each link of this node with its subnets.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct V6Ends {
+    links: Vec<(Vec<IpNet>, BTreeMap<NodeName, bool>)>,
+    /// Otherwise all have one.
+    some_lack: bool,
+}
+
+impl V6Ends {
+    fn of(me: &NodeName, heard: &[(&Link, &Roster)], without_v6: &BTreeSet<InterfaceName>) -> V6Ends {
+        let of_link = |(link, roster): &(&Link, &Roster)| {
+            let others = roster.members.iter().map(|(node, member)| (node.clone(), !member.card.lacks_v6()));
+            let own = (me.clone(), !without_v6.contains(&link.name));
+            (link.addresses.clone(), others.chain([own]).collect())
+        };
+        let links: Vec<(Vec<IpNet>, BTreeMap<NodeName, bool>)> = heard.iter().map(of_link).collect();
+        let some_lack = links.iter().any(|(_, nodes)| nodes.values().any(|has| !has));
+        V6Ends { links, some_lack }
+    }
+
+    /// What is known on both sides is the same. Who comes or goes makes no difference to the others.
+    fn is_alike(&self, other: &V6Ends) -> bool {
+        let same = |((nets, nodes), (others, now)): (
+            &(Vec<IpNet>, BTreeMap<NodeName, bool>),
+            &(Vec<IpNet>, BTreeMap<NodeName, bool>),
+        )| {
+            nets == others && nodes.iter().all(|(node, has)| now.get(node).is_none_or(|it| it == has))
+        };
+        self.links.len() == other.links.len() && self.links.iter().zip(&other.links).all(same)
+    }
+
+    /// See [`L2Context::may_have_v6`].
+    fn may_have(&self, node: &NodeName, address: IpAddr) -> bool {
+        let in_subnet = |(nets, _): &&(Vec<IpNet>, _)| nets.iter().any(|net| net.contains(&address));
+        let says = |(_, nodes): &(_, BTreeMap<NodeName, bool>)| nodes.get(node).copied();
+        let near = self.links.iter().any(|it| in_subnet(&it));
+        let mut said = self.links.iter().filter(|it| !near || in_subnet(it)).filter_map(says).peekable();
+        said.peek().is_none() || said.any(|has| has)
+    }
 }
 
 /// Without pulses: for each subnet that some Node's address is in, which of the nodes may answer for its addresses. A node on

@@ -798,7 +798,12 @@ fn an_address_of_a_pool_that_may_be_in_the_config_map_stays() {
         assert_eq!((story.addresses("web"), story.written("web")), (vec!["192.168.35.147".to_owned()], None));
         let code = story.decision("web").allocation.complaint.as_ref().map(Reason::code);
         assert_eq!(code.as_deref(), Some("pool-unknown"));
+        assert_eq!(story.write("web"), None, "its condition stays as it is");
     }
+    story.tell(Fact::ClusterConfig(ClusterConfig::Current, Arc::default()));
+    story.turn();
+    let code = story.decision("web").allocation.complaint.as_ref().map(Reason::code);
+    assert_eq!(code.as_deref(), Some("address-goes"), "the ConfigMap does not have it");
 }
 
 #[test]

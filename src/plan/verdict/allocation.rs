@@ -354,8 +354,8 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         && !stays_anyway
     {
         let address = *address;
-        if inputs.world.lacks_config_map() {
-            return left(inputs, key, service, Reason::PoolUnknown { address }, still_given);
+        if inputs.world.lacks_config_map() && matches!(reason, Reason::AddressLeftPools { .. }) {
+            return Answer::told(Allocation::kept(shown(inputs, key, service), Reason::PoolUnknown { address }), None);
         }
         let why = reason.to_string();
         let answer = left(inputs, key, service, Reason::AddressGoes { address, why }, still_given);

@@ -150,9 +150,7 @@ impl<'a> Case<'a, '_> {
             return None;
         }
         let last = heard::last_there(&links.apart, address);
-        let mut speakers = heard::speakers(inputs, &links.apart, address);
-        // It says on all links alike what it holds.
-        speakers.retain(|_, member| !member.is_without_v6(address));
+        let speakers = heard::speakers(inputs, &links.apart, address);
         let situation = self.situation(&links.apart, &speakers, &past, links.answers_apart, last);
         let course = past.decide(&situation, || self.candidates(&links.apart, last), inputs.now);
         history.apart = Some(past);

@@ -38,11 +38,12 @@ pub fn rosters<'a>(inputs: &Inputs<'a>, covering: &[(&L2, &L2Context)], address:
 }
 
 /// Of the agents on these links, those that say something of the address; of one that says different things, that it answers. A cluster has
-/// many more nodes than that.
+/// many more nodes than that. One without IPv6 on a link answers for no IPv6 address there, whatever it says.
 pub fn speakers<'a>(inputs: &Inputs<'a>, near: &Rosters<'a>, address: IpAddr) -> Speakers<'a> {
     let mut speakers = Speakers::new();
     for roster in near.values() {
-        for (node, member) in inputs.holders.speakers(address).filter_map(|node| roster.members.get_key_value(node)) {
+        let said = inputs.holders.speakers(address).filter_map(|node| roster.members.get_key_value(node));
+        for (node, member) in said.filter(|(_, member)| !member.is_without_v6(address)) {
             let said = speakers.entry(node).or_insert(member);
             if !answers_for(said, address) {
                 *said = member;
