@@ -49,7 +49,7 @@ use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, Protection, desc
 use crate::bgp::wire::{Capability, Cease, Dialect, Message, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
-use crate::names::{InterfaceName, PeerName};
+use crate::names::PeerName;
 use crate::world::{BfdSessions, Fact, FormerSession, SessionDetail, SessionReport};
 
 /// What the peer should be told, whole; newest wins.
