@@ -323,10 +323,13 @@ fn l2_context(
     }
 }
 
+/// The subnets of a link, and whether each node that is heard there has a usable link-local IPv6 address.
+type V6Link = (Vec<IpNet>, BTreeMap<NodeName, bool>);
+
 /// Which nodes have a usable link-local IPv6 address, for each link of this node with its subnets.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct V6Ends {
-    links: Vec<(Vec<IpNet>, BTreeMap<NodeName, bool>)>,
+    links: Vec<V6Link>,
     /// Otherwise all have one.
     some_lack: bool,
 }
@@ -338,20 +341,17 @@ impl V6Ends {
             let own = (me.clone(), !without_v6.contains(&link.name));
             (link.addresses.clone(), others.chain([own]).collect())
         };
-        let links: Vec<(Vec<IpNet>, BTreeMap<NodeName, bool>)> = heard.iter().map(of_link).collect();
+        let links: Vec<V6Link> = heard.iter().map(of_link).collect();
         let some_lack = links.iter().any(|(_, nodes)| nodes.values().any(|has| !has));
         V6Ends { links, some_lack }
     }
 
     /// What is known on both sides is the same. Who comes or goes makes no difference to the others.
     fn is_alike(&self, other: &V6Ends) -> bool {
-        let same = |((nets, nodes), (others, now)): (
-            &(Vec<IpNet>, BTreeMap<NodeName, bool>),
-            &(Vec<IpNet>, BTreeMap<NodeName, bool>),
-        )| {
-            nets == others && nodes.iter().all(|(node, has)| now.get(node).is_none_or(|it| it == has))
+        let same = |one: &V6Link, now: &V6Link| {
+            one.0 == now.0 && one.1.iter().all(|(node, has)| now.1.get(node).is_none_or(|it| it == has))
         };
-        self.links.len() == other.links.len() && self.links.iter().zip(&other.links).all(same)
+        self.links.len() == other.links.len() && self.links.iter().zip(&other.links).all(|(one, now)| same(one, now))
     }
 
     /// See [`L2Context::may_have_v6`].
