@@ -451,6 +451,36 @@ fn an_address_that_somebody_puts_in_the_place_of_criers_own_takes_nothing_from_t
     }
 }
 
+/// The same, of the first of two families. Output: the status has the order of before. The address that came back stood last, so the other
+/// one ranked the nodes, and both went to other nodes.
+#[test]
+fn what_comes_back_into_a_status_of_two_families_has_its_place_again() {
+    let mut config = configuration();
+    config.pools = vec![pool("lan", &["192.168.35.100-192.168.35.110", "fd35::100-fd35::10f"])];
+    let both = [ip(OURS), ip("fd35::100")];
+    let condition = Condition::given(true, "assigned", &both, &["lan".into()], None);
+    for (place, theirs) in [(0, "192.168.35.107"), (1, "fd35::107")] {
+        let mut story = Story::begin(config.clone());
+        story.put(
+            "web",
+            Service {
+                families: vec![crate::address::Family::V4, crate::address::Family::V6],
+                family_policy: FamilyPolicy::RequireDualStack,
+                ingress: both.to_vec(),
+                condition: Some(Arc::new(condition.clone())),
+                ..service()
+            },
+        );
+        assert_eq!(story.announced("web"), [OURS, "fd35::100"]);
+        story.change("web", |service| service.ingress[place] = ip(theirs));
+        assert_eq!(story.announced("web"), [OURS, "fd35::100"], "{theirs}");
+        story.later(NOTICE);
+        assert_eq!(story.written("web"), Some(both.to_vec()), "{theirs}");
+        story.confirm("web");
+        assert_eq!(story.announced("web"), [OURS, "fd35::100"], "{theirs}");
+    }
+}
+
 fn renumber_of(address: &str) -> Box<Renumber> {
     Box::new(Renumber { leaving: vec![ip(address)], overlap: Duration::ZERO })
 }

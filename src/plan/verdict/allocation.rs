@@ -326,7 +326,7 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         }
     }
     lost.extend(second_family(pools, &applicant, request, &mut kept));
-    kept.extend(given_back(inputs, &applicant, request, &kept, &addresses));
+    give_back(inputs, &applicant, request, &addresses, &mut kept);
     lost.extend(spare(inputs, &applicant, request, &mut kept));
     let leaving = renumber.map(|it| it.leaving.as_slice()).unwrap_or_default();
     let still_given = still_given(inputs, key, service, &lost, leaving);
@@ -540,14 +540,15 @@ fn still_given(
 }
 
 /// The addresses that crier gave a Service and its status does not show any more, of the families of which the Service may keep nothing
-/// that the status shows, or only what is to leave, or stands in their place: what crier gave is the Service's still.
-fn given_back(
+/// that the status shows, or only what is to leave, or stands in their place: what crier gave is the Service's still. All that crier gave
+/// has the order of before, because the first address ranks the nodes for all.
+fn give_back(
     inputs: &Inputs<'_>,
     applicant: &Applicant<'_>,
     request: &Request,
-    kept: &[Held],
     shown: &[IpAddr],
-) -> Vec<Held> {
+    kept: &mut Vec<Held>,
+) {
     let leaves = |address: &IpAddr| applicant.renumber.is_some_and(|it| it.leaving.contains(address));
     let replacing = in_place_of_own(inputs, applicant.key, applicant.service);
     let lacks = |address: &IpAddr| {
@@ -557,12 +558,21 @@ fn given_back(
         shown.iter().any(|it| of_family(*it)) && !leaves(address) && !kept.iter().any(stays)
     };
     let given = given(inputs, applicant.key, applicant.service);
-    let away = given.into_iter().filter(|address| !shown.contains(address) && lacks(address));
+    let away = given.iter().copied().filter(|address| !shown.contains(address) && lacks(address));
     let may = |address: IpAddr| {
         claim_of(inputs, applicant.key, address).ok()?;
         may_keep(&inputs.config.pools, applicant, request, address).ok()
     };
-    away.filter_map(may).collect()
+    let back: Vec<Held> = away.filter_map(may).collect();
+    if back.is_empty() {
+        return;
+    }
+    kept.extend(back);
+    let place = |held: &Held| given.iter().position(|address| *address == held.address);
+    let mut own: Vec<Held> = kept.iter().filter(|held| place(held).is_some()).cloned().collect();
+    own.sort_by_key(place);
+    let slots = kept.iter_mut().filter(|held| place(held).is_some());
+    slots.zip(own).for_each(|(slot, held)| *slot = held);
 }
 
 /// Takes from what a Service keeps the addresses beside one of the same family that crier gave it, unless it asks for both pools:
