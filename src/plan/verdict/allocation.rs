@@ -114,10 +114,14 @@ pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
 }
 
 /// The addresses of a Service that may be announced, those that this agent chose just now apart: what the status shows, and
-/// while it shows nothing or what crier did not give, what crier gave.
+/// while it shows nothing or what crier did not give, what crier gave. Of a class that the file does not name any more, only what it
+/// shows of that: the rest another load balancer gave.
 pub fn shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<Held> {
     let replacing = in_place_of_own(inputs, key, service);
-    let addresses = if service.ingress.is_empty() || foreign(inputs, service).is_some() {
+    let addresses = if class_left(inputs, service).is_some() {
+        let given = service.given();
+        service.ingress.iter().copied().filter(|it| given.contains(it) || service.leaves(*it)).collect()
+    } else if service.ingress.is_empty() || foreign(inputs, service).is_some() {
         own_of_emptied(inputs, key, service)
     } else if replacing.is_empty() {
         service.ingress.clone()
@@ -200,11 +204,11 @@ fn not_ours(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
 /// nothing new.
 fn class_left(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
-    let condition = service.condition.as_ref().filter(|condition| condition.is_of(lease))?;
-    let shown = &service.ingress;
     if inputs.config.serves_class(service.class.as_ref()) {
         return None;
     }
+    let condition = service.condition.as_ref().filter(|condition| condition.is_of(lease))?;
+    let shown = &service.ingress;
     let given = condition.addresses();
     let is_ours = |address: &IpAddr| {
         let was_given = given.contains(address) || (!given.is_empty() && service.leaves(*address));
