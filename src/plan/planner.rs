@@ -258,6 +258,10 @@ impl Planner {
             && let Source::Kubernetes(kubernetes) = &self.in_force.config().source
         {
             self.restraints.note_words(key, before, after, &kubernetes.lease);
+            let ours = after.load_balancer && self.in_force.config().serves_class(after.class.as_ref());
+            if !self.world.is_history(key, before, after) {
+                self.restraints.note_displaced(key, before, after, ours);
+            }
         }
         match &fact {
             Fact::Roster(index, after) => {

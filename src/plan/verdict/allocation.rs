@@ -134,8 +134,13 @@ pub fn shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<Hel
 }
 
 /// What somebody wrote into the status in the place of what crier gave: addresses of a family of which it shows none that the condition
-/// names, although the Service may have that one still and asks for no other. What the condition names counts.
+/// names, although the Service may have that one still and asks for no other. What the condition names counts, for the agent that
+/// allocates only where it saw that in the status: else another load balancer may have given the Service its address while there was no
+/// crier, which leaves the condition as it is. The other agents wait for that one's word.
 fn in_place_of_own(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<IpAddr> {
+    if allocates(inputs) && !inputs.restraints.is_displaced(key) {
+        return Vec::new();
+    }
     let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return Vec::new() };
     let Some(condition) = service.condition.as_ref().filter(|it| it.is_of(lease)) else { return Vec::new() };
     let given = condition.addresses();
