@@ -58,7 +58,8 @@ impl OwnAddresses {
         let awaited = *self.since.get_or_insert(now) + AWAITED_FOR;
         let unknown = now < awaited && is_unknown(config, me, world);
         self.unknown_until = unknown.then_some(awaited);
-        let lately = self.lately.iter().map(|(address, (used, _))| (*address, used.clone()));
+        let was = |used: &HostUse| HostUse::Lately { was: Box::new(used.clone()) };
+        let lately = self.lately.iter().map(|(address, (used, _))| (*address, was(used)));
         let withheld = lately.chain(self.used.clone()).collect();
         Renewed { withheld, changed, unknown }
     }
