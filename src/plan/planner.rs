@@ -11,6 +11,8 @@ mod concerned;
 mod presumed;
 mod slices;
 
+pub use presumed::Presumed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -212,6 +214,11 @@ impl Planner {
     /// What is known of the prefixes of links that pools name.
     pub fn prefixes(&self) -> &Prefixes {
         self.in_force.prefixes()
+    }
+
+    /// What a planner of what is not so goes by, see [`Planner::of_agreed`].
+    pub fn presumed(&self) -> Presumed {
+        Presumed { prefixes: self.prefixes().clone(), own: self.own.presumed() }
     }
 
     pub fn world(&self) -> &World {
