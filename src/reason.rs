@@ -379,6 +379,9 @@ pub enum HostUse {
     /// Any of the above that another host would call otherwise.
     #[error("used by the host that allocates, its gateway or its subnet")]
     Allocator,
+    /// It may be only for a moment that this is so no more.
+    #[error("left alone still, because until a few minutes ago it was {was}")]
+    Lately { was: Box<HostUse> },
 }
 
 impl HostUse {
@@ -389,8 +392,14 @@ impl HostUse {
             | HostUse::Network { .. }
             | HostUse::Broadcast { .. }
             | HostUse::SubnetRouters { .. } => true,
+            HostUse::Lately { was } => was.is_of_subnet(),
             HostUse::Node { .. } | HostUse::Link { .. } | HostUse::Allocator => false,
         }
+    }
+
+    /// A link has not had the address for some minutes. That may have been a virtual address.
+    pub fn is_former_of_link(&self) -> bool {
+        matches!(self, HostUse::Lately { was } if matches!(**was, HostUse::Link { .. }))
     }
 }
 
@@ -446,6 +455,10 @@ impl Reason {
             }
             Reason::AddressOfHost { address, what: HostUse::Node { node } } => {
                 Reason::AddressOfHost { address: *address, what: HostUse::Node { node: node.clone() } }
+            }
+            Reason::AddressOfHost { address, what: HostUse::Lately { was: _ } } => {
+                let what = HostUse::Lately { was: Box::new(HostUse::Allocator) };
+                Reason::AddressOfHost { address: *address, what }
             }
             Reason::AddressOfHost { address, what: _ } => {
                 Reason::AddressOfHost { address: *address, what: HostUse::Allocator }

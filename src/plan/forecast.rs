@@ -13,10 +13,9 @@ use ipnet::IpNet;
 
 use crate::config::{self, Config, Source};
 use crate::names::{NodeName, ObjectKey, PeerName};
-use crate::plan::prefixes::Prefixes;
 use crate::plan::removals::NOTICE;
 use crate::plan::slice::PeerSlice;
-use crate::plan::{Planner, everywhere};
+use crate::plan::{Planner, Presumed, everywhere};
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
 use crate::world::{Fact, PoolsTold, Service, World};
@@ -95,7 +94,7 @@ pub enum ForecastError {
 pub fn forecast(
     (before, after): (&Arc<Config>, &Arc<Config>),
     me: &NodeName,
-    (world, prefixes): (&World, &Prefixes),
+    (world, presumed): (&World, &Presumed),
     now: Instant,
 ) -> Result<Forecast, ForecastError> {
     let sources = [before, after].map(|config| source(&config.source));
@@ -103,7 +102,7 @@ pub fn forecast(
         return Err(ForecastError::OtherSource { before: sources[0], after: sources[1] });
     }
     let files = (before, after);
-    let who = (me, prefixes);
+    let who = (me, presumed);
     let (before, mut unsettled) = settled(before, who, world.clone(), now).ok_or(ForecastError::Incomplete)?;
     let mut world = before.world().clone();
     world.rosters = everywhere::rosters(files.0, files.1, me, &world);
@@ -140,14 +139,14 @@ fn most_rounds(world: &World) -> usize {
 /// is known for a plan.
 fn settled(
     config: &Arc<Config>,
-    (me, prefixes): (&NodeName, &Prefixes),
+    (me, presumed): (&NodeName, &Presumed),
     mut world: World,
     now: Instant,
 ) -> Option<(Planner, BTreeSet<ObjectKey>)> {
     (world.leader, world.leaving) = (true, false);
     let (mut rounds, mut now) = (most_rounds(&world), now);
     // One planner to the end, as an agent has it: it remembers who was given what first, and which addresses rest.
-    let mut planner = Planner::of_agreed(config.clone(), me.clone(), world, prefixes);
+    let mut planner = Planner::of_agreed(config.clone(), me.clone(), world, presumed);
     if !planner.may_decide() {
         return None;
     }

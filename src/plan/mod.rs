@@ -59,7 +59,7 @@ mod unheld;
 pub mod verdict;
 mod words;
 
-pub use planner::{Change, Moved, Plan, Planner, Turn};
+pub use planner::{Change, Moved, Plan, Planner, Presumed, Turn};
 
 #[cfg(test)]
 mod tests;

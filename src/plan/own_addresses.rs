@@ -16,7 +16,7 @@ use crate::reason::HostUse;
 use crate::world::{Link, World};
 
 /// What hosts and subnets use, and what they used a moment ago: an address or a route that goes away for a moment frees nothing.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct OwnAddresses {
     used: BTreeMap<IpAddr, HostUse>,
     /// Each until when.
@@ -24,6 +24,8 @@ pub struct OwnAddresses {
     /// When this agent began to plan.
     since: Option<Instant>,
     unknown_until: Option<Instant>,
+    /// It waits for no link.
+    presumed: bool,
 }
 
 /// What is new, see [`OwnAddresses::renew`].
@@ -56,11 +58,17 @@ impl OwnAddresses {
         self.lately.extend(gone.map(|(address, used)| (address, (used, now + KEPT_FOR))));
         self.lately.retain(|address, (_, until)| *until > now && !self.used.contains_key(address));
         let awaited = *self.since.get_or_insert(now) + AWAITED_FOR;
-        let unknown = now < awaited && is_unknown(config, me, world);
+        let unknown = !self.presumed && now < awaited && is_unknown(config, me, world);
         self.unknown_until = unknown.then_some(awaited);
-        let lately = self.lately.iter().map(|(address, (used, _))| (*address, used.clone()));
+        let was = |used: &HostUse| HostUse::Lately { was: Box::new(used.clone()) };
+        let lately = self.lately.iter().map(|(address, (used, _))| (*address, was(used)));
         let withheld = lately.chain(self.used.clone()).collect();
         Renewed { withheld, changed, unknown }
+    }
+
+    /// For a planner of what is not so: it knows what was used a moment ago, and an agent waits only for so long.
+    pub fn presumed(&self) -> OwnAddresses {
+        OwnAddresses { lately: self.lately.clone(), presumed: true, ..OwnAddresses::default() }
     }
 
     /// When to call [`OwnAddresses::renew`] at the latest.

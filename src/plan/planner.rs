@@ -11,6 +11,8 @@ mod concerned;
 mod presumed;
 mod slices;
 
+pub use presumed::Presumed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -214,6 +216,11 @@ impl Planner {
         self.in_force.prefixes()
     }
 
+    /// What a planner of what is not so goes by, see [`Planner::of_agreed`].
+    pub fn presumed(&self) -> Presumed {
+        Presumed { prefixes: self.prefixes().clone(), own: self.own.presumed() }
+    }
+
     pub fn world(&self) -> &World {
         &self.world
     }
@@ -258,6 +265,10 @@ impl Planner {
             && let Source::Kubernetes(kubernetes) = &self.in_force.config().source
         {
             self.restraints.note_words(key, before, after, &kubernetes.lease);
+            let ours = after.load_balancer && self.in_force.config().serves_class(after.class.as_ref());
+            if !self.world.is_history(key, before, after) {
+                self.restraints.note_displaced(key, before, after, ours);
+            }
         }
         match &fact {
             Fact::Roster(index, after) => {

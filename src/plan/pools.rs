@@ -67,7 +67,9 @@ fn unavailable(pool: &Pool, book: &AddressBook, applicant: &Applicant<'_>, addre
     if pool.excludes(address) {
         return Some(Reason::AddressExcluded { address, pool: name() });
     }
-    if let Some(what) = book.own_use(address) {
+    // A link that lost its own address for a moment is not what somebody has in mind who names the address.
+    let is_meant = || book.reserved_for(address) == Some(applicant.key) || requests(applicant, address);
+    if let Some(what) = book.own_use(address).filter(|what| !(what.is_former_of_link() && is_meant())) {
         return Some(Reason::AddressOfHost { address, what: what.clone() });
     }
     if let Some(service) = book.reserved_for(address).filter(|service| *service != applicant.key) {
@@ -77,6 +79,11 @@ fn unavailable(pool: &Pool, book: &AddressBook, applicant: &Applicant<'_>, addre
         return Some(Reason::PoolDraining { pool: name() });
     }
     pool.avoids(address).then(|| Reason::AddressAvoided { address, pool: name() })
+}
+
+/// The Service asks for this very address.
+fn requests(applicant: &Applicant<'_>, address: IpAddr) -> bool {
+    applicant.service.request.as_ref().is_ok_and(|request| request.addresses.contains(&address))
 }
 
 /// The pools to try, best first: those made for some Services before those for all, then by priority, then as written.

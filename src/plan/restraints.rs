@@ -41,6 +41,11 @@ impl Restraints {
         self.pool_rivals.note_pools(key, before, after);
     }
 
+    /// See [`Rivals::note_displaced`].
+    pub fn note_displaced(&mut self, key: &ObjectKey, before: &Service, after: &Service, ours: bool) {
+        self.rivals.note_displaced(key, before, after, ours);
+    }
+
     /// A source tells a newer version of a Service, or the answer to a write does. `lease`: of this crier.
     pub fn note_words(&mut self, key: &ObjectKey, before: &Service, after: &Service, lease: &ObjectKey) {
         if let Some((was, is)) = before.condition.as_ref().zip(after.condition.as_ref()) {
@@ -107,6 +112,11 @@ impl Restraints {
     /// The status of the Service is left to another writer for now.
     pub fn is_left(&self, service: &ObjectKey) -> bool {
         self.rivals.is_left(service)
+    }
+
+    /// What crier gave went from the status, and this agent saw it there.
+    pub fn is_displaced(&self, service: &ObjectKey) -> bool {
+        self.rivals.is_displaced(service)
     }
 
     /// The annotations about pools are left to another writer for now.

@@ -4,6 +4,7 @@
 //! and says so; it tries again after a time that doubles.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::names::ObjectKey;
@@ -23,6 +24,8 @@ pub struct Rivals {
     fights: BTreeMap<ObjectKey, Fight>,
     /// Those whose status is still as another writer left it.
     overwritten: BTreeSet<ObjectKey>,
+    /// Those from whose status what crier gave went before the eyes of this agent.
+    displaced: BTreeSet<ObjectKey>,
 }
 
 #[derive(Debug)]
@@ -58,10 +61,29 @@ impl Rivals {
         }
     }
 
+    /// A source tells a newer version of a Service, or the answer to a write does, whoever allocates. `ours`: this crier serves it.
+    pub fn note_displaced(&mut self, key: &ObjectKey, before: &Service, after: &Service, ours: bool) {
+        let given = if ours { after.given() } else { Vec::new() };
+        let went = |own: &IpAddr| before.ingress.contains(own) && !after.ingress.contains(own);
+        // What was read from the disk has no version: what became of it meanwhile nobody saw.
+        let is_seen = before.uid == after.uid && !before.resource_version.is_empty();
+        if given.iter().all(|own| after.ingress.contains(own)) {
+            self.displaced.remove(key);
+        } else if is_seen && given.iter().any(went) {
+            self.displaced.insert(key.clone());
+        }
+    }
+
+    /// What crier gave went from the status, and this agent saw it there.
+    pub fn is_displaced(&self, key: &ObjectKey) -> bool {
+        self.displaced.contains(key)
+    }
+
     /// The Service is gone, or another one of its name is there: whoever fought about the former has not touched this one.
     pub fn forget(&mut self, key: &ObjectKey) {
         self.seen.retain(|seen| seen != key);
         self.overwritten.remove(key);
+        self.displaced.remove(key);
         self.fights.remove(key);
     }
 

@@ -132,7 +132,7 @@ impl ForecastReport {
 /// What `config` would change for the agent of the snapshot.
 pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastReport, ForecastError> {
     let both = (&snapshot.written, config);
-    let forecast = forecast::forecast(both, &snapshot.node, (&snapshot.world, &snapshot.prefixes), snapshot.now)?;
+    let forecast = forecast::forecast(both, &snapshot.node, (&snapshot.world, &snapshot.presumed), snapshot.now)?;
     let unsettled = unsettled(&forecast.unsettled);
     let services = forecast.services.into_iter().map(|it| ServiceReport {
         effect: effect(&it.before, &it.after),

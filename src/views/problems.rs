@@ -279,7 +279,7 @@ fn of_hosts_too(snapshot: &Snapshot) -> Vec<String> {
     let is_bound = |it: &Announcement| config.pools.iter().any(|pool| pool.name == it.pool && pool.bind.is_some());
     let is_internal = |address: IpAddr, used: &HostUse| match used {
         HostUse::Node { node } => world.nodes.get(node).is_some_and(|node| node.addresses.contains(&address)),
-        HostUse::Link { .. } | HostUse::Allocator => true,
+        HostUse::Link { .. } | HostUse::Allocator | HostUse::Lately { .. } => true,
         used => used.is_of_subnet(),
     };
     let in_words = |key: &ObjectKey, it: &Announcement| {

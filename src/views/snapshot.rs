@@ -20,8 +20,7 @@ use crate::claim::ConflictKind;
 use crate::config::{Config, Pool};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::context::Context;
-use crate::plan::prefixes::Prefixes;
-use crate::plan::{Plan, Planner};
+use crate::plan::{Plan, Planner, Presumed};
 use crate::world::{SessionReport, World};
 use crate::{arp, bfd, egress, pulse};
 
@@ -40,8 +39,8 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// The configuration as it was written, which other files and those of other agents are compared with.
     pub written: Arc<Config>,
-    /// What is known of the prefixes of links that pools name.
-    pub prefixes: Prefixes,
+    /// What this agent knows and the World does not tell: for a forecast.
+    pub presumed: Presumed,
     pub world: World,
     pub plan: Plan,
     /// What the decisions of the Plan stand on.
@@ -104,7 +103,7 @@ impl Snapshot {
             wall,
             config: planner.config().clone(),
             written: planner.written().clone(),
-            prefixes: planner.prefixes().clone(),
+            presumed: planner.presumed(),
             world: planner.world().clone(),
             plan: planner.plan().clone(),
             context: planner.context().clone(),

@@ -11,18 +11,29 @@ use crate::config::{Config, L2};
 use crate::names::{NodeName, ObjectKey};
 use crate::plan::context::L2Context;
 use crate::plan::decision::Announcement;
+use crate::plan::own_addresses::OwnAddresses;
 use crate::plan::prefixes::Prefixes;
 use crate::plan::ranking::{Ranking, Wishes, covering};
 use crate::plan::restraints::Restraints;
 use crate::roster::Member;
 use crate::world::World;
 
+/// What an agent knows that its links alone do not tell.
+#[derive(Debug, Clone, Default)]
+pub struct Presumed {
+    /// Of links that pools name.
+    pub prefixes: Prefixes,
+    /// What hosts and subnets used a moment ago.
+    pub own: OwnAddresses,
+}
+
 impl Planner {
-    /// A planner that was told a whole World and has no plan yet. To it all agents have this configuration. `prefixes`: those of the
-    /// agent that asks, which its links alone do not tell.
-    pub fn of_agreed(config: Arc<Config>, me: NodeName, world: World, prefixes: &Prefixes) -> Planner {
-        let mut planner = Planner { world, restraints: Restraints::agreed(), ..Planner::new(config, me) };
-        planner.in_force.presume(prefixes);
+    /// A planner that was told a whole World and has no plan yet. To it all agents have this configuration. `presumed`: of the agent
+    /// that asks.
+    pub fn of_agreed(config: Arc<Config>, me: NodeName, world: World, presumed: &Presumed) -> Planner {
+        let own = presumed.own.clone();
+        let mut planner = Planner { world, own, restraints: Restraints::agreed(), ..Planner::new(config, me) };
+        planner.in_force.presume(&presumed.prefixes);
         planner.book.follow(planner.in_force.config());
         planner
     }

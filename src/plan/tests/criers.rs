@@ -211,6 +211,35 @@ fn what_a_crier_keeps_of_a_class_that_it_left_stays_when_its_pool_shrinks() {
     }
 }
 
+/// Input: a crier keeps what it gave to a Service of a class that its file does not name any more, and another load balancer gives the
+/// Service an address of the same pool beside it, or in its place. Output: crier announces what it gave and the status still shows,
+/// nothing else. It announced the other one's too.
+#[test]
+fn what_another_load_balancer_gives_to_a_class_that_a_crier_left_is_not_announced() {
+    let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
+    let (own, own6, other) = (ip("192.168.35.200"), ip("fd35::200"), ip("192.168.35.205"));
+    for leads in [true, false] {
+        let mut story =
+            crier_with("class = \"example.com/b\"\ndefault-class = false\n", "192.168.35.200-192.168.35.210");
+        let mut config = Config::clone(story.planner.config());
+        config.pools[0].addresses.push("fd35::200-fd35::20f".parse().unwrap());
+        story.tell(Fact::Config(Arc::new(config)));
+        story.tell(Fact::Leader(leads));
+        for (given, shown, expected) in [
+            (&[own][..], &[own, ip("fd35::205")][..], &[own][..]),
+            (&[own], &[own, other], &[own]),
+            (&[own, own6], &[other, own6], &[own6]),
+        ] {
+            let condition = Condition::given(true, "assigned", given, &["lan".into()], None).by(&key_of(THEIRS));
+            let web = Service { condition: Some(Arc::new(condition)), ingress: shown.to_vec(), ..service() };
+            let decision = story.put("web", web);
+            let announced: Vec<IpAddr> = decision.announcements.iter().map(|it| it.address).collect();
+            assert_eq!(announced, expected, "leads: {leads}, {shown:?}");
+            assert_eq!(decision.allocation.notes.iter().map(Reason::code).collect::<Vec<_>>(), ["class-left"]);
+        }
+    }
+}
+
 /// W1 of a review. Input: the crier that gave the address is gone, and the operator does what the Event says. Output: the other one gives
 /// an address.
 #[test]

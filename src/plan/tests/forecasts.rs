@@ -6,7 +6,7 @@ use super::pulses::roster;
 use super::*;
 use crate::address::Family;
 use crate::plan::forecast::{self, ForecastError, PeerDifference};
-use crate::world::{ServicePort, Sharing};
+use crate::world::{DefaultRoute, ServicePort, Sharing};
 
 /// A cluster of three Services, each with an address and an endpoint, as every agent knows it.
 fn running() -> Story {
@@ -25,7 +25,7 @@ fn told(story: &Story, after: Config) -> forecast::Forecast {
 
 fn try_told(story: &Story, after: &Arc<Config>) -> Result<forecast::Forecast, ForecastError> {
     let planner = &story.planner;
-    let known = (planner.world(), planner.prefixes());
+    let known = (planner.world(), &planner.presumed());
     forecast::forecast((planner.written(), after), planner.node(), known, story.now)
 }
 
@@ -146,10 +146,40 @@ fn nothing_is_said_on_half_a_picture_nor_about_another_source() {
     let story = running();
     let now = story.now;
     let (config, me) = (story.planner.config(), story.planner.node());
-    let empty = (&crate::world::World::default(), story.planner.prefixes());
+    let empty = (&crate::world::World::default(), &story.planner.presumed());
     assert_eq!(forecast::forecast((config, config), me, empty, now), Err(ForecastError::Incomplete));
     let refused = try_told(&story, &Arc::new(standalone()));
     assert_eq!(refused, Err(ForecastError::OtherSource { before: "[kubernetes]", after: "[manifests]" }));
+}
+
+/// Input: standalone, a link without a subnet, half a minute after the start; and a router that had another address a moment ago. A new
+/// pool is to help a Service that waits. Output: it gets what the agent would give it. Nothing was given before the link has an address,
+/// and the router's former address was given.
+#[test]
+fn a_forecast_waits_for_no_link_and_knows_what_was_used_a_moment_ago() {
+    let lan = || pool("lan", &["192.168.35.100"]);
+    let mut alone = Story::begin(Config { pools: vec![lan()], ..standalone() });
+    let link = alone.planner.world().links[&2].clone();
+    alone.tell(Fact::Link(2, Some(Link { addresses: vec!["192.168.35.11/32".parse().unwrap()], ..link })));
+    let mut moved = Story::begin(Config { pools: vec![lan()], ..configuration() });
+    moved.tell(Fact::DefaultRoutes(vec![DefaultRoute::via("192.168.35.1", 2, 0)]));
+    moved.turn();
+    moved.tell(Fact::DefaultRoutes(vec![DefaultRoute::via("192.168.35.9", 2, 0)]));
+    for (mut story, config, expected) in
+        [(alone, standalone(), "192.168.35.1"), (moved, configuration(), "192.168.35.2")]
+    {
+        story.now += crate::plan::own_addresses::AWAITED_FOR;
+        story.put("web", asking_for(&["192.168.35.100"]));
+        story.put("waits", service());
+        assert_eq!((story.addresses("web").len(), story.addresses("waits").len()), (1, 0));
+        let after = Config { pools: vec![lan(), pool("new", &["192.168.35.1-192.168.35.3"])], ..config };
+        let changes: Vec<_> =
+            told(&story, after.clone()).services.into_iter().map(|it| (it.service, it.before, it.after)).collect();
+        assert_eq!(changes, [(key("waits"), vec![], vec![address(expected)])]);
+        story.tell(Fact::Config(Arc::new(after)));
+        story.turn();
+        assert_eq!(story.addresses("waits"), [expected]);
+    }
 }
 
 /// Three nodes that hear each other and have one file; b and c are in rack b.

@@ -451,6 +451,74 @@ fn an_address_that_somebody_puts_in_the_place_of_criers_own_takes_nothing_from_t
     }
 }
 
+/// Input: crier gave an address, and its condition stands there still; the Service went to another load balancer and back, which has
+/// given it another address of the pool, while no agent ran, or while the file had not its class. Output: that one stays, and nothing
+/// tells that it goes. It was off the wire at once, and went after a notice. An agent that does not allocate waits for the word of the
+/// one that does, which may have seen more.
+#[test]
+fn an_address_that_came_while_there_was_no_crier_is_kept_whatever_the_condition_says() {
+    let theirs = "192.168.35.107";
+    let stale = Service { ingress: vec![ip(theirs)], resource_version: "7".to_owned(), ..given(OURS) };
+    let of_disk = Service { resource_version: String::new(), ..given(OURS) };
+    let other_class = |service: Service| Service { class: Some("example.com/metallb".to_owned()), ..service };
+    let before = [
+        vec![],
+        vec![of_disk],
+        vec![other_class(given(OURS)), other_class(Service { ingress: vec![ip(theirs)], ..given(OURS) })],
+    ];
+    for told in before {
+        let mut story = Story::begin(configuration());
+        story.endpoints("web", &["a"]);
+        for service in told {
+            story.put("web", service);
+        }
+        story.put("web", stale.clone());
+        assert_eq!((story.addresses("web"), story.written("web")), (vec![theirs.to_owned()], None));
+        assert_ne!(story.event("web"), "AddressGoes");
+        let condition = story.confirm_condition("web");
+        assert_eq!((condition.allocated, condition.addresses()), (true, vec![ip(theirs)]), "{condition:?}");
+        story.later(NOTICE);
+        assert_eq!((story.announced("web"), story.write("web")), (vec![theirs.to_owned()], None));
+    }
+    let mut story = Story::begin(configuration());
+    story.endpoints("web", &["a"]);
+    story.tell(Fact::Leader(false));
+    story.put("web", stale);
+    assert_eq!(story.announced("web"), [OURS]);
+    story.change("web", |web| web.condition = given(theirs).condition);
+    assert_eq!(story.announced("web"), [theirs]);
+}
+
+/// Input: somebody writes another address in the place of one of two families. Output: the status has the order of before. The address
+/// that came back stood last, so the other one ranked the nodes, and both went to other nodes.
+#[test]
+fn what_comes_back_into_a_status_of_two_families_has_its_place_again() {
+    let mut config = configuration();
+    config.pools = vec![pool("lan", &["192.168.35.100-192.168.35.110", "fd35::100-fd35::10f"])];
+    let both = [ip(OURS), ip("fd35::100")];
+    let condition = Condition::given(true, "assigned", &both, &["lan".into()], None);
+    for (place, theirs) in [(0, "192.168.35.107"), (1, "fd35::107")] {
+        let mut story = Story::begin(config.clone());
+        story.put(
+            "web",
+            Service {
+                families: vec![crate::address::Family::V4, crate::address::Family::V6],
+                family_policy: FamilyPolicy::RequireDualStack,
+                ingress: both.to_vec(),
+                condition: Some(Arc::new(condition.clone())),
+                ..service()
+            },
+        );
+        assert_eq!(story.announced("web"), [OURS, "fd35::100"]);
+        story.change("web", |service| service.ingress[place] = ip(theirs));
+        assert_eq!(story.announced("web"), [OURS, "fd35::100"], "{theirs}");
+        story.later(NOTICE);
+        assert_eq!(story.written("web"), Some(both.to_vec()), "{theirs}");
+        story.confirm("web");
+        assert_eq!(story.announced("web"), [OURS, "fd35::100"], "{theirs}");
+    }
+}
+
 fn renumber_of(address: &str) -> Box<Renumber> {
     Box::new(Renumber { leaving: vec![ip(address)], overlap: Duration::ZERO })
 }

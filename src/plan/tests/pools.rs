@@ -160,6 +160,39 @@ fn what_a_subnet_uses_is_given_to_nobody_for_a_while_after_it_went_away() {
     assert_eq!(given(&story), [0, 1, 0], "the router has another address for good");
 }
 
+/// Input: a virtual address (keepalived) goes from the link of the agent that allocates, for good. Output: who asks for it, or has it
+/// reserved, gets it at once; who does neither waits, and is told why. All waited for ten minutes, and were told that the link has it.
+#[test]
+fn an_address_that_a_link_had_is_given_at_once_to_who_names_it() {
+    for asks in [true, false] {
+        let mut config = Config { pools: vec![pool("lan", &["192.168.35.50"])], ..configuration() };
+        if !asks {
+            reserve(&mut config, "names-it", &["192.168.35.50"]);
+        }
+        let mut story = Story::begin(config);
+        let link = story.planner.world().links[&2].clone();
+        let with = |nets: &[&str]| {
+            let addresses = nets.iter().map(|net| net.parse().unwrap()).collect();
+            Fact::Link(2, Some(Link { addresses, ..link.clone() }))
+        };
+        story.tell(with(&["192.168.35.11/24", "192.168.35.50/24"]));
+        story.put("names-it", if asks { asking_for(&["192.168.35.50"]) } else { service() });
+        assert_eq!(story.addresses("names-it"), [""; 0]);
+        story.tell(with(&["192.168.35.11/24"]));
+        story.turn();
+        assert_eq!(story.addresses("names-it"), ["192.168.35.50"], "asks: {asks}");
+    }
+    let mut story = with_pools(vec![pool("lan", &["192.168.35.0/24"])]);
+    story.tell(Fact::DefaultRoutes(vec![DefaultRoute::via("192.168.35.1", 2, 0)]));
+    story.put("asks", asking_for(&["192.168.35.1"]));
+    story.tell(Fact::DefaultRoutes(Vec::new()));
+    story.turn();
+    assert_eq!(
+        reason(&story, "asks"),
+        "192.168.35.1 is left alone still, because until a few minutes ago it was the gateway of eth0: no Service gets it anew"
+    );
+}
+
 /// The same review: an agent that starts before DHCP has answered.
 #[test]
 fn without_an_api_server_nothing_is_given_before_the_link_has_an_address_or_half_a_minute_is_over() {

@@ -114,10 +114,14 @@ pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
 }
 
 /// The addresses of a Service that may be announced, those that this agent chose just now apart: what the status shows, and
-/// while it shows nothing or what crier did not give, what crier gave.
+/// while it shows nothing or what crier did not give, what crier gave. Of a class that the file does not name any more, only what it
+/// shows of that: the rest another load balancer gave.
 pub fn shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<Held> {
     let replacing = in_place_of_own(inputs, key, service);
-    let addresses = if service.ingress.is_empty() || foreign(inputs, service).is_some() {
+    let addresses = if class_left(inputs, service).is_some() {
+        let given = service.given();
+        service.ingress.iter().copied().filter(|it| given.contains(it) || service.leaves(*it)).collect()
+    } else if service.ingress.is_empty() || foreign(inputs, service).is_some() {
         own_of_emptied(inputs, key, service)
     } else if replacing.is_empty() {
         service.ingress.clone()
@@ -130,8 +134,13 @@ pub fn shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<Hel
 }
 
 /// What somebody wrote into the status in the place of what crier gave: addresses of a family of which it shows none that the condition
-/// names, although the Service may have that one still and asks for no other. What the condition names counts.
+/// names, although the Service may have that one still and asks for no other. What the condition names counts, for the agent that
+/// allocates only where it saw that in the status: else another load balancer may have given the Service its address while there was no
+/// crier, which leaves the condition as it is. The other agents wait for that one's word.
 fn in_place_of_own(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<IpAddr> {
+    if allocates(inputs) && !inputs.restraints.is_displaced(key) {
+        return Vec::new();
+    }
     let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return Vec::new() };
     let Some(condition) = service.condition.as_ref().filter(|it| it.is_of(lease)) else { return Vec::new() };
     let given = condition.addresses();
@@ -200,11 +209,11 @@ fn not_ours(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
 /// nothing new.
 fn class_left(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
-    let condition = service.condition.as_ref().filter(|condition| condition.is_of(lease))?;
-    let shown = &service.ingress;
     if inputs.config.serves_class(service.class.as_ref()) {
         return None;
     }
+    let condition = service.condition.as_ref().filter(|condition| condition.is_of(lease))?;
+    let shown = &service.ingress;
     let given = condition.addresses();
     let is_ours = |address: &IpAddr| {
         let was_given = given.contains(address) || (!given.is_empty() && service.leaves(*address));
@@ -326,7 +335,7 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         }
     }
     lost.extend(second_family(pools, &applicant, request, &mut kept));
-    kept.extend(given_back(inputs, &applicant, request, &kept, &addresses));
+    give_back(inputs, &applicant, request, &addresses, &mut kept);
     lost.extend(spare(inputs, &applicant, request, &mut kept));
     let leaving = renumber.map(|it| it.leaving.as_slice()).unwrap_or_default();
     let still_given = still_given(inputs, key, service, &lost, leaving);
@@ -540,14 +549,15 @@ fn still_given(
 }
 
 /// The addresses that crier gave a Service and its status does not show any more, of the families of which the Service may keep nothing
-/// that the status shows, or only what is to leave, or stands in their place: what crier gave is the Service's still.
-fn given_back(
+/// that the status shows, or only what is to leave, or stands in their place: what crier gave is the Service's still. All that crier gave
+/// has the order of before, because the first address ranks the nodes for all.
+fn give_back(
     inputs: &Inputs<'_>,
     applicant: &Applicant<'_>,
     request: &Request,
-    kept: &[Held],
     shown: &[IpAddr],
-) -> Vec<Held> {
+    kept: &mut Vec<Held>,
+) {
     let leaves = |address: &IpAddr| applicant.renumber.is_some_and(|it| it.leaving.contains(address));
     let replacing = in_place_of_own(inputs, applicant.key, applicant.service);
     let lacks = |address: &IpAddr| {
@@ -557,12 +567,21 @@ fn given_back(
         shown.iter().any(|it| of_family(*it)) && !leaves(address) && !kept.iter().any(stays)
     };
     let given = given(inputs, applicant.key, applicant.service);
-    let away = given.into_iter().filter(|address| !shown.contains(address) && lacks(address));
+    let away = given.iter().copied().filter(|address| !shown.contains(address) && lacks(address));
     let may = |address: IpAddr| {
         claim_of(inputs, applicant.key, address).ok()?;
         may_keep(&inputs.config.pools, applicant, request, address).ok()
     };
-    away.filter_map(may).collect()
+    let back: Vec<Held> = away.filter_map(may).collect();
+    if back.is_empty() {
+        return;
+    }
+    kept.extend(back);
+    let place = |held: &Held| given.iter().position(|address| *address == held.address);
+    let mut own: Vec<Held> = kept.iter().filter(|held| place(held).is_some()).cloned().collect();
+    own.sort_by_key(place);
+    let slots = kept.iter_mut().filter(|held| place(held).is_some());
+    slots.zip(own).for_each(|(slot, held)| *slot = held);
 }
 
 /// Takes from what a Service keeps the addresses beside one of the same family that crier gave it, unless it asks for both pools:
