@@ -264,7 +264,8 @@ fn configuration_by_second(lan: &Lan) -> String {
 }
 
 fn connects(pod: &Pod, host: &Namespace, to: SocketAddr) -> IpAddr {
-    let listener = host.run(|| TcpListener::bind(to)).expect("the namespace is ours");
+    // The connection of before may still hold the port.
+    let listener = eventually(&format!("a listener on {to}"), secs(5), || host.run(|| TcpListener::bind(to)));
     let connect = || TcpStream::connect_timeout(&to, secs(5));
     let _open = pod.run(connect).unwrap_or_else(|error| panic!("{} connects to {to}: {error}", pod.name()));
     listener.accept().expect("a connection").1.ip()
