@@ -1023,7 +1023,7 @@ mod tests {
         bench.silent().await;
     }
 
-    /// G8 of a review (9a). Input: a write to a disk that does not answer. Output: an order is obeyed by memory and says so.
+    /// G8 of a review. Input: a write to a disk that does not answer. Output: an order is obeyed by memory and says so.
     #[tokio::test]
     async fn a_node_whose_disk_hangs_is_drained_by_memory() {
         let (answers, hangs) = std::sync::mpsc::channel::<()>();

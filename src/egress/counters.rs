@@ -154,7 +154,7 @@ mod tests {
         assert!(counters.all().is_empty());
     }
 
-    /// 9d-1 of a review. Input: readings of a pod's drops, each with the way that its packets have. Output: how many are dropped
+    /// E1 of a review. Input: readings of a pod's drops, each with the way that its packets have. Output: how many are dropped
     /// lately, though there is a way.
     #[test]
     fn what_is_dropped_though_it_has_a_way_counts_while_it_goes_on() {

@@ -39,7 +39,7 @@ mod tests {
         attributes.value().to_vec()
     }
 
-    /// 9d-1 of a review.
+    /// E1 of a review.
     #[test]
     fn only_chains_that_translate_sources_with_rules_before_crier_does_are_named() {
         let form = Form { table: "crier".to_owned(), priority: 95, mark_mask: 0, marks: Vec::new(), tunnel: None };

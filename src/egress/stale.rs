@@ -131,7 +131,7 @@ mod tests {
     const EXEMPT: &str = "203.0.113.9";
     const COVERED: &str = "198.51.100.9";
 
-    /// 9d-2 of a review. Input: a pod that is held because its owner is not known, and in the same time, or in one edit with the end
+    /// E2 of a review. Input: a pod that is held because its owner is not known, and in the same time, or in one edit with the end
     /// of that, a list of exceptions. Output: what is open to these ends once, for its packets are let pass from then on.
     #[test]
     fn a_list_that_changes_while_the_pod_is_held_ends_what_it_concerns() {
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(ended(&mut machine(), &read, COVERED, SERVICE), [false; 3]);
     }
 
-    /// 9d-2 of a review. Input: a list that was added, or taken away, while no agent ran. Output: the agent judges by the lists in the
+    /// E2 of a review. Input: a list that was added, or taken away, while no agent ran. Output: the agent judges by the lists in the
     /// table that it finds, also where the pod's way is not known at first.
     #[test]
     fn over_a_restart_connections_are_judged_by_the_list_that_the_table_had() {

@@ -139,7 +139,7 @@ mod tests {
         senders.note_believed(SENDER, start);
         assert_eq!(senders.poll_refused(start), Some(BTreeMap::new()), "it is shown no longer");
         assert!(!refuse(&mut senders, SENDER, start + secs(14)));
-        // G14 of a review (9a): its agent has started anew with another key.
+        // G14 of a review: its agent has started anew with another key.
         assert!(refuse(&mut senders, SENDER, start + BELIEVED_FOR));
         assert!(senders.poll_refused(start + BELIEVED_FOR).is_some_and(|refused| refused.contains_key(&SENDER)));
     }

@@ -577,7 +577,7 @@ mod tests {
         assert!(note.contains("no destination of IPv6"), "{note}");
     }
 
-    /// 9d-5 of a review. Input: a pod of two Services, whose lists of destinations differ. Output: no note of what these leave out, for
+    /// E5 of a review. Input: a pod of two Services, whose lists of destinations differ. Output: no note of what these leave out, for
     /// they do not count, and a problem that says so.
     #[test]
     fn lists_that_do_not_count_for_a_pod_of_two_services_are_not_noted() {

@@ -213,7 +213,7 @@ mod tests {
         egress(&snapshot)
     }
 
-    /// 9d-1 of a review. Input: all that pods open is translated by a chain of another program before crier's, and so dropped.
+    /// E1 of a review. Input: all that pods open is translated by a chain of another program before crier's, and so dropped.
     #[test]
     fn what_is_dropped_though_it_has_a_way_is_told_with_the_chains_that_come_first() {
         let here = Mapping::Translated { address: "192.168.35.100".parse().unwrap(), network: None };
@@ -233,7 +233,7 @@ mod tests {
         assert!(held.problems.iter().all(|problem| !problem.contains(EARLY)), "{:?}", held.problems);
     }
 
-    /// 9d-7 of a review. Input: packets are to leave by the network of eth1, whose default route is gone: the main table leads elsewhere,
+    /// E7 of a review. Input: packets are to leave by the network of eth1, whose default route is gone: the main table leads elsewhere,
     /// and the guard drops them.
     #[test]
     fn a_network_without_its_default_route_is_told_while_packets_are_dropped() {
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(told(7, Some("fd01::1")).len(), 1, "that is of IPv6");
     }
 
-    /// 9d-4 of a review. Input: a pod in the network of the node's own link, as macvlan has it. Output: a note, for in some clouds such
+    /// E4 of a review. Input: a pod in the network of the node's own link, as macvlan has it. Output: a note, for in some clouds such
     /// pods are behind their nodes all the same.
     #[test]
     fn a_pod_with_an_address_in_the_network_of_the_nodes_is_noted() {
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(notes("10.244.1.7"), Vec::<String>::new());
     }
 
-    /// 9d-6 of a review.
+    /// E6 of a review.
     #[test]
     fn a_node_with_all_the_world_in_its_podcidrs_is_told() {
         let node = Node { pod_networks: vec!["0.0.0.0/0".parse().unwrap()], ..Node::default() };

@@ -260,7 +260,7 @@ fn a_url_that_was_asked_for_must_answer_whatever_the_rules_say() {
     assert_eq!(story.serving(), Serving::Lost, "rules that were seen are missed there too");
 }
 
-/// A review (G3 of 9a). Input: a check of another program answers, and the kernel has no rules of kube-proxy. Output: at kube-proxy's port
+/// G3 of a review. Input: a check of another program answers, and the kernel has no rules of kube-proxy. Output: at kube-proxy's port
 /// they are waited for, at others they are not.
 #[test]
 fn rules_are_expected_of_kube_proxy_alone() {

@@ -335,7 +335,7 @@ fn pods_of_other_nodes_are_known_by_the_networks_of_all_nodes_and_the_links_that
     assert_eq!(*story.planner.plan().egress.shared_links, [2].into());
 }
 
-/// 9d-6 of a review. Input: a Node whose `podCIDRs` hold all the world. Output: no destination is taken for one in the cluster by it.
+/// E6 of a review. Input: a Node whose `podCIDRs` hold all the world. Output: no destination is taken for one in the cluster by it.
 #[test]
 fn podcidrs_that_are_too_wide_for_pods_are_left_out() {
     let mut story = sending_on("a");
@@ -353,7 +353,7 @@ fn podcidrs_that_are_too_wide_for_pods_are_left_out() {
     );
 }
 
-/// 9d-3 of a review. Input: this node answers on an extra network too, where no Node has its address. Output: the others send pods'
+/// E3 of a review. Input: this node answers on an extra network too, where no Node has its address. Output: the others send pods'
 /// packets by the link of the Nodes' addresses alone, so no filter of the other one drops any; what must not leave by either stays
 /// guarded on both.
 #[test]

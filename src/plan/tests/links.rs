@@ -22,7 +22,7 @@ fn an_ipv6_address_is_answered_for_on_the_link_like_any_other() {
     assert_eq!(story.answered(), [""; 0]);
     let link = story.planner.world().links.get(&2).cloned().expect("eth0");
     let mut with_v6 = Link::clone(&link);
-    // A review (G2 of 9a). Without a link-local address the kernel asks for no neighbour.
+    // G2 of a review. Without a link-local address the kernel asks for no neighbour.
     with_v6.addresses.push("fd35::2/64".parse().unwrap());
     story.tell(Fact::Link(2, Some(with_v6.clone())));
     story.turn();
@@ -35,7 +35,7 @@ fn an_ipv6_address_is_answered_for_on_the_link_like_any_other() {
     assert_eq!(story.answered(), ["fd35::100"]);
 }
 
-/// A review (G1 of 9a). Input: pulses tell of two nodes, which rank before this one, that they have no link-local IPv6 address; then one has.
+/// G1 of a review. Input: pulses tell of two nodes, which rank before this one, that they have no link-local IPv6 address; then one has.
 /// Output: nobody waits for those that cannot serve an IPv6 address, and its neighbour of IPv4 is theirs all the same.
 #[test]
 fn a_node_without_ipv6_on_the_link_is_no_candidate_for_ipv6_addresses() {
@@ -112,7 +112,7 @@ fn an_occupied_address_is_exchanged_only_before_its_first_use_and_never_handed_o
     assert_eq!(story.decision("web").announcements[0].l2.reason, Reason::Announced);
 }
 
-/// A review (G10 of 9a). Input: without pulses another node answers for an address that this one is the best for. Output: that is as it is to
+/// G10 of a review. Input: without pulses another node answers for an address that this one is the best for. Output: that is as it is to
 /// be, and no conflict; with pulses it is one.
 #[test]
 fn without_pulses_a_node_that_answers_already_is_no_conflict() {
@@ -160,7 +160,7 @@ fn the_node_that_finds_an_address_taken_tells_the_user_whoever_allocates() {
     }
 }
 
-/// A review (G5 of 9a). Input: a node without an API server hears who answers, and its link goes away; then the link is back and another node
+/// G5 of a review. Input: a node without an API server hears who answers, and its link goes away; then the link is back and another node
 /// answers. Output: it says that it has no link, not that no node may answer, and takes what it did not see for no move.
 #[test]
 fn a_node_without_a_link_says_nothing_of_the_others() {
@@ -189,7 +189,7 @@ fn a_node_without_a_link_says_nothing_of_the_others() {
     }
 }
 
-/// A review (G4 and G12 of 9a). Input: a Service has an address that becomes the gateway of the link, of another link, or no gateway any
+/// G4 and G12 of a review. Input: a Service has an address that becomes the gateway of the link, of another link, or no gateway any
 /// more; with and without pulses. Output: this node answers for it only where it is no gateway of that link.
 #[test]
 fn no_node_answers_for_the_gateway_of_the_link_whoever_gave_it() {

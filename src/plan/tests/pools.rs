@@ -118,7 +118,7 @@ fn a_service_that_holds_the_address_of_a_host_keeps_it_and_is_told() {
     );
 }
 
-/// A review (G4 of 9a). Input: Services ask for what the subnet and the default route use; then the link loses its addresses, has another
+/// G4 of a review. Input: Services ask for what the subnet and the default route use; then the link loses its addresses, has another
 /// netmask, or the node another default route, for a moment. Output: they stay refused for ten minutes, and have it then where nothing
 /// uses it any more.
 #[test]

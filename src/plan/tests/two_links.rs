@@ -321,7 +321,7 @@ fn a_node_without_a_link_says_that_it_has_none_and_not_who_answers() {
     }
 }
 
-/// G13 of a review (9a). Input: the owner b of an IPv6 address has IPv6 on eth0 alone, and says so; then on both again. Output: this node
+/// G13 of a review. Input: the owner b of an IPv6 address has IPv6 on eth0 alone, and says so; then on both again. Output: this node
 /// answers on eth1 until then. The same seen by the owner: it goes on on eth0, whatever another node says on eth1.
 #[test]
 fn an_ipv6_address_whose_owner_has_no_ipv6_on_one_of_two_links_is_answered_there_by_another_node() {

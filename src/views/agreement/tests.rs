@@ -125,7 +125,7 @@ fn a_file_that_differs_is_told_by_the_name_of_its_node_and_by_what_differs() {
     assert!(problems[1].starts_with("the pools of node-2, node-3, node-4, node-5 and 2 more differ"), "{problems:?}");
 }
 
-/// G9 of a review (9a). Input: another node's file gives it more weight than this one's, or less. Output: of the first it is said that it takes
+/// G9 of a review. Input: another node's file gives it more weight than this one's, or less. Output: of the first it is said that it takes
 /// addresses.
 #[test]
 fn a_node_that_gives_itself_more_weight_is_said_to_take_addresses() {
@@ -179,7 +179,7 @@ fn the_file_of_another_crier_may_differ() {
     assert_eq!(told(&mut planner).len(), 2);
 }
 
-/// G12 and G4 of a review (9a). Input: a Service has an address that a Node, a gateway or the subnet uses, or none of these. Output: it is named
+/// G12 and G4 of a review. Input: a Service has an address that a Node, a gateway or the subnet uses, or none of these. Output: it is named
 /// with what that means and what to do.
 #[test]
 fn an_address_of_a_service_that_hosts_use_too_is_named() {
@@ -426,7 +426,7 @@ fn a_node_that_is_heard_and_does_not_hear_is_named() {
     assert_one(&told(&mut planner), "pulses on eth0: node-2 does not hear this node's pulses");
 }
 
-/// G7 of a review (9a). Input: two other nodes say that they hold an address, for a moment, for longer, while one of them grants it or restarts,
+/// G7 of a review. Input: two other nodes say that they hold an address, for a moment, for longer, while one of them grants it or restarts,
 /// and one of them no more. Output: it is told of what lasts.
 #[test]
 fn two_nodes_that_hold_an_address_without_hearing_each_other_are_named() {

@@ -83,7 +83,7 @@ fn only_covered_destinations_see_the_services_address_and_flows_follow_a_changed
     assert_eq!(of_covered, [""; 0], "of IPv4, which was always covered");
 }
 
-/// 9d-2 of a review.
+/// E2 of a review.
 #[test]
 fn a_list_that_changes_while_pods_are_held_or_no_agent_runs_ends_what_is_open_to_its_destinations() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };

@@ -76,7 +76,7 @@ fn a_pod_without_egress_on_the_owners_node_sends_on_whichever_nodes_network_its_
     }
 }
 
-/// 9d-1 of a review.
+/// E1 of a review.
 #[test]
 fn a_chain_of_another_program_that_translates_first_is_named_while_the_guard_drops_what_pods_open() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
