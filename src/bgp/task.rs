@@ -41,6 +41,7 @@ use crate::bgp::wire::{Cease, Notification, NotificationReason};
 use crate::clock;
 use crate::config::{self, PeerAddress};
 use crate::names::{InterfaceName, PeerName};
+use crate::plan::reach::peer_of;
 use crate::plan::slice::{BgpSlice, PeerSlice};
 use crate::reason::Reason;
 use crate::world::{BfdSessions, Fact, FormerSession, HostProblem};
@@ -268,11 +269,10 @@ impl PeerHandle {
     }
 }
 
-/// What a peer is told that the slice has no more, and why. A further session of a peer that stays is named `peer@address`.
+/// What a peer is told that the slice has no more, and why. A further session may be of a peer that stays.
 fn of_removed(name: &PeerName, slice: &BgpSlice) -> (Notification, String) {
-    let peer = name.as_str().split_once('@').and_then(|(peer, _)| slice.peers.get(&PeerName::from(peer)));
     let deconfigured = |why: &str| (NotificationReason::Cease(Cease::PeerDeconfigured).into(), why.to_owned());
-    match peer {
+    match slice.peers.get(&peer_of(name)) {
         None => deconfigured("the peer was removed"),
         Some(PeerSlice { address: Err(reason @ (Reason::PeerShutDown | Reason::PeerShutByOperator)), .. }) => {
             let why = reason.to_string();

@@ -309,7 +309,7 @@ impl Keeper {
         let mut steps: Vec<Step> = wanted.difference(&self.routes).map(|it| Step::Add(Part::Route(*it))).collect();
         for family in Family::BOTH {
             let rules = self.rules.get(&family).cloned().unwrap_or_default();
-            let is_wanted = wanted.iter().any(|it| it.table == TABLE && Family::of(it.net.addr()) == family);
+            let is_wanted = needs_rules(wanted, family);
             if (is_wanted && !rules.stand) || (!is_wanted && complete && !self.others.contains(&family)) {
                 steps.extend(rules.present.iter().rev().map(|rule| Step::Remove(Part::Rule(family, *rule))));
             }
@@ -329,10 +329,8 @@ impl Keeper {
         complete: bool,
         netlink: &mut Netlink,
     ) -> Result<(), NetlinkError> {
-        let is_unwanted = |(family, rules): (&Family, &Rules)| {
-            let is_wanted = wanted.iter().any(|it| it.table == TABLE && Family::of(it.net.addr()) == *family);
-            !is_wanted && !rules.present.is_empty()
-        };
+        let is_unwanted =
+            |(family, rules): (&Family, &Rules)| !needs_rules(wanted, *family) && !rules.present.is_empty();
         if complete && self.rules.iter().any(is_unwanted) {
             // Since the last look another agent of this host may have made routes, or removed its last one.
             self.read_routes(netlink).await?;
@@ -383,6 +381,11 @@ impl Keeper {
             }
         }
     }
+}
+
+/// Some of these are looked up by the rules of the family.
+fn needs_rules(wanted: &BTreeSet<Blackhole>, family: Family) -> bool {
+    wanted.iter().any(|it| it.table == TABLE && Family::of(it.net.addr()) == family)
 }
 
 impl Part {

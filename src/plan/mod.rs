@@ -44,7 +44,7 @@ mod planner;
 mod pools;
 pub mod prefixes;
 pub mod ranking;
-mod reach;
+pub mod reach;
 pub mod remnants;
 pub mod removals;
 mod restraints;

@@ -246,7 +246,7 @@ pub(super) fn with_dead_hops(
 const FURTHER: char = '@';
 
 /// The `[[bgp.peer]]` that a session belongs to whose name is none of a `[[bgp.peer]]`.
-pub(super) fn peer_of(session: &PeerName) -> PeerName {
+pub fn peer_of(session: &PeerName) -> PeerName {
     match session.as_str().split_once(FURTHER) {
         Some((peer, _)) => PeerName::from(peer),
         None => session.clone(),

@@ -249,7 +249,9 @@ fn favoured(snapshot: &Snapshot, nodes: &BTreeSet<NodeName>) -> String {
 /// Nodes of a crier with another Lease that has the same addresses: one of the two files is wrong.
 fn of_other_crier(world: &World, lease: u64, nodes: &BTreeSet<NodeName>) -> String {
     let said = world.services.values().filter_map(|service| service.condition.as_ref());
-    let names = said.filter_map(|condition| condition.lease()).chain([Condition::DEFAULT_LEASE]);
+    // All that they are, each once: a digest costs something, and Services are many.
+    let names: BTreeSet<&str> =
+        said.filter_map(|condition| condition.lease()).chain([Condition::DEFAULT_LEASE]).collect();
     let name = names.into_iter().find(|name| lease_digest(name) == lease);
     let name = name.map(|name| format!(", {name}")).unwrap_or_default();
     format!(

@@ -563,8 +563,14 @@ mod tests {
         let [note] = &notes("fd00::/8", Vec::new(), 1)[..] else { panic!("one note") };
         assert!(note.starts_with("shop/web: ") && note.contains("no destination of IPv4"), "{note}");
         assert_eq!(notes("203.0.113.0/24", Vec::new(), 1), Vec::<String>::new(), "the Service has no IPv6");
+        let [note] = &notes("203.0.113.0/24", vec![with_pod_of_ipv6("web")], 0)[..] else { panic!("one note") };
+        assert!(note.contains("no destination of IPv6"), "{note}");
+    }
+
+    /// The Service has the pod fd00::7.
+    fn with_pod_of_ipv6(service: &str) -> Fact {
         let slice = EndpointSlice {
-            service: ObjectKey::new("shop", "web"),
+            service: ObjectKey::new("shop", service),
             family: Some(Family::V6),
             ready: NodeCounts::default(),
             serving: NodeCounts::default(),
@@ -572,9 +578,7 @@ mod tests {
             unready: Default::default(),
             addresses: EndpointAddresses::of(&[("fd00::7".parse().unwrap(), Tenant::of("web-1", false))]),
         };
-        let slice = Fact::EndpointSlice(ObjectKey::new("shop", "web-1"), Some(Arc::new(slice)));
-        let [note] = &notes("203.0.113.0/24", vec![slice], 0)[..] else { panic!("one note") };
-        assert!(note.contains("no destination of IPv6"), "{note}");
+        Fact::EndpointSlice(ObjectKey::new("shop", &format!("{service}-1")), Some(Arc::new(slice)))
     }
 
     /// E5 of a review. Input: a pod of two Services, whose lists of destinations differ. Output: no note of what these leave out, for
@@ -583,15 +587,6 @@ mod tests {
     fn lists_that_do_not_count_for_a_pod_of_two_services_are_not_noted() {
         let report = |services: &[&str]| {
             let of = |name: &&str| {
-                let slice = EndpointSlice {
-                    service: ObjectKey::new("shop", name),
-                    family: Some(Family::V6),
-                    ready: NodeCounts::default(),
-                    serving: NodeCounts::default(),
-                    serving_without_node: 0,
-                    unready: Default::default(),
-                    addresses: EndpointAddresses::of(&[("fd00::7".parse().unwrap(), Tenant::of("web-1", false))]),
-                };
                 let to = vec!["203.0.113.0/24".parse().unwrap()];
                 let destinations = (*name == "api").then(|| Arc::new(Destinations { to, except: Vec::new() }));
                 let service = Service {
@@ -601,10 +596,7 @@ mod tests {
                     egress_bounds: Some(Arc::new(EgressBounds { nodes: None, destinations })),
                     ..Service::default()
                 };
-                [
-                    Fact::EndpointSlice(ObjectKey::new("shop", &format!("{name}-1")), Some(Arc::new(slice))),
-                    Fact::Service(ObjectKey::new("shop", name), Some(Arc::new(service))),
-                ]
+                [with_pod_of_ipv6(name), Fact::Service(ObjectKey::new("shop", name), Some(Arc::new(service)))]
             };
             report(&[], services.iter().flat_map(of).collect())
         };

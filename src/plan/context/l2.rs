@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
 use crate::address::{Family, is_link_local_v6};
-use crate::config::{Config, InterfacePattern, L2, Pool, Subnet};
+use crate::config::{Config, InterfacePattern, L2, Subnet};
 use crate::names::{InterfaceName, NodeName};
 use crate::path_state::Serving;
 use crate::plan::elect::{self, Electorate, Hearing};
@@ -86,24 +86,16 @@ impl L2Context {
         own: Own<'_>,
         world: &World,
     ) -> L2Context {
-        let all = l2_context((l2, number), me, nodes, own, world);
-        let covered = config.pools.iter().filter(|pool| l2.pools.is_empty() || l2.pools.contains(&pool.name));
+        let covered = || config.pools.iter().filter(|pool| l2.pools.is_empty() || l2.pools.contains(&pool.name));
+        let serves_v6 = covered().flat_map(|pool| &pool.addresses).any(|range| range.family() == Family::V6);
+        let all = l2_context((l2, number), me, nodes, own, world, serves_v6);
         let vrfs: BTreeSet<&InterfaceName> =
-            covered.filter_map(|pool| pool.vrf.as_ref()).filter(|_| l2.vrf.is_none()).collect();
+            covered().filter_map(|pool| pool.vrf.as_ref()).filter(|_| l2.vrf.is_none()).collect();
         let within = |vrf: &InterfaceName| {
             let l2 = L2 { vrf: Some(vrf.clone()), ..l2.clone() };
-            (vrf.clone(), l2_context((&l2, number), me, nodes, own, world))
+            (vrf.clone(), l2_context((&l2, number), me, nodes, own, world, serves_v6))
         };
-        let in_vrf = vrfs.into_iter().map(within).collect();
-        let mut context = L2Context { in_vrf, ..all };
-        let is_v6 = |pool: &Pool| pool.addresses.iter().any(|range| range.family() == Family::V6);
-        let covered = |pool: &&Pool| l2.pools.is_empty() || l2.pools.contains(&pool.name);
-        if !config.pools.iter().filter(covered).any(is_v6) {
-            // Nobody asks for it, and it differs each time that a node comes or goes.
-            context.v6 = V6Ends::default();
-            context.in_vrf.values_mut().for_each(|it| it.v6 = V6Ends::default());
-        }
-        context
+        L2Context { in_vrf: vrfs.into_iter().map(within).collect(), ..all }
     }
 
     /// What holds for a pool that is announced in this VRF alone.
@@ -259,6 +251,7 @@ fn l2_context(
     nodes: &OrdMap<NodeName, Arc<Node>>,
     own: Own<'_>,
     world: &World,
+    serves_v6: bool,
 ) -> L2Context {
     let node = nodes.get(me).map(|node| &**node);
     let links: Vec<&Link> = usable_links(l2, node, world).collect();
@@ -272,7 +265,8 @@ fn l2_context(
     let heard: Vec<(&Link, &Roster)> =
         links.iter().filter_map(|link| Some((*link, &**world.rosters.get(&link.index)?))).collect();
     let drained = world.drain_stage() == Some(DrainStage::Drained);
-    let v6 = V6Ends::of(me, &heard, &without_v6);
+    // Without an IPv6 address nobody asks for it.
+    let v6 = if serves_v6 { V6Ends::of(me, &heard, &without_v6) } else { V6Ends::default() };
     let electorate = |rosters: Vec<&Roster>| {
         let hearing = Hearing {
             me,
