@@ -115,6 +115,12 @@ bench-failover: ## How long an address is away when its owner fails, beside keep
 	@$(MAKE) --no-print-directory build
 	cargo run --quiet --release --package crier-rack --bin crier-rack -- bench failover
 
+.PHONY: bench-egress
+bench-egress: ## How long what pods open does not get out when the owner of its egress address fails
+	@scripts/install-missing build rack
+	@$(MAKE) --no-print-directory build
+	cargo run --quiet --release --package crier-rack --bin crier-rack -- bench egress
+
 .PHONY: bench-bfd
 bench-bfd: ## How long crier and BIRD take to notice a dead path by BFD
 	@scripts/install-missing build rack

@@ -17,6 +17,7 @@
 pub mod address;
 pub mod bfd_state;
 pub mod by_link;
+pub mod checksum;
 pub mod claim;
 pub mod community;
 pub mod kept_text;

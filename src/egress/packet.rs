@@ -7,6 +7,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::keepalive::Ends;
+
 /// The message type that ends every change of the rules.
 pub const GENERATION: u16 = nftables(15);
 
@@ -275,6 +277,8 @@ pub struct Connection {
     pub peer: IpAddr,
     /// Where the answers are sent: the source that packets leave with.
     pub leaves_as: IpAddr,
+    /// Of an established one of TCP: its ends, as the one who opened it knows them.
+    pub tcp: Option<Ends>,
     /// The attributes by which conntrack finds it again.
     identity: Vec<u8>,
 }
@@ -283,17 +287,13 @@ pub struct Connection {
 impl Connection {
     /// One that conntrack need not find again.
     pub fn between(source: IpAddr, peer: IpAddr, leaves_as: IpAddr) -> Connection {
-        Connection { source, peer, leaves_as, identity: Vec::new() }
+        Connection { source, peer, leaves_as, tcp: None, identity: Vec::new() }
     }
 }
 
 /// The connection in a message of conntrack.
 pub fn connection(attributes: &[u8]) -> Option<Connection> {
     let (original, reply) = (value_of(attributes, CT_TUPLE_ORIGINAL)?, value_of(attributes, CT_TUPLE_REPLY)?);
-    let end = |tuple: &[u8], v4: u16, v6: u16| {
-        let ip = value_of(tuple, CT_TUPLE_IP)?;
-        address_of(value_of(ip, v4).or_else(|| value_of(ip, v6))?)
-    };
     let mut identity = Attributes::default();
     identity.octets(CT_TUPLE_ORIGINAL | NESTED, original);
     for kind in [CT_ID, CT_ZONE] {
@@ -305,8 +305,29 @@ pub fn connection(attributes: &[u8]) -> Option<Connection> {
         source: end(original, CT_V4_SOURCE, CT_V6_SOURCE)?,
         peer: end(reply, CT_V4_SOURCE, CT_V6_SOURCE)?,
         leaves_as: end(reply, CT_V4_DESTINATION, CT_V6_DESTINATION)?,
+        tcp: established(attributes).then(|| ends(original)).flatten(),
         identity: identity.octets,
     })
+}
+
+/// An end of a tuple, by the attribute of either family.
+fn end(tuple: &[u8], v4: u16, v6: u16) -> Option<IpAddr> {
+    let ip = value_of(tuple, CT_TUPLE_IP)?;
+    address_of(value_of(ip, v4).or_else(|| value_of(ip, v6))?)
+}
+
+fn ends(original: &[u8]) -> Option<Ends> {
+    let ports = value_of(original, CT_TUPLE_PROTO)?;
+    let port = |kind: u16| Some(u16::from_be_bytes(value_of(ports, kind)?.try_into().ok()?));
+    let pod = (end(original, CT_V4_SOURCE, CT_V6_SOURCE)?, port(CT_SOURCE_PORT)?).into();
+    let other = (end(original, CT_V4_DESTINATION, CT_V6_DESTINATION)?, port(CT_DESTINATION_PORT)?).into();
+    Some(Ends { pod, other })
+}
+
+/// Of TCP alone: of another protocol conntrack tells no such state.
+fn established(attributes: &[u8]) -> bool {
+    let of_tcp = value_of(attributes, CT_PROTO_INFO).and_then(|info| value_of(info, CT_INFO_OF_TCP));
+    of_tcp.and_then(|of_tcp| value_of(of_tcp, CT_TCP_STATE)) == Some(&[CT_TCP_ESTABLISHED])
 }
 
 fn value_of(attributes: &[u8], kind: u16) -> Option<&[u8]> {
@@ -408,10 +429,17 @@ const COUNTER_PACKETS: u16 = 2;
 
 const CT_TUPLE_ORIGINAL: u16 = 1;
 const CT_TUPLE_REPLY: u16 = 2;
+const CT_PROTO_INFO: u16 = 4;
+const CT_INFO_OF_TCP: u16 = 1;
+const CT_TCP_STATE: u16 = 1;
+const CT_TCP_ESTABLISHED: u8 = 3;
 const CT_ID: u16 = 12;
 const CT_ZONE: u16 = 18;
 const CT_FILTER: u16 = 25;
 const CT_TUPLE_IP: u16 = 1;
+const CT_TUPLE_PROTO: u16 = 2;
+const CT_SOURCE_PORT: u16 = 2;
+const CT_DESTINATION_PORT: u16 = 3;
 const CT_V4_SOURCE: u16 = 1;
 const CT_V4_DESTINATION: u16 = 2;
 const CT_V6_SOURCE: u16 = 3;

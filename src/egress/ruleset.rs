@@ -14,7 +14,8 @@
 //!
 //! Each of them passes first what goes to a destination that egress of the pod is not for: `exempt`. What leaves by networks is in
 //! `exits`, the chains for replies to what came in by extra networks are in `returns`, what is about the tunnel to owners is in `tunnel`,
-//! and pods of other nodes that this one does not know yet are kept back in `foreign`. What rules are made of is in `expressions`.
+//! pods of other nodes that this one does not know yet are kept back in `foreign`, and answers to connections that another node translates
+//! in `strays`. What rules are made of is in `expressions`.
 //!
 //! The guard looks at the packet as it leaves, so it does not matter who translated it or forgot to.
 
@@ -24,6 +25,7 @@ mod expressions;
 mod foreign;
 mod intervals;
 mod returns;
+mod strays;
 mod tunnel;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +40,7 @@ use self::expressions::*;
 pub use self::foreign::Foreign;
 use self::intervals::{Bound, intervals};
 pub use self::returns::Networks;
+pub use self::strays::UNTRACKED;
 pub use self::tunnel::Tunnel;
 use super::packet::{
     APPEND, Attributes, Batch, CREATE, DATA_VALUE, DATA_VERDICT, ELEMENT_DATA, ELEMENT_FLAGS, ELEMENT_KEY,
@@ -80,6 +83,8 @@ pub struct Content {
     pub foreign: Foreign,
     /// The next hops that lead to owners.
     pub via: BTreeSet<IpAddr>,
+    /// The Services' addresses that pods leave with, by whichever node.
+    pub egress: OrdSet<IpAddr>,
     /// By which networks replies leave.
     pub networks: Networks,
     /// This node's end of the tunnel, if it has one.
@@ -130,6 +135,7 @@ pub fn whole(form: &Form, content: &Content, ownership: Ownership, replaces: boo
     returns::frame(&mut batch, form);
     tunnel::frame(&mut batch, form);
     foreign::frame(&mut batch, form);
+    strays::frame(&mut batch, form);
     let priority = i32::try_from(form.priority).unwrap_or(STANDARD_PRIORITY);
     new_chain(&mut batch, form, STEER, Some(("filter", PREROUTING, BEHIND_DNAT)));
     new_chain(&mut batch, form, TRANSLATE, Some(("nat", POSTROUTING, priority)));
@@ -175,7 +181,7 @@ pub fn named(form: &Form) -> Attributes {
 
 /// The chains that must be there and hold rules, as questions; [`CHAIN_USES`] of the answer says how many rules.
 pub fn chains(form: &Form) -> Vec<Attributes> {
-    let all = OWN_CHAINS.into_iter().chain(returns::CHAINS).chain(tunnel::CHAINS).chain([foreign::CHAIN]);
+    let all = OWN_CHAINS.into_iter().chain(returns::CHAINS).chain(tunnel::CHAINS).chain([foreign::CHAIN]).chain(strays::CHAINS);
     all.map(|name| chain(form, name)).collect()
 }
 
@@ -264,6 +270,9 @@ enum Set {
     Via6,
     Address4,
     Address6,
+    /// The addresses that pods leave with, by whichever node.
+    Egress4,
+    Egress6,
     /// The networks of pods of other nodes.
     Foreign4,
     Foreign6,
@@ -287,13 +296,15 @@ enum Set {
 }
 
 impl Set {
-    const ALL: [Set; 22] = [
+    const ALL: [Set; 24] = [
         Set::Cluster4,
         Set::Cluster6,
         Set::Via4,
         Set::Via6,
         Set::Address4,
         Set::Address6,
+        Set::Egress4,
+        Set::Egress6,
         Set::Foreign4,
         Set::Foreign6,
         Set::Guard4,
@@ -320,6 +331,8 @@ impl Set {
             Set::Via6 => "via6",
             Set::Address4 => "address4",
             Set::Address6 => "address6",
+            Set::Egress4 => "egress4",
+            Set::Egress6 => "egress6",
             Set::Foreign4 => "foreign4",
             Set::Foreign6 => "foreign6",
             Set::Guard4 => "guard4",
@@ -344,6 +357,7 @@ impl Set {
             Set::Cluster4
             | Set::Via4
             | Set::Address4
+            | Set::Egress4
             | Set::Foreign4
             | Set::Guard4
             | Set::Source4
@@ -355,6 +369,7 @@ impl Set {
             Set::Cluster6
             | Set::Via6
             | Set::Address6
+            | Set::Egress6
             | Set::Foreign6
             | Set::Guard6
             | Set::Source6
@@ -423,6 +438,8 @@ fn new_set(batch: &mut Batch, form: &Form, set: Set) {
         | Set::Via6
         | Set::Address4
         | Set::Address6
+        | Set::Egress4
+        | Set::Egress6
         | Set::Guard4
         | Set::Guard6
         | Set::Served4
@@ -621,15 +638,30 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
         }
     }
     let (addresses_before, addresses) = (before.addresses(), after.addresses());
-    for (was, is, v4, v6) in
-        [(&before.via, &after.via, Set::Via4, Set::Via6), (&addresses_before, &addresses, Set::Address4, Set::Address6)]
-    {
+    renew_addresses(batch, form, [Set::Via4, Set::Via6], &before.via, &after.via);
+    renew_addresses(batch, form, [Set::Address4, Set::Address6], &addresses_before, &addresses);
+    if before.egress != after.egress {
+        let all = |of: &OrdSet<IpAddr>| of.iter().copied().collect();
+        renew_addresses(batch, form, [Set::Egress4, Set::Egress6], &all(&before.egress), &all(&after.egress));
+    }
+}
+
+/// Replaces the addresses of each family that differ.
+fn renew_addresses(
+    batch: &mut Batch,
+    form: &Form,
+    [v4, v6]: [Set; 2],
+    before: &BTreeSet<IpAddr>,
+    after: &BTreeSet<IpAddr>,
+) {
+    for (set, is_v4) in [(v4, true), (v6, false)] {
+        let of = |all: &BTreeSet<IpAddr>| -> Vec<IpAddr> {
+            all.iter().filter(|address| address.is_ipv4() == is_v4).copied().collect()
+        };
+        let (was, is) = (of(before), of(after));
         if was != is {
-            let of = |want_v4: bool| -> Vec<Bound> {
-                is.iter().filter(|it| it.is_ipv4() == want_v4).map(|key| Bound { key: *key, ends: false }).collect()
-            };
-            renew(batch, form, v4.name(), !was.is_empty(), &of(true));
-            renew(batch, form, v6.name(), !was.is_empty(), &of(false));
+            let bounds: Vec<Bound> = is.into_iter().map(|key| Bound { key, ends: false }).collect();
+            renew(batch, form, set.name(), !was.is_empty(), &bounds);
         }
     }
 }
@@ -733,8 +765,11 @@ const GUARD: &str = "guard";
 const OWN_CHAINS: [&str; 3] = [STEER, TRANSLATE, GUARD];
 
 const PREROUTING: u32 = 0;
+const INPUT: u32 = 1;
 const FORWARD: u32 = 2;
 const POSTROUTING: u32 = 4;
+/// Before conntrack.
+const FIRST: i32 = -300;
 /// Behind conntrack (-200), before Services' addresses are translated (-100).
 const MANGLE: i32 = -150;
 /// Services' addresses are translated at -100: behind that a packet has the destination that it is routed by.

@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
-use socket2::{SockFilter, SockRef};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Type};
 
 use super::earlier;
+use super::keepalive::{self, Ends};
 use super::machine::Ways;
 use super::packet::{self, Answer, Attributes, Batch, Connection, Verb};
 use super::ruleset::{self, Bounded, Form, WayMaps};
@@ -34,7 +35,7 @@ impl Netfilter {
     pub(super) fn open() -> io::Result<Netfilter> {
         let changes = open()?;
         // One change may name ten thousand pods. Where the kernel refuses a larger buffer, a large change is refused.
-        let _ = enlarge(&changes);
+        let _ = set_option(&changes, libc::SO_SNDBUFFORCE, LARGEST);
         Ok(Netfilter { changes, questions: open()?, sequence: 0 })
     }
 
@@ -180,13 +181,13 @@ impl Netfilter {
         &mut self,
         v6: bool,
         source: Option<IpAddr>,
-        is_stale: impl Fn(&Connection) -> bool,
+        mut is_stale: impl FnMut(&Connection) -> bool,
     ) -> io::Result<Vec<Connection>> {
         let question = packet::list_connections(v6, source, self.next());
         let mut stale = Vec::new();
         self.list(&question, |answer| {
             if let Answer::Connection(attributes) = answer {
-                stale.extend(packet::connection(attributes).filter(&is_stale));
+                stale.extend(packet::connection(attributes).filter(&mut is_stale));
             }
         })?;
         Ok(stale)
@@ -250,6 +251,35 @@ impl Netfilter {
     }
 }
 
+/// Sends pods what is for them alone: whole packets, from whatever address. Needs CAP_NET_RAW.
+pub(super) struct ToPods {
+    v4: socket2::Socket,
+    v6: Option<socket2::Socket>,
+}
+
+impl ToPods {
+    /// # Errors
+    /// EPERM without the capability.
+    pub(super) fn open() -> io::Result<ToPods> {
+        let open = |domain: Domain| -> io::Result<socket2::Socket> {
+            let socket = socket2::Socket::new(domain, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
+            socket.set_nonblocking(true)?;
+            set_option(&socket, libc::SO_PRIORITY, ruleset::UNTRACKED)?;
+            Ok(socket)
+        };
+        // A host may have no IPv6.
+        Ok(ToPods { v4: open(Domain::IPV4)?, v6: open(Domain::IPV6).ok() })
+    }
+
+    /// # Errors
+    /// The kernel's, of the way to the pod.
+    pub(super) fn ask(&self, ends: Ends) -> io::Result<()> {
+        let socket = if ends.pod.is_ipv4() { Some(&self.v4) } else { self.v6.as_ref() };
+        let (Some(socket), Some(packet)) = (socket, keepalive::packet(ends)) else { return Ok(()) };
+        socket.send_to(&packet, &std::net::SocketAddr::new(ends.pod.ip(), 0).into()).map(drop)
+    }
+}
+
 /// Hears that rules have changed.
 pub(super) struct Changes(TokioSocket);
 
@@ -295,17 +325,16 @@ fn open() -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Room for a change of [`LARGEST`] octets, beyond the host's limit.
-fn enlarge(socket: &Socket) -> io::Result<()> {
-    let size: libc::c_int = LARGEST;
-    let length = libc::socklen_t::try_from(size_of_val(&size)).map_err(io::Error::other)?;
-    // SAFETY: the pointer and the length are those of `size`, which the kernel only reads; the descriptor is open.
+/// An option of a socket whose value is a number.
+fn set_option(socket: &impl AsRawFd, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of_val(&value)).map_err(io::Error::other)?;
+    // SAFETY: the pointer and the length are those of `value`, which the kernel only reads; the descriptor is open.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_SNDBUFFORCE,
-            (&raw const size).cast::<libc::c_void>(),
+            option,
+            (&raw const value).cast::<libc::c_void>(),
             length,
         )
     };
@@ -324,7 +353,7 @@ fn filter() -> [SockFilter; 4] {
     ]
 }
 
-/// 100,000 pods.
+/// Room for a change of 100,000 pods, beyond the host's limit.
 const LARGEST: libc::c_int = 16 * 1024 * 1024;
 
 /// `NFNLGRP_NFTABLES`.

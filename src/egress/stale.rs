@@ -48,6 +48,12 @@ impl Judge<'_> {
         }
     }
 
+    /// The connection goes to the outside, to a destination that egress of its pod is for.
+    pub fn is_egress(&self, Connection { source, peer, .. }: &Connection) -> bool {
+        let is_inside = self.content.cluster.iter().any(|net| net.contains(peer));
+        !is_inside && !self.content.exempts(*source, *peer)
+    }
+
     /// The connection left to the outside as egress of its pod did, which had its address before the pod that has it now.
     pub fn is_former(&self, connection: &Connection) -> bool {
         let Connection { source, peer, .. } = connection;

@@ -20,11 +20,12 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::counters::Counters;
+use super::keepalive::{self, Ends, Keepalives};
 use super::kept::HeldFile;
 use super::machine::{Guarded, Machine, Release};
 use super::packet::Connection;
 use super::ruleset::{self, Content, Count, Form, Ownership, TunnelDevice};
-use super::socket::{Changes, Netfilter};
+use super::socket::{Changes, Netfilter, ToPods};
 use super::stale::{Judge, changed};
 use super::standing::{Absence, Standing};
 use crate::clock;
@@ -99,6 +100,8 @@ pub async fn run(
         told_held: BTreeMap::new(),
         told_translated: None,
         ended: BTreeSet::new(),
+        keepalives: Keepalives::default(),
+        to_pods: ToPods::open().inspect_err(|error| debug!(%error, "pods cannot be asked for their connections")).ok(),
         judged: Arc::default(),
         rules_changed: true,
         counts: 0,
@@ -145,6 +148,9 @@ struct Keeper {
     told_translated: Option<Arc<BTreeSet<IpAddr>>>,
     /// The pods that nobody asks for any more, with their connections ended.
     ended: BTreeSet<IpAddr>,
+    keepalives: Keepalives,
+    /// `None` where such sockets cannot be had: then pods that only listen wait.
+    to_pods: Option<ToPods>,
     /// What the connections of pods were judged by the last time. It outlasts a table that others remove, and at the start it is what
     /// an earlier life guarded, with the destinations.
     judged: Arc<Content>,
@@ -207,7 +213,12 @@ impl Keeper {
             let slice = slices.borrow_and_update().clone();
             if slice.planned {
                 self.machine.handle_plan(&slice, clock::now());
-                self.write(&mut kernel, &mut written)?;
+                let changed = self.write(&mut kernel, &mut written)?;
+                // The nodes of other pods wait for that, and it is so by now.
+                self.tell_translated(written.as_deref()).await;
+                if let Some(changed) = changed {
+                    self.end_connections(&mut kernel, changed)?;
+                }
                 self.drop_former(&mut kernel)?;
                 self.counters.hold(written.clone());
                 let is_filtered = written.as_ref().is_some_and(|content| content.tunnel.is_some());
@@ -218,12 +229,11 @@ impl Keeper {
                 }
                 self.kept.write(&self.machine.kept(clock::now()), clock::since_boot());
                 self.tell_held().await;
-                self.tell_translated(written.as_deref()).await;
             }
             self.tell().await;
             // One that is past was looked at just now.
             let calm = self.standing.next_deadline().filter(|due| *due > clock::now());
-            let wake = self.machine.next_deadline().into_iter().chain(calm).min();
+            let wake = self.machine.next_deadline().into_iter().chain(calm).chain(self.keepalives.next_deadline()).min();
             tokio::select! {
                 changed = slices.changed() => if changed.is_err() {
                     pending::<()>().await;
@@ -240,6 +250,7 @@ impl Keeper {
                 }
                 () = sleep_until(wake.unwrap_or_else(clock::now).into()), if wake.is_some() => {
                     self.machine.handle_timeout(clock::now());
+                    self.ask_pods();
                 }
                 () = sleep_until(count_at.into()), if written.is_some() => {
                     count_at = clock::now() + COUNT_INTERVAL;
@@ -277,7 +288,8 @@ impl Keeper {
         Ok(())
     }
 
-    fn write(&mut self, kernel: &mut Netfilter, written: &mut Option<Arc<Content>>) -> io::Result<()> {
+    /// Has the table hold what it is to hold. The answer says whose packets that concerns; nothing where all stays as it is.
+    fn write(&mut self, kernel: &mut Netfilter, written: &mut Option<Arc<Content>>) -> io::Result<Option<Changed>> {
         let wanted = self.machine.content().clone();
         if self.machine.is_idle() {
             // An earlier life may have guarded pods that are held for nobody by now, and then nothing was written yet.
@@ -292,14 +304,14 @@ impl Keeper {
                 self.judged = Arc::default();
                 info!(table = %self.form.table, "no pod is held to a Service's address, and there is no extra network; the nftables table is removed");
             }
-            return Ok(());
+            return Ok(None);
         }
         let released: BTreeSet<IpAddr> = self.machine.released().keys().copied().collect();
         let mut pods = match written {
             Some(before) => {
                 let batch = ruleset::change(&self.form, before, &wanted);
                 if batch.is_empty() && released.is_subset(&self.ended) {
-                    return Ok(());
+                    return Ok(None);
                 }
                 if !batch.is_empty() {
                     kernel.commit(&batch)?;
@@ -313,12 +325,22 @@ impl Keeper {
         };
         // What waits for its way keeps its connections until it is known to wait for none.
         pods.extend(released.difference(&self.ended));
-        let (before, content) = (&*self.judged, &wanted);
-        forget_stale(kernel, Judge { before, content, pods: &pods, released: &released })?;
+        // As the table is made, nobody knows where its pods' packets went before.
+        let moved = written.as_deref().map(|before| keepalive::moved(before, &wanted)).unwrap_or_default();
+        let content = Arc::new(wanted);
+        *written = Some(content.clone());
+        Ok(Some(Changed { content, pods, moved, released }))
+    }
+
+    /// Ends the connections that the table leads otherwise now, and has pods that only listen say something.
+    fn end_connections(&mut self, kernel: &mut Netfilter, changed: Changed) -> io::Result<()> {
+        let Changed { content, pods, moved, released } = changed;
+        let judge = Judge { before: &self.judged, content: &content, pods: &pods, released: &released };
+        let connections = forget_stale(kernel, judge, &moved)?;
+        self.keepalives.begin(connections, clock::now());
         self.ended = released;
-        self.forget_former(kernel, &wanted)?;
-        self.judged = Arc::new(wanted);
-        *written = Some(self.judged.clone());
+        self.forget_former(kernel, &content)?;
+        self.judged = content;
         Ok(())
     }
 
@@ -360,6 +382,16 @@ impl Keeper {
         // Whoever waits may have gone with the agent.
         let _ = self.former.take().map(|former| former.gone.send(()));
         Ok(())
+    }
+
+    /// Asks pods whose connections go another way now.
+    fn ask_pods(&mut self) {
+        let due = self.keepalives.handle_timeout(clock::now());
+        for ends in due {
+            if let Some(Err(error)) = self.to_pods.as_ref().map(|to_pods| to_pods.ask(ends)) {
+                debug!(%error, pod = %ends.pod, "a pod cannot be asked for its connection");
+            }
+        }
     }
 
     fn count(&mut self, kernel: &mut Netfilter) -> io::Result<()> {
@@ -466,13 +498,31 @@ impl Keeper {
     }
 }
 
-/// Ends the connections to the outside that leave with another source than they are to.
-fn forget_stale(kernel: &mut Netfilter, judge: Judge<'_>) -> io::Result<()> {
-    let ended = end(kernel, judge.pods, |connection| judge.is_stale(connection))?;
+/// What the table holds since a change.
+struct Changed {
+    content: Arc<Content>,
+    /// The pods whose connections may have to end.
+    pods: BTreeSet<IpAddr>,
+    /// Those that leave by another owner.
+    moved: BTreeSet<IpAddr>,
+    /// Those that nobody asks for any more.
+    released: BTreeSet<IpAddr>,
+}
+
+/// Ends the connections to the outside that leave with another source than they are to. The answer has the connections of TCP of the
+/// pods that have moved, as far as they go on.
+fn forget_stale(kernel: &mut Netfilter, judge: Judge<'_>, moved: &BTreeSet<IpAddr>) -> io::Result<Vec<Ends>> {
+    let mut going_on = Vec::new();
+    let ended = end(kernel, judge.pods, |connection| {
+        if going_on.len() < keepalive::MOST && moved.contains(&connection.source) && judge.is_egress(connection) {
+            going_on.extend(connection.tcp);
+        }
+        judge.is_stale(connection)
+    })?;
     if ended > 0 {
         info!(connections = ended, "connections of pods that left with another address are ended");
     }
-    Ok(())
+    Ok(going_on)
 }
 
 /// Ends the connections to the outside of the pods that had these addresses before those that have them now.
@@ -491,7 +541,7 @@ fn forget_former(kernel: &mut Netfilter, judge: Judge<'_>) -> io::Result<()> {
 }
 
 /// Ends those connections of the pods that are to end. The answer counts them.
-fn end(kernel: &mut Netfilter, pods: &BTreeSet<IpAddr>, is_to_end: impl Fn(&Connection) -> bool) -> io::Result<usize> {
+fn end(kernel: &mut Netfilter, pods: &BTreeSet<IpAddr>, mut is_to_end: impl FnMut(&Connection) -> bool) -> io::Result<usize> {
     let of_v4 = pods.iter().filter(|pod| pod.is_ipv4());
     let mut sources: Vec<(bool, Option<IpAddr>)> = match of_v4.clone().count() {
         0..=ONE_BY_ONE => of_v4.map(|pod| (false, Some(*pod))).collect(),
@@ -501,7 +551,7 @@ fn end(kernel: &mut Netfilter, pods: &BTreeSet<IpAddr>, is_to_end: impl Fn(&Conn
     sources.extend(pods.iter().any(IpAddr::is_ipv6).then_some((true, None)));
     let mut ended = 0_usize;
     for (v6, source) in sources {
-        for connection in kernel.connections(v6, source, &is_to_end)? {
+        for connection in kernel.connections(v6, source, &mut is_to_end)? {
             kernel.forget(&connection)?;
             ended += 1;
         }

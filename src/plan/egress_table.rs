@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
 use crate::address::Family;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
@@ -40,6 +40,9 @@ pub struct EgressTable {
     /// Whether it needs one may be otherwise since that was worked out.
     tunnel_stale: bool,
     pods: OrdMap<IpAddr, Mapping>,
+    /// The Services' addresses that pods leave with, by whichever node, and how many Services have each.
+    addresses: OrdSet<IpAddr>,
+    sharers: BTreeMap<IpAddr, usize>,
     bounded: OrdMap<IpAddr, Arc<Destinations>>,
     /// Which pod has each address, where that is known.
     marks: OrdMap<IpAddr, PodMark>,
@@ -105,7 +108,11 @@ impl EgressTable {
     }
 
     /// All that a Service wants from now on.
-    pub fn put(&mut self, service: &ObjectKey, wanted: EgressWork) {
+    pub fn put(&mut self, service: &ObjectKey, mut wanted: EgressWork) {
+        if wanted.pods.is_empty() {
+            // Nothing leaves with them.
+            wanted.addresses.clear();
+        }
         match wanted.is_elected {
             true => self.elected.insert(service.clone()),
             false => self.elected.remove(service),
@@ -124,6 +131,7 @@ impl EgressTable {
             self.claims.entry(*pod).or_default().insert(service.clone());
         }
         self.claims.retain(|_, services| !services.is_empty());
+        self.count_addresses(&before, &wanted);
         self.count_users(&before, &wanted);
         self.count_exits(&before, &wanted);
         match wanted.pods.is_empty() {
@@ -214,6 +222,11 @@ impl EgressTable {
         &self.pods
     }
 
+    /// The Services' addresses that pods leave with, by whichever node.
+    pub fn addresses(&self) -> &OrdSet<IpAddr> {
+        &self.addresses
+    }
+
     /// The destinations that egress is for, of the pods for which it is not for all.
     pub fn bounded(&self) -> &OrdMap<IpAddr, Arc<Destinations>> {
         &self.bounded
@@ -285,6 +298,21 @@ impl EgressTable {
         match self.slots.get(owner) {
             None => Some(Reason::EgressMarksUsedUp { owner: owner.clone() }),
             Some(slot) => slot.hop(family).as_ref().err().cloned(),
+        }
+    }
+
+    fn count_addresses(&mut self, before: &EgressWork, wanted: &EgressWork) {
+        for address in &wanted.addresses {
+            *self.sharers.entry(*address).or_default() += 1;
+            self.moved |= self.addresses.insert(*address).is_none();
+        }
+        for address in &before.addresses {
+            let Some(count) = self.sharers.get_mut(address) else { continue };
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.sharers.remove(address);
+                self.moved |= self.addresses.remove(address).is_some();
+            }
         }
     }
 

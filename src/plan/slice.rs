@@ -116,6 +116,8 @@ pub struct EgressSlice {
     /// No node's first pulses are waited for: whoever is no owner by the plan is none.
     pub settled: bool,
     pub pods: OrdMap<IpAddr, Mapping>,
+    /// The Services' addresses that pods leave with, by whichever node.
+    pub addresses: OrdSet<IpAddr>,
     /// The destinations that this is for, of the pods for which not all destinations outside of the cluster are.
     pub bounded: OrdMap<IpAddr, Arc<Destinations>>,
     /// Which pod has each address, where that is known.

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use crate::checksum::checksum;
 use crate::address::MacAddress;
 
 /// A Neighbor Discovery packet and the headers that carry it.
@@ -102,7 +103,7 @@ impl Packet {
         }
         let (sender_ip, receiver_ip) = (Ipv6Addr::from(*sender_ip), Ipv6Addr::from(*receiver_ip));
         let (message, options) = body.split_first_chunk::<MESSAGE_LEN>().ok_or(too_short)?;
-        if checksum(sender_ip, receiver_ip, body) != 0 {
+        if checksum(sender_ip.into(), receiver_ip.into(), ICMPV6, body) != 0 {
             return Err(ParseError::Checksum);
         }
         let ([kind, code, _, _, flags, _, _, _], target) = (split_8(message), target_of(message));
@@ -193,7 +194,7 @@ impl Packet {
             put(&mac.0);
         }
         let body = frame.get(ETHERNET_LEN + IPV6_LEN..total).unwrap_or_default();
-        let sum = checksum(sender_ip, receiver_ip, body).to_be_bytes();
+        let sum = checksum(sender_ip.into(), receiver_ip.into(), ICMPV6, body).to_be_bytes();
         if let Some(place) = frame.get_mut(CHECKSUM_AT..CHECKSUM_AT + 2) {
             place.copy_from_slice(&sum);
         }
@@ -309,25 +310,6 @@ fn target_of(message: &[u8; MESSAGE_LEN]) -> Ipv6Addr {
     Ipv6Addr::from(target)
 }
 
-/// The Internet checksum over the pseudo-header of RFC 8200 §8.1 and an ICMPv6 message: zero over a message that holds its
-/// right checksum, and the right checksum over one that holds zero there.
-fn checksum(sender: Ipv6Addr, receiver: Ipv6Addr, message: &[u8]) -> u16 {
-    let addresses = sender.segments().into_iter().chain(receiver.segments()).map(u32::from);
-    let words = message.chunks(2).map(|pair| match *pair {
-        [high, low] => u32::from(u16::from_be_bytes([high, low])),
-        [high] => u32::from(u16::from_be_bytes([high, 0])),
-        _ => 0,
-    });
-    // A packet holds at most 2^15 words of 16 bits, so the sum of all fits 32 bits.
-    let length = u32::try_from(message.len()).unwrap_or_default();
-    let mut sum: u32 = addresses.chain(words).chain([length, u32::from(ICMPV6)]).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    // After the loop it is a number of 16 bits.
-    !u16::try_from(sum).unwrap_or_default()
-}
-
 impl fmt::Display for Packet {
     /// As `tcpdump -e -n` prints it, after the time and without the lengths.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -406,7 +388,7 @@ mod tests {
         let (sender, receiver): ([u8; 16], [u8; 16]) =
             (frame[22..38].try_into().unwrap(), frame[38..54].try_into().unwrap());
         frame[56..58].fill(0);
-        let sum = checksum(sender.into(), receiver.into(), &frame[54..]);
+        let sum = checksum(sender.into(), receiver.into(), ICMPV6, &frame[54..]);
         frame[56..58].copy_from_slice(&sum.to_be_bytes());
         frame
     }

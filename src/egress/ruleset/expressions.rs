@@ -62,10 +62,36 @@ pub(super) fn opener(rule: &mut Attributes, family: Ip) {
 }
 
 pub(super) fn equals(rule: &mut Attributes, value: u8) {
+    compare(rule, LIKE, &[value]);
+}
+
+/// Goes on only where the register compares so with the value.
+pub(super) fn compare(rule: &mut Attributes, how: u32, value: &[u8]) {
     expression(rule, "cmp", |cmp| {
         cmp.number(1, REGISTER);
-        cmp.number(2, 0);
-        cmp.nest(3, |data| data.octets(DATA_VALUE, &[value]));
+        cmp.number(2, how);
+        cmp.nest(3, |data| data.octets(DATA_VALUE, value));
+    });
+}
+
+/// Keeps of the register the bits of the mask.
+pub(super) fn masked(rule: &mut Attributes, mask: &[u8]) {
+    expression(rule, "bitwise", |bitwise| {
+        bitwise.number(1, REGISTER);
+        bitwise.number(2, REGISTER);
+        bitwise.number(3, u32::try_from(mask.len()).unwrap_or(u32::MAX));
+        bitwise.nest(4, |data| data.octets(DATA_VALUE, mask));
+        bitwise.nest(5, |data| data.octets(DATA_VALUE, &vec![0; mask.len()]));
+    });
+}
+
+/// Loads octets of the header of TCP or UDP.
+pub(super) fn transport(rule: &mut Attributes, offset: u32, length: u32) {
+    expression(rule, "payload", |payload| {
+        payload.number(1, REGISTER);
+        payload.number(2, TRANSPORT_HEADER);
+        payload.number(3, offset);
+        payload.number(4, length);
     });
 }
 
@@ -126,6 +152,18 @@ pub(super) const VERDICT_REGISTER: u32 = 0;
 pub(super) const EXPRESSION_NAME: u16 = 1;
 pub(super) const META_MARK: u32 = 3;
 pub(super) const META_PROTOCOL: u32 = 15;
+pub(super) const META_TRANSPORT: u32 = 16;
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
+/// Where the headers of TCP and UDP have it.
+pub(super) const DESTINATION_PORT: u32 = 2;
+/// Where the header of TCP has its flags.
+pub(super) const TCP_FLAGS: u32 = 13;
+const TRANSPORT_HEADER: u32 = 2;
+/// How to compare.
+pub(super) const LIKE: u32 = 0;
+pub(super) const UNLIKE: u32 = 1;
+pub(super) const AT_LEAST: u32 = 5;
 pub(super) const CT_DIRECTION: u32 = 1;
 pub(super) const CT_SOURCE_V4: u32 = 19;
 pub(super) const CT_SOURCE_V6: u32 = 21;

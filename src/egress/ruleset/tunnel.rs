@@ -129,19 +129,8 @@ fn clamp(family: Ip) -> Attributes {
     of_family(&mut rule, family);
     load_meta(&mut rule, META_TRANSPORT);
     equals(&mut rule, TCP);
-    expression(&mut rule, "payload", |payload| {
-        payload.number(1, REGISTER);
-        payload.number(2, TRANSPORT_HEADER);
-        payload.number(3, TCP_FLAGS);
-        payload.number(4, 1);
-    });
-    expression(&mut rule, "bitwise", |bitwise| {
-        bitwise.number(1, REGISTER);
-        bitwise.number(2, REGISTER);
-        bitwise.number(3, 1);
-        bitwise.nest(4, |data| data.octets(DATA_VALUE, &[SYN]));
-        bitwise.nest(5, |data| data.octets(DATA_VALUE, &[0]));
-    });
+    transport(&mut rule, TCP_FLAGS, 1);
+    masked(&mut rule, &[SYN]);
     equals(&mut rule, SYN);
     is_reply(&mut rule);
     field(&mut rule, family.source_offset(), family);
@@ -165,12 +154,7 @@ fn strangers(family: Ip) -> Attributes {
     of_family(&mut rule, family);
     load_meta(&mut rule, META_TRANSPORT);
     equals(&mut rule, UDP);
-    expression(&mut rule, "payload", |payload| {
-        payload.number(1, REGISTER);
-        payload.number(2, TRANSPORT_HEADER);
-        payload.number(3, 2);
-        payload.number(4, 2);
-    });
+    transport(&mut rule, DESTINATION_PORT, 2);
     lookup_in(&mut rule, PORTS, Found::Yes);
     field(&mut rule, family.source_offset(), family);
     lookup_in(&mut rule, if family == Ip::V4 { PEERS[0] } else { PEERS[1] }, Found::Not);
@@ -202,13 +186,6 @@ fn by_device(rule: &mut Attributes, key: u32) {
     lookup_in(rule, DEVICES, Found::Yes);
 }
 
-const INPUT: u32 = 1;
-/// Before conntrack.
-const FIRST: i32 = -300;
-const UDP: u8 = 17;
-const TCP: u8 = 6;
-/// Where the header of TCP has its flags.
-const TCP_FLAGS: u32 = 13;
 const SYN: u8 = 2;
 const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 /// The option is one of TCP, not a header of IPv6.
@@ -218,10 +195,8 @@ const HEADERS_V4: u32 = 40;
 const HEADERS_V6: u32 = 60;
 /// The type and the length of a segment's size, in the order of the network.
 pub(super) const SEGMENT: (u32, u32) = (PORT_TYPE, 2);
-const TRANSPORT_HEADER: u32 = 2;
 const META_IN_NAME: u32 = 6;
 const META_OUT_NAME: u32 = 7;
-const META_TRANSPORT: u32 = 16;
 /// nftables' own numbers for the types, which only show in lists.
 const NAME_TYPE: u32 = 41;
 const PORT_TYPE: u32 = 13;

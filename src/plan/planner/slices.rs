@@ -258,6 +258,7 @@ impl Planner {
             egress.planned = true;
             egress.complete = complete;
             egress.pods = self.egress.pods().clone();
+            egress.addresses = self.egress.addresses().clone();
             egress.bounded = self.egress.bounded().clone();
             egress.marks = self.egress.marks().clone();
             egress.hops = Arc::new(self.egress.hops());

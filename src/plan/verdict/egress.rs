@@ -28,6 +28,8 @@ use crate::world::{
 pub struct EgressWork {
     /// Every pod, with how its packets leave. Packets of a pod without a way do not leave the cluster.
     pub pods: Vec<(IpAddr, Option<Way>)>,
+    /// The addresses that they leave with, by whichever node.
+    pub addresses: Vec<IpAddr>,
     /// Which pod has an address, where the EndpointSlices say that and do not differ.
     pub marks: BTreeMap<IpAddr, PodMark>,
     /// The destinations that this is for; `None`: all outside of the cluster.
@@ -249,19 +251,24 @@ pub fn judge(
         }),
     };
     let pods: Vec<(IpAddr, Option<Way>)> = pods.into_iter().map(|pod| (pod, way(&pod))).collect();
-    let addresses = announcements.iter().map(|it| it.address);
+    let addresses: Vec<IpAddr> = announcements.iter().map(|it| it.address).collect();
+    let (by_owner, by_network) = match egress {
+        Egress::ServiceAddress => (addresses, Vec::new()),
+        Egress::Network => (Vec::new(), addresses),
+        Egress::Closed => (Vec::new(), Vec::new()),
+    };
     let verdict = EgressVerdict {
         pods: pods.len(),
         host_pods: of_nodes.len(),
         owners,
-        networks: if egress == Egress::Network { addresses.collect() } else { Vec::new() },
+        networks: by_network,
         refusal,
         closed: egress == Egress::Closed,
     };
     let is_elected = announcements.iter().any(|it| matches!(it.l2.reason, Reason::NoL2ForPool { .. }));
     let is_elected = is_elected || bounds.is_some_and(|bounds| bounds.nodes.is_some());
     let destinations = bounds.and_then(|bounds| bounds.destinations.clone());
-    (Some(verdict), EgressWork { pods, marks, destinations, is_elected })
+    (Some(verdict), EgressWork { pods, addresses: by_owner, marks, destinations, is_elected })
 }
 
 /// Which pod has each of the addresses.

@@ -1,5 +1,6 @@
 //! Pods of a Service with egress that send to the outside, and what leaves: the scene of the tests of egress.
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -44,8 +45,13 @@ pub struct Scene {
 
 impl Scene {
     pub fn new(rack: &Rack) -> Scene {
-        let lan = Lan::new(rack, 2);
-        label(&lan, &["", ""]);
+        Scene::of(rack, 2)
+    }
+
+    /// The same with so many nodes, and as many pods.
+    pub fn of(rack: &Rack, nodes: u16) -> Scene {
+        let lan = Lan::new(rack, nodes);
+        label(&lan, &vec![""; usize::from(nodes)]);
         let cni = rack.write("cni.nft", CNI);
         let pods = lan.site.nodes.iter().enumerate().map(|(number, node)| {
             node.sh(&format!("nft -f {}", cni.display()));
@@ -56,12 +62,12 @@ impl Scene {
         Scene { pods, lan, configuration }
     }
 
-    /// The Service of both pods.
+    /// The Service of all pods.
     pub fn serve(&self, value: &str) {
         self.serve_with(&[("egress", value)]);
     }
 
-    /// The Service of both pods with these annotations below `crier.dev/`.
+    /// The Service of all pods with these annotations below `crier.dev/`.
     pub fn serve_with(&self, annotations: &[(&str, &str)]) {
         self.serve_at(&ADDRESSES.join(","), annotations);
     }
@@ -80,12 +86,12 @@ impl Scene {
         label(&self.lan, labels);
     }
 
-    /// Waits until both agents say how the pods leave by the owner of that index.
+    /// Waits until all these agents say how the pods leave by the owner of that index.
     #[track_caller]
-    pub fn leave_by(&self, agents: &[Crier], owner: usize) {
-        for (number, agent) in agents.iter().enumerate() {
+    pub fn leave_by(&self, agents: &[impl Borrow<Crier>], owner: usize) {
+        for (number, agent) in agents.iter().map(Borrow::borrow).enumerate() {
             let path = if number == owner { "local" } else { "routed" };
-            let expected: Vec<String> = ADDRESSES.map(|address| format!("{address} {path} 2")).to_vec();
+            let expected: Vec<String> = ADDRESSES.map(|address| format!("{address} {path} {}", self.pods.len())).to_vec();
             eventually_equal(&format!("egress on {}", agent.node()), secs(20), &expected, || rows(agent));
         }
     }

@@ -481,7 +481,8 @@ impl Table {
     }
 }
 
-fn spread(times: impl Iterator<Item = Duration> + Clone) -> String {
+/// p50, p95 and the worst, in milliseconds; `-` without any.
+pub fn spread(times: impl Iterator<Item = Duration> + Clone) -> String {
     let shown = |percent| quantile(times.clone(), percent).as_millis();
     if times.clone().next().is_none() {
         return "-".to_owned();
@@ -490,7 +491,7 @@ fn spread(times: impl Iterator<Item = Duration> + Clone) -> String {
 }
 
 /// The smallest time that so many percent are not above; zero without any.
-fn quantile(times: impl Iterator<Item = Duration>, percent: usize) -> Duration {
+pub fn quantile(times: impl Iterator<Item = Duration>, percent: usize) -> Duration {
     let mut times: Vec<Duration> = times.collect();
     times.sort();
     let rank = (times.len() * percent).div_ceil(100).max(1);

@@ -8,6 +8,7 @@ mod bench;
 mod dead_path;
 mod demo;
 mod dump;
+mod egress_failover;
 mod failover;
 mod services;
 
@@ -35,6 +36,8 @@ fn main() -> ExitCode {
         ["bench", "failover", runs, ref word @ ..] if word.len() <= 1 => {
             runs.parse().map_or_else(|_| usage(), |runs| failover::run(runs, word.first().unwrap_or(&"")))
         }
+        ["bench", "egress"] => egress_failover::run(20),
+        ["bench", "egress", runs] => runs.parse().map_or_else(|_| usage(), egress_failover::run),
         ["announce", file, first, count] => match (first.parse(), count.parse()) {
             (Ok(first), Ok(count)) => announce::run(file, first, count),
             (Err(_), _) | (_, Err(_)) => usage(),
@@ -103,7 +106,7 @@ fn stand(nodes: u16) -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: crier-rack bench\n       crier-rack bench dump [--quick] [ROUTES...] [SPEAKER...]\n       crier-rack bench failover [RUNS [WORD]]\n       crier-rack bench bfd [RUNS]\n       crier-rack bench bfd load [SECONDS]\n       crier-rack bench services [COUNT]\n       crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
+        "usage: crier-rack bench\n       crier-rack bench dump [--quick] [ROUTES...] [SPEAKER...]\n       crier-rack bench failover [RUNS [WORD]]\n       crier-rack bench egress [RUNS]\n       crier-rack bench bfd [RUNS]\n       crier-rack bench bfd load [SECONDS]\n       crier-rack bench services [COUNT]\n       crier-rack demo\n       crier-rack doctor\n       crier-rack stand NODES\n       crier-rack serve NAME PORT..."
     );
     ExitCode::from(2)
 }

@@ -1,0 +1,115 @@
+//! The part of the table that is about packets to Services' addresses that belong to connections of pods which another node translates,
+//! or translated until now. Floor 1.
+//!
+//! ```text
+//! set egress      the addresses that pods of Services leave with, by whichever node
+//! chain stray     filter, forward: of what comes to these addresses in the middle of a connection that conntrack does not know, and to a
+//!                 port that Linux opens connections from, nothing passes: TCP, and UDP
+//! chain stray-in  filter, input, behind IPVS: the same of TCP, where the host has the address
+//! chain asking    filter, output, before conntrack: what `keepalive` sends to pods is no packet of a connection
+//! ```
+//!
+//! An address goes to another node at one moment for the clients on the link, and at another for the nodes of the pods. What comes in between,
+//! or before the pod has said anything, would become a connection of its own in conntrack: the pod's next packet would then get another
+//! source port, and the other end would reset the connection. Where the host has the address, the host itself would. Dropped, it is
+//! sent again by the other end, and by then the pod has said something.
+
+use super::*;
+
+pub(super) const CHAINS: [&str; 3] = [FORWARDED, HERE, ASKING];
+
+const FORWARDED: &str = "stray";
+const HERE: &str = "stray-in";
+const ASKING: &str = "asking";
+
+/// The chains with their rules.
+pub(super) fn frame(batch: &mut Batch, form: &Form) {
+    new_chain(batch, form, FORWARDED, Some(("filter", FORWARD, FILTER)));
+    new_chain(batch, form, HERE, Some(("filter", INPUT, BEHIND_SNAT)));
+    new_chain(batch, form, ASKING, Some(("filter", OUTPUT, FIRST)));
+    rule(batch, form, ASKING, &asking());
+    for family in [Ip::V4, Ip::V6] {
+        rule(batch, form, FORWARDED, &of_tcp(family));
+        rule(batch, form, FORWARDED, &of_udp(family));
+        rule(batch, form, HERE, &of_tcp(family));
+    }
+}
+
+/// `ct state new ip daddr @egress tcp dport >= 32768 tcp flags & ack != 0 drop`: only the first packet of a connection has no ACK.
+fn of_tcp(family: Ip) -> Attributes {
+    let mut rule = stray(family, TCP);
+    transport(&mut rule, TCP_FLAGS, 1);
+    masked(&mut rule, &[ACK]);
+    equals(&mut rule, ACK);
+    verdict(&mut rule, DROP);
+    rule
+}
+
+/// `ct state new ip daddr @egress udp dport >= 32768 drop`
+fn of_udp(family: Ip) -> Attributes {
+    let mut rule = stray(family, UDP);
+    verdict(&mut rule, DROP);
+    rule
+}
+
+/// `meta priority PRIORITY notrack`
+fn asking() -> Attributes {
+    let mut rule = Attributes::default();
+    load_meta(&mut rule, META_PRIORITY);
+    compare(&mut rule, LIKE, &UNTRACKED.to_ne_bytes());
+    expression(&mut rule, "notrack", |_| ());
+    rule
+}
+
+fn stray(family: Ip, protocol: u8) -> Attributes {
+    let mut rule = Attributes::default();
+    of_family(&mut rule, family);
+    load_meta(&mut rule, META_TRANSPORT);
+    equals(&mut rule, protocol);
+    field(&mut rule, family.destination_offset(), family);
+    lookup(&mut rule, family.pick(Set::Egress4, Set::Egress6), Found::Yes);
+    transport(&mut rule, DESTINATION_PORT, 2);
+    compare(&mut rule, AT_LEAST, &FIRST_PORT.to_be_bytes());
+    expression(&mut rule, "ct", |ct| {
+        ct.number(1, REGISTER);
+        ct.number(2, CT_STATE);
+    });
+    masked(&mut rule, &NEW.to_ne_bytes());
+    compare(&mut rule, UNLIKE, &0_u32.to_ne_bytes());
+    rule
+}
+
+/// The priority, `SO_PRIORITY` in socket(7), of what is to be no packet of a connection: a number that nobody else uses.
+pub const UNTRACKED: i32 = 0x6372_6965;
+
+const OUTPUT: u32 = 3;
+const META_PRIORITY: u32 = 2;
+const FILTER: i32 = 0;
+/// The least port that Linux opens connections from (`net.ipv4.ip_local_port_range`). Services have lower ones.
+const FIRST_PORT: u16 = 32768;
+const ACK: u8 = 16;
+const CT_STATE: u32 = 0;
+/// In the host's order.
+const NEW: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_pods_leave_with_by_any_node_are_known_before_this_one_owns_them() {
+        let form =
+            Form { table: "crier".to_owned(), priority: 95, mark_mask: 0x00f0_0000, marks: vec![0x0010_0000], tunnel: None };
+        let with = |addresses: &[&str]| Content {
+            egress: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            ..Content::default()
+        };
+        let contains = |batch: &Batch, part: &[u8]| batch.emit().windows(part.len()).any(|window| window == part);
+        let (none, one, two) = (with(&[]), with(&["192.0.2.1"]), with(&["192.0.2.1", "2001:db8::1"]));
+        let made = change(&form, &none, &one);
+        assert!(contains(&made, b"egress4\0") && contains(&made, &[192, 0, 2, 1]) && !contains(&made, b"egress6\0"));
+        assert!(contains(&change(&form, &one, &two), b"egress6\0"));
+        assert!(change(&form, &two, &two).is_empty());
+        assert!(one.addresses().is_empty(), "none of them is this node's for that");
+    }
+}

@@ -1,0 +1,101 @@
+//! What pods have open goes on when another node becomes the owner of the address that it leaves with.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use rack::egress::{ADDRESS, ADDRESSES, PORT, Scene};
+use rack::{Need, Pod, Rack, eventually, millis, rest, secs};
+
+/// A pod that reads what a host outside sends, and sends nothing itself. Dropping it ends it.
+struct Download {
+    read: Arc<AtomicUsize>,
+    pod: TcpStream,
+    _sends: JoinHandle<()>,
+}
+
+impl Download {
+    fn start(pod: &Pod, listener: &TcpListener, expected: IpAddr) -> Download {
+        let to = listener.local_addr().expect("it listens");
+        let mut stream = pod.connect(to, secs(5)).expect("the pod gets out");
+        let (mut outside, from) = listener.accept().expect("a connection");
+        assert_eq!(from.ip(), expected, "the source of what {} opens", pod.name());
+        let sends = std::thread::spawn(move || {
+            while outside.write_all(&[0; 512]).is_ok() {
+                rest(millis(5));
+            }
+        });
+        let (read, pod) = (Arc::new(AtomicUsize::new(0)), stream.try_clone().expect("a socket has copies"));
+        let count = read.clone();
+        std::thread::spawn(move || {
+            let mut some = [0; 4096];
+            while let Ok(length) = stream.read(&mut some)
+                && length > 0
+            {
+                count.fetch_add(length, Ordering::Relaxed);
+            }
+        });
+        Download { read, pod, _sends: sends }
+    }
+
+    fn read(&self) -> usize {
+        self.read.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        // It may have been reset by the other end.
+        let _ = self.pod.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+fn downloads_go_on(what: &str, downloads: &[Download]) {
+    let before: Vec<usize> = downloads.iter().map(Download::read).collect();
+    eventually(&format!("{what}: every download has 50 kB more"), secs(20), || {
+        let more: Vec<usize> = downloads.iter().zip(&before).map(|(it, before)| it.read() - before).collect();
+        if more.iter().all(|more| *more > 50_000) { Ok(()) } else { Err(format!("{more:?}")) }
+    });
+}
+
+/// Input: pods of three nodes that download from outside over IPv4 and IPv6, and send nothing meanwhile. The owner's agent dies while
+/// its host lives, the agent returns and takes the address back, and the owner's link is cut.
+/// Output: the downloads of the pods whose nodes live go on with the Service's address each time, and none is reset.
+#[test]
+fn a_pod_that_only_listens_goes_on_through_the_death_of_the_owner() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
+    let scene = Scene::of(&rack, 3);
+    let lan = &scene.lan;
+    let mut agents = lan.agents();
+    scene.serve("service-ip");
+    let owner = lan.owner(ADDRESS);
+    scene.leave_by(&agents, owner);
+    let client = &lan.site.client;
+    let listeners = [IpAddr::from(client.address), client.address6.into()]
+        .map(|address| client.run(|| TcpListener::bind((address, PORT))).expect("the namespace is ours"));
+    let sources = ADDRESSES.map(|address| address.parse().expect("an address"));
+    let others = [0, 1, 2].into_iter().filter(|node| *node != owner);
+    let each = |node: usize| {
+        let both = listeners.iter().zip(sources);
+        both.map(|(listener, source)| Download::start(&scene.pods[node], listener, source)).collect::<Vec<_>>()
+    };
+    let downloads: Vec<Download> = others.flat_map(each).collect();
+    downloads_go_on("at first", &downloads);
+
+    agents[owner].kill();
+    eventually("another node answers", secs(10), || {
+        let heir = lan.owner(ADDRESS);
+        if heir == owner { Err("still the owner".to_owned()) } else { Ok(()) }
+    });
+    downloads_go_on("after the death of the agent", &downloads);
+
+    agents[owner] = lan.agent(owner);
+    agents[owner].wait_ready(secs(30));
+    scene.leave_by(&agents, owner);
+    downloads_go_on("after its return", &downloads);
+
+    lan.site.node(owner).port.cut();
+    downloads_go_on("after its link was cut", &downloads);
+}
