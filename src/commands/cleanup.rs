@@ -85,8 +85,11 @@ pub fn cleanup(Cleanup { config: file }: &Cleanup) -> Exit {
 fn clean_egress(settings: &EgressSettings, runtime: &Runtime, text: &mut String) -> bool {
     let mut failed = false;
     match egress::task::take_away(settings) {
-        Ok(true) => *text += &format!("removed the nftables table inet {}\n", settings.table),
-        Ok(false) => *text += &format!("there is no nftables table inet {}\n", settings.table),
+        Ok(Some(ended)) => {
+            *text +=
+                &format!("removed the nftables table inet {}, and ended {ended} connections of pods\n", settings.table);
+        }
+        Ok(None) => *text += &format!("there is no nftables table inet {}\n", settings.table),
         Err(error) => {
             failed = true;
             let table = &settings.table;

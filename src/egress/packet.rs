@@ -97,11 +97,9 @@ pub fn list_connections(v6: bool, source: Option<IpAddr>, sequence: u32) -> Vec<
 }
 
 /// Asks conntrack to forget a connection.
-pub fn forget_connection(connection: &Connection, sequence: u32) -> Vec<u8> {
-    let mut octets = Vec::new();
+pub fn forget_connection(to: &mut Vec<u8>, connection: &Connection, sequence: u32) {
     let v6 = connection.source.is_ipv6();
-    message(&mut octets, CONNTRACK_DELETE, ACK, sequence, family(v6), 0, &connection.identity);
-    octets
+    message(to, CONNTRACK_DELETE, ACK, sequence, family(v6), 0, &connection.identity);
 }
 
 /// Attributes, one behind the other.
@@ -273,6 +271,8 @@ fn packets_of(element: &[u8]) -> Option<u64> {
 pub struct Connection {
     /// Who opened it.
     pub source: IpAddr,
+    /// Whom it was opened to, before any translation.
+    pub to: IpAddr,
     /// Who answers it, behind every translation.
     pub peer: IpAddr,
     /// Where the answers are sent: the source that packets leave with.
@@ -287,7 +287,7 @@ pub struct Connection {
 impl Connection {
     /// One that conntrack need not find again.
     pub fn between(source: IpAddr, peer: IpAddr, leaves_as: IpAddr) -> Connection {
-        Connection { source, peer, leaves_as, tcp: None, identity: Vec::new() }
+        Connection { source, to: peer, peer, leaves_as, tcp: None, identity: Vec::new() }
     }
 }
 
@@ -303,6 +303,7 @@ pub fn connection(attributes: &[u8]) -> Option<Connection> {
     }
     Some(Connection {
         source: end(original, CT_V4_SOURCE, CT_V6_SOURCE)?,
+        to: end(original, CT_V4_DESTINATION, CT_V6_DESTINATION)?,
         peer: end(reply, CT_V4_SOURCE, CT_V6_SOURCE)?,
         leaves_as: end(reply, CT_V4_DESTINATION, CT_V6_DESTINATION)?,
         tcp: established(attributes).then(|| ends(original)).flatten(),
@@ -488,8 +489,42 @@ mod tests {
         let read = connection(&attributes.octets).expect("a connection");
         let ends = [read.source, read.peer, read.leaves_as].map(|address| address.to_string());
         assert_eq!(ends, ["10.244.1.2", "10.244.2.7", "192.0.2.1"]);
-        let forget = forget_connection(&read, 3);
+        assert_eq!((read.to, read.tcp), ("10.96.0.1".parse().unwrap(), None));
+        let mut forget = Vec::new();
+        forget_connection(&mut forget, &read, 3);
         assert_eq!(value_of(&forget[HEADER + FAMILY..], CT_ID), Some(&7_u32.to_be_bytes()[..]));
+    }
+
+    /// Input: what conntrack says of a pod's connection to a Service's address that was translated, of TCP in each state and of UDP.
+    #[test]
+    fn an_established_connection_of_tcp_has_the_ends_that_the_pod_knows() {
+        let told = |state: Option<u8>| {
+            let mut attributes = Attributes::default();
+            let tuple = |ends: [[u8; 4]; 2], ports: [u16; 2]| {
+                move |tuple: &mut Attributes| {
+                    tuple.nest(CT_TUPLE_IP, |ip| {
+                        ip.octets(CT_V4_SOURCE, &ends[0]);
+                        ip.octets(CT_V4_DESTINATION, &ends[1]);
+                    });
+                    tuple.nest(CT_TUPLE_PROTO, |proto| {
+                        proto.octets(CT_SOURCE_PORT, &ports[0].to_be_bytes());
+                        proto.octets(CT_DESTINATION_PORT, &ports[1].to_be_bytes());
+                    });
+                }
+            };
+            attributes.nest(CT_TUPLE_ORIGINAL, tuple([[10, 244, 1, 2], [10, 96, 0, 1]], [40_000, 443]));
+            attributes.nest(CT_TUPLE_REPLY, tuple([[203, 0, 113, 7], [192, 0, 2, 1]], [6443, 40_001]));
+            if let Some(state) = state {
+                attributes.nest(CT_PROTO_INFO, |info| {
+                    info.nest(CT_INFO_OF_TCP, |tcp| tcp.octets(CT_TCP_STATE, &[state]));
+                });
+            }
+            connection(&attributes.octets).expect("a connection").tcp
+        };
+        let (pod, other) = ("10.244.1.2:40000".parse().unwrap(), "10.96.0.1:443".parse().unwrap());
+        assert_eq!(told(Some(CT_TCP_ESTABLISHED)), Some(Ends { pod, other }));
+        assert_eq!(told(Some(7)), None, "it ends");
+        assert_eq!(told(None), None, "of UDP");
     }
 
     #[test]

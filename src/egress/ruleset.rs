@@ -181,7 +181,12 @@ pub fn named(form: &Form) -> Attributes {
 
 /// The chains that must be there and hold rules, as questions; [`CHAIN_USES`] of the answer says how many rules.
 pub fn chains(form: &Form) -> Vec<Attributes> {
-    let all = OWN_CHAINS.into_iter().chain(returns::CHAINS).chain(tunnel::CHAINS).chain([foreign::CHAIN]).chain(strays::CHAINS);
+    let all = OWN_CHAINS
+        .into_iter()
+        .chain(returns::CHAINS)
+        .chain(tunnel::CHAINS)
+        .chain([foreign::CHAIN])
+        .chain(strays::CHAINS);
     all.map(|name| chain(form, name)).collect()
 }
 
@@ -226,6 +231,33 @@ impl WayMaps {
     /// The number of the network whose chain this is.
     pub fn network(chain: &str) -> Option<u8> {
         chain.strip_prefix(returns::NETWORK)?.parse().ok()
+    }
+}
+
+/// What a table that is taken away is asked for, of both families, as questions.
+#[derive(Debug)]
+pub struct LastSets {
+    /// The pods.
+    pub guard: [Attributes; 2],
+    /// The Services' addresses that they leave with, by whichever node.
+    pub egress: [Attributes; 2],
+    /// The destinations inside of the cluster, as bounds of intervals.
+    pub cluster: [Attributes; 2],
+}
+
+impl LastSets {
+    pub fn of(form: &Form) -> LastSets {
+        let named = |set: Set| set_named(form, set);
+        LastSets {
+            guard: [Set::Guard4, Set::Guard6].map(named),
+            egress: [Set::Egress4, Set::Egress6].map(named),
+            cluster: [Set::Cluster4, Set::Cluster6].map(named),
+        }
+    }
+
+    /// The networks in these bounds, in any order.
+    pub fn networks(bounds: &[(IpAddr, bool)]) -> Vec<IpNet> {
+        intervals::networks(bounds)
     }
 }
 

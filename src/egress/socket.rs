@@ -18,7 +18,8 @@ use super::earlier;
 use super::keepalive::{self, Ends};
 use super::machine::Ways;
 use super::packet::{self, Answer, Attributes, Batch, Connection, Verb};
-use super::ruleset::{self, Bounded, Form, WayMaps};
+use super::ruleset::{self, Bounded, Form, LastSets, WayMaps};
+use super::stale::Last;
 use crate::plan::slice::Mapping;
 use crate::world::Destinations;
 
@@ -163,6 +164,21 @@ impl Netfilter {
         Ok(ways)
     }
 
+    /// What the table holds before it is taken away.
+    pub(super) fn last(&mut self, form: &Form) -> io::Result<Last> {
+        let (sets, mut last) = (LastSets::of(form), Last::default());
+        for set in &sets.guard {
+            last.pods.extend(self.elements(set)?.into_iter().map(|(pod, _)| pod));
+        }
+        for set in &sets.egress {
+            last.addresses.extend(self.elements(set)?.into_iter().map(|(address, _)| address));
+        }
+        for set in &sets.cluster {
+            last.cluster.extend(LastSets::networks(&self.all_elements(set, packet::bounds)?));
+        }
+        Ok(last)
+    }
+
     fn all_elements<T>(&mut self, set: &Attributes, read: fn(&[u8]) -> Vec<T>) -> io::Result<Vec<T>> {
         let question = packet::question(Verb::GetElements, true, self.next(), set);
         let mut elements = Vec::new();
@@ -193,23 +209,39 @@ impl Netfilter {
         Ok(stale)
     }
 
-    /// Ends what conntrack knows of a connection: its next packet is judged as the first of a new one.
-    pub(super) fn forget(&mut self, connection: &Connection) -> io::Result<()> {
-        let sequence = self.next();
-        self.questions.send(&packet::forget_connection(connection, sequence), 0)?;
-        loop {
+    /// Ends what conntrack knows of connections: the next packet of each is judged as the first of a new one.
+    pub(super) fn forget(&mut self, connections: &[Connection]) -> io::Result<()> {
+        for some in connections.chunks(AT_ONCE) {
+            let (mut octets, mut first, mut last) = (Vec::new(), None, 0);
+            for connection in some {
+                last = self.next();
+                first.get_or_insert(last);
+                packet::forget_connection(&mut octets, connection, last);
+            }
+            self.questions.send(&octets, 0)?;
+            self.hear_forgotten(first.unwrap_or(last), some.len())?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the answers to so many messages, from that number on.
+    fn hear_forgotten(&mut self, first: u32, count: usize) -> io::Result<()> {
+        let (mut answered, mut refused) = (0, None);
+        while answered < count {
             let (octets, _) = self.questions.recv_from_full()?;
-            for (answered, answer) in packet::answers(&octets) {
-                match answer {
-                    // It has ended by itself.
-                    Answer::Refused(code) if answered == sequence && code != libc::ENOENT => {
-                        return Err(io::Error::from_raw_os_error(code));
+            for (number, answer) in packet::answers(&octets) {
+                if usize::try_from(number.wrapping_sub(first)).is_ok_and(|place| place < count) {
+                    answered += 1;
+                    match answer {
+                        // It has ended by itself.
+                        Answer::Refused(libc::ENOENT) => {}
+                        Answer::Refused(code) => refused = refused.or(Some(code)),
+                        Answer::Done | Answer::Object(_) | Answer::Connection(_) | Answer::Other => {}
                     }
-                    _ if answered == sequence => return Ok(()),
-                    _ => {}
                 }
             }
         }
+        refused.map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(code)))
     }
 
     /// What the kernel says of one object; `None` where it is not there.
@@ -352,6 +384,9 @@ fn filter() -> [SockFilter; 4] {
         SockFilter::new(RETURN, 0, 0, 0),
     ]
 }
+
+/// So many connections are forgotten by one message. Their answers fit into the socket.
+const AT_ONCE: usize = 64;
 
 /// Room for a change of 100,000 pods, beyond the host's limit.
 const LARGEST: libc::c_int = 16 * 1024 * 1024;

@@ -6,6 +6,9 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use super::packet::Connection;
 use super::ruleset::Content;
@@ -35,8 +38,12 @@ impl Judge<'_> {
             // The guard lets it pass whatever the pod's way is, also while that is not known.
             return match self.before.pods.contains_key(source) {
                 true => !self.before.exempts(*source, *peer),
-                // With the Service's address it was one of egress, whatever became of the table.
-                false => mapping.translated() == Some(*leaves_as),
+                // With a Service's address it was one of egress, whatever became of the table, and with its own one that was on its
+                // way to the owner; where nobody translates what leaves, conntrack takes it up again as it was.
+                false => {
+                    let was_steered = matches!(mapping, Mapping::Steered { .. }) && leaves_as == source;
+                    was_steered || self.content.egress.contains(leaves_as)
+                }
             };
         }
         match mapping {
@@ -60,6 +67,73 @@ impl Judge<'_> {
         let is_inside = self.content.cluster.iter().any(|net| net.contains(peer));
         self.pods.contains(source) && !is_inside && !self.before.exempts(*source, *peer)
     }
+}
+
+/// Pods whose egress is for other destinations than before. Between the former list and the one that they are to have they are held to
+/// the former one: meanwhile the connections to destinations that egress is not for any more are ended, which would leave with the
+/// pod's own address as soon as the table lets them pass. An agent that dies meanwhile leaves the former lists in the table, by which the
+/// next one judges.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Relisted {
+    pub pods: BTreeSet<IpAddr>,
+    /// What the table holds meanwhile.
+    pub holding: Content,
+}
+
+impl Relisted {
+    /// `None` where no pod that leaves, and was known before, has another list.
+    pub fn of(before: &Content, after: &Content) -> Option<Relisted> {
+        let list = |content: &Content, pod: &IpAddr| {
+            let number = content.bounded.get(pod)?;
+            content.lists.get(number).cloned()
+        };
+        let differs = |pod: &&IpAddr| before.pods.contains_key(*pod) && list(before, pod) != list(after, pod);
+        let pods: BTreeSet<IpAddr> = after.pods.keys().filter(differs).copied().collect();
+        if pods.is_empty() {
+            return None;
+        }
+        let mut holding = after.clone();
+        for pod in &pods {
+            holding.pods.insert(*pod, Mapping::Held);
+            holding.bounded.remove(pod);
+            if let Some(number) = before.bounded.get(pod) {
+                holding.bounded.insert(*pod, *number);
+                holding.lists.extend(before.lists.get(number).map(|list| (*number, list.clone())));
+            }
+        }
+        Some(Relisted { pods, holding })
+    }
+}
+
+/// What a table held that is taken away for good.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Last {
+    pub pods: BTreeSet<IpAddr>,
+    /// The Services' addresses that they left with, by whichever node.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Destinations inside of the cluster.
+    pub cluster: BTreeSet<IpNet>,
+}
+
+impl Last {
+    /// The connection left to the outside as the table had it: with a Service's address, or with the pod's own on its way to the owner.
+    pub fn is_over(&self, Connection { source, peer, leaves_as, .. }: &Connection) -> bool {
+        let is_inside = self.cluster.iter().any(|net| net.contains(peer));
+        let left_by_table = self.addresses.contains(leaves_as) || leaves_as == source;
+        self.pods.contains(source) && !is_inside && left_by_table
+    }
+}
+
+/// What connections are judged by the next time. A pod that nobody knew before, and that is held because its way is not known, has not
+/// been judged yet.
+pub fn judged(before: &Content, mut content: Arc<Content>) -> Arc<Content> {
+    let unjudged = |(pod, mapping): &(&IpAddr, &Mapping)| **mapping == Mapping::Held && !before.pods.contains_key(*pod);
+    let unjudged: Vec<IpAddr> = content.pods.iter().filter(unjudged).map(|(pod, _)| *pod).collect();
+    if !unjudged.is_empty() {
+        let content = Arc::make_mut(&mut content);
+        unjudged.iter().for_each(|pod| drop(content.pods.remove(pod)));
+    }
+    content
 }
 
 /// The pods whose packets leave otherwise than before.
@@ -107,6 +181,7 @@ mod tests {
             planned: true,
             complete: true,
             pods: [(ip(POD), mapping)].into_iter().collect(),
+            addresses: [ip(SERVICE)].into_iter().collect(),
             bounded: bounded.into_iter().collect(),
             ..EgressSlice::default()
         }
@@ -123,7 +198,7 @@ mod tests {
             let (pods, released) = (changed(&before, &content), BTreeSet::new());
             let judge = Judge { before: &before, content: &content, pods: &pods, released: &released };
             ended.push(judge.is_stale(&connection));
-            before = content;
+            before = (*judged(&before, Arc::new(content))).clone();
         }
         ended
     }
@@ -180,16 +255,63 @@ mod tests {
         assert_eq!(ended(&mut restarted(BUT), &removed, EXEMPT, NODE), [false, true], "it is egress of the pod now");
     }
 
-    /// Input: a pod that no table had. Output: what it has open to destinations that its egress is not for stays, but for what has the
-    /// Service's address.
+    /// A3b of a review. Input: a pod that no table has, or none has any more, for the table was removed while no agent ran and a list was
+    /// added; its way is known at once, or later. Output: what it has open to destinations that its egress is not for stays, but for
+    /// what has a Service's address, or its own as on its way to the owner.
     #[test]
     fn what_is_not_egress_of_a_new_pod_stays_as_it_is() {
-        for (way, leaves_as, expected) in
-            [(here(), NODE, false), (here(), SERVICE, true), (STEERED, POD, false), (by_network(), NODE, false)]
-        {
+        for (way, leaves_as, expected) in [
+            (here(), NODE, false),
+            (here(), SERVICE, true),
+            (STEERED, NODE, false),
+            (STEERED, SERVICE, true),
+            (STEERED, POD, true),
+            (by_network(), NODE, false),
+        ] {
             assert_eq!(ended(&mut machine(), &[(way, BUT)], EXEMPT, leaves_as), [expected], "{way:?}");
+            let later = ended(&mut machine(), &[(HELD, BUT), (way, BUT)], EXEMPT, leaves_as);
+            assert_eq!(later.contains(&true), expected, "{way:?}, {leaves_as}, when its way is known");
         }
         assert_eq!(ended(&mut machine(), &[(here(), BUT)], COVERED, NODE), [true]);
         assert_eq!(ended(&mut machine(), &[(HELD, BUT)], COVERED, NODE), [false], "its packets are dropped");
+    }
+
+    /// A3a and B5 of a review. Input: pods of which one gets a list, one loses it, and others keep what they have. Output: the two are held,
+    /// each to its former list, until what they had open is ended; nothing where no list changes.
+    #[test]
+    fn pods_whose_lists_change_are_held_to_the_former_ones_meanwhile() {
+        let list = |except: &str| Arc::new(Destinations { to: Vec::new(), except: vec![except.parse().unwrap()] });
+        let pod = |last: u8| IpAddr::from([10, 244, 1, last]);
+        let content = |bounded: &[(u8, u32)]| Content {
+            pods: [(1, STEERED), (2, here()), (3, STEERED), (4, HELD)].map(|(last, it)| (pod(last), it)).into(),
+            bounded: bounded.iter().map(|(last, number)| (pod(*last), *number)).collect(),
+            lists: bounded.iter().map(|(_, number)| (*number, list(&format!("203.0.113.{number}/32")))).collect(),
+            ..Content::default()
+        };
+        let (before, after) = (content(&[(2, 1), (3, 1), (4, 1)]), content(&[(1, 2), (3, 1), (4, 1)]));
+        let Relisted { pods, holding } = Relisted::of(&before, &after).unwrap();
+        assert_eq!(pods, [pod(1), pod(2)].into());
+        assert_eq!([1, 2, 3].map(|last| holding.pods[&pod(last)]), [HELD, HELD, STEERED]);
+        assert_eq!(holding.bounded, before.bounded, "the former lists");
+        assert_eq!(holding.lists.keys().copied().collect::<Vec<_>>(), [1, 2], "and the new one is there already");
+        assert_eq!(Relisted::of(&after, &after), None);
+        assert_eq!(Relisted::of(&Content::default(), &after), None, "pods that are new are held to nothing yet");
+    }
+
+    /// A6 of a review. Input: connections of a pod when the table is taken away for good.
+    #[test]
+    fn what_left_by_a_table_that_is_taken_away_is_over() {
+        let last = Last {
+            pods: [ip(POD)].into(),
+            addresses: [ip(SERVICE)].into(),
+            cluster: ["10.96.0.0/12".parse().unwrap()].into(),
+        };
+        let is_over = |pod: &str, peer: &str, leaves_as: &str| {
+            last.is_over(&Connection::between(ip(pod), ip(peer), ip(leaves_as)))
+        };
+        assert!(is_over(POD, COVERED, SERVICE) && is_over(POD, COVERED, POD));
+        assert!(!is_over(POD, COVERED, NODE), "it left as without egress");
+        assert!(!is_over(POD, "10.96.0.10", POD), "inside of the cluster");
+        assert!(!is_over("10.244.1.8", COVERED, "10.244.1.8"), "another pod's");
     }
 }

@@ -26,7 +26,7 @@ use super::machine::{Guarded, Machine, Release};
 use super::packet::Connection;
 use super::ruleset::{self, Content, Count, Form, Ownership, TunnelDevice};
 use super::socket::{Changes, Netfilter, ToPods};
-use super::stale::{Judge, changed};
+use super::stale::{Judge, Relisted, changed, judged};
 use super::standing::{Absence, Standing};
 use crate::clock;
 use crate::config::EgressSettings;
@@ -62,19 +62,22 @@ pub fn form(settings: &EgressSettings) -> Form {
     }
 }
 
-/// Takes the table away, if there is one: for `crier cleanup`, when no agent runs.
+/// Takes the table away, if there is one, and ends the connections that left as it had them: for `crier cleanup`, when no agent runs. The
+/// answer counts these; nothing where there is no table.
 ///
 /// # Errors
 /// EPERM without CAP_NET_ADMIN, or while an agent runs that the table belongs to.
-pub fn take_away(settings: &EgressSettings) -> io::Result<bool> {
+pub fn take_away(settings: &EgressSettings) -> io::Result<Option<usize>> {
     let (form, mut kernel) = (form(settings), Netfilter::open()?);
     if !kernel.has_table(&form)? {
-        return Ok(false);
+        return Ok(None);
     }
     if kernel.is_foreign(&form)? {
         return Err(foreign(&form));
     }
-    kernel.commit(&ruleset::remove(&form)).map(|()| true)
+    let last = kernel.last(&form)?;
+    kernel.commit(&ruleset::remove(&form))?;
+    end(&mut kernel, &last.pods, |connection| last.is_over(connection)).map(Some)
 }
 
 /// Follows the slice for ever. May be dropped at any time. `filtered`: whether the table holds what keeps strangers out of the tunnel,
@@ -233,7 +236,8 @@ impl Keeper {
             self.tell().await;
             // One that is past was looked at just now.
             let calm = self.standing.next_deadline().filter(|due| *due > clock::now());
-            let wake = self.machine.next_deadline().into_iter().chain(calm).chain(self.keepalives.next_deadline()).min();
+            let wake =
+                self.machine.next_deadline().into_iter().chain(calm).chain(self.keepalives.next_deadline()).min();
             tokio::select! {
                 changed = slices.changed() => if changed.is_err() {
                     pending::<()>().await;
@@ -307,29 +311,47 @@ impl Keeper {
             return Ok(None);
         }
         let released: BTreeSet<IpAddr> = self.machine.released().keys().copied().collect();
-        let mut pods = match written {
-            Some(before) => {
-                let batch = ruleset::change(&self.form, before, &wanted);
-                if batch.is_empty() && released.is_subset(&self.ended) {
-                    return Ok(None);
-                }
-                if !batch.is_empty() {
-                    kernel.commit(&batch)?;
-                }
-                changed(before, &wanted)
-            }
-            None => {
-                self.make(kernel, &wanted)?;
-                wanted.pods.keys().copied().collect()
-            }
+        let (before, content) = (written.clone(), Arc::new(wanted));
+        let known = before.as_ref().unwrap_or(&self.judged);
+        if let Some(Relisted { pods, holding }) = Relisted::of(known, &content) {
+            self.put(kernel, written, Arc::new(holding))?;
+            let judge = Judge { before: &self.judged, content: &content, pods: &pods, released: &released };
+            forget_stale(kernel, judge, &BTreeSet::new())?;
+        }
+        let is_same = self.put(kernel, written, content.clone())?;
+        if is_same && released.is_subset(&self.ended) {
+            return Ok(None);
+        }
+        let mut pods = match &before {
+            Some(before) => changed(before, &content),
+            None => content.pods.keys().copied().collect(),
         };
         // What waits for its way keeps its connections until it is known to wait for none.
         pods.extend(released.difference(&self.ended));
         // As the table is made, nobody knows where its pods' packets went before.
-        let moved = written.as_deref().map(|before| keepalive::moved(before, &wanted)).unwrap_or_default();
-        let content = Arc::new(wanted);
-        *written = Some(content.clone());
+        let moved = before.map(|before| keepalive::moved(&before, &content)).unwrap_or_default();
         Ok(Some(Changed { content, pods, moved, released }))
+    }
+
+    /// One change: the table holds this. Whether it does already.
+    fn put(
+        &mut self,
+        kernel: &mut Netfilter,
+        written: &mut Option<Arc<Content>>,
+        content: Arc<Content>,
+    ) -> io::Result<bool> {
+        match written {
+            Some(before) => {
+                let batch = ruleset::change(&self.form, before, &content);
+                if batch.is_empty() {
+                    return Ok(true);
+                }
+                kernel.commit(&batch)?;
+            }
+            None => self.make(kernel, &content)?,
+        }
+        *written = Some(content);
+        Ok(false)
     }
 
     /// Ends the connections that the table leads otherwise now, and has pods that only listen say something.
@@ -340,7 +362,7 @@ impl Keeper {
         self.keepalives.begin(connections, clock::now());
         self.ended = released;
         self.forget_former(kernel, &content)?;
-        self.judged = content;
+        self.judged = judged(&self.judged, content);
         Ok(())
     }
 
@@ -541,7 +563,11 @@ fn forget_former(kernel: &mut Netfilter, judge: Judge<'_>) -> io::Result<()> {
 }
 
 /// Ends those connections of the pods that are to end. The answer counts them.
-fn end(kernel: &mut Netfilter, pods: &BTreeSet<IpAddr>, mut is_to_end: impl FnMut(&Connection) -> bool) -> io::Result<usize> {
+fn end(
+    kernel: &mut Netfilter,
+    pods: &BTreeSet<IpAddr>,
+    mut is_to_end: impl FnMut(&Connection) -> bool,
+) -> io::Result<usize> {
     let of_v4 = pods.iter().filter(|pod| pod.is_ipv4());
     let mut sources: Vec<(bool, Option<IpAddr>)> = match of_v4.clone().count() {
         0..=ONE_BY_ONE => of_v4.map(|pod| (false, Some(*pod))).collect(),
@@ -551,10 +577,9 @@ fn end(kernel: &mut Netfilter, pods: &BTreeSet<IpAddr>, mut is_to_end: impl FnMu
     sources.extend(pods.iter().any(IpAddr::is_ipv6).then_some((true, None)));
     let mut ended = 0_usize;
     for (v6, source) in sources {
-        for connection in kernel.connections(v6, source, &mut is_to_end)? {
-            kernel.forget(&connection)?;
-            ended += 1;
-        }
+        let connections = kernel.connections(v6, source, &mut is_to_end)?;
+        kernel.forget(&connections)?;
+        ended += connections.len();
     }
     Ok(ended)
 }

@@ -5,8 +5,8 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use crate::checksum::checksum;
 use crate::address::MacAddress;
+use crate::checksum::checksum;
 
 /// A Neighbor Discovery packet and the headers that carry it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -98,10 +98,15 @@ mod tests {
 
     #[test]
     fn addresses_that_pods_leave_with_by_any_node_are_known_before_this_one_owns_them() {
-        let form =
-            Form { table: "crier".to_owned(), priority: 95, mark_mask: 0x00f0_0000, marks: vec![0x0010_0000], tunnel: None };
+        let form = Form {
+            table: "crier".to_owned(),
+            priority: 95,
+            mark_mask: 0x00f0_0000,
+            marks: vec![0x0010_0000],
+            tunnel: None,
+        };
         let with = |addresses: &[&str]| Content {
-            egress: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            egress: addresses.iter().map(|address| address.parse::<IpAddr>().unwrap()).collect(),
             ..Content::default()
         };
         let contains = |batch: &Batch, part: &[u8]| batch.emit().windows(part.len()).any(|window| window == part);

@@ -91,7 +91,8 @@ impl Scene {
     pub fn leave_by(&self, agents: &[impl Borrow<Crier>], owner: usize) {
         for (number, agent) in agents.iter().map(Borrow::borrow).enumerate() {
             let path = if number == owner { "local" } else { "routed" };
-            let expected: Vec<String> = ADDRESSES.map(|address| format!("{address} {path} {}", self.pods.len())).to_vec();
+            let expected: Vec<String> =
+                ADDRESSES.map(|address| format!("{address} {path} {}", self.pods.len())).to_vec();
             eventually_equal(&format!("egress on {}", agent.node()), secs(20), &expected, || rows(agent));
         }
     }

@@ -166,8 +166,7 @@ impl Round {
         let owner = self.calm();
         let others: Vec<usize> = (0..usize::from(NODES)).filter(|node| *node != owner).collect();
         let to = self.scene.client(false);
-        let opening: Vec<_> =
-            others.iter().map(|node| self.scene.pods[*node].connect_steadily(to, PACE)).collect();
+        let opening: Vec<_> = others.iter().map(|node| self.scene.pods[*node].connect_steadily(to, PACE)).collect();
         let staying = self.stay(others[0]);
         for asking in &opening {
             eventually("the pods get out before the blow", secs(10), || {
