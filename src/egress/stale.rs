@@ -128,10 +128,10 @@ impl Last {
 /// been judged yet.
 pub fn judged(before: &Content, mut content: Arc<Content>) -> Arc<Content> {
     let unjudged = |(pod, mapping): &(&IpAddr, &Mapping)| **mapping == Mapping::Held && !before.pods.contains_key(*pod);
-    let unjudged: Vec<IpAddr> = content.pods.iter().filter(unjudged).map(|(pod, _)| *pod).collect();
+    let unjudged: BTreeSet<IpAddr> = content.pods.iter().filter(unjudged).map(|(pod, _)| *pod).collect();
     if !unjudged.is_empty() {
         let content = Arc::make_mut(&mut content);
-        unjudged.iter().for_each(|pod| drop(content.pods.remove(pod)));
+        content.pods.retain(|pod, _| !unjudged.contains(pod));
     }
     content
 }
