@@ -17,6 +17,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 use super::{Exit, print};
+use crate::clock;
 use crate::config::load::{self, HostSecrets, LoadError};
 use crate::config::{self, Access, Secrets, Source};
 use crate::k8s::client::{self, ClientError};
@@ -234,7 +235,7 @@ fn refusal(root: &Path, step: Step, item: &Item) -> Option<ClientError> {
         return None;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    runtime.block_on(client::check(content, &below(root, &item.path))).err()
+    runtime.block_on(client::check(content, &below(root, &item.path), clock::wall())).err()
 }
 
 /// The secrets of the host as they will be.
@@ -325,8 +326,15 @@ fn unusable(there: &Path, path: &Path, coming: Option<&[u8]>) -> Option<String> 
         return coming.is_none().then(|| format!("there is no {}, which {CONFIG} names: {hint}", path.display()));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    let built = runtime.block_on(client::build(&Access::Kubeconfig(there.to_owned())));
-    built.err().map(|error| error.to_string())
+    match runtime.block_on(client::build(&Access::Kubeconfig(there.to_owned()))) {
+        Err(error) => Some(error.to_string()),
+        Ok((_, renewal)) => {
+            let trouble = renewal.certificate()?.trouble(clock::wall())?;
+            Some(format!(
+                "{trouble}: the API server answers 401 from then on; renew it, or make a new kubeconfig with `crier kubeconfig`"
+            ))
+        }
+    }
 }
 
 /// Has systemd read the units again, and starts or restarts the agent if that is wished. What goes wrong is a problem.

@@ -24,10 +24,13 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt};
 use tracing::{info, warn};
 
+use super::certificate::validity;
 use super::client::{Answer, ClientError, assemble_all};
+use super::of_base64;
+use crate::clock;
 use crate::config::Access;
 use crate::state_file;
-use crate::world::{Fact, HostProblem};
+use crate::world::{ClientCertificate, Fact, HostProblem};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -53,6 +56,7 @@ pub struct Renewal {
     access: Access,
     servers: Vec<String>,
     seen: Fingerprint,
+    certificate: Option<ClientCertificate>,
     pub(super) look: Duration,
     connections: watch::Sender<Arc<[Connection]>>,
     requests: Arc<AtomicU64>,
@@ -69,7 +73,9 @@ pub(super) async fn open(access: &Access, servers: &[String]) -> Result<(kube::C
     let (refused, requests) = (Arc::new(Notify::new()), Arc::<AtomicU64>::default());
     let newest = Newest { connections, turns: Arc::default(), requests: requests.clone(), refused: refused.clone() };
     let (access, servers) = (access.clone(), servers.to_vec());
-    Ok((config, newest, Renewal { access, servers, seen, look: LOOK, connections: sender, requests, refused }))
+    let certificate = certificate_of(&config, &access);
+    let renewal = Renewal { access, servers, seen, certificate, look: LOOK, connections: sender, requests, refused };
+    Ok((config, newest, renewal))
 }
 
 impl Renewal {
@@ -78,10 +84,27 @@ impl Renewal {
         self.requests.clone()
     }
 
+    /// What the API server knows the agent by, where that is a certificate.
+    pub fn certificate(&self) -> Option<&ClientCertificate> {
+        self.certificate.as_ref()
+    }
+
     /// Looks at the files until the client is gone, and at once when the API server answers 401. Tells why they cannot be used.
     pub async fn run(mut self, facts: mpsc::Sender<Fact>) {
         let mut unusable = None;
+        let (mut told, mut warned) = (None, None);
         while !self.connections.is_closed() {
+            if told != self.certificate {
+                if facts.send(Fact::ClientCertificate(self.certificate.clone())).await.is_err() {
+                    return;
+                }
+                told = self.certificate.clone();
+            }
+            let trouble = self.certificate.as_ref().and_then(|it| it.trouble(clock::wall()));
+            if warned != trouble {
+                trouble.iter().for_each(|trouble| warn!("{trouble}"));
+                warned = trouble;
+            }
             let refused = timeout(self.look, self.refused.notified()).await.is_ok();
             // Files come one after the other: what the newest kubeconfig names may not be there yet.
             if !refused && unusable.is_none() && fingerprint(&self.seen) == self.seen {
@@ -112,6 +135,7 @@ impl Renewal {
         let (config, seen) = load(&self.access).await?;
         if seen != self.seen {
             self.connections.send_replace(assemble_all(&config, &self.servers)?);
+            self.certificate = certificate_of(&config, &self.access);
             self.seen = seen;
             info!("the credentials for the API server were read again");
         }
@@ -252,6 +276,32 @@ async fn usable(path: PathBuf, mut kubeconfig: Kubeconfig) -> Result<(kube::Conf
         return Err(ClientError::Proxy { path, proxy });
     }
     Ok((config, files))
+}
+
+fn certificate_of(config: &kube::Config, access: &Access) -> Option<ClientCertificate> {
+    match access {
+        Access::Kubeconfig(kubeconfig) => client_certificate(config, kubeconfig),
+        Access::InCluster => None,
+    }
+}
+
+/// The client certificate, where the API server goes by it: not over plain HTTP, and not where a token is enough without it.
+pub(super) fn client_certificate(config: &kube::Config, kubeconfig: &Path) -> Option<ClientCertificate> {
+    let user = &config.auth_info;
+    if config.cluster_url.scheme_str() == Some("http") || user.token.is_some() {
+        return None;
+    }
+    // kube takes the data first, too.
+    let (place, pem) = match (&user.client_certificate_data, &user.client_certificate) {
+        (Some(data), _) => {
+            let place = format!("in the kubeconfig {}", kubeconfig.display());
+            (place, String::from_utf8(of_base64(data)?).ok()?)
+        }
+        (None, Some(file)) => (file.clone(), std::fs::read_to_string(file).ok()?),
+        (None, None) => return None,
+    };
+    let (begins, ends) = validity(&pem)?;
+    Some(ClientCertificate { place, begins, ends })
 }
 
 /// Refuses what may be waited for without end when it is opened: a FIFO, a device. That a file is not there is told by who reads it.

@@ -31,6 +31,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     let world = &snapshot.world;
     let refused = world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}"));
     let mut problems: Vec<String> = of_api_server(snapshot).into_iter().collect();
+    problems.extend(of_client_certificate(snapshot));
     problems.extend(world.credentials_unusable.iter().map(ToString::to_string));
     problems.extend(snapshot.reloads.problems());
     problems.extend(world.manifest_problems.iter().map(ToString::to_string));
@@ -87,11 +88,7 @@ fn of_api_server(snapshot: &Snapshot) -> Option<String> {
     let ApiServer::Unreachable { since: _, why, forbidden } = &world.api_server else { return None };
     let (what, remedy) = match (forbidden, is_unauthorized(why)) {
         (true, _) => ("the API server refuses what this agent must read", "; apply the objects of `crier rbac` again"),
-        (false, true) => (
-            "the API server refuses the credentials of this agent",
-            "; renew the client certificate (`openssl x509 -enddate` tells when it ended) or the token that the kubeconfig names: crier \
-             reads them again when their files change",
-        ),
+        (false, true) => ("the API server refuses the credentials of this agent", &*unknown_to_api_server(snapshot)),
         (false, false) => ("API server unreachable", ""),
     };
     Some(if snapshot.context.path.grade == Grade::ViewStale {
@@ -108,6 +105,37 @@ fn of_api_server(snapshot: &Snapshot) -> Option<String> {
         format!("{what}, the last known state stays in use: {why}{remedy}")
     })
 }
+
+/// Why the API server may not know this agent (401), and the remedy.
+fn unknown_to_api_server(snapshot: &Snapshot) -> String {
+    match &snapshot.world.client_certificate {
+        Some(it) if it.has_ended(snapshot.wall) => format!("; {it} ended on {}: {RENEW}", it.end()),
+        Some(it) => format!(
+            "; {it}, good until {}, is none that this API server takes: is it of an authority of this cluster, and are the clocks              right? Else renew it: crier reads it again when its file changes",
+            it.end()
+        ),
+        None => "; renew the client certificate (`openssl x509 -enddate` tells when it ended) or the token that the kubeconfig names: \
+                 crier reads them again when their files change"
+            .to_owned(),
+    }
+}
+
+/// A client certificate that has ended or does soon, where a refusal does not name it.
+fn of_client_certificate(snapshot: &Snapshot) -> Option<String> {
+    let world = &snapshot.world;
+    let certificate = world.client_certificate.as_ref()?;
+    let is_told = matches!(&world.api_server, ApiServer::Unreachable { why, .. } if is_unauthorized(why));
+    if is_told && certificate.has_ended(snapshot.wall) {
+        return None;
+    }
+    let trouble = certificate.trouble(snapshot.wall)?;
+    Some(format!(
+        "{trouble}: from then on the API server refuses this agent (401), and the last known state stays in use; {RENEW}"
+    ))
+}
+
+const RENEW: &str =
+    "renew it, or make a new kubeconfig with `crier kubeconfig`: crier reads it again when its file changes";
 
 /// The API server answered 401: it does not know who asks.
 fn is_unauthorized(why: &str) -> bool {
@@ -562,7 +590,7 @@ mod tests {
     use crate::config::{NoSecrets, SourceFile, parse};
     use crate::plan::Planner;
     use crate::views::Counters;
-    use crate::world::{Fact, SessionReport};
+    use crate::world::{ClientCertificate, Fact, SessionReport};
 
     /// L2 of a review. Input: the link of an established session loses its carrier; its address is on the loopback too, or is not.
     #[test]
@@ -679,6 +707,44 @@ mod tests {
         let (state, problem) = said("nodes: timed out", false);
         assert_eq!(state, "unreachable");
         assert_eq!(problem, "API server unreachable, the last known state stays in use: nodes: timed out");
+    }
+
+    /// V4 of a review. Input: a client certificate that ended yesterday, ends within a week, or later, and an API server that answers, or says
+    /// 401. Output: one problem with its name and its date, unless it is good for longer; what refuses a good one is another cause.
+    #[test]
+    fn a_client_certificate_that_ends_is_told_by_name_with_its_date() {
+        let at = |day: u64| std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(day * 86_400);
+        let said = |today: u64, refused: bool| {
+            let file =
+                SourceFile { path: "test.toml".to_owned(), text: "[kubernetes]\nin-cluster = true\n".to_owned() };
+            let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+            let certificate = ClientCertificate { place: "/pki/c.crt".to_owned(), begins: at(0), ends: at(365) };
+            planner.apply(Fact::ClientCertificate(Some(certificate)));
+            let why = "nodes: 401 Unauthorized".to_owned();
+            let api_server = match refused {
+                true => ApiServer::Unreachable { since: at(0), why, forbidden: false },
+                false => ApiServer::Reachable,
+            };
+            planner.apply(Fact::ApiServer(api_server));
+            let counters = Counters::default();
+            let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, counters, clock::now(), at(today));
+            let problems = problems(&snapshot, &[], &[]);
+            problems.into_iter().filter(|it| it.contains("/pki/c.crt")).collect::<Vec<_>>()
+        };
+        assert_eq!(said(300, false), [""; 0]);
+        for (today, refused, words) in [
+            (360, false, "the client certificate /pki/c.crt ends on 1971-01-01T00:00:00Z: from then on"),
+            (366, false, "the client certificate /pki/c.crt ended on 1971-01-01T00:00:00Z: from then on"),
+            (366, true, "401 Unauthorized; the client certificate /pki/c.crt ended on 1971-01-01T00:00:00Z: renew it"),
+            (
+                300,
+                true,
+                "401 Unauthorized; the client certificate /pki/c.crt, good until 1971-01-01T00:00:00Z, is none",
+            ),
+        ] {
+            let said = said(today, refused);
+            assert!(said.len() == 1 && said[0].contains(words), "{words} in: {said:?}");
+        }
     }
 
     #[test]

@@ -12,9 +12,9 @@ use ipnet::IpNet;
 
 use super::departed::Departed;
 use super::{
-    ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, Egress, EgressReach,
-    EndpointSlice, Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node, NodeCounts, PeerOrder,
-    PeerOrders, PoolRange, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
+    ApiServer, BfdSessions, ClientCertificate, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, Egress,
+    EgressReach, EndpointSlice, Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node,
+    NodeCounts, PeerOrder, PeerOrders, PoolRange, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -127,6 +127,8 @@ pub struct World {
     pub state_not_kept: Option<HostProblem>,
     /// Why the credentials for the API server, which have changed on the disk, cannot be used.
     pub credentials_unusable: Option<HostProblem>,
+    /// The client certificate that the API server knows this agent by.
+    pub client_certificate: Option<ClientCertificate>,
     /// This node is being drained.
     pub drain: Option<Arc<Drain>>,
     pub fail_static: bool,
@@ -236,6 +238,7 @@ impl Default for World {
             node_not_marked: None,
             state_not_kept: None,
             credentials_unusable: None,
+            client_certificate: None,
             drain: None,
             cluster_config: ClusterConfig::default(),
             cluster_texts: Arc::default(),
@@ -460,6 +463,10 @@ impl World {
             }
             Fact::CredentialsUnusable(problem) => {
                 self.credentials_unusable = problem;
+                Touched::Nothing
+            }
+            Fact::ClientCertificate(certificate) => {
+                self.client_certificate = certificate;
                 Touched::Nothing
             }
             Fact::Drain(drain) => everything_if(std::mem::replace(&mut self.drain, drain.clone()) != drain),
