@@ -160,6 +160,26 @@ fn classes(written: &Written, section: &mut Reader<'_>) -> Option<Vec<String>> {
             let other = (&class.place, "class is set here");
             section.conflict(&several.place, "class and classes are mutually exclusive", "remove one of them", other);
             None
+    /// The Role by which the crier of a Lease may read its ConfigMap: that of the Lease, where both are in one namespace.
+    pub fn role_of_config_map(lease: &ObjectKey, config_map: &ObjectKey) -> ObjectKey {
+        let behind = if config_map.namespace == lease.namespace { "" } else { "-config" };
+        ObjectKey::new(config_map.namespace.as_str(), &format!("{}{behind}", lease.name))
+    }
+
+    /// What to do where the ConfigMap may not be read: `None` where something else is the matter than rights.
+    pub fn remedy_of_config_map(&self, config_map: &ObjectKey, why: &str) -> Option<String> {
+        let is_default = |key: &ObjectKey| key.namespace.as_str() == "kube-system" && &*key.name == "crier";
+        let of_file = if is_default(&self.lease) && is_default(config_map) { "" } else { " --config FILE" };
+        let file = if of_file.is_empty() { "" } else { ", where FILE is the crier.toml of a node" };
+        let role = Kubernetes::role_of_config_map(&self.lease, config_map);
+        why.starts_with("403").then(|| {
+            format!(
+                "the Role {} in the namespace {} lets crier read it: apply the objects of `crier rbac{of_file}`{file}",
+                role.name, role.namespace
+            )
+        })
+    }
+
         }
         (Some(class), _) => Some(vec![class]),
         (None, _) if several.empty_list => {
