@@ -268,6 +268,7 @@ impl Planner {
             let ours = after.load_balancer && self.in_force.config().serves_class(after.class.as_ref());
             if !self.world.is_history(key, before, after) {
                 self.restraints.note_displaced(key, before, after, ours);
+                self.restraints.note_stripped(key, before, after, &kubernetes.lease);
             }
         }
         match &fact {
