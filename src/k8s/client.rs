@@ -102,19 +102,26 @@ pub async fn build_of(kubeconfigs: &[PathBuf]) -> Result<kube::Client, ClientErr
     Ok(kube::Client::new(newest, config.default_namespace))
 }
 
-/// Why a kubeconfig with this content could not be used at `path`. Nothing is written, and no connection opened.
-pub async fn check(content: &[u8], path: &Path, wall: SystemTime) -> Result<(), ClientError> {
-    let (config, _) = credentials::of_content(content, path).await?;
+/// Why a kubeconfig with this content could not be used at `path`; else its client certificate. Nothing is written, and no connection opened.
+/// `at`: where a file is that it names, on a host that may be a folder here.
+pub async fn check(
+    content: &[u8],
+    path: &Path,
+    at: impl Fn(&Path) -> PathBuf,
+    wall: SystemTime,
+) -> Result<Option<ClientCertificate>, ClientError> {
+    let (config, _) = credentials::of_content(content, path, at).await?;
     assemble_all(&config, &[])?;
     let user = &config.auth_info;
     let has_token = user.token.is_some() || user.token_file.is_some();
     let has_certificate = user.client_certificate.is_some() || user.client_certificate_data.is_some();
     // Over plain HTTP a proxy on this host may bring the credentials.
-    if let Some(ended) = credentials::client_certificate(&config, path).filter(|it| it.has_ended(wall)) {
-        return Err(ClientError::CertificateEnded { ended });
+    let certificate = credentials::client_certificate(&config, path);
+    if let Some(ended) = certificate.as_ref().filter(|it| it.has_ended(wall)) {
+        return Err(ClientError::CertificateEnded { ended: ended.clone() });
     }
     match has_token || has_certificate || config.cluster_url.scheme_str() == Some("http") {
-        true => Ok(()),
+        true => Ok(certificate),
         false => Err(ClientError::NoCredentials),
     }
 }
@@ -342,7 +349,7 @@ mod tests {
     async fn a_user_without_credentials_is_refused_before_the_kubeconfig_is_put_in_place() {
         let check = async |server: &str, user| {
             let content = kubeconfig(&format!("{{server: '{server}'}}"), user);
-            super::check(content.as_bytes(), Path::new("/kubeconfig"), SystemTime::UNIX_EPOCH)
+            super::check(content.as_bytes(), Path::new("/kubeconfig"), Path::to_owned, SystemTime::UNIX_EPOCH)
                 .await
                 .map_err(|error| error.to_string())
         };
@@ -500,11 +507,13 @@ mod tests {
             (of(&data(&ended)), format!("in the kubeconfig {}", path.display())),
             (in_file, file.display().to_string()),
         ] {
-            let checked = super::check(content.as_bytes(), &path, crate::clock::wall()).await;
+            let checked = super::check(content.as_bytes(), &path, Path::to_owned, crate::clock::wall()).await;
             let error = checked.expect_err("it has ended").to_string();
             let words = format!("the client certificate {place} ended on 2021-01-01T00:00:00Z");
             assert!(error.contains(&words), "{words} in: {error}");
-            super::check(content.as_bytes(), &path, SystemTime::UNIX_EPOCH).await.expect("it was good once");
+            super::check(content.as_bytes(), &path, Path::to_owned, SystemTime::UNIX_EPOCH)
+                .await
+                .expect("it was good once");
             std::fs::write(&path, content).unwrap();
             let (_, renewal) = build(&Access::Kubeconfig(path.clone())).await.unwrap();
             assert_eq!(renewal.certificate().map(|it| it.place.as_str()), Some(&*place));

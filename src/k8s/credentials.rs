@@ -232,8 +232,12 @@ pub(super) async fn of_merged(kubeconfigs: &[PathBuf]) -> Result<(kube::Config, 
     Ok((config, newest))
 }
 
-/// What a kubeconfig with this content at `path` would say.
-pub(super) async fn of_content(content: &[u8], path: &Path) -> Result<(kube::Config, Fingerprint), ClientError> {
+/// What a kubeconfig with this content at `path` would say. `at`: where a file is that it names, on a host that may be a folder here.
+pub(super) async fn of_content(
+    content: &[u8],
+    path: &Path,
+    at: impl Fn(&Path) -> PathBuf,
+) -> Result<(kube::Config, Fingerprint), ClientError> {
     let unusable = |source| ClientError::Kubeconfig { path: path.to_owned(), source };
     let not_text =
         |error| KubeconfigError::ReadConfig(io::Error::new(io::ErrorKind::InvalidData, error), path.to_owned());
@@ -242,7 +246,7 @@ pub(super) async fn of_content(content: &[u8], path: &Path) -> Result<(kube::Con
     let folder = state_file::folder_of(path);
     // Where they are relative, files are named from the folder of the kubeconfig.
     for file in named_files(&mut kubeconfig) {
-        *file = folder.join(&*file).display().to_string();
+        *file = at(&folder.join(&*file)).display().to_string();
     }
     usable(path.to_owned(), kubeconfig).await
 }

@@ -172,6 +172,33 @@ fn a_client_certificate_that_has_ended_takes_no_place_and_is_told() {
     assert_eq!(host.read(KUBECONFIG).as_deref(), Some(KUBECONFIG_TEXT));
 }
 
+/// W14 of a review. Input: kubeconfigs that name absolute files, which the image has, by itself or behind a link of the image, or which only
+/// the host has that builds it. Output: the files of the image are judged.
+#[test]
+fn files_that_a_kubeconfig_names_are_those_of_the_image() {
+    let host = Host::new();
+    install(&host.whole());
+    let put = |path: &str, content: &str| {
+        let path = below(host.root.path(), Path::new(path));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    };
+    put("/etc/kubernetes/token", "of-the-image\n");
+    put("/var/lib/real", "of-the-image\n");
+    std::os::unix::fs::symlink("/var/lib/real", below(host.root.path(), Path::new("/etc/kubernetes/link"))).unwrap();
+    let only_here = host.bring("token", "of this host\n").unwrap();
+    for (file, is_good) in
+        [("/etc/kubernetes/token", true), ("/etc/kubernetes/link", true), (only_here.to_str().unwrap(), false)]
+    {
+        let text = KUBECONFIG_TEXT.replace("token: t", &format!("tokenFile: {file}"));
+        let kubeconfig = host.bring("newer", &text);
+        match super::install(&Install { kubeconfig, ..host.arguments() }, b"binary".to_vec()) {
+            Ok(outcome) => assert!(is_good && outcome.problems.is_empty(), "{file}: {:?}", outcome.problems),
+            Err(error) => assert!(!is_good && error.to_string().contains(file), "{file}: {error}"),
+        }
+    }
+}
+
 #[test]
 fn what_the_operator_wrote_is_kept() {
     let host = Host::new();
