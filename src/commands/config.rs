@@ -229,7 +229,6 @@ fn with_gateway(config: &config::Config, world: &World) -> Vec<String> {
              leaves without the address of their Service; name the networks of pods and Services alone (those of the Nodes count already)"
         ))
     };
-    // Of what holds a pool it is told whatever the host.
     config.egress.cluster_networks.iter().filter_map(in_words).collect()
 }
 

@@ -375,6 +375,16 @@ mod tests {
         client.request::<serde_json::Value>(request()).await.expect("other answers go through as they are");
     }
 
+    /// W13 of a review: kubectl takes it for an empty one.
+    #[test]
+    fn a_kubeconfig_that_is_dev_null_is_left_out_beside_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubeconfig");
+        std::fs::write(&path, kubeconfig("{server: 'https://127.0.0.1:6443'}", "{token: t}")).unwrap();
+        let read = merged(&["/dev/null".into(), path]).expect("the other one is good");
+        assert_eq!(read.current_context.as_deref(), Some("c"));
+    }
+
     #[tokio::test]
     async fn a_missing_kubeconfig_is_named() {
         let Err(error) = build(&Access::Kubeconfig("/nowhere/kubeconfig".into())).await else { panic!("it was built") };

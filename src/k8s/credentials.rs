@@ -207,9 +207,9 @@ async fn from_kubeconfig(path: PathBuf) -> Result<(kube::Config, Fingerprint), C
 }
 
 /// Of several, each value is that of the first file that has it, as kubectl merges them; a file that is not there is left out, where another
-/// one is.
+/// one is, and so is /dev/null, which says nothing.
 pub fn merged(kubeconfigs: &[PathBuf]) -> Result<Kubeconfig, ClientError> {
-    let is_there = |path: &&PathBuf| std::fs::metadata(path).is_ok();
+    let is_there = |path: &&PathBuf| path.as_path() != Path::new("/dev/null") && std::fs::metadata(path).is_ok();
     let there: Vec<&PathBuf> = kubeconfigs.iter().filter(is_there).collect();
     let mut all = if there.is_empty() { kubeconfigs.iter().collect() } else { there }.into_iter();
     let Some(first) = all.next() else { return Ok(Kubeconfig::default()) };
