@@ -587,20 +587,14 @@ impl World {
         if before.unwrap_or_default() == orders { Touched::Nothing } else { Touched::Peers }
     }
 
-    /// Who holds the address is looked for among all Services: conflicts are rare.
+    /// Who has the address the planner's book knows.
     fn conflict(&mut self, address: IpAddr, link: InterfaceName, conflict: Option<Conflict>) -> Touched {
         let on_links = self.conflicts.entry(address).or_default();
-        let changed = put(on_links, link, conflict);
+        put(on_links, link, conflict);
         if on_links.is_empty() {
             self.conflicts.remove(&address);
         }
-        if !changed {
-            return Touched::Nothing;
-        }
-        let promised = self.assigned.iter().filter(|(_, addresses)| addresses.contains(&address)).map(|(key, _)| key);
-        let shown = self.services.iter().filter(|(_, service)| service.ingress.contains(&address)).map(|(key, _)| key);
-        let holders: BTreeSet<&ObjectKey> = promised.chain(shown).collect();
-        Touched::Services(holders.into_iter().cloned().collect())
+        Touched::Nothing
     }
 
     fn put_service(&mut self, key: ObjectKey, service: Arc<Service>) -> Touched {
