@@ -71,7 +71,11 @@ pub async fn start(
     let last = kept.recall();
     let newest = match (seen, &last) {
         // The files alone would be less than what every other node goes by.
-        (Err(why), None) => return Err(LoadError::Unseen { config_map, why }),
+        (Err(why), None) => {
+            let remedy = kubernetes.remedy_of_config_map(&config_map, &why);
+            let remedy = remedy.unwrap_or_else(|| "check the way to the API server and the kubeconfig".to_owned());
+            return Err(LoadError::Unseen { config_map, why, remedy });
+        }
         (seen, _) => seen.ok().flatten().and_then(Result::ok),
     };
     let secrets = HostSecrets::from_environment().with(Lenience::Starting);
@@ -96,7 +100,8 @@ pub async fn start(
         }
     }
     // The last candidate, the files alone, was refused as well.
-    Err(refused.map_or_else(|| LoadError::Unseen { config_map, why: "it has no text".to_owned() }, LoadError::from))
+    let (why, remedy) = ("it has no text".to_owned(), "write one into it".to_owned());
+    Err(refused.map_or_else(|| LoadError::Unseen { config_map, why, remedy }, LoadError::from))
 }
 
 /// Follows the ConfigMap until the receiver of the facts is gone. A new text is an order to whoever changes the configuration: it

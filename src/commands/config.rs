@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Subcommand;
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{Exit, Output, answer, ask, count, order, plan, refused, runtime};
@@ -212,7 +213,23 @@ fn of_this_host(config: &config::Config) -> Vec<String> {
     let in_words = |(pool, address, used): (_, _, HostUse)| {
         format!("pool {pool}: {address} is {used}, so no Service gets it; exclude = [\"{address}\"] says so")
     };
-    own_addresses::withheld(config, &world).map(in_words).chain(cut_off(config, &world)).collect()
+    let withheld = own_addresses::withheld(config, &world).map(in_words);
+    withheld.chain(cut_off(config, &world)).chain(with_gateway(config, &world)).collect()
+}
+
+/// Networks that count as inside of the cluster, and have the default gateway of this host.
+fn with_gateway(config: &config::Config, world: &World) -> Vec<String> {
+    let main = world.default_routes.iter().filter(|route| route.vrf.is_none());
+    let gateways: Vec<(IpAddr, u32)> = main.filter_map(|route| Some((route.gateway?, route.link))).collect();
+    let in_words = |net: &IpNet| {
+        let (gateway, index) = gateways.iter().find(|(gateway, _)| net.contains(gateway))?;
+        let link = world.links.get(index).map_or("a link", |link| link.name.as_str());
+        Some(format!(
+            "[egress] cluster-networks: {net} has this host's default gateway {gateway} on {link}: what pods send to the hosts there \
+             leaves without the address of their Service; name the networks of pods and Services alone (those of the Nodes count already)"
+        ))
+    };
+    config.egress.cluster_networks.iter().filter_map(in_words).collect()
 }
 
 /// VRFs with the link of this host's default route.
@@ -322,8 +339,28 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::address::Family;
     use crate::config::{NoSecrets, SourceFile, parse};
     use crate::names::NodeName;
+    use crate::world::{DefaultRoute, Fact, Link};
+
+    /// Input: networks of the cluster with and without the host's default gateway, of the main table and of a VRF. Output: the network, the
+    /// gateway and its link.
+    #[test]
+    fn cluster_networks_with_the_default_gateway_of_the_host_are_told() {
+        let told = |net: &str, vrf: Option<u32>| {
+            let mut world = World::default();
+            world.apply(Fact::Link(2, Some(Link::carrying(2, "eth0", &["10.9.0.2/24"]))));
+            let gateway = Some(IpAddr::from([10, 9, 0, 1]));
+            let route = DefaultRoute { family: Family::V4, gateway, link: 2, metric: 0, vrf, dead: false };
+            world.apply(Fact::DefaultRoutes(vec![route]));
+            let text = format!("[manifests]\nfolder = \"/m\"\n[egress]\ncluster-networks = [\"{net}\"]\n");
+            with_gateway(&good(&text), &world).join("\n")
+        };
+        let whole = told("10.0.0.0/8", None);
+        assert!(whole.contains("10.0.0.0/8 has this host's default gateway 10.9.0.1 on eth0"), "{whole}");
+        assert_eq!((told("10.244.0.0/16", None), told("10.0.0.0/8", Some(7))), (String::new(), String::new()));
+    }
 
     fn good(text: &str) -> config::Config {
         let file = SourceFile { path: "test.toml".to_owned(), text: text.to_owned() };

@@ -17,10 +17,12 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 use super::{Exit, print};
+use crate::clock;
 use crate::config::load::{self, HostSecrets, LoadError};
 use crate::config::{self, Access, Secrets, Source};
 use crate::k8s::client::{self, ClientError};
-use place::{Item, OrElse, Seen, Step, What, below, judge, look, put};
+use crate::world::ClientCertificate;
+use place::{Item, OrElse, Seen, Step, What, below, judge, look, put, within};
 
 #[derive(Debug, Args)]
 pub struct Install {
@@ -127,7 +129,7 @@ fn install(arguments: &Install, binary: Vec<u8>) -> Result<Outcome, InstallError
         if item.path == Path::new(UNIT) && is_masked(&path) {
             return Err(InstallError::Masked { path });
         }
-        let seen = look(&path).map_err(|source| InstallError::Unreadable { path, source })?;
+        let seen = look(&within(root, &item.path)).map_err(|source| InstallError::Unreadable { path, source })?;
         steps.push((judge(&item, &seen), item));
     }
     if let Some((_, item)) = steps.iter().find(|(step, _)| *step == Step::Blocked) {
@@ -174,7 +176,7 @@ fn wanted(arguments: &Install, binary: Vec<u8>) -> Result<Vec<Item>, InstallErro
         file(BINARY, 0o755, binary, OrElse::Replace),
         file("/etc/crier/crier.toml.example", 0o644, config::example().into_bytes(), OrElse::Replace),
     ];
-    let of_package = look(&below(root, Path::new(UNIT_OF_PACKAGE)));
+    let of_package = look(&within(root, Path::new(UNIT_OF_PACKAGE)));
     if !matches!(of_package, Ok(Seen::File { content, .. }) if content == unit) {
         items.push(file(UNIT, 0o644, unit, OrElse::Replace));
     }
@@ -213,7 +215,7 @@ fn checked(
     steps: &[(Step, Item)],
     named: Option<&Path>,
 ) -> Result<Option<(config::Config, Option<String>)>, InstallError> {
-    let path = below(root, Path::new(CONFIG));
+    let path = within(root, Path::new(CONFIG));
     let coming = Coming { root, host: HostSecrets::from_environment(), steps };
     let main = match named {
         Some(named) => load::read_main(named)?,
@@ -233,8 +235,14 @@ fn refusal(root: &Path, step: Step, item: &Item) -> Option<ClientError> {
     if step != Step::ReplaceAndKeep || item.path != Path::new(KUBECONFIG) {
         return None;
     }
+    judged(root, content, &item.path)?.err()
+}
+
+/// What is to be said of a kubeconfig at this path of the host: its client certificate, or why it cannot be used.
+fn judged(root: &Path, content: &[u8], path: &Path) -> Option<Result<Option<ClientCertificate>, ClientError>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    runtime.block_on(client::check(content, &below(root, &item.path))).err()
+    let of_host = |file: &Path| within(root, file.strip_prefix(root).unwrap_or(file));
+    Some(runtime.block_on(client::check(content, &below(root, path), of_host, clock::wall())))
 }
 
 /// The secrets of the host as they will be.
@@ -262,7 +270,7 @@ impl Secrets for Coming<'_> {
     fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
         match self.content(path) {
             Some(content) => Ok(content.to_vec()),
-            None => self.host.file(&below(self.root, path)),
+            None => self.host.file(&within(self.root, path)),
         }
     }
 }
@@ -292,7 +300,7 @@ fn problems(root: &Path, steps: &[(Step, Item)], config: Option<&config::Config>
             What::File { content, .. } if item.path == *path => Some(content),
             What::File { .. } | What::Folder => None,
         });
-        problems.extend(unusable(&below(root, path), path, coming.map(Vec::as_slice)));
+        problems.extend(unusable(root, path, coming.map(Vec::as_slice)));
     }
     if root == Path::new("/") {
         problems.extend(load::warnings_of_secrets(config));
@@ -317,16 +325,27 @@ fn notes(arguments: &Install, steps: &[(Step, Item)], fine: bool) -> Vec<String>
     notes
 }
 
-/// Why the kubeconfig of the configuration cannot be used; `coming` if it is put there in this run.
-fn unusable(there: &Path, path: &Path, coming: Option<&[u8]>) -> Option<String> {
+/// Why the kubeconfig of the configuration cannot be used, or not for long; `coming` if it is put there in this run.
+fn unusable(root: &Path, path: &Path, coming: Option<&[u8]>) -> Option<String> {
+    let there = within(root, path);
     if !there.exists() {
         // A dry run does not put it there.
         let hint = "make one with `crier kubeconfig` where kubectl works, and run crier install --kubeconfig FILE";
         return coming.is_none().then(|| format!("there is no {}, which {CONFIG} names: {hint}", path.display()));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    let built = runtime.block_on(client::build(&Access::Kubeconfig(there.to_owned())));
-    built.err().map(|error| error.to_string())
+    let content = match fs::read(&there) {
+        Ok(content) => content,
+        Err(error) => return Some(format!("cannot read {}: {error}", there.display())),
+    };
+    match judged(root, &content, path)? {
+        Err(error) => Some(error.to_string()),
+        Ok(certificate) => {
+            let trouble = certificate?.trouble(clock::wall())?;
+            Some(format!(
+                "{trouble}: the API server answers 401 from then on; renew it, or make a new kubeconfig with `crier kubeconfig`"
+            ))
+        }
+    }
 }
 
 /// Has systemd read the units again, and starts or restarts the agent if that is wished. What goes wrong is a problem.

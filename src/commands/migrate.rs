@@ -158,14 +158,21 @@ fn parsed(text: &str, path: &Path) -> Result<Vec<Value>, String> {
     let format =
         by_name.unwrap_or(if without_mark(text).trim_start().starts_with('{') { Format::Json } else { Format::Yaml });
     match objects(text, format) {
-        Err(_) if by_name.is_none() && format == Format::Json => objects(text, Format::Yaml),
+        // JSON documents with `---` between them are YAML.
+        Err(fault) if format == Format::Json => {
+            objects(text, Format::Yaml).map_err(|other| if by_name.is_some() { fault } else { other })
+        }
         read => read,
     }
-    .map_err(|fault| match is_template(text) {
-        true => "this is a Helm template, not an object: render it first (helm template RELEASE CHART) and give the result to \
-                 migrate"
+    .map_err(|fault| match (is_template(text), fault.problem.ends_with("has no kind")) {
+        (true, _) => "this is a Helm template, not an object: render it first (helm template RELEASE CHART) and give the result to \
+                      migrate"
             .to_owned(),
-        false => fault.to_string(),
+        (false, true) => format!(
+            "{fault}; where this is a values.yaml of Helm, render it first (helm template RELEASE CHART -f values.yaml) and give the \
+             result to migrate"
+        ),
+        (false, false) => fault.to_string(),
     })
 }
 
@@ -205,6 +212,23 @@ mod tests {
         assert!(named.contains("Helm template") && named.contains("helm template"), "{named}");
         let other = fault("kind: [");
         assert!(!other.contains("Helm"), "{other}");
+        // V16 of a review: the values of a chart were no object, and that was all.
+        let values = fault("configInline:\n  address-pools:\n  - name: lan\n    protocol: layer2\n");
+        assert!(
+            values.contains("no kind") && values.contains("helm template RELEASE CHART -f values.yaml"),
+            "{values}"
+        );
+    }
+
+    /// W13 of a review: only the first of them was read, and the second refused.
+    #[test]
+    fn documents_of_json_may_have_a_line_of_yaml_between_them() {
+        let json = r#"{"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": {"name": "lan"}}"#;
+        for file in ["-", "pool.json", "pool.yaml"] {
+            assert_eq!(parsed(&format!("{json}\n---\n{json}\n"), Path::new(file)).map(|it| it.len()), Ok(2), "{file}");
+        }
+        let fault = parsed("{\"kind\": [", Path::new("pool.json")).expect_err("it is cut off");
+        assert!(fault.contains("EOF"), "{fault}");
     }
 
     /// Q17 (c) of a review: what editors on Windows put in front of a text.

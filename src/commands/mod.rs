@@ -120,7 +120,7 @@ enum Verb {
     Kubeconfig(kubeconfig::Kubeconfig),
     /// Put binary, unit, configuration and key of this host in their places, and check the result
     Install(install::Install),
-    /// Take away what a stopped agent leaves in the kernel: the nftables table, rules and routes of egress
+    /// Take away what a stopped agent leaves in the kernel: table, rules, routes and tunnel of egress, blackhole routes, VRFs
     Cleanup(cleanup::Cleanup),
     /// Print a manual page, for `man -l -`
     Man(man::Man),
@@ -136,7 +136,7 @@ pub struct Output {
     #[arg(short, long, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
     output: Format,
     /// The same as --output json
-    #[arg(long)]
+    #[arg(long, conflicts_with = "output")]
     json: bool,
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{Exit, config, print};
 use crate::config::load::{self, Lenience};
-use crate::config::{Source, in_namespace};
+use crate::config::{Kubernetes, Source, in_namespace};
 use crate::names::ObjectKey;
 use crate::world::is_of_default;
 
@@ -94,7 +94,8 @@ fn objects_of_another(lease: &ObjectKey, config_map: Option<&ObjectKey>) -> Stri
     let at = all.len().saturating_sub(1);
     let mut more = role(&lease.namespace.to_string(), name, &rules);
     if let Some(config_map) = far {
-        more.extend(role(&config_map.namespace.to_string(), &format!("{name}-config"), &read(&config_map.name)));
+        let of = Kubernetes::role_of_config_map(lease, config_map);
+        more.extend(role(&of.namespace.to_string(), &of.name, &read(&config_map.name)));
     }
     all.splice(at..at, more);
     all.join(NEXT)

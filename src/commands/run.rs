@@ -1,5 +1,6 @@
 //! `crier run`: the agent. Floor 4: reads the configuration, opens the doors, and leaves the rest to `agent`.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -126,7 +127,11 @@ fn load(main: &Path) -> Result<Loaded, LoadError> {
     };
     let config_map = preliminary.config_map.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| LoadError::Unseen { config_map, why: error.to_string() })?;
+    let unseen = |error: io::Error| {
+        let remedy = "this host gives the agent no runtime".to_owned();
+        LoadError::Unseen { config_map, why: error.to_string(), remedy }
+    };
+    let runtime = runtime.map_err(unseen)?;
     let (config, start) = runtime.block_on(cluster_config::start(&files, preliminary))?;
     Ok(Loaded { files, config, cluster: Some(start) })
 }

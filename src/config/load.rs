@@ -23,10 +23,9 @@ pub enum LoadError {
     #[error(transparent)]
     Refused(#[from] Complaints),
     #[error(
-        "the ConfigMap {config_map} ([kubernetes] config) is not seen, and none is kept from before: {why}; check the way to the \
-         API server and the rights of `crier rbac`"
+        "the ConfigMap {config_map} ([kubernetes] config) is not seen, and none is kept from before: {why}; {remedy}"
     )]
-    Unseen { config_map: ObjectKey, why: String },
+    Unseen { config_map: ObjectKey, why: String, remedy: String },
 }
 
 /// Reads and checks a configuration.

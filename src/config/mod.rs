@@ -45,7 +45,7 @@ pub use section::bgp::Bgp;
 pub use section::drain::DrainSettings;
 pub use section::egress::{BLACKHOLES, EgressSettings, FOR_NETWORKS};
 pub use section::host::Host;
-pub use section::kubernetes::{Access, Kubernetes};
+pub use section::kubernetes::{Access, Kubernetes, lease_of_class, own_lease_of_class};
 pub use section::l2::{InterfacePattern, L2, Schedule, Subnet};
 pub use section::log::{Log, LogFormat};
 pub use section::manifests::Manifests;

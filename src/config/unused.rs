@@ -32,7 +32,24 @@ pub fn unused(config: &Config) -> Vec<String> {
     all.extend(loopback(config));
     all.extend(in_pools(config));
     all.extend(without_class(config));
+    all.extend(cluster_networks(config));
     all
+}
+
+/// Networks that count as inside of the cluster, and are more than a cluster: what pods send there leaves with no Service's address.
+fn cluster_networks(config: &Config) -> impl Iterator<Item = String> {
+    config.egress.cluster_networks.iter().filter_map(|net| {
+        let holds = |pool: &&Pool| pool.addresses.iter().any(|range| net.contains(&range.first()) || net.contains(&range.last()));
+        let what = match config.pools.iter().find(holds) {
+            Some(pool) => format!("holds addresses of the pool {}, so it is more than the cluster's own networks", pool.name),
+            None if net.prefix_len() < if net.addr().is_ipv4() { 8 } else { 16 } => "is wider than any cluster".to_owned(),
+            None => return None,
+        };
+        Some(format!(
+            "[egress] cluster-networks: {net} {what}: what pods send there leaves without the address of their Service; name the \
+             networks of pods and Services alone"
+        ))
+    })
 }
 
 /// A class of its own, and every Service that names none: so does any other crier of the cluster.
@@ -251,6 +268,26 @@ mod tests {
             "[[pool]]\nname = \"x\"\naddresses = [\"10.9.0.0/24\"]\nexclude = [\"10.9.0.7\"]\n[[l2]]",
         );
         assert_eq!(told("[manifests]\nfolder = \"/m\"", &excluded).len(), 1, "it is left out there");
+    }
+
+    /// Input: networks of the cluster that hold a pool, or half of all addresses, beside sound ones. Output: what they take egress from.
+    #[test]
+    fn cluster_networks_that_are_more_than_a_cluster_are_told() {
+        for (net, words) in [
+            ("10.0.0.0/8", Some("10.0.0.0/8 holds addresses of the pool lan")),
+            ("10.2.0.128/25", Some("holds addresses of the pool wan")),
+            ("128.0.0.0/1", Some("128.0.0.0/1 is wider than any cluster")),
+            ("fd00::/8", Some("fd00::/8 is wider than any cluster")),
+            ("10.244.0.0/16", None),
+            ("fd00:244::/48", None),
+        ] {
+            let all =
+                told("[manifests]\nfolder = \"/m\"", &format!("[[l2]]\n[egress]\ncluster-networks = [\"{net}\"]\n"));
+            match words {
+                Some(words) => assert!(all.len() == 1 && all[0].contains(words), "{net}: {all:?}"),
+                None => assert_eq!(all, [""; 0], "{net}"),
+            }
+        }
     }
 
     #[test]

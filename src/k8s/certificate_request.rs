@@ -42,6 +42,27 @@ pub fn draw(user: &str, group: &str) -> Result<KeyAndRequest, KeyError> {
     Ok(KeyAndRequest { key, request: pem("CERTIFICATE REQUEST", &request) })
 }
 
+/// A key, and a certificate for it that its owner has signed, both as PEM text; from when to when as UTCTime, or as GeneralizedTime where the
+/// year has four digits.
+#[cfg(test)]
+pub fn self_signed(validity: [&str; 2]) -> (Secret, String) {
+    let random = SystemRandom::new();
+    let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).unwrap();
+    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, document.as_ref(), &random).unwrap();
+    let algorithm = sequence(&[&der(OID, &ECDSA_WITH_SHA256)]);
+    let name = der(SET, &sequence(&[&der(OID, &COMMON_NAME), &der(UTF8_STRING, b"crier:node-1")]));
+    let name = sequence(&[&name]);
+    let [begins, ends] =
+        validity.map(|text| der(if text.len() == "990131235959Z".len() { 0x17 } else { 0x18 }, text.as_bytes()));
+    let public = sequence(&[&der(OID, &EC_PUBLIC_KEY), &der(OID, &P256)]);
+    let public = sequence(&[&public, &bits(key.public_key().as_ref())]);
+    let (version, serial) = (der(0xa0, &der(INTEGER, &[2])), der(INTEGER, &[1]));
+    let what = sequence(&[&version, &serial, &algorithm, &name, &sequence(&[&begins, &ends]), &name, &public]);
+    let signature = key.sign(&random, &what).unwrap();
+    let certificate = sequence(&[&what, &algorithm, &bits(signature.as_ref())]);
+    (Secret::from(pem("PRIVATE KEY", document.as_ref()).as_bytes()), pem("CERTIFICATE", &certificate))
+}
+
 /// RFC 2986 §4.1: CertificationRequestInfo, version 0, without attributes.
 fn request_info(user: &str, group: &str, public_key: &[u8]) -> Vec<u8> {
     let attribute =

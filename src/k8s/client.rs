@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use hickory_resolver::TokioResolver;
@@ -32,6 +32,7 @@ use tracing::warn;
 use super::credentials::{self, Connection};
 pub use super::credentials::{Renewal, all_of, merged};
 use crate::config::Access;
+use crate::world::ClientCertificate;
 
 /// How long one address of the API server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,6 +75,11 @@ pub enum ClientError {
     Server { server: String },
     #[error("certificate-authority-data of the kubeconfig holds no certificate: no API server could be trusted")]
     NoAuthority,
+    #[error(
+        "{ended} ended on {}, so the API server would answer 401: make a new kubeconfig with `crier kubeconfig`, or renew the certificate",
+        ended.end()
+    )]
+    CertificateEnded { ended: ClientCertificate },
     #[error("the kubeconfig gives its user no token, tokenFile or client certificate: the API server would see nobody")]
     NoCredentials,
 }
@@ -96,16 +102,26 @@ pub async fn build_of(kubeconfigs: &[PathBuf]) -> Result<kube::Client, ClientErr
     Ok(kube::Client::new(newest, config.default_namespace))
 }
 
-/// Why a kubeconfig with this content could not be used at `path`. Nothing is written, and no connection opened.
-pub async fn check(content: &[u8], path: &Path) -> Result<(), ClientError> {
-    let (config, _) = credentials::of_content(content, path).await?;
+/// Why a kubeconfig with this content could not be used at `path`; else its client certificate. Nothing is written, and no connection opened.
+/// `at`: where a file is that it names, on a host that may be a folder here.
+pub async fn check(
+    content: &[u8],
+    path: &Path,
+    at: impl Fn(&Path) -> PathBuf,
+    wall: SystemTime,
+) -> Result<Option<ClientCertificate>, ClientError> {
+    let (config, _) = credentials::of_content(content, path, at).await?;
     assemble_all(&config, &[])?;
     let user = &config.auth_info;
     let has_token = user.token.is_some() || user.token_file.is_some();
     let has_certificate = user.client_certificate.is_some() || user.client_certificate_data.is_some();
     // Over plain HTTP a proxy on this host may bring the credentials.
+    let certificate = credentials::client_certificate(&config, path);
+    if let Some(ended) = certificate.as_ref().filter(|it| it.has_ended(wall)) {
+        return Err(ClientError::CertificateEnded { ended: ended.clone() });
+    }
     match has_token || has_certificate || config.cluster_url.scheme_str() == Some("http") {
-        true => Ok(()),
+        true => Ok(certificate),
         false => Err(ClientError::NoCredentials),
     }
 }
@@ -333,7 +349,9 @@ mod tests {
     async fn a_user_without_credentials_is_refused_before_the_kubeconfig_is_put_in_place() {
         let check = async |server: &str, user| {
             let content = kubeconfig(&format!("{{server: '{server}'}}"), user);
-            super::check(content.as_bytes(), Path::new("/kubeconfig")).await.map_err(|error| error.to_string())
+            super::check(content.as_bytes(), Path::new("/kubeconfig"), Path::to_owned, SystemTime::UNIX_EPOCH)
+                .await
+                .map_err(|error| error.to_string())
         };
         let error = check("https://127.0.0.1:6443", "{username: admin, password: x}").await.unwrap_err();
         assert!(error.contains("no token"), "{error}");
@@ -355,6 +373,16 @@ mod tests {
             other => panic!("it was told to wait, and got {other:?}"),
         }
         client.request::<serde_json::Value>(request()).await.expect("other answers go through as they are");
+    }
+
+    /// W13 of a review: kubectl takes it for an empty one.
+    #[test]
+    fn a_kubeconfig_that_is_dev_null_is_left_out_beside_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubeconfig");
+        std::fs::write(&path, kubeconfig("{server: 'https://127.0.0.1:6443'}", "{token: t}")).unwrap();
+        let read = merged(&["/dev/null".into(), path]).expect("the other one is good");
+        assert_eq!(read.current_context.as_deref(), Some("c"));
     }
 
     #[tokio::test]
@@ -465,6 +493,54 @@ mod tests {
         let request = http::Request::get(SERVICES).body(Vec::new()).unwrap();
         client.request::<serde_json::Value>(request).await.unwrap();
         assert_eq!(api.requests(&Method::GET, SERVICES).pop().expect("it was asked").authorization, "Bearer second");
+        task.abort();
+    }
+
+    /// V4 of a review. Input: a kubeconfig with a client certificate that has ended, in itself or in a file; then one that is good. Output: the
+    /// agent is told of each, with its name and time; to put the ended one in place is refused.
+    #[tokio::test]
+    async fn the_end_of_a_client_certificate_is_told_and_read_again_with_it() {
+        use crate::k8s::base64;
+        use crate::k8s::certificate_request::self_signed;
+
+        let folder = tempfile::tempdir().unwrap();
+        let (path, file) = (folder.path().join("kubeconfig"), folder.path().join("c.crt"));
+        let (key, ended) = self_signed(["200101000000Z", "210101000000Z"]);
+        let data = |text: &str| format!("client-certificate-data: {}", base64(text.as_bytes()));
+        let key_data = format!("client-key-data: {}", base64(key.expose()));
+        let of = |certificate: &str| {
+            kubeconfig("{server: 'https://127.0.0.1:1'}", &format!("{{{certificate}, {key_data}}}"))
+        };
+        std::fs::write(&file, &ended).unwrap();
+        let in_file = of(&format!("client-certificate: {}", file.display()));
+        for (content, place) in [
+            (of(&data(&ended)), format!("in the kubeconfig {}", path.display())),
+            (in_file, file.display().to_string()),
+        ] {
+            let checked = super::check(content.as_bytes(), &path, Path::to_owned, crate::clock::wall()).await;
+            let error = checked.expect_err("it has ended").to_string();
+            let words = format!("the client certificate {place} ended on 2021-01-01T00:00:00Z");
+            assert!(error.contains(&words), "{words} in: {error}");
+            super::check(content.as_bytes(), &path, Path::to_owned, SystemTime::UNIX_EPOCH)
+                .await
+                .expect("it was good once");
+            std::fs::write(&path, content).unwrap();
+            let (_, renewal) = build(&Access::Kubeconfig(path.clone())).await.unwrap();
+            assert_eq!(renewal.certificate().map(|it| it.place.as_str()), Some(&*place));
+        }
+        let (_client, mut renewal) = build(&Access::Kubeconfig(path.clone())).await.unwrap();
+        renewal.look = Duration::from_millis(20);
+        let (facts, mut told) = tokio::sync::mpsc::channel(8);
+        let task = tokio::spawn(renewal.run(facts));
+        let mut next = async || match tokio::time::timeout(Duration::from_secs(20), told.recv()).await {
+            Ok(Some(Fact::ClientCertificate(Some(certificate)))) => certificate.end(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(next().await, "2021-01-01T00:00:00Z");
+        let (key, good) = self_signed(["200101000000Z", "20990101000000Z"]);
+        let text = format!("{{{}, client-key-data: {}}}", data(&good), base64(key.expose()));
+        std::fs::write(&path, kubeconfig("{server: 'https://127.0.0.1:1'}", &text)).unwrap();
+        assert_eq!(next().await, "2099-01-01T00:00:00Z");
         task.abort();
     }
 

@@ -24,10 +24,13 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt};
 use tracing::{info, warn};
 
+use super::certificate::validity;
 use super::client::{Answer, ClientError, assemble_all};
+use super::of_base64;
+use crate::clock;
 use crate::config::Access;
 use crate::state_file;
-use crate::world::{Fact, HostProblem};
+use crate::world::{ClientCertificate, Fact, HostProblem};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -53,6 +56,7 @@ pub struct Renewal {
     access: Access,
     servers: Vec<String>,
     seen: Fingerprint,
+    certificate: Option<ClientCertificate>,
     pub(super) look: Duration,
     connections: watch::Sender<Arc<[Connection]>>,
     requests: Arc<AtomicU64>,
@@ -69,7 +73,9 @@ pub(super) async fn open(access: &Access, servers: &[String]) -> Result<(kube::C
     let (refused, requests) = (Arc::new(Notify::new()), Arc::<AtomicU64>::default());
     let newest = Newest { connections, turns: Arc::default(), requests: requests.clone(), refused: refused.clone() };
     let (access, servers) = (access.clone(), servers.to_vec());
-    Ok((config, newest, Renewal { access, servers, seen, look: LOOK, connections: sender, requests, refused }))
+    let certificate = certificate_of(&config, &access);
+    let renewal = Renewal { access, servers, seen, certificate, look: LOOK, connections: sender, requests, refused };
+    Ok((config, newest, renewal))
 }
 
 impl Renewal {
@@ -78,10 +84,27 @@ impl Renewal {
         self.requests.clone()
     }
 
+    /// What the API server knows the agent by, where that is a certificate.
+    pub fn certificate(&self) -> Option<&ClientCertificate> {
+        self.certificate.as_ref()
+    }
+
     /// Looks at the files until the client is gone, and at once when the API server answers 401. Tells why they cannot be used.
     pub async fn run(mut self, facts: mpsc::Sender<Fact>) {
         let mut unusable = None;
+        let (mut told, mut warned) = (None, None);
         while !self.connections.is_closed() {
+            if told != self.certificate {
+                if facts.send(Fact::ClientCertificate(self.certificate.clone())).await.is_err() {
+                    return;
+                }
+                told = self.certificate.clone();
+            }
+            let trouble = self.certificate.as_ref().and_then(|it| it.trouble(clock::wall()));
+            if warned != trouble {
+                trouble.iter().for_each(|trouble| warn!("{trouble}"));
+                warned = trouble;
+            }
             let refused = timeout(self.look, self.refused.notified()).await.is_ok();
             // Files come one after the other: what the newest kubeconfig names may not be there yet.
             if !refused && unusable.is_none() && fingerprint(&self.seen) == self.seen {
@@ -112,6 +135,7 @@ impl Renewal {
         let (config, seen) = load(&self.access).await?;
         if seen != self.seen {
             self.connections.send_replace(assemble_all(&config, &self.servers)?);
+            self.certificate = certificate_of(&config, &self.access);
             self.seen = seen;
             info!("the credentials for the API server were read again");
         }
@@ -183,9 +207,9 @@ async fn from_kubeconfig(path: PathBuf) -> Result<(kube::Config, Fingerprint), C
 }
 
 /// Of several, each value is that of the first file that has it, as kubectl merges them; a file that is not there is left out, where another
-/// one is.
+/// one is, and so is /dev/null, which says nothing.
 pub fn merged(kubeconfigs: &[PathBuf]) -> Result<Kubeconfig, ClientError> {
-    let is_there = |path: &&PathBuf| std::fs::metadata(path).is_ok();
+    let is_there = |path: &&PathBuf| path.as_path() != Path::new("/dev/null") && std::fs::metadata(path).is_ok();
     let there: Vec<&PathBuf> = kubeconfigs.iter().filter(is_there).collect();
     let mut all = if there.is_empty() { kubeconfigs.iter().collect() } else { there }.into_iter();
     let Some(first) = all.next() else { return Ok(Kubeconfig::default()) };
@@ -208,8 +232,12 @@ pub(super) async fn of_merged(kubeconfigs: &[PathBuf]) -> Result<(kube::Config, 
     Ok((config, newest))
 }
 
-/// What a kubeconfig with this content at `path` would say.
-pub(super) async fn of_content(content: &[u8], path: &Path) -> Result<(kube::Config, Fingerprint), ClientError> {
+/// What a kubeconfig with this content at `path` would say. `at`: where a file is that it names, on a host that may be a folder here.
+pub(super) async fn of_content(
+    content: &[u8],
+    path: &Path,
+    at: impl Fn(&Path) -> PathBuf,
+) -> Result<(kube::Config, Fingerprint), ClientError> {
     let unusable = |source| ClientError::Kubeconfig { path: path.to_owned(), source };
     let not_text =
         |error| KubeconfigError::ReadConfig(io::Error::new(io::ErrorKind::InvalidData, error), path.to_owned());
@@ -218,7 +246,7 @@ pub(super) async fn of_content(content: &[u8], path: &Path) -> Result<(kube::Con
     let folder = state_file::folder_of(path);
     // Where they are relative, files are named from the folder of the kubeconfig.
     for file in named_files(&mut kubeconfig) {
-        *file = folder.join(&*file).display().to_string();
+        *file = at(&folder.join(&*file)).display().to_string();
     }
     usable(path.to_owned(), kubeconfig).await
 }
@@ -252,6 +280,32 @@ async fn usable(path: PathBuf, mut kubeconfig: Kubeconfig) -> Result<(kube::Conf
         return Err(ClientError::Proxy { path, proxy });
     }
     Ok((config, files))
+}
+
+fn certificate_of(config: &kube::Config, access: &Access) -> Option<ClientCertificate> {
+    match access {
+        Access::Kubeconfig(kubeconfig) => client_certificate(config, kubeconfig),
+        Access::InCluster => None,
+    }
+}
+
+/// The client certificate, where the API server goes by it: not over plain HTTP, and not where a token is enough without it.
+pub(super) fn client_certificate(config: &kube::Config, kubeconfig: &Path) -> Option<ClientCertificate> {
+    let user = &config.auth_info;
+    if config.cluster_url.scheme_str() == Some("http") || user.token.is_some() {
+        return None;
+    }
+    // kube takes the data first, too.
+    let (place, pem) = match (&user.client_certificate_data, &user.client_certificate) {
+        (Some(data), _) => {
+            let place = format!("in the kubeconfig {}", kubeconfig.display());
+            (place, String::from_utf8(of_base64(data)?).ok()?)
+        }
+        (None, Some(file)) => (file.clone(), std::fs::read_to_string(file).ok()?),
+        (None, None) => return None,
+    };
+    let (begins, ends) = validity(&pem)?;
+    Some(ClientCertificate { place, begins, ends })
 }
 
 /// Refuses what may be waited for without end when it is opened: a FIFO, a device. That a file is not there is told by who reads it.

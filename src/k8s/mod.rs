@@ -3,6 +3,7 @@
 
 // Floor 1: what of an object is read, and what it means.
 pub mod annotation;
+pub mod certificate;
 pub mod endpoints;
 pub mod event_budget;
 pub mod namespace;
@@ -37,4 +38,10 @@ mod fake;
 fn base64(octets: &[u8]) -> String {
     let value = serde_json::to_value(k8s_openapi::ByteString(octets.to_vec())).unwrap_or_default();
     value.as_str().unwrap_or_default().to_owned()
+}
+
+/// What base64 with line breaks stands for; `None` where it is none.
+fn of_base64(text: &str) -> Option<Vec<u8>> {
+    let text: String = text.split_whitespace().collect();
+    serde_json::from_value::<k8s_openapi::ByteString>(text.into()).ok().map(|it| it.0)
 }

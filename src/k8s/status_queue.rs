@@ -179,8 +179,12 @@ impl StatusQueue {
                 settled.refusal = self.retry(key, desired, why, *patience, true, now);
                 let told = settled.refusal.as_ref().filter(|_| *by_rule);
                 settled.event = told.map(|why| {
-                    let message = format!("the API server refuses the status of the Service: {why}");
-                    pending(key, desired, &Notice { warning: true, reason: "StatusRefused".to_owned(), message })
+                    warning(
+                        key,
+                        desired,
+                        "StatusRefused",
+                        format!("the API server refuses the status of the Service: {why}"),
+                    )
                 });
             }
             Written::Altered { why } if !again && current.is_some() => {
@@ -189,8 +193,12 @@ impl StatusQueue {
                     refusal.altered = true;
                 }
                 settled.event = settled.refusal.as_ref().map(|why| {
-                    let message = format!("the status of the Service is not as it was written: {why}");
-                    pending(key, desired, &Notice { warning: true, reason: "StatusAltered".to_owned(), message })
+                    warning(
+                        key,
+                        desired,
+                        "StatusAltered",
+                        format!("the status of the Service is not as it was written: {why}"),
+                    )
                 });
             }
             Written::Overtaken { .. } | Written::Refused { .. } | Written::Altered { .. } => {
@@ -315,6 +323,10 @@ impl StatusQueue {
 /// Only the condition's words are written.
 fn is_words(write: &StatusWrite) -> bool {
     write.ingress.is_none() && !write.transition
+}
+
+fn warning(key: &ObjectKey, status: &ServiceStatus, reason: &str, message: String) -> PendingEvent {
+    pending(key, status, &Notice { warning: true, reason: reason.to_owned(), message })
 }
 
 fn pending(key: &ObjectKey, status: &ServiceStatus, notice: &Notice) -> PendingEvent {

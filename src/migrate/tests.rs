@@ -640,3 +640,19 @@ fn what_configures_no_load_balancer_is_of_no_use() {
     let migration = migrated("apiVersion: v1\nkind: Service\nmetadata: {name: web}\n");
     assert_eq!((migration.used, migration.skipped), (0, vec!["Service".to_owned()]));
 }
+
+/// V16 of a review. Input: kube-vip's ConfigMap with two ranges that overlap, which it takes. Output: the second pool is a comment, and the
+/// others are announced as before; all of `[[l2]]` was a comment.
+#[test]
+fn pools_beside_one_that_is_left_out_are_announced() {
+    let migration = migrated(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kubevip, namespace: kube-system}\ndata: {range-global: \
+         192.0.2.10-192.0.2.50, range-development: 192.0.2.40-192.0.2.60, cidr-shop: 198.51.100.0/28}\n",
+    );
+    let config = loaded(&migration);
+    let names: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
+    assert_eq!(names.len(), 2, "{}", migration.toml);
+    let announced: Vec<&str> = config.l2[0].pools.iter().map(|pool| pool.as_str()).collect();
+    assert!(names.iter().all(|name| announced.contains(name)), "{}", migration.toml);
+    warns(&migration, "kube-system/kubevip", &["is a comment, so it is not named here"]);
+}

@@ -73,14 +73,42 @@ fn leave_out_what_is_refused(draft: &mut Draft) -> bool {
     let found = !wrong.is_empty();
     wrong.sort_by(|a, b| b.cmp(a));
     let Draft { tables, warnings, .. } = draft;
+    let mut gone = Vec::new();
     for (number, at, text) in wrong {
         let Some(table) = tables.get_mut(number).filter(|table| !table.off) else { continue };
         match at {
             Some(at) if dispensable(table, at) => switch_off_line(table, at, &text, warnings),
-            at => switch_off(table, at, &text, warnings),
+            at => {
+                switch_off(table, at, &text, warnings);
+                gone.extend(name_of_pool(table));
+            }
         }
     }
+    tables.iter_mut().filter(|table| !table.off).for_each(|table| leave_out_pools(table, &gone, warnings));
     found
+}
+
+fn name_of_pool(table: &Table) -> Option<String> {
+    let (_, line) = lines(table).find(|(_, line)| table.section == "pool" && line.key == "name")?;
+    Some(line.value.clone())
+}
+
+/// A table that is for several pools is for the others still, where one is a comment.
+fn leave_out_pools(table: &mut Table, gone: &[String], warnings: &mut Vec<Warning>) {
+    let Some(at) = lines(table).find(|(_, line)| line.key == "pools" && !line.off).map(|(at, _)| at) else { return };
+    let object = table.object.clone();
+    let Some(Item::Line(line)) = table.items.get_mut(at) else { return };
+    let all: Vec<&str> = line.value.trim_matches(['[', ']']).split(", ").collect();
+    // A name in TOML is as it was written in the pool's own table.
+    let (left_out, rest): (Vec<&str>, Vec<&str>) = all.into_iter().partition(|name| gone.iter().any(|it| it == name));
+    if left_out.is_empty() || rest.is_empty() {
+        return;
+    }
+    let text = format!("{} is a comment, so it is not named here", left_out.join(", "));
+    let (field, rest) = (line.field.clone(), format!("[{}]", rest.join(", ")));
+    line.value = rest;
+    warnings.push(Warning { object, field, value: String::new(), text: text.clone() });
+    table.items.insert(at, Item::Check(one_line(&text)));
 }
 
 /// Whether the table is as narrow and as complete without this line.

@@ -83,8 +83,21 @@ pub fn allocate(
         Some(missing) if applicant.service.family_policy == FamilyPolicy::RequireDualStack => {
             Err(Reason::NoDualStack { missing: *missing })
         }
-        Some(_) | None => Ok(held),
+        Some(_) | None => Ok(in_order(held, kept, &applicant.service.families)),
     }
+}
+
+/// Puts an address of a family of which nothing stays in front of what stays of families that come behind it in the Service: one that comes
+/// back into a status stands where it stood, for the first one ranks the nodes for all. What stays is in no other order than before.
+fn in_order(held: Vec<Held>, kept: &[Held], families: &[Family]) -> Vec<Held> {
+    let place = |held: &Held| families.iter().position(|family| *family == Family::of(held.address));
+    let (stays, found): (Vec<Held>, Vec<Held>) = held.into_iter().partition(|it| kept.contains(it));
+    let is_first = |found: &&Held| {
+        let is_of_family = |it: &Held| place(it) == place(found);
+        !stays.iter().any(is_of_family) && stays.iter().all(|it| place(found) < place(it))
+    };
+    let (before, behind): (Vec<Held>, Vec<Held>) = found.iter().cloned().partition(|it| is_first(&it));
+    before.into_iter().chain(stays).chain(behind).collect()
 }
 
 /// Takes from what a single-stack Service that names no family keeps the addresses of the family that it does not go by: it wanted both

@@ -268,6 +268,7 @@ impl Planner {
             let ours = after.load_balancer && self.in_force.config().serves_class(after.class.as_ref());
             if !self.world.is_history(key, before, after) {
                 self.restraints.note_displaced(key, before, after, ours);
+                self.restraints.note_stripped(key, before, after, &kubernetes.lease);
             }
         }
         match &fact {
@@ -306,7 +307,7 @@ impl Planner {
                 let mut links = self.world.links.get(index).into_iter().chain(after);
                 self.dirty.prefixes |= links.any(|link| self.in_force.follows(&link.name));
             }
-            // The World knows who shows it; who has it though the status shows another, the book knows.
+            // Whose it is the book knows, also where the status shows another one.
             Fact::Conflict(address, ..) => self.touch(std::iter::once(*address)),
             Fact::Node(..) => self.dirty.prefixes |= !self.plan.prefixes_away.is_empty(),
             _ => {}

@@ -46,6 +46,16 @@ impl Restraints {
         self.rivals.note_displaced(key, before, after, ours);
     }
 
+    /// See [`Rivals::note_stripped`].
+    pub fn note_stripped(&mut self, key: &ObjectKey, before: &Service, after: &Service, lease: &ObjectKey) {
+        self.rivals.note_stripped(key, before, after, lease);
+    }
+
+    /// See [`Rivals::stripped`].
+    pub fn stripped(&self, service: &ObjectKey) -> &[IpAddr] {
+        self.rivals.stripped(service)
+    }
+
     /// A source tells a newer version of a Service, or the answer to a write does. `lease`: of this crier.
     pub fn note_words(&mut self, key: &ObjectKey, before: &Service, after: &Service, lease: &ObjectKey) {
         if let Some((was, is)) = before.condition.as_ref().zip(after.condition.as_ref()) {

@@ -26,6 +26,8 @@ pub struct Rivals {
     overwritten: BTreeSet<ObjectKey>,
     /// Those from whose status what crier gave went before the eyes of this agent.
     displaced: BTreeSet<ObjectKey>,
+    /// What crier gave, of those that lost the condition which said so before the eyes of this agent and show it still.
+    stripped: BTreeMap<ObjectKey, Vec<IpAddr>>,
 }
 
 #[derive(Debug)]
@@ -74,6 +76,23 @@ impl Rivals {
         }
     }
 
+    /// A source tells a newer version of a Service, whoever allocates: somebody may take away what the crier of this Lease said of it.
+    pub fn note_stripped(&mut self, key: &ObjectKey, before: &Service, after: &Service, lease: &ObjectKey) {
+        let said = before.condition.as_ref().filter(|condition| condition.is_of(lease));
+        if let (None, Some(condition)) = (&after.condition, said) {
+            self.stripped.insert(key.clone(), condition.addresses());
+        }
+        let shows = |given: &Vec<IpAddr>| given.iter().any(|own| after.ingress.contains(own));
+        if after.condition.is_some() || before.uid != after.uid || !self.stripped.get(key).is_some_and(shows) {
+            self.stripped.remove(key);
+        }
+    }
+
+    /// What crier gave, where the condition that said so is gone.
+    pub fn stripped(&self, key: &ObjectKey) -> &[IpAddr] {
+        self.stripped.get(key).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// What crier gave went from the status, and this agent saw it there.
     pub fn is_displaced(&self, key: &ObjectKey) -> bool {
         self.displaced.contains(key)
@@ -84,6 +103,7 @@ impl Rivals {
         self.seen.retain(|seen| seen != key);
         self.overwritten.remove(key);
         self.displaced.remove(key);
+        self.stripped.remove(key);
         self.fights.remove(key);
     }
 

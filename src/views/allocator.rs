@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Snapshot;
 use super::status::some_of;
-use crate::config::Source;
+use crate::config::{Source, lease_of_class, own_lease_of_class};
 use crate::names::{NodeName, ObjectKey};
 use crate::plan::removals::{self, Wait};
 use crate::reason::Reason;
@@ -92,11 +92,19 @@ fn silence(snapshot: &Snapshot) -> Option<&Silence> {
 
 fn silent(snapshot: &Snapshot, lease: &ObjectKey, holder: &NodeName) -> Option<String> {
     let Silence { since, last_renewal, taken_after } = silence(snapshot)?;
+    let trouble = snapshot.world.lease.trouble.as_deref();
+    // Whom the API server does not know hears no renewal either.
+    if trouble.is_some_and(|why| why.starts_with("401")) {
+        return None;
+    }
     if snapshot.wall.duration_since(*since).is_ok_and(|it| it < TOO_SILENT) {
         return None;
     }
     let renewed = last_renewal.map(|at| format!(" (last by its own clock: {})", time(at))).unwrap_or_default();
     let then = match taken_after {
+        Some(_) if trouble.is_some() => {
+            "this agent cannot take it over, for the reason that is told beside this".to_owned()
+        }
         Some(after) => format!("this agent takes it over {} s after that", after.as_secs()),
         None => "this agent has no [[pool]] and never takes it over; does an agent run that has one?".to_owned(),
     };
@@ -157,9 +165,20 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     }
     let own = kubernetes.classes.join(", ");
     if let Some(class) = class.as_ref().filter(|class| **class != own) {
+        // The lists are as they were written.
+        let first = |classes: &str| classes.split(", ").next().unwrap_or_default().to_owned();
+        let one_name = [&own, class].iter().all(|classes| lease_of_class(&first(classes)) == *lease);
+        let remedy = match one_name {
+            true => format!(
+                "both classes lead to this name of a Lease: set [kubernetes] lease = \"{}\" in the files of {own}, or another one in those \
+                 of {class}",
+                own_lease_of_class(&first(&own))
+            ),
+            false => "give each class a Lease of its own ([kubernetes] lease)".to_owned(),
+        };
         problems.push(format!(
             "the Lease {lease} is held by {holder}{since}, whose crier serves the class {class}: no Service of the class {own} gets an \
-             address; give each class a Lease of its own ([kubernetes] lease)"
+             address; {remedy}"
         ));
     } else if holder_of_other_pools(snapshot).is_some() {
         problems.push(format!(
@@ -302,6 +321,39 @@ mod tests {
         assert_eq!(problems(&snapshot), [""; 0]);
         let same = crate::views::forecast::forecast(&snapshot, &config).expect("a forecast");
         assert!(same.is_empty() && same.changes.is_empty(), "{same:?}");
+    }
+
+    /// Input: two criers whose classes lead to one name of a Lease. Output: both classes, that it is so, and a Lease that is no other's.
+    #[test]
+    fn classes_that_lead_to_one_lease_are_told_by_name() {
+        let text = CONFIG.replace("[[pool]]", "class = \"example.com-b\"\n[[pool]]");
+        let said = said(&text, held(1, "example.com/b")).join("\n");
+        for word in [
+            "the Lease kube-system/crier-example.com-b is held by n3",
+            "class example.com/b",
+            "class example.com-b",
+            "both classes lead to this name",
+            "lease = \"kube-system/crier-example.com-b-",
+        ] {
+            assert!(said.contains(word), "{word} in: {said}");
+        }
+        assert_ne!(own_lease_of_class("example.com-b"), own_lease_of_class("example.com/b"));
+    }
+
+    /// V16 of a review. Input: a holder that does not renew, and an agent that is refused the Lease itself. Output: it does not say that it
+    /// takes it over; one that the API server does not know says nothing of the holder.
+    #[test]
+    fn an_agent_that_is_refused_the_lease_does_not_say_that_it_takes_it_over() {
+        let minute = Some(Duration::from_secs(60));
+        let with =
+            |why: &str| said(CONFIG, LeaseState { trouble: Some(why.to_owned()), ..ghost(90, minute) }).join("\n");
+        let refused = with("403 forbidden");
+        assert!(
+            refused.contains("this agent cannot take it over") && !refused.contains("takes it over 60 s"),
+            "{refused}"
+        );
+        let unknown = with("401 Unauthorized");
+        assert!(!unknown.contains("takes it over") && !unknown.contains("has not renewed"), "{unknown}");
     }
 
     /// W13 of a review: the rights were named as the remedy of whatever was the matter.

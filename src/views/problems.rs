@@ -31,6 +31,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     let world = &snapshot.world;
     let refused = world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}"));
     let mut problems: Vec<String> = of_api_server(snapshot).into_iter().collect();
+    problems.extend(of_client_certificate(snapshot));
     problems.extend(world.credentials_unusable.iter().map(ToString::to_string));
     problems.extend(snapshot.reloads.problems());
     problems.extend(world.manifest_problems.iter().map(ToString::to_string));
@@ -87,11 +88,7 @@ fn of_api_server(snapshot: &Snapshot) -> Option<String> {
     let ApiServer::Unreachable { since: _, why, forbidden } = &world.api_server else { return None };
     let (what, remedy) = match (forbidden, is_unauthorized(why)) {
         (true, _) => ("the API server refuses what this agent must read", "; apply the objects of `crier rbac` again"),
-        (false, true) => (
-            "the API server refuses the credentials of this agent",
-            "; renew the client certificate (`openssl x509 -enddate` tells when it ended) or the token that the kubeconfig names: crier \
-             reads them again when their files change",
-        ),
+        (false, true) => ("the API server refuses the credentials of this agent", &*unknown_to_api_server(snapshot)),
         (false, false) => ("API server unreachable", ""),
     };
     Some(if snapshot.context.path.grade == Grade::ViewStale {
@@ -109,6 +106,38 @@ fn of_api_server(snapshot: &Snapshot) -> Option<String> {
     })
 }
 
+/// Why the API server may not know this agent (401), and the remedy.
+fn unknown_to_api_server(snapshot: &Snapshot) -> String {
+    match &snapshot.world.client_certificate {
+        Some(it) if it.has_ended(snapshot.wall) => format!("; {it} ended on {}: {RENEW}", it.end()),
+        Some(it) => format!(
+            "; {it}, good until {}, is none that this API server takes: is it of an authority of this cluster, and are the clocks right? \
+             Else renew it: crier reads it again when its file changes",
+            it.end()
+        ),
+        None => "; renew the client certificate (`openssl x509 -enddate` tells when it ended) or the token that the kubeconfig names: \
+                 crier reads them again when their files change"
+            .to_owned(),
+    }
+}
+
+/// A client certificate that has ended or does soon, where a refusal does not name it.
+fn of_client_certificate(snapshot: &Snapshot) -> Option<String> {
+    let world = &snapshot.world;
+    let certificate = world.client_certificate.as_ref()?;
+    let is_told = matches!(&world.api_server, ApiServer::Unreachable { why, .. } if is_unauthorized(why));
+    if is_told && certificate.has_ended(snapshot.wall) {
+        return None;
+    }
+    let trouble = certificate.trouble(snapshot.wall)?;
+    Some(format!(
+        "{trouble}: from then on the API server refuses this agent (401), and the last known state stays in use; {RENEW}"
+    ))
+}
+
+const RENEW: &str =
+    "renew it, or make a new kubeconfig with `crier kubeconfig`: crier reads it again when its file changes";
+
 /// The API server answered 401: it does not know who asks.
 fn is_unauthorized(why: &str) -> bool {
     why.split_once(": ").is_some_and(|(_, answer)| answer.starts_with("401 "))
@@ -121,11 +150,21 @@ fn not_vip(snapshot: &Snapshot) -> Vec<String> {
         let announced = decision.announcements.iter().map(|it| it.address);
         let addresses: Vec<String> =
             announced.filter(|address| service.not_vip.contains(address)).map(|it| it.to_string()).collect();
+        let is_left = decision.allocation.notes.iter().any(|note| matches!(note, Reason::ClassLeft { .. }));
+        let ObjectKey { namespace, name } = key;
+        let remedy = match is_left {
+            true => format!(
+                "crier writes no status of a class that its file names no more: take ipMode away (kubectl -n {namespace} edit service \
+                 {name} --subresource=status)"
+            ),
+            false => "the agent that allocates writes VIP; if this stays, find who else writes the status (kubectl get service \
+                      --show-managed-fields -o yaml)"
+                .to_owned(),
+        };
         (!addresses.is_empty()).then(|| {
             format!(
                 "{key}: the status shows {} with an ipMode other than VIP, so kube-proxy has no rules for it and what clients send \
-                 there is lost: the agent that allocates writes VIP; if this stays, find who else writes the status \
-                 (kubectl get service --show-managed-fields -o yaml)",
+                 there is lost: {remedy}",
                 addresses.join(", ")
             )
         })
@@ -151,7 +190,9 @@ fn networks_left_out(snapshot: &Snapshot) -> Option<String> {
 
 /// What is the matter with the ConfigMap of the configuration, with what it means and what to do.
 fn of_cluster_config(snapshot: &Snapshot) -> Option<String> {
-    let Source::Kubernetes(Kubernetes { config: Some(name), .. }) = &snapshot.config.source else { return None };
+    let Source::Kubernetes(kubernetes @ Kubernetes { config: Some(name), .. }) = &snapshot.config.source else {
+        return None;
+    };
     let lacking = lacking(&snapshot.config);
     let kept: BTreeSet<&ObjectKey> =
         snapshot.plan.decisions.iter().filter(|(_, it)| is_of_unknown_pool(it)).map(|(key, _)| key).collect();
@@ -180,7 +221,10 @@ fn of_cluster_config(snapshot: &Snapshot) -> Option<String> {
         ClusterConfig::Missing => {
             format!("there is no ConfigMap {name}, {in_use}: make it, or remove [kubernetes] config")
         }
-        ClusterConfig::Unseen { why } => format!("the ConfigMap {name} is not seen, {in_use}: {why}"),
+        ClusterConfig::Unseen { why } => {
+            let remedy = kubernetes.remedy_of_config_map(name, why).map(|it| format!("; {it}")).unwrap_or_default();
+            format!("the ConfigMap {name} is not seen, {in_use}: {why}{remedy}")
+        }
     })
 }
 
@@ -562,7 +606,7 @@ mod tests {
     use crate::config::{NoSecrets, SourceFile, parse};
     use crate::plan::Planner;
     use crate::views::Counters;
-    use crate::world::{Fact, SessionReport};
+    use crate::world::{ClientCertificate, Condition, Fact, Service, SessionReport};
 
     /// L2 of a review. Input: the link of an established session loses its carrier; its address is on the loopback too, or is not.
     #[test]
@@ -679,6 +723,112 @@ mod tests {
         let (state, problem) = said("nodes: timed out", false);
         assert_eq!(state, "unreachable");
         assert_eq!(problem, "API server unreachable, the last known state stays in use: nodes: timed out");
+    }
+
+    /// V4 of a review. Input: a client certificate that ended yesterday, ends within a week, or later, and an API server that answers, or says
+    /// 401. Output: one problem with its name and its date, unless it is good for longer; what refuses a good one is another cause.
+    #[test]
+    fn a_client_certificate_that_ends_is_told_by_name_with_its_date() {
+        let at = |day: u64| std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(day * 86_400);
+        let said = |today: u64, refused: bool| {
+            let file =
+                SourceFile { path: "test.toml".to_owned(), text: "[kubernetes]\nin-cluster = true\n".to_owned() };
+            let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+            let certificate = ClientCertificate { place: "/pki/c.crt".to_owned(), begins: at(0), ends: at(365) };
+            planner.apply(Fact::ClientCertificate(Some(certificate)));
+            let why = "nodes: 401 Unauthorized".to_owned();
+            let api_server = match refused {
+                true => ApiServer::Unreachable { since: at(0), why, forbidden: false },
+                false => ApiServer::Reachable,
+            };
+            planner.apply(Fact::ApiServer(api_server));
+            let counters = Counters::default();
+            let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, counters, clock::now(), at(today));
+            let problems = problems(&snapshot, &[], &[]);
+            problems.into_iter().filter(|it| it.contains("/pki/c.crt")).collect::<Vec<_>>()
+        };
+        assert_eq!(said(300, false), [""; 0]);
+        for (today, refused, words) in [
+            (360, false, "the client certificate /pki/c.crt ends on 1971-01-01T00:00:00Z: from then on"),
+            (366, false, "the client certificate /pki/c.crt ended on 1971-01-01T00:00:00Z: from then on"),
+            (366, true, "401 Unauthorized; the client certificate /pki/c.crt ended on 1971-01-01T00:00:00Z: renew it"),
+            (
+                300,
+                true,
+                "401 Unauthorized; the client certificate /pki/c.crt, good until 1971-01-01T00:00:00Z, is none",
+            ),
+        ] {
+            let said = said(today, refused);
+            assert!(said.len() == 1 && said[0].contains(words), "{words} in: {said:?}");
+        }
+    }
+
+    /// V16 of a review. Input: the API server refuses the ConfigMap of the default crier, and of one with a Lease and a ConfigMap elsewhere.
+    /// Output: the Role that gives the right, and the command that makes it; no rights where something else is the matter.
+    #[test]
+    fn a_config_map_that_may_not_be_read_names_the_role_that_it_takes() {
+        let said = |keys: &str, why: &str| {
+            let text = format!("[kubernetes]\nin-cluster = true\n{keys}");
+            let mut planner = Planner::new(
+                Arc::new(parse(&[SourceFile { path: "test.toml".to_owned(), text }], &NoSecrets).unwrap()),
+                "node-1".into(),
+            );
+            let state = ClusterConfig::Unseen { why: why.to_owned() };
+            planner.apply(Fact::ClusterConfig(state, Arc::default()));
+            let (now, wall) = (clock::now(), clock::wall());
+            of_cluster_config(&Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall))
+                .unwrap()
+        };
+        let default = said("config = \"kube-system/crier\"\n", "403 forbidden");
+        assert!(
+            default.ends_with(
+                "the Role crier in the namespace kube-system lets crier read it: apply the objects of `crier rbac`"
+            ),
+            "{default}"
+        );
+        let other = "lease = \"lb/b\"\nconfig = \"conf/pools\"\n";
+        let refused = said(other, "403 forbidden");
+        for words in ["the Role b-config in the namespace conf", "`crier rbac --config FILE`"] {
+            assert!(refused.contains(words), "{words} in: {refused}");
+        }
+        assert!(said(other, "timed out").ends_with("timed out"));
+    }
+
+    /// V5 of a review (t2). Input: the status of a Service shows crier's address with `ipMode: Proxy`; its class is served, or the file does
+    /// not name it any more. Output: who writes VIP, or that nobody does and what to do. It was said that the agent that allocates does.
+    #[test]
+    fn an_ip_mode_is_not_said_to_be_put_right_where_the_class_is_left() {
+        let said = |default_class: bool| {
+            let text = format!(
+                "[kubernetes]\nin-cluster = true\nclass = \"a/b\"\ndefault-class = {default_class}\n[[pool]]\nname = \"lan\"\n\
+                 addresses = [\"192.0.2.0/28\"]\n[[l2]]\n"
+            );
+            let file = SourceFile { path: "test.toml".to_owned(), text };
+            let config = Arc::new(parse(&[file], &NoSecrets).unwrap());
+            let Source::Kubernetes(kubernetes) = &config.source else { panic!("it is Kubernetes") };
+            let address: IpAddr = "192.0.2.1".parse().unwrap();
+            let condition = Condition::given(true, "assigned", &[address], &["lan".into()], None).by(&kubernetes.lease);
+            let condition = Some(Arc::new(condition));
+            let shown = (vec![address], vec![address]);
+            let service =
+                Service { condition, ingress: shown.0, not_vip: shown.1, load_balancer: true, ..Service::default() };
+            let mut planner = Planner::new(config.clone(), "node-1".into());
+            planner.apply(Fact::Service(ObjectKey::new("shop", "web"), Some(Arc::new(service))));
+            planner.apply(Fact::Link(2, Some(Link::carrying(2, "eth0", &["192.0.2.2/24"]))));
+            planner.apply(Fact::LinksListed);
+            planner.apply(Fact::FailStatic);
+            let now = clock::now();
+            planner.turn(now);
+            let counters = Counters::default();
+            not_vip(&Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, counters, now, clock::wall())).join("\n")
+        };
+        let served = said(true);
+        assert!(served.contains("the agent that allocates writes VIP"), "{served}");
+        let left = said(false);
+        assert!(
+            !left.contains("writes VIP") && left.contains("kubectl -n shop edit service web --subresource=status"),
+            "{left}"
+        );
     }
 
     #[test]

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BfdReport, Conflict, DefaultRoute, Drain, EgressReach, EndpointSlice, HeldPod, HostProblem, LeaseState, Link,
-    NetworkNumbers, Node, Service, SessionDetail, Shutdown,
+    BfdReport, ClientCertificate, Conflict, DefaultRoute, Drain, EgressReach, EndpointSlice, HeldPod, HostProblem,
+    LeaseState, Link, NetworkNumbers, Node, Service, SessionDetail, Shutdown,
 };
 use crate::config::Config;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName, PoolName};
@@ -109,6 +109,8 @@ pub enum Fact {
     StateNotKept(Option<HostProblem>),
     /// Why the credentials for the API server, which have changed on the disk, cannot be used; `None` where they can.
     CredentialsUnusable(Option<HostProblem>),
+    /// The client certificate that the API server knows this agent by; `None` where it is known by something else.
+    ClientCertificate(Option<ClientCertificate>),
     /// How it stands with the ConfigMap of the configuration, and its texts that are in use, each with its name.
     ClusterConfig(ClusterConfig, Arc<Vec<(String, String)>>),
     /// All that keeps this node from holding egress pods to their Services' addresses: the guard does not stand.
@@ -194,6 +196,7 @@ impl Fact {
             | Fact::NodeNotMarked(_)
             | Fact::StateNotKept(_)
             | Fact::CredentialsUnusable(_)
+            | Fact::ClientCertificate(_)
             | Fact::Peer(_, PeerOrder::Reset | PeerOrder::Refresh)
             | Fact::ClusterConfig(..)
             | Fact::Egress(_)

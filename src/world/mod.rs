@@ -2,6 +2,7 @@
 //! Floor 1. `Fact` is what the sources and actuators report; `World` is what `plan` reads.
 
 mod bfd;
+mod client_certificate;
 mod condition;
 mod departed;
 mod drain;
@@ -16,6 +17,7 @@ mod tests;
 
 pub use crate::session_state::SessionState;
 pub use bfd::{BfdLoss, BfdReport, BfdSessions};
+pub use client_certificate::ClientCertificate;
 pub use condition::{Condition, is_of_default};
 pub use drain::{Drain, DrainStage, Shutdown};
 pub use fact::{ApiServer, ClusterConfig, Fact, Listing, PeerOrder, PeerOrders, PoolRange, Pulses, SessionReport};

@@ -12,9 +12,9 @@ use ipnet::IpNet;
 
 use super::departed::Departed;
 use super::{
-    ApiServer, BfdSessions, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, Egress, EgressReach,
-    EndpointSlice, Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node, NodeCounts, PeerOrder,
-    PeerOrders, PoolRange, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
+    ApiServer, BfdSessions, ClientCertificate, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, Egress,
+    EgressReach, EndpointSlice, Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node,
+    NodeCounts, PeerOrder, PeerOrders, PoolRange, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
 };
 use crate::address::Family;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -127,6 +127,8 @@ pub struct World {
     pub state_not_kept: Option<HostProblem>,
     /// Why the credentials for the API server, which have changed on the disk, cannot be used.
     pub credentials_unusable: Option<HostProblem>,
+    /// The client certificate that the API server knows this agent by.
+    pub client_certificate: Option<ClientCertificate>,
     /// This node is being drained.
     pub drain: Option<Arc<Drain>>,
     pub fail_static: bool,
@@ -236,6 +238,7 @@ impl Default for World {
             node_not_marked: None,
             state_not_kept: None,
             credentials_unusable: None,
+            client_certificate: None,
             drain: None,
             cluster_config: ClusterConfig::default(),
             cluster_texts: Arc::default(),
@@ -462,6 +465,10 @@ impl World {
                 self.credentials_unusable = problem;
                 Touched::Nothing
             }
+            Fact::ClientCertificate(certificate) => {
+                self.client_certificate = certificate;
+                Touched::Nothing
+            }
             Fact::Drain(drain) => everything_if(std::mem::replace(&mut self.drain, drain.clone()) != drain),
             // The planner remembers it.
             Fact::Kept(_) => Touched::Nothing,
@@ -580,20 +587,14 @@ impl World {
         if before.unwrap_or_default() == orders { Touched::Nothing } else { Touched::Peers }
     }
 
-    /// Who holds the address is looked for among all Services: conflicts are rare.
+    /// Who has the address the planner's book knows.
     fn conflict(&mut self, address: IpAddr, link: InterfaceName, conflict: Option<Conflict>) -> Touched {
         let on_links = self.conflicts.entry(address).or_default();
-        let changed = put(on_links, link, conflict);
+        put(on_links, link, conflict);
         if on_links.is_empty() {
             self.conflicts.remove(&address);
         }
-        if !changed {
-            return Touched::Nothing;
-        }
-        let promised = self.assigned.iter().filter(|(_, addresses)| addresses.contains(&address)).map(|(key, _)| key);
-        let shown = self.services.iter().filter(|(_, service)| service.ingress.contains(&address)).map(|(key, _)| key);
-        let holders: BTreeSet<&ObjectKey> = promised.chain(shown).collect();
-        Touched::Services(holders.into_iter().cloned().collect())
+        Touched::Nothing
     }
 
     fn put_service(&mut self, key: ObjectKey, service: Arc<Service>) -> Touched {

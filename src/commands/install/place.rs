@@ -1,10 +1,11 @@
 //! A file or folder that `crier install` puts in place: what should be there, what is there, and the step between. Floor 4.
 //! `judge` only compares; `put` is the one function that writes.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::state_file;
 
@@ -147,6 +148,43 @@ fn behind_link(root: &Path, path: &Path) -> PathBuf {
     }
 }
 
+/// The file of the host that a path leads to: symbolic links on the way are the host's, and lead to where it has them. A path that leads
+/// round and round, or to nothing, is as it was.
+pub fn within(root: &Path, path: &Path) -> PathBuf {
+    const MOST_LINKS: usize = 40;
+    let (mut links, mut there) = (0, PathBuf::from("/"));
+    let mut ahead: Vec<OsString> = components(path);
+    while let Some(name) = ahead.pop() {
+        if name == ".." {
+            there.pop();
+            continue;
+        }
+        let next = there.join(&name);
+        match fs::read_link(below(root, &next)) {
+            Ok(_) if links == MOST_LINKS => return below(root, path),
+            Ok(target) => {
+                links += 1;
+                if target.is_absolute() {
+                    there = PathBuf::from("/");
+                }
+                ahead.extend(components(&target));
+            }
+            Err(_) => there = next,
+        }
+    }
+    below(root, &there)
+}
+
+/// The names of a path, the last one first.
+fn components(path: &Path) -> Vec<OsString> {
+    let names = path.components().filter_map(|it| match it {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::Prefix(_) | Component::RootDir | Component::CurDir => None,
+    });
+    names.rev().collect()
+}
+
 /// The path of the host below the root.
 pub fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
@@ -217,6 +255,28 @@ mod tests {
         let item = file("c", 0o600, OrElse::Leave);
         put(root.path(), &item, judge(&item, &look(&path).unwrap())).unwrap();
         assert_eq!(look(&path).unwrap(), seen("c", 0o600), "a secret is closed to others");
+    }
+
+    /// Input: links of a host that is a folder: absolute, relative, of a folder on the way, out of the root, and round. Output: all within it.
+    #[test]
+    fn links_of_a_host_lead_to_where_the_host_has_them() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| below(root.path(), Path::new(path));
+        fs::create_dir_all(at("/a/b")).unwrap();
+        for (link, target) in [
+            ("/a/absolute", "/a/b/file"),
+            ("/a/relative", "b/file"),
+            ("/a/up", "../../../../a/b/file"),
+            ("/folder", "/a/b"),
+            ("/round", "/round"),
+        ] {
+            std::os::unix::fs::symlink(target, at(link)).unwrap();
+        }
+        for path in ["/a/absolute", "/a/relative", "/a/up", "/folder/file", "/a/b/file", "/folder/../b/file"] {
+            assert_eq!(within(root.path(), Path::new(path)), at("/a/b/file"), "{path}");
+        }
+        assert_eq!(within(root.path(), Path::new("/round/x")), at("/round/x"));
+        assert_eq!(within(Path::new("/"), Path::new("/nowhere/at/all")), Path::new("/nowhere/at/all"));
     }
 
     #[test]

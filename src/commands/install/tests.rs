@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::k8s::certificate_request::self_signed;
 
 /// A host in a folder, and the files that an operator brings.
 struct Host {
@@ -143,6 +144,58 @@ fn a_kubeconfig_that_cannot_be_used_takes_no_other_ones_place() {
         assert_eq!(host.read(KUBECONFIG).as_deref(), Some(&*newer));
         assert_eq!(host.read("/etc/crier/kubeconfig.old").as_deref(), Some(KUBECONFIG_TEXT));
         assert_eq!(host.read(BINARY).as_deref(), Some("binary"), "{content}");
+    }
+}
+
+/// V16 of a review. Input: a kubeconfig whose client certificate has ended, beside one that works and where there is none. Output: it does not
+/// take the place of the one that works; where there was none, the problem names it and its end.
+#[test]
+fn a_client_certificate_that_has_ended_takes_no_place_and_is_told() {
+    let base64 = |text: &[u8]| serde_json::to_value(k8s_openapi::ByteString(text.to_vec())).unwrap();
+    let (key, ended) = self_signed(["200101000000Z", "210101000000Z"]);
+    let (ended, key) = (base64(ended.as_bytes()), base64(key.expose()));
+    let user = format!("client-certificate-data: {ended}, client-key-data: {key}");
+    let text = KUBECONFIG_TEXT.replace("token: t", &user);
+    let words = |host: &Host| {
+        let path = below(host.root.path(), Path::new(KUBECONFIG));
+        format!("the client certificate in the kubeconfig {} ended on 2021-01-01T00:00:00Z", path.display())
+    };
+    let host = Host::new();
+    let first = install(&Install { kubeconfig: host.bring("ended", &text), ..host.whole() });
+    assert!(first.problems.iter().any(|it| it.starts_with(&words(&host))), "{:?}", first.problems);
+    let host = Host::new();
+    install(&host.whole());
+    let kubeconfig = host.bring("ended", &text);
+    let refused = super::install(&Install { kubeconfig, ..host.arguments() }, b"other".to_vec());
+    let error = refused.expect_err("it has ended").to_string();
+    assert!(error.starts_with(&words(&host)) && error.contains("nothing was changed"), "{error}");
+    assert_eq!(host.read(KUBECONFIG).as_deref(), Some(KUBECONFIG_TEXT));
+}
+
+/// W14 of a review. Input: kubeconfigs that name absolute files, which the image has, by itself or behind a link of the image, or which only
+/// the host has that builds it. Output: the files of the image are judged.
+#[test]
+fn files_that_a_kubeconfig_names_are_those_of_the_image() {
+    let host = Host::new();
+    install(&host.whole());
+    let put = |path: &str, content: &str| {
+        let path = below(host.root.path(), Path::new(path));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    };
+    put("/etc/kubernetes/token", "of-the-image\n");
+    put("/var/lib/real", "of-the-image\n");
+    std::os::unix::fs::symlink("/var/lib/real", below(host.root.path(), Path::new("/etc/kubernetes/link"))).unwrap();
+    let only_here = host.bring("token", "of this host\n").unwrap();
+    for (file, is_good) in
+        [("/etc/kubernetes/token", true), ("/etc/kubernetes/link", true), (only_here.to_str().unwrap(), false)]
+    {
+        let text = KUBECONFIG_TEXT.replace("token: t", &format!("tokenFile: {file}"));
+        let kubeconfig = host.bring("newer", &text);
+        match super::install(&Install { kubeconfig, ..host.arguments() }, b"binary".to_vec()) {
+            Ok(outcome) => assert!(is_good && outcome.problems.is_empty(), "{file}: {:?}", outcome.problems),
+            Err(error) => assert!(!is_good && error.to_string().contains(file), "{file}: {error}"),
+        }
     }
 }
 

@@ -95,9 +95,26 @@ impl Check for Written {
             return;
         };
         if !self.lease.given {
-            self.lease.value = Some(ObjectKey::new("kube-system", &lease_name(first)));
+            self.lease.value = Some(lease_of_class(first));
         }
     }
+}
+
+/// The Lease of a crier of this class, where its file names none.
+pub fn lease_of_class(class: &str) -> ObjectKey {
+    ObjectKey::new("kube-system", &lease_name(class))
+}
+
+/// One that no other class leads to: two classes may lead to one Lease, as example.com/b and example.com-b do. Which one a class leads to is
+/// as it always was, for it elects the agents of clusters that run.
+pub fn own_lease_of_class(class: &str) -> ObjectKey {
+    let digest = digest_of(class);
+    let name = lease_name(class);
+    ObjectKey::new("kube-system", &if name.ends_with(&digest) { name } else { format!("{name}-{digest}") })
+}
+
+fn digest_of(class: &str) -> String {
+    Sha256::digest(class).iter().take(4).map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// What Kubernetes takes as the name of a Lease is less than what it takes as a class: what must be changed for it is told apart by a
@@ -108,8 +125,7 @@ fn lease_name(class: &str) -> String {
     if is_dns_name(&plain) {
         return plain;
     }
-    let digest = Sha256::digest(class);
-    let digest: String = digest.iter().take(4).map(|octet| format!("{octet:02x}")).collect();
+    let digest = digest_of(class);
     let near: String = plain.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(MOST).collect();
     format!("{}-{digest}", near.trim_end_matches('-'))
 }
@@ -144,6 +160,26 @@ fn access(written: &Written, section: &mut Reader<'_>) -> Option<Access> {
 }
 
 impl Kubernetes {
+    /// The Role by which the crier of a Lease may read its ConfigMap: that of the Lease, where both are in one namespace.
+    pub fn role_of_config_map(lease: &ObjectKey, config_map: &ObjectKey) -> ObjectKey {
+        let behind = if config_map.namespace == lease.namespace { "" } else { "-config" };
+        ObjectKey::new(config_map.namespace.as_str(), &format!("{}{behind}", lease.name))
+    }
+
+    /// What to do where the ConfigMap may not be read: `None` where something else is the matter than rights.
+    pub fn remedy_of_config_map(&self, config_map: &ObjectKey, why: &str) -> Option<String> {
+        let is_default = |key: &ObjectKey| key.namespace.as_str() == "kube-system" && &*key.name == "crier";
+        let of_file = if is_default(&self.lease) && is_default(config_map) { "" } else { " --config FILE" };
+        let file = if of_file.is_empty() { "" } else { ", where FILE is the crier.toml of a node" };
+        let role = Kubernetes::role_of_config_map(&self.lease, config_map);
+        why.starts_with("403").then(|| {
+            format!(
+                "the Role {} in the namespace {} lets crier read it: apply the objects of `crier rbac{of_file}`{file}",
+                role.name, role.namespace
+            )
+        })
+    }
+
     /// The class of a file that names none.
     pub const DEFAULT_CLASS: &'static str = "crier.dev/crier";
 

@@ -150,8 +150,7 @@ fn a_crier_that_serves_no_class_any_more_keeps_what_it_gave() {
     assert_eq!(kept(true), expected);
     // A Service of that class, or one that shows what this crier did not give, is another's.
     for (name, change) in [
-        ("without a word", (|it| it.condition = None) as fn(&mut Service)),
-        ("another's address", |it| it.ingress = vec!["192.168.35.201".parse().unwrap()]),
+        ("another's address", (|it| it.ingress = vec!["192.168.35.201".parse().unwrap()]) as fn(&mut Service)),
         ("a host name", |it| (it.ingress, it.host_names) = (Vec::new(), vec!["a.example.com".to_owned()])),
     ] {
         let mut service = cluster.service.clone();
@@ -164,12 +163,29 @@ fn a_crier_that_serves_no_class_any_more_keeps_what_it_gave() {
     for (name, change) in [
         ("a host name beside it", (|it| it.host_names = vec!["a.example.com".to_owned()]) as fn(&mut Service)),
         ("a foreign address", |it| it.ingress.push("172.16.0.9".parse().unwrap())),
+        ("conditions of another writer in place of crier's", |it| it.condition = None),
+        ("the same, told again", |it| it.condition = None),
     ] {
         let mut service = cluster.service.clone();
         change(&mut service);
-        cluster.criers[0].put("web", service);
-        assert_eq!(announced(&cluster.criers[0]), ["192.168.35.200"], "{name}");
+        for leads in [false, true] {
+            cluster.criers[0].tell(Fact::Leader(leads));
+            cluster.criers[0].put("web", service.clone());
+            assert_eq!(announced(&cluster.criers[0]), ["192.168.35.200"], "{name}, leads: {leads}");
+        }
     }
+    // Who never saw crier's word, or sees another address, knows nothing of it.
+    let mut stripped = Service { condition: None, ..cluster.service.clone() };
+    let mut new = without();
+    new.put("web", stripped.clone());
+    assert_eq!(new.decision("web").allocation.reason.code(), "other-class");
+    stripped.ingress = vec!["192.168.35.201".parse().unwrap()];
+    cluster.criers[0].put("web", stripped.clone());
+    assert_eq!(cluster.criers[0].decision("web").allocation.reason.code(), "other-class");
+    stripped.ingress = vec!["192.168.35.200".parse().unwrap()];
+    cluster.criers[0].put("web", stripped);
+    assert_eq!(cluster.criers[0].decision("web").allocation.reason.code(), "other-class", "it may be another's now");
+    cluster.criers[0].put("web", cluster.service.clone());
     cluster.service.ingress.clear();
     cluster.service.resource_version = "100".to_owned();
     cluster.tell();

@@ -691,6 +691,35 @@ fn endpoints_count_for_the_addresses_of_their_family_only() {
     assert_eq!(owners, [Some("a".into()), Some("b".into())], "each where its family has an endpoint");
 }
 
+/// Input: a Service of two families has both addresses, and somebody takes away the first one alone; then the primary family is the other one.
+/// Output: it has its address again, in its place. It stood last, so the other family ranked the nodes, and both went to other nodes.
+#[test]
+fn an_address_that_comes_back_stands_where_the_families_of_the_service_have_it() {
+    use crate::address::Family::{V4, V6};
+
+    let mut config = configuration();
+    config.pools = vec![pool("lan", &["192.168.35.100-192.168.35.110", "fd35::100-fd35::10f"])];
+    let mut story = Story::begin(config);
+    for (name, families) in [("web", vec![V4, V6]), ("shop", vec![V6, V4])] {
+        let family_policy = FamilyPolicy::RequireDualStack;
+        story.put(name, Service { families: families.clone(), family_policy, ..service() });
+        let given = story.written(name).expect("both");
+        assert_eq!(given.iter().map(|it| crate::address::Family::of(*it)).collect::<Vec<_>>(), families);
+        story.confirm(name);
+        for away in [0, 1] {
+            story.change(name, |service| {
+                service.ingress.remove(away);
+            });
+            assert_eq!(story.written(name), Some(given.clone()), "{name}: no. {away} is back");
+            story.confirm(name);
+            story.later(Duration::from_secs(3600));
+        }
+    }
+    // What stands there in another order stays.
+    story.change("web", |service| service.ingress.reverse());
+    assert_eq!(story.written("web"), None);
+}
+
 #[test]
 fn agents_on_hosts_with_other_links_write_the_same_condition() {
     // Input: a Service holds an address that is the host's own on one host, its gateway's on another, and neither on a third.

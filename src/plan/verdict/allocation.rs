@@ -55,7 +55,7 @@ impl Answer {
 
 pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     let writes = inputs.world.leader && !inputs.config.is_standalone();
-    if let Some(reason) = not_ours(inputs, service) {
+    if let Some(reason) = not_ours(inputs, key, service) {
         let said = service.condition.is_some() && (!service.load_balancer || is_left_behind(inputs, service));
         let given = service.given();
         let addresses = !service.ingress.is_empty() && service.ingress.iter().all(|address| given.contains(address));
@@ -66,7 +66,7 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer 
         });
         return Answer::told(Allocation { complaint, ..Allocation::none(reason) }, status);
     }
-    if let Some(note) = class_left(inputs, service) {
+    if let Some(note) = class_left(inputs, key, service) {
         let allocation = as_shown(inputs, key, service);
         return Answer::told(Allocation { notes: vec![note], ..allocation }, None);
     }
@@ -107,7 +107,7 @@ pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
             claims.push(address);
         }
     });
-    let ours = not_ours(inputs, service).is_none();
+    let ours = not_ours(inputs, key, service).is_none();
     let is_remnant = |address: &IpAddr| ours && remnant(inputs, service, *address).is_some();
     claims.retain(|address| pool_of(&inputs.config.pools, *address).is_some() || is_remnant(address));
     claims
@@ -118,8 +118,8 @@ pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
 /// shows of that: the rest another load balancer gave.
 pub fn shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<Held> {
     let replacing = in_place_of_own(inputs, key, service);
-    let addresses = if class_left(inputs, service).is_some() {
-        let given = service.given();
+    let addresses = if class_left(inputs, key, service).is_some() {
+        let given = given_by_us(inputs, key, service);
         service.ingress.iter().copied().filter(|it| given.contains(it) || service.leaves(*it)).collect()
     } else if service.ingress.is_empty() || foreign(inputs, service).is_some() {
         own_of_emptied(inputs, key, service)
@@ -169,7 +169,7 @@ fn promised(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<Held> {
 /// another one.
 pub fn origins(inputs: &Inputs<'_>, key: &ObjectKey, claims: &[IpAddr]) -> (Vec<IpAddr>, Vec<IpAddr>) {
     let Some(service) = inputs.world.services.get(key) else { return Default::default() };
-    let ours = not_ours(inputs, service).is_none();
+    let ours = not_ours(inputs, key, service).is_none();
     let given = given(inputs, key, service);
     let (promised, is_told) = (inputs.world.assigned.get(key), service.condition.is_some());
     let has = |address: &IpAddr| {
@@ -183,7 +183,7 @@ pub fn origins(inputs: &Inputs<'_>, key: &ObjectKey, claims: &[IpAddr]) -> (Vec<
 /// On what terms a Service shares its addresses with others; `None` where it does not, or is not ours.
 pub fn terms(inputs: &Inputs<'_>, key: &ObjectKey) -> Option<Terms> {
     let service = inputs.world.services.get(key)?;
-    not_ours(inputs, service).is_none().then(|| Terms::of(service))?
+    not_ours(inputs, key, service).is_none().then(|| Terms::of(service))?
 }
 
 /// This agent is the one that chooses addresses, and knows enough to do so. Standalone, a manifest that cannot be read
@@ -196,31 +196,41 @@ pub fn allocates(inputs: &Inputs<'_>) -> bool {
     }
 }
 
-fn not_ours(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
+fn not_ours(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Option<Reason> {
     if !service.load_balancer {
         return Some(Reason::NotLoadBalancer);
     }
-    let ours = inputs.config.serves_class(service.class.as_ref()) || class_left(inputs, service).is_some();
+    let ours = inputs.config.serves_class(service.class.as_ref()) || class_left(inputs, key, service).is_some();
     (!ours).then(|| Reason::OtherClass { class: service.class.clone() })
 }
 
 /// The file does not name the class of the Service any more, and its status shows what this crier gave it of pools that this file has, or
 /// a former one had, whatever stands beside it: it keeps that until the status shows something else, for nobody else announces it. It gets
 /// nothing new.
-fn class_left(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
-    let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
+fn class_left(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Option<Reason> {
     if inputs.config.serves_class(service.class.as_ref()) {
         return None;
     }
-    let condition = service.condition.as_ref().filter(|condition| condition.is_of(lease))?;
     let shown = &service.ingress;
-    let given = condition.addresses();
+    let given = given_by_us(inputs, key, service);
     let is_ours = |address: &IpAddr| {
         let was_given = given.contains(address) || (!given.is_empty() && service.leaves(*address));
         let has_pool = || pool_of(&inputs.config.pools, *address).is_some();
         was_given && (has_pool() || remnant(inputs, service, *address).is_some())
     };
     shown.iter().any(is_ours).then(|| Reason::ClassLeft { class: service.class.clone() })
+}
+
+/// What the crier of this Lease gave a Service, as the condition says; where somebody took that away, as it said when this agent saw it last.
+fn given_by_us(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<IpAddr> {
+    match (&inputs.config.source, &service.condition) {
+        (Source::Manifests(_), _) => Vec::new(),
+        (Source::Kubernetes(Kubernetes { lease, .. }), Some(condition)) if condition.is_of(lease) => {
+            condition.addresses()
+        }
+        (Source::Kubernetes(_), Some(_)) => Vec::new(),
+        (Source::Kubernetes(_), None) => inputs.restraints.stripped(key).to_vec(),
+    }
 }
 
 /// What crier says of a Service of another class stands there from when the Service was this crier's: it became another's while nobody
@@ -509,7 +519,7 @@ fn current(inputs: &Inputs<'_>, applicant: &Applicant<'_>) -> Current {
 fn own_of_emptied(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<IpAddr> {
     let is_stripped = || service.ingress.is_empty() || foreign(inputs, service).is_some();
     let given = match &service.condition {
-        None if not_ours(inputs, service).is_none() && is_stripped() => given(inputs, key, service),
+        None if not_ours(inputs, key, service).is_none() && is_stripped() => given(inputs, key, service),
         _ => service.given(),
     };
     let former = inputs.world.former.get(key).filter(|_| service.ingress.is_empty() && !given.is_empty());
