@@ -29,6 +29,10 @@ pub struct SessionDetail {
     pub last_notification_received: Option<LastNotification>,
     /// Prefixes that are still to be announced, announced again, or withdrawn.
     pub prefixes_pending: usize,
+    /// Routes that were sent wait in this host: that of the peer has not acknowledged them.
+    pub routes_untaken: bool,
+    /// Since when the peer takes nothing of what waits for it, where that is for 10 s or more.
+    pub reads_nothing_since: Option<Timestamp>,
     /// Why prefixes cannot be sent in this session, each reason with how many there are.
     pub unsendable: Vec<UnsendablePrefixes>,
     /// Prefixes whose attributes do not fit a message of this session, [`SessionDetail::MOST_TOO_LONG`] at most.

@@ -13,6 +13,7 @@ mod outbound;
 mod own_end;
 mod report;
 mod signatures;
+mod uptake;
 
 use std::future::{pending, poll_fn};
 use std::io;
@@ -32,6 +33,7 @@ use tracing::{debug, error, info, warn};
 use self::outbound::Outbound;
 use self::report::{Counts, Report};
 use self::signatures::Signatures;
+use self::uptake::Uptake;
 use crate::address::{LocalAddress, ScopedAddress};
 use crate::bfd_state::BfdState;
 use crate::bgp::counters::Counters;
@@ -302,6 +304,7 @@ impl PeerTask {
                 Ok(Some(message)) => {
                     self.counters.sent.update += 1;
                     outbound.has_news = true;
+                    outbound.uptake.note_routes(clock::now());
                     socket.queue_routes(message);
                 }
                 Ok(None) => {
@@ -706,6 +709,7 @@ impl PeerTask {
             outbox,
             refreshes: Refreshes::default(),
             refreshes_told: Default::default(),
+            uptake: Uptake::new(clock::now()),
             has_news: false,
             without_ledger: false,
         });
@@ -738,25 +742,34 @@ impl PeerTask {
         let report = self.report.due.filter(|due| *due > now);
         // Where it is due already, what is still to be sent comes first, and wakes this task.
         let ledger = self.ledger_due().filter(|due| *due > now);
-        let all = [self.peering.next_deadline(), report, ledger, self.signatures.next_deadline(), self.link_due];
+        let uptake = self.outbound.as_ref().and_then(|outbound| outbound.uptake.next_deadline(now));
+        let all =
+            [self.peering.next_deadline(), report, ledger, uptake, self.signatures.next_deadline(), self.link_due];
         all.into_iter().flatten().min()
     }
 
     fn observe(&mut self) {
-        let state = self.peering.state();
+        let (state, now) = (self.peering.state(), clock::now());
+        if let Some(outbound) = &mut self.outbound
+            && let Some((_, socket)) = self.connections.iter().find(|(id, _)| *id == outbound.connection)
+        {
+            let more = !outbound.awaits_plan && outbound.outbox.pending_count() > 0;
+            outbound.uptake.look(socket, more, now);
+        }
         let outbound = self.outbound.as_ref();
         let counts = Counts {
             sent: outbound.map_or(0, |outbound| outbound.outbox.sent_count()),
             received: self.peering.received().prefixes,
             pending: outbound.map_or(0, |outbound| outbound.outbox.pending_count()),
             messages: self.counters.sent.total() + self.counters.received.total(),
+            untaken: outbound.is_some_and(|outbound| outbound.uptake.waits()),
+            silent_since: outbound.and_then(|outbound| outbound.uptake.silent_since(now)),
             wanted: self.desired.routes.len(),
             next_attempt: self.peering.next_attempt(),
         };
-        if self.report.observe(state, counts, clock::now()) {
+        if self.report.observe(state, counts, now) {
             debug!(peer = %self.name, state = %state, "state changed");
         }
-        let now = clock::now();
         if self.outbound.is_none() {
             self.signatures.watch(now);
         }
@@ -790,6 +803,8 @@ impl PeerTask {
                 last_notification_sent: self.counters.last_sent.clone(),
                 last_notification_received: self.counters.last_received.clone(),
                 prefixes_pending: self.report.counts.pending,
+                routes_untaken: self.report.counts.untaken,
+                reads_nothing_since: self.report.counts.silent_since.map(clock::wall_timestamp_since),
                 unsendable,
                 too_long,
                 address: Some(self.endpoint.peer.clone()),

@@ -79,7 +79,7 @@ impl BgpContext {
         BgpContext {
             advertisements: advertisements.collect(),
             exclusion: match node {
-                Some(_) if drain == Some(DrainStage::Drained) => Some(Reason::NodeDrained),
+                Some(_) if drain >= Some(DrainStage::Withdrawing) => Some(Reason::NodeDrained),
                 Some(node) => elect::exclusion(node),
                 None => Some(Reason::NodeUnknown { node: me.clone() }),
             },

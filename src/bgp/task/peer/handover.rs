@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::outbound::Outbound;
+use super::uptake::Uptake;
 use super::{PeerTask, octets};
 use crate::address::Family;
 use crate::bgp::kept::{KeptSession, Signature};
@@ -92,6 +93,7 @@ impl PeerTask {
             outbox,
             refreshes,
             refreshes_told: Default::default(),
+            uptake: Uptake::new(clock::now()),
             has_news: false,
             without_ledger: false,
             negotiated: state.negotiated,
