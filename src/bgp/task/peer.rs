@@ -8,6 +8,7 @@
 //! Nothing in the task waits for a peer: connections are read and written as far as they go, and routes stay state, in the outbox,
 //! until a socket has room. So a peer that stops reading costs its own memory nothing, and neither timers nor what is desired wait.
 
+mod desired;
 mod handover;
 mod outbound;
 mod own_end;
@@ -41,13 +42,13 @@ use crate::bgp::kept::Signature;
 use crate::bgp::machine::negotiation::{Negotiated, Restart};
 use crate::bgp::machine::session::End;
 use crate::bgp::machine::{Action, ConnectionId, Peering};
-use crate::bgp::outbox::next_hop::{PeerPath, links_in_doubt, next_hops};
+use crate::bgp::outbox::chosen::Memory;
 use crate::bgp::outbox::refreshes::{RefreshStep, Refreshes};
-use crate::bgp::outbox::{NextHops, Outbox, Routes};
+use crate::bgp::outbox::{NextHops, Routes};
 use crate::bgp::settings;
 use crate::bgp::socket::kept::KeptConnection;
 use crate::bgp::socket::ledger::Safe;
-use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, Protection, describe, way};
+use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, Protection, describe};
 use crate::bgp::wire::{Capability, Cease, Dialect, Message, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
@@ -161,6 +162,7 @@ pub(super) async fn run(
         counters: Counters::default(),
         router_id: settings.router_id.unwrap_or(router_id),
         next_hops: NextHops::default(),
+        chosen: Memory::default(),
         warned: Vec::new(),
         restart,
         leaving: false,
@@ -259,6 +261,8 @@ struct PeerTask {
     router_id: Ipv4Addr,
     /// Those of the last session.
     next_hops: NextHops,
+    /// Which of them were chosen, and not configured.
+    chosen: Memory,
     /// The failures that were logged since the last session.
     warned: Vec<Arc<str>>,
     /// What the next OPEN says of this agent.
@@ -417,6 +421,7 @@ impl PeerTask {
             &self.settings,
             &outbound.negotiated,
             former,
+            &mut self.chosen,
         );
         self.next_hops = newest;
         self.link_due = in_doubt.then(|| clock::now() + LOOK_AT_LINK_EVERY);
@@ -677,8 +682,9 @@ impl PeerTask {
         let remote = socket.peer_address().ok();
         let capabilities = self.counters.capabilities(connection);
         self.counters.times_established += 1;
+        let (settings, before) = (&self.settings, self.next_hops);
         let (next_hops, in_doubt) =
-            self.desired.next_hops(local_address, &self.endpoint, &self.settings, &negotiated, self.next_hops);
+            self.desired.next_hops(local_address, &self.endpoint, settings, &negotiated, before, &mut self.chosen);
         self.next_hops = next_hops;
         self.link_due = in_doubt.then(|| clock::now() + LOOK_AT_LINK_EVERY);
         self.last_source = Some(local_address);
@@ -815,43 +821,6 @@ impl PeerTask {
         };
         self.report.told(clock::now());
         Fact::Session(self.name.clone(), report)
-    }
-}
-
-impl Desired {
-    /// The next hops of a session, and whether they depend on by which of several links packets leave.
-    fn next_hops(
-        &self,
-        local: IpAddr,
-        endpoint: &Endpoint,
-        settings: &config::Peer,
-        negotiated: &Negotiated,
-        before: NextHops,
-    ) -> (NextHops, bool) {
-        let path = PeerPath {
-            peer: &endpoint.peer,
-            device: endpoint.device.as_ref(),
-            link: None,
-            next_hop: settings.next_hop,
-            next_hop_v6: settings.next_hop_v6,
-        };
-        let links = links_in_doubt(local, &path, &self.local_addresses);
-        // Without several links the kernel need not be asked.
-        let link = (!links.is_empty()).then(|| way::which(&links, endpoint.peer.ip, local, path.device)).flatten();
-        if !links.is_empty() && link.is_none() && before.has(local) {
-            // For the moment there is no way to the peer: what it was told stays until there is one, or the session ends.
-            return (before, true);
-        }
-        let path = PeerPath { link, ..path };
-        let found = next_hops(local, &path, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses, before);
-        (found, !links.is_empty())
-    }
-
-    fn outbox(&self, negotiated: &Negotiated, next_hops: NextHops) -> Outbox {
-        let mut outbox = Outbox::new(negotiated, next_hops);
-        outbox.want(&self.routes);
-        outbox.set_complete(self.complete);
-        outbox
     }
 }
 
