@@ -1,5 +1,6 @@
 //! What a BGP session tells of itself beyond its state: the rest of [`super::SessionReport`], as commands and metrics show
-//! it. Floor 1. No decision reads it but `plan::reach`, which reads the address alone, so it may change as often as it likes.
+//! it. Floor 1. No decision reads it but `plan::reach`, which reads the address and whether there was an error, so it may change as often as it
+//! likes.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
