@@ -113,7 +113,7 @@ impl Planner {
 
     /// Which peers BFD watches.
     pub(super) fn renew_bfd(&mut self) {
-        let watched = watched(self.in_force.config(), &self.plan.bgp, &self.plan.bfd.peers);
+        let watched = watched(self.in_force.config(), &self.plan.bgp, &self.world.sessions, &self.plan.bfd.peers);
         if *self.plan.bfd.peers != watched {
             self.plan.bfd.peers = Arc::new(watched);
             self.moved.bfd = true;
