@@ -98,6 +98,57 @@ pub enum Stay {
     Deprecated,
 }
 
+impl LocalAddress {
+    /// Whether sockets that are bound to this VRF, or other device, or to none, have it.
+    pub fn is_bound_to(&self, device: Option<&InterfaceName>) -> bool {
+        match device {
+            Some(device) => self.interface == *device || self.vrf.as_ref() == Some(device),
+            None => self.vrf.is_none(),
+        }
+    }
+}
+
+/// The address to speak to a peer from, where the configuration leaves it open: of those in the peer's subnet one that the Node object
+/// names, else that of the session `before`. `None` leaves it to the kernel, whose choice may be a virtual address: routers refuse
+/// sessions from an address that they do not know. `device` is what the peer's sockets are bound to.
+pub fn source(
+    peer: IpAddr,
+    device: Option<&InterfaceName>,
+    local_addresses: &[LocalAddress],
+    before: Option<IpAddr>,
+) -> Option<IpAddr> {
+    if is_link_local(peer) || local_addresses.iter().any(|has| has.net.addr() == peer) {
+        return None;
+    }
+    let near =
+        || local_addresses.iter().filter(|has| has.is_bound_to(device)).filter(|has| is_subnet_of(has.net, peer));
+    // By which of several links packets leave is the kernel's choice, and the source goes with it.
+    let link = &near().next()?.interface;
+    if near().any(|has| has.interface != *link) {
+        return None;
+    }
+    let lasting = near().find(|has| has.stay == Stay::Nodes);
+    lasting.or_else(|| near().find(|has| Some(has.net.addr()) == before)).map(|has| has.net.addr())
+}
+
+/// Whether the address is another one of the subnet.
+pub fn is_subnet_of(net: IpNet, address: IpAddr) -> bool {
+    has_subnet(&net) && net.contains(&address)
+}
+
+/// Whether it stands for more than one address.
+pub fn has_subnet(net: &IpNet) -> bool {
+    net.prefix_len() < net.max_prefix_len()
+}
+
+/// Whether it means nothing beyond its link, in either family.
+pub fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
 /// Whether it is a link-local IPv6 address (RFC 4291 §2.5.6): it means nothing without its link.
 pub fn is_link_local_v6(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
@@ -305,6 +356,40 @@ fn address(family: Family, number: u128) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn address(interface: &str, net: &str) -> LocalAddress {
+        LocalAddress { interface: interface.into(), vrf: None, net: net.parse().unwrap(), stay: Stay::Unknown }
+    }
+
+    fn nodes(interface: &str, net: &str) -> LocalAddress {
+        LocalAddress { stay: Stay::Nodes, ..address(interface, net) }
+    }
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    /// A1 of a review. Input: a floating address comes into the peer's subnet, and the kernel takes the newest address as source.
+    #[test]
+    fn a_peer_in_a_subnet_is_dialled_from_the_nodes_address_or_that_of_the_session_before() {
+        let of = |to: &str, before: Option<&str>, all: &[LocalAddress]| {
+            let before = before.map(|text| text.parse().unwrap());
+            source(to.parse().unwrap(), None, all, before).map(|ip| ip.to_string())
+        };
+        let (vip, own) = (address("eth0", "fd35::5/64"), "fd35::11/64");
+        let named = [vip.clone(), nodes("eth0", own)];
+        let unnamed = [vip.clone(), address("eth0", own)];
+        assert_eq!(of("fd35::1", None, &named), some("fd35::11"));
+        assert_eq!(of("fd35::1", Some("fd35::5"), &named), some("fd35::11"));
+        assert_eq!(of("fd35::1", Some("fd35::11"), &unnamed), some("fd35::11"));
+        assert_eq!(of("fd35::1", None, &unnamed), None, "the kernel chooses");
+        assert_eq!(of("fd35::1", Some("fd35::77"), &unnamed), None, "it has gone");
+        assert_eq!(of("fd99::1", None, &named), None, "the peer is beyond a router");
+        assert_eq!(of("fe80::1", None, &named), None);
+        assert_eq!(of("fd35::11", None, &named), None, "it is on this host");
+        let two_links = [nodes("eth0", own), address("eth1", "fd35::12/64")];
+        assert_eq!(of("fd35::1", None, &two_links), None);
+    }
 
     fn range(text: &str) -> AddressRange {
         text.parse().expect(text)

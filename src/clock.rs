@@ -35,3 +35,9 @@ pub fn wall_timestamp_of(at: Instant) -> Timestamp {
     let now = wall_timestamp();
     now.checked_add(at.saturating_duration_since(self::now())).unwrap_or(now)
 }
+
+/// When `at` was by the wall clock; now, if that is to come.
+pub fn wall_timestamp_since(at: Instant) -> Timestamp {
+    let now = wall_timestamp();
+    now.checked_sub(self::now().saturating_duration_since(at)).unwrap_or(now)
+}

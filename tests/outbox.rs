@@ -313,6 +313,7 @@ impl Session {
             unwritten: Vec::new(),
             sent,
             recovered: None,
+            chosen: None,
         }
     }
 

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | waiting | the flows to announced addresses that were open when it began, or its time, all of it where they cannot be counted; never less than [`LEAST_WAIT`] |
 //! | handing over | that other nodes have taken the addresses on the link |
+//! | withdrawing | that the routers have taken the withdrawals, for [`UPTAKE`] at most |
 //! | drained | an operator |
 //!
 //! Nothing is given up that no other node serves, unless the drain is forced: another node may have begun to leave at the same time.
@@ -34,7 +35,7 @@ use crate::kernel::flows::{self, Flow};
 use crate::plan::following::NodeSays;
 use crate::state_file::{self, Outlasts};
 use crate::views::Snapshot;
-use crate::views::drain::{Flows, nobody_else};
+use crate::views::drain::{Flows, Untaken, nobody_else, untaken};
 use crate::world::{Drain, DrainStage, Fact, HostProblem};
 
 /// Routers need time to prefer other routes, and a node that begins to leave at the same time to say so.
@@ -43,6 +44,9 @@ const LEAST_WAIT: Duration = Duration::from_secs(1);
 /// How long the other nodes may take to take all addresses on the link, before a drain is said to stand still, or gives them up where
 /// it is forced.
 const HAND_OVER: Duration = Duration::from_secs(15);
+
+/// How long routers may take to take what the drain sends them, before it goes on without those that read nothing.
+const UPTAKE: Duration = Duration::from_secs(10);
 
 /// How long flows are waited for where nobody says otherwise.
 const USUAL_TIMEOUT: Duration = Duration::from_secs(600);
@@ -147,6 +151,8 @@ pub(super) struct Drainer {
     writing: Option<JoinHandle<Option<HostProblem>>>,
     /// What was last told of both.
     told: Option<HostProblem>,
+    /// See [`UPTAKE`].
+    uptake: Duration,
 }
 
 impl Drainer {
@@ -181,6 +187,7 @@ impl Drainer {
             keep_again,
             writing,
             told,
+            uptake: UPTAKE,
         }
     }
 }
@@ -213,12 +220,13 @@ struct Progress {
     /// The flows that were open at the first count, as far as they are open still.
     counted: Option<HashSet<Flow>>,
     handing_over_since: Option<Instant>,
+    withdrawing_since: Option<Instant>,
 }
 
 impl Progress {
     fn new(timeout: Duration) -> Progress {
         let begun = clock::now();
-        Progress { until: begun + timeout, begun, counted: None, handing_over_since: None }
+        Progress { until: begun + timeout, begun, counted: None, handing_over_since: None, withdrawing_since: None }
     }
 }
 
@@ -485,7 +493,7 @@ impl Drainer {
                     summary.push_str(&format!("; flows are waited for until {until:.0}"));
                     until
                 }
-                (Some(_), DrainStage::HandingOver | DrainStage::Drained) => {
+                (Some(_), DrainStage::HandingOver | DrainStage::Withdrawing | DrainStage::Drained) => {
                     summary.push_str("; flows are waited for no longer");
                     drain.until
                 }
@@ -557,6 +565,10 @@ impl Drainer {
                 let since = *progress.handing_over_since.get_or_insert_with(clock::now);
                 let Ok(snapshot) = self.snapshot().await else { return Duration::MAX };
                 let left: Vec<IpAddr> = snapshot.plan.l2.addresses.keys().copied().collect();
+                // Whoever has not heard that other nodes are to be used would lose the routes without a word.
+                if !untaken(&snapshot).is_empty() && since.elapsed() < self.uptake {
+                    return COUNT_EVERY / 5;
+                }
                 if !left.is_empty() && since.elapsed() < HAND_OVER {
                     return COUNT_EVERY / 5;
                 }
@@ -569,6 +581,19 @@ impl Drainer {
                 }
                 self.tell_standing(None).await;
                 progress.handing_over_since = None;
+                self.next(Drain { stage: DrainStage::Withdrawing, ..drain }).await
+            }
+            DrainStage::Withdrawing => {
+                let since = *progress.withdrawing_since.get_or_insert_with(clock::now);
+                let Ok(snapshot) = self.snapshot().await else { return Duration::MAX };
+                let behind = untaken(&snapshot);
+                if !behind.is_empty() && since.elapsed() < self.uptake {
+                    return COUNT_EVERY / 5;
+                }
+                for Untaken { peer, routes } in behind {
+                    warn!(%peer, routes, "the peer does not take its withdrawals: it has these routes until its session ends");
+                }
+                progress.withdrawing_since = None;
                 self.next(Drain { stage: DrainStage::Drained, ..drain }).await
             }
             DrainStage::Drained => Duration::MAX,
@@ -716,7 +741,7 @@ mod tests {
     use super::*;
     use crate::config::{NoSecrets, SourceFile, parse};
     use crate::plan::Planner;
-    use crate::world::{Marks, Node};
+    use crate::world::{Marks, Node, SessionReport, SessionState};
 
     #[test]
     fn a_drain_is_recalled_and_a_file_that_cannot_be_read_is_one() {
@@ -779,6 +804,15 @@ mod tests {
     }
 
     fn bench_with(other: Option<Node>, change: impl FnOnce(&mut Drainer)) -> Bench {
+        bench_beside(other, change, watch::channel(None).1)
+    }
+
+    /// `slow`: how many of its routes a peer of that name has not taken, where there is such a peer.
+    fn bench_beside(
+        other: Option<Node>,
+        change: impl FnOnce(&mut Drainer),
+        slow: watch::Receiver<Option<usize>>,
+    ) -> Bench {
         let folder = tempfile::tempdir().expect("a folder");
         let (facts_tx, facts) = mpsc::channel(64);
         let (queries, mut asked) = mpsc::channel::<Query>(1);
@@ -791,13 +825,23 @@ mod tests {
         change(&mut drainer);
         tokio::spawn(run(drainer, orders));
         tokio::spawn(async move {
-            let text = "[manifests]\nfolder = \"/m\"\n".to_owned();
+            let text = "[manifests]\nfolder = \"/m\"\n[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"slow\"\n\
+                        address = \"10.0.0.1\"\nasn = 64512\n"
+                .to_owned();
             let config = parse(&[SourceFile { path: "test.toml".to_owned(), text }], &NoSecrets).expect("it is good");
             let mut planner = Planner::new(Arc::new(config), "node-1".into());
             if let Some(node) = other {
                 planner.apply(Fact::Node("node-2".into(), Some(Arc::new(node))));
             }
+            planner.apply(Fact::LinksListed);
+            planner.apply(Fact::FailStatic);
             while let Some(Query(answer)) = asked.recv().await {
+                if let Some(pending) = *slow.borrow() {
+                    let mut session = SessionReport::new(SessionState::Established, clock::wall());
+                    session.detail.prefixes_pending = pending;
+                    planner.apply(Fact::Session("slow".into(), session));
+                }
+                planner.turn(clock::now());
                 let counters = crate::views::Counters::default();
                 let started = Timestamp::UNIX_EPOCH;
                 let _ = answer.send(Snapshot::of(&planner, started, counters, clock::now(), clock::wall()));
@@ -1045,6 +1089,36 @@ mod tests {
         bench.drained().await;
         assert!(!file(bench.folder.path()).exists());
         drop(answers);
+    }
+
+    /// W1 of a review. Input: a peer reads nothing; and one that reads at last.
+    #[tokio::test]
+    async fn routers_are_waited_for_until_they_have_taken_their_withdrawals_or_for_a_time() {
+        let now = Some(Duration::ZERO);
+        let drain = |answer| Command::Drain { reason: None, timeout: now, force: false, answer };
+        let (_stuck, slow) = watch::channel(Some(9999));
+        let mut bench = bench_beside(Some(ready()), |drainer| drainer.uptake = Duration::from_millis(400), slow);
+        let began = clock::now();
+        bench.order(drain).await;
+        bench.drained().await;
+        let took = clock::now().duration_since(began);
+        assert!(
+            took >= LEAST_WAIT + Duration::from_millis(800),
+            "for the community, and for the withdrawals: {took:?}"
+        );
+        let (reads, slow) = watch::channel(Some(9999));
+        let mut bench = bench_beside(Some(ready()), |drainer| drainer.uptake = Duration::from_secs(60), slow);
+        bench.order(drain).await;
+        let stage = |fact| match fact {
+            Fact::Drain(Some(drain)) => drain.stage,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(stage(bench.fact("the drain").await), DrainStage::Waiting);
+        assert_eq!(stage(bench.fact("the drain").await), DrainStage::HandingOver);
+        bench.silent().await;
+        reads.send_replace(Some(0));
+        assert_eq!(stage(bench.fact("the drain").await), DrainStage::Withdrawing);
+        assert_eq!(stage(bench.fact("the drain").await), DrainStage::Drained);
     }
 
     /// K17 of the reviews.

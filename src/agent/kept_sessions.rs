@@ -230,6 +230,7 @@ impl Taken {
     pub fn standing(&self) -> Vec<Fact> {
         let report = |Resumable { kept, .. }: &Resumable| {
             let mut report = SessionReport::new(SessionState::Established, clock::wall());
+            report.local_address = Some(kept.state.local.ip());
             report.detail.address = Some(kept.state.address.clone());
             Fact::Session(kept.state.peer.clone(), report)
         };
@@ -270,6 +271,7 @@ pub fn watched(paths: &[KeptPath], config: &Config) -> BfdSlice {
             profile: Arc::new(BfdProfile::clone(profile)),
             address: path.address.clone(),
             source: settings.source_address,
+            from: path.from,
             vrf: settings.vrf.clone(),
             multihop: path.multihop,
         };

@@ -19,6 +19,9 @@ pub struct KeptPath {
     pub address: ScopedAddress,
     pub device: Option<InterfaceName>,
     pub source: Option<IpAddr>,
+    /// Where the configuration gives no source: the address that packets leave from; `None` where the kernel chooses it.
+    #[serde(default)]
+    pub from: Option<IpAddr>,
     pub multihop: bool,
     /// What the UDP port was made from.
     pub source_port: u16,
@@ -84,6 +87,7 @@ mod tests {
             address: ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None },
             device: None,
             source: None,
+            from: Some("10.0.0.11".parse().unwrap()),
             multihop: false,
             source_port: 1,
             standing: Standing {

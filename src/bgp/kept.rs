@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::machine::negotiation::Negotiated;
 use super::machine::session::{Standing, TimersLeft};
+use super::outbox::chosen::Kept;
 use super::outbox::sent::Sent;
 use super::wire::{MAX_EXTENDED_MESSAGE_LEN, MAX_MESSAGE_LEN};
 use crate::address::ScopedAddress;
@@ -49,6 +50,9 @@ pub struct KeptSession {
     /// When it was last taken over from an agent that had died without a word, since the kernel booted.
     #[serde(default)]
     pub recovered: Option<Duration>,
+    /// Which next hops were chosen, also where another address stands in for them; `None` where an earlier version wrote it.
+    #[serde(default)]
+    pub chosen: Option<Kept>,
 }
 
 /// How the segments of a session are signed. The keys themselves stay on the socket, and are not written down.

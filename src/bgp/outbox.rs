@@ -11,6 +11,7 @@
 //! them would slow down a failover.
 
 mod batcher;
+pub mod chosen;
 pub mod next_hop;
 mod packer;
 pub(super) mod refreshes;

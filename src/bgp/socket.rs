@@ -391,6 +391,13 @@ impl Connection {
         options::since_acknowledgement(self.stream.as_fd()).ok()
     }
 
+    /// How many octets the peer's host has acknowledged, and whether any wait here that it has not. `None` where the kernel does not
+    /// tell: the connection is about to end.
+    pub fn acknowledged(&self) -> Option<(u64, bool)> {
+        let (octets, in_kernel) = options::acknowledged(self.stream.as_fd()).ok()?;
+        Some((octets, in_kernel || !self.queue.is_empty()))
+    }
+
     /// Queues a message that is not to wait behind routes. One that waits already in the same words is enough: keepalives do not pile
     /// up before a peer that does not read.
     pub fn queue_control(&mut self, message: Bytes) {

@@ -22,7 +22,7 @@ use crate::world::DrainStage;
                   restart of the agent and of the host; `crier undrain` takes it back.\n\n\
                   What no other node serves is kept, unless with --force: the drain then stands still.\n\n\
                   Exit codes: 0 begun, or with --wait every flow ended; 1 no other node serves; 3 no agent; 4 with --wait:\n\
-                  flows were left when the time was over, or could not be counted."
+                  flows were left when the time was over, or could not be counted, or a peer has not taken its withdrawals."
 )]
 pub struct Drain {
     /// Wait until the node is drained
@@ -93,13 +93,21 @@ async fn watch_drain(socket: &Path) -> Exit {
             if terminal {
                 eprintln!();
             }
-            return if report.timed_out { Exit::TimedOut } else { Exit::Fine };
+            return if report.timed_out || !report.untaken.is_empty() { Exit::TimedOut } else { Exit::Fine };
         }
         sleep(LOOK_EVERY).await;
     }
 }
 
 fn line(report: &DrainReport) -> String {
+    let mut line = of_stage(report);
+    if report.stage != DrainStage::Waiting {
+        report.untaken.iter().for_each(|it| line.push_str(&format!("; {it}")));
+    }
+    line
+}
+
+fn of_stage(report: &DrainReport) -> String {
     let trouble = report.trouble.as_deref().map(printable);
     match (report.stage, report.flows, report.flows_left) {
         (DrainStage::Waiting, flows, left) => match (trouble, flows, left) {
@@ -110,6 +118,7 @@ fn line(report: &DrainReport) -> String {
             (None, ..) => "counting flows".to_owned(),
         },
         (DrainStage::HandingOver, ..) => format!("handing over: {} addresses left on the link", report.addresses_left),
+        (DrainStage::Withdrawing, ..) => "withdrawing routes".to_owned(),
         (DrainStage::Drained, ..) if report.timed_out && trouble.is_some() => {
             "drained; the whole time was waited, as flows cannot be counted".to_owned()
         }

@@ -1,17 +1,22 @@
 //! Which peers BFD watches, and how: those that name a profile and whose place is known. Floor 1.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
+
 use super::slice::{BfdPeer, BgpSlice, PeerSlice};
-use crate::address::{LocalAddress, ScopedAddress};
+use crate::address::{LocalAddress, ScopedAddress, source};
 use crate::config::{self, BfdProfile, Config, PeerAsn};
 use crate::names::PeerName;
+use crate::world::{SessionReport, SessionState};
 
 /// The peers to watch. `before` are those that were watched a moment ago.
 pub(super) fn watched(
     config: &Config,
     bgp: &BgpSlice,
+    sessions: &OrdMap<PeerName, SessionReport>,
     before: &BTreeMap<PeerName, BfdPeer>,
 ) -> BTreeMap<PeerName, BfdPeer> {
     let of_peer = |(name, peer): (&PeerName, &PeerSlice)| {
@@ -26,12 +31,35 @@ pub(super) fn watched(
             profile: same.unwrap_or_else(|| Arc::new(BfdProfile::clone(profile))),
             address: address.clone(),
             source: settings.source_address,
+            from: match settings.source_address {
+                Some(_) => None,
+                None => from(settings, address, &bgp.local_addresses, sessions.get(name), known),
+            },
             vrf: settings.vrf.clone(),
             multihop: !was_near && is_far(settings, address, &bgp.local_addresses),
         };
         Some((name.clone(), watched))
     };
     bgp.peers.iter().filter_map(of_peer).collect()
+}
+
+/// The address to send from, where the configuration gives none: our end of the BGP session, for the router knows its neighbor by that;
+/// while there is no session, the address that it would be dialled from, or the one that packets leave from now.
+fn from(
+    settings: &config::Peer,
+    address: &ScopedAddress,
+    local: &[LocalAddress],
+    session: Option<&SessionReport>,
+    known: Option<&BfdPeer>,
+) -> Option<IpAddr> {
+    let session = session.filter(|it| it.state == SessionState::Established);
+    if let Some(local) = session.and_then(|session| session.local_address) {
+        return Some(local);
+    }
+    let is_here = |from: &IpAddr| local.iter().any(|has| has.net.addr() == *from);
+    let before = known.and_then(|known| known.from).filter(is_here);
+    let device = address.interface.as_ref().or(settings.vrf.as_ref());
+    source(address.ip, device, local, before).or(before)
 }
 
 /// Whether the session is one of several hops (RFC 5883): the peer has `multihop`. A peer of the same AS may be anywhere unless
@@ -57,6 +85,41 @@ mod tests {
     fn peer(asn: PeerAsn, multihop: u8) -> config::Peer {
         let peer = config::tests::one_of_each().bgp.peers.remove(0);
         config::Peer { asn, local_asn: 64513, multihop, ttl_security: false, vrf: None, ..peer }
+    }
+
+    /// Input: a virtual address in the peer's subnet, which the kernel may choose; a session with the peer, or none.
+    #[test]
+    fn packets_leave_from_our_end_of_the_bgp_session() {
+        let own =
+            |net: &str, stay| LocalAddress { interface: "eth0".into(), vrf: None, net: net.parse().unwrap(), stay };
+        let vip = || own("10.0.0.5/24", Stay::Unknown);
+        let named = [vip(), own("10.0.0.11/24", Stay::Nodes)];
+        let unnamed = [vip(), own("10.0.0.11/24", Stay::Unknown)];
+        let settings = config::Peer { source_address: None, ..peer(PeerAsn::Is(64512), 1) };
+        let address = ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None };
+        let session = |state, local: &str| {
+            let session = SessionReport::new(state, std::time::SystemTime::UNIX_EPOCH);
+            SessionReport { local_address: Some(local.parse().unwrap()), ..session }
+        };
+        let known = |from: &str| {
+            let mut config = config::tests::good("[[bfd]]\nname = \"fast\"\n");
+            let profile = Arc::new(config.bfd.remove(0));
+            let from = Some(from.parse().unwrap());
+            BfdPeer { profile, address: address.clone(), source: None, from, vrf: None, multihop: false }
+        };
+        let of = |local: &[LocalAddress], session: Option<SessionReport>, known: Option<BfdPeer>| {
+            from(&settings, &address, local, session.as_ref(), known.as_ref()).map(|from| from.to_string())
+        };
+        let own = Some("10.0.0.11".to_owned());
+        let (up, down) = (SessionState::Established, SessionState::Active);
+        assert_eq!(of(&unnamed, Some(session(up, "10.0.0.11")), None), own);
+        assert_eq!(of(&named, Some(session(up, "10.0.0.5")), None).as_deref(), Some("10.0.0.5"), "the router knows it");
+        assert_eq!(of(&named, None, None), own);
+        assert_eq!(of(&unnamed, None, None), None, "the kernel chooses");
+        assert_eq!(of(&unnamed, Some(session(down, "10.0.0.5")), Some(known("10.0.0.11"))), own, "as before");
+        assert_eq!(of(&unnamed[..1], None, Some(known("10.0.0.11"))), None, "it has left this host");
+        let far = [LocalAddress { interface: "lo".into(), net: "10.9.9.9/32".parse().unwrap(), ..vip() }];
+        assert_eq!(of(&far, None, Some(known("10.9.9.9"))).as_deref(), Some("10.9.9.9"), "a peer beyond a router");
     }
 
     #[test]

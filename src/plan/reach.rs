@@ -253,6 +253,11 @@ pub fn peer_of(session: &PeerName) -> PeerName {
     }
 }
 
+/// Whether the name is one that a further session of the peer has. A peer may be named like that too.
+pub(super) fn is_further_of(session: &PeerName, peer: &PeerName) -> bool {
+    session.as_str().strip_prefix(peer.as_str()).is_some_and(|rest| rest.starts_with(FURTHER))
+}
+
 fn further_name(peer: &PeerName, address: &ScopedAddress) -> PeerName {
     PeerName::from(format!("{peer}{FURTHER}{address}"))
 }

@@ -270,8 +270,10 @@ pub struct BfdSlice {
 pub struct BfdPeer {
     pub profile: Arc<config::BfdProfile>,
     pub address: ScopedAddress,
-    /// The address to send from; `None` leaves it to the kernel.
+    /// The address to send from that the configuration gives. Sessions with one peer and different ones are different sessions.
     pub source: Option<IpAddr>,
+    /// Where it gives none: that of the BGP session. `None` leaves it to the kernel.
+    pub from: Option<IpAddr>,
     /// The VRF that the peer is in.
     pub vrf: Option<InterfaceName>,
     /// RFC 5883: the peer may be several hops away.

@@ -1,18 +1,20 @@
 //! How far a drain of this node has come: part of `crier status`, and metrics. Floor 1.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Snapshot;
 use crate::config::Config;
-use crate::names::{NodeName, ObjectKey};
+use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::ranking::egress_nodes;
+use crate::plan::slice::PeerSlice;
 use crate::plan::{elect, following};
 use crate::roster::{Eligibility, Member};
 use crate::selector::Selector;
-use crate::world::{Drain, DrainStage, Pulses};
+use crate::world::{Drain, DrainStage, Pulses, SessionState};
 
 /// What was counted of the flows of a drain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +25,37 @@ pub struct Flows {
     pub left: Option<usize>,
     /// Why they cannot be counted.
     pub trouble: Option<String>,
+}
+
+/// A peer with a session that has not taken what it was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Untaken {
+    pub peer: PeerName,
+    /// How many are still to be announced, announced again or withdrawn; 0 where the last of them wait in this host.
+    pub routes: usize,
+}
+
+impl fmt::Display for Untaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Untaken { peer, routes } = self;
+        match routes {
+            0 => write!(f, "peer {peer} has not taken the last of its routes"),
+            1 => write!(f, "peer {peer} has not taken 1 of its routes"),
+            routes => write!(f, "peer {peer} has not taken {routes} of its routes"),
+        }
+    }
+}
+
+/// The peers with a session that do not have yet what they should have, as far as this host knows.
+pub fn untaken(snapshot: &Snapshot) -> Vec<Untaken> {
+    let of_peer = |(name, slice): (&PeerName, &PeerSlice)| {
+        let session = snapshot.session(name).filter(|it| it.state == SessionState::Established)?;
+        // A session that has not heard of the plan yet has nothing pending.
+        let too_many = session.prefixes_sent.saturating_sub(slice.routes.len());
+        let routes = session.detail.prefixes_pending.max(too_many);
+        (routes > 0 || session.detail.routes_untaken).then(|| Untaken { peer: name.clone(), routes })
+    };
+    snapshot.plan.bgp.peers.iter().filter_map(of_peer).collect()
 }
 
 /// The drain of this node.
@@ -48,6 +81,9 @@ pub struct DrainReport {
     /// Why the drain goes no further: no other node serves, or takes the addresses that are left.
     #[serde(default)]
     pub stands_still: Option<String>,
+    /// The peers that have not taken what the drain sends them: the community, and then the withdrawals.
+    #[serde(default)]
+    pub untaken: Vec<Untaken>,
 }
 
 /// The view; `None` where this node is not drained.
@@ -67,6 +103,7 @@ pub fn drain(snapshot: &Snapshot) -> Option<DrainReport> {
         follows: *follows,
         trouble,
         stands_still: snapshot.world.drain_refused.as_ref().map(|it| it.problem.clone()),
+        untaken: untaken(snapshot),
     })
 }
 

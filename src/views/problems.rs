@@ -431,6 +431,18 @@ fn of_peer(peer: &PeerReport, peers: &[PeerReport]) -> Option<String> {
             peer.name
         ));
     }
+    if let Some(since) = peer.session.reads_nothing_since {
+        let waiting = match peer.session.prefixes_pending {
+            0 => "its last routes wait".to_owned(),
+            routes => format!("{routes} of its routes wait"),
+        };
+        return Some(format!(
+            "peer {} reads nothing since {}: {waiting}, and it goes by those that it had; look at the load of the router's control plane: \
+             the session ends where it takes nothing for eight minutes, or two hold times (RFC 9687); `crier bgp reset {0}` begins it anew",
+            peer.name,
+            since.strftime("%H:%M:%SZ")
+        ));
+    }
     let told = peer.session.unsendable.iter().filter(|it| !travels_beside(peer, peers, &it.reason));
     let reasons: Vec<String> = told.map(|it| format!("{} because {}", it.prefixes, it.reason)).collect();
     (!reasons.is_empty()).then(|| format!("peer {}: prefixes not announced: {}", peer.name, reasons.join("; ")))
@@ -829,6 +841,22 @@ mod tests {
             !left.contains("writes VIP") && left.contains("kubectl -n shop edit service web --subresource=status"),
             "{left}"
         );
+    }
+
+    /// W1 of a review.
+    #[test]
+    fn a_peer_that_does_not_read_is_a_problem() {
+        let stuck = |routes, since: Option<&str>| {
+            let mut stuck = peer("slow", "192.0.2.1", "192.0.2.2", true);
+            stuck.session.prefixes_pending = routes;
+            stuck.session.reads_nothing_since = since.map(|at| at.parse().expect("a time"));
+            of_peer(&stuck, std::slice::from_ref(&stuck))
+        };
+        assert_eq!(stuck(9999, None), None, "it may be slow");
+        let told = stuck(9999, Some("2026-11-30T10:00:05Z")).expect("it is a problem");
+        assert!(told.starts_with("peer slow reads nothing since 10:00:05Z: 9999 of its routes wait, and "), "{told}");
+        let told = stuck(0, Some("2026-11-30T10:00:05Z")).expect("it is a problem");
+        assert!(told.contains(": its last routes wait, and "), "{told}");
     }
 
     #[test]

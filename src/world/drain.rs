@@ -58,17 +58,21 @@ pub enum DrainStage {
     Waiting,
     /// The node's addresses on the link go to other nodes, each once another node takes it.
     HandingOver,
+    /// Routes and what is left on the link are given up. The routers are waited for: that each has taken its withdrawals.
+    Withdrawing,
     /// The node announces nothing.
     Drained,
 }
 
 impl DrainStage {
-    pub const ALL: [DrainStage; 3] = [DrainStage::Waiting, DrainStage::HandingOver, DrainStage::Drained];
+    pub const ALL: [DrainStage; 4] =
+        [DrainStage::Waiting, DrainStage::HandingOver, DrainStage::Withdrawing, DrainStage::Drained];
 
     pub fn code(self) -> &'static str {
         match self {
             DrainStage::Waiting => "waiting",
             DrainStage::HandingOver => "handing-over",
+            DrainStage::Withdrawing => "withdrawing",
             DrainStage::Drained => "drained",
         }
     }

@@ -1,5 +1,6 @@
 //! What a BGP session tells of itself beyond its state: the rest of [`super::SessionReport`], as commands and metrics show
-//! it. Floor 1. No decision reads it but `plan::reach`, which reads the address alone, so it may change as often as it likes.
+//! it. Floor 1. No decision reads it but `plan::reach`, which reads the address and whether there was an error, so it may change as often as it
+//! likes.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -29,6 +30,10 @@ pub struct SessionDetail {
     pub last_notification_received: Option<LastNotification>,
     /// Prefixes that are still to be announced, announced again, or withdrawn.
     pub prefixes_pending: usize,
+    /// Routes that were sent wait in this host: that of the peer has not acknowledged them.
+    pub routes_untaken: bool,
+    /// Since when the peer takes nothing of what waits for it, where that is for 10 s or more.
+    pub reads_nothing_since: Option<Timestamp>,
     /// Why prefixes cannot be sent in this session, each reason with how many there are.
     pub unsendable: Vec<UnsendablePrefixes>,
     /// Prefixes whose attributes do not fit a message of this session, [`SessionDetail::MOST_TOO_LONG`] at most.

@@ -334,12 +334,13 @@ impl World {
                 Touched::Nothing
             }
             Fact::Session(name, report) => {
-                // Where a peer is looked for depends on these: see `plan::reach`.
+                // Where a peer is looked for depends on these, and from where BFD sends: see `plan::reach` and `plan::bfd`.
                 let proof = |report: &SessionReport| {
                     (
                         report.state == SessionState::Established,
+                        report.local_address,
                         report.detail.address.clone(),
-                        report.detail.last_error_at,
+                        report.detail.last_error_at.is_some(),
                     )
                 };
                 let now = proof(&report);

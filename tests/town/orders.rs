@@ -35,7 +35,7 @@ impl Draining {
     }
 
     pub fn is_over(&self) -> bool {
-        self.stage == DrainStage::Drained
+        self.stage >= DrainStage::Withdrawing
     }
 
     pub fn fact(&self) -> Fact {
@@ -98,8 +98,10 @@ impl Town {
                 if agent.has_addresses() && now < since + HAND_OVER {
                     return self.post_drain(number, now + LOOK_EVERY);
                 }
-                DrainStage::Drained
+                DrainStage::Withdrawing
             }
+            // There are no routers here.
+            DrainStage::Withdrawing => DrainStage::Drained,
             DrainStage::Drained => return,
         };
         (drain.stage, drain.since) = (next, now);

@@ -62,6 +62,7 @@ pub(in crate::bgp) fn kept() -> KeptSession {
             outdated: Vec::new(),
         },
         recovered: None,
+        chosen: Some(Kept { v4: None, v6: Some("fd35::11".parse().unwrap()) }),
     }
 }
 
@@ -82,7 +83,8 @@ const VERSION_1: &str = include_str!("version-1.json");
 
 #[test]
 fn a_session_that_the_first_version_wrote_is_read() {
-    assert_eq!(KeptSession::parse(&text(VERSION_1.trim_end().as_bytes(), 1)), Ok(kept()));
+    let as_written = KeptSession { chosen: None, ..kept() };
+    assert_eq!(KeptSession::parse(&text(VERSION_1.trim_end().as_bytes(), 1)), Ok(as_written));
 }
 
 #[test]

@@ -177,6 +177,12 @@ pub(super) fn taken(socket: BorrowedFd<'_>) -> io::Result<Taken> {
     Err(io::Error::other("the peer sends or acknowledges without a pause"))
 }
 
+/// How many octets the peer's host has acknowledged, and whether there are more that it has not. An error also where the connection is
+/// not established any more.
+pub(super) fn acknowledged(socket: BorrowedFd<'_>) -> io::Result<(u64, bool)> {
+    Ok((passed(socket)?.0, queued(socket, libc::TIOCOUTQ)? > 0))
+}
+
 /// `tcpi_bytes_acked` and `tcpi_bytes_received` (RFC 4898), which Linux has since 4.1.
 fn passed(socket: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     // Eight octets, 24 numbers of 32 bits, two of 64 bits, and then these.

@@ -8,11 +8,13 @@
 //! Nothing in the task waits for a peer: connections are read and written as far as they go, and routes stay state, in the outbox,
 //! until a socket has room. So a peer that stops reading costs its own memory nothing, and neither timers nor what is desired wait.
 
+mod desired;
 mod handover;
 mod outbound;
 mod own_end;
 mod report;
 mod signatures;
+mod uptake;
 
 use std::future::{pending, poll_fn};
 use std::io;
@@ -32,6 +34,7 @@ use tracing::{debug, error, info, warn};
 use self::outbound::Outbound;
 use self::report::{Counts, Report};
 use self::signatures::Signatures;
+use self::uptake::Uptake;
 use crate::address::{LocalAddress, ScopedAddress};
 use crate::bfd_state::BfdState;
 use crate::bgp::counters::Counters;
@@ -39,13 +42,13 @@ use crate::bgp::kept::Signature;
 use crate::bgp::machine::negotiation::{Negotiated, Restart};
 use crate::bgp::machine::session::End;
 use crate::bgp::machine::{Action, ConnectionId, Peering};
-use crate::bgp::outbox::next_hop::{PeerPath, links_in_doubt, next_hops};
+use crate::bgp::outbox::chosen::Memory;
 use crate::bgp::outbox::refreshes::{RefreshStep, Refreshes};
-use crate::bgp::outbox::{NextHops, Outbox, Routes};
+use crate::bgp::outbox::{NextHops, Routes};
 use crate::bgp::settings;
 use crate::bgp::socket::kept::KeptConnection;
 use crate::bgp::socket::ledger::Safe;
-use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, Protection, describe, way};
+use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, Protection, describe};
 use crate::bgp::wire::{Capability, Cease, Dialect, Message, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
@@ -159,6 +162,7 @@ pub(super) async fn run(
         counters: Counters::default(),
         router_id: settings.router_id.unwrap_or(router_id),
         next_hops: NextHops::default(),
+        chosen: Memory::default(),
         warned: Vec::new(),
         restart,
         leaving: false,
@@ -257,6 +261,8 @@ struct PeerTask {
     router_id: Ipv4Addr,
     /// Those of the last session.
     next_hops: NextHops,
+    /// Which of them were chosen, and not configured.
+    chosen: Memory,
     /// The failures that were logged since the last session.
     warned: Vec<Arc<str>>,
     /// What the next OPEN says of this agent.
@@ -302,6 +308,7 @@ impl PeerTask {
                 Ok(Some(message)) => {
                     self.counters.sent.update += 1;
                     outbound.has_news = true;
+                    outbound.uptake.note_routes(clock::now());
                     socket.queue_routes(message);
                 }
                 Ok(None) => {
@@ -414,6 +421,7 @@ impl PeerTask {
             &self.settings,
             &outbound.negotiated,
             former,
+            &mut self.chosen,
         );
         self.next_hops = newest;
         self.link_due = in_doubt.then(|| clock::now() + LOOK_AT_LINK_EVERY);
@@ -674,8 +682,9 @@ impl PeerTask {
         let remote = socket.peer_address().ok();
         let capabilities = self.counters.capabilities(connection);
         self.counters.times_established += 1;
+        let (settings, before) = (&self.settings, self.next_hops);
         let (next_hops, in_doubt) =
-            self.desired.next_hops(local_address, &self.endpoint, &self.settings, &negotiated, self.next_hops);
+            self.desired.next_hops(local_address, &self.endpoint, settings, &negotiated, before, &mut self.chosen);
         self.next_hops = next_hops;
         self.link_due = in_doubt.then(|| clock::now() + LOOK_AT_LINK_EVERY);
         self.last_source = Some(local_address);
@@ -706,6 +715,7 @@ impl PeerTask {
             outbox,
             refreshes: Refreshes::default(),
             refreshes_told: Default::default(),
+            uptake: Uptake::new(clock::now()),
             has_news: false,
             without_ledger: false,
         });
@@ -738,25 +748,34 @@ impl PeerTask {
         let report = self.report.due.filter(|due| *due > now);
         // Where it is due already, what is still to be sent comes first, and wakes this task.
         let ledger = self.ledger_due().filter(|due| *due > now);
-        let all = [self.peering.next_deadline(), report, ledger, self.signatures.next_deadline(), self.link_due];
+        let uptake = self.outbound.as_ref().and_then(|outbound| outbound.uptake.next_deadline(now));
+        let all =
+            [self.peering.next_deadline(), report, ledger, uptake, self.signatures.next_deadline(), self.link_due];
         all.into_iter().flatten().min()
     }
 
     fn observe(&mut self) {
-        let state = self.peering.state();
+        let (state, now) = (self.peering.state(), clock::now());
+        if let Some(outbound) = &mut self.outbound
+            && let Some((_, socket)) = self.connections.iter().find(|(id, _)| *id == outbound.connection)
+        {
+            let more = !outbound.awaits_plan && outbound.outbox.pending_count() > 0;
+            outbound.uptake.look(socket, more, now);
+        }
         let outbound = self.outbound.as_ref();
         let counts = Counts {
             sent: outbound.map_or(0, |outbound| outbound.outbox.sent_count()),
             received: self.peering.received().prefixes,
             pending: outbound.map_or(0, |outbound| outbound.outbox.pending_count()),
             messages: self.counters.sent.total() + self.counters.received.total(),
+            untaken: outbound.is_some_and(|outbound| outbound.uptake.waits()),
+            silent_since: outbound.and_then(|outbound| outbound.uptake.silent_since(now)),
             wanted: self.desired.routes.len(),
             next_attempt: self.peering.next_attempt(),
         };
-        if self.report.observe(state, counts, clock::now()) {
+        if self.report.observe(state, counts, now) {
             debug!(peer = %self.name, state = %state, "state changed");
         }
-        let now = clock::now();
         if self.outbound.is_none() {
             self.signatures.watch(now);
         }
@@ -790,6 +809,8 @@ impl PeerTask {
                 last_notification_sent: self.counters.last_sent.clone(),
                 last_notification_received: self.counters.last_received.clone(),
                 prefixes_pending: self.report.counts.pending,
+                routes_untaken: self.report.counts.untaken,
+                reads_nothing_since: self.report.counts.silent_since.map(clock::wall_timestamp_since),
                 unsendable,
                 too_long,
                 address: Some(self.endpoint.peer.clone()),
@@ -800,43 +821,6 @@ impl PeerTask {
         };
         self.report.told(clock::now());
         Fact::Session(self.name.clone(), report)
-    }
-}
-
-impl Desired {
-    /// The next hops of a session, and whether they depend on by which of several links packets leave.
-    fn next_hops(
-        &self,
-        local: IpAddr,
-        endpoint: &Endpoint,
-        settings: &config::Peer,
-        negotiated: &Negotiated,
-        before: NextHops,
-    ) -> (NextHops, bool) {
-        let path = PeerPath {
-            peer: &endpoint.peer,
-            device: endpoint.device.as_ref(),
-            link: None,
-            next_hop: settings.next_hop,
-            next_hop_v6: settings.next_hop_v6,
-        };
-        let links = links_in_doubt(local, &path, &self.local_addresses);
-        // Without several links the kernel need not be asked.
-        let link = (!links.is_empty()).then(|| way::which(&links, endpoint.peer.ip, local, path.device)).flatten();
-        if !links.is_empty() && link.is_none() && before.has(local) {
-            // For the moment there is no way to the peer: what it was told stays until there is one, or the session ends.
-            return (before, true);
-        }
-        let path = PeerPath { link, ..path };
-        let found = next_hops(local, &path, negotiated.ipv4_with_ipv6_next_hop, &self.local_addresses, before);
-        (found, !links.is_empty())
-    }
-
-    fn outbox(&self, negotiated: &Negotiated, next_hops: NextHops) -> Outbox {
-        let mut outbox = Outbox::new(negotiated, next_hops);
-        outbox.want(&self.routes);
-        outbox.set_complete(self.complete);
-        outbox
     }
 }
 

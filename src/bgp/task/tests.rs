@@ -567,6 +567,61 @@ async fn a_removed_peer_and_a_changed_one_are_told_so() {
     }
 }
 
+/// Input: a peer with `address = "gateway"` and a session with each of two routers is shut down by an operator; and the agent stops.
+/// Output: both routers are told so, in the words of either.
+#[tokio::test]
+async fn a_further_session_of_a_gateway_peer_is_told_of_a_shutdown_as_the_first_is() {
+    for by_operator in [true, false] {
+        let (listeners, address) = listeners("127.0.0.1");
+        let sessions = [("tor", "127.0.0.9:179"), ("tor@127.0.0.8", "127.0.0.8:179")];
+        let peers = sessions.map(|(name, at)| config::Peer {
+            passive: true,
+            asn: PeerAsn::Is(65009),
+            ..settings(name, at.parse().unwrap(), None)
+        });
+        let mut slice = slice_of([10, 0, 0, 1], peers);
+        for (name, _) in sessions {
+            let peer = slice.peers.get(&PeerName::from(name)).expect("it is there").clone();
+            let settings = config::Peer { address: PeerAddress::Gateway, ..config::Peer::clone(&peer.settings) };
+            slice.peers.insert(name.into(), PeerSlice { settings: Arc::new(settings), ..peer });
+        }
+        let mut bench = Bench::start(listeners, slice);
+        let mut scripts = Vec::new();
+        for from in ["127.0.0.9", "127.0.0.8"] {
+            let mut script = Script::dial_from(from, address, None).await;
+            script.establish(90).await;
+            scripts.push(script);
+        }
+        bench.established(&["tor", "tor@127.0.0.8"]).await;
+        let expected = match by_operator {
+            true => {
+                // What the plan does with it.
+                bench.slices.send_modify(|slice| {
+                    let first = slice.peers.remove(&PeerName::from("tor")).expect("it is there");
+                    slice.peers.clear();
+                    let shut = PeerSlice { address: Err(Reason::PeerShutByOperator), ..first };
+                    slice.peers.insert("tor".into(), shut);
+                });
+                Notification::administrative_shutdown(&Reason::PeerShutByOperator.to_string())
+            }
+            false => {
+                let leave = Parting::Leave("crier stops".to_owned());
+                bench.shutdown.take().expect("once").send(leave).expect("the speaker runs");
+                Notification::administrative_shutdown("crier stops")
+            }
+        };
+        for mut script in scripts {
+            loop {
+                match script.hear().await {
+                    Some(Parsed::Notification(said)) => break assert_eq!(said, expected, "{by_operator}"),
+                    Some(Parsed::Update(_) | Parsed::Keepalive) => {}
+                    other => panic!("{other:?} came in place of a NOTIFICATION"),
+                }
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_connection_from_an_address_that_is_no_peers_is_closed() {
     let (_bench, address) = against_a_script(Routes::new(), |_| {});

@@ -16,7 +16,7 @@ use crate::plan::{elect, reach};
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
 use crate::selector::Selector;
-use crate::world::{DrainStage, Link, Node, World};
+use crate::world::{DrainStage, Link, Node, SessionReport, SessionState, World};
 
 /// What this node may announce, and to whom.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -79,7 +79,7 @@ impl BgpContext {
         BgpContext {
             advertisements: advertisements.collect(),
             exclusion: match node {
-                Some(_) if drain == Some(DrainStage::Drained) => Some(Reason::NodeDrained),
+                Some(_) if drain >= Some(DrainStage::Withdrawing) => Some(Reason::NodeDrained),
                 Some(node) => elect::exclusion(node),
                 None => Some(Reason::NodeUnknown { node: me.clone() }),
             },
@@ -95,8 +95,8 @@ pub fn listen(config: &Config) -> Listen {
 }
 
 /// The BGP identifier where the configuration leaves it to crier: the Node's first IPv4 InternalIP; else the one that was chosen before,
-/// also by an earlier life of the agent, as long as this host has it; else [`of_host`], else a number made from the node's name
-/// (RFC 6286 §2.1 asks only that it is unique).
+/// also by an earlier life of the agent, as long as this host has it, or has no other, or a session that was taken over carries it; else
+/// [`of_host`], else a number made from the node's name (RFC 6286 §2.1 asks only that it is unique: it need not be an address).
 pub fn router_id(config: &Config, me: &NodeName, world: &World) -> Option<Ipv4Addr> {
     if config.bgp.router_id.is_some() {
         return config.bgp.router_id;
@@ -115,8 +115,20 @@ pub fn router_id(config: &Config, me: &NodeName, world: &World) -> Option<Ipv4Ad
     }
     let of_name = identifier_from_name(me);
     let has = |id: &Ipv4Addr| world.links.values().any(|link| own_v4(config, link).any(|net| net.addr() == *id));
-    let before = world.router_id.filter(|id| *id == of_name || has(id));
-    Some(before.or_else(|| of_host(config, world)).unwrap_or(of_name))
+    let host = of_host(config, world);
+    // An address may be away for the moment in which the agent starts, as before DHCP has answered.
+    let stays = |id: &Ipv4Addr| *id == of_name || has(id) || host.is_none() || is_carried(config, world);
+    Some(world.router_id.filter(stays).or(host).unwrap_or(of_name))
+}
+
+/// Whether a session has the identifier that was chosen before. While there is none, only those stand that were taken over.
+fn is_carried(config: &Config, world: &World) -> bool {
+    let has_its_own = |name: &PeerName| {
+        let owner = reach::peer_of(name);
+        config.bgp.peers.iter().any(|peer| (peer.name == *name || peer.name == owner) && peer.router_id.is_some())
+    };
+    let stands = |report: &SessionReport| report.state == SessionState::Established;
+    world.sessions.iter().any(|(name, report)| stands(report) && !has_its_own(name))
 }
 
 /// The IPv4 address of this host by which others know it: the one towards the gateway of the default route, else towards a peer, else
@@ -238,5 +250,25 @@ mod tests {
         assert!(kept.is_some_and(|fact| fact.is_worth_remembering()));
         world.apply(Fact::Link(4, None));
         assert_eq!(chosen(&world), "192.168.35.11", "another host may have it now");
+    }
+
+    /// I1 of a review. Input: the agent restarts before DHCP has answered; the host has no IPv4 address, or has another one.
+    #[test]
+    fn the_identifier_of_an_earlier_life_stays_while_no_other_address_is_there_or_a_session_carries_it() {
+        let mut away = world(&[(1, "docker0", &["172.17.0.1/16"]), (3, "eth0", &["fd35::11/64"])], &[]);
+        assert_eq!(chosen(&away), identifier_from_name(&"q1".into()).to_string(), "there is nothing better");
+        away.apply(Fact::RouterId("10.0.0.11".parse().unwrap()));
+        assert_eq!(chosen(&away), "10.0.0.11");
+        let mut another = world(&[(3, "eth0", &["192.0.2.10/24"])], &[]);
+        another.apply(Fact::RouterId("10.0.0.11".parse().unwrap()));
+        assert_eq!(chosen(&another), "192.0.2.10");
+        let session = |state| Fact::Session("tor".into(), SessionReport::new(state, std::time::SystemTime::UNIX_EPOCH));
+        another.apply(session(SessionState::Active));
+        assert_eq!(chosen(&another), "192.0.2.10");
+        another.apply(session(SessionState::Established));
+        assert_eq!(chosen(&another), "10.0.0.11", "another one would end the session that was taken over");
+        let node = Node { addresses: vec!["10.0.0.7".parse().unwrap()], ..Node::default() };
+        another.apply(Fact::Node("q1".into(), Some(Arc::new(node))));
+        assert_eq!(chosen(&another), "10.0.0.7", "the Node has the last word");
     }
 }

@@ -264,7 +264,7 @@ fn l2_context(
     let refusal = links.is_empty().then(|| no_link(l2, node, world));
     let heard: Vec<(&Link, &Roster)> =
         links.iter().filter_map(|link| Some((*link, &**world.rosters.get(&link.index)?))).collect();
-    let drained = world.drain_stage() == Some(DrainStage::Drained);
+    let drained = world.drain_stage() >= Some(DrainStage::Withdrawing);
     // Without an IPv6 address nobody asks for it.
     let v6 = if serves_v6 { V6Ends::of(me, &heard, &without_v6) } else { V6Ends::default() };
     let electorate = |rosters: Vec<&Roster>| {
@@ -430,7 +430,7 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
         eligibility: Some(match (node.map(elect::exclusion), world.data_path.serving(), own.grade) {
             (None, _, _) => Eligibility::NodeUnknown,
             (Some(None), Serving::NotSinceBoot, _) => Eligibility::DataPathNotSeen,
-            (Some(None), ..) if world.drain_stage() == Some(DrainStage::Drained) => Eligibility::Drained,
+            (Some(None), ..) if world.drain_stage() >= Some(DrainStage::Withdrawing) => Eligibility::Drained,
             (Some(None), _, Grade::Eligible) => Eligibility::Eligible,
             (Some(None), _, Grade::ViewStale) => Eligibility::ViewStale,
             (Some(None), _, Grade::DataPathBad) => Eligibility::DataPathBad,

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::Planner;
 use crate::address::{ScopedAddress, host_prefix};
-use crate::config::{self, Source};
+use crate::config::{self, PeerAddress, Source};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::bfd::watched;
 use crate::plan::context::{PulseContext, bgp, l2};
@@ -113,7 +113,7 @@ impl Planner {
 
     /// Which peers BFD watches.
     pub(super) fn renew_bfd(&mut self) {
-        let watched = watched(self.in_force.config(), &self.plan.bgp, &self.plan.bfd.peers);
+        let watched = watched(self.in_force.config(), &self.plan.bgp, &self.world.sessions, &self.plan.bfd.peers);
         if *self.plan.bfd.peers != watched {
             self.plan.bfd.peers = Arc::new(watched);
             self.moved.bfd = true;
@@ -123,15 +123,22 @@ impl Planner {
     /// The session that has the peer's own name, and those with further next hops of the default route.
     fn sessions_of(&self, settings: &Arc<config::Peer>) -> Vec<(PeerName, PeerSlice)> {
         let known = |name: &PeerName| self.plan.bgp.peers.get(name);
-        let is_further = |name: &PeerName| *name != settings.name && self.context.bgp.peer_of(name) == settings.name;
+        // Asked of every name, for every peer: the cheap question comes first.
+        let is_further = |name: &PeerName| {
+            reach::is_further_of(name, &settings.name) && self.context.bgp.peer_of(name) == settings.name
+        };
         // Sessions that were taken over stand before there is a plan.
         let was_at = |name: &PeerName| {
             let planned = known(name).and_then(|peer| peer.address.clone().ok());
             planned.or_else(|| reach::proven_at(name, &self.world))
         };
-        let further = self.plan.bgp.peers.keys().chain(self.world.sessions.keys()).filter(|name| is_further(name));
-        let further: BTreeMap<PeerName, ScopedAddress> =
-            further.filter_map(|name| Some((name.clone(), was_at(name)?))).collect();
+        let further: BTreeMap<PeerName, ScopedAddress> = match settings.address {
+            PeerAddress::Gateway => {
+                let names = self.plan.bgp.peers.keys().chain(self.world.sessions.keys());
+                names.filter(|name| is_further(name)).filter_map(|name| Some((name.clone(), was_at(name)?))).collect()
+            }
+            PeerAddress::Fixed(_) | PeerAddress::Interface(_) => BTreeMap::new(),
+        };
         let before = was_at(&settings.name);
         let address = match self.lacking_of(settings) {
             Some(path) => Err(Reason::SecretMissing { path }),

@@ -48,6 +48,8 @@ fn routes_step_back_while_flows_are_waited_for_and_go_at_the_end() {
         drain(&mut story, Some(stage));
         assert_eq!(route(&story), Some((Some(0), vec![own, Community::GRACEFUL_SHUTDOWN])), "{stage:?}");
     }
+    drain(&mut story, Some(DrainStage::Withdrawing));
+    assert_eq!(route(&story), None);
     drain(&mut story, Some(DrainStage::Drained));
     assert_eq!(route(&story), None);
     let reason = story.decision("web").announcements[0].bgp.reason.clone();
@@ -79,6 +81,7 @@ fn the_pulse_says_how_far_the_node_is_and_who_drains_takes_nothing() {
         (None, Eligibility::Eligible),
         (Some(DrainStage::Waiting), Eligibility::Eligible),
         (Some(DrainStage::HandingOver), Eligibility::Draining),
+        (Some(DrainStage::Withdrawing), Eligibility::Drained),
         (Some(DrainStage::Drained), Eligibility::Drained),
         (None, Eligibility::Eligible),
     ] {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::address::MacAddress;
 use crate::roster::{Card, Departed, Eligibility, Holding, Member, NodeTicket, Roster, Stage};
-use crate::world::{Conflict, Pulses};
+use crate::world::{Conflict, Pulses, SessionReport, SessionState};
 
 const NODES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
 const SERVICES: usize = 12;
@@ -269,4 +269,37 @@ fn the_death_of_a_node_judges_only_what_it_owned_and_its_return_only_what_it_win
         assert_eq!((turn.changes.len(), story.planner.judged()), (of_b, of_b), "b is Ready: {ready}");
     }
     assert_eq!(owners(&story), before);
+}
+
+/// C1 of a review. Input: hundreds of peers whose router refuses them: each attempt is told. Output: what one costs grows with the
+/// number of peers, not with its cube.
+#[test]
+fn what_a_failed_attempt_costs_is_in_proportion_to_the_number_of_peers() {
+    let cost = |count: u32| {
+        let mut config = configuration();
+        let address = |n: u32| {
+            PeerAddress::Fixed(crate::address::ScopedAddress {
+                ip: std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into(),
+                interface: None,
+            })
+        };
+        let of = |n| config::Peer { address: address(n), ..peer(&format!("tor{n}")) };
+        config.bgp.peers = (1..=count).map(of).collect();
+        let mut story = Story::begin(config);
+        let mut attempt = |n: u32, state| {
+            let report = SessionReport::new(state, std::time::SystemTime::UNIX_EPOCH);
+            story.tell(Fact::Session(format!("tor{n}").as_str().into(), report));
+            let began = clock::now();
+            story.turn();
+            clock::now().duration_since(began)
+        };
+        for n in 1..=count {
+            attempt(n, SessionState::Active);
+        }
+        // The state decides where peers are looked for, so each is a look at all of them.
+        let states = [SessionState::Established, SessionState::Active].into_iter().cycle();
+        states.take(10).map(|state| attempt(1, state)).min().expect("there were some")
+    };
+    let (few, many) = (cost(50), cost(200));
+    assert!(many < few * 16, "50 peers: {few:?}, 200 peers: {many:?}");
 }

@@ -155,7 +155,7 @@ fn says_beside<'a>(inputs: &Inputs<'a>, first: &NodeName, address: IpAddr) -> Op
 fn says_drained(inputs: &Inputs<'_>, node: &NodeName) -> bool {
     let world = inputs.world;
     if node == inputs.me {
-        return world.pulses != Pulses::Off && world.drain_stage() == Some(DrainStage::Drained);
+        return world.pulses != Pulses::Off && world.drain_stage() >= Some(DrainStage::Withdrawing);
     }
     let mut heard = world.rosters.values().filter_map(|roster| roster.members.get(node));
     heard.any(|member| member.eligibility == Eligibility::Drained)

@@ -62,7 +62,7 @@ pub(super) const METRICS: [Metric; 16] = [
     gauge(
         "crier_drain",
         &["stage"],
-        "1 for the stage of this node's drain: waiting for flows, handing-over on the link, drained. All 0 while the node takes part.",
+        "1 for the stage of this node's drain: waiting for flows, handing-over on the link, withdrawing routes, drained. All 0 while the node takes part.",
         |snapshot, series| {
             let now = snapshot.world.drain_stage();
             for stage in DrainStage::ALL {

@@ -33,7 +33,7 @@ pub(super) struct Door {
 
 impl Place {
     pub(super) fn of(peer: &BfdPeer) -> Place {
-        let BfdPeer { profile: _, address, source, vrf, multihop } = peer;
+        let BfdPeer { profile: _, address, source, from: _, vrf, multihop } = peer;
         Place {
             address: address.clone(),
             device: address.interface.clone().or_else(|| vrf.clone()),
@@ -43,7 +43,7 @@ impl Place {
     }
 
     pub(super) fn is_that_of(&self, kept: &KeptPath) -> bool {
-        let KeptPath { peers: _, address, device, source, multihop, source_port: _, standing: _ } = kept;
+        let KeptPath { peers: _, address, device, source, from: _, multihop, source_port: _, standing: _ } = kept;
         (&self.address, &self.device, &self.source, &self.multihop) == (address, device, source, multihop)
     }
 

@@ -30,7 +30,11 @@ pub(super) struct Watched {
     peers: Vec<(PeerName, Arc<PeerCounters>)>,
     profile: Arc<BfdProfile>,
     session: Session,
+    /// The address to send from where the place names none; `None` leaves it to the kernel.
+    from: Option<IpAddr>,
     sender: Option<Sender>,
+    /// The address that the sender was bound to, if any.
+    bound: Option<IpAddr>,
     /// The number of the device when the sender was bound to it.
     index: Option<u32>,
     source_port: u16,
@@ -81,9 +85,11 @@ impl Watched {
         Some(Watched {
             session: Session::new(settings(&profile), discriminator, fastrand::u64(..), now),
             place,
+            from: from(&peers),
             peers: counted(peers, counters),
             profile,
             sender: None,
+            bound: None,
             index: None,
             source_port: fastrand::u16(..),
             deaf: None,
@@ -129,6 +135,7 @@ impl Watched {
             address: address.clone(),
             device: device.clone(),
             source: *source,
+            from: self.from,
             multihop: *multihop,
             source_port: self.source_port,
             standing: self.session.standing()?,
@@ -146,6 +153,7 @@ impl Watched {
             self.session.handle_settings(settings(&profile), now);
             self.profile = profile;
         }
+        self.from = from(&peers);
         self.peers = counted(peers, counters);
         self.touched = true;
     }
@@ -190,21 +198,40 @@ impl Watched {
         self.handle_timeout(now);
     }
 
-    /// Opens the sending socket if there is none, or if the device was made anew. `deaf` says why nothing can be received.
+    /// Opens the sending socket if there is none, or if the device was made anew, or packets are to leave from another address. `deaf` says
+    /// why nothing can be received.
     pub(super) fn look(&mut self, deaf: Option<String>) {
         self.deaf = deaf;
         self.touched = true;
         let index = self.place.device.as_ref().and_then(|device| interface_index(device).ok());
-        if self.sender.is_none() || self.index != index {
-            let Place { address, device, source, multihop: _ } = &self.place;
-            match Sender::open(address, self.place.port(), device.as_ref(), *source, self.source_port) {
-                Ok(sender) => (self.sender, self.mute) = (Some(sender), None),
-                Err(error) => (self.sender, self.mute) = (None, Some(format!("cannot send: {error}"))),
-            }
+        let moves = self.bound != self.place.source.or(self.from);
+        if self.sender.is_none() || self.index != index || moves {
+            self.open();
             self.index = index;
         }
-        if self.session.state() != BfdState::Up || self.local_address.is_none() {
+        if self.session.state() != BfdState::Up || self.local_address.is_none() || moves {
             self.local_address = self.sender.as_ref().and_then(Sender::source);
+        }
+    }
+
+    /// By the same port as before, so that the peer sees one session. A session that is up goes on.
+    fn open(&mut self) {
+        let Place { address, device, source, multihop: _ } = &self.place;
+        let open = |source| Sender::open(address, self.place.port(), device.as_ref(), source, self.source_port);
+        // The port is free again only once the former socket is closed.
+        self.sender = None;
+        self.bound = source.or(self.from);
+        let opened = open(self.bound).or_else(|error| match error.kind() {
+            // It has just left this host. The kernel chooses until it is told of another, or the address is back.
+            io::ErrorKind::AddrNotAvailable if source.is_none() && self.bound.is_some() => {
+                self.bound = None;
+                open(None)
+            }
+            _ => Err(error),
+        });
+        match opened {
+            Ok(sender) => (self.sender, self.mute) = (Some(sender), None),
+            Err(error) => self.mute = Some(format!("cannot send: {error}")),
         }
     }
 
@@ -325,6 +352,11 @@ impl Watched {
     }
 }
 
+/// Peers that share a place have one BGP session at most with an address of ours.
+fn from(peers: &[(PeerName, BfdPeer)]) -> Option<IpAddr> {
+    peers.iter().find_map(|(_, peer)| peer.from)
+}
+
 fn counted(peers: Vec<(PeerName, BfdPeer)>, counters: &Counters) -> Vec<(PeerName, Arc<PeerCounters>)> {
     peers.into_iter().map(|(name, _)| (name.clone(), counters.of(&name))).collect()
 }
@@ -402,7 +434,8 @@ mod tests {
 
     fn peer(name: &str, profile: BfdProfile) -> (PeerName, BfdPeer) {
         let address = ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None };
-        let peer = BfdPeer { profile: Arc::new(profile), address, source: None, vrf: None, multihop: false };
+        let peer =
+            BfdPeer { profile: Arc::new(profile), address, source: None, from: None, vrf: None, multihop: false };
         (name.into(), peer)
     }
 
@@ -433,6 +466,35 @@ mod tests {
             )
             .is_none()
         );
+    }
+
+    /// Input: the BGP session of the peer comes up from another address than the kernel would choose, and goes to another one.
+    #[test]
+    fn packets_leave_from_the_address_of_the_bgp_session_by_the_same_port_and_the_session_stays() {
+        let now = clock::now();
+        let (name, tor) = peer("tor", profile("fast", 50, 50, 3));
+        let address = ScopedAddress { ip: "127.0.0.1".parse().unwrap(), interface: None };
+        let at = |from: Option<&str>| {
+            let from = from.map(|text| text.parse().unwrap());
+            vec![(name.clone(), BfdPeer { address: address.clone(), from, ..tor.clone() })]
+        };
+        let mut session = watched(at(None), now);
+        session.session = Session::new(settings(&session.profile), NonZeroU32::MIN, 7, now);
+        let discriminator = session.session.discriminator();
+        // The port need not be the hint where another process has that.
+        for (from, expected) in [
+            (None, "127.0.0.1"),
+            (Some("127.0.0.5"), "127.0.0.5"),
+            (Some("127.0.0.6"), "127.0.0.6"),
+            (Some("192.0.2.1"), "127.0.0.1"),
+        ] {
+            session.change(at(from), &Counters::default(), now);
+            session.look(None);
+            let sender = session.sender.as_ref().expect("it is open");
+            assert_eq!(sender.source(), Some(expected.parse().unwrap()), "{from:?}");
+            assert_eq!(session.local_address, Some(expected.parse().unwrap()), "{from:?}");
+            assert_eq!((session.session.discriminator(), session.problem()), (discriminator, None));
+        }
     }
 
     #[test]

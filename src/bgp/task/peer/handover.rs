@@ -7,14 +7,16 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::outbound::Outbound;
+use super::uptake::Uptake;
 use super::{PeerTask, octets};
 use crate::address::Family;
 use crate::bgp::kept::{KeptSession, Signature};
 use crate::bgp::machine::negotiation::LocalOffer;
 use crate::bgp::machine::{ConnectionId, Peering};
-use crate::bgp::outbox::Outbox;
+use crate::bgp::outbox::chosen::{Kept, Memory};
 use crate::bgp::outbox::refreshes::Refreshes;
 use crate::bgp::outbox::sent::Sent;
+use crate::bgp::outbox::{NextHops, Outbox};
 use crate::bgp::socket::kept::KeptConnection;
 use crate::bgp::socket::{Connection, Endpoint, LedgerStep, describe};
 use crate::bgp::wire::{AfiSafi, Cease, Dialect, Frame, Message, Notification, Open, Parsed};
@@ -79,6 +81,14 @@ impl PeerTask {
         self.report.recall(state.established_at);
         self.note_session();
         (self.next_hops, self.last_source) = (state.sent.next_hops, Some(state.local.ip()));
+        self.chosen = Memory::of(state.chosen.unwrap_or_else(|| {
+            // An earlier version. What is configured was no choice.
+            let NextHops { v4, v6 } = state.sent.next_hops;
+            Kept {
+                v4: v4.filter(|_| self.settings.next_hop.is_none()),
+                v6: v6.filter(|_| self.settings.next_hop_v6.is_none()).map(|v6| v6.global),
+            }
+        }));
         self.outbound = Some(Outbound {
             connection: id,
             local_address: state.local.ip(),
@@ -92,6 +102,7 @@ impl PeerTask {
             outbox,
             refreshes,
             refreshes_told: Default::default(),
+            uptake: Uptake::new(clock::now()),
             has_news: false,
             without_ledger: false,
             negotiated: state.negotiated,
@@ -211,6 +222,7 @@ impl PeerTask {
             unwritten: Vec::new(),
             sent,
             recovered: self.recovered,
+            chosen: Some(self.chosen.kept()),
         })
     }
 }

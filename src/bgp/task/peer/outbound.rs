@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use super::uptake::Uptake;
 use crate::address::Family;
 use crate::bgp::machine::ConnectionId;
 use crate::bgp::machine::negotiation::Negotiated;
@@ -34,6 +35,8 @@ pub(super) struct Outbound {
     pub(super) refreshes: Refreshes,
     /// When it was logged last that the peer asks for all routes of a family.
     pub(super) refreshes_told: BTreeMap<AfiSafi, Instant>,
+    /// Whether the peer takes what it is sent.
+    pub(super) uptake: Uptake,
     /// The session does not stand any more as its ledger began: an UPDATE was sent, or a setting has changed.
     pub(super) has_news: bool,
     /// It can have no ledger, and that was logged.

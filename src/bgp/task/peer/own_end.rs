@@ -10,9 +10,8 @@ use futures::future::BoxFuture;
 use tokio::net::TcpStream;
 
 use super::PeerTask;
-use crate::address::LocalAddress;
+use crate::address::{LocalAddress, source};
 use crate::bgp::machine::ConnectionId;
-use crate::bgp::outbox::next_hop::{PeerPath, source};
 use crate::bgp::socket::{Connection, Endpoint};
 use crate::clock;
 use crate::names::InterfaceName;
@@ -24,16 +23,10 @@ impl PeerTask {
     /// From the address that the configuration gives, else from the one that the router knows best.
     pub(super) fn dial(&mut self) -> BoxFuture<'static, io::Result<TcpStream>> {
         let by_kernel = self.endpoint.clone();
-        let path = PeerPath {
-            peer: &by_kernel.peer,
-            device: by_kernel.device.as_ref(),
-            link: None,
-            next_hop: None,
-            next_hop_v6: None,
-        };
+        let (peer, device) = (by_kernel.peer.ip, by_kernel.device.as_ref());
         let chosen = match by_kernel.source {
             Some(_) => None,
-            None => source(&path, &self.desired.local_addresses, self.last_source),
+            None => source(peer, device, &self.desired.local_addresses, self.last_source),
         };
         self.dials = self.dials.wrapping_add(1);
         // The router may know another one: by turns the kernel chooses.

@@ -28,6 +28,10 @@ pub(super) struct Counts {
     pub(super) sent: usize,
     pub(super) received: u64,
     pub(super) pending: usize,
+    /// The peer's host has not acknowledged all routes that were written.
+    pub(super) untaken: bool,
+    /// Since when it has acknowledged nothing of them, if that is long.
+    pub(super) silent_since: Option<Instant>,
     /// In both directions.
     pub(super) messages: u64,
     /// Not reported: when it changes, so may the number of prefixes that cannot be sent.
