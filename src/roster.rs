@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::address::{MacAddress, is_link_local_v6};
-use crate::names::NodeName;
+use crate::names::{InterfaceName, NodeName};
 
 /// Every node whose pulse was heard on one link.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +122,9 @@ pub const LONGEST_RESTART: Duration = Duration::from_secs(10);
 /// How many subnets a card names: the others are not said.
 pub const MOST_SUBNETS: usize = 8;
 
+/// How many links of its node a card names: of more it names none, because a reader has to know them all.
+pub const MOST_ENDS: usize = 16;
+
 /// What a node says of its configuration and its end of the link.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Card {
@@ -139,6 +142,27 @@ pub struct Card {
     /// Of the Lease of its crier; `None` without an API server, and of a version that does not say so.
     #[serde(default)]
     pub lease: Option<u64>,
+    /// `None` of a version that does not say so, of a node with more than [`MOST_ENDS`], and of one with a very long name.
+    #[serde(default)]
+    pub ends: Option<Ends>,
+}
+
+/// By which link a node says this, and on which ones it serves an `[[l2]]`: those that are usable now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ends {
+    pub this: LinkNumber,
+    pub all: BTreeSet<LinkNumber>,
+}
+
+/// A link of a node as its pulses name it: the first octets of the SHA-256 of its name. Two nodes may call two links alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LinkNumber(pub u32);
+
+impl LinkNumber {
+    pub fn of(link: &InterfaceName) -> LinkNumber {
+        let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(link.as_str()).into();
+        LinkNumber(u32::from_be_bytes([a, b, c, d]))
+    }
 }
 
 impl Card {

@@ -12,7 +12,7 @@ use crier::data_path::packet::{Question, TableFamily};
 use crier::names::NodeName;
 use crier::pulse::holdings::{Change, Page};
 use crier::pulse::packet::{Key, Pulse};
-use crier::roster::{Card, Holding, KeyId, L2Number, NodeTicket, Stage};
+use crier::roster::{Card, Holding, KeyId, L2Number, LinkNumber, NodeTicket, Stage};
 use fastrand::Rng;
 
 const VECTORS: &str = include_str!("vectors/bgp.json");
@@ -221,6 +221,7 @@ fn full_pulse() -> Pulse {
             allocation_digest: 2,
             given: Some(crier::roster::Given { services: 3, addresses: 4 }),
             lease: Some(5),
+            ends: Some(crier::roster::Ends { this: LinkNumber(6), all: [LinkNumber(6), LinkNumber(7)].into() }),
         }),
         accepts: vec![KeyId(1), KeyId(2)],
         change: Some(Change {

@@ -21,7 +21,9 @@ use super::holdings::{Change, Page};
 pub use super::key::{Key, Keys, MOST_KEYS};
 use crate::address::MacAddress;
 use crate::names::NodeName;
-use crate::roster::{Card, Eligibility, Given, Holding, KeyId, L2Number, MOST_SUBNETS, NodeTicket};
+use crate::roster::{
+    Card, Eligibility, Ends, Given, Holding, KeyId, L2Number, LinkNumber, MOST_ENDS, MOST_SUBNETS, NodeTicket,
+};
 
 /// One pulse. It speaks for the link that it was sent on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +146,7 @@ const SECTION_BACK: u8 = 8;
 const SECTION_GIVEN: u8 = 9;
 const SECTION_EGRESS: u8 = 10;
 const SECTION_LEASE: u8 = 11;
+const SECTION_ENDS: u8 = 12;
 
 impl Pulse {
     /// Reads a pulse and checks its seal against the key that it names.
@@ -213,7 +216,7 @@ impl Pulse {
             egress: None,
             back_in: None,
         };
-        let (mut given, mut lease) = (None, None);
+        let (mut given, mut lease, mut ends) = (None, None, None);
         while !reader.is_empty() {
             let kind = reader.u8()?;
             let length = reader.u16()?;
@@ -231,12 +234,13 @@ impl Pulse {
                 SECTION_GIVEN => given = Some(section.given()?),
                 // What a later version adds behind it is left out.
                 SECTION_LEASE => lease = Some(section.u64()?),
+                SECTION_ENDS => ends = Some(section.ends()?),
                 // A later version may add sections.
                 _ => {}
             }
         }
         if let Some(card) = &mut pulse.card {
-            (card.given, card.lease) = (given, lease);
+            (card.given, card.lease, card.ends) = (given, lease, ends);
         }
         Ok(pulse)
     }
@@ -324,6 +328,11 @@ impl Pulse {
             if let Some(lease) = card.lease {
                 put_section(&mut octets, SECTION_LEASE, &lease.to_be_bytes());
             }
+            let ends = card.ends.as_ref().filter(|ends| ends.all.len() <= MOST_ENDS).map(ends_octets);
+            // It takes the room that a name of usual length leaves. Where there is none the pulse never says it.
+            if let Some(ends) = ends.filter(|ends| node.as_str().len() + SECTION_HEADER + ends.len() <= LONGEST_NAME) {
+                put_section(&mut octets, SECTION_ENDS, &ends);
+            }
         }
         let ids: Vec<u8> = accepts.iter().take(MOST_KEYS).flat_map(|id| id.0.to_be_bytes()).collect();
         put_list(&mut octets, SECTION_KEYS, &ids);
@@ -341,7 +350,7 @@ impl Pulse {
 /// The digests (8 each), how many weights (1), each with the number of its `[[l2]]` (4, 4), and the subnets, each with its length
 /// behind it.
 fn card_octets(card: &Card) -> Vec<u8> {
-    let Card { weights, subnets, ownership_digest, allocation_digest, given: _, lease: _ } = card;
+    let Card { weights, subnets, ownership_digest, allocation_digest, given: _, lease: _, ends: _ } = card;
     let mut octets = [ownership_digest.to_be_bytes(), allocation_digest.to_be_bytes()].concat();
     octets.push(u8::try_from(weights.len().min(MOST_WEIGHTS)).unwrap_or(0));
     for (L2Number(number), weight) in weights.iter().take(MOST_WEIGHTS) {
@@ -352,6 +361,14 @@ fn card_octets(card: &Card) -> Vec<u8> {
         put_address(&mut octets, subnet.addr());
         octets.push(subnet.prefix_len());
     }
+    octets
+}
+
+/// The link that this is said by (4), how many links there are (1), and each of them (4).
+fn ends_octets(Ends { this, all }: &Ends) -> Vec<u8> {
+    let mut octets = this.0.to_be_bytes().to_vec();
+    octets.push(u8::try_from(all.len()).unwrap_or(0));
+    octets.extend(all.iter().flat_map(|link| link.0.to_be_bytes()));
     octets
 }
 
@@ -549,12 +566,22 @@ impl<'a> Reader<'a> {
             let address = self.address()?;
             subnets.insert(IpNet::new(address, self.u8()?).map_err(|_| Refused::Malformed)?);
         }
-        Ok(Card { weights, subnets, ownership_digest, allocation_digest, given: None, lease: None })
+        Ok(Card { weights, subnets, ownership_digest, allocation_digest, given: None, lease: None, ends: None })
     }
 
     /// What a later version adds behind it is left out.
     fn given(&mut self) -> Result<Given, Refused> {
         Ok(Given { services: self.u64()?, addresses: self.u64()? })
+    }
+
+    /// As above.
+    fn ends(&mut self) -> Result<Ends, Refused> {
+        let this = LinkNumber(self.u32()?);
+        let mut all = BTreeSet::new();
+        for _ in 0..self.u8()? {
+            all.insert(LinkNumber(self.u32()?));
+        }
+        Ok(Ends { this, all })
     }
 
     fn change(&mut self) -> Result<Change, Refused> {

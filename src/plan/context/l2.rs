@@ -17,7 +17,7 @@ use crate::plan::elect::{self, Electorate, Hearing};
 use crate::plan::holder::Grade;
 use crate::plan::slice::PulseLink;
 use crate::reason::Reason;
-use crate::roster::{Card, Eligibility, Given, L2Number, Member, Roster};
+use crate::roster::{Card, Eligibility, Ends, Given, L2Number, LinkNumber, MOST_ENDS, Member, Roster};
 use crate::world::{DrainStage, Link, Node, Pulses, World};
 
 /// Links that belong to containers, tunnels and virtual switches. An `[[l2]]` that names no interfaces leaves them out, unless
@@ -409,6 +409,8 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
     let of_l2 = |link: &Link| l2.iter().any(|context| context.interfaces.contains(&link.name));
     let on_links = |link: &&Link| of_l2(link) || (is_usable(link) && is_named_by(&config.pulse.interfaces, &link.name));
     let weight = |l2: &L2| node.and_then(|node| elect::weight(l2, &node.labels));
+    let number = |link: &Link| LinkNumber::of(&link.name);
+    let ends: BTreeSet<LinkNumber> = world.links.values().filter(|link| of_l2(link)).map(number).collect();
     let card = |link: &Link| Card {
         weights: config
             .l2
@@ -422,6 +424,7 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
         allocation_digest: own.digests.allocation,
         given: own.given,
         lease: own.digests.lease,
+        ends: (ends.len() <= MOST_ENDS).then(|| Ends { this: number(link), all: ends.clone() }),
     };
     let pulse_link = |link: &Link| PulseLink { link: link.clone(), card: Arc::new(card(link)) };
     let links = world.links.values().filter(on_links).map(|link| (link.index, pulse_link(link))).collect();

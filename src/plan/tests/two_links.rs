@@ -132,6 +132,101 @@ fn a_link_where_nobody_or_never_the_owner_was_heard_has_not_lost_it() {
     }
 }
 
+/// What a roster says, with the links that each node serves, by its own word on the link of that name.
+fn serving(fact: Fact, this: &str, links: &[(&str, &[&str])]) -> Fact {
+    use crate::roster::{Card, Ends, LinkNumber};
+    heard(fact, |roster| {
+        for (node, links) in links {
+            let Some(member) = roster.members.get_mut(&NodeName::from(*node)) else { continue };
+            let all = links.iter().map(|link| LinkNumber::of(&(*link).into())).collect();
+            let ends = Some(Ends { this: LinkNumber::of(&this.into()), all });
+            member.card = Arc::new(Card { ends, ..Card::clone(&member.card) });
+        }
+    })
+}
+
+/// Input: two nodes; the owner b, which calls its links otherwise, says on eth1 that it serves that one alone: the other has no carrier.
+/// Output: a answers on eth0, not before b is silent there, and where a has just started as well; not any more once b says that it serves
+/// both, whether a hears it there or not.
+#[test]
+fn of_two_nodes_one_answers_on_the_link_that_the_other_says_it_does_not_serve() {
+    use crate::plan::slice::Acquisition;
+    let holds = || roster(&[("b", &[ADDRESS])], &[]);
+    let on_both = |fact, this| serving(fact, this, &[("b", &["lan0", "lan1"])]);
+    let on_one = || serving(on_eth1(holds()), "lan1", &[("b", &["lan1"])]);
+    let (nobody, gone) = (|| roster(&[], &[]), || roster(&[], &["b"]));
+    let pass = |story: &mut Story| {
+        story.now += Duration::from_secs(5);
+        story.turn();
+    };
+    let cases = [(on_both(holds(), "lan0"), gone()), (nobody(), nobody())];
+    for (first, then) in cases {
+        let mut story = on_two_links();
+        let was_heard = first != then;
+        story.tell(on_both(on_eth1(holds()), "lan1"));
+        assert_eq!(story.owner(first), "b");
+        assert_eq!(story.owner(on_one()), "b");
+        if was_heard {
+            assert_eq!(answered_on(&story), "", "b is heard on eth0");
+        }
+        assert_eq!(story.owner(then), "b");
+        assert_eq!(answered_on(&story), "eth0");
+        let from_b = Acquisition::TakeOver { from: "b".into(), suspect: false };
+        let acquisition = story.planner.plan().l2.acquisitions.get(&address()).cloned();
+        assert_eq!(acquisition, Some(if was_heard { from_b } else { Acquisition::FirstUse }));
+        story.owner(answers_on("eth0", true));
+        pass(&mut story);
+        assert_eq!((answered_on(&story).as_str(), said(&story)), ("eth0", ["Holds", "nothing"].map(str::to_owned)));
+        // Its carrier is back, and it may be this node that hears nothing of that.
+        assert_eq!(story.owner(on_both(on_eth1(holds()), "lan1")), "b");
+        pass(&mut story);
+        assert_eq!((answered_on(&story).as_str(), said(&story)), ("", ["nothing", "nothing"].map(str::to_owned)));
+        assert_eq!(story.owner(on_both(holds(), "lan0")), "b");
+        assert_eq!(answered_on(&story), "");
+    }
+}
+
+/// Input: on eth0 a hears nobody, the owner b says that it is not there, and c does not say so, or says nothing; then c does too.
+/// Output: it may be a that does not hear c there; then a answers.
+#[test]
+fn a_link_is_left_alone_while_a_node_that_is_not_heard_may_be_there() {
+    for says_links in [true, false] {
+        let mut story = on_two_links();
+        let there = || roster(&[("b", &[ADDRESS]), ("c", &[])], &[]);
+        let of_c: &[(&str, &[&str])] =
+            if says_links { &[("b", &["eth1"]), ("c", &["eth0", "eth1"])] } else { &[("b", &["eth1"])] };
+        story.tell(on_eth1(there()));
+        assert_eq!(story.owner(there()), "b");
+        story.owner(roster(&[], &["b", "c"]));
+        story.owner(serving(on_eth1(there()), "eth1", of_c));
+        story.now += Duration::from_secs(60);
+        story.turn();
+        assert_eq!(answered_on(&story), "", "c may be on eth0: {says_links}");
+        story.owner(serving(on_eth1(there()), "eth1", &[("b", &["eth1"]), ("c", &["eth1"])]));
+        assert_eq!(answered_on(&story), "eth0", "{says_links}");
+    }
+}
+
+/// Input: a node with two links, of which one loses its carrier. Output: each pulse says which link it is of, and that the other is served
+/// no more.
+#[test]
+fn a_node_says_which_links_it_serves() {
+    use crate::roster::{Ends, LinkNumber};
+    let mut story = on_two_links();
+    let [eth0, eth1] = ["eth0", "eth1"].map(|link| LinkNumber::of(&link.into()));
+    let ends = |story: &Story| {
+        let links = story.planner.plan().pulse.links.values();
+        links.map(|link| link.card.ends.clone().expect("few links")).collect::<Vec<_>>()
+    };
+    story.turn();
+    let all: std::collections::BTreeSet<_> = [eth0, eth1].into();
+    assert_eq!(ends(&story), [Ends { this: eth0, all: all.clone() }, Ends { this: eth1, all }]);
+    let down = Link { carrier: false, ..story.planner.world().links[&2].clone() };
+    story.tell(Fact::Link(2, Some(down)));
+    story.turn();
+    assert_eq!(ends(&story), [Ends { this: eth1, all: [eth1].into() }]);
+}
+
 /// R6 of a review. Input: the owner, worse than this node, is away from eth0 for a second. Output: it gets eth0 back and keeps eth1; what
 /// `sticky` and `preempt-delay` hold is not moved by that.
 #[test]

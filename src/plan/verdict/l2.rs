@@ -82,13 +82,13 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
 impl L2Work {
     /// What follows from the judgement of one address.
     fn add(&mut self, inputs: &Inputs<'_>, address: IpAddr, judged: &Judged) {
-        let Judged { verdict, answered_on, weight, courses, links_apart, cause: _ } = judged;
+        let Judged { verdict, answered_on, weight, courses, links_apart, unsure_apart, cause: _ } = judged;
         let Courses { course, apart, goes_on_on, history, beside: _ } = courses;
         self.owners.extend(verdict.owner.clone());
         let is_open = !matches!(course, Some(Course::Holds | Course::Watches { .. }));
         self.open |= is_open && !matches!(verdict.reason, Reason::NoEndpoints | Reason::NoL2ForPool { .. });
         // What a node is worth on such links the ranking of all does not say.
-        self.open |= apart.is_some();
+        self.open |= apart.is_some() || *unsure_apart;
         let says = |course: &Course| Some(Holding { weight: *weight, stage: stage(inputs, address, course)? });
         let said = course.as_ref().and_then(says);
         match goes_on_on {
@@ -205,12 +205,21 @@ struct Judged {
     courses: Courses,
     /// The links where the address is held by itself, by their indices.
     links_apart: Vec<u32>,
+    /// It may be so on one more.
+    unsure_apart: bool,
 }
 
 impl Judged {
     fn refused(reason: Reason) -> Judged {
-        let (verdict, links_apart) = (L2Verdict::refused(reason), Vec::new());
-        Judged { verdict, answered_on: None, weight: 0, cause: None, courses: Courses::default(), links_apart }
+        Judged {
+            verdict: L2Verdict::refused(reason),
+            answered_on: None,
+            weight: 0,
+            cause: None,
+            courses: Courses::default(),
+            links_apart: Vec::new(),
+            unsure_apart: false,
+        }
     }
 }
 
@@ -283,7 +292,8 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
         (answered_on, _) => answered_on,
     };
     let cause = cause(inputs, address, &verdict, &ranking);
-    Judged { verdict, answered_on, weight, cause, links_apart: links.apart().collect(), courses }
+    let (links_apart, unsure_apart) = (links.apart().collect(), links.unsure_apart);
+    Judged { verdict, answered_on, weight, cause, links_apart, unsure_apart, courses }
 }
 
 /// The address is the next hop of a default route by a link where this node would answer for it: whoever gave it, hosts on the link would

@@ -41,6 +41,7 @@ fn full() -> Pulse {
             allocation_digest: 12,
             given: Some(Given { services: 13, addresses: 14 }),
             lease: Some(15),
+            ends: Some(Ends { this: LinkNumber(16), all: [LinkNumber(16), LinkNumber(17)].into() }),
         }),
         accepts: vec![KeyId(8), KeyId(u32::MAX)],
         change: Some(Change {
@@ -147,8 +148,14 @@ fn while_a_key_is_changed_both_are_believed_and_a_third_is_not() {
 
 #[test]
 fn the_longest_pulse_fits_into_one_packet_of_any_link() {
+    for name in [LONGEST_NAME, LONGEST_NAME - (SECTION_HEADER + 5 + 4 * MOST_ENDS)] {
+        the_longest_fits("n".repeat(name).as_str().into(), name < LONGEST_NAME);
+    }
+}
+
+fn the_longest_fits(node: NodeName, has_ends: bool) {
     let mut longest = Pulse {
-        node: "n".repeat(LONGEST_NAME).as_str().into(),
+        node,
         asks: vec![NodeTicket(1); 500],
         answers: vec![2; 500],
         card: Some(Card {
@@ -158,6 +165,7 @@ fn the_longest_pulse_fits_into_one_packet_of_any_link() {
                 .collect(),
             given: Some(Given { services: u64::MAX, addresses: u64::MAX }),
             lease: Some(u64::MAX),
+            ends: Some(Ends { this: LinkNumber(0), all: (1..17).map(LinkNumber).collect() }),
             ..Card::default()
         }),
         accepts: vec![KeyId(3); 500],
@@ -177,6 +185,8 @@ fn the_longest_pulse_fits_into_one_packet_of_any_link() {
     let read = Pulse::parse(&octets, &key().into()).unwrap();
     assert_eq!((read.asks.len(), read.answers.len()), (MOST_NUMBERS, MOST_NUMBERS));
     assert_eq!(read.card.as_ref().map(|card| (card.weights.len(), card.subnets.len())), Some((32, 8)));
+    let ends = |pulse: &Pulse| pulse.card.as_ref().and_then(|card| card.ends.clone());
+    assert_eq!(ends(&read), ends(&longest).filter(|_| has_ends), "a name that is too long leaves no room for them");
     assert_eq!(read.occupied, longest.occupied[..MOST_OCCUPIED]);
     assert_eq!(read.accepts, longest.accepts[..MOST_KEYS]);
     assert_eq!(read.page, longest.page);
@@ -261,6 +271,25 @@ fn a_reader_that_does_not_know_what_a_node_gives_reads_all_the_rest() {
     assert_eq!(Pulse::parse(&without_card, &Key::none().into()), Ok(bare()), "it is a part of the card");
 }
 
+/// As above, for the links that a node serves. Of more than a pulse names none is told: a reader has to know all of them.
+#[test]
+fn a_reader_that_does_not_know_of_other_links_reads_all_the_rest() {
+    let with_ends = |ends| Pulse { card: full().card.map(|card| Card { ends, ..card }), ..full() };
+    let (with, without) = (full().emit(&Key::none()), with_ends(None).emit(&Key::none()));
+    let section = [SECTION_ENDS, 0, 13, 0, 0, 0, 16, 2, 0, 0, 0, 16, 0, 0, 0, 17];
+    let at = with.windows(section.len()).position(|octets| octets == section).expect("the section is there");
+    assert_eq!([&with[..at], &with[at + section.len()..]].concat(), without);
+    let mut unknown = with;
+    unknown[at] = 200;
+    assert_eq!(Pulse::parse(&unknown, &Key::none().into()), Ok(with_ends(None)));
+    let too_many = Ends { this: LinkNumber(1), all: (0..17).map(LinkNumber).collect() };
+    assert_eq!(with_ends(Some(too_many)).emit(&Key::none()), without);
+    let later = [SECTION_CARD, 0, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 0, 6, 0, 0, 0, 1, 0, 9];
+    let read = Pulse::parse(&[bare().emit(&Key::none()).as_slice(), &later].concat(), &Key::none().into());
+    let ends = read.unwrap().card.and_then(|card| card.ends);
+    assert_eq!(ends, Some(Ends { this: LinkNumber(1), all: [].into() }), "a later version says more");
+}
+
 #[test]
 fn a_time_of_a_restart_is_read_whatever_it_is_and_zero_is_none() {
     let read = |section: &[u8]| {
@@ -291,7 +320,8 @@ fn of_more_keys_than_a_node_may_accept_the_last_are_left_out() {
 #[test]
 fn nonsense_is_refused() {
     let with = |more: &[u8]| [bare().emit(&Key::none()).as_slice(), more].concat();
-    let nonsense: [&[u8]; 13] = [
+    let nonsense: [&[u8]; 14] = [
+        &[SECTION_ENDS, 0, 6, 0, 0, 0, 1, 1, 9],
         &[SECTION_GIVEN, 0, 2, 1, 2],
         &[SECTION_BACK, 0, 1, 9],
         &[SECTION_OCCUPIED, 0, 2, 4, 1],

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::super::Inputs;
 use super::heard::{self, Rosters, Speakers};
-use super::parted;
+use super::parted::{self, Parted};
 use crate::config::L2;
 use crate::names::{InterfaceName, NodeName};
 use crate::plan::context::L2Context;
@@ -20,6 +20,8 @@ pub struct Links<'a> {
     speakers: Speakers<'a>,
     /// Those of them where the address is held by itself.
     apart: Rosters<'a>,
+    /// It may be so on one more, once more is known of the nodes there.
+    pub unsure_apart: bool,
     names_apart: BTreeSet<InterfaceName>,
     was_apart: bool,
     /// This node answers on a link where the address is not held by itself, and is not to give it back there.
@@ -32,7 +34,7 @@ pub struct Links<'a> {
 impl<'a> Links<'a> {
     pub fn of(inputs: &Inputs<'a>, covering: &[(&L2, &L2Context)], address: IpAddr) -> Links<'a> {
         let all = heard::rosters(inputs, covering, address);
-        let apart = parted::apart(inputs, &all, address);
+        let Parted { apart, unsure: unsure_apart } = parted::apart(inputs, &all, address);
         let names_apart = heard::names(inputs, apart.keys());
         let speakers = heard::speakers(inputs, &all, address);
         let other = speakers.iter().find(|(_, member)| heard::answers_for(member, address)).map(|(node, _)| *node);
@@ -42,7 +44,7 @@ impl<'a> Links<'a> {
         let is_apart = |link: &InterfaceName| names_apart.contains(link);
         let answers_apart = answering.is_some_and(|links| links.iter().any(is_apart));
         let answers = answering.is_some_and(|links| !links.iter().all(is_apart)) && !(was_apart && other.is_some());
-        Links { all, speakers, apart, names_apart, was_apart, answers, answers_apart, other }
+        Links { all, speakers, apart, unsure_apart, names_apart, was_apart, answers, answers_apart, other }
     }
 
     /// Who answers for the address, as far as is known.

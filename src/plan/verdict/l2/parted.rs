@@ -1,6 +1,7 @@
 //! Links of one address that go their own way: those where it is held by itself, because its holder is heard on others alone, and those
 //! that its holder left to a rival. Floor 1.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::super::Inputs;
@@ -8,7 +9,16 @@ use super::heard::{Rosters, answers_for};
 use crate::claim::Acquisition;
 use crate::names::NodeName;
 use crate::plan::holder::{Ceded, Holder};
-use crate::roster::{Member, Roster};
+use crate::roster::{Ends, LinkNumber, Member, Roster};
+
+/// What became of the links of an address.
+#[derive(Debug, Default)]
+pub struct Parted<'a> {
+    /// Those where it is held by itself.
+    pub apart: Rosters<'a>,
+    /// One more would be, if it were sure that this node hears those there that are.
+    pub unsure: bool,
+}
 
 /// Those of the links that have lost the holder of the address, while it is heard on another: its cable is out there, or a switch cuts it
 /// off. Clients there are answered by a node that is heard there.
@@ -16,28 +26,47 @@ use crate::roster::{Member, Roster};
 /// A link where the holder has no IPv6 is without it, too, for an IPv6 address.
 ///
 /// A link where the holder was never heard has not lost it: a switch may keep the nodes there from hearing each other at all. And where
-/// nobody is heard any more, it may be this node that hears nothing.
-pub fn apart<'a>(inputs: &Inputs<'a>, near: &Rosters<'a>, address: IpAddr) -> Rosters<'a> {
+/// nobody is heard any more, it may be this node that hears nothing. But what the nodes say of themselves counts: see [`is_off`].
+pub fn apart<'a>(inputs: &Inputs<'a>, near: &Rosters<'a>, address: IpAddr) -> Parted<'a> {
+    let mut parted = Parted::default();
     if near.len() < 2 {
-        return Rosters::default();
+        return parted;
     }
-    let is_apart = |(index, roster): &(&u32, &&'a Roster)| {
+    for (index, roster) in near {
         let answers = |member: &Member| answers_for(member, address);
-        let elsewhere = || near.iter().filter(|(other, _)| other != index).map(|(_, roster)| roster);
+        let elsewhere = || near.iter().filter(move |(other, _)| *other != index).map(|(_, roster)| roster);
         let serves = |member: &Member| answers(member) && !member.is_without_v6(address);
         let is_holder = |node: &&NodeName| elsewhere().any(|it| it.members.get(*node).is_some_and(serves));
         let mut holders = inputs.holders.speakers(address).filter(is_holder).peekable();
         let is_gone = |node: &NodeName| {
             let is_heard = roster.members.contains_key(node) || roster.unproved.contains_key(node);
-            let is_lost = !is_heard && (roster.silent.contains_key(node) || roster.left.contains_key(node));
+            let was_heard = || roster.silent.contains_key(node) || roster.left.contains_key(node);
+            let is_lost = !is_heard && (was_heard() || is_off(inputs, *index, node));
             is_lost || roster.members.get(node).is_some_and(|member| member.is_without_v6(address))
         };
-        let is_elsewhere = |node: &NodeName| elsewhere().any(|it| it.members.contains_key(node));
-        let hears_nobody = roster.members.is_empty()
-            || roster.silent.iter().any(|(node, departed)| departed.suspect && is_elsewhere(node));
-        roster.settled && !hears_nobody && holders.peek().is_some() && holders.all(is_gone)
-    };
-    near.iter().filter(is_apart).map(|(index, roster)| (*index, *roster)).collect()
+        if !roster.settled || holders.peek().is_none() || !holders.all(is_gone) {
+            continue;
+        }
+        let may_be_here =
+            |node: &NodeName| elsewhere().any(|it| it.members.contains_key(node)) && !is_off(inputs, *index, node);
+        let hears_nobody = roster.members.is_empty() && elsewhere().flat_map(|it| it.members.keys()).any(may_be_here)
+            || roster.silent.iter().any(|(node, departed)| departed.suspect && may_be_here(node));
+        match hears_nobody {
+            true => parted.unsure = true,
+            false => drop(parted.apart.insert(*index, roster)),
+        }
+    }
+    parted
+}
+
+/// By its own word the node serves nothing on the link: it is heard on others, by every link that it says it serves an `[[l2]]` on. So its
+/// end of this one is down, gone, or was never there, and it is no fault of this node's that it hears nothing of it.
+fn is_off(inputs: &Inputs<'_>, index: u32, node: &NodeName) -> bool {
+    let elsewhere = inputs.world.rosters.iter().filter(|(other, _)| **other != index);
+    let said: Vec<_> = elsewhere.filter_map(|(_, roster)| Some(roster.members.get(node)?.card.ends.as_ref())).collect();
+    let heard: BTreeSet<LinkNumber> = said.iter().flatten().map(|ends| ends.this).collect();
+    let all_heard = |ends: &Option<&Ends>| ends.is_some_and(|ends| ends.all.is_subset(&heard));
+    !said.is_empty() && said.iter().all(all_heard)
 }
 
 /// Whether what this node left to a rival on some links is that one's still: it says so, on no other link, and this node goes on on one.
