@@ -98,6 +98,13 @@ pub struct Incarnations {
     pub this: u64,
 }
 
+/// A host whose name another one has, and whose pulses are dropped for that.
+#[derive(Debug, Clone, Copy)]
+struct Double {
+    mac: MacAddress,
+    last_heard: Instant,
+}
+
 /// How many links of one process count up from its first incarnation at most.
 const MOST_INCARNATIONS: u64 = 1 << 16;
 
@@ -129,6 +136,8 @@ pub struct Machine {
     dues: Dues,
     expected: BTreeSet<NodeName>,
     doubted: BTreeSet<NodeName>,
+    /// Names that two hosts have, with the one whose pulses are dropped.
+    doubles: BTreeMap<NodeName, Double>,
     /// The incarnations of the nodes that wait for an answer.
     to_answer: BTreeSet<u64>,
     answer_at: Option<Instant>,
@@ -193,6 +202,7 @@ impl Machine {
             dues: Dues::default(),
             expected: BTreeSet::new(),
             doubted: BTreeSet::new(),
+            doubles: BTreeMap::new(),
             to_answer: BTreeSet::new(),
             answer_at: None,
             next_pulse: now,
@@ -270,7 +280,11 @@ impl Machine {
         if pulse.node == self.me {
             // Two links of this node may lie on one wire.
             let own = self.incarnations.first..self.incarnations.first.saturating_add(MOST_INCARNATIONS);
-            return if own.contains(&pulse.incarnation) { Outcome::Own } else { Outcome::Namesake };
+            if own.contains(&pulse.incarnation) {
+                return Outcome::Own;
+            }
+            self.note_double(&pulse, now);
+            return Outcome::Namesake;
         }
         let other_keys = self.peers.get(&pulse.node).is_none_or(|peer| peer.has_other_keys(&pulse));
         if !self.peers.contains_key(&pulse.node) {
@@ -289,6 +303,10 @@ impl Machine {
                 return self.handle_other_link(pulse, now);
             }
             match (pulse.incarnation, pulse.sequence).cmp(&(peer.incarnation, peer.sequence)) {
+                Ordering::Less if peer.is_superseded_and_goes_on(&pulse, self.settings, now) => {
+                    self.note_double(&pulse, now);
+                    return Outcome::DoubleName;
+                }
                 Ordering::Less => return Outcome::Replayed,
                 Ordering::Equal => return Outcome::Repeated,
                 Ordering::Greater => {}
@@ -360,6 +378,13 @@ impl Machine {
             Life::Left => Outcome::Left,
             Life::Alive | Life::Silent { .. } => Outcome::Taken,
         }
+    }
+
+    /// Two hosts have the name of this pulse's sender, which is dropped.
+    fn note_double(&mut self, pulse: &Pulse, now: Instant) {
+        let double = Double { mac: pulse.mac, last_heard: now };
+        let known = self.doubles.insert(pulse.node.clone(), double);
+        self.roster_moved |= known.is_none_or(|known| known.mac != double.mac);
     }
 
     /// A pulse of another link of a node that lies on this wire too. It learns that this node lives, whichever of the two was heard
@@ -536,7 +561,8 @@ impl Machine {
         let key_use = self.sealing.in_use(&self.peers, now).filter(|_| self.settled);
         let unproved = self.peers.iter().filter(|(_, peer)| peer.life == Life::Unverified && !peer.is_awaited());
         let unproved = unproved.map(|(name, peer)| (name.clone(), peer.unproved(self.settings))).collect();
-        let roster = Roster { settled: self.settled, members, silent, left, unproved, key_use };
+        let doubles = self.doubles.iter().map(|(name, double)| (name.clone(), double.mac)).collect();
+        let roster = Roster { settled: self.settled, members, silent, left, unproved, doubles, key_use };
         if roster == self.roster {
             return None;
         }
@@ -623,6 +649,9 @@ impl Machine {
             });
             self.dues = Dues::of(self.peers.values(), settings);
         }
+        let doubles = self.doubles.len();
+        self.doubles.retain(|_, double| now < double.last_heard + DOUBLE_FOR);
+        self.roster_moved |= self.doubles.len() != doubles;
         if !self.settled && self.settles_at() <= now {
             self.settled = true;
             self.roster_moved = true;
@@ -741,6 +770,9 @@ const MOST_PEERS: usize = 1024;
 /// For so long after its goodbye a node's station may still speak of addresses without a meaning. A node that stops answers for a
 /// fraction of a second more; the rest is for frames and agents that are late.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How long a name counts as that of two hosts after the last pulse that said so.
+const DOUBLE_FOR: Duration = Duration::from_secs(60);
 
 /// How long a node that is not alive is remembered.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);

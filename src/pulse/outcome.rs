@@ -16,6 +16,8 @@ pub enum Outcome {
     Own,
     /// Another agent uses this node's name.
     Namesake,
+    /// Its sender has the name of another host that is heard as well, and whose agent started later.
+    DoubleName,
     /// It is not newer than what was heard of its sender before.
     Replayed,
     /// It was heard a moment ago over the other IP family, or its sender is heard by another of its links on the same wire.
@@ -36,12 +38,13 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Outcome; 14] = [
+    pub const ALL: [Outcome; 15] = [
         Outcome::Taken,
         Outcome::Unverified,
         Outcome::Left,
         Outcome::Own,
         Outcome::Namesake,
+        Outcome::DoubleName,
         Outcome::Replayed,
         Outcome::Repeated,
         Outcome::TooMany,
@@ -61,6 +64,7 @@ impl Outcome {
             Outcome::Left => "left",
             Outcome::Own => "own",
             Outcome::Namesake => "namesake",
+            Outcome::DoubleName => "double-name",
             Outcome::Replayed => "replayed",
             Outcome::Repeated => "repeated",
             Outcome::TooMany => "too-many",

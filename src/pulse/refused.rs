@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::outcome::Outcome;
+use crate::address::MacAddress;
+use crate::names::NodeName;
 
 /// The senders whose pulses are refused, and why. Each is logged once in a while, not with every packet, and is shown for as
 /// long as it goes on.
@@ -14,7 +16,17 @@ pub(super) struct RefusedSenders {
     known: BTreeMap<(IpAddr, Outcome), RefusedSender>,
     /// Who was believed, and when last.
     believed: BTreeMap<IpAddr, Instant>,
+    /// The addresses that pulses of each name come from.
+    hosts: BTreeMap<NodeName, Hosts>,
     moved: bool,
+}
+
+/// The hosts that have a name.
+#[derive(Debug)]
+struct Hosts {
+    /// Of the one that is believed.
+    mac: MacAddress,
+    addresses: BTreeMap<MacAddress, IpAddr>,
 }
 
 #[derive(Debug)]
@@ -66,6 +78,39 @@ impl RefusedSenders {
         }
     }
 
+    /// Notes where a pulse came from, whether its sender is believed or not.
+    pub(super) fn note_host(&mut self, node: &NodeName, mac: MacAddress, source: IpAddr, outcome: Outcome) {
+        let is_believed = matches!(outcome, Outcome::Taken | Outcome::Unverified);
+        if !is_believed && outcome != Outcome::DoubleName {
+            return;
+        }
+        if self.hosts.len() >= MOST_BELIEVED_SENDERS && !self.hosts.contains_key(node) {
+            return;
+        }
+        let new = || Hosts { mac, addresses: BTreeMap::new() };
+        let hosts = self.hosts.entry(node.clone()).or_insert_with(new);
+        if is_believed {
+            hosts.mac = mac;
+        }
+        if hosts.addresses.len() >= MOST_HOSTS && !hosts.addresses.contains_key(&mac) {
+            hosts.addresses.clear();
+        }
+        // One of IPv4 is what people know a host by.
+        let address = hosts.addresses.entry(mac).or_insert(source);
+        if source.is_ipv4() || address.is_ipv6() {
+            *address = source;
+        }
+    }
+
+    /// Why a pulse is dropped whose sender has the name of another host.
+    pub(super) fn of_double(&self, node: &NodeName, mac: MacAddress) -> String {
+        let hosts = self.hosts.get(node);
+        let of = |mac: MacAddress| hosts?.addresses.get(&mac);
+        let both = of(mac).zip(hosts.and_then(|hosts| of(hosts.mac)));
+        let both = both.map(|(dropped, believed)| format!(": {dropped} and {believed}")).unwrap_or_default();
+        format!("{node} is the name of two hosts{both}; give each node a name of its own")
+    }
+
     fn forget(&mut self, now: Instant) {
         self.believed.retain(|_, last| now.duration_since(*last) < SAY_AGAIN_AFTER);
         let before = self.known.len();
@@ -87,6 +132,9 @@ const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// A sender that pulses under several keys is believed as often as it pulses.
 const BELIEVED_FOR: Duration = Duration::from_secs(15);
+
+/// The most ends of links that are remembered of one name.
+const MOST_HOSTS: usize = 8;
 
 /// The most senders that are remembered because they are believed: each node sends over both IP families.
 const MOST_BELIEVED_SENDERS: usize = 2048;
@@ -142,6 +190,25 @@ mod tests {
         // G14 of a review: its agent has started anew with another key.
         assert!(refuse(&mut senders, SENDER, start + BELIEVED_FOR));
         assert!(senders.poll_refused(start + BELIEVED_FOR).is_some_and(|refused| refused.contains_key(&SENDER)));
+    }
+
+    /// 8a-6 of a review: the text names both, by IPv4 where they have it.
+    #[test]
+    fn two_hosts_of_one_name_are_named_by_their_addresses() {
+        let mut senders = RefusedSenders::default();
+        let node = NodeName::from("n1");
+        let [dropped, believed] = [1, 3].map(|number| MacAddress([2, 0, 0, 0, 0, number]));
+        for (mac, source, outcome) in [
+            (dropped, "10.0.0.11", Outcome::Taken),
+            (believed, "fe80::3", Outcome::Unverified),
+            (believed, "10.0.0.13", Outcome::Taken),
+            (believed, "fe80::3", Outcome::Repeated),
+            (dropped, "fe80::1", Outcome::DoubleName),
+        ] {
+            senders.note_host(&node, mac, source.parse().expect("an address"), outcome);
+        }
+        let expected = "n1 is the name of two hosts: 10.0.0.11 and 10.0.0.13; give each node a name of its own";
+        assert_eq!(senders.of_double(&node, dropped), expected);
     }
 
     #[test]

@@ -422,13 +422,21 @@ impl LinkTask {
                 Ok(pulse) => {
                     refused_senders.note_believed(source.ip(), clock::now());
                     trace!(link = %slice.link.name, %source, %pulse, "pulse received");
-                    let (node, outcome) = (pulse.node.clone(), machine.handle_pulse(pulse, clock::now()));
+                    let (node, mac) = (pulse.node.clone(), pulse.mac);
+                    let outcome = machine.handle_pulse(pulse, clock::now());
+                    refused_senders.note_host(&node, mac, source.ip(), outcome);
                     let why =
                         || format!("the sender uses the name of this node, {node}; give each node a name of its own");
                     if outcome == Outcome::Namesake
                         && refused_senders.is_news(source.ip(), Outcome::Namesake, why, clock::now())
                     {
                         warn!(link = %slice.link.name, %source, %node, "another agent on this link uses this node's name; its pulses are dropped");
+                    }
+                    if outcome == Outcome::DoubleName {
+                        let why = refused_senders.of_double(&node, mac);
+                        if refused_senders.is_news(source.ip(), outcome, || why, clock::now()) {
+                            warn!(link = %slice.link.name, %source, %node, "two hosts have this name; the pulses of the one whose agent started earlier are dropped");
+                        }
                     }
                     outcome
                 }

@@ -93,7 +93,7 @@ fn of_pulse(snapshot: &Snapshot) -> Vec<String> {
                 ));
             }
             let of_link = |(index, roster): (&u32, &Arc<Roster>)| {
-                [not_heard_by(world, *index, roster), without_common_key(world, *index, roster)]
+                [not_heard_by(world, node, *index, roster), without_common_key(world, *index, roster)]
             };
             problems.extend(world.rosters.iter().flat_map(of_link).flatten());
             problems
@@ -133,7 +133,11 @@ fn without_common_key(world: &World, index: u32, roster: &Roster) -> Option<Stri
 }
 
 /// The nodes that do not hear this one, as their silence tells.
-fn not_heard_by(world: &World, index: u32, roster: &Roster) -> Option<String> {
+fn not_heard_by(world: &World, me: &NodeName, index: u32, roster: &Roster) -> Option<String> {
+    // Another host has this node's name: others listen to that one, and that is told.
+    if roster.doubles.contains_key(me) {
+        return None;
+    }
     let unproved = roster.unproved.iter().filter(|(_, it)| it.deaf).map(|(node, _)| node);
     let members = roster.members.iter().filter(|(_, it)| it.deaf).map(|(node, _)| node);
     let deaf: BTreeSet<NodeName> = unproved.chain(members).cloned().collect();

@@ -40,12 +40,15 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(own_node::problems(snapshot));
     let stations = stations::answering_for_all(snapshot);
     problems.extend(stations.iter().map(|(mac, addresses)| stations::in_words(snapshot, *mac, addresses)));
-    let unheard = stations::of_unheard_nodes(services);
+    let unheard = stations::of_unheard_nodes(snapshot, services);
+    let doubles = stations::of_double_names(snapshot);
     problems
         .extend(unheard.iter().map(|(station, addresses)| stations::of_unheard_in_words(snapshot, station, addresses)));
     let named = |reason: &Reason| match reason {
         Reason::AddressOccupied { mac, .. } => stations.contains_key(mac),
-        Reason::OwnerStillAnswers { mac, link, .. } => unheard.contains_key(&(*mac, link.clone())),
+        Reason::OwnerStillAnswers { mac, link, .. } => {
+            unheard.contains_key(&(*mac, link.clone())) || doubles.contains(mac)
+        }
         _ => false,
     };
     problems.extend(of_other_writers(services));

@@ -18,7 +18,10 @@ pub(super) fn answering_for_all(snapshot: &Snapshot) -> BTreeMap<MacAddress, BTr
     }
     // It may have been found while its pulses were not heard yet.
     let members = || snapshot.world.rosters.values().flat_map(|roster| roster.members.values());
-    let is_node = |mac: &MacAddress| members().any(|member| member.mac == *mac || member.other_macs.contains(mac));
+    let is_node = |mac: &MacAddress| {
+        members().any(|member| member.mac == *mac || member.other_macs.contains(mac))
+            || of_double_names(snapshot).contains(mac)
+    };
     stations.retain(|mac, addresses| addresses.len() >= MANY && !is_node(mac));
     stations
 }
@@ -47,15 +50,24 @@ pub(super) fn in_words(snapshot: &Snapshot, mac: MacAddress, addresses: &BTreeSe
     )
 }
 
+/// Hosts whose pulses are dropped because another host has their name: that they answer for addresses follows from it.
+pub(super) fn of_double_names(snapshot: &Snapshot) -> BTreeSet<MacAddress> {
+    snapshot.world.rosters.values().flat_map(|roster| roster.doubles.values().copied()).collect()
+}
+
 /// The stations of nodes that are not heard and answer for many addresses, each with the link.
-pub(super) fn of_unheard_nodes(services: &[ServiceReport]) -> BTreeMap<(MacAddress, InterfaceName), BTreeSet<IpAddr>> {
+pub(super) fn of_unheard_nodes(
+    snapshot: &Snapshot,
+    services: &[ServiceReport],
+) -> BTreeMap<(MacAddress, InterfaceName), BTreeSet<IpAddr>> {
     let mut stations: BTreeMap<(MacAddress, InterfaceName), BTreeSet<IpAddr>> = BTreeMap::new();
     for announcement in services.iter().flat_map(|service| &service.decision.announcements) {
         if let Reason::OwnerStillAnswers { address, link, mac } = &announcement.l2.reason {
             stations.entry((*mac, link.clone())).or_default().insert(*address);
         }
     }
-    stations.retain(|_, addresses| addresses.len() >= MANY);
+    let named = of_double_names(snapshot);
+    stations.retain(|(mac, _), addresses| addresses.len() >= MANY && !named.contains(mac));
     stations
 }
 

@@ -55,6 +55,7 @@ pub(super) fn roster(members: &[(&str, &[&str])], silent: &[&str]) -> Fact {
             silent: silent.iter().map(|name| (NodeName::from(*name), departed(&[ADDRESS]))).collect(),
             left: Default::default(),
             unproved: Default::default(),
+            doubles: Default::default(),
             key_use: None,
         })),
     )

@@ -108,6 +108,18 @@ pub(super) struct Peer {
     others: Vec<Peer>,
     /// Of the links of this life that are not kept any more, the highest incarnation.
     dropped: u64,
+    /// The life before this one, as far as it was heard.
+    earlier: Option<Earlier>,
+}
+
+/// An earlier life of the name. Where it goes on, another host has that name too.
+#[derive(Debug, Clone, Copy)]
+struct Earlier {
+    incarnation: u64,
+    /// The newest of it.
+    sequence: u64,
+    /// When a newer one was heard first, after this life had begun.
+    goes_on_since: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -184,6 +196,7 @@ impl Peer {
             awaited: None,
             others: Vec::new(),
             dropped: 0,
+            earlier: None,
         }
     }
 
@@ -200,6 +213,22 @@ impl Peer {
 
     fn is_of_this_life(&self, incarnation: u64) -> bool {
         incarnation != self.incarnation && incarnation.abs_diff(self.incarnation) < MOST_INCARNATIONS
+    }
+
+    /// Whether a pulse of an earlier life is of another host that lives as well: for a detection time pulses came that were not heard
+    /// before, from another MAC. No recording of what this node heard has such. Nothing is believed of it.
+    pub(super) fn is_superseded_and_goes_on(&mut self, pulse: &Pulse, settings: Settings, now: Instant) -> bool {
+        let &Pulse { incarnation, sequence, mac, .. } = pulse;
+        if incarnation >= self.incarnation || self.is_of_this_life(incarnation) || mac == self.mac {
+            return false;
+        }
+        let earlier = match &mut self.earlier {
+            Some(earlier) if earlier.incarnation == incarnation && earlier.sequence < sequence => earlier,
+            Some(earlier) if earlier.incarnation >= incarnation => return false,
+            Some(_) | None => self.earlier.insert(Earlier { incarnation, sequence, goes_on_since: None }),
+        };
+        earlier.sequence = sequence;
+        now >= *earlier.goes_on_since.get_or_insert(now) + settings.detection()
     }
 
     /// The link that was heard before it began anew: its agent may be in the same life, and heard there as well.
@@ -273,6 +302,7 @@ impl Peer {
         let mut next = self.others.swap_remove(place);
         next.others = std::mem::take(&mut self.others);
         next.dropped = self.dropped;
+        next.earlier = self.earlier;
         next.awaited = self.awaited.take();
         next.set_doubted(matches!(self.doubt, Some(Doubt { why: Why::Plan { .. }, .. })), now);
         let before = std::mem::replace(self, next);
@@ -336,7 +366,9 @@ impl Peer {
             Life::Silent { unheard, suspect } => Some(self.departed(unheard, suspect)),
             Life::Left => None,
         };
-        let mut peer = Peer { former, awaited, ..Peer::new(pulse, self.expected, now) };
+        let earlier = Earlier { incarnation: self.incarnation, sequence: self.sequence, goes_on_since: None };
+        let earlier = (!self.is_of_this_life(pulse.incarnation)).then_some(earlier).or(self.earlier);
+        let mut peer = Peer { former, awaited, earlier, ..Peer::new(pulse, self.expected, now) };
         peer.set_doubted(matches!(self.doubt, Some(Doubt { why: Why::Plan { .. }, .. })), now);
         peer
     }

@@ -164,6 +164,42 @@ fn a_namesake_and_our_own_echo_are_told_apart() {
     assert_eq!(a.handle_pulse(Pulse { incarnation: 1 << 40, ..echo }, now), Outcome::Namesake);
 }
 
+/// 8a-6 of a review. Input: a hears b; another host begins to pulse by that name from another MAC, and both go on. Output: the one that
+/// started later is b, and the other is told as another host of that name once it has gone on for a detection time; a recording of what it
+/// said before is not, nor is a node whose agent has restarted.
+#[test]
+fn a_name_that_two_hosts_have_is_told_and_a_recording_or_a_restart_is_not() {
+    let mut now = START();
+    let (mut a, mut first) = (machine("a", 1, now), machine("b", 2, now));
+    let recording = speak(&mut a, &mut first, &mut now, Duration::from_secs(1));
+    let mut second = machine("b", 3, now);
+    let mac = MacAddress([2, 0, 0, 0, 0, 3]);
+    second.handle_stance(Stance { mac, ..second.stance.clone() }, now);
+    let end = now + Duration::from_secs(3);
+    let (mut replayed, mut goes_on) = (Vec::new(), Vec::new());
+    speak(&mut a, &mut second, &mut now, Duration::from_millis(50));
+    for pulse in &recording {
+        replayed.push(a.handle_pulse(pulse.clone(), now));
+        now += Duration::from_millis(20);
+    }
+    assert!(replayed.iter().all(|it| *it == Outcome::Replayed), "{replayed:?}");
+    // Its last pulses may be on their way when it starts anew.
+    let last = recording.last().cloned().expect("it spoke");
+    assert_eq!(a.handle_pulse(Pulse { mac, sequence: 1000, ..last }, now), Outcome::Replayed);
+    while now < end {
+        speak(&mut a, &mut second, &mut now, Duration::from_millis(1));
+        goes_on.extend(std::iter::from_fn(|| first.poll_pulse(now)).map(|pulse| a.handle_pulse(pulse, now)));
+    }
+    let place = goes_on.iter().position(|it| *it == Outcome::DoubleName).expect("it goes on");
+    let (before, after) = goes_on.split_at(place);
+    assert!(before.iter().all(|it| *it == Outcome::Replayed) && after.iter().all(|it| *it == Outcome::DoubleName));
+    assert!(alive(&mut a, now), "b is the other one");
+    assert_eq!(a.roster.doubles, [("b".into(), MacAddress([2, 0, 0, 0, 0, 1]))].into());
+    now += DOUBLE_FOR;
+    alive(&mut a, now);
+    assert!(a.roster.doubles.is_empty(), "it is gone");
+}
+
 #[test]
 fn more_names_than_are_kept_in_mind_push_nobody_out_that_is_alive() {
     let mut now = START();

@@ -530,6 +530,28 @@ fn a_station_that_answers_for_everything_is_named_once() {
     assert!(told(&mut planner)[0].contains("ignore-stations"));
 }
 
+/// 8a-6 of a review. Input: another host has this node's name, and others do not answer this node. Output: that they do not hear it, with
+/// advice for firewalls, is not told: they listen to the other host.
+#[test]
+fn a_node_whose_name_another_host_has_is_not_told_to_look_for_a_firewall() {
+    use crate::address::MacAddress;
+    let mut planner = planner(CONFIG);
+    let deaf = crate::roster::Unproved {
+        mac: MacAddress([2, 0, 0, 0, 0, 9]),
+        deaf: true,
+        new: false,
+        holdings: Default::default(),
+        egress: Default::default(),
+    };
+    let mut roster = Roster { settled: true, unproved: [("n2".into(), deaf)].into(), ..Roster::default() };
+    let filtered = |planner: &mut Planner| told(planner).iter().any(|it| it.contains("filtered"));
+    planner.apply(Fact::Roster(2, Some(Arc::new(roster.clone()))));
+    assert!(filtered(&mut planner));
+    roster.doubles = [("node-1".into(), MacAddress([2, 0, 0, 0, 0, 3]))].into();
+    planner.apply(Fact::Roster(2, Some(Arc::new(roster))));
+    assert!(!filtered(&mut planner));
+}
+
 /// M14 of a review: only the log said it.
 #[test]
 fn a_link_whose_pulse_sockets_are_taken_is_a_problem() {
