@@ -90,7 +90,7 @@ pub struct LocalAddress {
 /// How long an address of this host is there, as far as that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stay {
-    /// The Node object names it: as long as this node is there.
+    /// The Node object names it, or it is the link-local one that the kernel made for the link: as long as this node is there.
     Nodes,
     /// It may be a virtual one, which moves to another host.
     Unknown,
@@ -108,27 +108,38 @@ impl LocalAddress {
     }
 }
 
-/// The address to speak to a peer from, where the configuration leaves it open: of those in the peer's subnet one that the Node object
-/// names, else that of the session `before`. `None` leaves it to the kernel, whose choice may be a virtual address: routers refuse
-/// sessions from an address that they do not know. `device` is what the peer's sockets are bound to.
+/// The address to speak to a peer from, where the configuration leaves it open: of those that are [`near`] it one that stays with this
+/// node, else that of the session `before`. `None` leaves it to the kernel, whose choice may be a virtual address: routers refuse
+/// sessions from an address that they do not know.
 pub fn source(
-    peer: IpAddr,
-    device: Option<&InterfaceName>,
+    peer: &ScopedAddress,
+    vrf: Option<&InterfaceName>,
     local_addresses: &[LocalAddress],
     before: Option<IpAddr>,
 ) -> Option<IpAddr> {
-    if is_link_local(peer) || local_addresses.iter().any(|has| has.net.addr() == peer) {
-        return None;
+    let near = near(peer, vrf, local_addresses);
+    let lasting = near.iter().find(|has| has.stay == Stay::Nodes);
+    lasting.or_else(|| near.iter().find(|has| Some(has.net.addr()) == before)).map(|has| has.net.addr())
+}
+
+/// The addresses in the peer's subnet, or on its link where it has a link-local address. None where several links have some: by which
+/// of them packets leave is the kernel's choice, and the source goes with it. `vrf` is what the peer's sockets are bound to.
+pub fn near<'a>(
+    peer: &ScopedAddress,
+    vrf: Option<&InterfaceName>,
+    local_addresses: &'a [LocalAddress],
+) -> Vec<&'a LocalAddress> {
+    let ip = peer.ip;
+    if local_addresses.iter().any(|has| has.net.addr() == ip && !is_link_local(ip)) {
+        return Vec::new();
     }
-    let near =
-        || local_addresses.iter().filter(|has| has.is_bound_to(device)).filter(|has| is_subnet_of(has.net, peer));
-    // By which of several links packets leave is the kernel's choice, and the source goes with it.
-    let link = &near().next()?.interface;
-    if near().any(|has| has.interface != *link) {
-        return None;
-    }
-    let lasting = near().find(|has| has.stay == Stay::Nodes);
-    lasting.or_else(|| near().find(|has| Some(has.net.addr()) == before)).map(|has| has.net.addr())
+    let is_near = |has: &&LocalAddress| match is_link_local_v6(ip) {
+        true => Some(&has.interface) == peer.interface.as_ref() && is_link_local_v6(has.net.addr()),
+        false => !is_link_local(ip) && has.is_bound_to(vrf) && is_subnet_of(has.net, ip),
+    };
+    let near: Vec<&LocalAddress> = local_addresses.iter().filter(is_near).collect();
+    let is_on_one_link = near.windows(2).all(|two| matches!(two, [a, b] if a.interface == b.interface));
+    if is_on_one_link { near } else { Vec::new() }
 }
 
 /// Whether the address is another one of the subnet.
@@ -374,7 +385,9 @@ mod tests {
     fn a_peer_in_a_subnet_is_dialled_from_the_nodes_address_or_that_of_the_session_before() {
         let of = |to: &str, before: Option<&str>, all: &[LocalAddress]| {
             let before = before.map(|text| text.parse().unwrap());
-            source(to.parse().unwrap(), None, all, before).map(|ip| ip.to_string())
+            let interface = to.starts_with("fe80").then(|| "eth0".into());
+            let peer = ScopedAddress { ip: to.parse().unwrap(), interface };
+            source(&peer, None, all, before).map(|ip| ip.to_string())
         };
         let (vip, own) = (address("eth0", "fd35::5/64"), "fd35::11/64");
         let named = [vip.clone(), nodes("eth0", own)];
@@ -386,6 +399,14 @@ mod tests {
         assert_eq!(of("fd35::1", Some("fd35::77"), &unnamed), None, "it has gone");
         assert_eq!(of("fd99::1", None, &named), None, "the peer is beyond a router");
         assert_eq!(of("fe80::1", None, &named), None);
+        // D1 of a review: keepalived has a link-local address on the link of an unnumbered session.
+        let made = LocalAddress { stay: Stay::Nodes, ..address("eth0", "fe80::ff:fe00:11/64") };
+        let link_local =
+            |own: &LocalAddress| [address("eth0", "fe80::5/64"), own.clone(), nodes("eth1", "fe80::77/64")];
+        let by_hand = link_local(&address("eth0", "fe80::11/64"));
+        assert_eq!(of("fe80::1", None, &link_local(&made)), some("fe80::ff:fe00:11"));
+        assert_eq!(of("fe80::1", Some("fe80::11"), &by_hand), some("fe80::11"));
+        assert_eq!(of("fe80::1", None, &by_hand), None, "the kernel chooses");
         assert_eq!(of("fd35::11", None, &named), None, "it is on this host");
         let two_links = [nodes("eth0", own), address("eth1", "fd35::12/64")];
         assert_eq!(of("fd35::1", None, &two_links), None);

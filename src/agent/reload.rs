@@ -26,7 +26,7 @@ use crate::pulse::packet::{Key, Keys};
 use crate::pulse::task::Voice;
 use crate::state_file;
 use crate::views::Snapshot;
-use crate::views::bgp::outcome_of;
+use crate::views::bgp::{outcome_of, refusal_of};
 use crate::views::reload::Reloads;
 use crate::world::{Fact, PeerOrder, Pulses};
 
@@ -224,9 +224,13 @@ impl Reloader {
                     let known = peers.iter().map(|it| it.name.to_string()).collect::<Vec<_>>().join(", ");
                     return Err(Refusal::NoSuchPeer { peer, known });
                 }
-                info!(%peer, ?order, "order of an operator");
                 // The order itself changes what there is.
-                let outcome = outcome_of(&self.snapshot().await?, &peer, order);
+                let before = self.snapshot().await?;
+                if let Some(why) = refusal_of(&before, &peer, order) {
+                    return Err(Refusal::NothingDone(why));
+                }
+                info!(%peer, ?order, "order of an operator");
+                let outcome = outcome_of(&before, &peer, order);
                 self.tell(Fact::Peer(peer, order)).await?;
                 let mut done = Done::new(outcome.map_err(Refusal::NothingDone)?);
                 match order {

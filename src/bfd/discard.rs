@@ -18,6 +18,8 @@ pub enum Discard {
     UnknownDiscriminator,
     /// Its discriminator is that of a session with another address, on another link, or over another number of hops.
     OtherSender,
+    /// It came to another address of this host than the one that the session with its sender is with.
+    OtherAddress,
     /// It names no session, and no peer has its address.
     UnknownSender,
     /// It names no session although its state says that it should.
@@ -37,7 +39,7 @@ pub enum Discard {
 }
 
 impl Discard {
-    pub const ALL: [Discard; 18] = [
+    pub const ALL: [Discard; 19] = [
         Discard::Ttl,
         Discard::Truncated,
         Discard::Version,
@@ -48,6 +50,7 @@ impl Discard {
         Discard::PollAndFinal,
         Discard::UnknownDiscriminator,
         Discard::OtherSender,
+        Discard::OtherAddress,
         Discard::UnknownSender,
         Discard::YourDiscriminator,
         Discard::AuthenticationType,
@@ -71,6 +74,7 @@ impl Discard {
             Discard::PollAndFinal => "poll-and-final",
             Discard::UnknownDiscriminator => "unknown-discriminator",
             Discard::OtherSender => "other-sender",
+            Discard::OtherAddress => "other-address",
             Discard::UnknownSender => "unknown-sender",
             Discard::YourDiscriminator => "your-discriminator",
             Discard::AuthenticationType => "authentication-type",
@@ -96,6 +100,7 @@ impl Discard {
             Discard::PollAndFinal => "poll and final are both set",
             Discard::UnknownDiscriminator => "they are for a session that is not here; the peer will notice",
             Discard::OtherSender => "they came from another address or over another link than the session's",
+            Discard::OtherAddress => "they came to another address of this node than the session's",
             Discard::UnknownSender => "they name no session, and no peer has their address",
             Discard::YourDiscriminator => "they name no session although their state is not down",
             Discard::AuthenticationType => "they are authenticated in another way, or with another key-id",

@@ -22,6 +22,9 @@ pub struct KeptPath {
     /// Where the configuration gives no source: the address that packets leave from; `None` where the kernel chooses it.
     #[serde(default)]
     pub from: Option<IpAddr>,
+    /// The address that the packets of the peer come to.
+    #[serde(default)]
+    pub own_end: Option<IpAddr>,
     pub multihop: bool,
     /// What the UDP port was made from.
     pub source_port: u16,
@@ -88,6 +91,7 @@ mod tests {
             device: None,
             source: None,
             from: Some("10.0.0.11".parse().unwrap()),
+            own_end: Some("10.0.0.11".parse().unwrap()),
             multihop: false,
             source_port: 1,
             standing: Standing {

@@ -193,6 +193,11 @@ fn log(peer: &PeerName, before: Option<&BfdReport>, after: &BfdReport) {
     // Once: whoever sends in the peer's name could fill the log with what is wrong next.
     let before_problem = before.and_then(|before| before.problem.as_ref());
     if let Some(problem) = after.problem.as_ref().filter(|_| before_problem.is_none()) {
-        warn!(%peer, %address, reason = problem, "BFD cannot watch the peer");
+        match state {
+            BfdState::Up => warn!(%peer, %address, problem, "the peer's BFD does not fit that of this node"),
+            BfdState::Init | BfdState::Down | BfdState::AdminDown => {
+                warn!(%peer, %address, reason = problem, "BFD cannot watch the peer");
+            }
+        }
     }
 }

@@ -176,6 +176,20 @@ pub async fn run(
     }
 }
 
+/// A peer that has no task.
+struct Nowhere {
+    reason: Reason,
+    /// Where the configuration has it.
+    address: Option<IpAddr>,
+}
+
+fn given_address(settings: &config::Peer) -> Option<IpAddr> {
+    match &settings.address {
+        config::PeerAddress::Fixed(address) => Some(address.ip),
+        config::PeerAddress::Interface(_) | config::PeerAddress::Gateway => None,
+    }
+}
+
 struct Speaker {
     restart: Restart,
     /// What became of the sessions of the agent before, where that was known when it was taken out.
@@ -190,7 +204,7 @@ struct Speaker {
     bfd: watch::Receiver<BfdSessions>,
     listeners: Listeners,
     /// Why the peers that have no task have none, as it was logged.
-    nowhere: BTreeMap<PeerName, Reason>,
+    nowhere: BTreeMap<PeerName, Nowhere>,
     /// Links whose peer may call from any link-local address, while no session with it stands in the way.
     unnumbered: Arc<BTreeMap<u32, InterfaceName>>,
     /// The last connection from such an address, until the plan says that it is the peer's, or somebody else calls.
@@ -246,8 +260,11 @@ impl PeerHandle {
             Ok(_) if self.resets != peer.orders.resets => {
                 Some((NotificationReason::Cease(Cease::AdministrativeReset).into(), "an operator reset it".to_owned()))
             }
-            Ok(_) if config::peer_touches(&self.settings, &peer.settings) >= config::Touches::Session => {
-                let keys = config::differing_keys(&self.settings, &peer.settings);
+            Ok(_)
+                if config::peer_touches(&self.settings_at(&peer.settings), &peer.settings)
+                    >= config::Touches::Session =>
+            {
+                let keys = config::differing_keys(&self.settings_at(&peer.settings), &peer.settings);
                 changed(format!("the settings of the peer have changed: {}", keys.join(", ")))
             }
             Ok(_) if identifier(&self.settings, self.router_id) != identifier(&peer.settings, router_id) => {
@@ -255,6 +272,11 @@ impl PeerHandle {
             }
             Ok(_) => None,
         }
+    }
+
+    /// Those in use, with the place of the peer as the others have it: in which way the same router was found does not matter.
+    fn settings_at(&self, others: &config::Peer) -> config::Peer {
+        config::Peer { address: others.address.clone(), ..config::Peer::clone(&self.settings) }
     }
 
     /// Tells the task what the slice has for it now. True if its connections are to be accepted in another way.
@@ -333,7 +355,8 @@ impl Speaker {
                     self.start(name, identity, desired, None, before);
                 }
                 Err(reason) => {
-                    if self.nowhere.insert(name.clone(), reason.clone()).as_ref() != Some(reason) {
+                    let nowhere = Nowhere { reason: reason.clone(), address: given_address(&peer.settings) };
+                    if self.nowhere.insert(name.clone(), nowhere).is_none_or(|before| before.reason != *reason) {
                         info!(peer = %name, %reason, "peer not found");
                     }
                 }
@@ -515,7 +538,27 @@ impl Speaker {
             return;
         }
         if let Some(more_before) = self.unknown_callers.note(clock::now()) {
-            warn!(address = %from.ip(), more_before, "BGP connection closed: no peer has this address");
+            let reason = self.why_unknown(&arrival);
+            warn!(address = %from.ip(), more_before, reason, "BGP connection closed");
+        }
+    }
+
+    /// Why a call is no peer's.
+    fn why_unknown(&self, arrival: &Arrival) -> String {
+        let from = arrival.from.ip();
+        let mut known = self.peers.iter().filter(|(_, handle)| handle.endpoint.peer.ip == from);
+        if let Some((name, handle)) = known.next() {
+            let local = arrival.local;
+            return match handle.endpoint.source {
+                Some(source) if source != local => format!(
+                    "peer {name} has source-address {source}, and this call came to {local}: change the address of this node at the peer"
+                ),
+                Some(_) | None => format!("peer {name} has this address in another VRF or on another link"),
+            };
+        }
+        match self.nowhere.iter().find(|(_, nowhere)| nowhere.address == Some(from)) {
+            Some((name, nowhere)) => format!("peer {name} has no session: {}", nowhere.reason),
+            None => "no peer has this address".to_owned(),
         }
     }
 

@@ -34,7 +34,7 @@ fn screen(report: &Report, wide: bool) -> String {
             peer.name.to_string(),
             peer.address.to_string(),
             peer.asn.map_or("external".to_owned(), |asn| asn.to_string()),
-            format!("{:?}", peer.state),
+            format!("{:?}{}", peer.state, if peer.shut { ", shut down" } else { "" }),
             peer.since.map_or("-".to_owned(), ago),
             peer.prefixes_sent.to_string(),
             peer.prefixes_wanted.to_string(),

@@ -2,15 +2,15 @@
 //! Floor 2, because it reads netlink messages; it has no socket and no clock. `observe` opens the connection.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol};
 use netlink_packet_route::link::{InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{addresses, netlink};
-use crate::address::MacAddress;
+use crate::address::{MacAddress, is_link_local_v6};
 use crate::names::InterfaceName;
 use crate::world::{Fact, Link};
 
@@ -22,7 +22,7 @@ use crate::world::{Fact, Link};
 pub(super) struct Links {
     /// Without their addresses.
     links: BTreeMap<u32, Link>,
-    addresses: BTreeMap<u32, BTreeMap<Address, Life>>,
+    addresses: BTreeMap<u32, BTreeMap<Address, Kind>>,
     told: BTreeMap<u32, Link>,
     touched: BTreeSet<u32>,
 }
@@ -32,6 +32,14 @@ pub(super) struct Links {
 struct Address {
     local: IpNet,
     peer: IpAddr,
+}
+
+/// What the kernel says of an address.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    life: Life,
+    /// It has made the address for the link, and marks it so.
+    kernels: bool,
 }
 
 /// How long an address will stay, as far as the kernel knows; the longest first.
@@ -74,7 +82,7 @@ impl Links {
                 if let Some(address) = address(message) {
                     let addresses = self.addresses.entry(message.header.index).or_default();
                     if is_the_hosts_own(message) {
-                        addresses.insert(address, life(message))
+                        addresses.insert(address, Kind { life: life(message), kernels: is_marked(message) })
                     } else {
                         addresses.remove(&address)
                     };
@@ -110,13 +118,19 @@ impl Links {
 
     fn link(&self, index: u32) -> Option<Link> {
         let mut link = self.links.get(&index)?.clone();
-        let mut addresses: Vec<(&Address, &Life)> = self.addresses.get(&index).into_iter().flatten().collect();
-        addresses.sort_by_key(|(address, life)| {
+        let mut addresses: Vec<(&Address, &Kind)> = self.addresses.get(&index).into_iter().flatten().collect();
+        addresses.sort_by_key(|(address, kind)| {
             let net = address.local;
-            (net.addr().is_ipv6(), net.prefix_len() == net.max_prefix_len(), **life, net)
+            (net.addr().is_ipv6(), net.prefix_len() == net.max_prefix_len(), kind.life, net)
         });
-        let deprecated = addresses.iter().filter(|(_, life)| **life == Life::Deprecated);
+        let deprecated = addresses.iter().filter(|(_, kind)| kind.life == Life::Deprecated);
         link.deprecated = deprecated.map(|(address, _)| address.local.addr()).collect();
+        let of_mac = link.mac.map(link_local_of).map(IpAddr::V6);
+        let kernels = addresses.iter().filter_map(|(address, kind)| {
+            let ip = address.local.addr();
+            (is_link_local_v6(ip) && (kind.kernels || Some(ip) == of_mac)).then_some(ip)
+        });
+        link.kernels = kernels.collect();
         link.addresses = addresses.into_iter().map(|(address, _)| address.local).collect();
         link.addresses.dedup();
         Some(link)
@@ -165,6 +179,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
         vrf: master.filter(|_| in_vrf),
         addresses: Vec::new(),
         deprecated: BTreeSet::new(),
+        kernels: BTreeSet::new(),
     })
 }
 
@@ -186,6 +201,21 @@ fn life(message: &AddressMessage) -> Life {
         flags if flags.contains(AddressFlags::Permanent) => Life::Permanent,
         _ => Life::Leased,
     }
+}
+
+/// Whether the kernel says that it has made the address itself. It does since 5.18, and before of one made with a secret (RFC 7217).
+fn is_marked(message: &AddressMessage) -> bool {
+    message.attributes.iter().any(|attribute| match attribute {
+        AddressAttribute::Protocol(protocol) => *protocol == AddressProtocol::LinkLocal,
+        AddressAttribute::Flags(flags) => flags.contains(AddressFlags::StablePrivacy),
+        // The enum is not ours.
+        _ => false,
+    })
+}
+
+/// The link-local address that the kernel makes of an Ethernet address (RFC 4291, appendix A).
+fn link_local_of(MacAddress([a, b, c, d, e, f]): MacAddress) -> Ipv6Addr {
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
 /// Whether others can reach this host at the address: crier did not put it there for a Service, and duplicate address
@@ -399,6 +429,26 @@ mod tests {
         let deprecated = flags(AddressFlags::Deprecated | AddressFlags::Permanent);
         links.handle_message(&RouteNetlinkMessage::NewAddress(on_eth0("2001:db8::5/64", deprecated)));
         assert_eq!(told_addresses(&mut links)[3], "2001:db8::4/64", "an address that is deprecated steps back");
+    }
+
+    /// D1 of a review. Input: keepalived has a link-local virtual address beside the kernel's own, of any way in which kernels make it.
+    #[test]
+    fn the_link_local_address_that_the_kernel_made_is_told_from_one_that_was_put_there() {
+        let flags = |flags| AddressAttribute::Flags(flags);
+        for (own, mark) in [
+            ("fe80::77/64", AddressAttribute::Protocol(AddressProtocol::LinkLocal)),
+            ("fe80::77/64", flags(AddressFlags::Permanent | AddressFlags::StablePrivacy)),
+            ("fe80::ff:fe00:a/64", flags(AddressFlags::Permanent)),
+        ] {
+            let mut links = listed(&[]);
+            let vip = on_eth0("fe80::5/64", vec![AddressAttribute::Protocol(AddressProtocol::Other(18))]);
+            links.handle_message(&RouteNetlinkMessage::NewAddress(vip));
+            links.handle_message(&RouteNetlinkMessage::NewAddress(on_eth0(own, vec![mark])));
+            let told = facts(&mut links);
+            let [Fact::Link(ETH0, Some(link))] = told.as_slice() else { panic!("{told:?}") };
+            let own: IpNet = own.parse().unwrap();
+            assert_eq!(link.kernels, [own.addr()].into());
+        }
     }
 
     #[test]

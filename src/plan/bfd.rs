@@ -58,8 +58,7 @@ fn from(
     }
     let is_here = |from: &IpAddr| local.iter().any(|has| has.net.addr() == *from);
     let before = known.and_then(|known| known.from).filter(is_here);
-    let device = address.interface.as_ref().or(settings.vrf.as_ref());
-    source(address.ip, device, local, before).or(before)
+    source(address, settings.vrf.as_ref(), local, before).or(before)
 }
 
 /// Whether the session is one of several hops (RFC 5883): the peer has `multihop`. A peer of the same AS may be anywhere unless

@@ -145,7 +145,8 @@ fn gateway(
 }
 
 /// The gateways that the peer's established sessions prove, as long as there is no default route of their family: a default route of
-/// the other family says nothing of them. Else the next hops of the default route of IPv4, or of IPv6 where IPv4 has none.
+/// the other family says nothing of them. Else the next hops of the default route of IPv4, or of IPv6 where IPv4 has none, and those
+/// that the route still lists, on a link that does not work now, while their sessions stand.
 fn gateways(
     settings: &config::Peer,
     own: Option<&ScopedAddress>,
@@ -160,11 +161,23 @@ fn gateways(
     let leads_by_v6 = || v4.iter().chain(&v6).any(|it| it.ip.is_ipv6());
     let is_held = |gateway: &&ScopedAddress| if gateway.ip.is_ipv4() { v4.is_empty() } else { !leads_by_v6() };
     let held: Vec<ScopedAddress> = proven.filter(is_held).cloned().collect();
-    match (held.is_empty(), v4.is_empty()) {
+    let mut gateways = match (held.is_empty(), v4.is_empty()) {
         (false, _) => held,
         (true, false) => v4,
         (true, true) => v6,
+    };
+    // A link that loses its carrier for a moment ends no session, as with a peer that has an address: where the path has failed, the hold
+    // time or BFD does.
+    let dead = dead_hops(settings.vrf.as_ref(), world);
+    let is_dead = |gateway: &&ScopedAddress| dead.iter().any(|(address, _)| address == *gateway);
+    let sessions = own.map(|own| (&settings.name, own)).into_iter().chain(further);
+    let stands = sessions.filter(|(name, _)| is_established(name, world)).map(|(_, gateway)| gateway);
+    for gateway in stands.filter(is_dead) {
+        if !gateways.contains(gateway) {
+            gateways.push(gateway.clone());
+        }
     }
+    gateways
 }
 
 /// The next hops of the preferred default route of one family, in the main table or a VRF, in the kernel's order. Two top-of-rack
@@ -191,7 +204,7 @@ fn is_of_table(route: &DefaultRoute, vrf: Option<&InterfaceName>, world: &World)
     }
 }
 
-/// The next hops of the preferred default route that the kernel sends nothing by, each with what is the matter with its link. As for
+/// The next hops of the preferred default route whose links do not work now, each with what is the matter with its link. As for
 /// sessions, IPv6 counts only where IPv4 has no default route.
 fn dead_hops(vrf: Option<&InterfaceName>, world: &World) -> Vec<(ScopedAddress, Reason)> {
     let routes = |all: &[DefaultRoute], family: Family| -> Vec<DefaultRoute> {
@@ -555,6 +568,44 @@ mod tests {
         }
         assert_eq!(now([true, true], true), ["tor no-carrier", "tor@10.0.1.1 no-carrier"]);
         assert_eq!(now([false, false], true), both);
+    }
+
+    /// B2 of a review. Input: the link to one of two routers has no carrier for 0.3 s, and the router, behind a switch, sees nothing of it.
+    /// Output: the session goes on, under its name; once it has ended, it is nowhere, and says why.
+    #[test]
+    fn a_link_that_loses_its_carrier_does_not_end_the_session_with_its_next_hop() {
+        const ETH1: u32 = 3;
+        let gateway = peer(PeerAddress::Gateway);
+        let hop = |last: u8, link: u32, dead: bool| DefaultRoute {
+            dead,
+            ..DefaultRoute::via(&format!("10.0.{last}.1"), link, 7)
+        };
+        let (own, more) = (at("10.0.0.1"), [("tor@10.0.1.1".into(), at("10.0.1.1"))].into());
+        let now = |dead: [bool; 2], established: [bool; 2]| {
+            let mut world = World::default();
+            world.apply(eth0(true, !dead[0], &["10.0.0.11/24"]));
+            let eth1 = Link { carrier: !dead[1], ..Link::carrying(ETH1, "eth1", &["10.0.1.11/24"]) };
+            world.apply(Fact::Link(ETH1, Some(eth1)));
+            world.apply(Fact::DefaultRoutes(vec![hop(0, ETH0, dead[0]), hop(1, ETH1, dead[1])]));
+            for (name, established) in ["tor", "tor@10.0.1.1"].into_iter().zip(established) {
+                let state = if established { SessionState::Established } else { SessionState::Active };
+                world.apply(Fact::Session(name.into(), SessionReport::new(state, SystemTime::UNIX_EPOCH)));
+            }
+            let own = address(&gateway, Some(&own), &more, &world);
+            let now_more = further(&gateway, own.as_ref().ok(), &more, &world);
+            let (own, nowhere) =
+                with_dead_hops(&gateway, own, &now_more, |name| name.as_str() != "tor@10.0.0.1", &world);
+            let own = own.as_ref().map_or_else(Reason::code, ToString::to_string);
+            let nowhere = nowhere.iter().map(|(name, why)| format!("{name} {}", why.code()));
+            let more = now_more.keys().map(ToString::to_string).chain(nowhere);
+            std::iter::once(own).chain(more).collect::<Vec<_>>()
+        };
+        let both = ["10.0.0.1", "tor@10.0.1.1"];
+        for dead in [[false, true], [true, false], [true, true]] {
+            assert_eq!(now(dead, [true, true]), both, "{dead:?}");
+        }
+        assert_eq!(now([false, true], [true, false]), ["10.0.0.1", "tor@10.0.1.1 no-carrier"]);
+        assert_eq!(now([true, false], [false, true]), ["no-carrier", "tor@10.0.1.1"]);
     }
 
     /// S8 of a review. Input: one file for all racks names the router by its address and as the gateway, and graceful restart is agreed on.

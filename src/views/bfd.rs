@@ -63,7 +63,7 @@ pub struct BfdSessionReport {
     pub packets_sent: u64,
     pub packets_unsent: u64,
     pub packets_received: u64,
-    /// Why the session cannot send or receive.
+    /// Why the session cannot send or receive, or what else of the peer's BFD does not fit.
     pub problem: Option<String>,
 }
 
@@ -156,6 +156,9 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
         let what = match (&report.problem, report.state, report.remote_state) {
             (Some(problem), ..) => problem.clone(),
             (None, BfdState::Up, _) => return None,
+            (None, _, None) if report.held_by_peer => {
+                "the peer's operator has held the session down, and says nothing any more".to_owned()
+            }
             (None, _, None) => {
                 let port = if peer.multihop { 4784 } else { 3784 };
                 format!("nothing is heard from the peer; is BFD configured there, and does UDP port {port} pass?")

@@ -17,6 +17,7 @@ use crate::config::{self, PeerAsn};
 use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::join::Dispute;
 use crate::plan::slice::PeerSlice;
+use crate::reason::Reason;
 use crate::route::RouteAttributes;
 use crate::world::{NegotiatedReport, PeerOrder, RefusedSegments, SessionDetail, SessionReport, SessionState};
 
@@ -50,6 +51,9 @@ pub struct PeerReport {
     pub prefixes_received: u64,
     pub last_error: Option<String>,
     pub security: Security,
+    /// It is shut down, by the file or by an operator's order, which lasts over restarts.
+    #[serde(default)]
+    pub shut: bool,
     /// How the BFD session with the peer stands; `None` where BFD does not watch it.
     #[serde(default)]
     pub bfd: Option<BfdState>,
@@ -228,6 +232,30 @@ pub fn outcome_of(snapshot: &Snapshot, peer: &PeerName, order: PeerOrder) -> Res
     }
 }
 
+/// Why an order is not to be carried out: it would end for good a session that is fine.
+pub fn refusal_of(snapshot: &Snapshot, peer: &PeerName, order: PeerOrder) -> Option<String> {
+    match order {
+        PeerOrder::Reset => {}
+        PeerOrder::Refresh | PeerOrder::Shut | PeerOrder::Enable => return None,
+    }
+    let settings = snapshot.config.bgp.peers.iter().find(|it| it.name == *peer)?;
+    let path = snapshot.config.lacking_of(settings)?;
+    let stands = snapshot
+        .plan
+        .bgp
+        .peers
+        .keys()
+        .filter(|name| snapshot.context.bgp.peer_of(name) == *peer)
+        .any(|name| snapshot.session(name).is_some_and(|session| session.state == SessionState::Established));
+    stands.then(|| {
+        format!(
+            "the secret {} is missing: the session with {peer} goes on with the key that its connection has, and no new one could be \
+             opened; create the file, run `systemctl reload crier`, and then reset it (`crier bgp shutdown {peer}` ends it now)",
+            path.display()
+        )
+    })
+}
+
 fn wanted<'s>(
     snapshot: &'s Snapshot,
     name: Option<&PeerName>,
@@ -288,6 +316,7 @@ pub(super) fn peer_report(snapshot: &Snapshot, name: &PeerName, peer: &PeerSlice
         prefixes_received: session.map_or(0, |session| session.prefixes_received),
         last_error: nowhere.or_else(|| last_error(snapshot, peer, session)),
         security: Security::of(settings),
+        shut: matches!(address, Err(Reason::PeerShutDown | Reason::PeerShutByOperator)),
         bfd: snapshot.bfd(name),
         session: session.map(|session| SessionDetail::clone(&session.detail)).unwrap_or_default(),
     }
@@ -426,6 +455,40 @@ asn = 64512
             prefixes_unsendable: 0,
             prefixes_received: 0,
             detail: Box::<SessionDetail>::default(),
+        }
+    }
+
+    /// A4 and A6 of a review. Input: `reset` of a session that goes on without its password file; and a peer that an operator has shut.
+    #[test]
+    fn a_session_that_could_not_be_opened_again_is_not_reset_and_a_peer_that_is_shut_says_so() {
+        let shown = |missing: bool, fact: Fact| {
+            let file = SourceFile { path: "test.toml".to_owned(), text: CONFIG.replace("\"gateway\"", "\"10.0.0.1\"") };
+            let mut config = parse(&[file], &NoSecrets).unwrap();
+            if missing {
+                let secret = b""[..].into();
+                let password = config::SecretFile { path: Some("/etc/tor.key".into()), secret };
+                config.bgp.peers.iter_mut().for_each(|peer| peer.password = Some(password.clone()));
+            }
+            let mut planner = Planner::new(Arc::new(config), "node-1".into());
+            [Fact::LinksListed, fact, Fact::FailStatic].into_iter().for_each(|fact| planner.apply(fact));
+            planner.turn(clock::now());
+            Snapshot::of(&planner, Timestamp::UNIX_EPOCH, Counters::default(), clock::now(), clock::wall())
+        };
+        let refused = |missing: bool, mut report: SessionReport, order: PeerOrder| {
+            let at = crate::address::ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None };
+            report.detail.address = Some(at);
+            refusal_of(&shown(missing, Fact::Session("tor".into(), report)), &"tor".into(), order)
+        };
+        let why = refused(true, established(), PeerOrder::Reset).expect("no new session could be opened");
+        assert!(why.contains("/etc/tor.key is missing"), "{why}");
+        assert_eq!(refused(false, established(), PeerOrder::Reset), None);
+        assert_eq!(refused(true, established(), PeerOrder::Shut), None);
+        let active = SessionReport { state: SessionState::Active, ..established() };
+        assert_eq!(refused(true, active, PeerOrder::Reset), None);
+        for (order, shut) in [(PeerOrder::Shut, true), (PeerOrder::Refresh, false)] {
+            let snapshot = shown(false, Fact::Peer("tor".into(), order));
+            let peers: Vec<bool> = status(&snapshot).peers.iter().map(|peer| peer.shut).collect();
+            assert_eq!(peers, [shut]);
         }
     }
 

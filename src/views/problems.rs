@@ -412,7 +412,8 @@ fn without_secret(snapshot: &Snapshot) -> Vec<String> {
     let of_peer = |(name, peer): (&PeerName, &PeerSlice)| {
         let own = snapshot.context.bgp.peer_of(name);
         let settings = snapshot.config.bgp.peers.iter().find(|it| it.name == own)?;
-        let path = peer.address.as_ref().ok().and_then(|_| snapshot.config.lacking_of(settings))?;
+        let stands = snapshot.world.sessions.get(name).is_some_and(|it| it.state == SessionState::Established);
+        let path = peer.address.as_ref().ok().filter(|_| stands).and_then(|_| snapshot.config.lacking_of(settings))?;
         Some(format!(
             "peer {name}: the secret {} is missing: the session goes on with the key that its connection has, and no new one can be \
              opened; create the file with mode 0600, then run `systemctl reload crier`",
@@ -655,6 +656,47 @@ mod tests {
         assert_eq!(told(true, false, SessionState::Established), [""; 0]);
         assert_eq!(told(false, true, SessionState::Established), [""; 0], "it may go another way");
         assert_eq!(told(false, false, SessionState::Active), [""; 0]);
+    }
+
+    /// A8 of a review. Input: two gateways whose sessions go on without the password file, and one of the sessions ends.
+    #[test]
+    fn only_a_session_that_stands_is_said_to_go_on_without_its_secret() {
+        const FILE: &str = "[manifests]\nfolder = \"/m\"\n[bgp]\nasn = 64513\n\
+                            [[bgp.peer]]\nname = \"tor\"\naddress = \"gateway\"\nasn = 64512\n";
+        let told = |further: SessionState| {
+            let file = SourceFile { path: "test.toml".to_owned(), text: FILE.to_owned() };
+            let mut config = parse(&[file], &NoSecrets).unwrap();
+            let password = crate::config::SecretFile { path: Some("/etc/tor.key".into()), secret: b""[..].into() };
+            config.bgp.peers.iter_mut().for_each(|peer| peer.password = Some(password.clone()));
+            let mut planner = Planner::new(Arc::new(config), "node-1".into());
+            let session = |name: &str, at: &str, state: SessionState| {
+                let mut report = SessionReport::new(state, std::time::SystemTime::UNIX_EPOCH);
+                report.detail.address =
+                    Some(crate::address::ScopedAddress { ip: at.parse().unwrap(), interface: None });
+                Fact::Session(name.into(), report)
+            };
+            let routes = ["10.0.0.1", "10.0.0.2"].map(|gateway| crate::world::DefaultRoute::via(gateway, 2, 7));
+            for fact in [
+                Fact::Link(2, Some(Link::carrying(2, "eth0", &["10.0.0.11/24"]))),
+                Fact::DefaultRoutes(routes.to_vec()),
+                session("tor", "10.0.0.1", SessionState::Established),
+                session("tor@10.0.0.2", "10.0.0.2", SessionState::Established),
+                Fact::LinksListed,
+                Fact::FailStatic,
+            ] {
+                planner.apply(fact);
+            }
+            planner.turn(clock::now());
+            planner.apply(session("tor@10.0.0.2", "10.0.0.2", further));
+            planner.turn(clock::now());
+            let snapshot =
+                Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), clock::now(), clock::wall());
+            let where_it_is =
+                snapshot.plan.bgp.peers.get(&PeerName::from("tor@10.0.0.2")).expect("it is known").address.clone();
+            (where_it_is.err().map(|why| why.code().to_owned()), without_secret(&snapshot).len())
+        };
+        assert_eq!(told(SessionState::Established), (None, 2));
+        assert_eq!(told(SessionState::Active), (Some("secret-missing".to_owned()), 1));
     }
 
     #[test]

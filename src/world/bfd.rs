@@ -32,6 +32,9 @@ pub struct BfdReport {
     pub remote_diagnostic: Diagnostic,
     /// `None` while the peer is not heard.
     pub remote_state: Option<BfdState>,
+    /// The last that was heard of the peer is that its operator holds the session down.
+    #[serde(default)]
+    pub held_by_peer: bool,
     pub discriminator: u32,
     pub remote_discriminator: Option<u32>,
     /// The multiplier of the peer; the detection time is this times the receive interval.
@@ -49,7 +52,7 @@ pub struct BfdReport {
     /// How often it was lost: it was Up, and then packets did not pass any more. An operator who holds it down is no loss.
     pub losses: u64,
     pub last_loss: Option<BfdLoss>,
-    /// Why the session cannot send or receive; the session stays Down.
+    /// Why the session cannot send or receive, and stays Down; or what else of the peer's BFD does not fit.
     pub problem: Option<String>,
 }
 

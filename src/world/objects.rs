@@ -506,6 +506,9 @@ pub struct Link {
     /// Of these, the deprecated ones (RFC 4862 §5.5.4): on their way out.
     #[serde(default)]
     pub deprecated: BTreeSet<IpAddr>,
+    /// Of these, the link-local ones that the kernel made for the link: nobody else has put them there.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub kernels: BTreeSet<IpAddr>,
 }
 
 impl Node {
@@ -549,6 +552,7 @@ impl Link {
             vrf: None,
             addresses: nets.iter().map(|net| net.parse().expect("an address with its prefix")).collect(),
             deprecated: BTreeSet::new(),
+            kernels: BTreeSet::new(),
         }
     }
 }

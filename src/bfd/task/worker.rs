@@ -1,6 +1,7 @@
 //! The thread that runs every BFD session: it reads the sockets, sends what is due, and says how the sessions stand. Floor 2.
 //! It follows what the plan says and decides nothing: `machine` judges packets and silence.
 
+mod own_end;
 mod receivers;
 mod watched;
 
@@ -212,7 +213,7 @@ impl Worker {
         self.look_at = now + LOOK_PAUSE;
         self.receivers.follow(self.watched.values().map(|watched| &watched.place));
         for watched in self.watched.values_mut() {
-            watched.look(self.receivers.problem(&watched.place));
+            watched.look(self.receivers.problem(&watched.place), now);
         }
     }
 
@@ -275,5 +276,5 @@ fn hear(sessions: &mut BTreeMap<NonZeroU32, Watched>, door: &Door, datagram: &Da
         watched.refuse(Discard::Ttl, datagram.ttl);
         return Err(Discard::Ttl);
     }
-    watched.handle_packet(&packet, datagram.octets, clock::now())
+    watched.handle_packet(&packet, datagram.to, datagram.octets, clock::now())
 }

@@ -133,7 +133,12 @@ pub fn links_in_doubt<'a>(
     if has_local().any(|has| is_subnet_of(has.net, path.peer.ip)) {
         return Vec::new();
     }
-    let links: BTreeSet<&InterfaceName> = has_local().map(|has| &has.interface).collect();
+    if has_local().next().is_none() {
+        return Vec::new();
+    }
+    // Packets may leave by none of those that have the address: as where it is alone on another link, or on the loopback.
+    let ways = local_addresses.iter().filter(is_bound_to).filter(|has| is_subnet_of(has.net, path.peer.ip));
+    let links: BTreeSet<&InterfaceName> = has_local().chain(ways).map(|has| &has.interface).collect();
     if links.len() > 1 { links.into_iter().collect() } else { Vec::new() }
 }
 
@@ -150,16 +155,26 @@ fn link_of<'a>(local: IpAddr, path: &PeerPath<'a>, local_addresses: &'a [LocalAd
     let on_device = || has_local().filter(is_bound_to);
     let shared = on_device().find(|has| is_subnet_of(has.net, path.peer.ip));
     // Where the address is on the loopback too, as with routing on the host, that of the other family may be there alone.
-    let has_other = |link: &InterfaceName| {
-        let on_link = || local_addresses.iter().filter(|has| has.interface == *link).map(|has| has.net);
-        if local.is_ipv4() {
-            on_link().any(|net| global_v6(net).is_some())
-        } else {
-            on_link().any(|net| global_v4(net).is_some())
-        }
+    let others = |link: &InterfaceName| {
+        let on_link = local_addresses.iter().filter(|has| has.interface == *link).map(|has| has.net);
+        let of_other =
+            |net: &IpNet| if local.is_ipv4() { global_v6(*net).is_some() } else { global_v4(*net).is_some() };
+        on_link.filter(of_other).collect::<Vec<IpNet>>()
     };
-    let leads = || on_device().find(|has| Some(&has.interface) == path.link && has_other(&has.interface));
-    shared.or_else(leads).or_else(|| on_device().next()).or_else(|| has_local().next()).map(|has| &has.interface)
+    let leads = || on_device().find(|has| Some(&has.interface) == path.link && !others(&has.interface).is_empty());
+    // That of a subnet counts on its own link alone. One without a subnet is routed to, wherever it is.
+    let is_routed = |has: &LocalAddress| others(&has.interface).iter().any(|net| !has_subnet(net));
+    let elsewhere = || {
+        let link = path.link.filter(|link| !others(link).is_empty())?;
+        (!on_device().any(is_routed)).then_some(link)
+    };
+    let of = |has: &'a LocalAddress| &has.interface;
+    shared
+        .map(of)
+        .or_else(|| leads().map(of))
+        .or_else(elsewhere)
+        .or_else(|| on_device().next().map(of))
+        .or_else(|| has_local().next().map(of))
 }
 
 fn on_this_host(local: IpAddr, peer: IpAddr, local_addresses: &[LocalAddress]) -> NextHops {
@@ -462,6 +477,28 @@ mod tests {
         assert!(links_in_doubt(local, &bound, &host).is_empty(), "it is known");
         let in_subnet = [address("eth0", "10.0.0.11/24"), address("eth1", "10.0.0.11/32")];
         assert!(links_in_doubt(local, &path(&peer), &in_subnet).is_empty(), "the subnet tells");
+    }
+
+    /// E1 of a review. Input: `source-address` moves, alone, to another link than packets to the peer leave by, or to the loopback.
+    #[test]
+    fn an_address_that_is_alone_on_another_link_does_not_make_that_link_the_way_to_this_host() {
+        let eth0 = [address("eth0", "10.0.0.11/24"), address("eth0", "fd35::11/64")];
+        let (local, eth0_name) = ("10.0.0.12".parse().unwrap(), InterfaceName::from("eth0"));
+        let peer = ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None };
+        for (link, others, expected) in [
+            ("eth1", vec!["fd77::11/64"], "fd35::11"),
+            ("eth1", vec![], "fd35::11"),
+            ("lo", vec![], "fd35::11"),
+            ("lo", vec!["fd99::9/128"], "fd99::9"),
+        ] {
+            let others = others.iter().map(|net| address(link, net));
+            let alone = std::iter::once(address(link, "10.0.0.12/32")).chain(others);
+            let host: Vec<LocalAddress> = eth0.iter().cloned().chain(alone).collect();
+            assert!(links_in_doubt(local, &path(&peer), &host).contains(&&eth0_name), "the kernel is asked");
+            let path = PeerPath { link: Some(&eth0_name), ..path(&peer) };
+            let v6 = next_hops(local, &path, false, &host).v6.map(|v6| v6.global.to_string());
+            assert_eq!(v6.as_deref(), Some(expected), "{link}");
+        }
     }
 
     #[test]

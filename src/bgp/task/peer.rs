@@ -10,6 +10,7 @@
 
 mod desired;
 mod handover;
+mod known_ends;
 mod outbound;
 mod own_end;
 mod report;
@@ -31,6 +32,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
+use self::known_ends::KnownEnds;
 use self::outbound::Outbound;
 use self::report::{Counts, Report};
 use self::signatures::Signatures;
@@ -169,8 +171,8 @@ pub(super) async fn run(
         path_losses: 0,
         path_state: BfdState::Down,
         link_due: None,
-        last_source,
-        dials: 0,
+        ends: KnownEnds::new(last_source),
+        unproven: None,
         signatures: Signatures::new(now),
         former,
         recovered: None,
@@ -239,7 +241,7 @@ pub(super) async fn run(
     // The agent may be gone already.
     let _ = facts.send(task.report_now()).await;
     // Nobody may follow.
-    let _ = done.send(task.last_source);
+    let _ = done.send(task.ends.last());
     while task.farewells.join_next().await.is_some() {}
 }
 
@@ -275,10 +277,9 @@ struct PeerTask {
     path_state: BfdState,
     /// The established session may run over several links, and then is looked at which it is.
     link_due: Option<Instant>,
-    /// Our end of the last session.
-    last_source: Option<IpAddr>,
-    /// The attempts since the last session.
-    dials: u32,
+    ends: KnownEnds,
+    /// The connection that was dialled from one of them, and on which the peer has sent no OPEN.
+    unproven: Option<ConnectionId>,
     signatures: Signatures,
     /// What became of the session of the agent before.
     former: Option<FormerSession>,
@@ -513,11 +514,16 @@ impl PeerTask {
                 info!(peer = %self.name, "the secret that was missing is there: new connections are signed with it");
                 return;
             }
-            warn!(
-                peer = %self.name,
-                "the password that was missing is there: the open session is signed with it too, and ends with its hold time if the \
-                 router has another one"
-            );
+            match self.outbound {
+                Some(_) => warn!(
+                    peer = %self.name,
+                    "the password that was missing is there: the open session is signed with it too, and ends with its hold time if \
+                     the router has another one"
+                ),
+                None => {
+                    info!(peer = %self.name, "the password that was missing is there: connections are signed with it")
+                }
+            }
         }
         let mut failed = Vec::new();
         for (id, socket) in &self.connections {
@@ -598,7 +604,7 @@ impl PeerTask {
         for action in actions {
             match action {
                 Action::Dial(id) => {
-                    self.dial = Some((id, self.dial()));
+                    self.dial = Some((id, self.dial(id)));
                 }
                 Action::Send(id, message) => {
                     debug!(peer = %self.name, connection = %id, %message, "message queued");
@@ -622,6 +628,7 @@ impl PeerTask {
                 }
                 Action::Failed { connection, end } => {
                     self.counters.note_end(&end, clock::wall_timestamp());
+                    self.note_refusal_of_end(connection, &end);
                     self.note_failure(connection, &end);
                     self.note_held(clock::now());
                 }
@@ -659,6 +666,8 @@ impl PeerTask {
         }
         let Some(at) = self.connections.iter().position(|(id, _)| *id == connection) else { return };
         let (_, socket) = self.connections.swap_remove(at);
+        let has_spoken = self.counters.open_of(connection).is_some();
+        self.unproven.take_if(|id| has_spoken && *id == connection);
         self.counters.forget(connection);
         match last_word {
             Some(word) => {
@@ -687,8 +696,7 @@ impl PeerTask {
             self.desired.next_hops(local_address, &self.endpoint, settings, &negotiated, before, &mut self.chosen);
         self.next_hops = next_hops;
         self.link_due = in_doubt.then(|| clock::now() + LOOK_AT_LINK_EVERY);
-        self.last_source = Some(local_address);
-        self.dials = 0;
+        self.ends.note_session(local_address, &self.desired.local_addresses);
         let outbox = self.desired.outbox(&negotiated, next_hops);
         info!(
             peer = %self.name,

@@ -622,6 +622,33 @@ async fn a_further_session_of_a_gateway_peer_is_told_of_a_shutdown_as_the_first_
     }
 }
 
+/// A3 of a review. Input: `address = "10.0.0.1"` becomes `"gateway"`, and the default route leads there. Output: the session goes on.
+#[tokio::test]
+async fn a_peer_that_is_found_in_another_way_at_the_same_address_keeps_its_session() {
+    let (listeners, address) = listeners("127.0.0.1");
+    let peer = config::Peer {
+        passive: true,
+        asn: PeerAsn::Is(65009),
+        ..settings("tor", "127.0.0.9:179".parse().unwrap(), None)
+    };
+    let mut bench = Bench::start(listeners, slice([10, 0, 0, 1], peer, routes(1, 7)));
+    let mut script = Script::dial_from("127.0.0.9", address, None).await;
+    script.establish(90).await;
+    bench.established(&["tor"]).await;
+    bench.slices.send_modify(|slice| {
+        let tor = slice.peers.get_mut(&PeerName::from("tor")).expect("it is there");
+        let settings = config::Peer { address: PeerAddress::Gateway, ..config::Peer::clone(&tor.settings) };
+        (tor.settings, tor.routes) = (Arc::new(settings), routes(2, 9));
+    });
+    loop {
+        match script.hear().await {
+            Some(Parsed::Update(update)) if update.update.attributes.med == Some(9) => break,
+            Some(Parsed::Update(_) | Parsed::Keepalive) => {}
+            other => panic!("{other:?} came in place of the new routes"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_connection_from_an_address_that_is_no_peers_is_closed() {
     let (_bench, address) = against_a_script(Routes::new(), |_| {});

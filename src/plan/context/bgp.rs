@@ -175,13 +175,13 @@ fn identifier_from_name(me: &NodeName) -> Ipv4Addr {
     Ipv4Addr::new(digest[0] % 126 + 1, digest[1], digest[2], digest[3])
 }
 
-/// Every address of this host with its link. Of the addresses of one link those that the Node object names come first, for they
-/// stay where this node is; then in the order of [`Link::addresses`].
+/// Every address of this host with its link. Of the addresses of one link those that the Node object names come first, and the
+/// link-local one that the kernel made, for they stay where this node is; then in the order of [`Link::addresses`].
 pub fn local_addresses(me: &NodeName, world: &World) -> Vec<LocalAddress> {
     let nodes_own = world.nodes.get(me).map(|node| node.addresses.as_slice()).unwrap_or_default();
     let of_link = |link: &Link| {
         let vrf = link.vrf.and_then(|index| world.links.get(&index)).map(|device| device.name.clone());
-        let is_nodes_own = |net: &IpNet| nodes_own.contains(&net.addr());
+        let is_nodes_own = |net: &IpNet| nodes_own.contains(&net.addr()) || link.kernels.contains(&net.addr());
         let (first, then): (Vec<IpNet>, Vec<IpNet>) = link.addresses.iter().copied().partition(is_nodes_own);
         let stay = |net: &IpNet| match (is_nodes_own(net), link.deprecated.contains(&net.addr())) {
             (true, _) => Stay::Nodes,

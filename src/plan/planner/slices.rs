@@ -140,7 +140,7 @@ impl Planner {
             PeerAddress::Fixed(_) | PeerAddress::Interface(_) => BTreeMap::new(),
         };
         let before = was_at(&settings.name);
-        let address = match self.lacking_of(settings) {
+        let address = match self.lacking_of(settings, &settings.name) {
             Some(path) => Err(Reason::SecretMissing { path }),
             None => reach::address(settings, before.as_ref(), &further, &self.world),
         };
@@ -156,6 +156,9 @@ impl Planner {
         let further = further.into_iter().map(|(name, address)| (name, Ok(address)));
         let dead = dead.into_iter().map(|(name, reason)| (name, Err(reason)));
         let of_further = further.chain(dead).map(|(name, address)| {
+            let lacking = self.lacking_of(settings, &name);
+            let address =
+                address.and_then(|address| lacking.map_or(Ok(address), |path| Err(Reason::SecretMissing { path })));
             let settings = Arc::new(config::Peer { name: name.clone(), ..config::Peer::clone(settings) });
             (name, PeerSlice { settings, address, routes: routes.clone(), orders })
         });
@@ -163,11 +166,11 @@ impl Planner {
         of_further.chain([(settings.name.clone(), own)]).collect()
     }
 
-    /// A missing secret without which the peer has no session. An established session has its keys in the kernel: it goes on without the
+    /// A missing secret without which the peer does not have this session. An established session has its keys in the kernel: it goes on without the
     /// file, as it does over a reload.
-    fn lacking_of(&self, settings: &config::Peer) -> Option<String> {
+    fn lacking_of(&self, settings: &config::Peer, session: &PeerName) -> Option<String> {
         let config = self.in_force.config();
-        let stands = reach::proven_at(&settings.name, &self.world).is_some();
+        let stands = reach::proven_at(session, &self.world).is_some();
         let lacking = if stands { config.lacking_of_path(settings) } else { config.lacking_of(settings) };
         lacking.map(|path| path.display().to_string())
     }

@@ -219,6 +219,7 @@ fn bfd() -> BfdReport {
         diagnostic: Diagnostic::None,
         remote_diagnostic: Diagnostic::None,
         remote_state: Some(BfdState::Up),
+        held_by_peer: false,
         discriminator: 7,
         remote_discriminator: Some(9),
         remote_multiplier: Some(3),

@@ -640,3 +640,27 @@ fn two_peers_of_one_address_and_two_source_addresses_have_a_session_each() {
     link.cable.cut();
     of_both("both are lost", "losses", [1.into(), 1.into()]);
 }
+
+/// F1 of a review. Input: the router runs BFD to a second address of the node too, as it does for a static route to a virtual address.
+/// Output: the session with the first one stays, and so does BGP; that the second one is not answered is told.
+#[test]
+fn bfd_of_the_router_with_a_second_address_of_the_node_takes_nothing_down() {
+    let Some(link) = Link::for_test(&[Need::Bird]) else { return };
+    link.node.ip("address add 192.168.35.12/24 dev eth0");
+    let also = "protocol bfd { neighbor 192.168.35.12 dev \"eth0\"; interface";
+    let bird = link.router.bird(&bird(Family::V4, &birds_times(100, 3), "").replace("protocol bfd { interface", also));
+    let agent = link.agent(Family::V4, &times(100, 3), "");
+    wait_bfd(&agent, "up", |session| session["state"] == "up");
+    wait_established(&agent);
+    let before = (session(&agent).unwrap()["losses"].clone(), bird.session("crier").times_established);
+    wait_bfd(&agent, "the other session is told of", |session| {
+        session["problem"].as_str().is_some_and(|problem| problem.contains("also runs BFD to 192.168.35.12"))
+    });
+    throughout("BFD and BGP stay", secs(8), || {
+        let session = session(&agent)?;
+        let now = (session["losses"].clone(), bird.session("crier").times_established);
+        if session["state"] == "up" && now == before { Ok(()) } else { Err(format!("{now:?} {session}")) }
+    });
+    let shown = agent.try_json("bfd").unwrap();
+    assert!(shown["discarded"]["other-address"].as_u64().is_some_and(|count| count > 3), "{shown:#}");
+}

@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::own_end::{Known, OwnEnd, Verdict};
 use super::receivers::Place;
 use crate::bfd::authentication::Key;
 use crate::bfd::counters::{Counters, PeerCounters};
@@ -30,6 +31,7 @@ pub(super) struct Watched {
     peers: Vec<(PeerName, Arc<PeerCounters>)>,
     profile: Arc<BfdProfile>,
     session: Session,
+    own_end: OwnEnd,
     /// The address to send from where the place names none; `None` leaves it to the kernel.
     from: Option<IpAddr>,
     sender: Option<Sender>,
@@ -42,6 +44,8 @@ pub(super) struct Watched {
     deaf: Option<String>,
     mute: Option<String>,
     local_address: Option<IpAddr>,
+    /// The last packet said that the peer's operator holds the session down.
+    held_by_peer: bool,
     /// Why the last packet was dropped that has the peer's address; absent while the session is Up.
     refused: Option<(Discard, Option<u8>)>,
     since: SystemTime,
@@ -84,6 +88,7 @@ impl Watched {
         let profile = fastest(&peers)?;
         Some(Watched {
             session: Session::new(settings(&profile), discriminator, fastrand::u64(..), now),
+            own_end: OwnEnd::new(now),
             place,
             from: from(&peers),
             peers: counted(peers, counters),
@@ -95,6 +100,7 @@ impl Watched {
             deaf: None,
             mute: None,
             local_address: None,
+            held_by_peer: false,
             refused: None,
             since: clock::wall(),
             ups: 0,
@@ -117,7 +123,8 @@ impl Watched {
     ) -> Option<Watched> {
         let watched = Watched::new(place, peers, kept.standing.discriminator, counters, now)?;
         let session = Session::resumed(settings(&watched.profile), kept.standing, fastrand::u64(..), now);
-        Some(Watched { session, source_port: kept.source_port, ups: 1, ..watched })
+        let own_end = OwnEnd::resumed(kept.own_end, now);
+        Some(Watched { session, own_end, source_port: kept.source_port, ups: 1, ..watched })
     }
 
     /// The peer is asked to wait for another process.
@@ -136,6 +143,7 @@ impl Watched {
             device: device.clone(),
             source: *source,
             from: self.from,
+            own_end: self.own_end.address(),
             multihop: *multihop,
             source_port: self.source_port,
             standing: self.session.standing()?,
@@ -166,13 +174,51 @@ impl Watched {
         [self.session.next_deadline(), self.untold.then_some(self.tell_from)].into_iter().flatten().min()
     }
 
-    pub(super) fn handle_packet(&mut self, packet: &Packet, octets: &[u8], now: Instant) -> Result<(), Discard> {
-        let judged = self.session.handle_packet(packet, octets, now);
+    /// A packet of the peer that came to the address.
+    pub(super) fn handle_packet(
+        &mut self,
+        packet: &Packet,
+        to: Option<IpAddr>,
+        octets: &[u8],
+        now: Instant,
+    ) -> Result<(), Discard> {
+        let state = self.session.state();
+        let verdict = to.map_or(Verdict::Its, |to| self.own_end.judge(to, packet, self.known_end(), state, now));
+        let judged = match verdict {
+            Verdict::Its => self.session.handle_packet(packet, octets, now),
+            Verdict::Anew => self.begin_anew(packet, octets, now),
+            Verdict::Others => {
+                to.into_iter().for_each(|to| self.own_end.note_other(to, now));
+                self.touched = true;
+                return Err(Discard::OtherAddress);
+            }
+        };
         let action = judged.inspect_err(|discard| self.refuse(*discard, None))?;
+        to.into_iter().for_each(|to| self.own_end.note(to, now));
+        self.held_by_peer = packet.state == BfdState::AdminDown;
         self.touched = true;
         self.peers.iter().for_each(|(_, counters)| counters.count_received());
         self.carry_out(action);
         Ok(())
+    }
+
+    /// The session is with another address of ours from this packet on. That it is not up is no loss: the path was not lost.
+    fn begin_anew(&mut self, packet: &Packet, octets: &[u8], now: Instant) -> Result<Option<Action>, Discard> {
+        let Watched { session, profile, .. } = self;
+        let mut anew = Session::new(settings(profile), session.discriminator(), fastrand::u64(..), now);
+        let action = anew.handle_packet(packet, octets, now)?;
+        *session = anew;
+        self.since = clock::wall();
+        Ok(action)
+    }
+
+    fn known_end(&self) -> Known {
+        match (self.place.source, self.from, self.local_address) {
+            (Some(source), ..) => Known::Set(source),
+            (None, Some(from), _) => Known::OfBgp(from),
+            (None, None, Some(local)) => Known::OfKernel(local),
+            (None, None, None) => Known::Nothing,
+        }
     }
 
     /// A packet with the peer's address was dropped. While the session is not Up, that may be why.
@@ -200,8 +246,9 @@ impl Watched {
 
     /// Opens the sending socket if there is none, or if the device was made anew, or packets are to leave from another address. `deaf` says
     /// why nothing can be received.
-    pub(super) fn look(&mut self, deaf: Option<String>) {
+    pub(super) fn look(&mut self, deaf: Option<String>, now: Instant) {
         self.deaf = deaf;
+        self.own_end.settle(matches!(self.session.state(), BfdState::Init | BfdState::Up), now);
         self.touched = true;
         let index = self.place.device.as_ref().and_then(|device| interface_index(device).ok());
         let moves = self.bound != self.place.source.or(self.from);
@@ -324,6 +371,7 @@ impl Watched {
             diagnostic: self.session.diagnostic(),
             remote_diagnostic: remote.diagnostic,
             remote_state: heard.then_some(remote.state),
+            held_by_peer: self.held_by_peer,
             discriminator: self.session.discriminator().get(),
             remote_discriminator: remote.discriminator.map(NonZeroU32::get),
             remote_multiplier: heard.then_some(remote.multiplier),
@@ -341,14 +389,21 @@ impl Watched {
 }
 
 impl Watched {
-    /// Why the session cannot come up, as far as this end knows.
+    /// Why the session cannot come up, as far as this end knows, or what else of the peer's BFD does not fit.
     fn problem(&self) -> Option<String> {
         let refused = || {
             let (discard, ttl) = self.refused?;
             let ttl = ttl.map_or(String::new(), |ttl| format!(" (TTL {ttl})"));
             Some(format!("packets of the peer are dropped: {}{ttl}", discard.in_words()))
         };
-        self.deaf.clone().or_else(|| self.mute.clone()).or_else(refused)
+        let elsewhere = || {
+            let (other, own) = (self.own_end.other()?, self.own_end.address());
+            let own = own.map_or(String::new(), |own| format!(" ({own})"));
+            Some(format!(
+                "the peer also runs BFD to {other}, which is not answered: the session is with one address of this node{own}"
+            ))
+        };
+        self.deaf.clone().or_else(|| self.mute.clone()).or_else(refused).or_else(elsewhere)
     }
 }
 
@@ -489,11 +544,113 @@ mod tests {
             (Some("192.0.2.1"), "127.0.0.1"),
         ] {
             session.change(at(from), &Counters::default(), now);
-            session.look(None);
+            session.look(None, now);
             let sender = session.sender.as_ref().expect("it is open");
             assert_eq!(sender.source(), Some(expected.parse().unwrap()), "{from:?}");
             assert_eq!(session.local_address, Some(expected.parse().unwrap()), "{from:?}");
             assert_eq!((session.session.discriminator(), session.problem()), (discriminator, None));
+        }
+    }
+
+    fn packet(theirs: u32, ours: Option<NonZeroU32>, state: BfdState) -> Packet {
+        Packet {
+            diagnostic: crate::bfd_state::Diagnostic::None,
+            state,
+            poll: false,
+            fin: false,
+            control_plane_independent: false,
+            demand: false,
+            multiplier: NonZeroU8::new(3).unwrap(),
+            my_discriminator: NonZeroU32::new(theirs).unwrap(),
+            your_discriminator: ours,
+            desired_min_tx: Duration::from_millis(100),
+            required_min_rx: Duration::from_millis(100),
+            required_min_echo_rx: Duration::ZERO,
+            authentication: None,
+        }
+    }
+
+    /// F1 of a review. Input: the router has a session with 10.0.0.11 and one with 10.0.0.12, both addresses of this host.
+    #[test]
+    fn sessions_of_the_peer_with_two_addresses_of_this_host_are_not_mixed_up() {
+        let start = clock::now();
+        let (name, tor) = peer("tor", profile("fast", 100, 100, 3));
+        let at = |from: Option<&str>| {
+            let from = from.map(|text| text.parse().unwrap());
+            vec![(name.clone(), BfdPeer { from, ..tor.clone() })]
+        };
+        let mut session = watched(at(Some("10.0.0.11")), start);
+        let ours = Some(session.session.discriminator());
+        let (own, vip) = ("10.0.0.11", "10.0.0.12");
+        let hear = |session: &mut Watched, to: &str, theirs, ours, state, millis| {
+            let packet = packet(theirs, ours, state);
+            let heard = session.handle_packet(
+                &packet,
+                Some(to.parse().unwrap()),
+                &packet.emit(None),
+                start + Duration::from_millis(millis),
+            );
+            (heard, session.session.state())
+        };
+        let (down, init, up) = (BfdState::Down, BfdState::Init, BfdState::Up);
+        let other = Err(Discard::OtherAddress);
+        assert_eq!(hear(&mut session, vip, 2, None, down, 1), (other, down));
+        assert_eq!(hear(&mut session, own, 1, None, down, 2), (Ok(()), init));
+        assert_eq!(hear(&mut session, vip, 2, None, down, 3), (other, init));
+        assert_eq!(hear(&mut session, own, 1, ours, init, 4), (Ok(()), up));
+        for state in [down, init] {
+            assert_eq!(hear(&mut session, vip, 2, ours, state, 5), (other, up), "it has learned our discriminator");
+        }
+        assert_eq!(hear(&mut session, vip, 2, None, down, 6), (other, up));
+        let problem = session.problem().expect("the operator is told");
+        assert!(problem.contains("also runs BFD to 10.0.0.12"), "{problem}");
+        session.look(None, start + Duration::from_secs(20));
+        session.mute = None;
+        assert_eq!(session.problem(), None, "it was removed there");
+
+        // The BGP session is from the other address now.
+        session.change(at(Some(vip)), &Counters::default(), start);
+        assert_eq!(hear(&mut session, own, 1, ours, up, 20_000), (Ok(()), up), "there may be no other session");
+        assert_eq!(hear(&mut session, vip, 2, None, down, 20_001), (Ok(()), init));
+        assert_eq!(session.losses, 0, "another session begins, and the path was not lost");
+        assert_eq!(hear(&mut session, own, 1, ours, down, 20_002), (other, init));
+        assert_eq!(hear(&mut session, vip, 2, ours, init, 20_003), (Ok(()), up));
+        assert_eq!(hear(&mut session, own, 1, None, down, 20_004), (other, up));
+        session.change(at(Some(own)), &Counters::default(), start);
+        assert_eq!(hear(&mut session, own, 2, ours, up, 20_005), (Ok(()), up), "the same session by its discriminator");
+    }
+
+    /// Input: the router has a session with an address that is not the one which this end expects, and with no other.
+    #[test]
+    fn a_session_with_an_address_that_was_not_expected_comes_up_after_a_moment() {
+        let start = clock::now();
+        let (name, tor) = peer("tor", profile("fast", 100, 100, 3));
+        for (from, expected) in [(Some("10.0.0.11"), Err(Discard::OtherAddress)), (None, Ok(()))] {
+            let from = from.map(|text| text.parse().unwrap());
+            let mut session = watched(vec![(name.clone(), BfdPeer { from, ..tor.clone() })], start);
+            let packet = packet(2, None, BfdState::Down);
+            let to = Some("10.0.0.12".parse().unwrap());
+            let mut hear =
+                |millis| session.handle_packet(&packet, to, &packet.emit(None), start + Duration::from_millis(millis));
+            assert_eq!(hear(2900), expected, "from {from:?}");
+            assert_eq!(hear(3100), Ok(()));
+            assert_eq!(session.session.state(), BfdState::Init);
+        }
+    }
+
+    /// A5 of a review. Input: the peer says AdminDown and then nothing, as FRR does with `shutdown`.
+    #[test]
+    fn that_the_peers_operator_holds_the_session_down_is_known_while_the_peer_is_silent() {
+        let now = clock::now();
+        let mut session = watched(vec![peer("tor", profile("fast", 100, 100, 3))], now);
+        let ours = Some(session.session.discriminator());
+        let later = now + Duration::from_secs(60);
+        for (state, expected) in [(BfdState::AdminDown, true), (BfdState::Down, false)] {
+            let packet = packet(1, ours, state);
+            session.handle_packet(&packet, None, &packet.emit(None), now).expect("it fits");
+            session.session.handle_timeout(later);
+            let report = session.report();
+            assert_eq!((report.remote_state, report.held_by_peer), (None, expected), "{state}");
         }
     }
 

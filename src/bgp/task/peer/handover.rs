@@ -6,6 +6,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use super::known_ends::KnownEnds;
 use super::outbound::Outbound;
 use super::uptake::Uptake;
 use super::{PeerTask, octets};
@@ -53,7 +54,18 @@ pub(super) fn begin(
         Ok((state, connection, outbox)) => {
             let passed = clock::since_boot().saturating_sub(state.since_boot);
             let unsure = state.sent.outdated.len();
-            info!(peer = %name, address = %endpoint.peer, away_millis = passed.as_millis(), after_crash, routes_to_repeat = unsure, "session taken over from the agent before");
+            let address = &endpoint.peer;
+            match after_crash {
+                // When the other agent died is not known.
+                true => info!(
+                    peer = %name, %address, written_millis_ago = passed.as_millis(), after_crash, routes_to_repeat = unsure,
+                    "session taken over from the agent before"
+                ),
+                false => info!(
+                    peer = %name, %address, away_millis = passed.as_millis(), after_crash, routes_to_repeat = unsure,
+                    "session taken over from the agent before"
+                ),
+            }
             *former = Some(FormerSession::TakenOver { after_crash });
             let (negotiated, standing) = (state.negotiated.clone(), state.standing);
             let (peering, id) = Peering::resumed(offer, negotiated, standing, passed, seed, now);
@@ -80,7 +92,7 @@ impl PeerTask {
         self.connections.push((id, connection));
         self.report.recall(state.established_at);
         self.note_session();
-        (self.next_hops, self.last_source) = (state.sent.next_hops, Some(state.local.ip()));
+        (self.next_hops, self.ends) = (state.sent.next_hops, KnownEnds::resumed(state.local.ip()));
         self.chosen = Memory::of(state.chosen.unwrap_or_else(|| {
             // An earlier version. What is configured was no choice.
             let NextHops { v4, v6 } = state.sent.next_hops;

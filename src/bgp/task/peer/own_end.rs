@@ -10,36 +10,51 @@ use futures::future::BoxFuture;
 use tokio::net::TcpStream;
 
 use super::PeerTask;
-use crate::address::{LocalAddress, source};
+use crate::address::LocalAddress;
 use crate::bgp::machine::ConnectionId;
+use crate::bgp::machine::session::End;
 use crate::bgp::socket::{Connection, Endpoint};
+use crate::bgp::wire::{Cease, NotificationReason};
 use crate::clock;
 use crate::names::InterfaceName;
 
-/// Of so many attempts without a session one is from the address that the kernel chooses.
-const KERNEL_CHOOSES_EACH: u32 = 3;
-
 impl PeerTask {
     /// From the address that the configuration gives, else from the one that the router knows best.
-    pub(super) fn dial(&mut self) -> BoxFuture<'static, io::Result<TcpStream>> {
+    pub(super) fn dial(&mut self, id: ConnectionId) -> BoxFuture<'static, io::Result<TcpStream>> {
         let by_kernel = self.endpoint.clone();
-        let (peer, device) = (by_kernel.peer.ip, by_kernel.device.as_ref());
-        let chosen = match by_kernel.source {
+        let Endpoint { peer, source, device, .. } = &by_kernel;
+        let chosen = match source {
             Some(_) => None,
-            None => source(peer, device, &self.desired.local_addresses, self.last_source),
+            None => self.ends.choose(peer, device.as_ref(), &self.desired.local_addresses, clock::now()),
         };
-        self.dials = self.dials.wrapping_add(1);
-        // The router may know another one: by turns the kernel chooses.
-        let chosen = chosen.filter(|_| !self.dials.is_multiple_of(KERNEL_CHOOSES_EACH));
+        self.unproven = chosen.map(|_| id);
+        let Some(source) = chosen else { return async move { by_kernel.dial().await }.boxed() };
+        // It may have just left this host, or is not usable yet. Of IPv6 addresses the kernel would choose the newest then.
+        let may_choose = by_kernel.peer.ip.is_ipv4();
         async move {
-            let Some(source) = chosen else { return by_kernel.dial().await };
             match (Endpoint { source: Some(source), ..by_kernel.clone() }).dial().await {
-                // It has just left this host.
-                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => by_kernel.dial().await,
+                Err(error) if may_choose && error.kind() == io::ErrorKind::AddrNotAvailable => by_kernel.dial().await,
                 dialled => dialled,
             }
         }
         .boxed()
+    }
+
+    /// The peer has accepted a connection from the address that was chosen, and closed it without a word: it may not know the address.
+    pub(super) fn note_refusal_of_end(&mut self, connection: ConnectionId, end: &End) {
+        let is_refusal = match end {
+            End::Lost(_) => true,
+            End::Received(notification) => notification.reason == NotificationReason::Cease(Cease::ConnectionRejected),
+            End::DialFailed(_)
+            | End::DialTimedOut
+            | End::Sent { .. }
+            | End::SendHoldTimerExpired
+            | End::AddressGone(_)
+            | End::Unanswered => false,
+        };
+        if self.unproven.take_if(|id| *id == connection).is_some() && is_refusal {
+            self.ends.note_refusal();
+        }
     }
 
     /// A connection from an address that has left this host ends, and the peer is dialled once its source address is here.
@@ -49,6 +64,11 @@ impl PeerTask {
         let after = Arc::clone(&self.desired.local_addresses);
         if self.endpoint.source.is_some_and(|source| !is_on(before, &link, source) && is_on(&after, &link, source)) {
             self.peering.handle_address_came(clock::now());
+        }
+        let Endpoint { peer, source, device, .. } = &self.endpoint;
+        let now = clock::now();
+        if source.is_none() && self.ends.follow(peer, device.as_ref(), [before, &after], now) {
+            self.peering.handle_address_came(now);
         }
     }
 

@@ -18,6 +18,7 @@ fn says(bench: &Bench, state: BfdState, losses: u64) {
         diagnostic: Diagnostic::None,
         remote_diagnostic: Diagnostic::None,
         remote_state: Some(state),
+        held_by_peer: false,
         discriminator: 1,
         remote_discriminator: Some(2),
         remote_multiplier: Some(3),
