@@ -122,6 +122,9 @@ pub const LONGEST_RESTART: Duration = Duration::from_secs(10);
 /// How many subnets a card names: the others are not said.
 pub const MOST_SUBNETS: usize = 8;
 
+/// How many gateways a card names: one of each family. The others are not said.
+pub const MOST_GATEWAYS: usize = 2;
+
 /// What a node says of its configuration and its end of the link.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Card {
@@ -139,6 +142,9 @@ pub struct Card {
     /// Of the Lease of its crier; `None` without an API server, and of a version that does not say so.
     #[serde(default)]
     pub lease: Option<u64>,
+    /// Addresses of pools that are a gateway of its default routes by this link, or were until a moment ago: no node is to answer for one.
+    #[serde(default)]
+    pub gateways: BTreeSet<IpAddr>,
 }
 
 impl Card {

@@ -21,7 +21,7 @@ use super::holdings::{Change, Page};
 pub use super::key::{Key, Keys, MOST_KEYS};
 use crate::address::MacAddress;
 use crate::names::NodeName;
-use crate::roster::{Card, Eligibility, Given, Holding, KeyId, L2Number, MOST_SUBNETS, NodeTicket};
+use crate::roster::{Card, Eligibility, Given, Holding, KeyId, L2Number, MOST_GATEWAYS, MOST_SUBNETS, NodeTicket};
 
 /// One pulse. It speaks for the link that it was sent on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +144,7 @@ const SECTION_BACK: u8 = 8;
 const SECTION_GIVEN: u8 = 9;
 const SECTION_EGRESS: u8 = 10;
 const SECTION_LEASE: u8 = 11;
+const SECTION_GATEWAYS: u8 = 13;
 
 impl Pulse {
     /// Reads a pulse and checks its seal against the key that it names.
@@ -213,7 +214,7 @@ impl Pulse {
             egress: None,
             back_in: None,
         };
-        let (mut given, mut lease) = (None, None);
+        let (mut given, mut lease, mut gateways) = (None, None, BTreeSet::new());
         while !reader.is_empty() {
             let kind = reader.u8()?;
             let length = reader.u16()?;
@@ -231,18 +232,19 @@ impl Pulse {
                 SECTION_GIVEN => given = Some(section.given()?),
                 // What a later version adds behind it is left out.
                 SECTION_LEASE => lease = Some(section.u64()?),
+                SECTION_GATEWAYS => gateways = section.addresses()?.into_iter().collect(),
                 // A later version may add sections.
                 _ => {}
             }
         }
         if let Some(card) = &mut pulse.card {
-            (card.given, card.lease) = (given, lease);
+            (card.given, card.lease, card.gateways) = (given, lease, gateways);
         }
         Ok(pulse)
     }
 
     /// The octets of the pulse, sealed with this key. Lists beyond [`MOST_NUMBERS`], [`MOST_OCCUPIED`], [`MOST_WEIGHTS`],
-    /// [`MOST_SUBNETS`] and [`MOST_KEYS`] are cut off. The whole is no longer than [`LONGEST`] if change and page fit into [`Pulse::room`].
+    /// [`MOST_SUBNETS`], [`MOST_GATEWAYS`] and [`MOST_KEYS`] are cut off. The whole is no longer than [`LONGEST`] if change and page fit into [`Pulse::room`].
     pub fn emit(&self, key: &Key) -> Vec<u8> {
         let mut octets = self.emit_without_holdings(key);
         if let Some(change) = &self.change {
@@ -324,6 +326,9 @@ impl Pulse {
             if let Some(lease) = card.lease {
                 put_section(&mut octets, SECTION_LEASE, &lease.to_be_bytes());
             }
+            let mut gateways = Vec::new();
+            card.gateways.iter().take(MOST_GATEWAYS).for_each(|address| put_address(&mut gateways, *address));
+            put_list(&mut octets, SECTION_GATEWAYS, &gateways);
         }
         let ids: Vec<u8> = accepts.iter().take(MOST_KEYS).flat_map(|id| id.0.to_be_bytes()).collect();
         put_list(&mut octets, SECTION_KEYS, &ids);
@@ -341,14 +346,15 @@ impl Pulse {
 /// The digests (8 each), how many weights (1), each with the number of its `[[l2]]` (4, 4), and the subnets, each with its length
 /// behind it.
 fn card_octets(card: &Card) -> Vec<u8> {
-    let Card { weights, subnets, ownership_digest, allocation_digest, given: _, lease: _ } = card;
+    let Card { weights, subnets, ownership_digest, allocation_digest, given: _, lease: _, gateways } = card;
     let mut octets = [ownership_digest.to_be_bytes(), allocation_digest.to_be_bytes()].concat();
     octets.push(u8::try_from(weights.len().min(MOST_WEIGHTS)).unwrap_or(0));
     for (L2Number(number), weight) in weights.iter().take(MOST_WEIGHTS) {
         octets.extend(number.to_be_bytes());
         octets.extend(weight.to_be_bytes());
     }
-    for subnet in subnets.iter().take(MOST_SUBNETS) {
+    // Gateways have a section of their own, and take the room of as many subnets.
+    for subnet in subnets.iter().take(MOST_SUBNETS - gateways.len().min(MOST_GATEWAYS)) {
         put_address(&mut octets, subnet.addr());
         octets.push(subnet.prefix_len());
     }
@@ -549,7 +555,8 @@ impl<'a> Reader<'a> {
             let address = self.address()?;
             subnets.insert(IpNet::new(address, self.u8()?).map_err(|_| Refused::Malformed)?);
         }
-        Ok(Card { weights, subnets, ownership_digest, allocation_digest, given: None, lease: None })
+        let gateways = BTreeSet::new();
+        Ok(Card { weights, subnets, ownership_digest, allocation_digest, given: None, lease: None, gateways })
     }
 
     /// What a later version adds behind it is left out.

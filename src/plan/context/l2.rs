@@ -15,6 +15,7 @@ use crate::names::{InterfaceName, NodeName};
 use crate::path_state::Serving;
 use crate::plan::elect::{self, Electorate, Hearing};
 use crate::plan::holder::Grade;
+use crate::plan::own_addresses::OwnAddresses;
 use crate::plan::slice::PulseLink;
 use crate::reason::Reason;
 use crate::roster::{Card, Eligibility, Given, L2Number, Member, Roster};
@@ -210,6 +211,7 @@ pub struct Own<'a> {
     pub digests: &'a Digests,
     /// What it gives, as it says it, where it has no API server.
     pub given: Option<Given>,
+    pub addresses: &'a OwnAddresses,
 }
 
 /// The digests of a configuration, as this node says them in its pulses. They are worked
@@ -409,6 +411,8 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
     let of_l2 = |link: &Link| l2.iter().any(|context| context.interfaces.contains(&link.name));
     let on_links = |link: &&Link| of_l2(link) || (is_usable(link) && is_named_by(&config.pulse.interfaces, &link.name));
     let weight = |l2: &L2| node.and_then(|node| elect::weight(l2, &node.labels));
+    let given = |address: IpAddr| config.pools.iter().any(|pool| pool.given().iter().any(|it| it.contains(address)));
+    let gateways: Vec<_> = own.addresses.gateways().filter(|(address, _)| given(*address)).collect();
     let card = |link: &Link| Card {
         weights: config
             .l2
@@ -422,6 +426,7 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
         allocation_digest: own.digests.allocation,
         given: own.given,
         lease: own.digests.lease,
+        gateways: gateways.iter().filter(|(_, of)| **of == link.name).map(|(address, _)| *address).collect(),
     };
     let pulse_link = |link: &Link| PulseLink { link: link.clone(), card: Arc::new(card(link)) };
     let links = world.links.values().filter(on_links).map(|link| (link.index, pulse_link(link))).collect();

@@ -190,7 +190,7 @@ fn a_node_without_a_link_says_nothing_of_the_others() {
 }
 
 /// G4 and G12 of a review. Input: a Service has an address that becomes the gateway of the link, of another link, or no gateway any
-/// more; with and without pulses. Output: this node answers for it only where it is no gateway of that link.
+/// more; with and without pulses. Output: this node answers for it only where it is no gateway of that link, and was none for minutes.
 #[test]
 fn no_node_answers_for_the_gateway_of_the_link_whoever_gave_it() {
     for pulses in [crate::world::Pulses::Off, crate::world::Pulses::On { authenticated: true }] {
@@ -217,6 +217,9 @@ fn no_node_answers_for_the_gateway_of_the_link_whoever_gave_it() {
         let decision = story.decision("web");
         assert!(matches!(decision.announcements[0].l2.reason, Reason::GatewayOfLink { .. }), "{decision:?}");
         story.tell(Fact::DefaultRoutes(Vec::new()));
+        story.turn();
+        assert_eq!(story.answered(), [""; 0], "{pulses:?} the route may be back in a moment");
+        story.now += crate::plan::own_addresses::KEPT_FOR;
         story.turn();
         assert_eq!(story.answered(), ["192.168.35.100"], "{pulses:?}");
     }

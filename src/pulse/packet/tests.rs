@@ -41,6 +41,7 @@ fn full() -> Pulse {
             allocation_digest: 12,
             given: Some(Given { services: 13, addresses: 14 }),
             lease: Some(15),
+            gateways: [address("192.0.2.254"), address("fd35::fe")].into(),
         }),
         accepts: vec![KeyId(8), KeyId(u32::MAX)],
         change: Some(Change {
@@ -158,6 +159,7 @@ fn the_longest_pulse_fits_into_one_packet_of_any_link() {
                 .collect(),
             given: Some(Given { services: u64::MAX, addresses: u64::MAX }),
             lease: Some(u64::MAX),
+            gateways: (0..500u32).map(|number| IpAddr::V6(u128::from(number).into())).collect(),
             ..Card::default()
         }),
         accepts: vec![KeyId(3); 500],
@@ -176,7 +178,8 @@ fn the_longest_pulse_fits_into_one_packet_of_any_link() {
     assert!(octets.len() <= LONGEST, "{} octets", octets.len());
     let read = Pulse::parse(&octets, &key().into()).unwrap();
     assert_eq!((read.asks.len(), read.answers.len()), (MOST_NUMBERS, MOST_NUMBERS));
-    assert_eq!(read.card.as_ref().map(|card| (card.weights.len(), card.subnets.len())), Some((32, 8)));
+    let counts = |card: &Card| (card.weights.len(), card.subnets.len(), card.gateways.len());
+    assert_eq!(read.card.as_ref().map(counts), Some((32, 6, 2)));
     assert_eq!(read.occupied, longest.occupied[..MOST_OCCUPIED]);
     assert_eq!(read.accepts, longest.accepts[..MOST_KEYS]);
     assert_eq!(read.page, longest.page);
@@ -225,6 +228,19 @@ fn a_reader_that_does_not_know_of_several_criers_reads_all_the_rest() {
     assert_eq!(Pulse::parse(&with, &Key::none().into()), Ok(silent.clone()));
     with.drain(at..at + section.len());
     assert_eq!(with, silent.emit(&Key::none()));
+}
+
+/// As above, for the gateways of a link.
+#[test]
+fn a_reader_that_does_not_know_of_gateways_reads_all_the_rest() {
+    let card = full().card.map(|card| Card { gateways: [].into(), ..card });
+    let silent = Pulse { card, ..full() };
+    let (with, without) = (full().emit(&Key::none()), silent.emit(&Key::none()));
+    let at = with.windows(3).position(|octets| octets == [SECTION_GATEWAYS, 0, 22]).expect("the section is there");
+    assert_eq!([&with[..at], &with[at + 3 + 22..]].concat(), without);
+    let mut unknown = with;
+    unknown[at] = 200;
+    assert_eq!(Pulse::parse(&unknown, &Key::none().into()), Ok(silent));
 }
 
 /// As above, for a node that restarts: one of an earlier version takes such a pulse for any other, and says that it does.
