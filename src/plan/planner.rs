@@ -333,7 +333,7 @@ impl Planner {
     fn is_about_other_link(&self, fact: &Fact) -> bool {
         let Fact::Link(index, after) = fact else { return false };
         let mut links = self.world.links.get(index).into_iter().chain(after);
-        !links.any(|link| l2::is_of_interest(self.in_force.config(), self.own_node(), link))
+        !links.any(|link| l2::is_of_interest(self.in_force.config(), self.own_node(), link, &self.world))
     }
 
     fn own_node(&self) -> Option<&Node> {
@@ -388,7 +388,8 @@ impl Planner {
         let host = std::mem::take(other_links) || context;
         let peers = std::mem::take(peers) || host;
         // Before the context, which says what of it is a gateway.
-        let renewed = (peers || self.own.next_deadline().is_some_and(|due| due <= now)) && self.renew_own_addresses(now);
+        let renewed =
+            (peers || self.own.next_deadline().is_some_and(|due| due <= now)) && self.renew_own_addresses(now);
         if context || renewed {
             self.renew_context(everything, now);
             self.l2.holders.note_eligibility(&self.world, self.context.pulse.eligibility, now);

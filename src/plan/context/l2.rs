@@ -448,9 +448,9 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
 
 /// Whether the link can matter to what is done on a link: some `[[l2]]` or `[pulse]` wants it, or it is not a link that
 /// containers and tunnels come and go with. `node` is this node, where it is known.
-pub fn is_of_interest(config: &Config, node: Option<&Node>, link: &Link) -> bool {
-    !is_left_out_by_default(node, link)
-        || config.l2.iter().any(|l2| is_wanted(l2, node, link))
+pub fn is_of_interest(config: &Config, node: Option<&Node>, link: &Link, world: &World) -> bool {
+    !is_left_out_by_default(node, link, world)
+        || config.l2.iter().any(|l2| is_wanted(l2, node, link, world))
         || is_named_by(&config.pulse.interfaces, &link.name)
 }
 
@@ -459,10 +459,19 @@ pub fn is_of_containers(link: &Link) -> bool {
     NOT_BY_DEFAULT.iter().any(|start| link.name.as_str().starts_with(start))
 }
 
-/// A link with an address of the Node is the node's own, whatever its name: a bridge `br-ex` with the uplink as its port.
-fn is_left_out_by_default(node: Option<&Node>, link: &Link) -> bool {
+/// A link with an address of the Node is the node's own, whatever its name: a bridge `br-ex` with the uplink as its port. One of a virtual
+/// router is no node's own: with pulses from it the switch would send the router's packets to whichever node spoke last.
+fn is_left_out_by_default(node: Option<&Node>, link: &Link, world: &World) -> bool {
     let is_own = |net: &IpNet| node.is_some_and(|node| node.addresses.contains(&net.addr()));
-    is_of_containers(link) && !link.addresses.iter().any(is_own)
+    let is_second = is_of_containers(link) || is_beside_its_parent(link, world);
+    link.is_of_virtual_router() || is_second && !link.addresses.iter().any(is_own)
+}
+
+/// A macvlan or its like: the host is on that wire by its parent already, unless it has only the macvlan for that.
+fn is_beside_its_parent(link: &Link, world: &World) -> bool {
+    let parent = link.parent.and_then(|index| world.links.get(&index));
+    let has_subnet = |link: &Link| link.in_subnets().next().is_some();
+    parent.is_some_and(|parent| has_subnet(parent) || !has_subnet(link))
 }
 
 /// What pulses call each `[[l2]]`, in their order: a digest of the pools that it names, and which of those it is that name the
@@ -488,7 +497,7 @@ fn usable_links<'a>(l2: &L2, node: Option<&Node>, world: &'a World) -> impl Iter
 
 /// The `[[l2]]` names the link, whether frames pass or not. `node` is this node, where it is known.
 pub fn names_link(l2: &L2, node: Option<&Node>, link: &Link, world: &World) -> bool {
-    is_wanted(l2, node, link) && is_in_vrf(l2, link, world)
+    is_wanted(l2, node, link, world) && is_in_vrf(l2, link, world)
 }
 
 fn is_in_vrf(l2: &L2, link: &Link, world: &World) -> bool {
@@ -511,8 +520,8 @@ fn is_usable(link: &Link) -> bool {
     link.up && link.carrier && link.arp && !link.loopback && link.mac.is_some() && link.master.is_none()
 }
 
-fn is_wanted(l2: &L2, node: Option<&Node>, link: &Link) -> bool {
-    let by_default = || l2.interfaces.is_empty() && !is_left_out_by_default(node, link);
+fn is_wanted(l2: &L2, node: Option<&Node>, link: &Link, world: &World) -> bool {
+    let by_default = || l2.interfaces.is_empty() && !is_left_out_by_default(node, link, world);
     (by_default() || is_named_by(&l2.interfaces, &link.name)) && !is_named_by(&l2.exclude_interfaces, &link.name)
 }
 
