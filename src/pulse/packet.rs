@@ -69,6 +69,9 @@ pub struct Pulse {
     /// The agent of the sender restarts: what it held before, it has again within this time. Until then it is not to be taken for
     /// dead, whatever is heard of it. From 1 ms to 65535 ms, whole milliseconds.
     pub back_in: Option<Duration>,
+    /// A node that is told that an incarnation above its own is known of it: its clock went back, and what it knew of its former life is
+    /// lost. Its pulses are taken for recordings of an earlier life until it goes on above that one.
+    pub corrects: Option<(NodeTicket, u64)>,
 }
 
 /// Why a datagram was refused. Nothing of it was used.
@@ -125,6 +128,8 @@ const VERSION: u8 = 2;
 const SEAL: usize = 32;
 const LONGEST_NAME: usize = 253;
 const SECTION_HEADER: usize = 3;
+/// In the room of how many questions a correction fits.
+const CORRECTION_ASKS: usize = 3;
 /// What a change or a page needs beside its lists at most.
 const STRETCH: usize = 2 * 17;
 
@@ -145,6 +150,7 @@ const SECTION_GIVEN: u8 = 9;
 const SECTION_EGRESS: u8 = 10;
 const SECTION_LEASE: u8 = 11;
 const SECTION_GATEWAYS: u8 = 13;
+const SECTION_CORRECTS: u8 = 14;
 
 impl Pulse {
     /// Reads a pulse and checks its seal against the key that it names.
@@ -213,6 +219,7 @@ impl Pulse {
             occupied: Vec::new(),
             egress: None,
             back_in: None,
+            corrects: None,
         };
         let (mut given, mut lease, mut gateways) = (None, None, BTreeSet::new());
         while !reader.is_empty() {
@@ -229,6 +236,8 @@ impl Pulse {
                 SECTION_KEYS => pulse.accepts = section.key_ids()?,
                 SECTION_EGRESS => pulse.egress = Some(section.page()?),
                 SECTION_BACK => pulse.back_in = section.milliseconds()?,
+                // What a later version adds behind it is left out.
+                SECTION_CORRECTS => pulse.corrects = Some((NodeTicket(section.u64()?), section.u64()?)),
                 SECTION_GIVEN => given = Some(section.given()?),
                 // What a later version adds behind it is left out.
                 SECTION_LEASE => lease = Some(section.u64()?),
@@ -292,6 +301,7 @@ impl Pulse {
             occupied,
             egress,
             back_in,
+            corrects,
         } = self;
         let flag = |set: &bool, flag| if *set { flag } else { 0 };
         let mut octets = Vec::with_capacity(256);
@@ -309,11 +319,13 @@ impl Pulse {
         octets.extend(card_version.to_be_bytes());
         octets.extend(holdings_version.to_be_bytes());
         put_short_text(&mut octets, node.as_str());
-        let numbers = |numbers: &mut dyn Iterator<Item = u64>| -> Vec<u8> {
-            numbers.take(MOST_NUMBERS).flat_map(u64::to_be_bytes).collect()
+        let numbers = |numbers: &mut dyn Iterator<Item = u64>, most| -> Vec<u8> {
+            numbers.take(most).flat_map(u64::to_be_bytes).collect()
         };
-        put_list(&mut octets, SECTION_ASKS, &numbers(&mut asks.iter().map(|ticket| ticket.0)));
-        put_list(&mut octets, SECTION_ANSWERS, &numbers(&mut answers.iter().copied()));
+        // A correction takes the room of questions, which are put again.
+        let most_asks = if corrects.is_some() { MOST_NUMBERS - CORRECTION_ASKS } else { MOST_NUMBERS };
+        put_list(&mut octets, SECTION_ASKS, &numbers(&mut asks.iter().map(|ticket| ticket.0), most_asks));
+        put_list(&mut octets, SECTION_ANSWERS, &numbers(&mut answers.iter().copied(), MOST_NUMBERS));
         let mut section = Vec::new();
         occupied.iter().take(MOST_OCCUPIED).for_each(|address| put_address(&mut section, *address));
         put_list(&mut octets, SECTION_OCCUPIED, &section);
@@ -338,6 +350,9 @@ impl Pulse {
         }
         if back_in > 0 {
             put_section(&mut octets, SECTION_BACK, &back_in.to_be_bytes());
+        }
+        if let Some((NodeTicket(node), known)) = corrects {
+            put_section(&mut octets, SECTION_CORRECTS, &[node.to_be_bytes(), known.to_be_bytes()].concat());
         }
         octets
     }

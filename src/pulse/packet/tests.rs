@@ -68,6 +68,7 @@ fn full() -> Pulse {
             ],
         }),
         back_in: Some(Duration::from_millis(4321)),
+        corrects: Some((to, 1 << 50)),
     }
 }
 
@@ -177,7 +178,7 @@ fn the_longest_pulse_fits_into_one_packet_of_any_link() {
     let octets = longest.emit(&key());
     assert!(octets.len() <= LONGEST, "{} octets", octets.len());
     let read = Pulse::parse(&octets, &key().into()).unwrap();
-    assert_eq!((read.asks.len(), read.answers.len()), (MOST_NUMBERS, MOST_NUMBERS));
+    assert_eq!((read.asks.len(), read.answers.len()), (MOST_NUMBERS - CORRECTION_ASKS, MOST_NUMBERS));
     let counts = |card: &Card| (card.weights.len(), card.subnets.len(), card.gateways.len());
     assert_eq!(read.card.as_ref().map(counts), Some((32, 6, 2)));
     assert_eq!(read.occupied, longest.occupied[..MOST_OCCUPIED]);
@@ -228,6 +229,18 @@ fn a_reader_that_does_not_know_of_several_criers_reads_all_the_rest() {
     assert_eq!(Pulse::parse(&with, &Key::none().into()), Ok(silent.clone()));
     with.drain(at..at + section.len());
     assert_eq!(with, silent.emit(&Key::none()));
+}
+
+/// As above, for a node whose clock went back.
+#[test]
+fn a_reader_that_does_not_know_of_corrections_reads_all_the_rest() {
+    let silent = Pulse { corrects: None, ..full() };
+    let (with, without) = (full().emit(&Key::none()), silent.emit(&Key::none()));
+    let at = with.windows(3).position(|octets| octets == [SECTION_CORRECTS, 0, 16]).expect("the section is there");
+    assert_eq!([&with[..at], &with[at + 3 + 16..]].concat(), without);
+    let mut unknown = with;
+    unknown[at] = 200;
+    assert_eq!(Pulse::parse(&unknown, &Key::none().into()), Ok(silent));
 }
 
 /// As above, for the gateways of a link.
