@@ -54,6 +54,10 @@ pub enum PathFault {
     Unhealthy { url: String, status: u16 },
     #[error("{url} does not answer: {error}")]
     Silent { url: String, error: String },
+    #[error(
+        "{url} answers 200, and was bad {losses} times a short while ago: it counts as good once it has been for {seconds} s"
+    )]
+    Flaps { url: String, losses: u32, seconds: u64 },
     #[error("kube-proxy is healthy, but the kernel has none of its rules yet")]
     RulesNotSeen,
     #[error("kube-proxy's rules for {family} are gone from the kernel")]

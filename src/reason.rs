@@ -341,9 +341,16 @@ pub enum Reason {
     #[error("without pulses only nodes with a Node address in {subnet} are candidates for its addresses")]
     NodeOutsideSubnet { subnet: IpNet },
     #[error(
-        "{address} is the gateway of {interface}, so this node does not answer for it: give the Service another address"
+        "{address} is the gateway of {interface}{}, so this node does not answer for it: give the Service another address",
+        said_by(.node.as_ref())
     )]
-    GatewayOfLink { address: IpAddr, interface: InterfaceName },
+    GatewayOfLink {
+        address: IpAddr,
+        interface: InterfaceName,
+        /// Whose default route leads there, where it is not one of this node.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<NodeName>,
+    },
     #[error("{mac} uses {address} on {link} already: this node does not answer for {address} until {mac} stops")]
     AddressOccupied { address: IpAddr, link: InterfaceName, mac: MacAddress },
     #[error(
@@ -394,6 +401,20 @@ impl HostUse {
             | HostUse::SubnetRouters { .. } => true,
             HostUse::Lately { was } => was.is_of_subnet(),
             HostUse::Node { .. } | HostUse::Link { .. } | HostUse::Allocator => false,
+        }
+    }
+
+    /// The link whose gateway the address is, or was until a few minutes ago.
+    pub fn gateway_of(&self) -> Option<&InterfaceName> {
+        match self {
+            HostUse::Gateway { interface } => Some(interface),
+            HostUse::Lately { was } => was.gateway_of(),
+            HostUse::Node { .. }
+            | HostUse::Link { .. }
+            | HostUse::Network { .. }
+            | HostUse::Broadcast { .. }
+            | HostUse::SubnetRouters { .. }
+            | HostUse::Allocator => None,
         }
     }
 
@@ -481,6 +502,10 @@ impl Reason {
 
 fn families(wanted: &[Family]) -> String {
     list(wanted)
+}
+
+fn said_by(node: Option<&NodeName>) -> String {
+    node.map(|node| format!(", says {node}")).unwrap_or_default()
 }
 
 fn list<T: std::fmt::Display>(items: &[T]) -> String {

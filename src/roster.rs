@@ -123,11 +123,14 @@ impl Member {
 /// No node waits longer for one that restarts, whatever that one says.
 pub const LONGEST_RESTART: Duration = Duration::from_secs(10);
 
-/// How many subnets a card names: the others are not said.
+/// How many subnets a card names, less its gateways: the others are not said.
 pub const MOST_SUBNETS: usize = 8;
 
 /// How many links of its node a card names: of more it names none, because a reader has to know them all.
 pub const MOST_ENDS: usize = 16;
+
+/// How many gateways a card names: one of each family. The others are not said.
+pub const MOST_GATEWAYS: usize = 2;
 
 /// What a node says of its configuration and its end of the link.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,6 +152,9 @@ pub struct Card {
     /// `None` of a version that does not say so, of a node with more than [`MOST_ENDS`], and of one with a very long name.
     #[serde(default)]
     pub ends: Option<Ends>,
+    /// Addresses of pools that are a gateway of its default routes by this link, or were until a moment ago: no node is to answer for one.
+    #[serde(default)]
+    pub gateways: BTreeSet<IpAddr>,
 }
 
 /// By which link a node says this, and on which ones it serves an `[[l2]]`: those that are usable now.
@@ -178,7 +184,8 @@ impl Card {
 
     /// It says its subnets, and a link-local one of IPv6 is not among them. As many as fit do not tell of those that are left out.
     pub fn lacks_v6(&self) -> bool {
-        (1..MOST_SUBNETS).contains(&self.subnets.len()) && !self.subnets.iter().any(|net| is_link_local_v6(net.addr()))
+        let room = MOST_SUBNETS - self.gateways.len().min(MOST_GATEWAYS);
+        (1..room).contains(&self.subnets.len()) && !self.subnets.iter().any(|net| is_link_local_v6(net.addr()))
     }
 }
 

@@ -522,7 +522,7 @@ fn pulse_setup(
     }
     let folder = &config.state.folder;
     let incarnation = incarnation::next(folder, clock::wall()).unwrap_or_else(|error| {
-        warn!(folder = %folder.display(), %error, "the incarnation is not kept; until the clock is past it, others take this node for a recording");
+        warn!(folder = %folder.display(), %error, "the incarnation is not kept; where the clock goes back, others take this node for a recording until they have told it so");
         let now = clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
     });

@@ -24,8 +24,15 @@ use crate::path_state::{DataPath, PathFault, PathSource, PathState};
 /// take, a loss is noticed within four seconds.
 pub const LOST_AFTER: Duration = Duration::from_millis(1500);
 
-/// Health is good again when it has been for so long, once it made the path bad: a proxy that flaps moves addresses once.
+/// Health is good again when it has been for so long, once it made the path bad; with each further loss for twice as long, up to
+/// [`REGAINED_AT_LAST`]: each loss moves all addresses of the node.
 const REGAINED_AFTER: Duration = Duration::from_secs(1);
+
+/// The longest of these times.
+const REGAINED_AT_LAST: Duration = Duration::from_secs(60);
+
+/// Losses are counted until health has not failed for so long.
+const CALM_AFTER: Duration = Duration::from_secs(600);
 
 /// A proxy that started without rules and is healthy for this time needs none that the kernel shows (iptables-legacy, eBPF).
 /// kube-proxy was seen to answer 200 a tenth of a second before its first rules.
@@ -111,6 +118,10 @@ pub struct Machine {
     ended_without_rules: bool,
     node: Option<NodeReport>,
     ready_since: Option<Instant>,
+    /// How often health made the path bad, until it is calm.
+    losses: u32,
+    /// When health failed last.
+    failed: Option<Instant>,
     /// When the state may change without anything being seen.
     deadline: Option<Instant>,
 }
@@ -142,6 +153,8 @@ impl Machine {
             ended_without_rules: false,
             node: None,
             ready_since: None,
+            losses: 0,
+            failed: None,
             deadline: None,
         };
         machine.judge(now);
@@ -191,6 +204,11 @@ impl Machine {
             Some(run) if run.fault.is_some() == fault.is_some() => run.fault = fault,
             _ => self.health = Some(Run { since: now, fault }),
         }
+        let is_calm = self.failed.is_none_or(|at| now >= at + CALM_AFTER);
+        self.losses = if is_calm { 0 } else { self.losses };
+        if self.is_failing() {
+            self.failed = Some(now);
+        }
         self.judge(now);
     }
 
@@ -235,6 +253,9 @@ impl Machine {
             PathState::Good => self.record.bad = false,
             PathState::Bad { .. } => self.record.bad = true,
             PathState::Unknown { .. } => {}
+        }
+        if self.path.state == PathState::Good && is_by_health(&state) {
+            self.losses = self.losses.saturating_add(1);
         }
         self.path = DataPath { state, good_since_boot: self.record.good, source };
     }
@@ -315,8 +336,15 @@ impl Machine {
             _ if !self.record.good && self.rules == Some(Rules::default()) && self.is_of_kube_proxy() => {
                 (since + RULES_EXPECTED_FOR, PathState::Unknown { why: PathFault::RulesNotSeen })
             }
-            state @ PathState::Bad { why: PathFault::Unhealthy { .. } | PathFault::Silent { .. } } => {
-                (since + REGAINED_AFTER, state.clone())
+            state if is_by_health(state) => {
+                let time = self.regained_after();
+                let why = PathFault::Flaps {
+                    url: self.url().unwrap_or_default(),
+                    losses: self.losses,
+                    seconds: time.as_secs(),
+                };
+                let meanwhile = if time > REGAINED_AFTER { PathState::Bad { why } } else { state.clone() };
+                (since + time, meanwhile)
             }
             _ => return PathState::Good,
         };
@@ -325,6 +353,12 @@ impl Machine {
         }
         self.deadline = Some(good_at);
         meanwhile
+    }
+
+    /// For how long health has to be good now.
+    fn regained_after(&self) -> Duration {
+        let doublings = self.losses.saturating_sub(1).min(6);
+        (REGAINED_AFTER * (1 << doublings)).min(REGAINED_AT_LAST)
     }
 
     /// `None` where all rules stand that were seen in this boot.
@@ -380,6 +414,11 @@ impl Machine {
             Setting::NodeReady | Setting::None => None,
         }
     }
+}
+
+fn is_by_health(state: &PathState) -> bool {
+    let PathState::Bad { why } = state else { return false };
+    matches!(why, PathFault::Unhealthy { .. } | PathFault::Silent { .. } | PathFault::Flaps { .. })
 }
 
 impl Rules {

@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol};
-use netlink_packet_route::link::{InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State};
+use netlink_packet_route::link::{
+    InfoKind, InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{addresses, netlink};
@@ -152,6 +154,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
     let mut state = State::Unknown;
     let mut master = None;
     let mut in_vrf = false;
+    let (mut below, mut is_here, mut on_its_wire) = (None, true, false);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(InterfaceName::from(text.as_str())),
@@ -160,7 +163,10 @@ fn link(message: &LinkMessage) -> Option<Link> {
             LinkAttribute::Controller(index) => master = Some(*index),
             LinkAttribute::LinkInfo(told) => {
                 in_vrf = told.iter().any(|one| matches!(one, LinkInfo::PortKind(InfoPortKind::Vrf)));
+                on_its_wire = told.iter().any(|one| matches!(one, LinkInfo::Kind(kind) if lies_on_anothers_wire(kind)));
             }
+            LinkAttribute::Link(index) => below = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => is_here = false,
             // The enum is not ours; the rest does not matter to any decision.
             _ => {}
         }
@@ -177,10 +183,16 @@ fn link(message: &LinkMessage) -> Option<Link> {
         arp: ethernet && !loopback && flags.contains(LinkFlags::Broadcast) && !flags.contains(LinkFlags::Noarp),
         master: master.filter(|_| !in_vrf),
         vrf: master.filter(|_| in_vrf),
+        parent: below.filter(|_| is_here && on_its_wire),
         addresses: Vec::new(),
         deprecated: BTreeSet::new(),
         kernels: BTreeSet::new(),
     })
+}
+
+/// A VLAN has a wire of its own.
+fn lies_on_anothers_wire(kind: &InfoKind) -> bool {
+    matches!(kind, InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan | InfoKind::IpVtap)
 }
 
 fn address(message: &AddressMessage) -> Option<Address> {
@@ -374,6 +386,25 @@ mod tests {
         }
         let unsaid = link(&eth0(|link| link.attributes.push(LinkAttribute::Controller(9))));
         assert_eq!(unsaid.map(|link| (link.master, link.vrf)), Some((Some(9), None)), "when in doubt, silent");
+    }
+
+    /// H4 of a review.
+    #[test]
+    fn a_macvlan_lies_on_the_wire_of_its_parent_and_a_vlan_does_not() {
+        let parent_of = |kind: InfoKind, more: &[LinkAttribute]| {
+            let told = eth0(|link| {
+                link.attributes.extend([LinkAttribute::Link(9), LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)])]);
+                link.attributes.extend(more.iter().cloned());
+            });
+            link(&told).and_then(|link| link.parent)
+        };
+        for kind in [InfoKind::MacVlan, InfoKind::MacVtap, InfoKind::IpVlan, InfoKind::IpVtap] {
+            assert_eq!(parent_of(kind.clone(), &[]), Some(9), "{kind}");
+            assert_eq!(parent_of(kind, &[LinkAttribute::LinkNetNsId(0)]), None, "its parent is of another namespace");
+        }
+        for kind in [InfoKind::Vlan, InfoKind::Veth] {
+            assert_eq!(parent_of(kind, &[]), None);
+        }
     }
 
     #[test]

@@ -143,7 +143,8 @@ pub struct Situation<'a> {
     pub sticky: bool,
     /// To how many addresses of this node a grant is under way.
     pub grants: u32,
-    /// From when on this node may ask a holder for the address: when the `preempt-delay` is over. `None` while it is not eligible.
+    /// From when on this node may ask a holder of its own grade for the address: when the `preempt-delay` is over. `None` while it is not
+    /// eligible.
     pub may_ask_from: Option<Instant>,
     /// Every page of what the living nodes hold was heard.
     pub knows_all: bool,
@@ -363,11 +364,13 @@ impl History {
             (Some(holder), own) => {
                 self.taking = None;
                 self.unheld_since = None;
+                // The delay is for what works: a holder that does not serve as well is relieved at once.
+                let relieves = own.as_ref().is_ok_and(|own| own.grade > holder.bid.grade);
                 let holder = holder.node.clone();
                 // It would take nothing, and another one that it left the address to may still be there and not hear it.
                 let asks = self.deaf.is_none() && own.as_ref().is_ok_and(|own| would_ask(situation, *own));
                 match situation.may_ask_from.filter(|_| asks) {
-                    Some(from) if now >= from => Course::Asks { holder },
+                    Some(from) if relieves || now >= from => Course::Asks { holder },
                     from => {
                         self.waits_until = from;
                         Course::Watches { holder }

@@ -139,7 +139,7 @@ impl HolderMemory {
         let mut change = RosterChange { own: before.settled != after.settled, ..RosterChange::default() };
         for (node, was) in before.members.iter().filter(|(node, _)| !after.members.contains_key(*node)) {
             change.nodes.insert(node.clone());
-            change.addresses.extend(was.holdings.keys());
+            change.addresses.extend(was.holdings.keys().chain(&was.card.gateways));
             was.holdings.keys().for_each(|address| self.note_silence(*address, link, node));
         }
         // A node that starts again is neither gone nor a member until it has proved that it lives.
@@ -208,8 +208,9 @@ impl HolderMemory {
             change.returned |= before.silent.contains_key(node);
             if let Some(was) = was {
                 change.addresses.extend(was.occupied.symmetric_difference(&is.occupied));
+                change.addresses.extend(was.card.gateways.symmetric_difference(&is.card.gateways));
             } else {
-                change.addresses.extend(is.occupied.iter());
+                change.addresses.extend(is.occupied.iter().chain(&is.card.gateways));
             }
             let egress = |member: &Member| member.egress.clone().unwrap_or_default();
             if was.is_some_and(|was| was.deaf != is.deaf) {

@@ -84,7 +84,7 @@ impl LinkMemory {
         // With what was found before: once the address is given up nobody asks for it, and the conflict is over long before
         // the status says that the address is free.
         let members = world.rosters.values().flat_map(|roster| roster.members.values());
-        let by_others = members.flat_map(|member| member.occupied.iter().copied());
+        let by_others = members.flat_map(|member| member.occupied.iter().chain(&member.card.gateways).copied());
         Some(self.found.keys().copied().chain(by_others).collect())
     }
 

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use crate::address::Family;
 use crate::config::{Config, Pool};
-use crate::names::{NodeName, ObjectKey, PoolName};
+use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
 use crate::plan::context::l2::names_link;
 use crate::reason::HostUse;
 use crate::world::{Link, World};
@@ -69,6 +69,12 @@ impl OwnAddresses {
     /// For a planner of what is not so: it knows what was used a moment ago, and an agent waits only for so long.
     pub fn presumed(&self) -> OwnAddresses {
         OwnAddresses { lately: self.lately.clone(), presumed: true, ..OwnAddresses::default() }
+    }
+
+    /// The gateways of this host's links, also those of a moment ago, each with the link.
+    pub fn gateways(&self) -> impl Iterator<Item = (IpAddr, &InterfaceName)> {
+        let lately = self.lately.iter().map(|(address, (used, _))| (address, used));
+        self.used.iter().chain(lately).filter_map(|(address, used)| Some((*address, used.gateway_of()?)))
     }
 
     /// When to call [`OwnAddresses::renew`] at the latest.

@@ -334,7 +334,7 @@ impl Planner {
     fn is_about_other_link(&self, fact: &Fact) -> bool {
         let Fact::Link(index, after) = fact else { return false };
         let mut links = self.world.links.get(index).into_iter().chain(after);
-        !links.any(|link| l2::is_of_interest(self.in_force.config(), self.own_node(), link))
+        !links.any(|link| l2::is_of_interest(self.in_force.config(), self.own_node(), link, &self.world))
     }
 
     fn own_node(&self) -> Option<&Node> {
@@ -388,7 +388,10 @@ impl Planner {
         let context = std::mem::take(context) || everything;
         let host = std::mem::take(other_links) || context;
         let peers = std::mem::take(peers) || host;
-        if context {
+        // Before the context, which says what of it is a gateway.
+        let renewed =
+            (peers || self.own.next_deadline().is_some_and(|due| due <= now)) && self.renew_own_addresses(now);
+        if context || renewed {
             self.renew_context(everything, now);
             self.l2.holders.note_eligibility(&self.world, self.context.pulse.eligibility, now);
         }
@@ -398,9 +401,6 @@ impl Planner {
         if peers {
             self.renew_peers();
             self.renew_bfd();
-        }
-        if peers || self.own.next_deadline().is_some_and(|due| due <= now) {
-            self.renew_own_addresses(now);
         }
         let mut changes = self.judge_dirty(now);
         if self.renew_kept() {
@@ -467,7 +467,12 @@ impl Planner {
     }
 
     fn renew_context(&mut self, everything: bool, now: Instant) {
-        let own = l2::Own { grade: self.l2.grade(), digests: self.in_force.digests(), given: self.given.said() };
+        let own = l2::Own {
+            grade: self.l2.grade(),
+            digests: self.in_force.digests(),
+            given: self.given.said(),
+            addresses: &self.own,
+        };
         let context = Arc::new(Context::of(self.in_force.config(), &self.me, &self.world, own));
         let difference = if everything { Difference::Everything } else { context.difference(&self.context) };
         self.context = context;

@@ -25,6 +25,11 @@
 //! that goes back to an earlier incarnation is a replay. A host that delays packets on the link by less than D is not
 //! detected.
 //!
+//! A node whose clock went back and whose former incarnation is lost would look like a replay. Who knows a later life of a node that is
+//! not alive says so to whoever pulses by that name ([`Pulse::corrects`]). Only an agent of that name acts on it: it goes on in a new life
+//! above that one. A recording gains nothing, because it answers nobody; and a recording of such a word changes only an agent that is
+//! below a life that its node once had.
+//!
 //! Two links of one node may lie on one wire. Their incarnations are of one life, and each is believed by itself: once it has
 //! answered, and as long as its sequence numbers grow. The node is what the one says that was alive first, until that one falls
 //! silent or says goodbye; then it is what another one says that is heard.
@@ -140,6 +145,8 @@ pub struct Machine {
     doubles: BTreeMap<NodeName, Double>,
     /// The incarnations of the nodes that wait for an answer.
     to_answer: BTreeSet<u64>,
+    /// A node whose pulses come from before the life that is known of it, which is over, with that life.
+    to_correct: Option<(NodeTicket, u64)>,
     answer_at: Option<Instant>,
     next_pulse: Instant,
     last_pulse: Option<Instant>,
@@ -204,6 +211,7 @@ impl Machine {
             doubted: BTreeSet::new(),
             doubles: BTreeMap::new(),
             to_answer: BTreeSet::new(),
+            to_correct: None,
             answer_at: None,
             next_pulse: now,
             last_pulse: None,
@@ -286,6 +294,9 @@ impl Machine {
             self.note_double(&pulse, now);
             return Outcome::Namesake;
         }
+        if let Some((ticket, known)) = pulse.corrects {
+            self.handle_correction(ticket, known, now);
+        }
         let other_keys = self.peers.get(&pulse.node).is_none_or(|peer| peer.has_other_keys(&pulse));
         if !self.peers.contains_key(&pulse.node) {
             if self.peers.len() >= MOST_PEERS {
@@ -303,11 +314,19 @@ impl Machine {
                 return self.handle_other_link(pulse, now);
             }
             match (pulse.incarnation, pulse.sequence).cmp(&(peer.incarnation, peer.sequence)) {
-                Ordering::Less if peer.is_superseded_and_goes_on(&pulse, self.settings, now) => {
-                    self.note_double(&pulse, now);
-                    return Outcome::DoubleName;
+                Ordering::Less => {
+                    let is_alive = peer.life == Life::Alive;
+                    if is_alive && peer.is_superseded_and_goes_on(&pulse, self.settings, now) {
+                        self.note_double(&pulse, now);
+                        return Outcome::DoubleName;
+                    }
+                    if !is_alive && pulse.incarnation < peer.incarnation {
+                        self.to_correct = Some((peer.ticket, peer.incarnation));
+                        let at = self.last_pulse.map_or(now, |last| (last + self.settings.interval).max(now));
+                        self.answer_at = Some(self.answer_at.map_or(at, |known| known.min(at)));
+                    }
+                    return Outcome::Replayed;
                 }
-                Ordering::Less => return Outcome::Replayed,
                 Ordering::Equal => return Outcome::Repeated,
                 Ordering::Greater => {}
             }
@@ -385,6 +404,25 @@ impl Machine {
         let double = Double { mac: pulse.mac, last_heard: now };
         let known = self.doubles.insert(pulse.node.clone(), double);
         self.roster_moved |= known.is_none_or(|known| known.mac != double.mac);
+    }
+
+    /// Others know a later life of this node than this one, and take its pulses for recordings: it begins a life above that one.
+    fn handle_correction(&mut self, ticket: NodeTicket, known: u64, now: Instant) {
+        let is_own = known < self.incarnations.first.saturating_add(MOST_INCARNATIONS);
+        // One that no clock leads to was not said by us.
+        if ticket != self.ticket || is_own || known > u64::MAX / 2 {
+            return;
+        }
+        let above = known + MOST_INCARNATIONS;
+        self.incarnations = Incarnations { first: above, this: above };
+        self.sequence = 0;
+        self.cards = URGENT;
+        self.hurry(now);
+    }
+
+    /// The life that this node's pulses are of.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnations.this
     }
 
     /// A pulse of another link of a node that lies on this wire too. It learns that this node lives, whichever of the two was heard
@@ -465,6 +503,7 @@ impl Machine {
         let answers: Vec<u64> = self.to_answer.iter().copied().take(MOST_NUMBERS).collect();
         self.to_answer.retain(|incarnation| !answers.contains(incarnation));
         self.answer_at = (!self.to_answer.is_empty()).then_some(now);
+        let corrects = self.to_correct.take();
 
         let listening = !self.settled;
         let sequence = self.sequence;
@@ -513,6 +552,7 @@ impl Machine {
             occupied: self.stance.occupied.to_vec(),
             egress: None,
             back_in: self.stance.back_by.map(|by| by.saturating_duration_since(now)).and_then(whole_milliseconds),
+            corrects,
         };
         let egress_room = (pulse.room() / 2).min(MOST_EGRESS);
         let tells_egress = self.stance.egress.is_some() && egress_room >= LEAST_PAGE;

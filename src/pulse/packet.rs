@@ -22,7 +22,8 @@ pub use super::key::{Key, Keys, MOST_KEYS};
 use crate::address::MacAddress;
 use crate::names::NodeName;
 use crate::roster::{
-    Card, Eligibility, Ends, Given, Holding, KeyId, L2Number, LinkNumber, MOST_ENDS, MOST_SUBNETS, NodeTicket,
+    Card, Eligibility, Ends, Given, Holding, KeyId, L2Number, LinkNumber, MOST_ENDS, MOST_GATEWAYS, MOST_SUBNETS,
+    NodeTicket,
 };
 
 /// One pulse. It speaks for the link that it was sent on.
@@ -71,6 +72,9 @@ pub struct Pulse {
     /// The agent of the sender restarts: what it held before, it has again within this time. Until then it is not to be taken for
     /// dead, whatever is heard of it. From 1 ms to 65535 ms, whole milliseconds.
     pub back_in: Option<Duration>,
+    /// A node that is told that an incarnation above its own is known of it: its clock went back, and what it knew of its former life is
+    /// lost. Its pulses are taken for recordings of an earlier life until it goes on above that one.
+    pub corrects: Option<(NodeTicket, u64)>,
 }
 
 /// Why a datagram was refused. Nothing of it was used.
@@ -127,6 +131,8 @@ const VERSION: u8 = 2;
 const SEAL: usize = 32;
 const LONGEST_NAME: usize = 253;
 const SECTION_HEADER: usize = 3;
+/// In the room of how many questions a correction fits.
+const CORRECTION_ASKS: usize = 3;
 /// What a change or a page needs beside its lists at most.
 const STRETCH: usize = 2 * 17;
 
@@ -147,6 +153,8 @@ const SECTION_GIVEN: u8 = 9;
 const SECTION_EGRESS: u8 = 10;
 const SECTION_LEASE: u8 = 11;
 const SECTION_ENDS: u8 = 12;
+const SECTION_GATEWAYS: u8 = 13;
+const SECTION_CORRECTS: u8 = 14;
 
 impl Pulse {
     /// Reads a pulse and checks its seal against the key that it names.
@@ -215,8 +223,9 @@ impl Pulse {
             occupied: Vec::new(),
             egress: None,
             back_in: None,
+            corrects: None,
         };
-        let (mut given, mut lease, mut ends) = (None, None, None);
+        let (mut given, mut lease, mut ends, mut gateways) = (None, None, None, BTreeSet::new());
         while !reader.is_empty() {
             let kind = reader.u8()?;
             let length = reader.u16()?;
@@ -231,22 +240,25 @@ impl Pulse {
                 SECTION_KEYS => pulse.accepts = section.key_ids()?,
                 SECTION_EGRESS => pulse.egress = Some(section.page()?),
                 SECTION_BACK => pulse.back_in = section.milliseconds()?,
+                // What a later version adds behind it is left out.
+                SECTION_CORRECTS => pulse.corrects = Some((NodeTicket(section.u64()?), section.u64()?)),
                 SECTION_GIVEN => given = Some(section.given()?),
                 // What a later version adds behind it is left out.
                 SECTION_LEASE => lease = Some(section.u64()?),
                 SECTION_ENDS => ends = Some(section.ends()?),
+                SECTION_GATEWAYS => gateways = section.addresses()?.into_iter().collect(),
                 // A later version may add sections.
                 _ => {}
             }
         }
         if let Some(card) = &mut pulse.card {
-            (card.given, card.lease, card.ends) = (given, lease, ends);
+            (card.given, card.lease, card.ends, card.gateways) = (given, lease, ends, gateways);
         }
         Ok(pulse)
     }
 
     /// The octets of the pulse, sealed with this key. Lists beyond [`MOST_NUMBERS`], [`MOST_OCCUPIED`], [`MOST_WEIGHTS`],
-    /// [`MOST_SUBNETS`] and [`MOST_KEYS`] are cut off. The whole is no longer than [`LONGEST`] if change and page fit into [`Pulse::room`].
+    /// [`MOST_SUBNETS`], [`MOST_GATEWAYS`] and [`MOST_KEYS`] are cut off. The whole is no longer than [`LONGEST`] if change and page fit into [`Pulse::room`].
     pub fn emit(&self, key: &Key) -> Vec<u8> {
         let mut octets = self.emit_without_holdings(key);
         if let Some(change) = &self.change {
@@ -294,6 +306,7 @@ impl Pulse {
             occupied,
             egress,
             back_in,
+            corrects,
         } = self;
         let flag = |set: &bool, flag| if *set { flag } else { 0 };
         let mut octets = Vec::with_capacity(256);
@@ -311,11 +324,13 @@ impl Pulse {
         octets.extend(card_version.to_be_bytes());
         octets.extend(holdings_version.to_be_bytes());
         put_short_text(&mut octets, node.as_str());
-        let numbers = |numbers: &mut dyn Iterator<Item = u64>| -> Vec<u8> {
-            numbers.take(MOST_NUMBERS).flat_map(u64::to_be_bytes).collect()
+        let numbers = |numbers: &mut dyn Iterator<Item = u64>, most| -> Vec<u8> {
+            numbers.take(most).flat_map(u64::to_be_bytes).collect()
         };
-        put_list(&mut octets, SECTION_ASKS, &numbers(&mut asks.iter().map(|ticket| ticket.0)));
-        put_list(&mut octets, SECTION_ANSWERS, &numbers(&mut answers.iter().copied()));
+        // A correction takes the room of questions, which are put again.
+        let most_asks = if corrects.is_some() { MOST_NUMBERS - CORRECTION_ASKS } else { MOST_NUMBERS };
+        put_list(&mut octets, SECTION_ASKS, &numbers(&mut asks.iter().map(|ticket| ticket.0), most_asks));
+        put_list(&mut octets, SECTION_ANSWERS, &numbers(&mut answers.iter().copied(), MOST_NUMBERS));
         let mut section = Vec::new();
         occupied.iter().take(MOST_OCCUPIED).for_each(|address| put_address(&mut section, *address));
         put_list(&mut octets, SECTION_OCCUPIED, &section);
@@ -333,6 +348,9 @@ impl Pulse {
             if let Some(ends) = ends.filter(|ends| node.as_str().len() + SECTION_HEADER + ends.len() <= LONGEST_NAME) {
                 put_section(&mut octets, SECTION_ENDS, &ends);
             }
+            let mut gateways = Vec::new();
+            card.gateways.iter().take(MOST_GATEWAYS).for_each(|address| put_address(&mut gateways, *address));
+            put_list(&mut octets, SECTION_GATEWAYS, &gateways);
         }
         let ids: Vec<u8> = accepts.iter().take(MOST_KEYS).flat_map(|id| id.0.to_be_bytes()).collect();
         put_list(&mut octets, SECTION_KEYS, &ids);
@@ -343,6 +361,9 @@ impl Pulse {
         if back_in > 0 {
             put_section(&mut octets, SECTION_BACK, &back_in.to_be_bytes());
         }
+        if let Some((NodeTicket(node), known)) = corrects {
+            put_section(&mut octets, SECTION_CORRECTS, &[node.to_be_bytes(), known.to_be_bytes()].concat());
+        }
         octets
     }
 }
@@ -350,14 +371,15 @@ impl Pulse {
 /// The digests (8 each), how many weights (1), each with the number of its `[[l2]]` (4, 4), and the subnets, each with its length
 /// behind it.
 fn card_octets(card: &Card) -> Vec<u8> {
-    let Card { weights, subnets, ownership_digest, allocation_digest, given: _, lease: _, ends: _ } = card;
+    let Card { weights, subnets, ownership_digest, allocation_digest, given: _, lease: _, ends: _, gateways } = card;
     let mut octets = [ownership_digest.to_be_bytes(), allocation_digest.to_be_bytes()].concat();
     octets.push(u8::try_from(weights.len().min(MOST_WEIGHTS)).unwrap_or(0));
     for (L2Number(number), weight) in weights.iter().take(MOST_WEIGHTS) {
         octets.extend(number.to_be_bytes());
         octets.extend(weight.to_be_bytes());
     }
-    for subnet in subnets.iter().take(MOST_SUBNETS) {
+    // Gateways have a section of their own, and take the room of as many subnets.
+    for subnet in subnets.iter().take(MOST_SUBNETS - gateways.len().min(MOST_GATEWAYS)) {
         put_address(&mut octets, subnet.addr());
         octets.push(subnet.prefix_len());
     }
@@ -566,7 +588,8 @@ impl<'a> Reader<'a> {
             let address = self.address()?;
             subnets.insert(IpNet::new(address, self.u8()?).map_err(|_| Refused::Malformed)?);
         }
-        Ok(Card { weights, subnets, ownership_digest, allocation_digest, given: None, lease: None, ends: None })
+        let card = Card { weights, subnets, ownership_digest, allocation_digest, ..Card::default() };
+        Ok(card)
     }
 
     /// What a later version adds behind it is left out.

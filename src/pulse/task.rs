@@ -422,9 +422,12 @@ impl LinkTask {
                 Ok(pulse) => {
                     refused_senders.note_believed(source.ip(), clock::now());
                     trace!(link = %slice.link.name, %source, %pulse, "pulse received");
-                    let (node, mac) = (pulse.node.clone(), pulse.mac);
+                    let (node, mac, before) = (pulse.node.clone(), pulse.mac, machine.incarnation());
                     let outcome = machine.handle_pulse(pulse, clock::now());
                     refused_senders.note_host(&node, mac, source.ip(), outcome);
+                    if machine.incarnation() != before {
+                        warn!(link = %slice.link.name, %source, by = %node, "other nodes knew a later life of this node, so its clock went back and its [state] folder was lost: it goes on above that life, and is heard again");
+                    }
                     let why =
                         || format!("the sender uses the name of this node, {node}; give each node a name of its own");
                     if outcome == Outcome::Namesake

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::status::some_of;
 use super::{Snapshot, allocator};
+use crate::address::MacAddress;
 use crate::config::{InterfacePattern, lease_digest};
 use crate::names::NodeName;
 use crate::plan::context::nodes::labels_of;
@@ -93,12 +94,48 @@ fn of_pulse(snapshot: &Snapshot) -> Vec<String> {
                 ));
             }
             let of_link = |(index, roster): (&u32, &Arc<Roster>)| {
-                [not_heard_by(world, node, *index, roster), without_common_key(world, *index, roster)]
+                [
+                    not_heard_by(world, node, *index, roster),
+                    without_common_key(world, *index, roster),
+                    of_one_mac(snapshot, *index, roster),
+                ]
             };
             problems.extend(world.rosters.iter().flat_map(of_link).flatten());
             problems
         }
     }
+}
+
+/// Nodes whose pulses come from one MAC, of which this node may be one: to a switch they are one station, and it sends what is for all of
+/// them to whichever spoke last.
+fn of_one_mac(Snapshot { node, world, .. }: &Snapshot, index: u32, roster: &Roster) -> Option<String> {
+    let link = world.links.get(&index)?;
+    let mut nodes: BTreeMap<MacAddress, BTreeSet<&NodeName>> = BTreeMap::new();
+    for (name, member) in &roster.members {
+        for mac in member.other_macs.iter().chain([&member.mac]) {
+            nodes.entry(*mac).or_default().insert(name);
+        }
+    }
+    if let Some(mac) = link.mac {
+        nodes.entry(mac).or_default().insert(node);
+    }
+    let told: Vec<String> = nodes
+        .into_iter()
+        .filter(|(_, nodes)| nodes.len() > 1)
+        .map(|(mac, nodes)| {
+            let names: Vec<&str> = nodes.iter().map(|name| name.as_str()).collect();
+            format!("{} from {mac}", names.join(" and "))
+        })
+        .collect();
+    (!told.is_empty()).then(|| {
+        format!(
+            "nodes send pulses from the same MAC on {}: {}; the switch sends what is for all of them to the one that spoke last: give each \
+             node a MAC of its own (a cloned machine?); a link of a virtual router (keepalived use_vmac) is to be left out by [[l2]] \
+             exclude-interfaces",
+            link.name,
+            told.join("; ")
+        )
+    })
 }
 
 /// Without pulses the Nodes' addresses tell which nodes are on the segment of an address. Where no Node has an address in its

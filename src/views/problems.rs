@@ -590,7 +590,7 @@ fn of_data_path(snapshot: &Snapshot) -> Option<String> {
     let fault = path.fault()?;
     let remedy = match fault {
         PathFault::NotAsked { .. } | PathFault::WasBad => return None,
-        PathFault::Unhealthy { .. } | PathFault::Silent { .. } | PathFault::RulesNotSeen => {
+        PathFault::Unhealthy { .. } | PathFault::Silent { .. } | PathFault::Flaps { .. } | PathFault::RulesNotSeen => {
             "see kube-proxy's log on this node"
         }
         PathFault::RulesGone { .. } => "restart kube-proxy on this node; did a firewall flush its rules?",

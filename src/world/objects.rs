@@ -500,6 +500,10 @@ pub struct Link {
     /// The index of the VRF device that this link is enslaved to. Frames still go through this link.
     #[serde(default)]
     pub vrf: Option<u32>,
+    /// The index of the link on whose wire this one lies too, with a MAC of its own or the same: it is a macvlan, macvtap, ipvlan or ipvtap of
+    /// this network namespace.
+    #[serde(default)]
+    pub parent: Option<u32>,
     /// The host's own, IPv4 first. Within a family those with a subnet before host prefixes, and of those the ones that stay
     /// before leased, temporary and deprecated ones.
     pub addresses: Vec<IpNet>,
@@ -529,6 +533,11 @@ fn is_too_wide(net: &IpNet) -> bool {
 }
 
 impl Link {
+    /// Its MAC is of a virtual router (RFC 9568 §7.3): keepalived gives it to a link on every node, and it is one node's at a time.
+    pub fn is_of_virtual_router(&self) -> bool {
+        self.mac.is_some_and(|mac| matches!(mac.0, [0, 0, 0x5e, 0, 1 | 2, _]))
+    }
+
     /// Its addresses in subnets: without link-local ones, and without those of Services, which a host may have bound there.
     pub fn in_subnets(&self) -> impl Iterator<Item = &IpNet> + Clone {
         let is_in_subnet = |net: &&IpNet| net.prefix_len() < net.max_prefix_len() && !is_link_local_v6(net.addr());
@@ -550,6 +559,7 @@ impl Link {
             arp: true,
             master: None,
             vrf: None,
+            parent: None,
             addresses: nets.iter().map(|net| net.parse().expect("an address with its prefix")).collect(),
             deprecated: BTreeSet::new(),
             kernels: BTreeSet::new(),

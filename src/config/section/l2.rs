@@ -27,7 +27,7 @@ section! {
         /// Empty: every link that can do ARP and is not excluded.
         pub interfaces: Vec<InterfacePattern> = interfaces(
             "interfaces",
-            "The interfaces to announce on; [] selects every Ethernet interface except those of containers and tunnels.",
+            "The interfaces to announce on; [] selects every Ethernet interface except those of containers, of tunnels and of virtual routers, and macvlans beside their parent.",
         )
         .shown("[\"eth0\", \"bond*\"]"), touches Decisions;
         pub exclude_interfaces: Vec<InterfacePattern> =

@@ -341,3 +341,42 @@ fn where_the_kernel_cannot_be_asked_health_counts_alone() {
     story.health(200);
     assert_eq!(story.serving(), Serving::Yes);
 }
+
+/// H3 of a review. Input: health fails for two seconds and is good for two, again and again (a kube-proxy in CrashLoopBackOff); then it is
+/// good for long, and fails once. Output: the path is bad after a few losses, and good once health is good for long; what was long ago
+/// counts no more.
+#[test]
+fn a_proxy_that_flaps_moves_addresses_a_few_times_and_then_no_more() {
+    let mut story = Story::good();
+    let mut moves = 0;
+    let mut answers = |story: &mut Story, status, millis| {
+        for _ in 0..millis / 100 {
+            let before = story.serving();
+            story.health(status);
+            story.pass(100);
+            moves += u32::from(story.serving() != before);
+        }
+        moves
+    };
+    for _ in 0..10 {
+        answers(&mut story, 503, 2_000);
+        answers(&mut story, 200, 2_000);
+    }
+    assert_eq!(answers(&mut story, 503, 2_000), 5, "it is lost three times, and regained twice");
+    answers(&mut story, 200, 2_000);
+    assert_eq!(story.serving(), Serving::Lost);
+    assert_eq!(
+        story.fault(),
+        "http://127.0.0.1:10256/healthz answers 200, and was bad 3 times a short while ago: it counts as good once it has been for 4 s"
+    );
+    assert_eq!(answers(&mut story, 200, 3_000), 6);
+    assert_eq!(story.serving(), Serving::Yes);
+    answers(&mut story, 200, 600_000);
+    assert_eq!(answers(&mut story, 503, 2_000), 7);
+    assert_eq!(answers(&mut story, 200, 1_100), 8, "after a second, as at first");
+    for _ in 0..20 {
+        answers(&mut story, 503, 2_000);
+        answers(&mut story, 200, 70_000);
+        assert_eq!(story.serving(), Serving::Yes, "never longer than a minute");
+    }
+}

@@ -15,6 +15,7 @@ use crate::names::{InterfaceName, NodeName};
 use crate::path_state::Serving;
 use crate::plan::elect::{self, Electorate, Hearing};
 use crate::plan::holder::Grade;
+use crate::plan::own_addresses::OwnAddresses;
 use crate::plan::slice::PulseLink;
 use crate::reason::Reason;
 use crate::roster::{Card, Eligibility, Ends, Given, L2Number, LinkNumber, MOST_ENDS, Member, Roster};
@@ -210,6 +211,7 @@ pub struct Own<'a> {
     pub digests: &'a Digests,
     /// What it gives, as it says it, where it has no API server.
     pub given: Option<Given>,
+    pub addresses: &'a OwnAddresses,
 }
 
 /// The digests of a configuration, as this node says them in its pulses. They are worked
@@ -411,6 +413,8 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
     let weight = |l2: &L2| node.and_then(|node| elect::weight(l2, &node.labels));
     let number = |link: &Link| LinkNumber::of(&link.name);
     let ends: BTreeSet<LinkNumber> = world.links.values().filter(|link| of_l2(link)).map(number).collect();
+    let given = |address: IpAddr| config.pools.iter().any(|pool| pool.given().iter().any(|it| it.contains(address)));
+    let gateways: Vec<_> = own.addresses.gateways().filter(|(address, _)| given(*address)).collect();
     let card = |link: &Link| Card {
         weights: config
             .l2
@@ -425,6 +429,7 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
         given: own.given,
         lease: own.digests.lease,
         ends: (ends.len() <= MOST_ENDS).then(|| Ends { this: number(link), all: ends.clone() }),
+        gateways: gateways.iter().filter(|(_, of)| **of == link.name).map(|(address, _)| *address).collect(),
     };
     let pulse_link = |link: &Link| PulseLink { link: link.clone(), card: Arc::new(card(link)) };
     let links = world.links.values().filter(on_links).map(|link| (link.index, pulse_link(link))).collect();
@@ -446,9 +451,9 @@ fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Ow
 
 /// Whether the link can matter to what is done on a link: some `[[l2]]` or `[pulse]` wants it, or it is not a link that
 /// containers and tunnels come and go with. `node` is this node, where it is known.
-pub fn is_of_interest(config: &Config, node: Option<&Node>, link: &Link) -> bool {
-    !is_left_out_by_default(node, link)
-        || config.l2.iter().any(|l2| is_wanted(l2, node, link))
+pub fn is_of_interest(config: &Config, node: Option<&Node>, link: &Link, world: &World) -> bool {
+    !is_left_out_by_default(node, link, world)
+        || config.l2.iter().any(|l2| is_wanted(l2, node, link, world))
         || is_named_by(&config.pulse.interfaces, &link.name)
 }
 
@@ -457,10 +462,19 @@ pub fn is_of_containers(link: &Link) -> bool {
     NOT_BY_DEFAULT.iter().any(|start| link.name.as_str().starts_with(start))
 }
 
-/// A link with an address of the Node is the node's own, whatever its name: a bridge `br-ex` with the uplink as its port.
-fn is_left_out_by_default(node: Option<&Node>, link: &Link) -> bool {
+/// A link with an address of the Node is the node's own, whatever its name: a bridge `br-ex` with the uplink as its port. One of a virtual
+/// router is no node's own: with pulses from it the switch would send the router's packets to whichever node spoke last.
+fn is_left_out_by_default(node: Option<&Node>, link: &Link, world: &World) -> bool {
     let is_own = |net: &IpNet| node.is_some_and(|node| node.addresses.contains(&net.addr()));
-    is_of_containers(link) && !link.addresses.iter().any(is_own)
+    let is_second = is_of_containers(link) || is_beside_its_parent(link, world);
+    link.is_of_virtual_router() || is_second && !link.addresses.iter().any(is_own)
+}
+
+/// A macvlan or its like: the host is on that wire by its parent already, unless it has only the macvlan for that.
+fn is_beside_its_parent(link: &Link, world: &World) -> bool {
+    let parent = link.parent.and_then(|index| world.links.get(&index));
+    let has_subnet = |link: &Link| link.in_subnets().next().is_some();
+    parent.is_some_and(|parent| has_subnet(parent) || !has_subnet(link))
 }
 
 /// What pulses call each `[[l2]]`, in their order: a digest of the pools that it names, and which of those it is that name the
@@ -486,7 +500,7 @@ fn usable_links<'a>(l2: &L2, node: Option<&Node>, world: &'a World) -> impl Iter
 
 /// The `[[l2]]` names the link, whether frames pass or not. `node` is this node, where it is known.
 pub fn names_link(l2: &L2, node: Option<&Node>, link: &Link, world: &World) -> bool {
-    is_wanted(l2, node, link) && is_in_vrf(l2, link, world)
+    is_wanted(l2, node, link, world) && is_in_vrf(l2, link, world)
 }
 
 fn is_in_vrf(l2: &L2, link: &Link, world: &World) -> bool {
@@ -509,8 +523,8 @@ fn is_usable(link: &Link) -> bool {
     link.up && link.carrier && link.arp && !link.loopback && link.mac.is_some() && link.master.is_none()
 }
 
-fn is_wanted(l2: &L2, node: Option<&Node>, link: &Link) -> bool {
-    let by_default = || l2.interfaces.is_empty() && !is_left_out_by_default(node, link);
+fn is_wanted(l2: &L2, node: Option<&Node>, link: &Link, world: &World) -> bool {
+    let by_default = || l2.interfaces.is_empty() && !is_left_out_by_default(node, link, world);
     (by_default() || is_named_by(&l2.interfaces, &link.name)) && !is_named_by(&l2.exclude_interfaces, &link.name)
 }
 

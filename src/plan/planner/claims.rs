@@ -51,15 +51,17 @@ impl Planner {
         self.dirty.services.extend(concerned.into_iter().filter(|other| other != key));
     }
 
-    pub(super) fn renew_own_addresses(&mut self, now: Instant) {
+    /// True if something of it is news.
+    pub(super) fn renew_own_addresses(&mut self, now: Instant) -> bool {
         let Renewed { withheld, mut changed, unknown } =
             self.own.renew(self.in_force.config(), &self.me, &self.world, now);
         let moved = self.book.await_subnets(unknown);
         changed.extend(self.book.set_own(withheld));
         if moved || !changed.is_empty() {
             self.dirty.services.extend(self.book.waiting().cloned());
-            self.touch(changed.into_iter());
+            self.touch(changed.iter().copied());
         }
+        !changed.is_empty()
     }
 
     /// What other programs have on links of this node and no Service has, each with the station that answers for it.

@@ -58,7 +58,8 @@ impl Planner {
         self.moved.l2 |= *l2.may_answer_on != may_answer_on;
         l2.may_answer_on = kept(&l2.may_answer_on, may_answer_on);
         let node = self.own_node();
-        let links = self.world.links.values().filter(|link| l2::is_of_interest(self.in_force.config(), node, link));
+        let config = self.in_force.config();
+        let links = self.world.links.values().filter(|link| l2::is_of_interest(config, node, link, &self.world));
         let links: Vec<_> = links.cloned().collect();
         if *self.plan.l2.links != links {
             self.plan.l2.links = Arc::new(links);

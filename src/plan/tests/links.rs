@@ -190,7 +190,7 @@ fn a_node_without_a_link_says_nothing_of_the_others() {
 }
 
 /// G4 and G12 of a review. Input: a Service has an address that becomes the gateway of the link, of another link, or no gateway any
-/// more; with and without pulses. Output: this node answers for it only where it is no gateway of that link.
+/// more; with and without pulses. Output: this node answers for it only where it is no gateway of that link, and was none for minutes.
 #[test]
 fn no_node_answers_for_the_gateway_of_the_link_whoever_gave_it() {
     for pulses in [crate::world::Pulses::Off, crate::world::Pulses::On { authenticated: true }] {
@@ -217,6 +217,9 @@ fn no_node_answers_for_the_gateway_of_the_link_whoever_gave_it() {
         let decision = story.decision("web");
         assert!(matches!(decision.announcements[0].l2.reason, Reason::GatewayOfLink { .. }), "{decision:?}");
         story.tell(Fact::DefaultRoutes(Vec::new()));
+        story.turn();
+        assert_eq!(story.answered(), [""; 0], "{pulses:?} the route may be back in a moment");
+        story.now += crate::plan::own_addresses::KEPT_FOR;
         story.turn();
         assert_eq!(story.answered(), ["192.168.35.100"], "{pulses:?}");
     }
@@ -276,6 +279,39 @@ fn a_bridge_that_holds_the_nodes_own_address_is_a_link_like_any_other() {
     story.turn();
     let links: Vec<_> = story.planner.plan().l2.addresses.values().flat_map(|links| links.iter().cloned()).collect();
     assert_eq!(links, ["br-ex".into()]);
+}
+
+/// H4 of a review. Input: keepalived with `use_vmac` has a link with the MAC of a virtual router on every node, with or without its address;
+/// other programs have macvlans. Output: an `[[l2]]` without `interfaces` takes none of them, and a macvlan that the host has for itself.
+#[test]
+fn a_link_on_the_wire_of_another_one_is_taken_only_where_the_host_has_it_for_itself() {
+    let (vrrp, other) = ("00:00:5e:00:01:33", "02:00:00:00:00:77");
+    let (own, vip): (&[&str], &[&str]) = (&["192.168.35.11/24"], &["192.168.35.50/24"]);
+    let table: [(&str, Option<u32>, &str, &[&str], &[&str], &[&str]); 8] = [
+        ("a backup", Some(2), vrrp, own, &[], &["eth0"]),
+        ("the master", Some(2), vrrp, own, vip, &["eth0"]),
+        ("nobody tells the parent", None, vrrp, own, vip, &["eth0"]),
+        ("a virtual router alone", Some(2), vrrp, &[], vip, &["eth0"]),
+        ("of containers", Some(2), other, own, vip, &["eth0"]),
+        ("of a virtual machine", Some(2), other, &[], &[], &["eth0"]),
+        ("of the host", Some(2), other, &[], vip, &["eth0", "mac0"]),
+        ("its parent is not of this host", Some(9), other, own, vip, &["eth0", "mac0"]),
+    ];
+    for (what, parent, mac, on_eth0, on_it, expected) in table {
+        let mut config = standalone();
+        config.l2[0].interfaces = Vec::new();
+        let mut story = Story::begin(config);
+        let nets = |nets: &[&str]| nets.iter().map(|net| net.parse().unwrap()).collect();
+        let eth0 = Link { addresses: nets(on_eth0), ..story.planner.world().links[&2].clone() };
+        let mac = Some(mac.parse().unwrap());
+        let it = Link { index: 3, name: "mac0".into(), parent, mac, addresses: nets(on_it), ..eth0.clone() };
+        story.tell(Fact::Link(2, Some(eth0)));
+        story.tell(Fact::Link(3, Some(it)));
+        story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+        story.turn();
+        let links = story.planner.plan().pulse.links.values();
+        assert_eq!(links.map(|it| it.link.name.as_str()).collect::<Vec<_>>(), expected, "{what}");
+    }
 }
 
 #[test]

@@ -76,6 +76,26 @@ fn the_preempt_delay_leaves_no_address_without_an_owner() {
     assert_eq!(story.owner(roster(&[], &["a"])), "b", "a is dead: b takes over at once");
 }
 
+/// H13 of a review. Input: a holds the address, and its data path is bad, its view stale, or it is being drained; b is eligible since a
+/// moment. Output: b asks at once, whatever its `preempt-delay`.
+#[test]
+fn the_preempt_delay_does_not_keep_a_node_from_relieving_one_that_does_not_serve() {
+    for eligibility in [Eligibility::DataPathBad, Eligibility::ViewStale, Eligibility::Draining] {
+        let mut story = of("b", Duration::from_secs(3600));
+        let by_a = |eligibility| {
+            heard(roster(&[("a", &[ADDRESS])], &[]), |it| {
+                it.members.get_mut(&NodeName::from("a")).unwrap().eligibility = eligibility;
+            })
+        };
+        assert_eq!(story.owner(by_a(Eligibility::Eligible)), "a");
+        assert_eq!(story.says(), None);
+        assert_eq!(story.owner(by_a(eligibility)), "a");
+        assert_eq!(story.says(), Some(Stage::Asks), "{eligibility:?}");
+        story.owner(by_a(Eligibility::Eligible));
+        assert_eq!(story.says(), None, "it serves again");
+    }
+}
+
 #[test]
 fn a_node_that_is_first_and_does_not_take_an_address_is_named_after_a_while() {
     // Input: a cannot serve the address, for its Node is excluded, and b is first and does nothing.

@@ -302,6 +302,69 @@ fn of_two_holders_that_hear_each_other_the_worse_stops_and_the_better_announces_
     assert_eq!(assertions(&story), Some(3), "the rival is gone");
 }
 
+/// H2 of a review. Input: the default route of this node is by another link, or it has none; other nodes say that the address of a Service
+/// is their gateway, and the router is silent, or answers beside this node. Output: this node does not take the address, and keeps what it
+/// answers for only as long as the router does not answer.
+#[test]
+fn what_is_the_gateway_of_other_nodes_is_not_taken_and_is_left_to_the_router() {
+    let mut story = with_pulses(false);
+    let address: IpAddr = ADDRESS.parse().unwrap();
+    let says = |members: &[(&str, &[&str])]| {
+        heard(roster(members, &[]), |roster| {
+            let c = roster.members.get_mut(&NodeName::from("c")).unwrap();
+            c.card = Arc::new(Card { gateways: [address].into(), ..Card::clone(&c.card) });
+        })
+    };
+    let refused = "192.168.35.103 is the gateway of eth0, says c, so this node does not answer for it: give the Service another address";
+    assert_eq!(story.owner(says(&[("c", &[])])), refused);
+    assert_eq!(story.owner(says(&[("b", &[ADDRESS]), ("c", &[])])), "b", "the others see who answers");
+    assert_eq!(story.owner(says(&[("b", &[]), ("c", &[])])), refused);
+    assert_eq!(story.answered(), [""; 0]);
+    assert_eq!(story.owner(roster(&[], &[])), "a", "nobody says so any more");
+    story.owner(answering());
+    assert_eq!(story.owner(says(&[("c", &[])])), "a", "it is in use, and c may be mistaken");
+    let claimed = |mac: &str| {
+        let (kind, since) = (crate::claim::ConflictKind::Contested, std::time::SystemTime::UNIX_EPOCH);
+        let conflict = crate::world::Conflict { mac: mac.parse().unwrap(), kind, since };
+        Fact::Conflict(address, "eth0".into(), Some(conflict))
+    };
+    assert_eq!(story.owner(claimed("02:00:00:00:01:00")), "a", "c itself answers for it");
+    assert_eq!(story.owner(claimed("02:00:00:00:00:0e")), refused);
+    assert_eq!(story.answered(), [""; 0]);
+    story.tell(Fact::Answering { link: "eth0".into(), began: Vec::new(), ended: vec![address] });
+    assert_eq!(story.owner(Fact::Conflict(address, "eth0".into(), None)), refused, "the router reboots again");
+}
+
+/// The same. Input: this node's default routes. Output: its pulses say which addresses of pools are a gateway of the link, and go on for as
+/// long as these are left alone; the nodes that hear so give them to no Service.
+#[test]
+fn the_pulse_says_which_addresses_of_pools_are_gateways_of_the_link() {
+    let mut story = with_pulses(false);
+    story.owner(roster(&[("b", &[])], &[]));
+    let said = |story: &Story| story.planner.plan().pulse.links[&2].card.gateways.clone();
+    let route = |to: &str, link| Fact::DefaultRoutes(vec![crate::world::DefaultRoute::via(to, link, 0)]);
+    for (fact, expected) in [
+        (route(ADDRESS, 2), vec![ADDRESS]),
+        (route("192.168.35.1", 2), vec![ADDRESS]),
+        (Fact::DefaultRoutes(Vec::new()), vec![ADDRESS]),
+    ] {
+        story.tell(fact);
+        story.turn();
+        assert_eq!(said(&story), expected.iter().map(|it| it.parse().unwrap()).collect());
+    }
+    story.now += crate::plan::own_addresses::KEPT_FOR;
+    story.turn();
+    assert_eq!(said(&story), [].into());
+    let mut other = Story::begin(standalone());
+    other.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+    other.tell(heard(roster(&[("b", &[])], &[]), |roster| {
+        let b = roster.members.get_mut(&NodeName::from("b")).unwrap();
+        b.card = Arc::new(Card { gateways: ["192.168.35.100".parse().unwrap()].into(), ..Card::clone(&b.card) });
+    }));
+    other.put("web", service());
+    assert_eq!(other.addresses("web"), ["192.168.35.101"]);
+}
+
 #[test]
 fn the_pulse_says_what_this_node_owns_and_whom_it_expects_to() {
     let mut story = with_pulses(false);

@@ -26,9 +26,9 @@ use crate::plan::elect;
 use crate::plan::holder::{Bid, Ceded, Course, History, LastHolder};
 use crate::plan::placement::Cause;
 use crate::plan::ranking::{Ranking, Wishes, covering};
-use crate::reason::Reason;
+use crate::reason::{HostUse, Reason};
 use crate::roster::{Holding, NodeTicket, Roster, Stage};
-use crate::world::{Endpoints, Link, Pulses, TrafficPolicy};
+use crate::world::{Endpoints, Pulses, TrafficPolicy};
 
 /// What this node does on the link about the addresses of a Service.
 pub struct Answer {
@@ -230,13 +230,17 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
     if covering.is_empty() {
         return Judged::refused(Reason::NoL2ForPool { pool: held.pool.clone() });
     }
-    if let Some(reason) = gateway(inputs, &covering, address) {
+    // Nothing is handed over.
+    let refuse = |reason: Reason| {
         let cause = match inputs.placements.get(&address).map(|before| before.owner.is_some()) {
             None => Some(Cause::Learned),
             Some(false) => None,
             Some(true) => Some(Cause::OwnerRefused { reason: reason.clone() }),
         };
-        return Judged { cause, ..Judged::refused(reason) };
+        Judged { cause, ..Judged::refused(reason) }
+    };
+    if let Some(reason) = gateway(inputs, &covering, address) {
+        return refuse(reason);
     }
     let Announceable { key, service, .. } = about;
     let own = about.endpoints_of(address);
@@ -246,6 +250,9 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
         return Judged::refused(Reason::NoEndpoints);
     }
     let links = Links::of(inputs, &covering, address);
+    if let Some(reason) = links.gateway_of_others(inputs) {
+        return refuse(reason);
+    }
     let ranking = Ranking::of(
         (service, endpoints),
         (&covering, Wishes::of(tenants.clone(), inputs.world)),
@@ -296,14 +303,16 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
     Judged { verdict, answered_on, weight, cause, links_apart, unsure_apart, courses }
 }
 
-/// The address is the next hop of a default route by a link where this node would answer for it: whoever gave it, hosts on the link would
-/// lose their gateway. Nothing is handed over either.
+/// The address is the next hop of a default route by a link where this node would answer for it, or was until a moment ago: whoever gave
+/// it, hosts on the link would lose their gateway.
 fn gateway(inputs: &Inputs<'_>, covering: &[(&L2, &L2Context)], address: IpAddr) -> Option<Reason> {
-    let mut routes = inputs.world.default_routes.iter().filter(|route| route.gateway == Some(address)).peekable();
-    routes.peek()?;
-    let answers_on = |link: &&Link| covering.iter().any(|(_, it)| it.interfaces_for(address).contains(&link.name));
-    let link = routes.filter_map(|route| inputs.world.links.get(&route.link)).find(answers_on)?;
-    Some(Reason::GatewayOfLink { address, interface: link.name.clone() })
+    let routes = inputs.world.default_routes.iter().filter(|route| route.gateway == Some(address));
+    let by_routes = routes.filter_map(|route| inputs.world.links.get(&route.link)).map(|link| &link.name);
+    let used = inputs.book.own_use(address).and_then(HostUse::gateway_of);
+    let mut all = by_routes.chain(used).peekable();
+    all.peek()?;
+    let link = all.find(|link| covering.iter().any(|(_, it)| it.interfaces_for(address).contains(*link)))?;
+    Some(Reason::GatewayOfLink { address, interface: link.clone(), node: None })
 }
 
 /// What this node says and does of the address, by its course.

@@ -85,6 +85,45 @@ fn no_recording_of_another_life_makes_a_node_alive() {
     assert!(!alive(&mut newcomer, now));
 }
 
+/// H1 of a review. Input: the clock of b was ahead, and is right when b starts again without its [state] folder. Output: a tells b which life
+/// of it is known, and hears it in a moment. Recordings of any life of b change nothing, and a recording of that word nothing either.
+#[test]
+fn a_node_whose_clock_went_back_is_heard_again_although_its_former_life_is_lost() {
+    let mut now = START();
+    let (mut a, mut b) = (machine("a", 1, now), machine("b", 900, now));
+    let recording = speak(&mut a, &mut b, &mut now, Duration::from_secs(1));
+    let mut again = machine("b", 2, now);
+    let own = again.incarnation();
+    let first = again.poll_pulse(now).expect("it says hello at once");
+    assert_eq!(a.handle_pulse(first, now), Outcome::Replayed, "b is alive");
+    assert_eq!(a.poll_pulse(now).and_then(|pulse| pulse.corrects), None, "so that may be a recording");
+    speak(&mut a, &mut again, &mut now, Duration::from_secs(10));
+    assert!(alive(&mut a, now), "it has to be heard, and it is no recording");
+    assert!(again.incarnation() > b.incarnation());
+    for pulse in &recording {
+        assert_eq!(a.handle_pulse(pulse.clone(), now), Outcome::Replayed);
+        assert_eq!(a.poll_pulse(now).and_then(|pulse| pulse.corrects), None);
+    }
+    let life = again.incarnation();
+    let word = |known| Pulse {
+        corrects: Some((NodeTicket::of(&"b".into()), known)),
+        ..machine("c", 3, now).poll_pulse(now).unwrap()
+    };
+    for known in [own, b.incarnation(), life, life + 1, u64::MAX] {
+        again.handle_pulse(word(known), now);
+        assert_eq!(again.incarnation(), life, "{known}");
+    }
+    speak(&mut a, &mut again, &mut now, Duration::from_secs(1));
+    assert!(alive(&mut a, now));
+    drop(again);
+    for pulse in recording.iter().cycle().take(3000) {
+        now += Duration::from_millis(10);
+        assert_eq!(a.handle_pulse(pulse.clone(), now), Outcome::Replayed);
+        while a.poll_pulse(now).is_some() {}
+    }
+    assert!(!alive(&mut a, now), "a recording makes nobody alive");
+}
+
 /// Input: the first pulse of a node that this one never knew, as a recording has it; nothing that follows.
 #[test]
 fn a_node_that_never_answers_is_new_for_a_detection_time_and_no_longer() {

@@ -42,6 +42,7 @@ fn full() -> Pulse {
             given: Some(Given { services: 13, addresses: 14 }),
             lease: Some(15),
             ends: Some(Ends { this: LinkNumber(16), all: [LinkNumber(16), LinkNumber(17)].into() }),
+            gateways: [address("192.0.2.254"), address("fd35::fe")].into(),
         }),
         accepts: vec![KeyId(8), KeyId(u32::MAX)],
         change: Some(Change {
@@ -68,6 +69,7 @@ fn full() -> Pulse {
             ],
         }),
         back_in: Some(Duration::from_millis(4321)),
+        corrects: Some((to, 1 << 50)),
     }
 }
 
@@ -166,6 +168,7 @@ fn the_longest_fits(node: NodeName, has_ends: bool) {
             given: Some(Given { services: u64::MAX, addresses: u64::MAX }),
             lease: Some(u64::MAX),
             ends: Some(Ends { this: LinkNumber(0), all: (1..17).map(LinkNumber).collect() }),
+            gateways: (0..500u32).map(|number| IpAddr::V6(u128::from(number).into())).collect(),
             ..Card::default()
         }),
         accepts: vec![KeyId(3); 500],
@@ -183,8 +186,9 @@ fn the_longest_fits(node: NodeName, has_ends: bool) {
     let octets = longest.emit(&key());
     assert!(octets.len() <= LONGEST, "{} octets", octets.len());
     let read = Pulse::parse(&octets, &key().into()).unwrap();
-    assert_eq!((read.asks.len(), read.answers.len()), (MOST_NUMBERS, MOST_NUMBERS));
-    assert_eq!(read.card.as_ref().map(|card| (card.weights.len(), card.subnets.len())), Some((32, 8)));
+    assert_eq!((read.asks.len(), read.answers.len()), (MOST_NUMBERS - CORRECTION_ASKS, MOST_NUMBERS));
+    let counts = |card: &Card| (card.weights.len(), card.subnets.len(), card.gateways.len());
+    assert_eq!(read.card.as_ref().map(counts), Some((32, 6, 2)));
     let ends = |pulse: &Pulse| pulse.card.as_ref().and_then(|card| card.ends.clone());
     assert_eq!(ends(&read), ends(&longest).filter(|_| has_ends), "a name that is too long leaves no room for them");
     assert_eq!(read.occupied, longest.occupied[..MOST_OCCUPIED]);
@@ -235,6 +239,31 @@ fn a_reader_that_does_not_know_of_several_criers_reads_all_the_rest() {
     assert_eq!(Pulse::parse(&with, &Key::none().into()), Ok(silent.clone()));
     with.drain(at..at + section.len());
     assert_eq!(with, silent.emit(&Key::none()));
+}
+
+/// As above, for a node whose clock went back.
+#[test]
+fn a_reader_that_does_not_know_of_corrections_reads_all_the_rest() {
+    let silent = Pulse { corrects: None, ..full() };
+    let (with, without) = (full().emit(&Key::none()), silent.emit(&Key::none()));
+    let at = with.windows(3).position(|octets| octets == [SECTION_CORRECTS, 0, 16]).expect("the section is there");
+    assert_eq!([&with[..at], &with[at + 3 + 16..]].concat(), without);
+    let mut unknown = with;
+    unknown[at] = 200;
+    assert_eq!(Pulse::parse(&unknown, &Key::none().into()), Ok(silent));
+}
+
+/// As above, for the gateways of a link.
+#[test]
+fn a_reader_that_does_not_know_of_gateways_reads_all_the_rest() {
+    let card = full().card.map(|card| Card { gateways: [].into(), ..card });
+    let silent = Pulse { card, ..full() };
+    let (with, without) = (full().emit(&Key::none()), silent.emit(&Key::none()));
+    let at = with.windows(3).position(|octets| octets == [SECTION_GATEWAYS, 0, 22]).expect("the section is there");
+    assert_eq!([&with[..at], &with[at + 3 + 22..]].concat(), without);
+    let mut unknown = with;
+    unknown[at] = 200;
+    assert_eq!(Pulse::parse(&unknown, &Key::none().into()), Ok(silent));
 }
 
 /// As above, for a node that restarts: one of an earlier version takes such a pulse for any other, and says that it does.

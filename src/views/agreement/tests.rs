@@ -61,9 +61,9 @@ fn card(planner: &mut Planner) -> Card {
 }
 
 fn hears(planner: &mut Planner, members: &[(&str, Card)]) {
-    let member = |(node, card): &(&str, Card)| {
+    let member = |(number, (node, card)): (u8, &(&str, Card))| {
         let member = Member {
-            mac: MacAddress([2, 0, 0, 0, 0, 2]),
+            mac: MacAddress([2, 0, 0, 0, 0, number]),
             other_macs: Default::default(),
             eligibility: Eligibility::Eligible,
             owner: false,
@@ -79,7 +79,7 @@ fn hears(planner: &mut Planner, members: &[(&str, Card)]) {
         };
         (NodeName::from(*node), member)
     };
-    let members = members.iter().map(member).collect();
+    let members = (2..).zip(members).map(member).collect();
     planner.apply(Fact::Roster(2, Some(Arc::new(Roster { settled: true, members, ..Roster::default() }))));
 }
 
@@ -424,6 +424,25 @@ fn a_node_that_is_heard_and_does_not_hear_is_named() {
     roster.members.values_mut().for_each(|member| member.deaf = true);
     planner.apply(Fact::Roster(2, Some(Arc::new(roster))));
     assert_one(&told(&mut planner), "pulses on eth0: node-2 does not hear this node's pulses");
+}
+
+/// H5 and H4 of a review. Input: machines with one MAC are heard: two others, or another one and this. Output: they are named.
+#[test]
+fn nodes_with_one_mac_are_named() {
+    let mut planner = planner(CONFIG);
+    let own = card(&mut planner);
+    hears(&mut planner, &[("node-2", own.clone()), ("node-3", own)]);
+    assert_eq!(told(&mut planner), [""; 0]);
+    for (macs, who) in
+        [([7, 7], "node-2 and node-3 from 02:00:00:00:00:07;"), ([1, 2], "node-1 and node-2 from 02:00:00:00:00:01;")]
+    {
+        let mut roster = Roster::clone(&planner.world().rosters[&2]);
+        for (member, last) in roster.members.values_mut().zip(macs) {
+            member.mac = MacAddress([2, 0, 0, 0, 0, last]);
+        }
+        planner.apply(Fact::Roster(2, Some(Arc::new(roster))));
+        assert_one(&told(&mut planner), &format!("nodes send pulses from the same MAC on eth0: {who}"));
+    }
 }
 
 /// G7 of a review. Input: two other nodes say that they hold an address, for a moment, for longer, while one of them grants it or restarts,

@@ -13,9 +13,12 @@ use crate::plan::context::L2Context;
 use crate::plan::holder::{Bid, Candidates, Course, History, LastHolder, Situation};
 use crate::plan::ranking::Ranking;
 use crate::reason::Reason;
+use crate::roster::Roster;
+use crate::world::Pulses;
 
 /// The links where this node would answer for an address, and what is said of it there.
 pub struct Links<'a> {
+    address: IpAddr,
     all: Rosters<'a>,
     speakers: Speakers<'a>,
     /// Those of them where the address is held by itself.
@@ -44,12 +47,29 @@ impl<'a> Links<'a> {
         let is_apart = |link: &InterfaceName| names_apart.contains(link);
         let answers_apart = answering.is_some_and(|links| links.iter().any(is_apart));
         let answers = answering.is_some_and(|links| !links.iter().all(is_apart)) && !(was_apart && other.is_some());
-        Links { all, speakers, apart, unsure_apart, names_apart, was_apart, answers, answers_apart, other }
+        Links { address, all, speakers, apart, unsure_apart, names_apart, was_apart, answers, answers_apart, other }
     }
 
     /// Who answers for the address, as far as is known.
     pub fn holder(&self, me: &'a NodeName) -> Option<&'a NodeName> {
         if self.answers { Some(me) } else { self.other }
+    }
+
+    /// The address is the gateway of another node there. This node does not take it where no node is heard to hold it: the router may be
+    /// silent. What it answers for itself it leaves only where a station of no node answers too: that is the router, and no node's mistake.
+    pub fn gateway_of_others(&self, inputs: &Inputs<'_>) -> Option<Reason> {
+        let address = self.address;
+        // The book has what any node says, and answers at once.
+        if inputs.world.pulses == Pulses::Off || !inputs.book.is_occupied(address) || self.other.is_some() {
+            return None;
+        }
+        let says = |roster: &'a Roster| roster.members.iter().find(|(_, it)| it.card.gateways.contains(&address));
+        let (index, node) = self.all.iter().find_map(|(index, roster)| Some((index, says(roster)?.0)))?;
+        let interface = &inputs.world.links.get(index)?.name;
+        let is_held = self.answers || inputs.holders.last_holder(address) == LastHolder::ThisNode;
+        let contested = || heard::is_contested_by_stranger(inputs, &self.all, address);
+        let reason = || Reason::GatewayOfLink { address, interface: interface.clone(), node: Some(node.clone()) };
+        (!is_held || contested()).then(reason)
     }
 
     /// The links where the address is held by itself, by their indices.

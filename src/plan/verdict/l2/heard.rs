@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::super::Inputs;
+use crate::address::MacAddress;
+use crate::claim::ConflictKind;
 use crate::config::L2;
 use crate::names::{InterfaceName, NodeName};
 use crate::plan::context::L2Context;
@@ -73,6 +75,18 @@ pub fn knows_all(near: &Rosters<'_>) -> bool {
 pub fn deaf_holder<'a>(near: &Rosters<'a>, address: IpAddr) -> Option<&'a NodeName> {
     let mut unproved = near.values().flat_map(|roster| &roster.unproved);
     unproved.find(|(_, it)| it.holdings.contains_key(&address)).map(|(node, _)| node)
+}
+
+/// A station that is no agent's, as far as is heard, claims the address that this node answers for.
+pub fn is_contested_by_stranger(inputs: &Inputs<'_>, near: &Rosters<'_>, address: IpAddr) -> bool {
+    let is_agent = |roster: &Roster, mac: MacAddress| {
+        roster.members.values().any(|it| it.mac == mac || it.other_macs.contains(&mac))
+            || roster.silent.values().chain(roster.left.values()).any(|it| it.mac == mac)
+            || roster.unproved.values().any(|it| it.mac == mac)
+    };
+    let claims = inputs.world.conflicts.get(&address).into_iter().flat_map(|on_links| on_links.values());
+    let mut contested = claims.filter(|it| it.kind == ConflictKind::Contested);
+    contested.any(|it| !near.values().any(|roster| is_agent(roster, it.mac)))
 }
 
 /// The other agents on these links.
