@@ -210,6 +210,7 @@ fn full_pulse() -> Pulse {
         hears_api_server: true,
         waits: true,
         back_in: Some(std::time::Duration::from_millis(4321)),
+        corrects: Some((NodeTicket::of(&node), 1_800_000_000_000_000)),
         card_version: 1,
         holdings_version: 2,
         asks: vec![NodeTicket::of(&node)],
@@ -221,6 +222,7 @@ fn full_pulse() -> Pulse {
             allocation_digest: 2,
             given: Some(crier::roster::Given { services: 3, addresses: 4 }),
             lease: Some(5),
+            gateways: ["192.0.2.254".parse().unwrap()].into(),
         }),
         accepts: vec![KeyId(1), KeyId(2)],
         change: Some(Change {

@@ -83,6 +83,7 @@ fn bare() -> Pulse {
         occupied: vec![],
         egress: None,
         back_in: None,
+        corrects: None,
         ..full()
     }
 }
