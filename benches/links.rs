@@ -15,6 +15,7 @@ pub fn eth0(addresses: Vec<IpNet>) -> Link {
         arp: true,
         master: None,
         vrf: None,
+        parent: None,
         addresses,
         deprecated: Default::default(),
     }

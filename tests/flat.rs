@@ -126,6 +126,7 @@ fn link(index: u32, carrier: bool) -> Link {
         arp: true,
         master: None,
         vrf: None,
+        parent: None,
         addresses: vec![format!("192.168.{}.11/24", if index == 2 { 35 } else { index % 30 }).parse().unwrap()],
         deprecated: Default::default(),
     }

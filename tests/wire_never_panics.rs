@@ -210,6 +210,7 @@ fn full_pulse() -> Pulse {
         hears_api_server: true,
         waits: true,
         back_in: Some(std::time::Duration::from_millis(4321)),
+        corrects: Some((NodeTicket::of(&node), 1_800_000_000_000_000)),
         card_version: 1,
         holdings_version: 2,
         asks: vec![NodeTicket::of(&node)],
@@ -222,6 +223,7 @@ fn full_pulse() -> Pulse {
             given: Some(crier::roster::Given { services: 3, addresses: 4 }),
             lease: Some(5),
             ends: Some(crier::roster::Ends { this: LinkNumber(6), all: [LinkNumber(6), LinkNumber(7)].into() }),
+            gateways: ["192.0.2.254".parse().unwrap()].into(),
         }),
         accepts: vec![KeyId(1), KeyId(2)],
         change: Some(Change {

@@ -58,6 +58,7 @@ fn told(link: &str, manage: bool, done: fn() -> bool) -> Vec<HostProblem> {
             arp: true,
             master: None,
             vrf: None,
+            parent: None,
             addresses: Vec::new(),
             deprecated: Default::default(),
         };

@@ -438,6 +438,7 @@ fn link(mac: MacAddress, ip: IpAddr, carrier: bool) -> Fact {
         arp: true,
         master: None,
         vrf: None,
+        parent: None,
         addresses: vec![net(ip)],
         deprecated: Default::default(),
     };

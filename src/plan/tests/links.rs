@@ -286,18 +286,20 @@ fn a_bridge_that_holds_the_nodes_own_address_is_a_link_like_any_other() {
 #[test]
 fn a_link_on_the_wire_of_another_one_is_taken_only_where_the_host_has_it_for_itself() {
     let (vrrp, other) = ("00:00:5e:00:01:33", "02:00:00:00:00:77");
-    let (own, vip): (&[&str], &[&str]) = (&["192.168.35.11/24"], &["192.168.35.50/24"]);
-    let table: [(&str, Option<u32>, &str, &[&str], &[&str], &[&str]); 8] = [
-        ("a backup", Some(2), vrrp, own, &[], &["eth0"]),
-        ("the master", Some(2), vrrp, own, vip, &["eth0"]),
-        ("nobody tells the parent", None, vrrp, own, vip, &["eth0"]),
-        ("a virtual router alone", Some(2), vrrp, &[], vip, &["eth0"]),
-        ("of containers", Some(2), other, own, vip, &["eth0"]),
-        ("of a virtual machine", Some(2), other, &[], &[], &["eth0"]),
-        ("of the host", Some(2), other, &[], vip, &["eth0", "mac0"]),
-        ("its parent is not of this host", Some(9), other, own, vip, &["eth0", "mac0"]),
+    type Names = &'static [&'static str];
+    let (own, vip): (Names, Names) = (&["192.168.35.11/24"], &["192.168.35.50/24"]);
+    let (eth0, both): (Names, Names) = (&["eth0"], &["eth0", "mac0"]);
+    let table: [(&str, Option<u32>, &str, [Names; 3]); 8] = [
+        ("a backup", Some(2), vrrp, [own, &[], eth0]),
+        ("the master", Some(2), vrrp, [own, vip, eth0]),
+        ("nobody tells the parent", None, vrrp, [own, vip, eth0]),
+        ("a virtual router alone", Some(2), vrrp, [&[], vip, eth0]),
+        ("of containers", Some(2), other, [own, vip, eth0]),
+        ("of a virtual machine", Some(2), other, [&[], &[], eth0]),
+        ("of the host", Some(2), other, [&[], vip, both]),
+        ("its parent is not of this host", Some(9), other, [own, vip, both]),
     ];
-    for (what, parent, mac, on_eth0, on_it, expected) in table {
+    for (what, parent, mac, [on_eth0, on_it, expected]) in table {
         let mut config = standalone();
         config.l2[0].interfaces = Vec::new();
         let mut story = Story::begin(config);

@@ -84,6 +84,7 @@ fn bare() -> Pulse {
         occupied: vec![],
         egress: None,
         back_in: None,
+        corrects: None,
         ..full()
     }
 }
