@@ -1,5 +1,6 @@
 //! Two criers in one cluster, each with a Lease and pools of its own, that both serve Services without a class, as stories.
 
+use super::pulses::roster;
 use super::*;
 use crate::plan::slice::StatusWrite;
 
@@ -207,6 +208,52 @@ fn what_a_crier_keeps_of_a_class_that_it_left_stays_when_its_pool_shrinks() {
         // A node whose agent never had such a pool knows nothing of it.
         let mut new = shrunk();
         new.put("web", Service::clone(&kept));
+        assert_eq!(new.decision("web").allocation.reason.code(), "other-class");
+    }
+}
+
+/// H12 of a review. Input: a crier of the default class and Lease gets a class of its own, which its Lease follows, and leaves the
+/// Services without a class; later its pool shrinks, and an agent of the Lease of before is heard. Output: what it gave stays announced,
+/// and is said to; what only a former pool had is that agent's while it is heard. All went off the wire at once, without a word.
+#[test]
+fn what_a_crier_gave_stays_when_its_lease_follows_another_class() {
+    let (all, few) = ("192.168.35.100-192.168.35.110", "192.168.35.105-192.168.35.110");
+    let next = |addresses: &str| crier_with("class = \"acme.io/lb\"\ndefault-class = false\n", addresses);
+    let mut before = crier(None, all);
+    before.put("web", service());
+    before.confirm("web");
+    let world = before.planner.world();
+    let web = Service::clone(&world.services[&key("web")]);
+    let kept: Vec<Fact> = world.to_remember().filter(|fact| matches!(fact, Fact::Pools(_) | Fact::Leases(_))).collect();
+    assert_eq!(kept.len(), 2, "a restart knows both");
+    let announced = |story: &Story| {
+        let announcements = &story.decision("web").announcements;
+        announcements.iter().map(|it| it.address.to_string()).collect::<Vec<_>>()
+    };
+    for leads in [true, false] {
+        let mut story = next(all);
+        story.tell(Fact::Leader(leads));
+        kept.iter().for_each(|fact| story.tell(fact.clone()));
+        story.put("web", web.clone());
+        assert_eq!(announced(&story), ["192.168.35.100"], "leads: {leads}");
+        assert_eq!(story.decision("web").allocation.notes.iter().map(Reason::code).collect::<Vec<_>>(), ["class-left"]);
+        assert!(story.planner.plan().status.services.get(&key("web")).is_none_or(|status| status.write.is_none()));
+        let Fact::Roster(index, Some(mut heard)) = roster(&[("b", &[])], &[]) else { panic!("it is a roster") };
+        for member in Arc::make_mut(&mut heard).members.values_mut() {
+            Arc::make_mut(&mut member.card).lease = before.planner.written().lease_digest();
+        }
+        story.tell(Fact::Roster(index, Some(heard)));
+        story.turn();
+        assert_eq!(announced(&story), ["192.168.35.100"], "its pool has it, while the agents are restarted one by one");
+        story.tell(Fact::Config(next(few).planner.config().clone()));
+        story.turn();
+        assert_eq!(announced(&story), [""; 0], "the crier of before goes on elsewhere");
+        story.tell(roster(&[], &["b"]));
+        story.turn();
+        assert_eq!(announced(&story), ["192.168.35.100"], "it is gone");
+        // A node that never served that crier knows nothing of it.
+        let mut new = next(all);
+        new.put("web", web.clone());
         assert_eq!(new.decision("web").allocation.reason.code(), "other-class");
     }
 }

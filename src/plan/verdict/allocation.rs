@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::Inputs;
 use crate::address::Family;
-use crate::config::{Kubernetes, Pool, Source, duration};
+use crate::config::{Kubernetes, Pool, Source, duration, lease_digest};
 use crate::names::ObjectKey;
 use crate::plan::allocate::{
     Applicant, allocate, may_keep, notes, pool_of, second_family, shortage, without_successor,
@@ -206,19 +206,19 @@ fn not_ours(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
 
 /// The file does not name the class of the Service any more, and its status shows what this crier gave it of pools that this file has, or
 /// a former one had, whatever stands beside it: it keeps that until the status shows something else, for nobody else announces it. It gets
-/// nothing new.
+/// nothing new. With the class the Lease may have gone, which follows it: what the crier of a former file of this node gave is this one's.
 fn class_left(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
-    let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
     if inputs.config.serves_class(service.class.as_ref()) {
         return None;
     }
-    let condition = service.condition.as_ref().filter(|condition| condition.is_of(lease))?;
+    let condition = service.condition.as_ref().filter(|condition| is_own_word(inputs, condition))?;
     let shown = &service.ingress;
     let given = condition.addresses();
     let is_ours = |address: &IpAddr| {
         let was_given = given.contains(address) || (!given.is_empty() && service.leaves(*address));
         let has_pool = || pool_of(&inputs.config.pools, *address).is_some();
-        was_given && (has_pool() || remnant(inputs, service, *address).is_some())
+        let is_remnant = || remnant(inputs, service, *address).is_some();
+        was_given && (has_pool() || (is_remnant() && !is_served_by_others(inputs, condition)))
     };
     shown.iter().any(is_ours).then(|| Reason::ClassLeft { class: service.class.clone() })
 }
@@ -227,6 +227,20 @@ fn class_left(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
 /// looked. A second crier, of that class, has other pools.
 fn is_left_behind(inputs: &Inputs<'_>, service: &Service) -> bool {
     let pool_of_file = |address: IpAddr| pool_of(&inputs.config.pools, address).map(|pool| &pool.name);
+/// The crier of this file's Lease says it, or that of a former file of this node.
+fn is_own_word(inputs: &Inputs<'_>, condition: &Condition) -> bool {
+    let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return false };
+    condition.is_of(lease) || inputs.world.leases.iter().any(|former| condition.is_of(former))
+}
+
+/// The crier of a former file says the condition, and an agent of it is heard. What only a former file of this node had pools for is that
+/// one's to announce: the node has left it, and it goes on.
+fn is_served_by_others(inputs: &Inputs<'_>, condition: &Condition) -> bool {
+    let theirs = Some(lease_digest(condition.lease().unwrap_or(Condition::DEFAULT_LEASE)));
+    let mut members = inputs.world.rosters.values().flat_map(|roster| roster.members.values());
+    theirs != inputs.config.lease_digest() && members.any(|member| member.card.lease == theirs)
+}
+
     let (given, condition) = (service.given(), &service.condition);
     let is_ours = |address: &IpAddr| {
         let said = condition.as_ref().map(|condition| condition.pools()).unwrap_or_default();
