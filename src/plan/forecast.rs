@@ -18,7 +18,7 @@ use crate::plan::slice::PeerSlice;
 use crate::plan::{Planner, Presumed, everywhere};
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
-use crate::world::{Fact, PoolsTold, Service, World};
+use crate::world::{ClusterConfig, Fact, PoolsTold, Service, World};
 
 /// What would be different. Everything that is not named stays as it is.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -106,6 +106,8 @@ pub fn forecast(
     let (before, mut unsettled) = settled(before, who, world.clone(), now).ok_or(ForecastError::Incomplete)?;
     let mut world = before.world().clone();
     world.rosters = everywhere::rosters(files.0, files.1, me, &world);
+    // What the ConfigMap is to have is part of it.
+    world.cluster_config = ClusterConfig::Current;
     let (after, more) = settled(after, who, world, now).ok_or(ForecastError::Incomplete)?;
     unsettled.extend(more);
     let keys: BTreeSet<&ObjectKey> = [&before, &after].iter().flat_map(|it| it.plan().decisions.keys()).collect();

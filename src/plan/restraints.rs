@@ -134,6 +134,11 @@ impl Restraints {
         self.removals.wait()
     }
 
+    /// Agents are heard that go by another file than this one, which allocates.
+    pub fn is_contradicted(&self, world: &World) -> bool {
+        self.removals.is_contradicted(world)
+    }
+
     pub fn next_deadline(&self) -> Option<Instant> {
         let rivals = [self.rivals.next_deadline(), self.pool_rivals.next_deadline()];
         let deadlines = [self.removals.next_deadline(), self.overlaps.next_deadline(), self.words.next_deadline()];

@@ -16,7 +16,7 @@ use crate::plan::decision::{Allocation, Held};
 use crate::plan::overlaps::Overlap;
 use crate::plan::pools::withheld;
 use crate::plan::prefixes::renumbering;
-use crate::plan::remnants::{former_pools, remnant};
+use crate::plan::remnants::{former_pools, of_no_pool, remnant};
 use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::{HostUse, Reason};
 use crate::world::{Condition, Renumber, Request, Service};
@@ -101,14 +101,18 @@ pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
     let Some(service) = inputs.world.services.get(key) else { return Vec::new() };
     let mut claims = service.ingress.clone();
     let promised = inputs.world.assigned.get(key).into_iter().flatten().copied();
-    let more = promised.chain(own_of_emptied(inputs, key, service)).chain(service.external_ips.iter().copied());
+    let own = own_of_emptied(inputs, key, service);
+    let more = promised.chain(own.iter().copied()).chain(service.external_ips.iter().copied());
     more.for_each(|address| {
         if !claims.contains(&address) {
             claims.push(address);
         }
     });
     let ours = not_ours(inputs, service).is_none();
-    let is_remnant = |address: &IpAddr| ours && remnant(inputs, service, *address).is_some();
+    let of_emptied = |address: &IpAddr| {
+        service.ingress.is_empty() && own.contains(address) && of_no_pool(inputs, service, *address).is_some()
+    };
+    let is_remnant = |address: &IpAddr| ours && (remnant(inputs, service, *address).is_some() || of_emptied(address));
     claims.retain(|address| pool_of(&inputs.config.pools, *address).is_some() || is_remnant(address));
     claims
 }
@@ -223,10 +227,6 @@ fn class_left(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     shown.iter().any(is_ours).then(|| Reason::ClassLeft { class: service.class.clone() })
 }
 
-/// What crier says of a Service of another class stands there from when the Service was this crier's: it became another's while nobody
-/// looked. A second crier, of that class, has other pools.
-fn is_left_behind(inputs: &Inputs<'_>, service: &Service) -> bool {
-    let pool_of_file = |address: IpAddr| pool_of(&inputs.config.pools, address).map(|pool| &pool.name);
 /// The crier of this file's Lease says it, or that of a former file of this node.
 fn is_own_word(inputs: &Inputs<'_>, condition: &Condition) -> bool {
     let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return false };
@@ -241,6 +241,10 @@ fn is_served_by_others(inputs: &Inputs<'_>, condition: &Condition) -> bool {
     theirs != inputs.config.lease_digest() && members.any(|member| member.card.lease == theirs)
 }
 
+/// What crier says of a Service of another class stands there from when the Service was this crier's: it became another's while nobody
+/// looked. A second crier, of that class, has other pools.
+fn is_left_behind(inputs: &Inputs<'_>, service: &Service) -> bool {
+    let pool_of_file = |address: IpAddr| pool_of(&inputs.config.pools, address).map(|pool| &pool.name);
     let (given, condition) = (service.given(), &service.condition);
     let is_ours = |address: &IpAddr| {
         let said = condition.as_ref().map(|condition| condition.pools()).unwrap_or_default();
@@ -325,6 +329,9 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     let by_prefix = match wish {
         Some(_) => None,
         None => renumbering(pools, &addresses, &request.addresses),
+    if let Some(address) = unknown_before(inputs, &addresses, former) {
+        return Answer::told(Allocation::none(Reason::PoolUnknown { address }), None);
+    }
     };
     let renumber = wish.as_deref().or(by_prefix.as_ref());
     let applicant = Applicant { renumber, by_prefix: by_prefix.is_some(), ..applicant };
@@ -357,7 +364,8 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         return left(inputs, key, service, reason, still_given);
     }
     let is_asked = |reason: &Reason| is_asked(reason, inputs.restraints.is_accepted(key));
-    let against_will = |(address, reason): &&(IpAddr, Reason)| service.ingress.contains(address) && !is_asked(reason);
+    let has = |address: &IpAddr| service.ingress.contains(address) || is_of_emptied(inputs, key, service, *address);
+    let against_will = |(address, reason): &&(IpAddr, Reason)| has(address) && !is_asked(reason);
     let goes = lost.iter().find(against_will);
     let (leaving, stays): (Vec<Held>, Vec<Held>) =
         kept.iter().cloned().partition(|held| renumber.is_some_and(|it| it.leaving.contains(&held.address)));
@@ -382,7 +390,10 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         }
         let why = reason.to_string();
         let answer = left(inputs, key, service, Reason::AddressGoes { address, why }, still_given);
-        return Answer { goes: true, ..answer };
+        // What an emptied status says that crier gave, the next holder goes by, whose file may have it.
+        let is_unsaid = service.ingress.is_empty() && answer.allocation.held.is_empty();
+        let status = answer.status.filter(|_| !is_unsaid);
+        return Answer { goes: true, status, ..answer };
     }
     let goes = goes.is_some();
     match found {
@@ -414,6 +425,38 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
 /// An address that is replaced stays beside the new one for its overlap, also where its range has left the file meanwhile.
 fn leaves_its_pool(inputs: &Inputs<'_>, applicant: &Applicant<'_>, address: IpAddr) -> Result<Held, Reason> {
     let wanted = &applicant.service.families;
+/// What a Service had before is in no pool that is in use, and the ConfigMap may have one: nothing else is chosen for it.
+fn unknown_before(inputs: &Inputs<'_>, has: &[IpAddr], former: &[IpAddr]) -> Option<IpAddr> {
+    let is_unknown = |address: &IpAddr| pool_of(&inputs.config.pools, *address).is_none();
+    let waits = inputs.world.lacks_config_map() && has.is_empty();
+    former.iter().copied().filter(|_| waits).find(is_unknown)
+}
+
+/// Crier gave the address, and somebody emptied the status, which takes nothing from the Service: this node knows a pool that had it, or
+/// other files than this agent's may have one.
+fn is_of_emptied(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service, address: IpAddr) -> bool {
+    let is_own = || own_of_emptied(inputs, key, service).contains(&address) && claim_of(inputs, key, address).is_ok();
+    let of_others = || inputs.world.lacks_config_map() || inputs.restraints.is_contradicted(inputs.world);
+    let is_had = || of_others() || given_back(inputs, key, service, address).is_some();
+    !inputs.config.is_standalone() && service.ingress.is_empty() && is_own() && is_had()
+}
+
+/// What an emptied status showed, also of a pool that the file has no more.
+fn given_back(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service, address: IpAddr) -> Option<Held> {
+    still_held(inputs, key, address).or_else(|| {
+        claim_of(inputs, key, address).ok()?;
+        of_no_pool(inputs, service, address).filter(|_| inputs.book.own_use(address).is_none())
+    })
+}
+
+fn shown_or_emptied(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<Held> {
+    if !service.ingress.is_empty() {
+        return shown(inputs, key, service);
+    }
+    let own = own_of_emptied(inputs, key, service).into_iter();
+    own.filter_map(|address| given_back(inputs, key, service, address)).collect()
+}
+
     if !wanted.is_empty() && !wanted.contains(&Family::of(address)) {
         return Err(Reason::WrongFamily { address, wanted: wanted.clone() });
     }
@@ -664,7 +707,8 @@ fn is_asked(reason: &Reason, accepted: bool) -> bool {
 
 /// The status stays as it is, for `reason`. An emptied one gets back what it showed.
 fn left(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service, reason: Reason, given: Vec<IpAddr>) -> Answer {
-    let held = if inputs.config.is_standalone() { promised(inputs, key) } else { shown(inputs, key, service) };
+    let standalone = inputs.config.is_standalone();
+    let held = if standalone { promised(inputs, key) } else { shown_or_emptied(inputs, key, service) };
     let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
     let wish = if service.ingress.is_empty() { Wish::Show(addresses) } else { Wish::Leave { given } };
     Answer::told(Allocation::kept(held, reason), Some(wish))
