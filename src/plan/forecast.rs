@@ -33,13 +33,13 @@ pub struct Forecast {
     pub unsettled: BTreeSet<ObjectKey>,
 }
 
-/// A Service with other addresses.
+/// A Service with other addresses, or of which what it asks for can be met no more, or is met now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServiceChange {
     pub service: ObjectKey,
     pub before: Vec<IpAddr>,
     pub after: Vec<IpAddr>,
-    /// Why it has the addresses after, or none.
+    /// Why it has the addresses after, or none; what is the matter all the same goes before.
     pub reason: Reason,
 }
 
@@ -145,7 +145,9 @@ fn settled(
     mut world: World,
     now: Instant,
 ) -> Option<(Planner, BTreeSet<ObjectKey>)> {
-    (world.leader, world.leaving) = (true, false);
+    // Without a pool no agent has anything to give, and none takes the Lease.
+    let allocates = config.is_standalone() || !config.pools.is_empty();
+    (world.leader, world.leaving) = (allocates, false);
     let (mut rounds, mut now) = (most_rounds(&world), now);
     // One planner to the end, as an agent has it: it remembers who was given what first, and which addresses rest.
     let mut planner = Planner::of_agreed(config.clone(), me.clone(), world, presumed);
@@ -192,7 +194,11 @@ fn service_change(before: &Planner, after: &Planner, key: &ObjectKey) -> Option<
     let (had, has) = (addresses(before), addresses(after));
     let allocation = &after.plan().decisions.get(key).or_else(|| before.plan().decisions.get(key))?.allocation;
     let reason = allocation.complaint.as_ref().unwrap_or(&allocation.reason);
-    (had != has).then(|| ServiceChange {
+    let complaint = |planner: &Planner| {
+        let decision = planner.plan().decisions.get(key);
+        decision.and_then(|it| it.allocation.complaint.as_ref()).map(Reason::code)
+    };
+    (had != has || complaint(before) != complaint(after)).then(|| ServiceChange {
         service: key.clone(),
         before: had.into_iter().collect(),
         after: has.into_iter().collect(),
