@@ -114,6 +114,11 @@ impl Restraints {
         self.rivals.is_left(service)
     }
 
+    /// See [`Rivals::is_worded`].
+    pub fn is_worded(&self, service: &ObjectKey) -> bool {
+        self.rivals.is_worded(service)
+    }
+
     /// What crier gave went from the status, and this agent saw it there.
     pub fn is_displaced(&self, service: &ObjectKey) -> bool {
         self.rivals.is_displaced(service)
@@ -129,14 +134,14 @@ impl Restraints {
         self.overlaps.is_over(service, address, lasts, now)
     }
 
-    /// What addresses wait for that stay because the agents do not agree.
-    pub fn removals_wait(&self) -> Option<Wait> {
-        self.removals.wait()
-    }
-
     /// Agents are heard that go by another file than this one, which allocates.
     pub fn is_contradicted(&self, world: &World) -> bool {
         self.removals.is_contradicted(world)
+    }
+
+    /// What addresses wait for that stay because the agents do not agree.
+    pub fn removals_wait(&self) -> Option<Wait> {
+        self.removals.wait()
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {

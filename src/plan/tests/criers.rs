@@ -391,6 +391,38 @@ fn two_criers_that_cannot_be_told_apart_do_not_fight_without_end() {
     assert!(cluster.writes - before < 60, "{} more writes", cluster.writes - before);
 }
 
+/// H10 of a review. Input: a status is overwritten twice within a minute, while the condition of another crier stands there from before, or
+/// with its condition. Output: that crier is named only where the overwrite brought its word.
+#[test]
+fn a_crier_is_named_for_an_overwrite_only_where_its_word_came_with_it() {
+    let [ours, theirs]: [IpAddr; 2] = ["192.168.35.100", "192.168.35.105"].map(|text| text.parse().unwrap());
+    let given = |address| Condition::given(true, "assigned", &[address], &["lan".into()], None);
+    let showing = |address, condition: Condition| {
+        move |web: &mut Service| (web.ingress, web.condition) = (vec![address], Some(Arc::new(condition)))
+    };
+    let by_them = |address| showing(address, given(address).by(&key_of(THEIRS)));
+    for (worded, expected) in [(false, None), (true, Some(THEIRS.to_owned()))] {
+        let mut story = crier(None, "192.168.35.100-192.168.35.110");
+        story.put("web", service());
+        story.change("web", by_them(ours));
+        for _ in 0..3 {
+            story.now += Duration::from_secs(1);
+            story.turn();
+            match worded {
+                true => story.change("web", showing(ours, given(ours))),
+                false => story.change("web", by_them(ours)),
+            }
+            match worded {
+                true => story.change("web", by_them(theirs)),
+                false => story.change("web", |web| web.ingress.clear()),
+            }
+        }
+        story.turn();
+        let complaint = story.decision("web").allocation.complaint.clone();
+        assert_eq!(complaint, Some(Reason::StatusOverwritten { by: expected }), "worded: {worded}");
+    }
+}
+
 /// Input: a status of the version before, of a crier with another class. Output: the addresses stay, and the condition says whose they
 /// are; so also where the pool has left the file since, as far as this agent knows that it had it.
 #[test]

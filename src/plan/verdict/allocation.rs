@@ -81,7 +81,7 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer 
         return Answer::told(Allocation::kept(shown(inputs, key, service), reason), writes.then_some(wish));
     }
     if inputs.restraints.is_left(key) {
-        let reason = Reason::StatusOverwritten { by: writer(inputs, service) };
+        let reason = Reason::StatusOverwritten { by: writer(inputs, key, service) };
         return Answer::told(Allocation::kept(shown(inputs, key, service), reason), None);
     }
     if namespace_matters(inputs, key) {
@@ -275,10 +275,13 @@ fn of_other_crier(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     (!given.is_empty() && !given.iter().any(is_ours)).then(other)
 }
 
-/// The Lease of the other crier whose word stands in the status.
-fn writer(inputs: &Inputs<'_>, service: &Service) -> Option<String> {
+/// The Lease of the other crier that overwrote the status with a word of its own.
+fn writer(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Option<String> {
     let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
     let condition = service.condition.as_ref().filter(|condition| !condition.is_of(lease))?;
+    if !inputs.restraints.is_worded(key) {
+        return None;
+    }
     Some(condition.lease().map_or_else(|| Condition::DEFAULT_LEASE.to_owned(), str::to_owned))
 }
 
@@ -326,12 +329,12 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     if inputs.book.awaits_subnets() && addresses.is_empty() && service.families != [Family::V6] {
         return Answer::told(Allocation::none(Reason::SubnetsUnknown), None);
     }
-    let by_prefix = match wish {
-        Some(_) => None,
-        None => renumbering(pools, &addresses, &request.addresses),
     if let Some(address) = unknown_before(inputs, &addresses, former) {
         return Answer::told(Allocation::none(Reason::PoolUnknown { address }), None);
     }
+    let by_prefix = match wish {
+        Some(_) => None,
+        None => renumbering(pools, &addresses, &request.addresses),
     };
     let renumber = wish.as_deref().or(by_prefix.as_ref());
     let applicant = Applicant { renumber, by_prefix: by_prefix.is_some(), ..applicant };
@@ -422,9 +425,6 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     }
 }
 
-/// An address that is replaced stays beside the new one for its overlap, also where its range has left the file meanwhile.
-fn leaves_its_pool(inputs: &Inputs<'_>, applicant: &Applicant<'_>, address: IpAddr) -> Result<Held, Reason> {
-    let wanted = &applicant.service.families;
 /// What a Service had before is in no pool that is in use, and the ConfigMap may have one: nothing else is chosen for it.
 fn unknown_before(inputs: &Inputs<'_>, has: &[IpAddr], former: &[IpAddr]) -> Option<IpAddr> {
     let is_unknown = |address: &IpAddr| pool_of(&inputs.config.pools, *address).is_none();
@@ -457,6 +457,9 @@ fn shown_or_emptied(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> 
     own.filter_map(|address| given_back(inputs, key, service, address)).collect()
 }
 
+/// An address that is replaced stays beside the new one for its overlap, also where its range has left the file meanwhile.
+fn leaves_its_pool(inputs: &Inputs<'_>, applicant: &Applicant<'_>, address: IpAddr) -> Result<Held, Reason> {
+    let wanted = &applicant.service.families;
     if !wanted.is_empty() && !wanted.contains(&Family::of(address)) {
         return Err(Reason::WrongFamily { address, wanted: wanted.clone() });
     }
