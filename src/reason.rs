@@ -74,7 +74,7 @@ pub enum Reason {
          annotation"
     )]
     RenumberRequested { address: IpAddr },
-    #[error("the Service has another address of its family and pool, {other}, and crier did not give it {address}")]
+    #[error("the Service has another address of its family, {other}, and crier did not give it {address}")]
     AddressToSpare { address: IpAddr, other: IpAddr },
     #[error("the agents found a foreign host on the link that uses {address}")]
     AddressTaken { address: IpAddr },

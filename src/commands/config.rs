@@ -327,9 +327,11 @@ pub fn complain(error: &load::LoadError) -> Exit {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     match error {
         load::LoadError::Refused(complaints) => eprint!("{}", complaints.render(colour)),
-        load::LoadError::Unreadable { .. } | load::LoadError::NotText { .. } | load::LoadError::Unseen { .. } => {
-            eprintln!("crier: {error}")
-        }
+        load::LoadError::Unreadable { .. }
+        | load::LoadError::NotText { .. }
+        | load::LoadError::SaysNothing { .. }
+        | load::LoadError::NoConfigMap { .. }
+        | load::LoadError::Unseen { .. } => eprintln!("crier: {error}"),
     }
     Exit::Usage
 }

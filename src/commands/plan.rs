@@ -52,7 +52,7 @@ pub fn plan(socket: &Path, Plan { file, cluster_config, output }: &Plan) -> Exit
 
 /// The files with the text that the ConfigMap is to have, if one is given.
 pub fn tried(files: Vec<SourceFile>, cluster_config: Option<&Path>) -> Result<Tried, load::LoadError> {
-    Ok(match cluster_config.map(load::read_main).transpose()? {
+    Ok(match cluster_config.map(|text| load::cluster_text(&files, text)).transpose()? {
         Some(text) => Tried::WithCluster { files, cluster: vec![text] },
         None => Tried::Files(files),
     })
@@ -105,6 +105,7 @@ pub fn text(report: &ForecastReport) -> String {
                 Effect::Gains => "gains",
                 Effect::Loses => "loses",
                 Effect::Moves => "moves",
+                Effect::Keeps => "keeps",
             };
             table.row([
                 it.service.to_string(),

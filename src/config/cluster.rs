@@ -74,7 +74,7 @@ pub fn texts<'a>(
 }
 
 /// Whether there is nothing in the texts but comments: a file that was empty, or a template that came out empty.
-fn say_nothing(texts: &[SourceFile]) -> bool {
+pub fn say_nothing(texts: &[SourceFile]) -> bool {
     let mut lines = texts.iter().flat_map(|text| text.text.lines()).map(str::trim);
     lines.all(|line| line.is_empty() || line.starts_with('#'))
 }

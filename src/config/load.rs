@@ -9,7 +9,9 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::secrets::{self, FoundIn};
-use super::{Complaints, Config, Need, SecretFile, Secrets, Source, SourceFile, parse_host, parse_with, unused};
+use super::{
+    Complaints, Config, Need, SecretFile, Secrets, Source, SourceFile, cluster, parse_host, parse_with, unused,
+};
 use crate::names::ObjectKey;
 
 /// Why there is no configuration. The running one, if there is one, was not touched.
@@ -20,6 +22,16 @@ pub enum LoadError {
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{} is not UTF-8 from byte {offset} on", path.display())]
     NotText { path: PathBuf, offset: usize },
+    /// Of the text that a ConfigMap is to have.
+    #[error(
+        "{}: the text says nothing: every agent refuses such a ConfigMap, and the last good text stays in use",
+        path.display()
+    )]
+    SaysNothing { path: PathBuf },
+    #[error(
+        "{file} names no ConfigMap ([kubernetes] config), so an agent with this file reads none: leave --cluster-config out"
+    )]
+    NoConfigMap { file: String },
     #[error(transparent)]
     Refused(#[from] Complaints),
     #[error(
@@ -35,8 +47,27 @@ pub fn load(path: &Path) -> Result<Config, LoadError> {
 
 /// The same with the text of the cluster's ConfigMap behind it, if there is one.
 pub fn load_with(path: &Path, cluster_config: Option<&Path>, lenience: Lenience) -> Result<Config, LoadError> {
-    let texts: Vec<SourceFile> = cluster_config.map(read_file).transpose()?.into_iter().collect();
-    Ok(parse_with(&read(path)?, &texts, &HostSecrets::from_environment().with(lenience))?)
+    let files = read(path)?;
+    let texts: Vec<SourceFile> =
+        cluster_config.map(|text| cluster_text(&files, text)).transpose()?.into_iter().collect();
+    Ok(parse_with(&files, &texts, &HostSecrets::from_environment().with(lenience))?)
+}
+
+/// What the ConfigMap of these files is to say.
+///
+/// # Errors
+/// The agents would refuse it unread, or the files name no ConfigMap. What else is wrong with any of them is not looked for.
+pub fn cluster_text(files: &[SourceFile], text: &Path) -> Result<SourceFile, LoadError> {
+    let read = read_file(text)?;
+    if cluster::say_nothing(std::slice::from_ref(&read)) {
+        return Err(LoadError::SaysNothing { path: text.to_owned() });
+    }
+    let secrets = HostSecrets::from_environment().with(Lenience::Judging);
+    let names_one = |config: &Config| matches!(&config.source, Source::Kubernetes(it) if it.config.is_some());
+    match (files.first(), parse_with(files, std::slice::from_ref(&read), &secrets)) {
+        (Some(main), Ok(config)) if !names_one(&config) => Err(LoadError::NoConfigMap { file: main.path.clone() }),
+        _ => Ok(read),
+    }
 }
 
 /// The same of the files of a host whose ConfigMap, if they name one, is not at hand: with what that is to have.
@@ -294,6 +325,32 @@ mod tests {
         assert!(text(load(&main).unwrap_err()).contains("is not UTF-8 from byte 5 on"));
         fs::write(&main, "a = ").unwrap();
         assert!(matches!(load(&main), Err(LoadError::Refused(_))));
+    }
+
+    /// H2 and H4 of a review. Input: for the ConfigMap a text of comments, or any for files that name no ConfigMap. Output: both are refused.
+    /// The one was "good: 0 pools", the other was merged into what no agent reads it with.
+    #[test]
+    fn a_text_that_no_agent_would_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (main, text) = (folder.path().join("crier.toml"), folder.path().join("cluster.toml"));
+        let judged = |keys: &str, of_cluster: &str| {
+            fs::write(&main, format!("[kubernetes]\nin-cluster = true\n{keys}")).unwrap();
+            fs::write(&text, of_cluster).unwrap();
+            load_with(&main, Some(&text), Lenience::Judging)
+                .map(|config| config.pools.len())
+                .map_err(|it| it.to_string())
+        };
+        let (named, pool) =
+            ("config = \"kube-system/crier\"\n", "[[pool]]\nname = \"a\"\naddresses = [\"192.0.2.0/28\"]\n");
+        assert_eq!(judged(named, pool), Ok(1));
+        for empty in ["", "# a comment\n\n"] {
+            let said = judged(named, empty).unwrap_err();
+            assert!(said.contains("cluster.toml: the text says nothing: every agent refuses"), "{said}");
+        }
+        let said = judged("", pool).unwrap_err();
+        assert!(said.contains("crier.toml names no ConfigMap ([kubernetes] config)"), "{said}");
+        let said = judged("colour = 1\n", pool).unwrap_err();
+        assert!(said.contains("colour"), "a mistake is told first: {said}");
     }
 
     #[test]

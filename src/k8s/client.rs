@@ -544,6 +544,32 @@ mod tests {
         task.abort();
     }
 
+    /// H8 of a review. Input: the kubeconfig becomes one whose user has no credentials, or is not there. Output: it is told, and the former ones
+    /// stay in use until it has some. The agent asked as nobody, and said that all is well.
+    #[tokio::test]
+    async fn a_kubeconfig_without_credentials_takes_no_others_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubeconfig");
+        let of = |user: &str| kubeconfig("{server: 'https://127.0.0.1:1'}", user);
+        std::fs::write(&path, of("{token: first}")).unwrap();
+        let (_client, mut renewal) = build(&Access::Kubeconfig(path.clone())).await.unwrap();
+        renewal.look = Duration::from_millis(20);
+        let (facts, mut told) = tokio::sync::mpsc::channel(8);
+        let task = tokio::spawn(renewal.run(facts));
+        let mut next = async || match tokio::time::timeout(Duration::from_secs(20), told.recv()).await {
+            Ok(Some(Fact::CredentialsUnusable(problem))) => problem.map(|it| it.to_string()),
+            other => panic!("{other:?}"),
+        };
+        for without in [of("{}"), of("{token: t}").replace("user: u", "user: zz")] {
+            std::fs::write(&path, without).unwrap();
+            let problem = next().await.expect("it is told");
+            assert!(problem.contains("stay in use"), "{problem}");
+            std::fs::write(&path, of("{token: second}")).unwrap();
+            assert_eq!(next().await, None, "they are used");
+        }
+        task.abort();
+    }
+
     /// V2 and V3 of a review. Input: other users and clusters of the kubeconfig name files that are not here; the user has a token and a
     /// tokenFile. Output: only what the current context uses is read, and the file counts where it has a token, as with kubectl.
     #[tokio::test]

@@ -134,6 +134,7 @@ impl Renewal {
     async fn read_again(&mut self) -> Result<(), ClientError> {
         let (config, seen) = load(&self.access).await?;
         if seen != self.seen {
+            names_somebody(&config, &self.access)?;
             self.connections.send_replace(assemble_all(&config, &self.servers)?);
             self.certificate = certificate_of(&config, &self.access);
             self.seen = seen;
@@ -190,6 +191,19 @@ impl Drop for Outcome {
             let next = self.turn.wrapping_add(1);
             let _ = self.turns.compare_exchange(self.turn, next, Ordering::Relaxed, Ordering::Relaxed);
         }
+    }
+}
+
+/// A template whose variable came out empty leaves a user without credentials: asking as nobody is worse than the former ones. Over plain
+/// HTTP a proxy on this host may bring them.
+fn names_somebody(config: &kube::Config, access: &Access) -> Result<(), ClientError> {
+    let user = &config.auth_info;
+    let has_token = user.token.is_some() || user.token_file.is_some();
+    let has_certificate = user.client_certificate.is_some() || user.client_certificate_data.is_some();
+    let is_plain = config.cluster_url.scheme_str() == Some("http");
+    match has_token || has_certificate || is_plain || *access == Access::InCluster {
+        true => Ok(()),
+        false => Err(ClientError::NoCredentials),
     }
 }
 

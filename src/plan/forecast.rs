@@ -18,7 +18,7 @@ use crate::plan::slice::PeerSlice;
 use crate::plan::{Planner, Presumed, everywhere};
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
-use crate::world::{Fact, PoolsTold, Service, World};
+use crate::world::{ClusterConfig, Fact, PoolsTold, Service, World};
 
 /// What would be different. Everything that is not named stays as it is.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -33,13 +33,13 @@ pub struct Forecast {
     pub unsettled: BTreeSet<ObjectKey>,
 }
 
-/// A Service with other addresses.
+/// A Service with other addresses, or of which what it asks for can be met no more, or is met now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServiceChange {
     pub service: ObjectKey,
     pub before: Vec<IpAddr>,
     pub after: Vec<IpAddr>,
-    /// Why it has the addresses after, or none.
+    /// Why it has the addresses after, or none; what is the matter all the same goes before.
     pub reason: Reason,
 }
 
@@ -106,6 +106,8 @@ pub fn forecast(
     let (before, mut unsettled) = settled(before, who, world.clone(), now).ok_or(ForecastError::Incomplete)?;
     let mut world = before.world().clone();
     world.rosters = everywhere::rosters(files.0, files.1, me, &world);
+    // What the ConfigMap is to have is part of it.
+    world.cluster_config = ClusterConfig::Current;
     let (after, more) = settled(after, who, world, now).ok_or(ForecastError::Incomplete)?;
     unsettled.extend(more);
     let keys: BTreeSet<&ObjectKey> = [&before, &after].iter().flat_map(|it| it.plan().decisions.keys()).collect();
@@ -143,7 +145,9 @@ fn settled(
     mut world: World,
     now: Instant,
 ) -> Option<(Planner, BTreeSet<ObjectKey>)> {
-    (world.leader, world.leaving) = (true, false);
+    // Without a pool no agent has anything to give, and none takes the Lease.
+    let allocates = config.is_standalone() || !config.pools.is_empty();
+    (world.leader, world.leaving) = (allocates, false);
     let (mut rounds, mut now) = (most_rounds(&world), now);
     // One planner to the end, as an agent has it: it remembers who was given what first, and which addresses rest.
     let mut planner = Planner::of_agreed(config.clone(), me.clone(), world, presumed);
@@ -190,7 +194,11 @@ fn service_change(before: &Planner, after: &Planner, key: &ObjectKey) -> Option<
     let (had, has) = (addresses(before), addresses(after));
     let allocation = &after.plan().decisions.get(key).or_else(|| before.plan().decisions.get(key))?.allocation;
     let reason = allocation.complaint.as_ref().unwrap_or(&allocation.reason);
-    (had != has).then(|| ServiceChange {
+    let complaint = |planner: &Planner| {
+        let decision = planner.plan().decisions.get(key);
+        decision.and_then(|it| it.allocation.complaint.as_ref()).map(Reason::code)
+    };
+    (had != has || complaint(before) != complaint(after)).then(|| ServiceChange {
         service: key.clone(),
         before: had.into_iter().collect(),
         after: has.into_iter().collect(),

@@ -50,6 +50,7 @@ use crate::plan::slice::{
 use crate::plan::tickets::Tickets;
 use crate::plan::verdict::{Inputs, Verdict, Wish, Work, judge};
 use crate::reason::Reason;
+use crate::roster::Roster;
 use crate::world::{Fact, Listing, Node, Touched, World};
 
 /// The whole wanted state of this node, and why.
@@ -274,6 +275,7 @@ impl Planner {
         match &fact {
             Fact::Roster(index, after) => {
                 let before = self.world.rosters.get(index).cloned();
+                self.dirty.everything |= self.world.leases.len() > 1 && leases_of(&before) != leases_of(after);
                 let change = self.l2.holders.note_roster(*index, before.as_deref(), after.as_deref());
                 self.doubles.note(&change.addresses);
                 self.note_roster_change(change);
@@ -620,6 +622,11 @@ impl Planner {
         self.binds.put(key, bind);
         self.egress.put(key, egress);
     }
+}
+
+/// The Leases of the criers whose agents are heard, as digests.
+fn leases_of(roster: &Option<Arc<Roster>>) -> BTreeSet<u64> {
+    roster.iter().flat_map(|roster| roster.members.values()).filter_map(|member| member.card.lease).collect()
 }
 
 #[cfg(test)]

@@ -21,11 +21,19 @@ use crate::world::{PoolRange, PoolsTold, Service};
 /// The address with the pool that the status names, where it is a remnant. The status is written by whoever may write it: what
 /// no pool that it names had in a former file of this agent is none. One that leaves stands beside those that crier names as given.
 pub fn remnant(inputs: &Inputs<'_>, service: &Service, address: IpAddr) -> Option<Held> {
+    let is_shown = service.condition.is_some() && service.ingress.contains(&address);
+    is_shown.then(|| of_no_pool(inputs, service, address))?
+}
+
+/// The same of what the status does not show any more. Where it does not say what crier gave either, whoever asks knows that.
+pub fn of_no_pool(inputs: &Inputs<'_>, service: &Service, address: IpAddr) -> Option<Held> {
     let config = inputs.config;
     if config.is_standalone() || pool_of(&config.pools, address).is_some() || !can_be_of_service(address) {
         return None;
     }
-    let condition = service.condition.as_ref().filter(|_| service.ingress.contains(&address))?;
+    let Some(condition) = &service.condition else {
+        return former_pools(inputs, address).next().map(|pool| Held { address, pool: pool.clone() });
+    };
     let given = condition.addresses();
     let leaves = !given.is_empty() && service.leaves(address);
     if !given.contains(&address) && !leaves {

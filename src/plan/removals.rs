@@ -146,6 +146,11 @@ impl Removals {
         self.digest.filter(|_| self.agreed)
     }
 
+    /// Agents are heard that go by another file than this one, which allocates.
+    pub fn is_contradicted(&self, world: &World) -> bool {
+        self.digest.is_some_and(|digest| !self.presumed && others(world, digest, self.lease).next().is_some())
+    }
+
     /// Whether the Service was told long enough that an address goes, and the agents agree.
     pub fn may_go(&self, service: &ObjectKey, now: Instant) -> bool {
         self.told

@@ -124,6 +124,11 @@ impl Restraints {
         self.rivals.is_left(service)
     }
 
+    /// See [`Rivals::is_worded`].
+    pub fn is_worded(&self, service: &ObjectKey) -> bool {
+        self.rivals.is_worded(service)
+    }
+
     /// What crier gave went from the status, and this agent saw it there.
     pub fn is_displaced(&self, service: &ObjectKey) -> bool {
         self.rivals.is_displaced(service)
@@ -137,6 +142,11 @@ impl Restraints {
     /// The Service has had the address beside a new one for so long.
     pub fn is_overlap_over(&self, service: &ObjectKey, address: IpAddr, lasts: Duration, now: Instant) -> bool {
         self.overlaps.is_over(service, address, lasts, now)
+    }
+
+    /// Agents are heard that go by another file than this one, which allocates.
+    pub fn is_contradicted(&self, world: &World) -> bool {
+        self.removals.is_contradicted(world)
     }
 
     /// What addresses wait for that stay because the agents do not agree.

@@ -28,6 +28,8 @@ pub struct Rivals {
     displaced: BTreeSet<ObjectKey>,
     /// What crier gave, of those that lost the condition which said so before the eyes of this agent and show it still.
     stripped: BTreeMap<ObjectKey, Vec<IpAddr>>,
+    /// Those whose last overwrite brought another condition of crier.
+    worded: BTreeSet<ObjectKey>,
 }
 
 #[derive(Debug)]
@@ -51,6 +53,7 @@ impl Rivals {
         // Who writes into a status does not say in the condition what crier gave; and crier ends an overlap.
         let is_less = after.ingress.iter().all(|address| before.ingress.contains(address));
         let by_crier = names_its_own(after) && (before.condition != after.condition || is_less);
+        let known = self.seen.len();
         if is_consistent(before) && is_consistent(after) && after.load_balancer && !is_wanted(before, after, wanted) {
             // Another crier overwrites what this one wrote, or says otherwise of it: neither sees that the other's is not its own.
             self.seen.push(key.clone());
@@ -61,6 +64,17 @@ impl Rivals {
             self.overwritten.insert(key.clone());
             self.seen.push(key.clone());
         }
+        if self.seen.len() > known {
+            match after.condition.is_some() && before.condition != after.condition {
+                true => drop(self.worded.insert(key.clone())),
+                false => drop(self.worded.remove(key)),
+            }
+        }
+    }
+
+    /// Whoever overwrote the status last wrote the condition, too, as another crier does. One that merely stands there may be old.
+    pub fn is_worded(&self, key: &ObjectKey) -> bool {
+        self.worded.contains(key)
     }
 
     /// A source tells a newer version of a Service, or the answer to a write does, whoever allocates. `ours`: this crier serves it.
@@ -104,6 +118,7 @@ impl Rivals {
         self.overwritten.remove(key);
         self.displaced.remove(key);
         self.stripped.remove(key);
+        self.worded.remove(key);
         self.fights.remove(key);
     }
 

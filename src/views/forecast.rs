@@ -55,6 +55,8 @@ pub enum Effect {
     Loses,
     /// It gets other addresses for some that it loses.
     Moves,
+    /// Its addresses stay, and what it asks for can be met no more, or can be met now.
+    Keeps,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -182,7 +184,9 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
             snapshot.node
         )
     });
-    let warnings = warnings.chain(unjudged).chain(config::unused(config)).collect();
+    let no_pool = nothing_given(&snapshot.written, config);
+    let left_off = |it: &Change| no_pool.is_some() && is_of(it, &["pool"]);
+    let warnings = warnings.chain(unjudged).chain(no_pool.clone()).chain(config::unused(config)).collect();
     Ok(ForecastReport {
         schema_version: SCHEMA_VERSION,
         node: snapshot.node.clone(),
@@ -195,7 +199,7 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
             .map(|it| ChangeReport {
                 change: it.to_string(),
                 touches: it.touches,
-                unjudged: of_routes(it) || at_start(it) || on_host(it),
+                unjudged: of_routes(it) || at_start(it) || on_host(it) || left_off(it),
             })
             .collect(),
         warnings,
@@ -221,6 +225,15 @@ fn links_unjudged(snapshot: &Snapshot, after: &Config) -> Option<String> {
     (has_others(snapshot) && after.l2.iter().any(is_new)).then(|| {
         "an [[l2]] names other links than before: owners are worked out as if the links of all nodes had this node's names; \
          where they have others, ask on those nodes too, and do not go by what this one says of owners"
+            .to_owned()
+    })
+}
+
+/// No agent takes the Lease without a pool, so what Services have stays.
+fn nothing_given(before: &Config, after: &Config) -> Option<String> {
+    let had_some = !before.pools.is_empty() && matches!(after.source, Source::Kubernetes(_));
+    (had_some && after.pools.is_empty()).then(|| {
+        "it has no pool, and no agent allocates without one: Services keep their addresses, and get nothing new"
             .to_owned()
     })
 }
@@ -280,7 +293,8 @@ fn effect(before: &[IpAddr], after: &[IpAddr]) -> Effect {
     match (gains, loses) {
         (true, true) => Effect::Moves,
         (true, false) => Effect::Gains,
-        (false, _) => Effect::Loses,
+        (false, true) => Effect::Loses,
+        (false, false) => Effect::Keeps,
     }
 }
 

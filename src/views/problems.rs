@@ -14,6 +14,7 @@ use crate::address::{Family, host_prefix};
 use crate::config::{Config, Kubernetes, L2, Pool, Source};
 use crate::names::{InterfaceName, ObjectKey, PeerName};
 use crate::path_state::{PathFault, Serving};
+use crate::plan::allocate::pool_of;
 use crate::plan::context::L2Context;
 use crate::plan::context::l2::describe_interfaces;
 use crate::plan::decision::{Announcement, Decision};
@@ -52,6 +53,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
         _ => false,
     };
     problems.extend(of_other_writers(services));
+    problems.extend(of_nobody(snapshot));
     problems.extend(services.iter().flat_map(|service| of_service(service, named)));
     problems.extend(unannounced::problems(snapshot));
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
@@ -203,6 +205,14 @@ fn of_cluster_config(snapshot: &Snapshot) -> Option<String> {
         true => String::new(),
         false => format!("; addresses of no pool that is in use stay with their Services: {}", some_of(&kept)),
     };
+    let forgotten = unheld(snapshot);
+    let kept = match forgotten.is_empty() || !snapshot.world.lacks_config_map() {
+        true => kept,
+        false => format!(
+            "{kept}; this node does not know their pools from before, and announces nothing of what crier gave to {}",
+            some_of(&forgotten)
+        ),
+    };
     let in_use = match (snapshot.world.cluster_texts.is_empty(), lacking.is_empty()) {
         (false, _) => "the last good one stays in use".to_owned(),
         (true, true) => format!("the files of this host alone are in use{kept}"),
@@ -229,6 +239,37 @@ fn of_cluster_config(snapshot: &Snapshot) -> Option<String> {
             format!("the ConfigMap {name} is not seen, {in_use}: {why}{remedy}")
         }
     })
+}
+
+/// What crier gave to Services of a class that the file names no more, and this node does not announce. While the ConfigMap lacks, the
+/// problem of that tells it.
+fn of_nobody(snapshot: &Snapshot) -> Option<String> {
+    let all = unheld(snapshot);
+    (!all.is_empty() && !snapshot.world.lacks_config_map()).then(|| {
+        format!(
+            "{}: the status shows what this crier gave, of a class that the file names no more and of a pool that no file of this node is \
+             known to have had, so this node does not announce it: have the file name the class or the pool again, or empty the status",
+            some_of(&all)
+        )
+    })
+}
+
+/// The Services, of a class that the file names no more or while the ConfigMap lacks, whose status shows what crier gave of a pool that this
+/// node knows nothing of.
+fn unheld(snapshot: &Snapshot) -> BTreeSet<&ObjectKey> {
+    let Source::Kubernetes(Kubernetes { lease, .. }) = &snapshot.config.source else { return BTreeSet::new() };
+    let world = &snapshot.world;
+    let is_unheld = |(key, decision): &(&ObjectKey, &Arc<Decision>)| {
+        let Some(service) = world.services.get(*key).filter(|service| service.load_balancer) else { return false };
+        let is_left = matches!(decision.allocation.reason, Reason::OtherClass { .. });
+        let said = service.condition.as_ref().filter(|condition| condition.is_of(lease));
+        let given = said.map(|condition| condition.addresses()).unwrap_or_default();
+        let is_held = |address: &IpAddr| decision.allocation.held.iter().any(|held| held.address == *address);
+        let is_unknown = |address: &&IpAddr| pool_of(&snapshot.config.pools, **address).is_none() && !is_held(address);
+        let mut unknown = given.iter().filter(is_unknown);
+        (is_left || world.lacks_config_map()) && unknown.any(|address| service.ingress.contains(address))
+    };
+    snapshot.plan.decisions.iter().filter(is_unheld).map(|(key, _)| key).collect()
 }
 
 /// The problem of the ConfigMap tells it for all Services.
@@ -697,6 +738,45 @@ mod tests {
         };
         assert_eq!(told(SessionState::Established), (None, 2));
         assert_eq!(told(SessionState::Active), (Some("secret-missing".to_owned()), 1));
+    }
+
+    /// H6 and H7 of a review. Input: a node without state has left a class, or lacks the ConfigMap's text; a Service shows what this crier
+    /// gave it of a pool that the node knows nothing of. Output: that the node does not announce it is told. Nothing was.
+    #[test]
+    fn what_nobody_announces_of_pools_that_a_node_does_not_remember_is_told() {
+        let said = |keys: &str, state: ClusterConfig, address: &str| {
+            let text = format!(
+                "[kubernetes]\nin-cluster = true\n{keys}[[pool]]\nname = \"lan\"\naddresses = [\"192.0.2.0/28\"]\n[[l2]]\n"
+            );
+            let file = SourceFile { path: "test.toml".to_owned(), text };
+            let config = Arc::new(parse(&[file], &NoSecrets).unwrap());
+            let Source::Kubernetes(Kubernetes { lease, .. }) = &config.source else { panic!("it is Kubernetes") };
+            let address: IpAddr = address.parse().unwrap();
+            let condition = Condition::given(true, "assigned", &[address], &["gone".into()], None).by(lease);
+            let condition = Some(Arc::new(condition));
+            let service = Service { condition, ingress: vec![address], load_balancer: true, ..Service::default() };
+            let mut planner = Planner::new(config.clone(), "node-1".into());
+            planner.apply(Fact::Service(ObjectKey::new("shop", "web"), Some(Arc::new(service))));
+            planner.apply(Fact::Link(2, Some(Link::carrying(2, "eth0", &["192.0.2.2/24"]))));
+            planner.apply(Fact::LinksListed);
+            planner.apply(Fact::FailStatic);
+            planner.apply(Fact::ClusterConfig(state, Arc::default()));
+            let now = clock::now();
+            planner.turn(now);
+            let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, clock::wall());
+            [of_cluster_config(&snapshot), of_nobody(&snapshot)].map(Option::unwrap_or_default)
+        };
+        let (left, with) = ("class = \"a/b\"\ndefault-class = false\n", "config = \"kube-system/crier\"\n");
+        let lacks = "announces nothing of what crier gave to shop/web";
+        let [of_config, more] = said(with, ClusterConfig::Missing, "198.51.100.9");
+        assert!(of_config.contains(lacks) && more.is_empty(), "{of_config} {more}");
+        let [of_config, _] = said(with, ClusterConfig::Missing, "192.0.2.1");
+        assert!(!of_config.contains(lacks), "a pool of the host has it: {of_config}");
+        let [_, of_left] = said(left, ClusterConfig::NotUsed, "198.51.100.9");
+        assert!(of_left.starts_with("shop/web: ") && of_left.contains("does not announce it"), "{of_left}");
+        for keys in ["", left] {
+            assert_eq!(said(keys, ClusterConfig::NotUsed, "192.0.2.1")[1], "", "it is announced");
+        }
     }
 
     #[test]

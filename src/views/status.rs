@@ -399,8 +399,10 @@ fn summary(decision: &Decision, snapshot: &Snapshot, sessions: &Sessions<'_>, st
             reason => reason.to_string(),
         };
     }
-    let mut parts = Vec::new();
+    let is_held = |it: &Announcement| allocation.held.iter().any(|held| held.address == it.address);
+    let mut parts: Vec<String> = Vec::new();
     for announcement in &decision.announcements {
+        let others = parts.len();
         let l2 = &announcement.l2;
         let bgp = &announcement.bgp;
         if l2.announced && l2.reason.is_conflict() {
@@ -419,8 +421,12 @@ fn summary(decision: &Decision, snapshot: &Snapshot, sessions: &Sessions<'_>, st
         if l2.owner.is_none() && bgp.peers.is_empty() {
             parts.push(not_announced(announcement));
         }
+        if !is_held(announcement) {
+            let address = announcement.address;
+            parts[others..].iter_mut().for_each(|part| *part = format!("{address}, which the status shows: {part}"));
+        }
     }
-    if decision.announcements.is_empty() {
+    if !decision.announcements.iter().any(is_held) {
         parts.push(Reason::WaitingForStatus.to_string());
     }
     parts.dedup();
@@ -520,5 +526,53 @@ fn not_announced(announcement: &Announcement) -> String {
         (true, false) => announcement.l2.reason.to_string(),
         (false, true) => announcement.bgp.reason.to_string(),
         (false, false) => format!("pool {} is announced by no [[l2]] and no [[bgp.advertisement]]", announcement.pool),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::config::{NoSecrets, SourceFile, parse};
+    use crate::plan::Planner;
+    use crate::views::Counters;
+    use crate::world::{Condition, Fact, Listing};
+
+    /// H1 of a review. Input: the API server shows another address of the pool than the one that was written, as a policy has it. Output: what
+    /// is said of that one names it; "answered here" was said of the one that nobody answers for.
+    #[test]
+    fn what_is_said_of_an_address_that_the_status_shows_beside_the_services_own_names_it() {
+        let text =
+            "[kubernetes]\nin-cluster = true\n[[pool]]\nname = \"lan\"\naddresses = [\"192.0.2.0/28\"]\n[[l2]]\n";
+        let file = SourceFile { path: "test.toml".to_owned(), text: text.to_owned() };
+        let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+        let key = ObjectKey::new("shop", "web");
+        let service = Service { load_balancer: true, families: vec![Family::V4], ..Service::default() };
+        for fact in [
+            Fact::Link(2, Some(Link::carrying(2, "eth0", &["192.0.2.14/28"]))),
+            Fact::LinksListed,
+            Fact::Listed(Listing::Services(Default::default())),
+            Fact::Listed(Listing::EndpointSlices(Default::default())),
+            Fact::Listed(Listing::Nodes(Default::default())),
+            Fact::Listed(Listing::Namespaces(Default::default())),
+            Fact::Leader(true),
+            Fact::Service(key.clone(), Some(Arc::new(service.clone()))),
+        ] {
+            planner.apply(fact);
+        }
+        let (now, wall) = (clock::now(), clock::wall());
+        planner.turn(now);
+        let own = planner.plan().decisions[&key].allocation.held[0].address;
+        let other: IpAddr = "192.0.2.9".parse().unwrap();
+        let condition = Condition::given(true, "assigned", &[own], &["lan".into()], None);
+        let shown = Service { condition: Some(Arc::new(condition)), ingress: vec![other], ..service };
+        planner.apply(Fact::Service(key.clone(), Some(Arc::new(shown))));
+        planner.turn(now);
+        let decision = &planner.plan().decisions[&key];
+        assert_eq!((decision.allocation.held[0].address, decision.announcements[0].address), (own, other));
+        let snapshot = Snapshot::of(&planner, Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
+        let said = status(&snapshot).services[0].summary.clone();
+        assert!(said.starts_with("192.0.2.9, which the status shows: "), "{said}");
+        assert!(said.contains(&Reason::WaitingForStatus.to_string()), "{said}");
     }
 }

@@ -97,6 +97,8 @@ pub enum Fact {
     Peer(PeerName, PeerOrder),
     /// All ranges of the pools of this agent's file, and of former files as long as they matter.
     Pools(Arc<BTreeSet<PoolRange>>),
+    /// The Lease of this agent's file, and those of former files as long as a condition names them.
+    Leases(Arc<BTreeSet<ObjectKey>>),
     /// How far this node has come with leaving; `None` where it does not.
     Drain(Option<Arc<Drain>>),
     /// Why a drain that the Node asks for is not begun, or one that is under way stands still; `None` where nothing is in its way.
@@ -165,6 +167,7 @@ impl Fact {
             | Fact::Assigned(..)
             | Fact::RouterId(_)
             | Fact::Pools(_)
+            | Fact::Leases(_)
             | Fact::Peer(_, PeerOrder::Shut | PeerOrder::Enable) => true,
             Fact::ServiceCidrsUnseen(_)
             | Fact::ApiServer(_)

@@ -115,6 +115,8 @@ pub struct World {
     pub data_path: DataPath,
     /// The ranges of the pools of this agent's file, and of former files as long as a Service shows an address of them.
     pub pools: Arc<BTreeSet<PoolRange>>,
+    /// The Lease of this agent's file, and those of former files as long as a condition of a Service names them.
+    pub leases: Arc<BTreeSet<ObjectKey>>,
     /// What operators wanted of peers, by the name of the `[[bgp.peer]]`.
     pub peer_orders: OrdMap<PeerName, PeerOrders>,
     /// Why a drain that the Node asks for is not begun, or one that is under way stands still.
@@ -232,6 +234,7 @@ impl Default for World {
             network_numbers: NetworkNumbers::default(),
             data_path: DataPath::UNWATCHED,
             pools: Arc::default(),
+            leases: Arc::default(),
             peer_orders: OrdMap::new(),
             drain_refused: None,
             shutdown: Shutdown::default(),
@@ -444,6 +447,7 @@ impl World {
             // The planner goes by it; the World has no opinions.
             Fact::Config(_) => Touched::Everything,
             Fact::Pools(pools) => everything_if(std::mem::replace(&mut self.pools, pools.clone()) != pools),
+            Fact::Leases(leases) => everything_if(std::mem::replace(&mut self.leases, leases.clone()) != leases),
             Fact::Peer(peer, order) => self.order(peer, order),
             Fact::DrainRefused(problem) => {
                 self.drain_refused = problem;
@@ -564,8 +568,10 @@ impl World {
         let shut = shut.map(|(peer, _)| Fact::Peer(peer.clone(), PeerOrder::Shut));
         let router_id = self.router_id.map(Fact::RouterId);
         let pools = Some(Fact::Pools(self.pools.clone())).filter(|_| !self.pools.is_empty());
+        let leases = Some(Fact::Leases(self.leases.clone())).filter(|_| !self.leases.is_empty());
         pools
             .into_iter()
+            .chain(leases)
             .chain(services)
             .chain(slices)
             .chain(nodes)

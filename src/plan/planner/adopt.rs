@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Planner;
-use crate::config::Config;
+use crate::config::{Config, Kubernetes, Source};
 use crate::world::{Fact, Touched};
 
 impl Planner {
@@ -43,6 +43,19 @@ impl Planner {
             .flat_map(|pool| pool.addresses.iter().map(|it| (pool.name.clone(), it.first(), it.last())));
         ranges.extend(of_file);
         self.dirty.everything |= self.world.apply(Fact::Pools(Arc::new(ranges))) != Touched::Nothing;
+        self.note_leases(prune);
+    }
+
+    /// Remembers the Lease of this file: a later file may name another one, or a class that leads to one. `prune`: no condition names it.
+    fn note_leases(&mut self, prune: bool) {
+        let Source::Kubernetes(Kubernetes { lease, .. }) = &self.in_force.config().source else { return };
+        let mut leases = BTreeSet::clone(&self.world.leases);
+        if prune && self.world.listed.services {
+            let conditions = || self.world.services.values().filter_map(|service| service.condition.as_ref());
+            leases.retain(|lease| conditions().any(|condition| condition.is_of(lease)));
+        }
+        leases.insert(lease.clone());
+        self.dirty.everything |= self.world.apply(Fact::Leases(Arc::new(leases))) != Touched::Nothing;
     }
 
     /// The prefix of a link that a pool names may be another one.

@@ -1,5 +1,6 @@
 //! Two criers in one cluster, each with a Lease and pools of its own, that both serve Services without a class, as stories.
 
+use super::pulses::roster;
 use super::*;
 use crate::plan::slice::StatusWrite;
 
@@ -227,6 +228,52 @@ fn what_a_crier_keeps_of_a_class_that_it_left_stays_when_its_pool_shrinks() {
     }
 }
 
+/// H12 of a review. Input: a crier of the default class and Lease gets a class of its own, which its Lease follows, and leaves the
+/// Services without a class; later its pool shrinks, and an agent of the Lease of before is heard. Output: what it gave stays announced,
+/// and is said to; what only a former pool had is that agent's while it is heard. All went off the wire at once, without a word.
+#[test]
+fn what_a_crier_gave_stays_when_its_lease_follows_another_class() {
+    let (all, few) = ("192.168.35.100-192.168.35.110", "192.168.35.105-192.168.35.110");
+    let next = |addresses: &str| crier_with("class = \"acme.io/lb\"\ndefault-class = false\n", addresses);
+    let mut before = crier(None, all);
+    before.put("web", service());
+    before.confirm("web");
+    let world = before.planner.world();
+    let web = Service::clone(&world.services[&key("web")]);
+    let kept: Vec<Fact> = world.to_remember().filter(|fact| matches!(fact, Fact::Pools(_) | Fact::Leases(_))).collect();
+    assert_eq!(kept.len(), 2, "a restart knows both");
+    let announced = |story: &Story| {
+        let announcements = &story.decision("web").announcements;
+        announcements.iter().map(|it| it.address.to_string()).collect::<Vec<_>>()
+    };
+    for leads in [true, false] {
+        let mut story = next(all);
+        story.tell(Fact::Leader(leads));
+        kept.iter().for_each(|fact| story.tell(fact.clone()));
+        story.put("web", web.clone());
+        assert_eq!(announced(&story), ["192.168.35.100"], "leads: {leads}");
+        assert_eq!(story.decision("web").allocation.notes.iter().map(Reason::code).collect::<Vec<_>>(), ["class-left"]);
+        assert!(story.planner.plan().status.services.get(&key("web")).is_none_or(|status| status.write.is_none()));
+        let Fact::Roster(index, Some(mut heard)) = roster(&[("b", &[])], &[]) else { panic!("it is a roster") };
+        for member in Arc::make_mut(&mut heard).members.values_mut() {
+            Arc::make_mut(&mut member.card).lease = before.planner.written().lease_digest();
+        }
+        story.tell(Fact::Roster(index, Some(heard)));
+        story.turn();
+        assert_eq!(announced(&story), ["192.168.35.100"], "its pool has it, while the agents are restarted one by one");
+        story.tell(Fact::Config(next(few).planner.config().clone()));
+        story.turn();
+        assert_eq!(announced(&story), [""; 0], "the crier of before goes on elsewhere");
+        story.tell(roster(&[], &["b"]));
+        story.turn();
+        assert_eq!(announced(&story), ["192.168.35.100"], "it is gone");
+        // A node that never served that crier knows nothing of it.
+        let mut new = next(all);
+        new.put("web", web.clone());
+        assert_eq!(new.decision("web").allocation.reason.code(), "other-class");
+    }
+}
+
 /// Input: a crier keeps what it gave to a Service of a class that its file does not name any more, and another load balancer gives the
 /// Service an address of the same pool beside it, or in its place. Output: crier announces what it gave and the status still shows,
 /// nothing else. It announced the other one's too.
@@ -358,6 +405,38 @@ fn two_criers_that_cannot_be_told_apart_do_not_fight_without_end() {
     let before = cluster.writes;
     cluster.goes_on(1200);
     assert!(cluster.writes - before < 60, "{} more writes", cluster.writes - before);
+}
+
+/// H10 of a review. Input: a status is overwritten twice within a minute, while the condition of another crier stands there from before, or
+/// with its condition. Output: that crier is named only where the overwrite brought its word.
+#[test]
+fn a_crier_is_named_for_an_overwrite_only_where_its_word_came_with_it() {
+    let [ours, theirs]: [IpAddr; 2] = ["192.168.35.100", "192.168.35.105"].map(|text| text.parse().unwrap());
+    let given = |address| Condition::given(true, "assigned", &[address], &["lan".into()], None);
+    let showing = |address, condition: Condition| {
+        move |web: &mut Service| (web.ingress, web.condition) = (vec![address], Some(Arc::new(condition)))
+    };
+    let by_them = |address| showing(address, given(address).by(&key_of(THEIRS)));
+    for (worded, expected) in [(false, None), (true, Some(THEIRS.to_owned()))] {
+        let mut story = crier(None, "192.168.35.100-192.168.35.110");
+        story.put("web", service());
+        story.change("web", by_them(ours));
+        for _ in 0..3 {
+            story.now += Duration::from_secs(1);
+            story.turn();
+            match worded {
+                true => story.change("web", showing(ours, given(ours))),
+                false => story.change("web", by_them(ours)),
+            }
+            match worded {
+                true => story.change("web", by_them(theirs)),
+                false => story.change("web", |web| web.ingress.clear()),
+            }
+        }
+        story.turn();
+        let complaint = story.decision("web").allocation.complaint.clone();
+        assert_eq!(complaint, Some(Reason::StatusOverwritten { by: expected }), "worded: {worded}");
+    }
 }
 
 /// Input: a status of the version before, of a crier with another class. Output: the addresses stay, and the condition says whose they

@@ -66,6 +66,43 @@ fn a_pool_that_goes_takes_its_addresses_with_their_routes_and_the_other_pool_giv
     assert_eq!(forecast.peers, []);
 }
 
+/// H3 of a review. Input: the pool that a Service asks for has another name, and has its own again. Output: the Service keeps its address, and
+/// that its request is met no more, or is met, is told. Nothing would change, it said.
+#[test]
+fn a_request_that_can_be_met_no_more_is_told_although_the_address_stays() {
+    let renamed = || Config { pools: vec![pool("other", &["192.168.35.100-192.168.35.110"])], ..configuration() };
+    let asks = Request { pools: vec!["lan".into()], ..Request::default() };
+    for (running, after, code) in
+        [(configuration(), renamed(), "unknown-pool"), (renamed(), configuration(), "assigned")]
+    {
+        let mut story = Story::begin(running.clone());
+        story.put("web", service());
+        story.confirm("web");
+        story.change("web", |web| web.request = Ok(asks.clone()));
+        story.put("plain", service());
+        story.confirm("plain");
+        assert_eq!(told(&story, running).services, []);
+        let services = told(&story, after).services;
+        let [change] = &services[..] else { panic!("one Service: {services:?}") };
+        let had = vec![address("192.168.35.100")];
+        assert_eq!(
+            (change.before.clone(), change.after.clone(), change.reason.code().as_str()),
+            (had.clone(), had, code)
+        );
+    }
+}
+
+/// H2 of a review. Input: a file without a pool. Output: no agent takes the Lease with it, so each Service keeps its address, on the wire too.
+/// All of them lose theirs, it said.
+#[test]
+fn a_file_without_a_pool_takes_nothing() {
+    let story = running();
+    let forecast = told(&story, Config { pools: Vec::new(), ..configuration() });
+    let kept: Vec<_> = forecast.services.iter().filter(|it| it.before == it.after).map(|it| it.reason.code()).collect();
+    assert_eq!((kept, forecast.services.len()), (vec!["address-left-pools".to_owned(); 3], 3));
+    assert_eq!(forecast.routes, []);
+}
+
 #[test]
 fn a_preference_moves_owners_and_no_address() {
     let story = running();

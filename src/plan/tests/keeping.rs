@@ -1,5 +1,6 @@
 //! Nothing is taken away: other writers, other files, other classes, lost statuses.
 
+use super::pulses::roster;
 use super::*;
 use crate::plan::removals::{NOTICE, TRUST, Wait};
 use crate::plan::slice::StatusWrite;
@@ -901,6 +902,105 @@ fn an_address_of_a_pool_that_may_be_in_the_config_map_stays() {
     story.turn();
     let code = story.decision("web").allocation.complaint.as_ref().map(Reason::code);
     assert_eq!(code.as_deref(), Some("address-goes"), "the ConfigMap does not have it");
+}
+
+/// H5 of a review. Input: the same agent, whether it remembers the pool or not; the status is emptied, with its condition or without, the
+/// Service is of another type for a time, or made again. Output: nothing else is chosen for it until the ConfigMap is known. It got an
+/// address of the host's own pool at once, and kept that.
+#[test]
+fn nothing_is_chosen_for_a_service_whose_pool_may_be_in_the_config_map() {
+    type Change = fn(&mut Service);
+    let emptied: [(&str, Change); 2] = [
+        ("emptied", |web| web.ingress.clear()),
+        ("emptied with its condition", |web| (web.ingress, web.condition) = (Vec::new(), None)),
+    ];
+    for (what, change) in emptied {
+        for remembers in [true, false] {
+            let mut story = with_another_file(|_| ());
+            if !remembers {
+                story.tell(Fact::Pools(Arc::default()));
+            }
+            story.tell(Fact::ClusterConfig(ClusterConfig::Missing, Arc::default()));
+            story.put("web", left("192.168.35.147"));
+            story.change("web", change);
+            for wait in [Duration::ZERO, NOTICE, TRUST] {
+                story.later(wait);
+                let allocation = &story.decision("web").allocation;
+                let code = allocation.complaint.as_ref().unwrap_or(&allocation.reason).code();
+                assert_eq!(
+                    (code.as_str(), story.write("web")),
+                    ("pool-unknown", None),
+                    "{what}, {remembers}, {wait:?}"
+                );
+                assert_eq!(story.addresses("web"), [""; 0], "{what}: the status does not show it");
+            }
+        }
+    }
+    let mut story = with_another_file(|_| ());
+    story.tell(Fact::ClusterConfig(ClusterConfig::Missing, Arc::default()));
+    story.put("web", left("192.168.35.147"));
+    let of_version = |version: &str| Service { resource_version: version.to_owned(), ..service() };
+    let of_other_type = Service { load_balancer: false, ..of_version("2") };
+    story.tell(Fact::Service(key("web"), Some(Arc::new(of_other_type))));
+    story.turn();
+    story.put("web", of_version("3"));
+    assert_eq!((story.addresses("web"), story.write("web").and_then(|it| it.ingress)), (Vec::new(), None));
+    assert_eq!(story.decision("web").allocation.reason.code(), "pool-unknown");
+    story.delete("web");
+    story.put("web", service());
+    assert_eq!(story.decision("web").allocation.reason.code(), "pool-unknown", "made again");
+    story.put("new", service());
+    assert_eq!(story.addresses("new"), ["192.168.35.160"], "one that never had another");
+    story.tell(Fact::ClusterConfig(ClusterConfig::Current, Arc::default()));
+    story.turn();
+    assert_eq!(story.addresses("web"), ["192.168.35.161"], "the ConfigMap does not have it");
+}
+
+/// H13 of a review. Input: the file of the agent that allocates lacks a pool, the others do not agree, and somebody empties the status of a
+/// Service that has an address of it, with its condition or without. Output: it has its address again, and loses it as any other does. It
+/// got another one in the same second.
+#[test]
+fn an_emptied_status_takes_no_address_while_the_agents_disagree() {
+    for stripped in [false, true] {
+        let mut story = with_another_file(|_| ());
+        story.put("web", left("192.168.35.147"));
+        story.change("web", |web| {
+            web.ingress.clear();
+            web.condition = web.condition.take().filter(|_| !stripped);
+        });
+        for wait in [Duration::ZERO, NOTICE] {
+            story.later(wait);
+            assert_eq!(story.written("web"), Some(vec![ip("192.168.35.147")]), "stripped: {stripped}, {wait:?}");
+            let code = story.decision("web").allocation.complaint.as_ref().map(Reason::code);
+            assert_eq!(code.as_deref(), Some("address-goes"));
+        }
+        let condition = story.confirm_condition("web");
+        assert_eq!(condition.addresses(), [ip("192.168.35.147")], "{condition:?}");
+        assert_eq!((story.answered(), story.written("web")), (vec!["192.168.35.147".to_owned()], None));
+        story.later(TRUST);
+        assert_eq!(story.written("web"), Some(vec![ip("192.168.35.160")]));
+    }
+    // Its own files never had the address, and those of others may.
+    let mut story = with_another_file(|_| ());
+    story.tell(Fact::Pools(Arc::default()));
+    let Fact::Roster(index, Some(mut heard)) = roster(&[("b", &[])], &[]) else { panic!("it is a roster") };
+    for member in Arc::make_mut(&mut heard).members.values_mut() {
+        Arc::make_mut(&mut member.card).allocation_digest = 7;
+    }
+    story.tell(Fact::Roster(index, Some(heard)));
+    story.put("web", left("192.168.35.147"));
+    story.change("web", |web| web.ingress.clear());
+    for wait in [Duration::ZERO, NOTICE, TRUST] {
+        story.later(wait);
+        assert_eq!((story.addresses("web"), story.write("web")), (Vec::new(), None), "after {wait:?}");
+        assert_eq!(story.decision("web").allocation.reason.code(), "address-goes");
+    }
+    // Another Service's address comes back to nobody.
+    let mut story = with_another_file(|_| ());
+    story.put("other", left("192.168.35.165"));
+    story.put("web", left("192.168.35.165"));
+    story.change("web", |web| web.ingress.clear());
+    assert_eq!(story.written("web"), Some(vec![ip("192.168.35.160")]));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::Inputs;
 use crate::address::Family;
-use crate::config::{Kubernetes, Pool, Source, duration};
+use crate::config::{Kubernetes, Pool, Source, duration, lease_digest};
 use crate::names::ObjectKey;
 use crate::plan::allocate::{
     Applicant, allocate, may_keep, notes, pool_of, second_family, shortage, without_successor,
@@ -16,7 +16,7 @@ use crate::plan::decision::{Allocation, Held};
 use crate::plan::overlaps::Overlap;
 use crate::plan::pools::withheld;
 use crate::plan::prefixes::renumbering;
-use crate::plan::remnants::{former_pools, remnant};
+use crate::plan::remnants::{former_pools, of_no_pool, remnant};
 use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::{HostUse, Reason};
 use crate::world::{Condition, Renumber, Request, Service};
@@ -81,7 +81,7 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer 
         return Answer::told(Allocation::kept(shown(inputs, key, service), reason), writes.then_some(wish));
     }
     if inputs.restraints.is_left(key) {
-        let reason = Reason::StatusOverwritten { by: writer(inputs, service) };
+        let reason = Reason::StatusOverwritten { by: writer(inputs, key, service) };
         return Answer::told(Allocation::kept(shown(inputs, key, service), reason), None);
     }
     if namespace_matters(inputs, key) {
@@ -101,14 +101,18 @@ pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
     let Some(service) = inputs.world.services.get(key) else { return Vec::new() };
     let mut claims = service.ingress.clone();
     let promised = inputs.world.assigned.get(key).into_iter().flatten().copied();
-    let more = promised.chain(own_of_emptied(inputs, key, service)).chain(service.external_ips.iter().copied());
+    let own = own_of_emptied(inputs, key, service);
+    let more = promised.chain(own.iter().copied()).chain(service.external_ips.iter().copied());
     more.for_each(|address| {
         if !claims.contains(&address) {
             claims.push(address);
         }
     });
     let ours = not_ours(inputs, key, service).is_none();
-    let is_remnant = |address: &IpAddr| ours && remnant(inputs, service, *address).is_some();
+    let of_emptied = |address: &IpAddr| {
+        service.ingress.is_empty() && own.contains(address) && of_no_pool(inputs, service, *address).is_some()
+    };
+    let is_remnant = |address: &IpAddr| ours && (remnant(inputs, service, *address).is_some() || of_emptied(address));
     claims.retain(|address| pool_of(&inputs.config.pools, *address).is_some() || is_remnant(address));
     claims
 }
@@ -206,7 +210,7 @@ fn not_ours(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Option<R
 
 /// The file does not name the class of the Service any more, and its status shows what this crier gave it of pools that this file has, or
 /// a former one had, whatever stands beside it: it keeps that until the status shows something else, for nobody else announces it. It gets
-/// nothing new.
+/// nothing new. With the class the Lease may have gone, which follows it: what the crier of a former file of this node gave is this one's.
 fn class_left(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Option<Reason> {
     if inputs.config.serves_class(service.class.as_ref()) {
         return None;
@@ -216,21 +220,35 @@ fn class_left(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Option
     let is_ours = |address: &IpAddr| {
         let was_given = given.contains(address) || (!given.is_empty() && service.leaves(*address));
         let has_pool = || pool_of(&inputs.config.pools, *address).is_some();
-        was_given && (has_pool() || remnant(inputs, service, *address).is_some())
+        let is_remnant = || remnant(inputs, service, *address).is_some();
+        let is_others = || service.condition.as_ref().is_some_and(|it| is_served_by_others(inputs, it));
+        was_given && (has_pool() || (is_remnant() && !is_others()))
     };
     shown.iter().any(is_ours).then(|| Reason::ClassLeft { class: service.class.clone() })
 }
 
-/// What the crier of this Lease gave a Service, as the condition says; where somebody took that away, as it said when this agent saw it last.
+/// What this crier gave a Service, as the condition says; where somebody took that away, as it said when this agent saw it last.
 fn given_by_us(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<IpAddr> {
     match (&inputs.config.source, &service.condition) {
         (Source::Manifests(_), _) => Vec::new(),
-        (Source::Kubernetes(Kubernetes { lease, .. }), Some(condition)) if condition.is_of(lease) => {
-            condition.addresses()
-        }
+        (Source::Kubernetes(_), Some(condition)) if is_own_word(inputs, condition) => condition.addresses(),
         (Source::Kubernetes(_), Some(_)) => Vec::new(),
         (Source::Kubernetes(_), None) => inputs.restraints.stripped(key).to_vec(),
     }
+}
+
+/// The crier of this file's Lease says it, or that of a former file of this node.
+fn is_own_word(inputs: &Inputs<'_>, condition: &Condition) -> bool {
+    let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return false };
+    condition.is_of(lease) || inputs.world.leases.iter().any(|former| condition.is_of(former))
+}
+
+/// The crier of a former file says the condition, and an agent of it is heard. What only a former file of this node had pools for is that
+/// one's to announce: the node has left it, and it goes on.
+fn is_served_by_others(inputs: &Inputs<'_>, condition: &Condition) -> bool {
+    let theirs = Some(lease_digest(condition.lease().unwrap_or(Condition::DEFAULT_LEASE)));
+    let mut members = inputs.world.rosters.values().flat_map(|roster| roster.members.values());
+    theirs != inputs.config.lease_digest() && members.any(|member| member.card.lease == theirs)
 }
 
 /// What crier says of a Service of another class stands there from when the Service was this crier's: it became another's while nobody
@@ -267,10 +285,13 @@ fn of_other_crier(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     (!given.is_empty() && !given.iter().any(is_ours)).then(other)
 }
 
-/// The Lease of the other crier whose word stands in the status.
-fn writer(inputs: &Inputs<'_>, service: &Service) -> Option<String> {
+/// The Lease of the other crier that overwrote the status with a word of its own.
+fn writer(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Option<String> {
     let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
     let condition = service.condition.as_ref().filter(|condition| !condition.is_of(lease))?;
+    if !inputs.restraints.is_worded(key) {
+        return None;
+    }
     Some(condition.lease().map_or_else(|| Condition::DEFAULT_LEASE.to_owned(), str::to_owned))
 }
 
@@ -318,6 +339,9 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     if inputs.book.awaits_subnets() && addresses.is_empty() && service.families != [Family::V6] {
         return Answer::told(Allocation::none(Reason::SubnetsUnknown), None);
     }
+    if let Some(address) = unknown_before(inputs, &addresses, former) {
+        return Answer::told(Allocation::none(Reason::PoolUnknown { address }), None);
+    }
     let by_prefix = match wish {
         Some(_) => None,
         None => renumbering(pools, &addresses, &request.addresses),
@@ -353,7 +377,8 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         return left(inputs, key, service, reason, still_given);
     }
     let is_asked = |reason: &Reason| is_asked(reason, inputs.restraints.is_accepted(key));
-    let against_will = |(address, reason): &&(IpAddr, Reason)| service.ingress.contains(address) && !is_asked(reason);
+    let has = |address: &IpAddr| service.ingress.contains(address) || is_of_emptied(inputs, key, service, *address);
+    let against_will = |(address, reason): &&(IpAddr, Reason)| has(address) && !is_asked(reason);
     let goes = lost.iter().find(against_will);
     let (leaving, stays): (Vec<Held>, Vec<Held>) =
         kept.iter().cloned().partition(|held| renumber.is_some_and(|it| it.leaving.contains(&held.address)));
@@ -378,7 +403,10 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         }
         let why = reason.to_string();
         let answer = left(inputs, key, service, Reason::AddressGoes { address, why }, still_given);
-        return Answer { goes: true, ..answer };
+        // What an emptied status says that crier gave, the next holder goes by, whose file may have it.
+        let is_unsaid = service.ingress.is_empty() && answer.allocation.held.is_empty();
+        let status = answer.status.filter(|_| !is_unsaid);
+        return Answer { goes: true, status, ..answer };
     }
     let goes = goes.is_some();
     match found {
@@ -405,6 +433,38 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
             Answer { allocation, assigned: None, status: Some(Wish::Show(addresses)), goes, lost, overlap: None }
         }
     }
+}
+
+/// What a Service had before is in no pool that is in use, and the ConfigMap may have one: nothing else is chosen for it.
+fn unknown_before(inputs: &Inputs<'_>, has: &[IpAddr], former: &[IpAddr]) -> Option<IpAddr> {
+    let is_unknown = |address: &IpAddr| pool_of(&inputs.config.pools, *address).is_none();
+    let waits = inputs.world.lacks_config_map() && has.is_empty();
+    former.iter().copied().filter(|_| waits).find(is_unknown)
+}
+
+/// Crier gave the address, and somebody emptied the status, which takes nothing from the Service: this node knows a pool that had it, or
+/// other files than this agent's may have one.
+fn is_of_emptied(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service, address: IpAddr) -> bool {
+    let is_own = || own_of_emptied(inputs, key, service).contains(&address) && claim_of(inputs, key, address).is_ok();
+    let of_others = || inputs.world.lacks_config_map() || inputs.restraints.is_contradicted(inputs.world);
+    let is_had = || of_others() || given_back(inputs, key, service, address).is_some();
+    !inputs.config.is_standalone() && service.ingress.is_empty() && is_own() && is_had()
+}
+
+/// What an emptied status showed, also of a pool that the file has no more.
+fn given_back(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service, address: IpAddr) -> Option<Held> {
+    still_held(inputs, key, address).or_else(|| {
+        claim_of(inputs, key, address).ok()?;
+        of_no_pool(inputs, service, address).filter(|_| inputs.book.own_use(address).is_none())
+    })
+}
+
+fn shown_or_emptied(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<Held> {
+    if !service.ingress.is_empty() {
+        return shown(inputs, key, service);
+    }
+    let own = own_of_emptied(inputs, key, service).into_iter();
+    own.filter_map(|address| given_back(inputs, key, service, address)).collect()
 }
 
 /// An address that is replaced stays beside the new one for its overlap, also where its range has left the file meanwhile.
@@ -660,7 +720,8 @@ fn is_asked(reason: &Reason, accepted: bool) -> bool {
 
 /// The status stays as it is, for `reason`. An emptied one gets back what it showed.
 fn left(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service, reason: Reason, given: Vec<IpAddr>) -> Answer {
-    let held = if inputs.config.is_standalone() { promised(inputs, key) } else { shown(inputs, key, service) };
+    let standalone = inputs.config.is_standalone();
+    let held = if standalone { promised(inputs, key) } else { shown_or_emptied(inputs, key, service) };
     let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
     let wish = if service.ingress.is_empty() { Wish::Show(addresses) } else { Wish::Leave { given } };
     Answer::told(Allocation::kept(held, reason), Some(wish))
