@@ -112,18 +112,11 @@ pub async fn check(
 ) -> Result<Option<ClientCertificate>, ClientError> {
     let (config, _) = credentials::of_content(content, path, at).await?;
     assemble_all(&config, &[])?;
-    let user = &config.auth_info;
-    let has_token = user.token.is_some() || user.token_file.is_some();
-    let has_certificate = user.client_certificate.is_some() || user.client_certificate_data.is_some();
-    // Over plain HTTP a proxy on this host may bring the credentials.
     let certificate = credentials::client_certificate(&config, path);
     if let Some(ended) = certificate.as_ref().filter(|it| it.has_ended(wall)) {
         return Err(ClientError::CertificateEnded { ended: ended.clone() });
     }
-    match has_token || has_certificate || config.cluster_url.scheme_str() == Some("http") {
-        true => Ok(certificate),
-        false => Err(ClientError::NoCredentials),
-    }
+    credentials::names_somebody(&config, &Access::Kubeconfig(path.to_owned())).map(|()| certificate)
 }
 
 /// The body of an answer.

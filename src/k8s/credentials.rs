@@ -196,7 +196,7 @@ impl Drop for Outcome {
 
 /// A template whose variable came out empty leaves a user without credentials: asking as nobody is worse than the former ones. Over plain
 /// HTTP a proxy on this host may bring them.
-fn names_somebody(config: &kube::Config, access: &Access) -> Result<(), ClientError> {
+pub(super) fn names_somebody(config: &kube::Config, access: &Access) -> Result<(), ClientError> {
     let user = &config.auth_info;
     let has_token = user.token.is_some() || user.token_file.is_some();
     let has_certificate = user.client_certificate.is_some() || user.client_certificate_data.is_some();
