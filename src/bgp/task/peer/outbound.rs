@@ -1,4 +1,4 @@
-//! What an established session is sent, and what the report says about it. Floor 1, a part of the peer's task.
+//! What an established session is sent, and what the report says about it. Floor 2, a part of the peer's task.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
