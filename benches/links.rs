@@ -17,5 +17,6 @@ pub fn eth0(addresses: Vec<IpNet>) -> Link {
         vrf: None,
         addresses,
         deprecated: Default::default(),
+        kernels: Default::default(),
     }
 }

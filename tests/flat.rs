@@ -128,6 +128,7 @@ fn link(index: u32, carrier: bool) -> Link {
         vrf: None,
         addresses: vec![format!("192.168.{}.11/24", if index == 2 { 35 } else { index % 30 }).parse().unwrap()],
         deprecated: Default::default(),
+        kernels: Default::default(),
     }
 }
 

@@ -440,6 +440,7 @@ fn link(mac: MacAddress, ip: IpAddr, carrier: bool) -> Fact {
         vrf: None,
         addresses: vec![net(ip)],
         deprecated: Default::default(),
+        kernels: Default::default(),
     };
     Fact::Link(LINK, Some(link))
 }
