@@ -18,5 +18,6 @@ pub fn eth0(addresses: Vec<IpNet>) -> Link {
         parent: None,
         addresses,
         deprecated: Default::default(),
+        kernels: Default::default(),
     }
 }

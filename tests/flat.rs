@@ -129,6 +129,7 @@ fn link(index: u32, carrier: bool) -> Link {
         parent: None,
         addresses: vec![format!("192.168.{}.11/24", if index == 2 { 35 } else { index % 30 }).parse().unwrap()],
         deprecated: Default::default(),
+        kernels: Default::default(),
     }
 }
 

@@ -61,6 +61,7 @@ fn told(link: &str, manage: bool, done: fn() -> bool) -> Vec<HostProblem> {
             parent: None,
             addresses: Vec::new(),
             deprecated: Default::default(),
+            kernels: Default::default(),
         };
         let keeper = tokio::spawn(sysctl::run(slices_rx, manage, facts));
         slices.send_modify(|slice| {

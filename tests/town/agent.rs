@@ -441,6 +441,7 @@ fn link(mac: MacAddress, ip: IpAddr, carrier: bool) -> Fact {
         parent: None,
         addresses: vec![net(ip)],
         deprecated: Default::default(),
+        kernels: Default::default(),
     };
     Fact::Link(LINK, Some(link))
 }

@@ -71,7 +71,7 @@ impl KnownEnds {
         match second.filter(|second| *second != first) {
             Some(second) => Some(second),
             // Of IPv4 addresses the kernel chooses the first of a subnet, or the one that the route names; of IPv6 ones the newest.
-            None if peer.ip.is_ipv4() || is_link_local_v6(peer.ip) => None,
+            None if peer.ip.is_ipv4() || (is_link_local_v6(peer.ip) && Some(first) != self.last) => None,
             None => Some(first),
         }
     }
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(refused(&mut ends, &peer, &made, 1), ["fe80::ff:fe00:11"]);
         let by_hand = [vip.clone(), has("fe80::11/64", Stay::Unknown)];
         let mut ends = KnownEnds::new(Some("fe80::11".parse().unwrap()));
-        assert_eq!(refused(&mut ends, &peer, &by_hand, 1), ["fe80::11"]);
+        assert_eq!(refused(&mut ends, &peer, &by_hand, 9), ["fe80::11"; 9], "the router took it once");
         let all = [vip, has("fe80::11/64", Stay::Unknown), has("fe80::ff:fe00:11/64", Stay::Nodes)];
         let mut ends = KnownEnds::resumed("fe80::11".parse().unwrap());
         assert_eq!(refused(&mut ends, &peer, &all, 1), ["fe80::11"]);
