@@ -171,7 +171,7 @@ pub fn egress(snapshot: &Snapshot) -> EgressReport {
         released: held_back.iter().map(|it| it.address).collect(),
         held_back,
         tunnel: tunnel(snapshot),
-        problems: problems(snapshot),
+        problems: problems(snapshot).into_iter().chain(of_host(snapshot)).collect(),
         notes: notes(snapshot).into_iter().chain(egress_signs::notes(snapshot)).collect(),
     }
 }
@@ -180,6 +180,26 @@ fn tunnel(snapshot: &Snapshot) -> Option<TunnelReport> {
     let settings = &snapshot.config.egress;
     let device = settings.tunnel.clone().filter(|_| snapshot.plan.egress.tunnel.is_some())?;
     Some(TunnelReport { device, port: settings.tunnel_port, mtu: snapshot.world.egress_reach.mtu })
+}
+
+/// What this host refuses and no row shows: `crier status` names it among all that the host refuses. Pods of other nodes do not come in by
+/// the tunnel, or packets leave by another network.
+fn of_host(snapshot: &Snapshot) -> impl Iterator<Item = String> {
+    let plan = &snapshot.plan;
+    let decisions = plan.decisions.values().filter_map(|decision| decision.egress.as_ref());
+    let owned = decisions.flat_map(|verdict| &verdict.owners).find(|it| it.owner.as_ref() == Some(&snapshot.node));
+    let owned = owned.filter(|_| plan.egress.tunnel.is_some());
+    let of_tunnel = owned.zip(snapshot.world.egress_reach.problem.as_ref()).map(|(owner, problem)| {
+        let address = owner.address;
+        format!("packets of pods on other links do not reach this node, which sends them with {address}: {problem}")
+    });
+    let by_network = plan.egress.pods.values().any(|mapping| match mapping {
+        Mapping::Translated { network, .. } => network.is_some(),
+        Mapping::Networked(exit) => exit.slot.is_some(),
+        Mapping::Held | Mapping::Steered { .. } => false,
+    });
+    let of_networks = snapshot.world.return_problems.iter().filter(move |_| by_network).map(ToString::to_string);
+    of_tunnel.into_iter().chain(of_networks)
 }
 
 /// What the kernel holds back and the plan does not ask for.
@@ -360,7 +380,7 @@ fn rows(
             Mapping::Steered { slot } => snapshot.world.egress_reach.refused.get(slot),
             Mapping::Held | Mapping::Translated { .. } | Mapping::Networked(_) => None,
         });
-        let refused = refused.map(|why| format!("the kernel refuses the route to the owner: {why}"));
+        let refused = refused.cloned();
         let far = owner.as_ref().map(|owner| format!("{owner} is not on a link of this node"));
         EgressRow {
             service: key.clone(),
