@@ -472,9 +472,11 @@ mod tests {
     use crate::config::{NoSecrets, SourceFile, parse};
     use crate::egress::ruleset::Content;
     use crate::plan::Planner;
+    use crate::plan::decision::Decision;
+    use crate::plan::slice::TunnelEnd;
     use crate::world::{
-        ApiServer, Destinations, Egress, EgressBounds, EndpointAddresses, EndpointSlice, Fact, HeldPod, NodeCounts,
-        Request, Service, Tenant,
+        ApiServer, Destinations, Egress, EgressBounds, EgressReach, EndpointAddresses, EndpointSlice, Fact, HeldPod,
+        HostProblem, NodeCounts, Request, Service, Tenant,
     };
 
     const FILE: &str = "[manifests]\nfolder = \"/m\"\n[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100-192.168.35.110\"]\n\
@@ -482,6 +484,10 @@ mod tests {
 
     /// What an agent says whose kernel holds these addresses back.
     fn report(held: &[&str], facts: Vec<Fact>) -> EgressReport {
+        egress(&snapshot(held, facts))
+    }
+
+    fn snapshot(held: &[&str], facts: Vec<Fact>) -> Snapshot {
         let file = SourceFile { path: "crier.toml".to_owned(), text: FILE.to_owned() };
         let config = parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
         let mut planner = Planner::new(Arc::new(config), "node-1".into());
@@ -491,7 +497,40 @@ mod tests {
         let pods = held.iter().map(|pod| (pod.parse().unwrap(), Mapping::Held)).collect();
         let table = Some(Arc::new(Content { pods, ..Content::default() }));
         let counters = crate::views::Counters { egress_table: table, ..Default::default() };
-        egress(&Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall()))
+        Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall())
+    }
+
+    /// A7b and A8a of reviews. Input: what the host refuses on the node that sends with the address: its end of the tunnel, and the way
+    /// out by an extra network. Output: `crier egress` says so there too, where packets need it.
+    #[test]
+    fn what_the_host_refuses_of_a_node_that_sends_is_told_by_it() {
+        let problem = |text: &str| HostProblem { problem: text.to_owned(), remedy: "look".to_owned() };
+        let reach = EgressReach { problem: Some(problem("no tunnel")), ..EgressReach::default() };
+        let facts =
+            || vec![Fact::EgressReach(reach.clone()), Fact::Returns(vec![problem("another route")]), web(|_| ())];
+        let of = |change: &dyn Fn(&mut Snapshot)| {
+            let mut snapshot = snapshot(&[], facts());
+            change(&mut snapshot);
+            let told = |words: &str| egress(&snapshot).problems.iter().any(|problem| problem.contains(words));
+            [told("on other links do not reach this node"), told("another route; look")]
+        };
+        let owned = |snapshot: &mut Snapshot| {
+            let key = ObjectKey::new("shop", "web");
+            let mut decision = Decision::clone(&snapshot.plan.decisions[&key]);
+            let address = "192.168.35.100".parse().unwrap();
+            let owner = EgressOwner { address, owner: Some("node-1".into()), reason: None };
+            decision.egress.as_mut().expect("it has egress").owners = vec![owner];
+            snapshot.plan.decisions.insert(key, Arc::new(decision));
+            let end = TunnelEnd { peers: Default::default(), foreign: false, mtu: None };
+            snapshot.plan.egress.tunnel = Some(Arc::new(end));
+        };
+        let by_network = |snapshot: &mut Snapshot| {
+            let mapping = Mapping::Translated { address: "192.168.35.100".parse().unwrap(), network: Some(15) };
+            snapshot.plan.egress.pods.insert("10.244.1.7".parse().unwrap(), mapping);
+        };
+        assert_eq!(of(&|_| ()), [false, false]);
+        assert_eq!(of(&owned), [true, false]);
+        assert_eq!(of(&by_network), [false, true]);
     }
 
     fn web(change: impl FnOnce(&mut Service)) -> Fact {
