@@ -26,6 +26,8 @@ pub struct Counts {
     /// Of the dropped ones those of the last [`READINGS`] readings, if the table had one way for the pod's packets in all that time and
     /// they were dropped in most of these: else none.
     pub lately: u64,
+    /// Packets were dropped in each of these readings, and no connection of the pod passed the translation in that time.
+    pub stuck: bool,
 }
 
 /// Ten seconds.
@@ -40,28 +42,39 @@ struct Pair {
     translated: Reading,
     /// How the table led the pod's packets at the last reading.
     way: Option<Mapping>,
-    /// How many were dropped since the reading before, while it led them so.
-    lately: VecDeque<u64>,
+    /// How many were dropped since the reading before, while it led them so, and how many connections passed the translation.
+    lately: VecDeque<(u64, u64)>,
+    /// Connections that passed the translation, also where they keep the pod's own address.
+    passed: Reading,
+    /// The same at the last reading of what was dropped.
+    passed_before: u64,
 }
 
 impl Pair {
     fn read_dropped(&mut self, packets: u64, way: Option<Mapping>) {
         let before = self.dropped.sum();
         self.dropped.read(packets);
+        let passed = self.passed.sum().saturating_sub(std::mem::replace(&mut self.passed_before, self.passed.sum()));
         if self.way != way || matches!(way, None | Some(Mapping::Held)) {
             // What was dropped since then may be of the way before.
             (self.way, self.lately) = (way, VecDeque::new());
             return;
         }
-        self.lately.push_back(self.dropped.sum().saturating_sub(before));
+        self.lately.push_back((self.dropped.sum().saturating_sub(before), passed));
         if self.lately.len() > READINGS {
             self.lately.pop_front();
         }
     }
 
     fn lately(&self) -> u64 {
-        let goes_on = self.lately.iter().filter(|packets| **packets > 0).count() >= MOST_READINGS;
-        if goes_on { self.lately.iter().sum() } else { 0 }
+        let packets = || self.lately.iter().map(|(packets, _)| *packets);
+        let goes_on = packets().filter(|packets| *packets > 0).count() >= MOST_READINGS;
+        if goes_on { packets().sum() } else { 0 }
+    }
+
+    fn is_stuck(&self) -> bool {
+        let nothing_else = |(dropped, passed): &(u64, u64)| *dropped > 0 && *passed == 0;
+        self.lately.len() == READINGS && self.lately.iter().all(nothing_else)
     }
 }
 
@@ -98,7 +111,10 @@ impl Counters {
             match count {
                 Count::Dropped => pair.read_dropped(packets, way(&pod)),
                 // Its element keeps the pod's own address, and the owner gives the Service's: one node counts a connection.
-                Count::Translated => pair.translated.read(if is_steered(&pod) { 0 } else { packets }),
+                Count::Translated => {
+                    pair.passed.read(packets);
+                    pair.translated.read(if is_steered(&pod) { 0 } else { packets });
+                }
             }
         }
     }
@@ -134,6 +150,7 @@ impl Counters {
             dropped: pair.dropped.sum(),
             translated: pair.translated.sum(),
             lately: pair.lately(),
+            stuck: pair.is_stuck(),
         };
         pods.iter().map(|(pod, pair)| (*pod, counts(pair))).collect()
     }
@@ -186,6 +203,30 @@ mod tests {
         let mut over = vec![(here, 5); 9];
         over.extend([(here, 0); 3]);
         assert_eq!(lately(&over), 0, "it is over");
+    }
+
+    /// B2 of a review. Input: readings of what a steered pod has dropped and of its connections that passed the translation. Output: nothing
+    /// gets out, where packets are dropped in each reading of ten seconds and no connection passed.
+    #[test]
+    fn a_pod_is_stuck_while_each_reading_has_drops_and_no_connection_passes() {
+        let pod: IpAddr = "10.244.1.2".parse().unwrap();
+        let stuck = |readings: &[(u64, u64)]| {
+            let counters = Counters::default();
+            let pods = [(pod, Mapping::Steered { slot: 1 })].into();
+            counters.hold(Some(Arc::new(Content { pods, ..Content::default() })));
+            let (mut all_dropped, mut all_passed) = (0, 7);
+            for (dropped, passed) in readings {
+                (all_dropped, all_passed) = (all_dropped + dropped, all_passed + passed);
+                counters.read(Count::Dropped, [(pod, all_dropped)]);
+                counters.read(Count::Translated, [(pod, all_passed)]);
+            }
+            counters.all()[&pod].stuck
+        };
+        assert!(stuck(&[(50, 0); 8]));
+        assert!(!stuck(&[(50, 0); 4]), "not for long enough");
+        assert!(!stuck(&[(50, 1); 8]), "others pass");
+        assert!(!stuck(&[(50, 0), (50, 0), (50, 0), (0, 0), (50, 0), (50, 0), (50, 0)]), "now and then");
+        assert!(stuck(&[(50, 1), (50, 1), (50, 0), (50, 0), (50, 0), (50, 0), (50, 0), (50, 0)]));
     }
 
     /// Input: a pod whose packets go to the owner on another node, then this node is the owner, then another one again.

@@ -3,6 +3,7 @@
 
 use super::packet;
 use super::ruleset::Form;
+use crate::address::Family;
 
 /// The families with chains that translate, by number and name.
 pub const FAMILIES: [(u8, &str); 3] = [(1, "inet"), (2, "ip"), (10, "ip6")];
@@ -16,6 +17,15 @@ pub fn earlier(form: &Form, family: &str, attributes: &[u8]) -> Option<String> {
     let translates = chain.kind == "nat" && chain.hook == POSTROUTING && chain.rules > 0;
     (translates && comes_before && !is_own)
         .then(|| format!("table {family} {}, chain {} (priority {})", chain.table, chain.name, chain.priority))
+}
+
+/// Whether packets of this family pass the chain that [`earlier`] names so.
+pub fn is_of(chain: &str, family: Family) -> bool {
+    let only = match family {
+        Family::V4 => "table ip6 ",
+        Family::V6 => "table ip ",
+    };
+    !chain.starts_with(only)
 }
 
 const POSTROUTING: u32 = 4;
@@ -37,6 +47,15 @@ mod tests {
         attributes.text(7, kind);
         attributes.number(6, rules);
         attributes.value().to_vec()
+    }
+
+    /// A2a of a review.
+    #[test]
+    fn a_chain_is_passed_by_packets_of_its_family_alone() {
+        let form = Form { table: "crier".to_owned(), priority: 95, mark_mask: 0, marks: Vec::new(), tunnel: None };
+        let of = |family| earlier(&form, family, &answer("early", "nat", 4, 50, 1)).expect("it comes first");
+        let passed = |family| Family::BOTH.map(|of_packet| is_of(&of(family), of_packet));
+        assert_eq!(FAMILIES.map(|(_, name)| passed(name)), [[true, true], [true, false], [false, true]]);
     }
 
     /// E1 of a review.

@@ -11,7 +11,7 @@ use crate::address::{Family, host_prefix, mapped_v4};
 use crate::config::duration;
 use crate::names::{NodeName, PoolName};
 use crate::selector::{Selector, SelectorProblem};
-use crate::world::{Destinations, Egress, EgressBounds, PoolsTold, Renumber, Request, RequestError};
+use crate::world::{Destinations, Egress, EgressBounds, OvnGateway, PoolsTold, Renumber, Request, RequestError};
 
 /// crier's own prefix; an unknown name below it is refused.
 const OWN: &str = "crier.dev/";
@@ -62,7 +62,7 @@ const SPEC_ADDRESS: &str = "spec.loadBalancerIP";
 
 /// Whether crier reads the annotation of this name; all others are skipped.
 pub fn is_read(name: &str) -> bool {
-    name.starts_with(OWN) || METALLB.iter().any(|prefix| name.starts_with(prefix))
+    name.starts_with(OWN) || name == OvnGateway::ANNOTATION || METALLB.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Reads what a Service asks for. `crier.dev/` overrides `metallb.io/`, and `metallb.io/` overrides

@@ -116,6 +116,7 @@ pub fn node(object: &Object<NodeFields>) -> Result<world::Node, Unreadable> {
         let of_kind = addresses.iter().filter(|address| address.kind == kind);
         of_kind.filter_map(|address| address.address.parse().ok()).collect::<Vec<IpAddr>>()
     };
+    let annotation = |name: &str| object.metadata.annotations.as_ref().and_then(|all| all.get(name));
     Ok(world::Node {
         labels: labels(&object.metadata),
         ready: condition("Ready").is_none_or(|ready| ready.status == "True"),
@@ -124,12 +125,34 @@ pub fn node(object: &Object<NodeFields>) -> Result<world::Node, Unreadable> {
         external_ips: of_kind("ExternalIP"),
         boot_id: node_info.and_then(|info| info.boot_id).filter(|boot| !boot.is_empty()),
         pod_networks: pod_networks.iter().filter_map(|text| text.parse().ok()).collect(),
+        ovn_gateway: annotation(world::OvnGateway::ANNOTATION).and_then(|text| ovn_gateway(text)),
         marks: world::Marks {
             cordoned: spec.unschedulable.unwrap_or(false),
             taints: taints.into_iter().collect(),
-            drain: object.metadata.annotations.as_ref().and_then(|all| all.get(world::Marks::DRAIN)).cloned(),
+            drain: annotation(world::Marks::DRAIN).cloned(),
         },
     })
+}
+
+/// Of its gateway: `{"default": {"mode": "shared", …}}`.
+#[derive(Deserialize)]
+struct OvnGateways {
+    default: OvnGatewayMode,
+}
+
+#[derive(Deserialize)]
+struct OvnGatewayMode {
+    mode: String,
+}
+
+fn ovn_gateway(text: &str) -> Option<world::OvnGateway> {
+    let OvnGateways { default: OvnGatewayMode { mode } } = serde_json::from_str(text).ok()?;
+    match mode.as_str() {
+        "shared" => Some(world::OvnGateway::Shared),
+        "local" => Some(world::OvnGateway::Local),
+        // It may be off.
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -182,6 +205,22 @@ status:
         assert_eq!(taints, ["maintenance", "node.kubernetes.io/unschedulable"], "each key once");
         assert_eq!(drain.as_deref(), Some("drained, since 2026-11-28T15:00:00Z"));
         assert_eq!(read("{metadata: {name: a}}").marks, world::Marks::default());
+    }
+
+    /// B1 of a review. Input: OVN-Kubernetes' annotation as it writes it, and what it may be else.
+    #[test]
+    fn the_gateway_mode_of_ovn_kubernetes_is_read_where_it_says_one() {
+        let mode = |text: &str| {
+            read(&format!("{{metadata: {{name: a, annotations: {{k8s.ovn.org/l3-gateway-config: '{text}'}}}}}}"))
+                .ovn_gateway
+        };
+        let whole = r#"{"default":{"mode":"shared","bridge-id":"br-ex","ip-addresses":["10.0.0.11/24"],"node-port-enable":"true"}}"#;
+        assert_eq!(mode(whole), Some(world::OvnGateway::Shared));
+        assert_eq!(mode(r#"{"default":{"mode":"local"}}"#), Some(world::OvnGateway::Local));
+        for other in [r#"{"default":{"mode":""}}"#, r#"{"default":{}}"#, "{}", "", "[1"] {
+            assert_eq!(mode(other), None, "{other}");
+        }
+        assert_eq!(read("{metadata: {name: a}}").ovn_gateway, None);
     }
 
     #[test]

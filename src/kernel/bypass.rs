@@ -3,9 +3,10 @@
 //! Task: [`run`], owned by the caller. Cancelling it loses nothing.
 //!
 //! Only signs that are certain count. Calico's Felix makes the link `bpfin.cali` in eBPF mode, and removes it when it leaves that
-//! mode. Cilium makes `cilium_host` in every mode, and writes into its state folder whether its eBPF host routing is on. What
+//! mode. Cilium makes `cilium_host` in every mode, and writes into its state folder whether its eBPF host routing is on.
+//! OVN-Kubernetes makes `ovn-k8s-mp0` in every mode, and writes its mode to an annotation of the Node, which the slice has. What
 //! cannot be seen from the host: a CNI of another name that does the same, and Cilium's state where this account may not read it;
-//! of the latter `crier doctor` says so.
+//! of the latter `crier doctor` says so, and of OVN-Kubernetes without the annotation `crier egress` does.
 //! By the same signs, whether the CNI and not the kernel's conntrack knows the connections to Services: [`unknown_flows`].
 
 use std::fs::File;
@@ -19,7 +20,7 @@ use tracing::{info, warn};
 
 use super::looks::{self, Looks};
 use crate::plan::slice::EgressSlice;
-use crate::world::{Fact, HostProblem};
+use crate::world::{Fact, HostProblem, OvnGateway};
 
 /// A CNI changes its mode with a restart of its agent on this node, and nothing tells of that.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -54,6 +55,8 @@ pub enum Seen {
     Cilium {
         file: PathBuf,
     },
+    /// OVN-Kubernetes is in shared gateway mode.
+    Ovn,
     /// Cilium is there, and nothing tells which routing it does.
     CiliumUntold {
         why: String,
@@ -83,6 +86,17 @@ impl Seen {
                          Helm) and restart Cilium's agents, or remove the annotation crier.dev/egress"
                     .to_owned(),
             }),
+            Seen::Ovn => Some(HostProblem {
+                problem: format!(
+                    "OVN-Kubernetes is in shared gateway mode (this Node's annotation {} says so), and so packets of pods pass the host's \
+                     netfilter by: nothing holds them to their Service's address",
+                    OvnGateway::ANNOTATION
+                ),
+                remedy: "set routingViaHost: true and ipForwarding: Global in spec.defaultNetwork.ovnKubernetesConfig.gatewayConfig of \
+                         the object cluster of networks.operator.openshift.io (--gateway-mode=local without OpenShift), or remove the \
+                         annotation crier.dev/egress"
+                    .to_owned(),
+            }),
             Seen::Nothing | Seen::CiliumUntold { .. } => None,
         }
     }
@@ -99,7 +113,7 @@ impl Seen {
                     "look for \"Host Routing: Legacy\" in what `cilium-dbg status` prints in the pod of Cilium's agent"
                         .to_owned(),
             }),
-            Seen::Nothing | Seen::Calico { .. } | Seen::Cilium { .. } => None,
+            Seen::Nothing | Seen::Calico { .. } | Seen::Cilium { .. } | Seen::Ovn => None,
         }
     }
 }
@@ -109,7 +123,7 @@ pub async fn run(slices: watch::Receiver<EgressSlice>, facts: mpsc::Sender<Fact>
     let mut reported: Option<HostProblem> = None;
     let mut looks = Looks::new(slices, LOOK_AGAIN, looks::for_pods);
     while let Some(slice) = looks.next().await {
-        let found = if !slice.pods.is_empty() { look(Path::new("/")).refusal() } else { None };
+        let found = if !slice.pods.is_empty() { look(Path::new("/"), slice.ovn_gateway).refusal() } else { None };
         if found != reported {
             match &found {
                 Some(problem) => warn!(%problem, "the guard of egress is passed by"),
@@ -125,7 +139,7 @@ pub async fn run(slices: watch::Receiver<EgressSlice>, facts: mpsc::Sender<Fact>
 
 /// What cannot be told of this host, for `crier doctor`.
 pub fn doubts() -> Option<HostProblem> {
-    look(Path::new("/")).doubt()
+    look(Path::new("/"), None).doubt()
 }
 
 /// Why the kernel's conntrack need not know the connections to Services: the CNI translates their addresses itself.
@@ -154,14 +168,22 @@ fn calico(root: &Path) -> Option<&'static str> {
     CALICO.into_iter().find(|link| has(root, link))
 }
 
-/// What is to be seen below `root`.
-pub fn look(root: &Path) -> Seen {
+/// What is to be seen below `root`, and is said of OVN-Kubernetes.
+pub fn look(root: &Path, ovn: Option<OvnGateway>) -> Seen {
     if let Some(link) = calico(root) {
         return Seen::Calico { link };
     }
-    if !has(root, CILIUM) {
-        return Seen::Nothing;
+    if has(root, CILIUM) {
+        return cilium(root);
     }
+    // An annotation may be left from an OVN-Kubernetes that was uninstalled.
+    match ovn {
+        Some(OvnGateway::Shared) if has(root, OvnGateway::LINK) => Seen::Ovn,
+        Some(OvnGateway::Shared | OvnGateway::Local) | None => Seen::Nothing,
+    }
+}
+
+fn cilium(root: &Path) -> Seen {
     let (header, settings) = (root.join(CILIUM_HEADER), root.join(CILIUM_SETTINGS));
     // The header says yes or nothing: newer versions do not write the define at all.
     let defines = |text: String| {
@@ -207,7 +229,7 @@ mod tests {
     /// What is seen of a host with these links and files.
     fn seen(links: &[&str], files: &[(&str, &str)]) -> (Seen, PathBuf) {
         let root = host(links, files);
-        (look(root.path()), root.path().to_owned())
+        (look(root.path(), None), root.path().to_owned())
     }
 
     fn host(links: &[&str], files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -253,6 +275,19 @@ mod tests {
             assert_eq!(seen.refusal().is_some(), refuses, "{seen:?}");
             assert_eq!(seen.doubt().is_some(), expected == "CiliumUntold", "{seen:?}");
         }
+    }
+
+    /// B1 of a review. Input: OVN-Kubernetes' link, and the mode in the Node's annotation.
+    #[test]
+    fn ovn_kubernetes_in_shared_gateway_mode_is_a_bypass() {
+        let (shared, local) = (Some(OvnGateway::Shared), Some(OvnGateway::Local));
+        let look = |links: &[&str], mode| look(host(links, &[]).path(), mode);
+        let ovn: &[&str] = &["eth0", "br-ex", OvnGateway::LINK];
+        assert_eq!([shared, local, None].map(|mode| look(ovn, mode)), [Seen::Ovn, Seen::Nothing, Seen::Nothing]);
+        assert_eq!(look(&["eth0"], shared), Seen::Nothing, "the annotation is left of what was uninstalled");
+        let problem = Seen::Ovn.refusal().expect("a bypass").to_string();
+        assert!(problem.contains(OvnGateway::ANNOTATION) && problem.contains("routingViaHost: true"), "{problem}");
+        assert_eq!(Seen::Ovn.doubt(), None);
     }
 
     /// D5 of a review: what a drain counts.

@@ -1,17 +1,20 @@
 //! Rules and routes of crier's for marked packets: what `steering` and `returns` have in common. Floor 2. Each of them says which
 //! parts it wants; here parts are found in the kernel, made and removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
 use super::netlink::{Netlink, NetlinkError, PROTOCOL, address_family, family_of};
+use super::routes;
 use crate::address::Family;
 use crate::config::EgressSettings;
 use crate::names::InterfaceName;
+use crate::world::HostProblem;
 
 /// One rule or route.
 pub(super) trait Part: Ord + Sized {
@@ -50,6 +53,72 @@ pub(super) async fn change<P: Part>(
         Err(error) if P::FINE.iter().any(|code| error.is_refusal(*code)) => Ok(()),
         done => done,
     }
+}
+
+/// The routes of other programs in these tables of crier's, each table with one of them in words, that packets follow before crier's own
+/// default route, or that keep the kernel from taking it.
+pub(super) async fn strangers(
+    tables: BTreeSet<u32>,
+    netlink: &mut Netlink,
+) -> Result<BTreeMap<u32, HostProblem>, NetlinkError> {
+    let mut strangers = BTreeMap::new();
+    for table in tables {
+        let mut request = RouteMessage::default();
+        request.attributes.push(RouteAttribute::Table(table));
+        let found = match netlink.list_of(request, |route| is_stranger(route, table)).await {
+            // Nobody has made the table yet.
+            Err(error) if error.is_refusal(libc::ENOENT) => continue,
+            found => found?,
+        };
+        let words = found.iter().find_map(|message| match message {
+            RouteNetlinkMessage::NewRoute(route) => stranger_in_words(route, table),
+            // The enum is not ours; nothing else is a route.
+            _ => None,
+        });
+        strangers.extend(words.map(|words| (table, words)));
+    }
+    Ok(strangers)
+}
+
+/// Whether it is another program's, and no worse than the default route that crier makes there.
+fn is_stranger(route: &RouteMessage, table: u32) -> bool {
+    let metric = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        // The enum is not ours.
+        _ => None,
+    });
+    let comes_before = match family_of(route.header.address_family) {
+        Some(Family::V4) => metric.unwrap_or(0) == 0,
+        Some(Family::V6) => metric.unwrap_or(0) <= METRIC_OF_V6,
+        None => false,
+    };
+    let is_default = route.header.destination_prefix_length == 0;
+    routes::table(route) == table && route.header.protocol != PROTOCOL && (!is_default || comes_before)
+}
+
+/// What the kernel gives a route of IPv6 that is made without one, as crier's are.
+const METRIC_OF_V6: u32 = 1024;
+
+fn stranger_in_words(route: &RouteMessage, table: u32) -> Option<HostProblem> {
+    let to = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(to) => routes::address(to),
+        // The enum is not ours.
+        _ => None,
+    });
+    let length = route.header.destination_prefix_length;
+    let to = to.map_or_else(|| "default".to_owned(), |to| format!("{to}/{length}"));
+    let kind = match route.header.kind {
+        RouteType::Unicast => String::new(),
+        kind => format!("{kind:?} ").to_lowercase(),
+    };
+    let ip = family_of(route.header.address_family)?.option_of_ip();
+    Some(HostProblem {
+        problem: format!("another program has the route {kind}{to} in crier's table {table}"),
+        remedy: format!(
+            "ip {ip} route show table {table}; remove the route, or set [egress] first-route-table on all nodes where the table is the \
+             other program's"
+        ),
+    })
 }
 
 /// Removes all parts. Says how many there were.
@@ -175,5 +244,52 @@ impl MarkedRule {
         ];
         message.attributes.extend(link.as_ref().map(|link| RuleAttribute::Iifname(link.to_string())));
         if new { RouteNetlinkMessage::NewRule(message) } else { RouteNetlinkMessage::DelRule(message) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::route::RouteProtocol;
+
+    use super::*;
+
+    /// A8a of a review. Input: routes in a table of crier's. Output: those that packets follow before crier's own default route.
+    #[test]
+    fn a_route_of_another_program_in_a_table_of_criers_is_a_stranger_where_it_comes_before() {
+        let of = |family: Family, to: Option<(&str, u8)>, metric: u32, change: fn(&mut RouteMessage)| {
+            let mut route = RouteMessage::default();
+            route.header.address_family = address_family(family);
+            route.header.protocol = RouteProtocol::Boot;
+            route.header.kind = RouteType::Unicast;
+            route.attributes = vec![RouteAttribute::Table(6770)];
+            route.attributes.extend((metric > 0).then_some(RouteAttribute::Priority(metric)));
+            if let Some((to, length)) = to {
+                route.header.destination_prefix_length = length;
+                route.attributes.push(RouteAttribute::Destination(to.parse::<std::net::IpAddr>().unwrap().into()));
+            }
+            change(&mut route);
+            route
+        };
+        let same = |_: &mut RouteMessage| ();
+        let ours = |route: &mut RouteMessage| route.header.protocol = PROTOCOL;
+        let elsewhere = |route: &mut RouteMessage| route.attributes[0] = RouteAttribute::Table(254);
+        let blackhole = |route: &mut RouteMessage| route.header.kind = RouteType::BlackHole;
+        let table = [
+            (of(Family::V4, None, 0, same), Some("the route default in")),
+            (of(Family::V4, None, 0, blackhole), Some("the route blackhole default in")),
+            (of(Family::V4, None, 100, same), None),
+            (of(Family::V4, Some(("203.0.113.0", 24)), 100, same), Some("the route 203.0.113.0/24 in")),
+            (of(Family::V6, None, 1, same), Some("the route default in")),
+            (of(Family::V6, None, 1024, same), Some("the route default in")),
+            (of(Family::V6, None, 2048, same), None),
+            (of(Family::V4, None, 0, ours), None),
+            (of(Family::V4, None, 0, elsewhere), None),
+        ];
+        for (route, expected) in table {
+            let told = is_stranger(&route, 6770).then(|| stranger_in_words(&route, 6770)).flatten();
+            let told = told.map(|problem| problem.to_string());
+            assert_eq!(told.is_some(), expected.is_some(), "{route:?}");
+            assert!(told.is_none_or(|told| told.contains(expected.unwrap_or_default()) && told.contains("6770")));
+        }
     }
 }

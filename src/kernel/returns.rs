@@ -21,7 +21,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteScope, RouteType, RouteVia,
+    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteScope, RouteType, RouteVia,
 };
 use rtnetlink::MulticastGroup;
 use tokio::sync::{mpsc, watch};
@@ -168,7 +168,8 @@ async fn follow(
             let refused = work(&wanted, settings, netlink).await?;
             tidied = true;
             foreign = foreign_rules(&wanted, settings, netlink).await?;
-            let all = in_front(&foreign, settings, netlink).await?;
+            let mut all = in_front(&foreign, settings, netlink).await?;
+            all.extend(strangers(&slice, settings, netlink).await?);
             last = Some(wanted);
             retry_at = told.outcome(&refused, all, &slice, retry_at).await;
         }
@@ -391,6 +392,24 @@ async fn in_front(
     Ok(problems)
 }
 
+/// Routes of other programs in the tables that crier makes for networks. These are looked at again when the kernel tells of such a table.
+async fn strangers(
+    slice: &EgressSlice,
+    settings: &EgressSettings,
+    netlink: &mut Netlink,
+) -> Result<Vec<HostProblem>, NetlinkError> {
+    let own = slice.networks.iter().filter(|network| matches!(network.table, ReturnTable::Own { .. }));
+    let own: Vec<_> = own.map(|network| (own_table(settings, network.slot), &network.name)).collect();
+    let tables = own.iter().map(|(table, _)| *table).collect();
+    let strangers = marked::strangers(tables, netlink).await?;
+    let in_words = |(table, name): &(u32, &InterfaceName)| {
+        let HostProblem { problem, remedy } = strangers.get(table)?.clone();
+        let problem = format!("what is to leave by the extra network {name} may leave by another one: {problem}");
+        Some(HostProblem { problem, remedy })
+    };
+    Ok(own.iter().filter_map(in_words).collect())
+}
+
 /// A default route, or a half of one, as VPNs have it.
 fn leads_most(route: &RouteMessage) -> bool {
     route.header.destination_prefix_length <= 1
@@ -446,9 +465,9 @@ fn our_route(route: &RouteMessage, settings: &EgressSettings) -> Option<Part> {
     let (mut gateway, mut link, mut to) = (None, None, None);
     for attribute in &route.attributes {
         match attribute {
-            RouteAttribute::Gateway(told) => gateway = address(told),
+            RouteAttribute::Gateway(told) => gateway = routes::address(told),
             RouteAttribute::Via(RouteVia::Inet6(told)) => gateway = Some(IpAddr::V6(*told)),
-            RouteAttribute::Destination(told) => to = address(told),
+            RouteAttribute::Destination(told) => to = routes::address(told),
             RouteAttribute::Oif(told) => link = Some(*told),
             // The enum is not ours; nothing else describes a route of ours.
             _ => {}
@@ -465,15 +484,6 @@ fn our_route(route: &RouteMessage, settings: &EgressSettings) -> Option<Part> {
         (_, _, None) => return None,
     };
     Some(Part::Route { slot, to, hop })
-}
-
-fn address(told: &RouteAddress) -> Option<IpAddr> {
-    match told {
-        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
-        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
-        // The enum is not ours.
-        _ => None,
-    }
 }
 
 /// The number of the table that crier makes for a slot.

@@ -169,6 +169,15 @@ pub(super) fn table(route: &RouteMessage) -> u32 {
     told.unwrap_or_else(|| u32::from(route.header.table))
 }
 
+pub(super) fn address(told: &RouteAddress) -> Option<IpAddr> {
+    match told {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        // The enum is not ours.
+        _ => None,
+    }
+}
+
 /// `RT_TABLE_MAIN`.
 pub(super) const MAIN: u32 = 254;
 

@@ -2,7 +2,8 @@
 //! a routing table with the owner as the next hop, on a link or by the tunnel, whose device it makes. Floor 2. An actuator; it touches
 //! only rules, routes and a device that carry crier's number.
 //!
-//! A table also has an unreachable route, so a packet whose owner has no next hop goes nowhere. What another program removes is put
+//! A route of another program in such a table is left alone and told: packets of the slot do not reach the owner by it, and the guard drops
+//! them. A table also has an unreachable route, so a packet whose owner has no next hop goes nowhere. What another program removes is put
 //! back: rules, routes and the device when the kernel tells. When the agent stops all of it stays: `crier cleanup` takes it away.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,12 +63,18 @@ pub async fn take_away(settings: &EgressSettings) -> Result<usize, String> {
     let device = async {
         let Some(name) = &settings.tunnel else { return Ok(0) };
         let mut netlink = Netlink::open_for(&[])?;
-        match tunnel::find(&netlink.links().await?, name) {
-            Some(Found::Ours(device)) if device.port == Some(settings.tunnel_port) => {
-                netlink.change(tunnel::remove(device.index), 0).await.map(|()| 1)
-            }
-            Some(Found::Ours(_) | Found::Foreign { .. }) | None => Ok(0),
+        let links = netlink.links().await?;
+        let named = match tunnel::find(&links, name) {
+            Some(Found::Ours(device)) if device.port == Some(settings.tunnel_port) => Some(device.index),
+            Some(Found::Ours(_) | Found::Foreign { .. }) | None => None,
+        };
+        let renamed = tunnel::renamed(&links, name, settings.tunnel_port).map(|(index, _)| index);
+        let mut removed = 0;
+        for index in named.into_iter().chain(renamed) {
+            netlink.change(tunnel::remove(index), 0).await?;
+            removed += 1;
         }
+        Ok(removed)
     };
     let parts = marked::take_away::<Part>(settings).await.map_err(|error| error.to_string())?;
     device.await.map(|devices: usize| parts + devices).map_err(|error: NetlinkError| error.to_string())
@@ -134,7 +141,13 @@ impl Keeper {
     /// nothing else from being done.
     async fn keep_device(&mut self, slice: &EgressSlice, netlink: &mut Netlink) -> Result<Option<u32>, NetlinkError> {
         let Some(name) = self.settings.tunnel.clone() else { return Ok(None) };
-        let found = tunnel::find(&netlink.links().await?, &name);
+        let links = netlink.links().await?;
+        let found = tunnel::find(&links, &name);
+        let renamed = tunnel::renamed(&links, &name, self.settings.tunnel_port);
+        if let Some((index, other)) = renamed.filter(|_| slice.tunnel.is_some() || slice.complete) {
+            netlink.change(tunnel::remove(index), 0).await?;
+            warn!(device = %name, now = %other, "another program renamed the tunnel; it is removed");
+        }
         if slice.tunnel.is_none() {
             if let Some(Found::Ours(device)) = found.filter(|_| slice.complete) {
                 netlink.change(tunnel::remove(device.index), 0).await?;
@@ -338,11 +351,21 @@ async fn work(
     for part in spare.collect::<Vec<_>>().into_iter().rev() {
         marked::change(part, false, settings, netlink).await?;
     }
+    let led: BTreeSet<u8> = wanted.iter().filter_map(Part::leads).map(|(slot, _)| slot).collect();
+    let tables = led.iter().map(|slot| number(settings, *slot)).collect();
+    let strangers = marked::strangers(tables, netlink).await?;
+    let strangers = led.iter().filter_map(|slot| Some((*slot, strangers.get(&number(settings, *slot))?.to_string())));
+    refused.extend(strangers);
     for part in wanted.difference(&present) {
         match (marked::change(part, true, settings, netlink).await, part) {
             // Those of other owners are made all the same.
-            (Err(NetlinkError::Refused(error)), part) => drop(refused.insert(part.slot(), error.to_string())),
+            (Err(NetlinkError::Refused(error)), part) => {
+                let error = format!("the kernel refuses the route to the owner: {error}");
+                refused.entry(part.slot()).or_insert(error);
+            }
             (Err(error), _) => return Err(error),
+            // The kernel may not have taken it.
+            (Ok(()), part) if refused.contains_key(&part.slot()) => {}
             (Ok(()), Part::Route(slot, via, _)) => {
                 info!(slot, next_hop = %via, "packets of pods are led to the owner of their Service's address");
             }

@@ -50,6 +50,21 @@ pub(super) fn find(links: &[RouteNetlinkMessage], name: &InterfaceName) -> Optio
     })
 }
 
+/// crier's device with this port under another name than this one: its index and that name. It has the port, and what keeps strangers out
+/// of the tunnel goes by the name.
+pub(super) fn renamed(links: &[RouteNetlinkMessage], name: &InterfaceName, port: u16) -> Option<(u32, InterfaceName)> {
+    links.iter().find_map(|message| {
+        let RouteNetlinkMessage::NewLink(link) = message else { return None };
+        let Found::Ours(device) = found(link) else { return None };
+        let other = link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::IfName(told) => Some(InterfaceName::from(told.as_str())),
+            // The enum is not ours.
+            _ => None,
+        })?;
+        (device.port == Some(port) && other != *name).then_some((device.index, other))
+    })
+}
+
 fn has_name(link: &LinkMessage, name: &InterfaceName) -> bool {
     link.attributes.iter().any(|it| matches!(it, LinkAttribute::IfName(told) if told == name.as_str()))
 }
@@ -296,6 +311,19 @@ mod tests {
         assert_eq!(find(&[make(&"other".into(), 4790)], &name), None);
         let Some(Found::Ours(device)) = find(&[make(&name, 1)], &name) else { panic!("it is crier's") };
         assert_eq!(device.port, Some(1), "it is to be made anew");
+    }
+
+    /// A7a of a review. Input: crier's device after `ip link set crier-egress name other0`, with another port, and another program's.
+    #[test]
+    fn a_device_of_criers_that_was_renamed_is_known() {
+        let name: InterfaceName = "crier-egress".into();
+        let of = |other: &str, port| renamed(&[told(make(&other.into(), port))], &name, 4790).map(|(_, name)| name);
+        assert_eq!(of("other0", 4790), Some("other0".into()));
+        assert_eq!(of("crier-egress", 4790), None);
+        assert_eq!(of("other0", 4789), None, "it may be of another crier");
+        let RouteNetlinkMessage::NewLink(mut link) = told(make(&"other0".into(), 4790)) else { panic!("a link") };
+        link.attributes.retain(|it| !matches!(it, LinkAttribute::Group(_)));
+        assert_eq!(renamed(&[RouteNetlinkMessage::NewLink(link)], &name, 4790), None);
     }
 
     #[test]

@@ -23,6 +23,10 @@ pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
     used
 }
 
+/// OpenShift's default keeps what pods open from the host.
+const GATEWAY_MODE: &str = "in shared gateway mode, OVN-Kubernetes' default, packets of pods pass the host's netfilter by, and crier refuses \
+                            egress: set routingViaHost: true and ipForwarding: Global in gatewayConfig of the Network operator first";
+
 const UNREADABLE: &str = "a selector cannot be read, so which nodes may send is unknown; write crier.dev/egress-nodes";
 
 fn egress_service(object: &Object, objects: &[Object], draft: &mut Draft) {
@@ -46,6 +50,7 @@ fn egress_service(object: &Object, objects: &[Object], draft: &mut Draft) {
     };
     let mode = if by_network { NETWORK } else { SERVICE_ADDRESS };
     annotations.set(EGRESS, mode.to_owned());
+    annotations.check(draft, "", "", GATEWAY_MODE);
     let network_path = spec.path("network");
     if let Some(network) = spec.text("network", draft).filter(|network| !network.is_empty()) {
         let value = shortened(&format!("{network:?}"));

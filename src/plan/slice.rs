@@ -17,7 +17,7 @@ use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::reason::Reason;
 use crate::roster::{Card, Eligibility, Holding, Holdings};
 use crate::route::RouteAttributes;
-use crate::world::{Condition, Destinations, Link, PeerOrders, PodMark};
+use crate::world::{Condition, Destinations, Link, OvnGateway, PeerOrders, PodMark};
 
 /// For the responder on the link: which addresses this node answers for by ARP and NDP, and on which links.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -140,6 +140,8 @@ pub struct EgressSlice {
     pub networks: Arc<Vec<ReturnNetwork>>,
     /// The addresses of Services; empty without such a network.
     pub served: OrdSet<IpAddr>,
+    /// What OVN-Kubernetes says on this Node of how pods' packets leave it.
+    pub ovn_gateway: Option<OvnGateway>,
 }
 
 /// A network of this node beside that of its default route.

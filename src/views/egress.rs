@@ -171,7 +171,7 @@ pub fn egress(snapshot: &Snapshot) -> EgressReport {
         released: held_back.iter().map(|it| it.address).collect(),
         held_back,
         tunnel: tunnel(snapshot),
-        problems: problems(snapshot),
+        problems: problems(snapshot).into_iter().chain(of_host(snapshot)).collect(),
         notes: notes(snapshot).into_iter().chain(egress_signs::notes(snapshot)).collect(),
     }
 }
@@ -180,6 +180,26 @@ fn tunnel(snapshot: &Snapshot) -> Option<TunnelReport> {
     let settings = &snapshot.config.egress;
     let device = settings.tunnel.clone().filter(|_| snapshot.plan.egress.tunnel.is_some())?;
     Some(TunnelReport { device, port: settings.tunnel_port, mtu: snapshot.world.egress_reach.mtu })
+}
+
+/// What this host refuses and no row shows: `crier status` names it among all that the host refuses. Pods of other nodes do not come in by
+/// the tunnel, or packets leave by another network.
+fn of_host(snapshot: &Snapshot) -> impl Iterator<Item = String> {
+    let plan = &snapshot.plan;
+    let decisions = plan.decisions.values().filter_map(|decision| decision.egress.as_ref());
+    let owned = decisions.flat_map(|verdict| &verdict.owners).find(|it| it.owner.as_ref() == Some(&snapshot.node));
+    let owned = owned.filter(|_| plan.egress.tunnel.is_some());
+    let of_tunnel = owned.zip(snapshot.world.egress_reach.problem.as_ref()).map(|(owner, problem)| {
+        let address = owner.address;
+        format!("packets of pods on other links do not reach this node, which sends them with {address}: {problem}")
+    });
+    let by_network = plan.egress.pods.values().any(|mapping| match mapping {
+        Mapping::Translated { network, .. } => network.is_some(),
+        Mapping::Networked(exit) => exit.slot.is_some(),
+        Mapping::Held | Mapping::Steered { .. } => false,
+    });
+    let of_networks = snapshot.world.return_problems.iter().filter(move |_| by_network).map(ToString::to_string);
+    of_tunnel.into_iter().chain(of_networks)
 }
 
 /// What the kernel holds back and the plan does not ask for.
@@ -360,7 +380,7 @@ fn rows(
             Mapping::Steered { slot } => snapshot.world.egress_reach.refused.get(slot),
             Mapping::Held | Mapping::Translated { .. } | Mapping::Networked(_) => None,
         });
-        let refused = refused.map(|why| format!("the kernel refuses the route to the owner: {why}"));
+        let refused = refused.cloned();
         let far = owner.as_ref().map(|owner| format!("{owner} is not on a link of this node"));
         EgressRow {
             service: key.clone(),
@@ -452,9 +472,11 @@ mod tests {
     use crate::config::{NoSecrets, SourceFile, parse};
     use crate::egress::ruleset::Content;
     use crate::plan::Planner;
+    use crate::plan::decision::Decision;
+    use crate::plan::slice::TunnelEnd;
     use crate::world::{
-        ApiServer, Destinations, Egress, EgressBounds, EndpointAddresses, EndpointSlice, Fact, HeldPod, NodeCounts,
-        Request, Service, Tenant,
+        ApiServer, Destinations, Egress, EgressBounds, EgressReach, EndpointAddresses, EndpointSlice, Fact, HeldPod,
+        HostProblem, NodeCounts, Request, Service, Tenant,
     };
 
     const FILE: &str = "[manifests]\nfolder = \"/m\"\n[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100-192.168.35.110\"]\n\
@@ -462,6 +484,10 @@ mod tests {
 
     /// What an agent says whose kernel holds these addresses back.
     fn report(held: &[&str], facts: Vec<Fact>) -> EgressReport {
+        egress(&snapshot(held, facts))
+    }
+
+    fn snapshot(held: &[&str], facts: Vec<Fact>) -> Snapshot {
         let file = SourceFile { path: "crier.toml".to_owned(), text: FILE.to_owned() };
         let config = parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
         let mut planner = Planner::new(Arc::new(config), "node-1".into());
@@ -471,7 +497,40 @@ mod tests {
         let pods = held.iter().map(|pod| (pod.parse().unwrap(), Mapping::Held)).collect();
         let table = Some(Arc::new(Content { pods, ..Content::default() }));
         let counters = crate::views::Counters { egress_table: table, ..Default::default() };
-        egress(&Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall()))
+        Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall())
+    }
+
+    /// A7b and A8a of reviews. Input: what the host refuses on the node that sends with the address: its end of the tunnel, and the way
+    /// out by an extra network. Output: `crier egress` says so there too, where packets need it.
+    #[test]
+    fn what_the_host_refuses_of_a_node_that_sends_is_told_by_it() {
+        let problem = |text: &str| HostProblem { problem: text.to_owned(), remedy: "look".to_owned() };
+        let reach = EgressReach { problem: Some(problem("no tunnel")), ..EgressReach::default() };
+        let facts =
+            || vec![Fact::EgressReach(reach.clone()), Fact::Returns(vec![problem("another route")]), web(|_| ())];
+        let of = |change: &dyn Fn(&mut Snapshot)| {
+            let mut snapshot = snapshot(&[], facts());
+            change(&mut snapshot);
+            let told = |words: &str| egress(&snapshot).problems.iter().any(|problem| problem.contains(words));
+            [told("on other links do not reach this node"), told("another route; look")]
+        };
+        let owned = |snapshot: &mut Snapshot| {
+            let key = ObjectKey::new("shop", "web");
+            let mut decision = Decision::clone(&snapshot.plan.decisions[&key]);
+            let address = "192.168.35.100".parse().unwrap();
+            let owner = EgressOwner { address, owner: Some("node-1".into()), reason: None };
+            decision.egress.as_mut().expect("it has egress").owners = vec![owner];
+            snapshot.plan.decisions.insert(key, Arc::new(decision));
+            let end = TunnelEnd { peers: Default::default(), foreign: false, mtu: None };
+            snapshot.plan.egress.tunnel = Some(Arc::new(end));
+        };
+        let by_network = |snapshot: &mut Snapshot| {
+            let mapping = Mapping::Translated { address: "192.168.35.100".parse().unwrap(), network: Some(15) };
+            snapshot.plan.egress.pods.insert("10.244.1.7".parse().unwrap(), mapping);
+        };
+        assert_eq!(of(&|_| ()), [false, false]);
+        assert_eq!(of(&owned), [true, false]);
+        assert_eq!(of(&by_network), [false, true]);
     }
 
     fn web(change: impl FnOnce(&mut Service)) -> Fact {

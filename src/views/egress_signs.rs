@@ -3,32 +3,70 @@
 //! part of `egress`.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use super::Snapshot;
 use super::egress::Path;
 use crate::address::Family;
+use crate::egress::counters::Counts;
+use crate::egress::earlier;
 use crate::names::{InterfaceName, ObjectKey};
 use crate::plan::slice::Mapping;
+use crate::world::OvnGateway;
 
 /// What is dropped, where that has a known reason.
 pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     let known = dropped(snapshot)
         .filter_map(|(service, dropped)| Some(format!("{service}: {dropped}{}", dropped.why(snapshot)?)));
-    known.chain(too_wide(snapshot)).collect()
+    known.chain(too_wide(snapshot)).chain(of_pools(snapshot)).collect()
+}
+
+/// Of each Service, a pod that has an address of a pool. It is guarded where its EndpointSlice names it.
+fn of_pools(snapshot: &Snapshot) -> impl Iterator<Item = String> {
+    with_egress(snapshot).filter_map(|service| {
+        let mut tenants = snapshot.world.endpoint_tenants(service);
+        tenants.find_map(|(pod, tenant)| {
+            let pool = snapshot.config.pools.iter().find(|pool| pool.holds(pod))?;
+            let pool = &pool.name;
+            match tenant.pod() {
+                Some(_) => Some(format!(
+                    "{service}: its pod {pod} has an address of the pool {pool}, so a Service may get the address and the guard of \
+                     egress loses the pod; take the network of the pods out of the pool"
+                )),
+                None if is_of_service(snapshot, pod) => None,
+                None => Some(format!(
+                    "{service}: its endpoint {pod} has an address of the pool {pool} and counts as no pod, so what it opens leaves as \
+                     without egress; take the network of the pods out of the pool, or name the pod in the EndpointSlice (targetRef)"
+                )),
+            }
+        })
+    })
+}
+
+fn is_of_service(snapshot: &Snapshot, address: IpAddr) -> bool {
+    let held = snapshot.plan.decisions.values().flat_map(|decision| &decision.allocation.held);
+    held.map(|held| held.address).any(|it| it == address)
 }
 
 /// Nodes whose `podCIDRs` hold what cannot be pods'.
 fn too_wide(snapshot: &Snapshot) -> impl Iterator<Item = String> {
     let matters = with_egress(snapshot).next().is_some();
+    let of_services = snapshot.world.too_wide_for_services().filter(move |_| matters).map(|(name, net)| {
+        format!(
+            "ServiceCIDR {name} has {net}, which is left out: all destinations there would count as inside of the cluster, and egress \
+             would be for none of them; make it anew with the network of the Services, or set [egress] cluster-networks"
+        )
+    });
     let nodes = snapshot.world.nodes.iter().filter(move |_| matters);
-    nodes.flat_map(|(name, node)| {
+    let of_nodes = nodes.flat_map(|(name, node)| {
         node.too_wide_for_pods().map(move |net| {
             format!(
                 "Node {name}: spec.podCIDRs has {net}, which is left out: all destinations there would count as inside of the cluster, \
                  and egress would be for none of them; make the Node anew with the network of its pods"
             )
         })
-    })
+    });
+    of_nodes.chain(of_services)
 }
 
 /// The Services with egress.
@@ -62,20 +100,39 @@ pub(super) fn notes(snapshot: &Snapshot) -> Vec<String> {
         format!("{chain} translates sources before crier does: what it translates of pods with egress is dropped")
     });
     let many = dropped(snapshot).filter(|(_, dropped)| dropped.packets >= MANY && dropped.why(snapshot).is_none());
-    let many = many.map(|(service, dropped)| {
-        format!(
-            "{service}: {dropped}: these left with another source, by another link, or in no connection that the kernel tracks"
-        )
-    });
-    earlier.chain(many).chain(on_the_wire(snapshot)).collect()
+    let many = many.map(|(service, dropped)| format!("{service}: {dropped}: {OTHERWISE}"));
+    earlier.chain(many).chain(on_the_wire(snapshot)).chain(untold_gateway(snapshot)).collect()
 }
+
+/// OVN-Kubernetes is on this node, and the Node does not say by what pods' packets leave it.
+fn untold_gateway(snapshot: &Snapshot) -> Option<String> {
+    let node = snapshot.world.nodes.get(&snapshot.node);
+    let is_told = node.is_some_and(|node| node.ovn_gateway.is_some());
+    let is_there = || snapshot.world.links.values().any(|link| link.name.as_str() == OvnGateway::LINK);
+    let matters = with_egress(snapshot).next().is_some();
+    (matters && !is_told && is_there()).then(|| {
+        format!(
+            "OVN-Kubernetes is on this node (the link {} is there), and the Node's annotation {} does not say whether it is in shared gateway \
+             mode: with that, packets of pods pass the guard of egress by",
+            OvnGateway::LINK,
+            OvnGateway::ANNOTATION
+        )
+    })
+}
+
+/// What the guard drops.
+const OTHERWISE: &str = "these left with another source, by another link, or in no connection that the kernel tracks (a rule with notrack \
+                         of another program), or they answered who reached a pod's own address from the outside";
 
 /// Fewer are late packets of connections that are over, as of any server.
 const MANY: u64 = 100;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Dropped {
     packets: u64,
+    /// Those of pods none of whose connections got out meanwhile.
+    stuck: u64,
+    families: BTreeSet<Family>,
     paths: BTreeSet<&'static str>,
     /// The links of networks that these are to leave by and that have no default route.
     ways_gone: BTreeSet<(Family, InterfaceName)>,
@@ -90,13 +147,21 @@ impl Dropped {
                 gone.join(" and of ")
             ));
         }
-        let earlier = &snapshot.counters.egress_earlier;
+        let is_passed = |chain: &&String| self.families.iter().any(|family| earlier::is_of(chain, *family));
+        let earlier: Vec<&str> =
+            snapshot.counters.egress_earlier.iter().filter(is_passed).map(String::as_str).collect();
         let priority = snapshot.config.egress.priority;
-        (!earlier.is_empty()).then(|| {
-            format!(
+        if !earlier.is_empty() {
+            return Some(format!(
                 ", and other programs translate before crier does ([egress] priority {priority}): {}; what these give another source is \
                  dropped: give their chains a priority above {priority} (srcnat is 100), or leave pods with egress out of them",
                 earlier.join("; ")
+            ));
+        }
+        (self.stuck >= MANY).then(|| {
+            format!(
+                ", and of {} of them no connection got out in that time: {}; nft list ruleset, ip rule show",
+                self.stuck, OTHERWISE
             )
         })
     }
@@ -117,13 +182,15 @@ impl std::fmt::Display for Dropped {
 /// Of each Service whose pods' packets are dropped.
 fn dropped(snapshot: &Snapshot) -> impl Iterator<Item = (&ObjectKey, Dropped)> {
     with_egress(snapshot).filter_map(|key| {
-        let mut dropped = Dropped { packets: 0, paths: BTreeSet::new(), ways_gone: BTreeSet::new() };
+        let mut dropped = Dropped::default();
         for pod in snapshot.world.endpoint_addresses(key) {
-            let lately = snapshot.counters.egress.get(&pod).map_or(0, |counts| counts.lately);
+            let Counts { lately, stuck, .. } = snapshot.counters.egress.get(&pod).copied().unwrap_or_default();
             let Some(mapping) = snapshot.plan.egress.pods.get(&pod).filter(|_| lately > 0) else { continue };
             let path = Path::of(snapshot, pod, mapping);
             if !matches!(path, Path::Held | Path::Pending | Path::NoPods) {
                 dropped.packets += lately;
+                dropped.stuck += if stuck { lately } else { 0 };
+                dropped.families.insert(Family::of(pod));
                 dropped.paths.insert(path.name());
                 dropped.ways_gone.extend(way_gone(snapshot, mapping));
             }
@@ -143,7 +210,6 @@ fn way_gone(snapshot: &Snapshot, mapping: &Mapping) -> Option<(Family, Interface
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
     use std::sync::Arc;
 
     use jiff::Timestamp;
@@ -152,7 +218,6 @@ mod tests {
     use crate::address::Family;
     use crate::clock;
     use crate::config::{NoSecrets, SourceFile, parse};
-    use crate::egress::counters::Counts;
     use crate::egress::ruleset::Content;
     use crate::plan::Planner;
     use crate::plan::slice::Exit;
@@ -173,10 +238,21 @@ mod tests {
     }
 
     fn report_of(pod: &str, mapping: Mapping, lately: u64, earlier: &[&str], facts: Vec<Fact>) -> EgressReport {
+        report_with((pod, "web-1"), mapping, (lately, false), earlier, facts)
+    }
+
+    fn report_with(
+        (pod, uid): (&str, &str),
+        mapping: Mapping,
+        (lately, stuck): (u64, bool),
+        earlier: &[&str],
+        facts: Vec<Fact>,
+    ) -> EgressReport {
         let file = SourceFile { path: "crier.toml".to_owned(), text: FILE.to_owned() };
         let config = parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
         let (mut planner, web) = (Planner::new(Arc::new(config), "node-1".into()), ObjectKey::new("shop", "web"));
         let pod: IpAddr = pod.parse().unwrap();
+        let tenant = if uid.is_empty() { Tenant::default() } else { Tenant::of(uid, false) };
         let service = Service {
             load_balancer: true,
             families: vec![Family::V4],
@@ -190,7 +266,7 @@ mod tests {
             serving: NodeCounts::default(),
             serving_without_node: 0,
             unready: Default::default(),
-            addresses: EndpointAddresses::of(&[(pod, Tenant::of("web-1", false))]),
+            addresses: EndpointAddresses::of(&[(pod, tenant)]),
         };
         let first = [
             Fact::ApiServer(ApiServer::Manifests),
@@ -203,7 +279,7 @@ mod tests {
         planner.turn(clock::now());
         let table = Content { pods: [(pod, mapping)].into(), ..Content::default() };
         let counters = Counters {
-            egress: [(pod, Counts { dropped: 900, translated: 0, lately })].into(),
+            egress: [(pod, Counts { dropped: 900, translated: 0, lately, stuck })].into(),
             egress_table: Some(Arc::new(table)),
             egress_earlier: Arc::new(earlier.iter().map(|chain| (*chain).to_owned()).collect()),
             ..Counters::default()
@@ -231,6 +307,64 @@ mod tests {
         assert!(report(here, 500, &[]).problems.is_empty());
         let held = report(Mapping::Held, 500, &[EARLY]);
         assert!(held.problems.iter().all(|problem| !problem.contains(EARLY)), "{:?}", held.problems);
+    }
+
+    /// A2a of a review. Input: a chain of the other family, which no packet of the pod passes.
+    #[test]
+    fn a_chain_of_the_other_family_is_no_reason() {
+        let here = Mapping::Translated { address: "192.168.35.100".parse().unwrap(), network: None };
+        let told = |chain: &str| report(here, 25, &[chain]).problems.len();
+        assert_eq!(told("table ip6 early, chain post (priority 50)"), 0);
+        assert_eq!(told("table ip early, chain post (priority 50)"), 1);
+    }
+
+    /// B2 of a review. Input: another program's `notrack`: packets are dropped all the time, and no connection of the pod is translated.
+    #[test]
+    fn where_nothing_of_a_pod_gets_out_what_is_dropped_is_a_problem() {
+        let told = |lately: u64, stuck: bool| {
+            let steered = Mapping::Steered { slot: 1 };
+            report_with(("10.244.1.7", "web-1"), steered, (lately, stuck), &[], Vec::new()).problems
+        };
+        let [problem] = &told(500, true)[..] else { panic!("{:?}", told(500, true)) };
+        assert!(problem.contains("dropped 500 packets") && problem.contains("notrack"), "{problem}");
+        assert_eq!([told(500, false), told(20, true)].map(|it| it.len()), [0, 0]);
+    }
+
+    /// A2b of a review. Input: pods in a pool.
+    #[test]
+    fn a_pod_with_an_address_of_a_pool_is_told() {
+        let here = Mapping::Translated { address: "192.168.35.100".parse().unwrap(), network: None };
+        let told = |pod: &str, uid: &str| {
+            report_with((pod, uid), here, (0, false), &[], vec![wide_pool()]).problems.join("; ")
+        };
+        let named = told("192.168.35.105", "web-1");
+        assert!(named.contains("shop/web: its pod 192.168.35.105 has an address of the pool lan"), "{named}");
+        let unnamed = told("192.168.35.105", "");
+        assert!(unnamed.contains("counts as no pod") && unnamed.contains("targetRef"), "{unnamed}");
+        assert_eq!(told("10.244.1.7", "web-1"), "");
+    }
+
+    fn wide_pool() -> Fact {
+        let text = FILE.replace("192.168.35.100\"", "192.168.35.100-192.168.35.110\"");
+        let file = SourceFile { path: "crier.toml".to_owned(), text };
+        Fact::Config(Arc::new(parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"))))
+    }
+
+    /// B1 of a review.
+    #[test]
+    fn ovn_kubernetes_without_its_annotation_is_noted() {
+        let notes = |mode: Option<OvnGateway>, link: &str| {
+            let node = Node { ovn_gateway: mode, ..Node::default() };
+            let facts = vec![
+                Fact::Node("node-1".into(), Some(Arc::new(node))),
+                Fact::Link(7, Some(Link::carrying(7, link, &["10.128.0.2/23"]))),
+            ];
+            let here = Mapping::Translated { address: "192.168.35.100".parse().unwrap(), network: None };
+            report_of("10.244.1.7", here, 0, &[], facts).notes.len()
+        };
+        let modes = [None, Some(OvnGateway::Local), Some(OvnGateway::Shared)];
+        assert_eq!(modes.map(|mode| notes(mode, OvnGateway::LINK)), [1, 0, 0]);
+        assert_eq!(notes(None, "cni0"), 0);
     }
 
     /// E7 of a review. Input: packets are to leave by the network of eth1, whose default route is gone: the main table leads elsewhere,

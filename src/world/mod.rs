@@ -25,8 +25,8 @@ pub use lease::{LeaseState, Silence};
 pub use node_counts::NodeCounts;
 pub use objects::{
     Conflict, DefaultRoute, Destinations, Egress, EgressBounds, EgressReach, EndpointAddresses, EndpointSlice,
-    FamilyPolicy, HeldPod, HostProblem, Link, Marks, NetworkNumbers, Node, PodMark, PoolsTold, Renumber, Request,
-    RequestError, Service, ServicePort, Sharing, Tenant, TrafficPolicy,
+    FamilyPolicy, HeldPod, HostProblem, Link, Marks, NetworkNumbers, Node, OvnGateway, PodMark, PoolsTold, Renumber,
+    Request, RequestError, Service, ServicePort, Sharing, Tenant, TrafficPolicy,
 };
 pub use session::{
     Capabilities, CarriedFamily, Direction, FormerSession, LastNotification, MessageCounts, NegotiatedReport,

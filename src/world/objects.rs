@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use super::{Condition, NodeCounts};
@@ -426,8 +426,27 @@ pub struct Node {
     /// `spec.podCIDRs`: the addresses of its pods.
     #[serde(default)]
     pub pod_networks: Vec<IpNet>,
+    /// How OVN-Kubernetes sends out what its pods open; `None` where it does not say that, or is not there.
+    #[serde(default)]
+    pub ovn_gateway: Option<OvnGateway>,
     #[serde(default)]
     pub marks: Marks,
+}
+
+/// By what packets of OVN-Kubernetes' pods leave a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OvnGateway {
+    /// By its own switch alone, past the host's netfilter and its routes: OpenShift's default.
+    Shared,
+    /// By the host (`routingViaHost`).
+    Local,
+}
+
+impl OvnGateway {
+    /// The annotation of a Node that says which, as JSON.
+    pub const ANNOTATION: &'static str = "k8s.ovn.org/l3-gateway-config";
+    /// The link that OVN-Kubernetes makes on each node, in both.
+    pub const LINK: &'static str = "ovn-k8s-mp0";
 }
 
 /// What a Node says of its coming and going. Nothing is decided by it, unless `[drain]` asks for that.
@@ -518,19 +537,44 @@ pub struct Link {
 impl Node {
     /// The networks of its pods: its `podCIDRs` but for what is too wide for that.
     pub fn networks_of_pods(&self) -> impl Iterator<Item = IpNet> + '_ {
-        self.pod_networks.iter().filter(|net| !is_too_wide(net)).map(IpNet::trunc)
+        self.pod_networks.iter().filter(|net| !is_too_wide_for_pods(net)).map(IpNet::trunc)
     }
 
     /// Those of its `podCIDRs` that no node's pods fill: destinations there would all count as inside of the cluster.
     pub fn too_wide_for_pods(&self) -> impl Iterator<Item = &IpNet> {
-        self.pod_networks.iter().filter(|net| is_too_wide(net))
+        self.pod_networks.iter().filter(|net| is_too_wide_for_pods(net))
     }
 }
 
 /// All of 10.0.0.0/8 may be a cluster's, and what is wider is a mistake.
-fn is_too_wide(net: &IpNet) -> bool {
+pub(super) fn is_too_wide(net: &IpNet) -> bool {
     net.prefix_len() < if net.addr().is_ipv4() { 8 } else { 16 }
 }
+
+fn is_too_wide_for_pods(net: &IpNet) -> bool {
+    is_too_wide(net) || is_too_wide_for_public(net)
+}
+
+/// No single Node has so many addresses of the Internet for its pods, and others answer at most of them.
+fn is_too_wide_for_public(net: &IpNet) -> bool {
+    let is_private = match net {
+        IpNet::V4(net) => PRIVATE_V4.iter().any(|(first, length)| {
+            let private = Ipv4Net::new_assert(*first, *length);
+            private.contains(net)
+        }),
+        // RFC 4193 §3.
+        IpNet::V6(net) => net.prefix_len() >= 7 && net.addr().is_unique_local(),
+    };
+    !is_private && net.prefix_len() < if net.addr().is_ipv4() { 16 } else { 32 }
+}
+
+/// RFC 1918 §3 and RFC 6598 §7.
+const PRIVATE_V4: [(Ipv4Addr, u8); 4] = [
+    (Ipv4Addr::new(10, 0, 0, 0), 8),
+    (Ipv4Addr::new(172, 16, 0, 0), 12),
+    (Ipv4Addr::new(192, 168, 0, 0), 16),
+    (Ipv4Addr::new(100, 64, 0, 0), 10),
+];
 
 impl Link {
     /// Its MAC is of a virtual router (RFC 9568 §7.3): keepalived gives it to a link on every node, and it is one node's at a time.

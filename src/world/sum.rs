@@ -11,6 +11,7 @@ use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 
 use super::departed::Departed;
+use super::objects::is_too_wide;
 use super::{
     ApiServer, BfdSessions, ClientCertificate, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, Egress,
     EgressReach, EndpointSlice, Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node,
@@ -482,6 +483,17 @@ impl World {
             Fact::FailStatic if self.listed.all() => Touched::Nothing,
             Fact::FailStatic => everything_if(!std::mem::replace(&mut self.fail_static, true)),
         }
+    }
+
+    /// The networks of Services that the API server names, but for what is too wide for that.
+    pub fn networks_of_services(&self) -> impl Iterator<Item = &IpNet> {
+        self.service_cidrs.values().flat_map(|networks| networks.iter()).filter(|net| !is_too_wide(net))
+    }
+
+    /// The others, each with the name of its ServiceCIDR: destinations there would all count as inside of the cluster.
+    pub fn too_wide_for_services(&self) -> impl Iterator<Item = (&String, &IpNet)> {
+        let all = self.service_cidrs.iter().flat_map(|(name, networks)| networks.iter().map(move |net| (name, net)));
+        all.filter(|(_, net)| is_too_wide(net))
     }
 
     /// Why what pods open cannot be guarded on this node; `None` where it can.

@@ -283,3 +283,14 @@ fn an_agent_is_older_than_the_files_that_were_put_in_place_after_its_start() {
     assert!(!is_newer(&steps, put + second));
     assert!(!is_newer(&steps[..1], put - second), "files come and go in a folder");
 }
+
+/// B4 of a review. Pods that the node had before a reboot do not send before the guard of egress stands.
+#[test]
+fn the_unit_starts_before_whatever_starts_pods() {
+    let before = UNIT_TEXT.lines().find_map(|line| line.strip_prefix("Before=")).unwrap_or_default();
+    for name in ["kubelet", "k3s", "k3s-agent", "rke2-server", "rke2-agent"] {
+        let unit = format!("{name}.service");
+        assert!(before.split(' ').any(|it| it == unit), "{unit}: {before}");
+        assert_eq!(UNIT_TEXT.matches(&unit).count(), 1, "an order alone: {unit}");
+    }
+}

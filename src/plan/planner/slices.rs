@@ -295,7 +295,7 @@ impl Planner {
                 .nodes
                 .values()
                 .flat_map(|node| node.addresses.iter().copied().map(host_prefix).chain(node.networks_of_pods()));
-            let of_services = self.world.service_cidrs.values().flat_map(|networks| networks.iter().copied());
+            let of_services = self.world.networks_of_services().copied();
             let configured = self.in_force.config().egress.cluster_networks.iter().copied();
             let cluster: BTreeSet<IpNet> = configured.chain(of_nodes).chain(of_services).collect();
             if *egress.cluster != cluster {
@@ -312,6 +312,8 @@ impl Planner {
                 egress.shared_links = Arc::new(shared_links);
                 egress.roads = Arc::new(roads);
             }
+            let ovn_gateway = self.world.nodes.get(&self.me).and_then(|node| node.ovn_gateway);
+            self.moved.egress |= std::mem::replace(&mut egress.ovn_gateway, ovn_gateway) != ovn_gateway;
             self.renew_vrfs(complete);
         }
     }
@@ -363,7 +365,7 @@ fn pod_networks(world: &World, named: &[IpNet]) -> BTreeSet<IpNet> {
     let of_nodes = world.nodes.values().flat_map(|node| node.networks_of_pods());
     let is_of_pods = |network: &&IpNet| {
         let has_node = || world.nodes.values().any(|node| node.addresses.iter().any(|it| network.contains(it)));
-        let has_services = || world.service_cidrs.values().flat_map(|it| it.iter()).any(|it| network.contains(it));
+        let has_services = || world.networks_of_services().any(|it| network.contains(it));
         !has_node() && !has_services()
     };
     let named = named.iter().filter(is_of_pods).map(IpNet::trunc);

@@ -10,7 +10,7 @@ use crate::plan::tickets::Ticket;
 use crate::roster::{Eligibility, NodeTicket, Stage, Unproved};
 use crate::world::{
     DefaultRoute, Destinations, Drain, DrainStage, Egress, EgressBounds, EndpointAddresses, HeldPod, HostProblem,
-    NodeCounts, Pulses, Tenant,
+    NodeCounts, OvnGateway, Pulses, Tenant,
 };
 
 const POD: &str = "10.244.1.2";
@@ -335,22 +335,79 @@ fn pods_of_other_nodes_are_known_by_the_networks_of_all_nodes_and_the_links_that
     assert_eq!(*story.planner.plan().egress.shared_links, [2].into());
 }
 
-/// E6 of a review. Input: a Node whose `podCIDRs` hold all the world. Output: no destination is taken for one in the cluster by it.
+/// E6 and C2 of reviews. Input: a Node whose `podCIDRs` hold all the world, or a large part of the Internet. Output: no destination is taken
+/// for one in the cluster by it.
 #[test]
 fn podcidrs_that_are_too_wide_for_pods_are_left_out() {
     let mut story = sending_on("a");
-    let pod_networks = ["0.0.0.0/0", "::/0", "10.0.0.0/8", "fd00::/48"].map(|it| it.parse().unwrap());
-    let of_pods = Node { pod_networks: pod_networks.into(), ..node(&[]) };
+    let wide = ["0.0.0.0/0", "::/0", "203.0.0.0/8", "2001::/16", "2001:db8::/31", "172.0.0.0/10", "100.0.0.0/9"];
+    let fit = ["10.0.0.0/8", "11.7.0.0/16", "100.64.0.0/10", "172.16.0.0/12", "2001:db7::/32", "fd00::/16"];
+    let pod_networks: Vec<ipnet::IpNet> = wide.iter().chain(&fit).map(|it| it.parse().unwrap()).collect();
+    let of_pods = Node { pod_networks, ..node(&[]) };
     story.tell(Fact::Node("b".into(), Some(Arc::new(of_pods))));
     story.turn();
     let egress = &story.planner.plan().egress;
-    assert_eq!(egress.pod_networks.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "fd00::/48"]);
+    assert_eq!(egress.pod_networks.iter().map(ToString::to_string).collect::<Vec<_>>(), fit);
     let outside: [IpAddr; 2] = ["203.0.113.9", "2001:db8::9"].map(|it| it.parse().unwrap());
     assert!(
         !egress.cluster.iter().any(|net| outside.iter().any(|address| net.contains(address))),
         "{:?}",
         egress.cluster
     );
+}
+
+/// The same of ServiceCIDRs.
+#[test]
+fn service_cidrs_that_hold_all_the_world_are_left_out() {
+    let mut story = sending_on("a");
+    let networks = ["0.0.0.0/0", "::/0", "10.96.0.0/12", "fd10::/108"].map(|it| it.parse().unwrap());
+    story.tell(Fact::ServiceCidr("kubernetes".to_owned(), Some(Arc::new(networks.into()))));
+    story.turn();
+    let cluster = &story.planner.plan().egress.cluster;
+    let has = |net: &str| cluster.contains(&net.parse().unwrap());
+    assert!(has("10.96.0.0/12") && has("fd10::/108") && !has("0.0.0.0/0") && !has("::/0"), "{cluster:?}");
+    let wide: Vec<String> =
+        story.planner.world().too_wide_for_services().map(|(name, net)| format!("{name} {net}")).collect();
+    assert_eq!(wide, ["kubernetes 0.0.0.0/0", "kubernetes ::/0"]);
+}
+
+/// A2b of a review. Input: a pool that holds the pods' network. Output: what an EndpointSlice names as a pod is guarded as before; an
+/// address of the pool that it names nobody for is a Service's, as far as is known.
+#[test]
+fn a_pod_with_an_address_of_a_pool_is_guarded_where_its_endpoint_slice_names_it() {
+    let mut story = sending_on("a");
+    let guarded = |story: &Story| {
+        story.planner.plan().egress.pods.iter().map(|(pod, mapping)| (pod.to_string(), *mapping)).collect::<Vec<_>>()
+    };
+    let pod = "192.168.35.105";
+    with_pods(&mut story, "web", &[(pod, "web-uid")]);
+    let before = guarded(&story);
+    assert_eq!(before, [(pod.to_owned(), translated())]);
+    with_endpoints(&mut story, &[pod]);
+    assert_eq!(guarded(&story), []);
+    // A Service has it.
+    let ingress = vec![pod.parse().unwrap()];
+    story.put("plain", Service { ingress, ..service() });
+    story.endpoints("plain", &["b"]);
+    story.turn();
+    with_pods(&mut story, "web", &[(pod, "web-uid")]);
+    assert_eq!(guarded(&story), []);
+}
+
+/// B1 of a review. Input: OVN-Kubernetes' mode in this Node's annotation. Output: the observer of the host is told.
+#[test]
+fn the_gateway_mode_of_ovn_kubernetes_is_that_of_this_node() {
+    let mut story = sending_on("a");
+    let mut with = |name: &str, mode: Option<OvnGateway>| {
+        let addresses = story.planner.world().nodes[&NodeName::from(name)].addresses.clone();
+        story.tell(Fact::Node(name.into(), Some(Arc::new(Node { addresses, ovn_gateway: mode, ..node(&[]) }))));
+        let moved = story.turn().moved.egress;
+        (moved, story.planner.plan().egress.ovn_gateway)
+    };
+    let (shared, local) = (Some(OvnGateway::Shared), Some(OvnGateway::Local));
+    assert_eq!(with("a", shared), (true, shared));
+    assert_eq!(with("b", local).1, shared);
+    assert_eq!(with("a", None), (true, None));
 }
 
 /// E3 of a review. Input: this node answers on an extra network too, where no Node has its address. Output: the others send pods'

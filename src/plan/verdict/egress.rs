@@ -20,7 +20,7 @@ use crate::plan::tickets::Ticket;
 use crate::reason::Reason;
 use crate::roster::{Eligibility, Member, Roster};
 use crate::world::{
-    Destinations, DrainStage, Egress, EgressBounds, Node, PodMark, Pulses, Service, TrafficPolicy, World,
+    Destinations, DrainStage, Egress, EgressBounds, Node, PodMark, Pulses, Service, Tenant, TrafficPolicy, World,
 };
 
 /// The part of the work that is about egress.
@@ -213,8 +213,9 @@ pub fn judge(
     let bounds = service.egress_bounds.as_deref();
     let refusal = refusal(inputs, egress, bounds);
     // A pod in the host's network has the node's address, as has the node itself.
-    let (of_nodes, mut pods): (Vec<IpAddr>, Vec<IpAddr>) =
-        inputs.world.endpoint_addresses(key).partition(|address| is_no_pod(inputs, *address));
+    let (of_nodes, pods): (Vec<(IpAddr, Tenant)>, Vec<(IpAddr, Tenant)>) =
+        inputs.world.endpoint_tenants(key).partition(|(address, tenant)| is_no_pod(inputs, *address, *tenant));
+    let mut pods: Vec<IpAddr> = pods.into_iter().map(|(address, _)| address).collect();
     let marks = marks(inputs, key, &pods);
     pods.sort_unstable();
     pods.dedup();
@@ -289,15 +290,16 @@ fn marks(inputs: &Inputs<'_>, key: &ObjectKey, pods: &[IpAddr]) -> BTreeMap<IpAd
 }
 
 /// Something else than a pod of its own has the address, whatever an EndpointSlice says: a host, a router, a Service, or nobody can. To
-/// guard it would keep from the outside what that one sends.
-fn is_no_pod(inputs: &Inputs<'_>, address: IpAddr) -> bool {
+/// guard it would keep from the outside what that one sends. An address of a pool may be a Service's soon, unless the EndpointSlice names
+/// the pod that has it: a pool that holds the pods' network must not take the guard from all of them.
+fn is_no_pod(inputs: &Inputs<'_>, address: IpAddr, tenant: Tenant) -> bool {
     let world = inputs.world;
     let of_node = || world.nodes.values().any(|node| node.addresses.contains(&address));
     let of_link = |net: &IpNet| net.addr() == address;
     // Also of the pod network: its bridge is the pods' gateway.
     let of_host = || world.links.values().flat_map(|link| &link.addresses).any(of_link);
     let of_router = || world.default_routes.iter().any(|route| route.gateway == Some(address));
-    let of_pool = || inputs.config.pools.iter().any(|pool| pool.holds(address));
+    let of_pool = || tenant.pod().is_none() && inputs.config.pools.iter().any(|pool| pool.holds(address));
     let of_service = || !inputs.book.tenants(address).is_empty();
     let special = match address {
         IpAddr::V4(v4) => {

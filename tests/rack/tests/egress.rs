@@ -536,6 +536,34 @@ fn a_route_to_the_owner_that_the_kernel_refuses_is_told() {
     scene.leave_by(&agents, owner);
 }
 
+/// A8a of a review. Input: another program puts a default route into crier's table, in the place of crier's, and then one to the destination
+/// alone. Output: `crier egress` says so while packets are held, and they go on once the route is gone.
+#[test]
+fn a_route_of_another_program_in_criers_table_is_told() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let agents = scene.lan.agents();
+    scene.serve("service-ip");
+    let owner = scene.lan.owner(ADDRESS);
+    scene.leave_by(&agents, owner);
+    let other = usize::from(owner == 0);
+    let node = scene.lan.site.node(other);
+    for to in ["default", "203.0.113.0/24"] {
+        node.ip(&format!("route replace blackhole {to} table 6770"));
+        eventually("what is held is told with the route", secs(10), || {
+            let report = agents[other].try_json("egress")?;
+            let words = format!("the route blackhole {to} in crier's table 6770");
+            let is_told = |row: &serde_json::Value| {
+                row["path"] == "held" && row["reason"].as_str().is_some_and(|it| it.contains(&words))
+            };
+            let rows = report["services"].as_array().into_iter().flatten().any(is_told);
+            if rows { Ok(()) } else { Err(report.to_string()) }
+        });
+        node.ip(&format!("route del blackhole {to} table 6770"));
+        scene.leave_by(&agents, owner);
+    }
+}
+
 #[test]
 fn rules_that_an_earlier_agent_left_are_removed_where_no_service_has_egress_any_more() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
