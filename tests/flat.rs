@@ -26,10 +26,9 @@ use crier::pulse::packet::Pulse;
 use crier::pulse::settings::Settings;
 use crier::roster::{Card, Departed, Eligibility, Holding, Holdings, KeyId, Member, Roster, Stage};
 use crier::route::RouteAttributes;
-use crier::selector::Labels;
 use crier::session_state::SessionState;
 use crier::world::{
-    ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, Link, Listing, Marks, Node, Pulses, Service, SessionReport,
+    ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, Link, Listing, Node, Pulses, Service, SessionReport,
 };
 use fastrand::Rng;
 
@@ -95,19 +94,7 @@ fn service(ingress: Vec<IpAddr>, version: u64) -> Service {
 }
 
 fn node(address: Ipv4Addr) -> Option<Arc<Node>> {
-    let labels = Labels::default();
-    let addresses = vec![address.into()];
-    let (external_ips, boot_id, pod_networks) = (Vec::new(), None, Vec::new());
-    Some(Arc::new(Node {
-        labels,
-        ready: true,
-        network_unavailable: false,
-        addresses,
-        external_ips,
-        boot_id,
-        pod_networks,
-        marks: Marks::default(),
-    }))
+    Some(Arc::new(Node { ready: true, addresses: vec![address.into()], ..Node::default() }))
 }
 
 fn mac(number: u64) -> MacAddress {

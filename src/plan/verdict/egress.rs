@@ -213,8 +213,8 @@ pub fn judge(
     let bounds = service.egress_bounds.as_deref();
     let refusal = refusal(inputs, egress, bounds);
     // A pod in the host's network has the node's address, as has the node itself.
-    let (of_nodes, pods): (Vec<(IpAddr, Tenant)>, Vec<(IpAddr, Tenant)>) =
-        inputs.world.endpoint_tenants(key).partition(|(address, tenant)| is_no_pod(inputs, *address, *tenant));
+    let all = inputs.world.endpoint_tenants(key);
+    let (of_nodes, pods): (Vec<_>, Vec<_>) = all.partition(|(address, tenant)| is_no_pod(inputs, *address, *tenant));
     let mut pods: Vec<IpAddr> = pods.into_iter().map(|(address, _)| address).collect();
     let marks = marks(inputs, key, &pods);
     pods.sort_unstable();
