@@ -363,7 +363,7 @@ pub enum Reason {
          answers for it until that one stops"
     )]
     OwnerKeeps { address: IpAddr, link: InterfaceName, mac: MacAddress },
-    #[error("announced by this node, but {mac} claims {address} on {link} too")]
+    #[error("announced by this node, but {mac} claimed {address} on {link} too, in the last five minutes")]
     AddressContested { address: IpAddr, link: InterfaceName, mac: MacAddress },
 }
 

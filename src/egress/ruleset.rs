@@ -310,6 +310,9 @@ enum Set {
     Foreign6,
     Guard4,
     Guard6,
+    /// The same pods, uncounted.
+    Pod4,
+    Pod6,
     Source4,
     Source6,
     Steer4,
@@ -328,7 +331,7 @@ enum Set {
 }
 
 impl Set {
-    const ALL: [Set; 24] = [
+    const ALL: [Set; 26] = [
         Set::Cluster4,
         Set::Cluster6,
         Set::Via4,
@@ -341,6 +344,8 @@ impl Set {
         Set::Foreign6,
         Set::Guard4,
         Set::Guard6,
+        Set::Pod4,
+        Set::Pod6,
         Set::Source4,
         Set::Source6,
         Set::Steer4,
@@ -369,6 +374,8 @@ impl Set {
             Set::Foreign6 => "foreign6",
             Set::Guard4 => "guard4",
             Set::Guard6 => "guard6",
+            Set::Pod4 => "pod4",
+            Set::Pod6 => "pod6",
             Set::Source4 => "source4",
             Set::Source6 => "source6",
             Set::Steer4 => "steer4",
@@ -392,6 +399,7 @@ impl Set {
             | Set::Egress4
             | Set::Foreign4
             | Set::Guard4
+            | Set::Pod4
             | Set::Source4
             | Set::Steer4
             | Set::Served4
@@ -404,6 +412,7 @@ impl Set {
             | Set::Egress6
             | Set::Foreign6
             | Set::Guard6
+            | Set::Pod6
             | Set::Source6
             | Set::Steer6
             | Set::Served6
@@ -474,6 +483,8 @@ fn new_set(batch: &mut Batch, form: &Form, set: Set) {
         | Set::Egress6
         | Set::Guard4
         | Set::Guard6
+        | Set::Pod4
+        | Set::Pod6
         | Set::Served4
         | Set::Served6 => (0, address, None),
     };
@@ -648,8 +659,10 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
         );
         elements(batch, form, Verb::DeleteElements, source_set, &source(&gone, false));
         elements(batch, form, Verb::DeleteElements, steer_set, &steer(&gone, false));
-        elements(batch, form, Verb::DeleteElements, guard_set, &guarded(&gone, &after.pods));
-        elements(batch, form, Verb::NewElements, guard_set, &guarded(&new, &before.pods));
+        for set in [guard_set, family.pick(Set::Pod4, Set::Pod6)] {
+            elements(batch, form, Verb::DeleteElements, set, &guarded(&gone, &after.pods));
+            elements(batch, form, Verb::NewElements, set, &guarded(&new, &before.pods));
+        }
         elements(batch, form, Verb::NewElements, source_set, &source(&new, true));
         elements(batch, form, Verb::NewElements, steer_set, &steer(&new, true));
         exits::fill(batch, form, family, &gone, &new);

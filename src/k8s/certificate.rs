@@ -1,5 +1,6 @@
 //! From when to when a certificate is good, as its text says (RFC 5280 §4.1). Floor 1.
-//! Nothing else of it is read, and nothing is verified: that is the API server's.
+//! Nothing else of it is read, and nothing is verified: that is the API server's. x509-parser reads all of it, and brings twelve crates
+//! for these two fields, a second nom and a second library of time among them.
 
 use std::time::SystemTime;
 

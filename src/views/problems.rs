@@ -45,8 +45,11 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     let doubles = stations::of_double_names(snapshot);
     problems
         .extend(unheard.iter().map(|(station, addresses)| stations::of_unheard_in_words(snapshot, station, addresses)));
+    let claiming = stations::claiming(services);
+    problems.extend(claiming.iter().map(|(station, addresses)| stations::claiming_in_words(station, addresses)));
     let named = |reason: &Reason| match reason {
-        Reason::AddressOccupied { mac, .. } => stations.contains_key(mac),
+        Reason::AddressContested { mac, link, .. } => claiming.contains_key(&(*mac, link.clone())),
+        Reason::AddressOccupied { mac, .. } => stations.contains_key(mac) || doubles.contains(mac),
         Reason::OwnerStillAnswers { mac, link, .. } => {
             unheard.contains_key(&(*mac, link.clone())) || doubles.contains(mac)
         }
@@ -346,10 +349,16 @@ fn bound_by_others(snapshot: &Snapshot) -> Vec<String> {
         let Bound { address, link, pool } = bound;
         let (pool, link, prefix) = (&pool.name, &link.name, host_prefix(address));
         match service {
-            Some(service) => format!(
-                "{address} of {service} is on {link} of this node, put there by another program: the kernel answers for it beside \
-                 the node that announces it; take it away: ip address del {prefix} dev {link}"
-            ),
+            Some(service) => {
+                let consequence = match announces(snapshot, service, address) {
+                    true => "this node announces it, and once another one does, the kernel here answers beside that one",
+                    false => "the kernel answers for it beside the node that announces it",
+                };
+                format!(
+                    "{address} of {service} is on {link} of this node, put there by another program: {consequence}; take it away: \
+                     ip address del {prefix} dev {link}"
+                )
+            }
             None => format!(
                 "{address} of pool {pool} is on {link} of this node, put there by another program: no Service gets it that does \
                  not ask for it; leave it out of the pool with exclude, or take it away: ip address del {prefix} dev {link}"
@@ -357,6 +366,12 @@ fn bound_by_others(snapshot: &Snapshot) -> Vec<String> {
         }
     });
     told.collect()
+}
+
+/// This node is the one that announces the address.
+fn announces(snapshot: &Snapshot, service: &ObjectKey, address: IpAddr) -> bool {
+    let announcements = snapshot.plan.decisions.get(service).into_iter().flat_map(|it| &it.announcements);
+    announcements.filter(|it| it.address == address).any(|it| it.l2.owner.as_ref() == Some(&snapshot.node))
 }
 
 /// Addresses that are announced on a link although a host or a subnet uses them: given before that was so, or known.

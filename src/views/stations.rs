@@ -60,14 +60,45 @@ pub(super) fn of_unheard_nodes(
     snapshot: &Snapshot,
     services: &[ServiceReport],
 ) -> BTreeMap<(MacAddress, InterfaceName), BTreeSet<IpAddr>> {
+    let named = of_double_names(snapshot);
+    let mut stations = in_the_way(services, |reason| match reason {
+        Reason::OwnerStillAnswers { address, link, mac } => Some((*address, link, *mac)),
+        _ => None,
+    });
+    stations.retain(|(mac, _), _| !named.contains(mac));
+    stations
+}
+
+/// The stations that claim many addresses which this node announces, each with the link.
+pub(super) fn claiming(services: &[ServiceReport]) -> BTreeMap<(MacAddress, InterfaceName), BTreeSet<IpAddr>> {
+    in_the_way(services, |reason| match reason {
+        Reason::AddressContested { address, link, mac } => Some((*address, link, *mac)),
+        _ => None,
+    })
+}
+
+/// One cause for all of them.
+pub(super) fn claiming_in_words((mac, link): &(MacAddress, InterfaceName), addresses: &BTreeSet<IpAddr>) -> String {
+    format!(
+        "{mac} claimed {} addresses on {link} that this node announces, in the last five minutes, such as {}: look for that host by its \
+         MAC, and take the addresses away there",
+        addresses.len(),
+        examples(addresses)
+    )
+}
+
+/// The stations that are in the way of many addresses, by what this finds in the reasons.
+fn in_the_way(
+    services: &[ServiceReport],
+    of: impl Fn(&Reason) -> Option<(IpAddr, &InterfaceName, MacAddress)>,
+) -> BTreeMap<(MacAddress, InterfaceName), BTreeSet<IpAddr>> {
     let mut stations: BTreeMap<(MacAddress, InterfaceName), BTreeSet<IpAddr>> = BTreeMap::new();
     for announcement in services.iter().flat_map(|service| &service.decision.announcements) {
-        if let Reason::OwnerStillAnswers { address, link, mac } = &announcement.l2.reason {
-            stations.entry((*mac, link.clone())).or_default().insert(*address);
+        if let Some((address, link, mac)) = of(&announcement.l2.reason) {
+            stations.entry((mac, link.clone())).or_default().insert(address);
         }
     }
-    let named = of_double_names(snapshot);
-    stations.retain(|(mac, _), addresses| addresses.len() >= MANY && !named.contains(mac));
+    stations.retain(|_, addresses| addresses.len() >= MANY);
     stations
 }
 

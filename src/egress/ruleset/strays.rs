@@ -3,8 +3,10 @@
 //!
 //! ```text
 //! set egress      the addresses that pods of Services leave with, by whichever node
+//! set pod         the pods that are guarded; the guard's own set counts
 //! chain stray     filter, forward: of what comes to these addresses in the middle of a connection that conntrack does not know, and to a
-//!                 port that Linux opens connections from, nothing passes: TCP, and UDP
+//!                 port that Linux opens connections from, nothing passes: TCP, and UDP; and nothing of that which comes from outside of
+//!                 the cluster to a pod itself, and was not translated here
 //! chain stray-in  filter, input, behind IPVS: the same of TCP, where the host has the address
 //! chain asking    filter, output, before conntrack: what `keepalive` sends to pods is no packet of a connection
 //! ```
@@ -12,7 +14,8 @@
 //! An address goes to another node at one moment for the clients on the link, and at another for the nodes of the pods. What comes in between,
 //! or before the pod has said anything, would become a connection of its own in conntrack: the pod's next packet would then get another
 //! source port, and the other end would reset the connection. Where the host has the address, the host itself would. Dropped, it is
-//! sent again by the other end, and by then the pod has said something.
+//! sent again by the other end, and by then the pod has said something. The same holds for what the former owner has translated back, and
+//! comes to the pod's node when that has ended the pod's connection to begin it anew.
 
 use super::*;
 
@@ -29,25 +32,33 @@ pub(super) fn frame(batch: &mut Batch, form: &Form) {
     new_chain(batch, form, ASKING, Some(("filter", OUTPUT, FIRST)));
     rule(batch, form, ASKING, &asking());
     for family in [Ip::V4, Ip::V6] {
-        rule(batch, form, FORWARDED, &of_tcp(family));
-        rule(batch, form, FORWARDED, &of_udp(family));
-        rule(batch, form, HERE, &of_tcp(family));
+        for protocol in [TCP, UDP] {
+            rule(batch, form, FORWARDED, &to_address(family, protocol));
+            rule(batch, form, FORWARDED, &to_pod(family, protocol));
+        }
+        rule(batch, form, HERE, &to_address(family, TCP));
     }
 }
 
-/// `ct state new ip daddr @egress tcp dport >= 32768 tcp flags & ack != 0 drop`: only the first packet of a connection has no ACK.
-fn of_tcp(family: Ip) -> Attributes {
-    let mut rule = stray(family, TCP);
-    transport(&mut rule, TCP_FLAGS, 1);
-    masked(&mut rule, &[ACK]);
-    equals(&mut rule, ACK);
+/// `ip daddr @egress tcp dport >= 32768 ct state new tcp flags & ack != 0 drop`: only the first packet of a connection has no ACK. The
+/// same of UDP without the flags.
+fn to_address(family: Ip, protocol: u8) -> Attributes {
+    let mut rule = stray(family, protocol, family.pick(Set::Egress4, Set::Egress6));
     verdict(&mut rule, DROP);
     rule
 }
 
-/// `ct state new ip daddr @egress udp dport >= 32768 drop`
-fn of_udp(family: Ip) -> Attributes {
-    let mut rule = stray(family, UDP);
+/// The same with `ip daddr @pod ip saddr != @cluster ct status & dnat == 0`.
+fn to_pod(family: Ip, protocol: u8) -> Attributes {
+    let mut rule = stray(family, protocol, family.pick(Set::Pod4, Set::Pod6));
+    field(&mut rule, family.source_offset(), family);
+    lookup(&mut rule, family.pick(Set::Cluster4, Set::Cluster6), Found::Not);
+    expression(&mut rule, "ct", |ct| {
+        ct.number(1, REGISTER);
+        ct.number(2, CT_STATUS);
+    });
+    masked(&mut rule, &TRANSLATED.to_ne_bytes());
+    compare(&mut rule, LIKE, &0_u32.to_ne_bytes());
     verdict(&mut rule, DROP);
     rule
 }
@@ -61,13 +72,13 @@ fn asking() -> Attributes {
     rule
 }
 
-fn stray(family: Ip, protocol: u8) -> Attributes {
+fn stray(family: Ip, protocol: u8, to: Set) -> Attributes {
     let mut rule = Attributes::default();
     of_family(&mut rule, family);
     load_meta(&mut rule, META_TRANSPORT);
     equals(&mut rule, protocol);
     field(&mut rule, family.destination_offset(), family);
-    lookup(&mut rule, family.pick(Set::Egress4, Set::Egress6), Found::Yes);
+    lookup(&mut rule, to, Found::Yes);
     transport(&mut rule, DESTINATION_PORT, 2);
     compare(&mut rule, AT_LEAST, &FIRST_PORT.to_be_bytes());
     expression(&mut rule, "ct", |ct| {
@@ -76,6 +87,11 @@ fn stray(family: Ip, protocol: u8) -> Attributes {
     });
     masked(&mut rule, &NEW.to_ne_bytes());
     compare(&mut rule, UNLIKE, &0_u32.to_ne_bytes());
+    if protocol == TCP {
+        transport(&mut rule, TCP_FLAGS, 1);
+        masked(&mut rule, &[ACK]);
+        equals(&mut rule, ACK);
+    }
     rule
 }
 
@@ -89,6 +105,9 @@ const FILTER: i32 = 0;
 const FIRST_PORT: u16 = 32768;
 const ACK: u8 = 16;
 const CT_STATE: u32 = 0;
+const CT_STATUS: u32 = 2;
+/// `IPS_DST_NAT`, in the host's order.
+const TRANSLATED: u32 = 1 << 5;
 /// In the host's order.
 const NEW: u32 = 8;
 

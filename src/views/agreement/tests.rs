@@ -571,6 +571,90 @@ fn a_node_whose_name_another_host_has_is_not_told_to_look_for_a_firewall() {
     assert!(!filtered(&mut planner));
 }
 
+/// A node that hears nobody, and announces these addresses of 192.0.2.0/24, each of a Service of its own.
+fn announcing(last: &[u8]) -> Planner {
+    let mut planner = planner(CONFIG);
+    hears(&mut planner, &[]);
+    for last in last {
+        let (key, address) = (ObjectKey::new("d", format!("s{last}").as_str()), IpAddr::from([192, 0, 2, *last]));
+        let service = Service { load_balancer: true, ingress: vec![address], ..Service::default() };
+        planner.apply(Fact::Service(key.clone(), Some(Arc::new(service))));
+        let nodes = || [(NodeName::from("node-1"), 1)].into_iter().collect();
+        let slice = crate::world::EndpointSlice {
+            service: key.clone(),
+            family: None,
+            ready: nodes(),
+            serving: nodes(),
+            serving_without_node: 0,
+            unready: Default::default(),
+            addresses: Default::default(),
+        };
+        planner.apply(Fact::EndpointSlice(key, Some(Arc::new(slice))));
+        planner.turn(clock::now());
+        planner.apply(Fact::Answering { link: "eth0".into(), began: vec![address], ended: Vec::new() });
+    }
+    planner
+}
+
+/// 8a-8 of a review: one host that claims many addresses was as many lines, and each said that it claims them now.
+#[test]
+fn a_station_that_claims_many_addresses_is_named_once() {
+    let mut planner = announcing(&[1, 2, 3]);
+    let mac = MacAddress([2, 0, 0, 0, 0, 0x99]);
+    let conflict = || Some(Conflict { mac, kind: ConflictKind::Contested, since: clock::wall() });
+    let mut claimed = |last: u8| {
+        planner.apply(Fact::Conflict([192, 0, 2, last].into(), "eth0".into(), conflict()));
+        told(&mut planner).into_iter().filter(|it| it.contains(":99")).collect::<Vec<_>>()
+    };
+    assert_one(
+        &claimed(1),
+        "d/s1: announced by this node, but 02:00:00:00:00:99 claimed 192.0.2.1 on eth0 too, in the last ",
+    );
+    assert_eq!(claimed(2).len(), 2);
+    assert_one(
+        &claimed(3),
+        "02:00:00:00:00:99 claimed 3 addresses on eth0 that this node announces, in the last five minutes, ",
+    );
+}
+
+/// 8a-8 of a review. Input: an address is on a link of the node that announces it. Output: what that means later, not that two answer.
+#[test]
+fn an_address_on_a_link_of_its_own_announcer_is_not_called_that_of_two() {
+    let mut planner = announcing(&[1]);
+    let mut on_link = link();
+    on_link.addresses.push("192.0.2.1/32".parse().expect("a prefix"));
+    planner.apply(Fact::Link(2, Some(on_link)));
+    let told = told(&mut planner);
+    let line = told.iter().find(|it| it.starts_with("192.0.2.1 of d/s1 is on eth0 of this node")).expect("a line");
+    assert!(
+        line.contains("this node announces it, and once another one does, the kernel here answers beside"),
+        "{line}"
+    );
+}
+
+/// 8a-6 of a review. Input: the host whose pulses are dropped, because another one has its name, answers for addresses. Output: that is no
+/// problem of each address.
+#[test]
+fn what_a_host_answers_whose_name_another_one_has_is_no_problem_by_itself() {
+    let mut planner = announcing(&[1, 2, 3, 4]);
+    let mac = MacAddress([2, 0, 0, 0, 0, 0x99]);
+    for (last, kind) in [
+        (1, ConflictKind::AliveUnheard),
+        (2, ConflictKind::AliveUnheard),
+        (3, ConflictKind::AliveUnheard),
+        (4, ConflictKind::Occupied),
+    ] {
+        let conflict = Some(Conflict { mac, kind, since: clock::wall() });
+        planner.apply(Fact::Conflict([192, 0, 2, last].into(), "eth0".into(), conflict));
+    }
+    let of_station =
+        |planner: &mut Planner| told(planner).into_iter().filter(|it| it.contains(":99")).collect::<Vec<_>>();
+    assert_eq!(of_station(&mut planner).len(), 2);
+    let doubles = [("node-2".into(), mac)].into();
+    planner.apply(Fact::Roster(2, Some(Arc::new(Roster { settled: true, doubles, ..Roster::default() }))));
+    assert_eq!(of_station(&mut planner), [""; 0]);
+}
+
 /// M14 of a review: only the log said it.
 #[test]
 fn a_link_whose_pulse_sockets_are_taken_is_a_problem() {
