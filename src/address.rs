@@ -152,6 +152,11 @@ pub fn has_subnet(net: &IpNet) -> bool {
     net.prefix_len() < net.max_prefix_len()
 }
 
+/// All of 10.0.0.0/8 may be a cluster's, and what is wider is a mistake.
+pub fn is_too_wide(net: &IpNet) -> bool {
+    net.prefix_len() < if net.addr().is_ipv4() { 8 } else { 16 }
+}
+
 /// Whether it means nothing beyond its link, in either family.
 pub fn is_link_local(address: IpAddr) -> bool {
     match address {

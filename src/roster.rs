@@ -113,6 +113,11 @@ pub struct Member {
 }
 
 impl Member {
+    /// All that the node has on the wire.
+    pub fn macs(&self) -> impl Iterator<Item = MacAddress> {
+        std::iter::once(self.mac).chain(self.other_macs.iter().copied())
+    }
+
     /// The node's word about its end of the link is that it has no IPv6 there: whatever it holds, it does not answer there for the
     /// address.
     pub fn is_without_v6(&self, address: IpAddr) -> bool {

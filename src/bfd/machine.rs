@@ -539,4 +539,4 @@ impl Session {
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
-mod tests;
+pub(in crate::bfd) mod tests;

@@ -48,9 +48,12 @@ pub fn load(path: &Path) -> Result<Config, LoadError> {
 /// The same with the text of the cluster's ConfigMap behind it, if there is one.
 pub fn load_with(path: &Path, cluster_config: Option<&Path>, lenience: Lenience) -> Result<Config, LoadError> {
     let files = read(path)?;
-    let texts: Vec<SourceFile> =
-        cluster_config.map(|text| cluster_text(&files, text)).transpose()?.into_iter().collect();
-    Ok(parse_with(&files, &texts, &HostSecrets::from_environment().with(lenience))?)
+    let texts: Vec<SourceFile> = cluster_config.map(read_cluster_text).transpose()?.into_iter().collect();
+    let config = parse_with(&files, &texts, &HostSecrets::from_environment().with(lenience))?;
+    match cluster_config {
+        Some(_) => names_config_map(&files, &config).map(|()| config),
+        None => Ok(config),
+    }
 }
 
 /// What the ConfigMap of these files is to say.
@@ -58,15 +61,28 @@ pub fn load_with(path: &Path, cluster_config: Option<&Path>, lenience: Lenience)
 /// # Errors
 /// The agents would refuse it unread, or the files name no ConfigMap. What else is wrong with any of them is not looked for.
 pub fn cluster_text(files: &[SourceFile], text: &Path) -> Result<SourceFile, LoadError> {
-    let read = read_file(text)?;
-    if cluster::say_nothing(std::slice::from_ref(&read)) {
-        return Err(LoadError::SaysNothing { path: text.to_owned() });
-    }
+    let read = read_cluster_text(text)?;
     let secrets = HostSecrets::from_environment().with(Lenience::Judging);
-    let names_one = |config: &Config| matches!(&config.source, Source::Kubernetes(it) if it.config.is_some());
-    match (files.first(), parse_with(files, std::slice::from_ref(&read), &secrets)) {
-        (Some(main), Ok(config)) if !names_one(&config) => Err(LoadError::NoConfigMap { file: main.path.clone() }),
-        _ => Ok(read),
+    if let Ok(config) = parse_with(files, std::slice::from_ref(&read), &secrets) {
+        names_config_map(files, &config)?;
+    }
+    Ok(read)
+}
+
+fn read_cluster_text(text: &Path) -> Result<SourceFile, LoadError> {
+    let read = read_file(text)?;
+    match cluster::say_nothing(std::slice::from_ref(&read)) {
+        true => Err(LoadError::SaysNothing { path: text.to_owned() }),
+        false => Ok(read),
+    }
+}
+
+/// The configuration of these files names a ConfigMap.
+fn names_config_map(files: &[SourceFile], config: &Config) -> Result<(), LoadError> {
+    match (files.first(), &config.source) {
+        (_, Source::Kubernetes(kubernetes)) if kubernetes.config.is_some() => Ok(()),
+        (Some(main), _) => Err(LoadError::NoConfigMap { file: main.path.clone() }),
+        (None, _) => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 //! nothing, and what can never come into force. Floor 1.
 
 use super::{Advertisement, Config, InterfacePattern, Kubernetes, L2, Peer, Pool, Source};
+use crate::address::is_too_wide;
 use crate::names::{InterfaceName, PoolName};
 use crate::selector::Selector;
 
@@ -42,7 +43,7 @@ fn cluster_networks(config: &Config) -> impl Iterator<Item = String> {
         let holds = |pool: &&Pool| pool.addresses.iter().any(|range| net.contains(&range.first()) || net.contains(&range.last()));
         let what = match config.pools.iter().find(holds) {
             Some(pool) => format!("holds addresses of the pool {}, so it is more than the cluster's own networks", pool.name),
-            None if net.prefix_len() < if net.addr().is_ipv4() { 8 } else { 16 } => "is wider than any cluster".to_owned(),
+            None if is_too_wide(net) => "is wider than any cluster".to_owned(),
             None => return None,
         };
         Some(format!(

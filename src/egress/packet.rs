@@ -271,8 +271,6 @@ fn packets_of(element: &[u8]) -> Option<u64> {
 pub struct Connection {
     /// Who opened it.
     pub source: IpAddr,
-    /// Whom it was opened to, before any translation.
-    pub to: IpAddr,
     /// Who answers it, behind every translation.
     pub peer: IpAddr,
     /// Where the answers are sent: the source that packets leave with.
@@ -287,7 +285,7 @@ pub struct Connection {
 impl Connection {
     /// One that conntrack need not find again.
     pub fn between(source: IpAddr, peer: IpAddr, leaves_as: IpAddr) -> Connection {
-        Connection { source, to: peer, peer, leaves_as, tcp: None, identity: Vec::new() }
+        Connection { source, peer, leaves_as, tcp: None, identity: Vec::new() }
     }
 }
 
@@ -303,7 +301,6 @@ pub fn connection(attributes: &[u8]) -> Option<Connection> {
     }
     Some(Connection {
         source: end(original, CT_V4_SOURCE, CT_V6_SOURCE)?,
-        to: end(original, CT_V4_DESTINATION, CT_V6_DESTINATION)?,
         peer: end(reply, CT_V4_SOURCE, CT_V6_SOURCE)?,
         leaves_as: end(reply, CT_V4_DESTINATION, CT_V6_DESTINATION)?,
         tcp: established(attributes).then(|| ends(original)).flatten(),
@@ -489,7 +486,7 @@ mod tests {
         let read = connection(&attributes.octets).expect("a connection");
         let ends = [read.source, read.peer, read.leaves_as].map(|address| address.to_string());
         assert_eq!(ends, ["10.244.1.2", "10.244.2.7", "192.0.2.1"]);
-        assert_eq!((read.to, read.tcp), ("10.96.0.1".parse().unwrap(), None));
+        assert_eq!(read.tcp, None);
         let mut forget = Vec::new();
         forget_connection(&mut forget, &read, 3);
         assert_eq!(value_of(&forget[HEADER + FAMILY..], CT_ID), Some(&7_u32.to_be_bytes()[..]));

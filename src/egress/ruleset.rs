@@ -812,11 +812,13 @@ const OWN_CHAINS: [&str; 3] = [STEER, TRANSLATE, GUARD];
 const PREROUTING: u32 = 0;
 const INPUT: u32 = 1;
 const FORWARD: u32 = 2;
+const OUTPUT: u32 = 3;
 const POSTROUTING: u32 = 4;
 /// Before conntrack.
 const FIRST: i32 = -300;
 /// Behind conntrack (-200), before Services' addresses are translated (-100).
 const MANGLE: i32 = -150;
+const FILTER: i32 = 0;
 /// Services' addresses are translated at -100: behind that a packet has the destination that it is routed by.
 const BEHIND_DNAT: i32 = -90;
 /// All source translation is done at 100, whatever the priorities of the chains that ask for it.

@@ -83,12 +83,10 @@ pub struct Relisted {
 impl Relisted {
     /// `None` where no pod that leaves, and was known before, has another list.
     pub fn of(before: &Content, after: &Content) -> Option<Relisted> {
-        let list = |content: &Content, pod: &IpAddr| {
-            let number = content.bounded.get(pod)?;
-            content.lists.get(number).cloned()
-        };
-        let differs = |pod: &&IpAddr| before.pods.contains_key(*pod) && list(before, pod) != list(after, pod);
-        let pods: BTreeSet<IpAddr> = after.pods.keys().filter(differs).copied().collect();
+        let is_there = |pod: &IpAddr| before.pods.contains_key(pod) && after.pods.contains_key(pod);
+        let differs = |pod: &&IpAddr| is_there(pod) && before.bounded.get(*pod) != after.bounded.get(*pod);
+        let bounded = before.bounded.keys().chain(after.bounded.keys());
+        let pods: BTreeSet<IpAddr> = bounded.filter(differs).copied().collect();
         if pods.is_empty() {
             return None;
         }

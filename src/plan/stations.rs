@@ -38,8 +38,7 @@ pub fn stations(before: &Stations, world: &World) -> Stations {
             (it.mac, Station { node: name.clone(), hearing })
         });
         let heard = roster.members.iter().flat_map(|(name, member)| {
-            let macs = [member.mac].into_iter().chain(member.other_macs.iter().copied());
-            macs.map(move |mac| (mac, Station { node: name.clone(), hearing: Hearing::Heard }))
+            member.macs().map(move |mac| (mac, Station { node: name.clone(), hearing: Hearing::Heard }))
         });
         before.chain(unproved).chain(heard).collect()
     };

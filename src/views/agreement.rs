@@ -112,8 +112,8 @@ fn of_one_mac(Snapshot { node, world, .. }: &Snapshot, index: u32, roster: &Rost
     let link = world.links.get(&index)?;
     let mut nodes: BTreeMap<MacAddress, BTreeSet<&NodeName>> = BTreeMap::new();
     for (name, member) in &roster.members {
-        for mac in member.other_macs.iter().chain([&member.mac]) {
-            nodes.entry(*mac).or_default().insert(name);
+        for mac in member.macs() {
+            nodes.entry(mac).or_default().insert(name);
         }
     }
     if let Some(mac) = link.mac {

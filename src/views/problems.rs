@@ -39,10 +39,10 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(of_cluster_config(snapshot));
     problems.extend(allocator::problems(snapshot));
     problems.extend(own_node::problems(snapshot));
-    let stations = stations::answering_for_all(snapshot);
-    problems.extend(stations.iter().map(|(mac, addresses)| stations::in_words(snapshot, *mac, addresses)));
-    let unheard = stations::of_unheard_nodes(snapshot, services);
     let doubles = stations::of_double_names(snapshot);
+    let stations = stations::answering_for_all(snapshot, &doubles);
+    problems.extend(stations.iter().map(|(mac, addresses)| stations::in_words(snapshot, *mac, addresses)));
+    let unheard = stations::of_unheard_nodes(&doubles, services);
     problems
         .extend(unheard.iter().map(|(station, addresses)| stations::of_unheard_in_words(snapshot, station, addresses)));
     let claiming = stations::claiming(services);

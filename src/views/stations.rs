@@ -10,18 +10,19 @@ use crate::address::MacAddress;
 use crate::names::InterfaceName;
 use crate::reason::Reason;
 
-/// The stations that were found with many of the addresses that this node was to answer for.
-pub(super) fn answering_for_all(snapshot: &Snapshot) -> BTreeMap<MacAddress, BTreeSet<IpAddr>> {
+/// The stations that were found with many of the addresses that this node was to answer for. `doubles` are those of [`of_double_names`].
+pub(super) fn answering_for_all(
+    snapshot: &Snapshot,
+    doubles: &BTreeSet<MacAddress>,
+) -> BTreeMap<MacAddress, BTreeSet<IpAddr>> {
     let mut stations: BTreeMap<MacAddress, BTreeSet<IpAddr>> = BTreeMap::new();
     for (address, mac) in &snapshot.plan.taken {
         stations.entry(*mac).or_default().insert(*address);
     }
     // It may have been found while its pulses were not heard yet.
     let members = || snapshot.world.rosters.values().flat_map(|roster| roster.members.values());
-    let is_node = |mac: &MacAddress| {
-        members().any(|member| member.mac == *mac || member.other_macs.contains(mac))
-            || of_double_names(snapshot).contains(mac)
-    };
+    let is_node =
+        |mac: &MacAddress| members().any(|member| member.macs().any(|its| its == *mac)) || doubles.contains(mac);
     stations.retain(|mac, addresses| addresses.len() >= MANY && !is_node(mac));
     stations
 }
@@ -55,17 +56,16 @@ pub(super) fn of_double_names(snapshot: &Snapshot) -> BTreeSet<MacAddress> {
     snapshot.world.rosters.values().flat_map(|roster| roster.doubles.values().copied()).collect()
 }
 
-/// The stations of nodes that are not heard and answer for many addresses, each with the link.
+/// The stations of nodes that are not heard and answer for many addresses, each with the link. `doubles` as above.
 pub(super) fn of_unheard_nodes(
-    snapshot: &Snapshot,
+    doubles: &BTreeSet<MacAddress>,
     services: &[ServiceReport],
 ) -> BTreeMap<(MacAddress, InterfaceName), BTreeSet<IpAddr>> {
-    let named = of_double_names(snapshot);
     let mut stations = in_the_way(services, |reason| match reason {
         Reason::OwnerStillAnswers { address, link, mac } => Some((*address, link, *mac)),
         _ => None,
     });
-    stations.retain(|(mac, _), _| !named.contains(mac));
+    stations.retain(|(mac, _), _| !doubles.contains(mac));
     stations
 }
 

@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use super::{Condition, NodeCounts};
-use crate::address::{Family, MacAddress, is_link_local_v6};
+use crate::address::{Family, MacAddress, has_subnet, is_link_local_v6, is_too_wide};
 use crate::claim::ConflictKind;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
 use crate::selector::{Labels, Selector};
@@ -546,11 +546,6 @@ impl Node {
     }
 }
 
-/// All of 10.0.0.0/8 may be a cluster's, and what is wider is a mistake.
-pub(super) fn is_too_wide(net: &IpNet) -> bool {
-    net.prefix_len() < if net.addr().is_ipv4() { 8 } else { 16 }
-}
-
 fn is_too_wide_for_pods(net: &IpNet) -> bool {
     is_too_wide(net) || is_too_wide_for_public(net)
 }
@@ -584,7 +579,7 @@ impl Link {
 
     /// Its addresses in subnets: without link-local ones, and without those of Services, which a host may have bound there.
     pub fn in_subnets(&self) -> impl Iterator<Item = &IpNet> + Clone {
-        let is_in_subnet = |net: &&IpNet| net.prefix_len() < net.max_prefix_len() && !is_link_local_v6(net.addr());
+        let is_in_subnet = |net: &&IpNet| has_subnet(net) && !is_link_local_v6(net.addr());
         self.addresses.iter().filter(is_in_subnet)
     }
 }

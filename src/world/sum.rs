@@ -11,13 +11,12 @@ use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 
 use super::departed::Departed;
-use super::objects::is_too_wide;
 use super::{
     ApiServer, BfdSessions, ClientCertificate, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, Egress,
     EgressReach, EndpointSlice, Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node,
     NodeCounts, PeerOrder, PeerOrders, PoolRange, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
 };
-use crate::address::Family;
+use crate::address::{Family, is_too_wide};
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
 use crate::path_state::DataPath;
 use crate::roster::Roster;

@@ -25,7 +25,7 @@ fn settings() -> Settings {
 }
 
 /// What the peer says: 300 ms both ways, three times, as the vectors of the founders have it.
-fn heard(state: BfdState) -> Packet {
+pub(in crate::bfd) fn heard(state: BfdState) -> Packet {
     Packet {
         diagnostic: Diagnostic::None,
         state,

@@ -5,18 +5,9 @@ use super::*;
 /// `meta mark set meta mark & ~mask | mark`
 pub(super) fn set_mark(mask: u32, mark: u32) -> Attributes {
     let mut rule = Attributes::default();
-    expression(&mut rule, "meta", |meta| {
-        meta.number(1, REGISTER);
-        meta.number(2, META_MARK);
-    });
-    expression(&mut rule, "bitwise", |bitwise| {
-        bitwise.number(1, REGISTER);
-        bitwise.number(2, REGISTER);
-        bitwise.number(3, 4);
-        // A mark is in the host's order.
-        bitwise.nest(4, |data| data.octets(DATA_VALUE, &(!mask).to_ne_bytes()));
-        bitwise.nest(5, |data| data.octets(DATA_VALUE, &mark.to_ne_bytes()));
-    });
+    load_meta(&mut rule, META_MARK);
+    // A mark is in the host's order.
+    bits(&mut rule, (!mask).to_ne_bytes(), mark.to_ne_bytes());
     expression(&mut rule, "meta", |meta| {
         meta.number(2, META_MARK);
         meta.number(3, REGISTER);
@@ -45,11 +36,16 @@ pub(super) fn is_reply(rule: &mut Attributes) {
 }
 
 pub(super) fn of_direction(rule: &mut Attributes, direction: u8) {
+    load_ct(rule, CT_DIRECTION);
+    equals(rule, direction);
+}
+
+/// Loads what conntrack knows of the connection.
+pub(super) fn load_ct(rule: &mut Attributes, key: u32) {
     expression(rule, "ct", |ct| {
         ct.number(1, REGISTER);
-        ct.number(2, CT_DIRECTION);
+        ct.number(2, key);
     });
-    equals(rule, direction);
 }
 
 /// Loads the address that the connection was opened from, before any translation.
@@ -75,13 +71,19 @@ pub(super) fn compare(rule: &mut Attributes, how: u32, value: &[u8]) {
 }
 
 /// Keeps of the register the bits of the mask.
-pub(super) fn masked(rule: &mut Attributes, mask: &[u8]) {
+pub(super) fn masked<const LENGTH: usize>(rule: &mut Attributes, mask: [u8; LENGTH]) {
+    bits(rule, mask, [0; LENGTH]);
+}
+
+/// `register & keep ^ flip`
+pub(super) fn bits<const LENGTH: usize>(rule: &mut Attributes, keep: [u8; LENGTH], flip: [u8; LENGTH]) {
     expression(rule, "bitwise", |bitwise| {
         bitwise.number(1, REGISTER);
         bitwise.number(2, REGISTER);
-        bitwise.number(3, u32::try_from(mask.len()).unwrap_or(u32::MAX));
-        bitwise.nest(4, |data| data.octets(DATA_VALUE, mask));
-        bitwise.nest(5, |data| data.octets(DATA_VALUE, &vec![0; mask.len()]));
+        // A register has sixteen octets.
+        bitwise.number(3, u32::try_from(LENGTH).unwrap_or(u32::MAX));
+        bitwise.nest(4, |data| data.octets(DATA_VALUE, &keep));
+        bitwise.nest(5, |data| data.octets(DATA_VALUE, &flip));
     });
 }
 

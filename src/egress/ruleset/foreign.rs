@@ -77,7 +77,6 @@ fn unknown(family: Ip) -> Attributes {
     rule
 }
 
-const FILTER: i32 = 0;
 const META_IN_LINK: u32 = 4;
 /// nftables' own number for the type of an index, which only shows in lists.
 const LINK_TYPE: u32 = 20;

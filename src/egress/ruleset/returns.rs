@@ -193,8 +193,8 @@ fn arriving(family: Ip) -> Attributes {
 fn replying(mask: u32) -> Attributes {
     let mut rule = Attributes::default();
     is_reply(&mut rule);
-    load_ct_mark(&mut rule);
-    masked(&mut rule, mask, 0);
+    load_ct(&mut rule, CT_MARK);
+    masked(&mut rule, mask.to_ne_bytes());
     by_map(&mut rule, Map::Replies);
     rule
 }
@@ -204,7 +204,7 @@ fn passing(mask: u32) -> Attributes {
     let mut rule = Attributes::default();
     is_original(&mut rule);
     load_meta(&mut rule, META_MARK);
-    masked(&mut rule, mask, 0);
+    masked(&mut rule, mask.to_ne_bytes());
     by_map(&mut rule, Map::Requests);
     rule
 }
@@ -212,31 +212,13 @@ fn passing(mask: u32) -> Attributes {
 /// `ct mark set ct mark & ~mask | mark`
 fn ct_mark(mask: u32, mark: u32) -> Attributes {
     let mut rule = Attributes::default();
-    load_ct_mark(&mut rule);
-    masked(&mut rule, !mask, mark);
+    load_ct(&mut rule, CT_MARK);
+    bits(&mut rule, (!mask).to_ne_bytes(), mark.to_ne_bytes());
     expression(&mut rule, "ct", |ct| {
         ct.number(2, CT_MARK);
         ct.number(4, REGISTER);
     });
     rule
-}
-
-fn load_ct_mark(rule: &mut Attributes) {
-    expression(rule, "ct", |ct| {
-        ct.number(1, REGISTER);
-        ct.number(2, CT_MARK);
-    });
-}
-
-/// `register & keep ^ flip`
-fn masked(rule: &mut Attributes, keep: u32, flip: u32) {
-    expression(rule, "bitwise", |bitwise| {
-        bitwise.number(1, REGISTER);
-        bitwise.number(2, REGISTER);
-        bitwise.number(3, 4);
-        bitwise.nest(4, |data| data.octets(DATA_VALUE, &keep.to_ne_bytes()));
-        bitwise.nest(5, |data| data.octets(DATA_VALUE, &flip.to_ne_bytes()));
-    });
 }
 
 fn by_map(rule: &mut Attributes, map: Map) {
@@ -266,6 +248,5 @@ pub(super) fn network_chain(slot: u8) -> String {
 /// What the names of the networks' chains begin with.
 pub(super) const NETWORK: &str = "network";
 
-const OUTPUT: u32 = 3;
 const META_LINK: u32 = 4;
 const CT_MARK: u32 = 3;

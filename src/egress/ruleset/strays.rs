@@ -53,11 +53,8 @@ fn to_pod(family: Ip, protocol: u8) -> Attributes {
     let mut rule = stray(family, protocol, family.pick(Set::Pod4, Set::Pod6));
     field(&mut rule, family.source_offset(), family);
     lookup(&mut rule, family.pick(Set::Cluster4, Set::Cluster6), Found::Not);
-    expression(&mut rule, "ct", |ct| {
-        ct.number(1, REGISTER);
-        ct.number(2, CT_STATUS);
-    });
-    masked(&mut rule, &TRANSLATED.to_ne_bytes());
+    load_ct(&mut rule, CT_STATUS);
+    masked(&mut rule, TRANSLATED.to_ne_bytes());
     compare(&mut rule, LIKE, &0_u32.to_ne_bytes());
     verdict(&mut rule, DROP);
     rule
@@ -81,15 +78,12 @@ fn stray(family: Ip, protocol: u8, to: Set) -> Attributes {
     lookup(&mut rule, to, Found::Yes);
     transport(&mut rule, DESTINATION_PORT, 2);
     compare(&mut rule, AT_LEAST, &FIRST_PORT.to_be_bytes());
-    expression(&mut rule, "ct", |ct| {
-        ct.number(1, REGISTER);
-        ct.number(2, CT_STATE);
-    });
-    masked(&mut rule, &NEW.to_ne_bytes());
+    load_ct(&mut rule, CT_STATE);
+    masked(&mut rule, NEW.to_ne_bytes());
     compare(&mut rule, UNLIKE, &0_u32.to_ne_bytes());
     if protocol == TCP {
         transport(&mut rule, TCP_FLAGS, 1);
-        masked(&mut rule, &[ACK]);
+        masked(&mut rule, [ACK]);
         equals(&mut rule, ACK);
     }
     rule
@@ -98,9 +92,7 @@ fn stray(family: Ip, protocol: u8, to: Set) -> Attributes {
 /// The priority, `SO_PRIORITY` in socket(7), of what is to be no packet of a connection: a number that nobody else uses.
 pub const UNTRACKED: i32 = 0x6372_6965;
 
-const OUTPUT: u32 = 3;
 const META_PRIORITY: u32 = 2;
-const FILTER: i32 = 0;
 /// The least port that Linux opens connections from (`net.ipv4.ip_local_port_range`). Services have lower ones.
 const FIRST_PORT: u16 = 32768;
 const ACK: u8 = 16;

@@ -130,7 +130,7 @@ fn clamp(family: Ip) -> Attributes {
     load_meta(&mut rule, META_TRANSPORT);
     equals(&mut rule, TCP);
     transport(&mut rule, TCP_FLAGS, 1);
-    masked(&mut rule, &[SYN]);
+    masked(&mut rule, [SYN]);
     equals(&mut rule, SYN);
     is_reply(&mut rule);
     field(&mut rule, family.source_offset(), family);

@@ -15,7 +15,7 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
 use super::wanted::{CLUSTER_PRIORITY, Change, Found, FoundLink, FoundRoute, Hop, L3MDEV_PRIORITY, Route, everything};
-use crate::address::{Family, host_prefix};
+use crate::address::{Family, has_subnet, host_prefix};
 use crate::kernel::netlink::{self, PROTOCOL, UNREACHABLE_METRIC, address_family, family_of};
 use crate::kernel::routes;
 use crate::names::InterfaceName;
@@ -78,8 +78,7 @@ fn note_unrouted(found: &mut Found, connected: &BTreeSet<(u32, &InterfaceName, I
     for (name, link) in found.links.iter_mut().filter(|(_, link)| link.up) {
         let Some(table) = link.master.as_ref().and_then(|master| tables.get(master)) else { continue };
         // A host prefix leads to no network.
-        let is_unrouted =
-            |net: &&IpNet| net.prefix_len() < net.max_prefix_len() && !connected.contains(&(*table, name, net.trunc()));
+        let is_unrouted = |net: &&IpNet| has_subnet(net) && !connected.contains(&(*table, name, net.trunc()));
         link.unrouted = link.addresses.iter().filter(is_unrouted).copied().collect();
     }
 }

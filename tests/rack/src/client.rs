@@ -16,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::namespace::Namespace;
 use crate::packet::{Arp, ArpOperation, Frames, Mac, PacketSocket};
-use crate::wait::{Deadline, now, rest};
+use crate::wait::{Deadline, eventually, now, rest};
 
 /// How long one request may take when the caller does not say.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -260,6 +260,37 @@ impl Asking {
         }
     }
 }
+
+impl Asking {
+    /// Waits until so many requests have been answered.
+    #[track_caller]
+    pub fn is_served(&self, what: &str, count: usize, within: Duration) {
+        eventually(what, within, || {
+            let served = self.outcomes().0.iter().filter(|outcome| outcome.result.is_ok()).count();
+            if served >= count { Ok(()) } else { Err(format!("{served} connections")) }
+        });
+    }
+
+    /// Waits until each of the last forty requests has been answered, but for those that may be under way.
+    #[track_caller]
+    pub fn is_served_again(&self, what: &str, within: Duration) {
+        eventually(what, within, || {
+            let outcomes = self.outcomes();
+            let last = outcomes.0.iter().rev().skip(UNDER_WAY).take(40).filter(|it| it.result.is_ok()).count();
+            if last == 40 { Ok(()) } else { Err(format!("{last} of the last 40 connections")) }
+        });
+    }
+
+    /// Stops asking. What was under way then is nobody's loss, and is left out.
+    pub fn stop_after_the_last(self) -> Outcomes {
+        let mut outcomes = self.stop();
+        outcomes.0.truncate(outcomes.0.len().saturating_sub(UNDER_WAY));
+        outcomes
+    }
+}
+
+/// So many requests may be under way at any time.
+const UNDER_WAY: usize = 2;
 
 impl Drop for Asking {
     fn drop(&mut self) {

@@ -17,6 +17,7 @@ use rack::{Deadline, Namespace, Need, Process, Rack, eventually, millis, now, re
 
 /// The multiplier of both ends, and their intervals in milliseconds.
 const MULTIPLIER: u32 = 3;
+const NEEDS: [Need; 3] = [Need::Namespaces, Need::Crier, Need::Bird];
 const INTERVALS: [u32; 3] = [300, 50, 10];
 
 /// What each writes when it notices.
@@ -31,7 +32,7 @@ const BURNERS_PER_CORE: usize = 2;
 
 /// Runs the bench: `runs` cuts at each interval.
 pub fn run(runs: usize) -> ExitCode {
-    if !can_run() {
+    if !rack::bench_can_run(&NEEDS) {
         return ExitCode::FAILURE;
     }
     println!(
@@ -50,7 +51,7 @@ pub fn run(runs: usize) -> ExitCode {
 
 /// Runs a session between two agents and one between two BIRDs for so long, while every core is busy.
 pub fn run_under_load(time: Duration) -> ExitCode {
-    if !can_run() {
+    if !rack::bench_can_run(&NEEDS) {
         return ExitCode::FAILURE;
     }
     let flaps = std::panic::catch_unwind(|| {
@@ -173,21 +174,6 @@ impl Load {
         self.threads.into_iter().for_each(|thread| drop(thread.join()));
         self.cores
     }
-}
-
-/// Whether all is there that the bench needs. What is missing is printed.
-fn can_run() -> bool {
-    if let Err(why) = rack::enter_user_namespace_if_needed() {
-        eprintln!("the bench cannot run here: {why}");
-        return false;
-    }
-    rack::clean_up_on_interrupt();
-    let missing: Vec<_> =
-        [Need::Namespaces, Need::Crier, Need::Bird].into_iter().filter_map(|need| need.look().err()).collect();
-    if !missing.is_empty() {
-        eprintln!("the bench cannot run here: {}", missing.join("; "));
-    }
-    missing.is_empty()
 }
 
 fn row(interval: u32, runs: usize, mut crier: Vec<Duration>, mut bird: Vec<Duration>) -> String {

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rack::client::Asking;
 use rack::crier::Crier;
 use rack::egress::{ADDRESS, PORT, Scene};
 use rack::{Need, Rack, eventually, millis, now, rest, secs};
@@ -64,15 +65,7 @@ struct Seen {
 
 /// Runs the bench: `runs` blows of each kind.
 pub fn run(runs: usize) -> ExitCode {
-    if let Err(why) = rack::enter_user_namespace_if_needed() {
-        eprintln!("the bench cannot run here: {why}");
-        return ExitCode::FAILURE;
-    }
-    rack::clean_up_on_interrupt();
-    let missing: Vec<_> =
-        [Need::Namespaces, Need::Nft, Need::Crier].into_iter().filter_map(|need| need.look().err()).collect();
-    if !missing.is_empty() {
-        eprintln!("the bench cannot run here: {}", missing.join("; "));
+    if !rack::bench_can_run(&[Need::Namespaces, Need::Nft, Need::Crier]) {
         return ExitCode::FAILURE;
     }
     let measured = std::panic::catch_unwind(|| {
@@ -169,10 +162,7 @@ impl Round {
         let opening: Vec<_> = others.iter().map(|node| self.scene.pods[*node].connect_steadily(to, PACE)).collect();
         let staying = self.stay(others[0]);
         for asking in &opening {
-            eventually("the pods get out before the blow", secs(10), || {
-                let served = asking.outcomes().0.iter().filter(|outcome| outcome.result.is_ok()).count();
-                if served >= 40 { Ok(()) } else { Err(format!("{served} connections")) }
-            });
+            asking.is_served("the pods get out before the blow", 40, secs(10));
         }
         self.hit(owner, blow);
         eventually("another node owns the address", secs(20), || {
@@ -181,19 +171,10 @@ impl Round {
             if answering.iter().any(is_other) { Ok(()) } else { Err(format!("{answering:?}")) }
         });
         for asking in &opening {
-            eventually("the pods get out after the blow", secs(20), || {
-                let outcomes = asking.outcomes();
-                let last = outcomes.0.iter().rev().skip(2).take(40).filter(|it| it.result.is_ok()).count();
-                if last == 40 { Ok(()) } else { Err(format!("{last} of the last 40 connections")) }
-            });
+            asking.is_served_again("the pods get out after the blow", secs(20));
         }
-        let outcomes = opening.into_iter().map(|asking| {
-            let mut outcomes = asking.stop();
-            // Those that were under way when the pod stopped are nobody's loss.
-            outcomes.0.truncate(outcomes.0.len().saturating_sub(2));
-            (outcomes.longest_gap(), outcomes.lost())
-        });
-        let (gaps, lost): (Vec<_>, Vec<_>) = outcomes.unzip();
+        let outcomes = opening.into_iter().map(Asking::stop_after_the_last);
+        let (gaps, lost): (Vec<_>, Vec<_>) = outcomes.map(|all| (all.longest_gap(), all.lost())).unzip();
         let stall = staying.end();
         self.undo(owner, blow);
         let worst = gaps.into_iter().max().unwrap_or_default();

@@ -110,15 +110,7 @@ impl Contender {
 
 /// Runs the bench: `runs` blows of each kind for each contender, of those rows whose name has `word` in it.
 pub fn run(runs: usize, word: &str) -> ExitCode {
-    if let Err(why) = rack::enter_user_namespace_if_needed() {
-        eprintln!("the bench cannot run here: {why}");
-        return ExitCode::FAILURE;
-    }
-    rack::clean_up_on_interrupt();
-    let missing: Vec<_> =
-        [Need::Namespaces, Need::Crier, Need::Keepalived].into_iter().filter_map(|need| need.look().err()).collect();
-    if !missing.is_empty() {
-        eprintln!("the bench cannot run here: {}", missing.join("; "));
+    if !rack::bench_can_run(&[Need::Namespaces, Need::Crier, Need::Keepalived]) {
         return ExitCode::FAILURE;
     }
     let measured = std::panic::catch_unwind(|| {
@@ -225,10 +217,7 @@ impl Round {
         }
         let capture = self.site.client.port.capture();
         let asking = self.site.client.connect_steadily(SocketAddr::from((ADDRESS, 80)), PACE);
-        eventually("the client is served before the blow", PATIENCE, || {
-            let served = asking.outcomes().0.iter().filter(|outcome| outcome.result.is_ok()).count();
-            if served >= 20 { Ok(()) } else { Err(format!("{served} connections")) }
-        });
+        asking.is_served("the client is served before the blow", 20, PATIENCE);
         let struck = now();
         self.hit(owner);
         if self.blow == Blow::Returned {
@@ -237,14 +226,8 @@ impl Round {
             let others: Vec<usize> = (0..usize::from(NODES)).filter(|node| *node != owner).collect();
             self.settle_on(&others);
         }
-        eventually("the client is served after the blow", PATIENCE, || {
-            let outcomes = asking.outcomes();
-            let last = outcomes.0.iter().rev().skip(2).take(40).filter(|it| it.result.is_ok()).count();
-            if last == 40 { Ok(()) } else { Err(format!("{last} of the last 40 connections")) }
-        });
-        let mut outcomes = asking.stop();
-        // Those that were under way when the client stopped are nobody's loss.
-        outcomes.0.truncate(outcomes.0.len().saturating_sub(2));
+        asking.is_served_again("the client is served after the blow", PATIENCE);
+        let outcomes = asking.stop_after_the_last();
         let take_over = self.take_over(&capture, struck, owner);
         self.undo(owner);
         Seen { outage: outcomes.longest_gap(), lost: outcomes.lost(), take_over }

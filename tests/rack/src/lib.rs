@@ -118,7 +118,7 @@ mod wait;
 pub use manifests::Manifests;
 pub use metal::Metal;
 pub use namespace::Namespace;
-pub use need::{Need, enter_user_namespace_if_needed, skip};
+pub use need::{Need, bench_can_run, enter_user_namespace_if_needed, skip};
 pub use process::Process;
 pub use rack::{Rack, clean_up_on_interrupt, test_name};
 pub use service::Service;

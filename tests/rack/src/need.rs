@@ -143,6 +143,20 @@ pub fn enter_user_namespace_if_needed() -> Result<bool, String> {
     Ok(true)
 }
 
+/// Prepares this process for a bench that needs these: see [`enter_user_namespace_if_needed`]. What is missing is printed.
+pub fn bench_can_run(needs: &[Need]) -> bool {
+    if let Err(why) = enter_user_namespace_if_needed() {
+        eprintln!("the bench cannot run here: {why}");
+        return false;
+    }
+    crate::clean_up_on_interrupt();
+    let missing: Vec<_> = needs.iter().filter_map(|need| need.look().err()).collect();
+    if !missing.is_empty() {
+        eprintln!("the bench cannot run here: {}", missing.join("; "));
+    }
+    missing.is_empty()
+}
+
 /// The path of a program by name, also in the folders of system programs that a user's PATH may not hold.
 pub(crate) fn program(name: &str) -> Option<String> {
     let path = std::env::var("PATH").unwrap_or_default();

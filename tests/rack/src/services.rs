@@ -51,15 +51,7 @@ asn = 64512
 
 /// Runs the bench and prints its table.
 pub fn run(count: usize) -> ExitCode {
-    if let Err(why) = rack::enter_user_namespace_if_needed() {
-        eprintln!("the bench cannot run here: {why}");
-        return ExitCode::FAILURE;
-    }
-    rack::clean_up_on_interrupt();
-    let needs = [Need::Namespaces, Need::Bird, Need::Kubernetes, Need::Crier];
-    let missing: Vec<_> = needs.into_iter().filter_map(|need| need.look().err()).collect();
-    if !missing.is_empty() {
-        eprintln!("the bench cannot run here: {}", missing.join("; "));
+    if !rack::bench_can_run(&[Need::Namespaces, Need::Bird, Need::Kubernetes, Need::Crier]) {
         return ExitCode::FAILURE;
     }
     match std::panic::catch_unwind(|| measure(count)) {

@@ -510,6 +510,15 @@ fn over_bgp_a_restart_of_the_owner_moves_nothing_where_the_nodes_hear_each_other
     eventually_equal("it is the owner", secs(20), &vec!["203.0.113.7 local 2".to_owned()], || rows(&agents[owner]));
 }
 
+/// `crier egress` has a row of packets that are held, with these words in the reason.
+fn held_because(agent: &Crier, words: &str) -> Result<(), String> {
+    let report = agent.try_json("egress")?;
+    let is_told = |row: &serde_json::Value| {
+        row["path"] == "held" && row["reason"].as_str().is_some_and(|reason| reason.contains(words))
+    };
+    if report["services"].as_array().into_iter().flatten().any(is_told) { Ok(()) } else { Err(report.to_string()) }
+}
+
 /// Input: the subnet's route is gone for a while, as a network manager does it. Output: `crier egress` says in the kernel's words why the
 /// packets are held, and they go on once the route is back.
 #[test]
@@ -525,12 +534,7 @@ fn a_route_to_the_owner_that_the_kernel_refuses_is_told() {
     node.ip("route del 192.168.35.0/24 dev eth0");
     node.ip("route flush table 6770");
     eventually("what is held is told with the reason", secs(10), || {
-        let report = agents[other].try_json("egress")?;
-        let is_told = |row: &serde_json::Value| {
-            row["path"] == "held"
-                && row["reason"].as_str().is_some_and(|it| it.contains("the kernel refuses the route"))
-        };
-        if report["services"].as_array().into_iter().flatten().any(is_told) { Ok(()) } else { Err(report.to_string()) }
+        held_because(&agents[other], "the kernel refuses the route")
     });
     node.ip(&format!("route add 192.168.35.0/24 dev eth0 src {}", node.address));
     scene.leave_by(&agents, owner);
@@ -551,13 +555,7 @@ fn a_route_of_another_program_in_criers_table_is_told() {
     for to in ["default", "203.0.113.0/24"] {
         node.ip(&format!("route replace blackhole {to} table 6770"));
         eventually("what is held is told with the route", secs(10), || {
-            let report = agents[other].try_json("egress")?;
-            let words = format!("the route blackhole {to} in crier's table 6770");
-            let is_told = |row: &serde_json::Value| {
-                row["path"] == "held" && row["reason"].as_str().is_some_and(|it| it.contains(&words))
-            };
-            let rows = report["services"].as_array().into_iter().flatten().any(is_told);
-            if rows { Ok(()) } else { Err(report.to_string()) }
+            held_because(&agents[other], &format!("the route blackhole {to} in crier's table 6770"))
         });
         node.ip(&format!("route del blackhole {to} table 6770"));
         scene.leave_by(&agents, owner);

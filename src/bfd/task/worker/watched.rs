@@ -472,6 +472,7 @@ mod tests {
 
     use super::*;
     use crate::address::ScopedAddress;
+    use crate::bfd::machine::tests::heard;
 
     fn profile(name: &str, transmit: u64, receive: u64, multiplier: u8) -> BfdProfile {
         BfdProfile {
@@ -554,19 +555,11 @@ mod tests {
 
     fn packet(theirs: u32, ours: Option<NonZeroU32>, state: BfdState) -> Packet {
         Packet {
-            diagnostic: crate::bfd_state::Diagnostic::None,
-            state,
-            poll: false,
-            fin: false,
-            control_plane_independent: false,
-            demand: false,
-            multiplier: NonZeroU8::new(3).unwrap(),
             my_discriminator: NonZeroU32::new(theirs).unwrap(),
             your_discriminator: ours,
             desired_min_tx: Duration::from_millis(100),
             required_min_rx: Duration::from_millis(100),
-            required_min_echo_rx: Duration::ZERO,
-            authentication: None,
+            ..heard(state)
         }
     }
 

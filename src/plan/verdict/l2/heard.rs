@@ -80,7 +80,7 @@ pub fn deaf_holder<'a>(near: &Rosters<'a>, address: IpAddr) -> Option<&'a NodeNa
 /// A station that is no agent's, as far as is heard, claims the address that this node answers for.
 pub fn is_contested_by_stranger(inputs: &Inputs<'_>, near: &Rosters<'_>, address: IpAddr) -> bool {
     let is_agent = |roster: &Roster, mac: MacAddress| {
-        roster.members.values().any(|it| it.mac == mac || it.other_macs.contains(&mac))
+        roster.members.values().any(|it| it.macs().any(|its| its == mac))
             || roster.silent.values().chain(roster.left.values()).any(|it| it.mac == mac)
             || roster.unproved.values().any(|it| it.mac == mac)
     };

@@ -93,13 +93,7 @@ pub struct Lab {
 /// Runs the bench with the sizes and speakers named, or all; `quick` leaves out the smallest and the largest table and most
 /// repetitions.
 pub fn run(quick: bool, words: &[&str]) -> ExitCode {
-    if let Err(why) = rack::enter_user_namespace_if_needed() {
-        eprintln!("the bench cannot run here: {why}");
-        return ExitCode::FAILURE;
-    }
-    rack::clean_up_on_interrupt();
-    if let Err(why) = Need::Namespaces.look() {
-        eprintln!("the bench cannot run here: {why}");
+    if !rack::bench_can_run(&[Need::Namespaces]) {
         return ExitCode::FAILURE;
     }
     let mut sizes: Vec<u32> = words.iter().filter_map(|word| word.parse().ok()).collect();
