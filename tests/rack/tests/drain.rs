@@ -304,7 +304,7 @@ fn of_two_nodes_that_are_drained_at_once_one_goes_on_serving_until_the_other_is_
 /// heard since, until it is.
 #[test]
 fn a_router_that_hangs_with_an_open_window_is_told_as_one_that_was_not_heard() {
-    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Bird, Need::Crier]) else { return };
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Bird, Need::Crier, Need::Nft]) else { return };
     let manifests = Manifests::new(&rack);
     manifests.service(&Service::new("web").anywhere().addresses("203.0.113.1"));
     let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
@@ -316,6 +316,7 @@ fn a_router_that_hangs_with_an_open_window_is_told_as_one_that_was_not_heard() {
          hold-time = \"9s\"\n[[bgp.advertisement]]\n",
         manifests.section()
     );
+    track(site.node(0));
     let agent = site.node(0).crier("node-1", &configuration);
     agent.wait_ready(secs(30));
     bird.wait_established("node1", secs(20));
