@@ -284,8 +284,9 @@ mod tests {
         let file = SourceFile { path: "crier.toml".to_owned(), text };
         let config = parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
         let mut planner = Planner::new(Arc::new(config), "node-1".into());
-        planner.apply(Fact::ApiServer(ApiServer::Manifests));
-        planner.apply(Fact::FailStatic);
+        for fact in [Fact::ApiServer(ApiServer::Manifests), Fact::LinksListed, Fact::FailStatic] {
+            planner.apply(fact);
+        }
         let mut told = |stage: DrainStage, routes_unheard: bool| {
             let detail = Box::new(SessionDetail { routes_unheard, ..SessionDetail::default() });
             let session = SessionReport::new(SessionState::Established, std::time::SystemTime::UNIX_EPOCH);
