@@ -331,11 +331,13 @@ fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<S
     } else if allocation.held.is_empty() && !waiting {
         problems.push(format!("{}: {}", service.name, allocation.reason));
     }
-    let reasons = service.decision.announcements.iter().map(|it| &it.l2.reason);
-    let wrong = reasons.filter(|it| {
-        (it.is_conflict() && !named(it)) || matches!(it, Reason::NotTaken { .. } | Reason::OwnerNotOnLinks { .. })
+    let wrong = service.decision.announcements.iter().map(|it| &it.l2).filter(|it| match &it.reason {
+        Reason::NotTaken { .. } | Reason::OwnerNotOnLinks { .. } => true,
+        // What this node has as its gateway is said where its host's addresses are.
+        Reason::GatewayOfLink { node: Some(_), .. } => it.owner.is_none(),
+        reason => reason.is_conflict() && !named(reason),
     });
-    problems.extend(wrong.map(|reason| format!("{}: {reason}", service.name)));
+    problems.extend(wrong.map(|it| format!("{}: {}", service.name, it.reason)));
     if service.decision.announcements.iter().any(Announcement::lacks_node_names) {
         problems.push(format!("{}: {}", service.name, Reason::EndpointsNameNoNode));
     }
