@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -147,6 +147,17 @@ impl FakeApi {
         crate::k8s::client::build(&Access::Kubeconfig(path)).await.expect("a sound kubeconfig").0
     }
 
+    /// A client without a socket or credentials between: nothing of what it asks for is ever on its way in the kernel, so that a
+    /// test's clock may stand still meanwhile.
+    pub fn direct(&self) -> kube::Client {
+        let (state, changed) = (Arc::clone(&self.state), self.changed.clone());
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let (state, changed) = (Arc::clone(&state), changed.clone());
+            async move { Ok::<_, Infallible>(answer(request, state, changed).await) }
+        });
+        kube::Client::new(service, "default")
+    }
+
     /// Creates or replaces an object; answers with its version.
     pub fn put(&self, collection: &str, object: Value) -> String {
         self.change(|state| state.put(collection, object))
@@ -258,7 +269,11 @@ fn key_of(object: &Value) -> String {
 
 type Body = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
 
-async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, changes: watch::Sender<u64>) -> Response<Body> {
+async fn answer(
+    request: Request<impl hyper::body::Body>,
+    state: Arc<Mutex<State>>,
+    changes: watch::Sender<u64>,
+) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let query = parts.uri.query().unwrap_or_default().to_owned();
