@@ -92,6 +92,8 @@ pub enum Answer {
     Endless,
     /// A policy: does what was asked, without this field of the status.
     Without(&'static str),
+    /// A policy: does what was asked, and puts this annotation to this value.
+    With(&'static str, &'static str),
     /// Another writer is faster: the object gets a new version just before the request is served.
     Overtaken,
 }
@@ -309,6 +311,7 @@ async fn answer(
                 status.remove(field);
             }
         }
+        Some(Answer::With(annotation, value)) => seen.body["metadata"]["annotations"][annotation] = json!(value),
         Some(Answer::Endless) => return watch_from(&seen, state, changes),
         None => {}
     }
