@@ -95,6 +95,10 @@ fn of_api_server(snapshot: &Snapshot) -> Option<String> {
     let world = &snapshot.world;
     let ApiServer::Unreachable { since: _, why, forbidden } = &world.api_server else { return None };
     let (what, remedy) = match (forbidden, is_unauthorized(why)) {
+        (true, _) if ApiServer::sees_nobody(why) => (
+            "the API server refuses what this agent must read, because it does not see who asks",
+            &*format!("; {}", ApiServer::SEES_NOBODY),
+        ),
         (true, _) => ("the API server refuses what this agent must read", "; apply the objects of `crier rbac` again"),
         (false, true) => ("the API server refuses the credentials of this agent", &*unknown_to_api_server(snapshot)),
         (false, false) => ("API server unreachable", ""),
@@ -866,6 +870,14 @@ mod tests {
         assert_eq!(state, "forbidden");
         assert!(!problem.contains("unreachable"), "{problem}");
         for word in ["the API server refuses", "endpointslices: 403 forbidden", "`crier rbac`"] {
+            assert!(problem.contains(word), "{word} in: {problem}");
+        }
+        // H8 of a review: rights were named as the remedy.
+        let anonymous =
+            "services: 403 services is forbidden: User \"system:anonymous\" cannot list resource \"services\"";
+        let (_, problem) = said(anonymous, true);
+        assert!(!problem.contains("crier rbac"), "{problem}");
+        for word in ["does not see who asks", "system:anonymous", "credentials of the kubeconfig do not reach it"] {
             assert!(problem.contains(word), "{word} in: {problem}");
         }
         // V4 of a review: it was called unreachable.
