@@ -653,7 +653,7 @@ fn of_data_path(snapshot: &Snapshot) -> Option<String> {
         PathFault::ProxyGone | PathFault::ProxyNotStarted => {
             "start kube-proxy on this node, or set [node] data-path = \"node-ready\" if it was removed"
         }
-        PathFault::NodeNotTold if matches!(world.api_server, ApiServer::Unreachable { .. }) => {
+        PathFault::NodeNotTold if !matches!(world.api_server, ApiServer::Reachable) || !world.listed.nodes => {
             "it will be known when the API server answers this agent"
         }
         PathFault::NodeNotTold | PathFault::NodeNotReady | PathFault::OtherBoot => "see the kubelet's log on this node",
