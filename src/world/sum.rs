@@ -350,6 +350,7 @@ impl World {
                         report.state == SessionState::Established,
                         report.local_address,
                         report.detail.address.clone(),
+                        report.detail.known_from,
                         report.detail.last_error_at.is_some(),
                     )
                 };
