@@ -91,6 +91,9 @@ fn head(report: &Report, wide: bool) -> String {
     if let Some(error) = &api.error {
         let _ = write!(state, ": {error}");
     }
+    if let Some(until) = api.client_certificate_until {
+        let _ = write!(state, "; client certificate until {until:.0}");
+    }
     if report.fail_static {
         state.push_str("; acting on what was remembered from before");
     }

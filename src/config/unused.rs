@@ -8,10 +8,10 @@ use crate::address::is_too_wide;
 use crate::names::{InterfaceName, PoolName};
 use crate::selector::Selector;
 
-/// One line for each, with the remedy.
-pub fn unused(config: &Config) -> Vec<String> {
+/// One line for each, with the remedy. `whole`: what the ConfigMap has that it names is part of it.
+pub fn unused(config: &Config, whole: bool) -> Vec<String> {
     let elsewhere = match &config.source {
-        Source::Kubernetes(kubernetes) => kubernetes.config.as_ref(),
+        Source::Kubernetes(kubernetes) => kubernetes.config.as_ref().filter(|_| !whole),
         Source::Manifests(_) => None,
     };
     let elsewhere = elsewhere.map_or(String::new(), |name| format!(", unless the ConfigMap {name} has it"));
@@ -276,8 +276,12 @@ mod tests {
     const PEER: &str = "[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.0.1\"\nasn = 64512\n";
 
     fn told(source: &str, more: &str) -> Vec<String> {
+        told_of(source, more, false)
+    }
+
+    fn told_of(source: &str, more: &str, whole: bool) -> Vec<String> {
         let file = SourceFile { path: "test.toml".to_owned(), text: format!("{source}\n{POOLS}{more}") };
-        unused(&parse(&[file], &NoSecrets).expect("it is good"))
+        unused(&parse(&[file], &NoSecrets).expect("it is good"), whole)
     }
 
     #[test]
@@ -360,9 +364,12 @@ mod tests {
 
     #[test]
     fn what_a_config_map_may_have_is_not_said_to_be_nowhere() {
-        let all = told("[kubernetes]\nkubeconfig = \"/k\"\nconfig = \"kube-system/crier\"", "");
-        assert!(all.iter().all(|it| it.ends_with(", unless the ConfigMap kube-system/crier has it")), "{all:?}");
-        assert_eq!(all.len(), 2);
+        for whole in [false, true] {
+            let all = told_of("[kubernetes]\nkubeconfig = \"/k\"\nconfig = \"kube-system/crier\"", "", whole);
+            let is_open = |it: &String| it.ends_with(", unless the ConfigMap kube-system/crier has it");
+            assert!(all.iter().all(|it| is_open(it) != whole), "{all:?}");
+            assert_eq!(all.len(), 2);
+        }
     }
 
     /// Q5 of a review: two criers of different classes both served every Service that names none.

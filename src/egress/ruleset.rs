@@ -46,7 +46,7 @@ use super::packet::{
     APPEND, Attributes, Batch, CREATE, DATA_VALUE, DATA_VERDICT, ELEMENT_DATA, ELEMENT_FLAGS, ELEMENT_KEY,
     EXPRESSION_DATA, INTERVAL_END, Verb,
 };
-use crate::plan::slice::Mapping;
+use crate::plan::slice::{Hop, Mapping};
 use crate::world::Destinations;
 
 /// What the table is called and where its chains hook in.
@@ -83,6 +83,9 @@ pub struct Content {
     pub foreign: Foreign,
     /// The next hops that lead to owners.
     pub via: BTreeSet<IpAddr>,
+    /// How the owner of each slot is reached, by family. The table knows of slots alone: another owner may come to have the number of one
+    /// that is gone.
+    pub hops: Arc<BTreeMap<u8, [Option<Hop>; 2]>>,
     /// The Services' addresses that pods leave with, by whichever node.
     pub egress: OrdSet<IpAddr>,
     /// By which networks replies leave.
@@ -322,6 +325,9 @@ enum Set {
     /// From a pod to the chain of its list.
     Bounded4,
     Bounded6,
+    /// The same of what is sent to the pod.
+    Inbound4,
+    Inbound6,
     /// Pods with the source and the link by which they leave.
     Exits4,
     Exits6,
@@ -331,7 +337,7 @@ enum Set {
 }
 
 impl Set {
-    const ALL: [Set; 26] = [
+    const ALL: [Set; 28] = [
         Set::Cluster4,
         Set::Cluster6,
         Set::Via4,
@@ -354,6 +360,8 @@ impl Set {
         Set::Served6,
         Set::Bounded4,
         Set::Bounded6,
+        Set::Inbound4,
+        Set::Inbound6,
         Set::Exits4,
         Set::Exits6,
         Set::Clamp4,
@@ -384,6 +392,8 @@ impl Set {
             Set::Served6 => "served6",
             Set::Bounded4 => "bounded4",
             Set::Bounded6 => "bounded6",
+            Set::Inbound4 => "inbound4",
+            Set::Inbound6 => "inbound6",
             Set::Exits4 => "exits4",
             Set::Exits6 => "exits6",
             Set::Clamp4 => "clamp4",
@@ -404,6 +414,7 @@ impl Set {
             | Set::Steer4
             | Set::Served4
             | Set::Bounded4
+            | Set::Inbound4
             | Set::Exits4
             | Set::Clamp4 => Ip::V4,
             Set::Cluster6
@@ -417,6 +428,7 @@ impl Set {
             | Set::Steer6
             | Set::Served6
             | Set::Bounded6
+            | Set::Inbound6
             | Set::Exits6
             | Set::Clamp6 => Ip::V6,
         }
@@ -472,7 +484,9 @@ fn new_set(batch: &mut Batch, form: &Form, set: Set) {
     let (flags, key, data) = match set {
         Set::Cluster4 | Set::Cluster6 | Set::Foreign4 | Set::Foreign6 => (INTERVAL, address, None),
         Set::Source4 | Set::Source6 => (MAP, address, Some(address)),
-        Set::Steer4 | Set::Steer6 | Set::Bounded4 | Set::Bounded6 => (MAP, address, Some((VERDICT_TYPE, 16))),
+        Set::Steer4 | Set::Steer6 | Set::Bounded4 | Set::Bounded6 | Set::Inbound4 | Set::Inbound6 => {
+            (MAP, address, Some((VERDICT_TYPE, 16)))
+        }
         Set::Exits4 | Set::Exits6 => (0, exits::key(family), None),
         Set::Clamp4 | Set::Clamp6 => (MAP, address, Some(tunnel::SEGMENT)),
         Set::Via4

@@ -66,6 +66,12 @@ fn unheard(snapshot: &Snapshot) -> Vec<PeerName> {
     snapshot.plan.bgp.peers.keys().filter(is_unheard).cloned().collect()
 }
 
+/// Some of them may take it yet: one that takes nothing of what waits for it is not waited for at the cost of the others.
+pub fn is_awaited(snapshot: &Snapshot, untaken: &[Untaken]) -> bool {
+    let reads = |it: &Untaken| snapshot.session(&it.peer).is_some_and(|it| it.detail.reads_nothing_since.is_none());
+    untaken.iter().any(reads)
+}
+
 /// The drain of this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainReport {

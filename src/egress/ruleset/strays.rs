@@ -6,8 +6,8 @@
 //! set pod         the pods that are guarded; the guard's own set counts
 //! chain stray     filter, forward: of what comes to these addresses in the middle of a connection that conntrack does not know, and to a
 //!                 port that Linux opens connections from, nothing passes: TCP, and UDP; and nothing of that which comes from outside of
-//!                 the cluster to a pod itself, and was not translated here
-//! chain stray-in  filter, input, behind IPVS: the same of TCP, where the host has the address
+//!                 the cluster to a pod itself, and was not translated here, but from destinations that the pod's egress is not for
+//! chain stray-in  filter, input, behind IPVS: the same, where the host has the address
 //! chain asking    filter, output, before conntrack: what `keepalive` sends to pods is no packet of a connection
 //! ```
 //!
@@ -34,14 +34,17 @@ pub(super) fn frame(batch: &mut Batch, form: &Form) {
     for family in [Ip::V4, Ip::V6] {
         for protocol in [TCP, UDP] {
             rule(batch, form, FORWARDED, &to_address(family, protocol));
+            rule(batch, form, HERE, &to_address(family, protocol));
+        }
+        rule(batch, form, FORWARDED, &exempt::by_destination(family));
+        for protocol in [TCP, UDP] {
             rule(batch, form, FORWARDED, &to_pod(family, protocol));
         }
-        rule(batch, form, HERE, &to_address(family, TCP));
     }
 }
 
-/// `ip daddr @egress tcp dport >= 32768 ct state new tcp flags & ack != 0 drop`: only the first packet of a connection has no ACK. The
-/// same of UDP without the flags.
+/// `ip daddr @egress tcp dport >= 32768 ct state new,invalid tcp flags & ack != 0 drop`: only the first packet of a connection has no ACK.
+/// To conntrack the end of a connection that it does not know is invalid. The same of UDP without the flags.
 fn to_address(family: Ip, protocol: u8) -> Attributes {
     let mut rule = stray(family, protocol, family.pick(Set::Egress4, Set::Egress6));
     verdict(&mut rule, DROP);
@@ -79,7 +82,7 @@ fn stray(family: Ip, protocol: u8, to: Set) -> Attributes {
     transport(&mut rule, DESTINATION_PORT, 2);
     compare(&mut rule, AT_LEAST, &FIRST_PORT.to_be_bytes());
     load_ct(&mut rule, CT_STATE);
-    masked(&mut rule, NEW.to_ne_bytes());
+    masked(&mut rule, (NEW | INVALID).to_ne_bytes());
     compare(&mut rule, UNLIKE, &0_u32.to_ne_bytes());
     if protocol == TCP {
         transport(&mut rule, TCP_FLAGS, 1);
@@ -102,6 +105,7 @@ const CT_STATUS: u32 = 2;
 const TRANSLATED: u32 = 1 << 5;
 /// In the host's order.
 const NEW: u32 = 8;
+const INVALID: u32 = 1;
 
 #[cfg(test)]
 mod tests {
