@@ -220,8 +220,8 @@ impl Machine {
             .as_ref()
             .filter(|end| !end.foreign)
             .map(|end| Tunnel { peers: end.peers.clone(), mtu: end.mtu });
-        let egress = slice.addresses.clone();
-        self.content = Content { pods, bounded, lists, cluster, foreign, via, egress, networks, tunnel };
+        let (egress, leads) = (slice.addresses.clone(), slice.leads.clone());
+        self.content = Content { pods, bounded, lists, cluster, foreign, via, egress, leads, networks, tunnel };
     }
 
     /// Others may send packets of their pods here before this node knows these: it owns an address, or a Service that is gone may come
