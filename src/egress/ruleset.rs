@@ -484,7 +484,9 @@ fn new_set(batch: &mut Batch, form: &Form, set: Set) {
     let (flags, key, data) = match set {
         Set::Cluster4 | Set::Cluster6 | Set::Foreign4 | Set::Foreign6 => (INTERVAL, address, None),
         Set::Source4 | Set::Source6 => (MAP, address, Some(address)),
-        Set::Steer4 | Set::Steer6 | Set::Lead4 | Set::Lead6 | Set::Bounded4 | Set::Bounded6 => (MAP, address, Some((VERDICT_TYPE, 16))),
+        Set::Steer4 | Set::Steer6 | Set::Lead4 | Set::Lead6 | Set::Bounded4 | Set::Bounded6 => {
+            (MAP, address, Some((VERDICT_TYPE, 16)))
+        }
         Set::Exits4 | Set::Exits6 => (0, exits::key(family), None),
         Set::Clamp4 | Set::Clamp6 => (MAP, address, Some(tunnel::SEGMENT)),
         Set::Via4

@@ -137,11 +137,7 @@ impl EgressTable {
         goes_on: impl Fn(&NodeName, IpAddr) -> bool,
         now: Instant,
     ) -> EgressWork {
-        if wanted.awaited.is_empty() {
-            self.bridges.remove(service);
-            return wanted;
-        }
-        let Some(before) = self.wanted.get(service) else { return wanted };
+        let Some(before) = self.wanted.get(service).filter(|_| !wanted.awaited.is_empty()) else { return wanted };
         let until = || Bridge { until: now + BRIDGED, over: false };
         let bridge = self.bridges.entry(service.clone()).or_insert_with(until);
         bridge.over |= bridge.until <= now;
@@ -175,6 +171,8 @@ impl EgressTable {
             // Nothing leaves with them.
             wanted.addresses.clear();
             wanted.awaited.clear();
+        }
+        if wanted.awaited.is_empty() {
             self.bridges.remove(service);
         }
         match wanted.is_elected {
@@ -205,6 +203,9 @@ impl EgressTable {
         }
         pods.into_iter().for_each(|pod| self.settle(pod));
         self.last_owners.retain(|address, _| self.sharers.contains_key(address));
+        if self.claims.is_empty() {
+            self.former.clear();
+        }
     }
 
     /// Works out how the owners are reached, and those that are about to be.
@@ -222,8 +223,17 @@ impl EgressTable {
         let owners: BTreeSet<NodeName> = self.users.keys().cloned().collect();
         for owner in former.iter().filter(|owner| !owners.contains(*owner) && !coming.contains(*owner)) {
             let [v4, v6] = Family::BOTH.map(|family| self.hop(owner, family, world, roads));
+            // One that was reached by the address itself is reached as before.
+            let stands = |hop: &Result<Hop, Reason>| match hop {
+                Ok(Hop::Link { via, link }) => on_link(world, *via, roads.me) == Some(*link),
+                Ok(Hop::Tunnel { .. }) | Err(_) => false,
+            };
             if let Some(slot) = self.slots.get_mut(owner) {
-                (slot.v4, slot.v6) = (v4, v6);
+                for (hop, now) in [(&mut slot.v4, v4), (&mut slot.v6, v6)] {
+                    if now.is_ok() || !stands(hop) {
+                        *hop = now;
+                    }
+                }
             }
         }
         for owner in owners.union(&coming) {
@@ -244,7 +254,8 @@ impl EgressTable {
     /// A number for a new owner: one that leads the same way already, else one that is free, else that of a former owner.
     fn take_slot(&mut self, owner: &NodeName, [v4, v6]: [Result<Hop, Reason>; 2], slots: u8) {
         let is_former = |name: &NodeName| self.former.contains_key(name) && !self.users.contains_key(name);
-        let leads_there = |slot: &Slot| slot.v4.as_ref().ok() == v4.as_ref().ok() && slot.v6.as_ref().ok() == v6.as_ref().ok();
+        let leads_there =
+            |slot: &Slot| slot.v4.as_ref().ok() == v4.as_ref().ok() && slot.v6.as_ref().ok() == v6.as_ref().ok();
         let alike = self.slots.iter().find(|(name, slot)| is_former(name) && leads_there(slot));
         let taken = |number: &u8| self.slots.values().any(|slot| slot.number == *number);
         let free = || (1..=slots).find(|number| !taken(number));
@@ -577,11 +588,7 @@ fn count<T>(
 }
 
 /// The way leads by the owner of before of an address whose owner is awaited, and that one goes on.
-fn bridges(
-    way: &Way,
-    awaited: &BTreeMap<IpAddr, NodeName>,
-    goes_on: impl Fn(&NodeName, IpAddr) -> bool,
-) -> bool {
+fn bridges(way: &Way, awaited: &BTreeMap<IpAddr, NodeName>, goes_on: impl Fn(&NodeName, IpAddr) -> bool) -> bool {
     match way {
         Way::Owner { address, owner, .. } => {
             awaited.get(address).is_some_and(|next| next != owner) && goes_on(owner, *address)
@@ -866,6 +873,57 @@ mod tests {
         assert_eq!(table.hops(), hops, "the route stays too");
         table.put(&web, table.or_as_before(&web, work(&[(own, way("b", false))])), clock::now());
         assert_eq!(table.pods()[&ip(own)], Mapping::Steered { slot: 1 }, "b has taken over");
+    }
+
+    /// Input: the address of pods goes from `b` to `c`, and comes here. Output: `c` has a number of its own before any pod leads there,
+    /// that of `b` stands for a while yet, and unknown answers go to whoever else may know them.
+    #[test]
+    fn the_next_owner_has_its_slot_before_pods_lead_there_and_the_former_one_keeps_its_for_a_while() {
+        let nodes = [("me", &["192.168.35.11"][..]), ("b", &["192.168.35.12"]), ("c", &["192.168.35.13"])];
+        let (world, web, pod) = (cluster(&nodes), ObjectKey::new("shop", "web"), "10.244.1.2");
+        let (mut table, address, begin) = (EgressTable::default(), ip("192.168.35.100"), clock::now());
+        let work = |owner: Option<Way>, awaited: &[&str]| {
+            let awaited = awaited.iter().map(|name| (address, NodeName::from(*name))).collect();
+            EgressWork { addresses: vec![address], awaited, ..work(&[(pod, owner)]) }
+        };
+        let seen = |table: &mut EgressTable| {
+            table.renew_hops(&world, roads(15));
+            let slots: Vec<u8> = table.hops().into_keys().collect();
+            (table.pods()[&ip(pod)], slots, table.leads().get(&address).copied())
+        };
+        let steered = |slot| Mapping::Steered { slot };
+        table.put(&web, work(way("b", false), &[]), begin);
+        assert_eq!(seen(&mut table), (steered(1), vec![1], Some(1)));
+        let next = table.or_until_ready(&web, work(None, &["c"]), |owner, _| owner.as_str() == "b", begin);
+        table.put(&web, next, begin);
+        assert_eq!(seen(&mut table), (steered(1), vec![1, 2], Some(1)), "the route to c is made meanwhile");
+        table.put(&web, work(way("c", false), &[]), begin);
+        assert_eq!(seen(&mut table), (steered(2), vec![1, 2], Some(2)));
+        table.put(&web, work(way("me", true), &[]), begin);
+        let here = Mapping::Translated { address, network: None };
+        assert_eq!(seen(&mut table), (here, vec![1, 2], Some(2)), "c may know connections that are not known here");
+        assert_eq!(table.next_deadline(), Some(begin + FORMER));
+        table.take_due(begin + FORMER);
+        assert_eq!(seen(&mut table), (here, vec![], None));
+    }
+
+    #[test]
+    fn numbers_of_former_owners_are_given_up_where_there_are_no_others() {
+        let (mut table, web) = (EgressTable::default(), ObjectKey::new("shop", "web"));
+        let nodes = [("me", &["192.168.35.11"][..]), ("b", &["192.168.35.12"]), ("c", &["192.168.35.13"])];
+        let (world, pod) = (cluster(&nodes), "10.244.1.2");
+        for owner in ["b", "c", "b"] {
+            table.put(&web, work(&[(pod, way(owner, false))]), clock::now());
+            table.renew_hops(&world, roads(1));
+            assert_eq!(table.pods()[&ip(pod)], Mapping::Steered { slot: 1 }, "{owner}");
+        }
+        // What leads the same way needs no other number: the next hop is the address itself.
+        for owner in ["d", "e"] {
+            table.put(&web, work(&[(pod, way(owner, false))]), clock::now());
+            table.renew_hops(&world, roads(3));
+        }
+        assert_eq!(table.hops().into_keys().collect::<Vec<_>>(), [1, 2]);
+        assert!(table.leads().is_empty(), "that may lead to this node");
     }
 
     #[test]

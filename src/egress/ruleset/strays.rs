@@ -54,7 +54,8 @@ pub(super) fn fill(batch: &mut Batch, form: &Form, before: &OrdMap<IpAddr, u8>, 
     }
     for (set, v4) in [(Set::Lead4, true), (Set::Lead6, false)] {
         let differing = |one: &OrdMap<IpAddr, u8>, other: &OrdMap<IpAddr, u8>, is_new: bool| -> Vec<Element> {
-            let differing = one.iter().filter(|(address, slot)| address.is_ipv4() == v4 && other.get(*address) != Some(*slot));
+            let differing =
+                one.iter().filter(|(address, slot)| address.is_ipv4() == v4 && other.get(*address) != Some(*slot));
             let element = |(address, slot): (&IpAddr, &u8)| Element {
                 key: octets(*address),
                 value: is_new.then(|| Value::GoTo(slot_chain(*slot))),

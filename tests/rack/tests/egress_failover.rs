@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
+use rack::client::Asking;
+use rack::crier::Crier;
 use rack::egress::{ADDRESS, ADDRESSES, PORT, Scene};
 use rack::{Need, Pod, Rack, eventually, millis, rest, secs};
 
@@ -98,4 +100,59 @@ fn a_pod_that_only_listens_goes_on_through_the_death_of_the_owner() {
 
     lan.site.node(owner).port.cut();
     downloads_go_on("after its link was cut", &downloads);
+}
+
+/// Input: pods of two nodes open a connection every few milliseconds, while the third node owns the address. Its agent stops, is back and
+/// takes the address again, and is drained.
+/// Output: next to none is lost, each time: the former owner goes on until the next one translates, and answers that come to the wrong one
+/// of them are sent on.
+#[test]
+fn what_pods_open_while_the_owner_leaves_or_hands_over_comes_about() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
+    let scene = Scene::of(&rack, 3);
+    let lan = &scene.lan;
+    let _outside = lan.site.client.serve("outside", &[PORT]);
+    let mut agents: Vec<Option<Crier>> = lan.agents().into_iter().map(Some).collect();
+    scene.serve("service-ip");
+    let owner = lan.owner(ADDRESS);
+    let leave_by = |agents: &[Option<Crier>], node| scene.leave_by(&agents.iter().flatten().collect::<Vec<_>>(), node);
+    leave_by(&agents, owner);
+    let others = [0, 1, 2].into_iter().filter(|node| *node != owner).collect::<Vec<_>>();
+    let opening = || {
+        let to = |node: &usize| scene.pods[*node].connect_steadily(scene.client(false), millis(10));
+        let all: Vec<_> = others.iter().map(to).collect();
+        all.iter().for_each(|asking| asking.is_served("the pods get out", 40, secs(10)));
+        all
+    };
+    let lost_of = |what: &str, all: Vec<Asking>| {
+        all.iter().for_each(|asking| asking.is_served_again(&format!("{what}: the pods get out"), secs(20)));
+        let lost: usize = all.into_iter().map(|asking| asking.stop_after_the_last().lost()).sum();
+        eprintln!("{what}: {lost} lost");
+        assert!(lost <= 2, "{what}: {lost} connections were lost");
+    };
+    let heir = || {
+        eventually("another node answers", secs(20), || match lan.owner(ADDRESS) {
+            heir if heir == owner => Err("still the owner".to_owned()),
+            heir => Ok(heir),
+        })
+    };
+
+    let open = opening();
+    agents[owner].take().expect("it runs").stop(secs(20));
+    leave_by(&agents, heir());
+    lost_of("the agent stops", open);
+
+    let open = opening();
+    let agent = lan.agent(owner);
+    agent.wait_ready(secs(30));
+    agents[owner] = Some(agent);
+    leave_by(&agents, owner);
+    lost_of("it is back, and the better node", open);
+
+    let open = opening();
+    let agent = agents[owner].as_ref().expect("it runs");
+    let ordered = agent.verb("drain --timeout 1s");
+    assert!(ordered.status.success(), "{ordered:?}");
+    leave_by(&agents, heir());
+    lost_of("the node is drained", open);
 }
