@@ -26,7 +26,10 @@ pub struct Ends {
 
 /// How long after the change the segments are sent: routes to the owner may come a moment later than the table, and Linux answers
 /// one connection twice a second at most (`net.ipv4.tcp_invalid_ratelimit`).
-const ROUNDS: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(600), Duration::from_millis(2000)];
+///
+/// The last one is for what did not pass meanwhile: the owner's conntrack was full, or its routes came later.
+const ROUNDS: [Duration; 4] =
+    [Duration::from_millis(50), Duration::from_millis(600), Duration::from_millis(2000), Duration::from_secs(10)];
 
 /// So many segments are sent at once, so that no other work waits for them...
 const BURST: usize = 256;
@@ -83,13 +86,19 @@ impl Keepalives {
     }
 }
 
-/// The pods whose packets leave by another owner than before.
-pub fn moved(before: &Content, after: &Content) -> BTreeSet<IpAddr> {
-    let leaves = |mapping: &Mapping| matches!(mapping, Mapping::Translated { .. } | Mapping::Steered { .. });
-    let has_moved = |(pod, mapping): &(&IpAddr, &Mapping)| leaves(mapping) && before.pods.get(*pod) != Some(*mapping);
-    // One that was not guarded before has no connections that go on.
+/// The pods whose packets leave by another owner than before, or may: `is_sure` that they left as `before` says until now. One that was
+/// not guarded before has no connections that go on.
+pub fn moved(before: &Content, after: &Content, is_sure: bool) -> BTreeSet<IpAddr> {
+    let goes_on = |(pod, mapping): &(&IpAddr, &Mapping)| {
+        let same = before.pods.get(*pod) == Some(*mapping);
+        match mapping {
+            Mapping::Translated { .. } => !(is_sure && same),
+            Mapping::Steered { slot } => !(is_sure && same && before.hops.get(slot) == after.hops.get(slot)),
+            Mapping::Held | Mapping::Networked(_) => false,
+        }
+    };
     let is_known = |(pod, _): &(&IpAddr, &Mapping)| before.pods.contains_key(*pod);
-    after.pods.iter().filter(has_moved).filter(is_known).map(|(pod, _)| *pod).collect()
+    after.pods.iter().filter(goes_on).filter(is_known).map(|(pod, _)| *pod).collect()
 }
 
 /// The packet that asks the pod. Neither its number nor what it acknowledges is in any window but by chance, and then it says nothing
@@ -136,6 +145,7 @@ const HOPS: u8 = 64;
 mod tests {
     use super::*;
     use crate::clock;
+    use crate::plan::slice::Hop;
 
     fn ends(number: u16) -> Ends {
         let pod = SocketAddr::from(([10, 244, 1, 7], 1024 + number));
@@ -143,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn every_connection_is_asked_three_times_and_many_by_and_by() {
+    fn every_connection_is_asked_four_times_and_many_by_and_by() {
         let (begin, mut keepalives) = (clock::now(), Keepalives::default());
         keepalives.begin(Vec::new(), begin);
         assert_eq!(keepalives.next_deadline(), None);
@@ -157,8 +167,8 @@ mod tests {
             bursts.push(some.len());
             last = due;
         }
-        assert_eq!((asked, last - begin), (1800, ROUNDS[2] + 2 * PAUSE));
-        assert_eq!(bursts, [256, 256, 88].repeat(3));
+        assert_eq!((asked, last - begin), (2400, ROUNDS[3] + 2 * PAUSE));
+        assert_eq!(bursts, [256, 256, 88].repeat(4));
     }
 
     #[test]
@@ -172,7 +182,28 @@ mod tests {
         let before = content(&[(1, one), (2, one), (3, Mapping::Held), (4, here), (5, one)]);
         let after = content(&[(1, one), (2, two), (3, here), (4, Mapping::Held), (5, here), (6, here)]);
         let expected: Vec<IpAddr> = [2, 3, 5].map(|last| IpAddr::from([10, 244, 1, last])).to_vec();
-        assert_eq!(moved(&before, &after).into_iter().collect::<Vec<_>>(), expected);
+        assert_eq!(moved(&before, &after, true).into_iter().collect::<Vec<_>>(), expected);
+    }
+
+    /// E7 and E6 of a review. Input: an owner is followed by another one in the same turn, which gets its number; and an agent that has
+    /// just started. Output: the pods are asked.
+    #[test]
+    fn an_owner_that_has_the_number_of_the_former_one_is_another_owner() {
+        let pods = [7_u8, 8].map(|last| IpAddr::from([10, 244, 1, last]));
+        let content = |via: [u8; 4]| Content {
+            pods: [(pods[0], Mapping::Steered { slot: 1 }), (pods[1], Mapping::Steered { slot: 2 })].into(),
+            hops: Arc::new(
+                [(1, via), (2, [10, 0, 0, 13])]
+                    .map(|(slot, via)| (slot, [Some(Hop::Link { via: via.into(), link: 2 }), None]))
+                    .into(),
+            ),
+            ..Content::default()
+        };
+        let (before, after) = (content([10, 0, 0, 11]), content([10, 0, 0, 12]));
+        assert_eq!(moved(&before, &after, true), [pods[0]].into());
+        assert_eq!(moved(&after, &after, true), BTreeSet::new());
+        assert_eq!(moved(&after, &after, false), pods.into(), "the owner may have changed while no agent ran");
+        assert_eq!(moved(&Content::default(), &after, false), BTreeSet::new(), "they are new");
     }
 
     #[test]

@@ -289,15 +289,17 @@ impl Connection {
     }
 }
 
-/// The connection in a message of conntrack.
+/// The connection in a message of conntrack. Nothing where it lies in a zone of its own: that is how the network of the pods sees it, before
+/// this host's netfilter translates anything.
 pub fn connection(attributes: &[u8]) -> Option<Connection> {
     let (original, reply) = (value_of(attributes, CT_TUPLE_ORIGINAL)?, value_of(attributes, CT_TUPLE_REPLY)?);
+    if value_of(attributes, CT_ZONE).is_some_and(|zone| zone.iter().any(|octet| *octet != 0)) {
+        return None;
+    }
     let mut identity = Attributes::default();
     identity.octets(CT_TUPLE_ORIGINAL | NESTED, original);
-    for kind in [CT_ID, CT_ZONE] {
-        if let Some(value) = value_of(attributes, kind) {
-            identity.octets(kind, value);
-        }
+    if let Some(id) = value_of(attributes, CT_ID) {
+        identity.octets(CT_ID, id);
     }
     Some(Connection {
         source: end(original, CT_V4_SOURCE, CT_V6_SOURCE)?,
@@ -322,10 +324,11 @@ fn ends(original: &[u8]) -> Option<Ends> {
     Some(Ends { pod, other })
 }
 
-/// Of TCP alone: of another protocol conntrack tells no such state.
+/// Of TCP alone: of another protocol conntrack tells no such state. A connection of which one direction has ended goes on in the other.
 fn established(attributes: &[u8]) -> bool {
     let of_tcp = value_of(attributes, CT_PROTO_INFO).and_then(|info| value_of(info, CT_INFO_OF_TCP));
-    of_tcp.and_then(|of_tcp| value_of(of_tcp, CT_TCP_STATE)) == Some(&[CT_TCP_ESTABLISHED])
+    let state = of_tcp.and_then(|of_tcp| value_of(of_tcp, CT_TCP_STATE));
+    matches!(state, Some([CT_TCP_ESTABLISHED | CT_TCP_FIN_WAIT | CT_TCP_CLOSE_WAIT | CT_TCP_LAST_ACK]))
 }
 
 fn value_of(attributes: &[u8], kind: u16) -> Option<&[u8]> {
@@ -431,6 +434,9 @@ const CT_PROTO_INFO: u16 = 4;
 const CT_INFO_OF_TCP: u16 = 1;
 const CT_TCP_STATE: u16 = 1;
 const CT_TCP_ESTABLISHED: u8 = 3;
+const CT_TCP_FIN_WAIT: u8 = 4;
+const CT_TCP_CLOSE_WAIT: u8 = 5;
+const CT_TCP_LAST_ACK: u8 = 6;
 const CT_ID: u16 = 12;
 const CT_ZONE: u16 = 18;
 const CT_FILTER: u16 = 25;
@@ -520,6 +526,9 @@ mod tests {
         };
         let (pod, other) = ("10.244.1.2:40000".parse().unwrap(), "10.96.0.1:443".parse().unwrap());
         assert_eq!(told(Some(CT_TCP_ESTABLISHED)), Some(Ends { pod, other }));
+        for half_closed in [CT_TCP_FIN_WAIT, CT_TCP_CLOSE_WAIT, CT_TCP_LAST_ACK] {
+            assert_eq!(told(Some(half_closed)), Some(Ends { pod, other }), "the other direction goes on");
+        }
         assert_eq!(told(Some(7)), None, "it ends");
         assert_eq!(told(None), None, "of UDP");
     }

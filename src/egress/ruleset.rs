@@ -46,7 +46,7 @@ use super::packet::{
     APPEND, Attributes, Batch, CREATE, DATA_VALUE, DATA_VERDICT, ELEMENT_DATA, ELEMENT_FLAGS, ELEMENT_KEY,
     EXPRESSION_DATA, INTERVAL_END, Verb,
 };
-use crate::plan::slice::Mapping;
+use crate::plan::slice::{Hop, Mapping};
 use crate::world::Destinations;
 
 /// What the table is called and where its chains hook in.
@@ -83,6 +83,9 @@ pub struct Content {
     pub foreign: Foreign,
     /// The next hops that lead to owners.
     pub via: BTreeSet<IpAddr>,
+    /// How the owner of each slot is reached, by family. The table knows of slots alone: another owner may come to have the number of one
+    /// that is gone.
+    pub hops: Arc<BTreeMap<u8, [Option<Hop>; 2]>>,
     /// The Services' addresses that pods leave with, by whichever node.
     pub egress: OrdSet<IpAddr>,
     /// Of these the slots of the nodes that may know connections which this one does not.
@@ -328,6 +331,9 @@ enum Set {
     /// From a pod to the chain of its list.
     Bounded4,
     Bounded6,
+    /// The same of what is sent to the pod.
+    Inbound4,
+    Inbound6,
     /// Pods with the source and the link by which they leave.
     Exits4,
     Exits6,
@@ -337,7 +343,7 @@ enum Set {
 }
 
 impl Set {
-    const ALL: [Set; 28] = [
+    const ALL: [Set; 30] = [
         Set::Cluster4,
         Set::Cluster6,
         Set::Via4,
@@ -362,6 +368,8 @@ impl Set {
         Set::Served6,
         Set::Bounded4,
         Set::Bounded6,
+        Set::Inbound4,
+        Set::Inbound6,
         Set::Exits4,
         Set::Exits6,
         Set::Clamp4,
@@ -394,6 +402,8 @@ impl Set {
             Set::Served6 => "served6",
             Set::Bounded4 => "bounded4",
             Set::Bounded6 => "bounded6",
+            Set::Inbound4 => "inbound4",
+            Set::Inbound6 => "inbound6",
             Set::Exits4 => "exits4",
             Set::Exits6 => "exits6",
             Set::Clamp4 => "clamp4",
@@ -415,6 +425,7 @@ impl Set {
             | Set::Steer4
             | Set::Served4
             | Set::Bounded4
+            | Set::Inbound4
             | Set::Exits4
             | Set::Clamp4 => Ip::V4,
             Set::Cluster6
@@ -429,6 +440,7 @@ impl Set {
             | Set::Steer6
             | Set::Served6
             | Set::Bounded6
+            | Set::Inbound6
             | Set::Exits6
             | Set::Clamp6 => Ip::V6,
         }
@@ -484,9 +496,14 @@ fn new_set(batch: &mut Batch, form: &Form, set: Set) {
     let (flags, key, data) = match set {
         Set::Cluster4 | Set::Cluster6 | Set::Foreign4 | Set::Foreign6 => (INTERVAL, address, None),
         Set::Source4 | Set::Source6 => (MAP, address, Some(address)),
-        Set::Steer4 | Set::Steer6 | Set::Lead4 | Set::Lead6 | Set::Bounded4 | Set::Bounded6 => {
-            (MAP, address, Some((VERDICT_TYPE, 16)))
-        }
+        Set::Steer4
+        | Set::Steer6
+        | Set::Lead4
+        | Set::Lead6
+        | Set::Bounded4
+        | Set::Bounded6
+        | Set::Inbound4
+        | Set::Inbound6 => (MAP, address, Some((VERDICT_TYPE, 16))),
         Set::Exits4 | Set::Exits6 => (0, exits::key(family), None),
         Set::Clamp4 | Set::Clamp6 => (MAP, address, Some(tunnel::SEGMENT)),
         Set::Via4

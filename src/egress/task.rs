@@ -312,24 +312,25 @@ impl Keeper {
         }
         let released: BTreeSet<IpAddr> = self.machine.released().keys().copied().collect();
         let (before, content) = (written.clone(), Arc::new(wanted));
-        let known = before.as_ref().unwrap_or(&self.judged);
-        if let Some(Relisted { pods, holding }) = Relisted::of(known, &content) {
+        let known = before.clone().unwrap_or_else(|| self.judged.clone());
+        if let Some(Relisted { pods, holding }) = Relisted::of(&known, &content) {
             self.put(kernel, written, Arc::new(holding))?;
             let judge = Judge { before: &self.judged, content: &content, pods: &pods, released: &released };
             forget_stale(kernel, judge, &BTreeSet::new())?;
         }
+        // As the table is made, and after an error, it is not sure where its pods' packets went until now.
+        let moved = keepalive::moved(&known, &content, before.is_some());
         let is_same = self.put(kernel, written, content.clone())?;
-        if is_same && released.is_subset(&self.ended) {
+        if is_same && moved.is_empty() && released.is_subset(&self.ended) {
             return Ok(None);
         }
         let mut pods = match &before {
             Some(before) => changed(before, &content),
             None => content.pods.keys().copied().collect(),
         };
+        pods.extend(&moved);
         // What waits for its way keeps its connections until it is known to wait for none.
         pods.extend(released.difference(&self.ended));
-        // As the table is made, nobody knows where its pods' packets went before.
-        let moved = before.map(|before| keepalive::moved(&before, &content)).unwrap_or_default();
         Ok(Some(Changed { content, pods, moved, released }))
     }
 
@@ -344,6 +345,7 @@ impl Keeper {
             Some(before) => {
                 let batch = ruleset::change(&self.form, before, &content);
                 if batch.is_empty() {
+                    *written = Some(content);
                     return Ok(true);
                 }
                 kernel.commit(&batch)?;

@@ -2,8 +2,10 @@
 //! chain. Floor 1.
 //!
 //! ```text
-//! map bounded4    from a pod to the chain of its list
-//! chain exempt1   ip daddr @exempt4-1 accept, and the same of IPv6: the first list
+//! map bounded4      from a pod to the chain of its list
+//! chain exempt1     ip daddr @exempt4-1 accept, and the same of IPv6: the first list
+//! map inbound4      from a pod to the other chain of its list
+//! chain exempt1-in  ip saddr @exempt4-1 accept, and the same of IPv6: what such a destination sends to a pod
 //! ```
 //!
 //! Pods with the same list share its chain, so there are as many chains as different lists. `accept` ends the chain that led here,
@@ -39,10 +41,19 @@ impl Bounded {
 
 /// `ip saddr vmap @bounded`
 pub(super) fn by_source(family: Ip) -> Attributes {
+    led(family, family.source_offset(), Way::FromPods)
+}
+
+/// `ip daddr vmap @inbound`
+pub(super) fn by_destination(family: Ip) -> Attributes {
+    led(family, family.destination_offset(), Way::ToPods)
+}
+
+fn led(family: Ip, offset: u32, way: Way) -> Attributes {
     let mut rule = Attributes::default();
     of_family(&mut rule, family);
-    field(&mut rule, family.source_offset(), family);
-    lookup(&mut rule, family.pick(Set::Bounded4, Set::Bounded6), Found::Verdict);
+    field(&mut rule, offset, family);
+    lookup(&mut rule, way.map(family), Found::Verdict);
     rule
 }
 
@@ -59,19 +70,22 @@ pub(super) fn by_opener(family: Ip) -> Attributes {
 /// The chains and sets of lists that are new, without pods.
 pub(super) fn make(batch: &mut Batch, form: &Form, before: &Lists, after: &Lists) {
     for (number, list) in after.iter().filter(|(number, _)| !before.contains_key(*number)) {
-        let chain = chain(*number);
-        new_chain(batch, form, &chain, None);
+        for way in Way::BOTH {
+            new_chain(batch, form, &way.chain(*number), None);
+        }
         for (family, bounds) in [Ip::V4, Ip::V6].into_iter().zip(intervals::exempt(list)) {
             let name = set(family, *number);
             let key = (family.data_type(), family.length());
             batch.push(Verb::NewSet, CREATE, &set_attributes(form, &name, INTERVAL, key));
             renew(batch, form, &name, false, &bounds);
-            let mut leaves = Attributes::default();
-            of_family(&mut leaves, family);
-            field(&mut leaves, family.destination_offset(), family);
-            lookup_in(&mut leaves, &name, Found::Yes);
-            verdict(&mut leaves, ACCEPT);
-            rule(batch, form, &chain, &leaves);
+            for way in Way::BOTH {
+                let mut passes = Attributes::default();
+                of_family(&mut passes, family);
+                field(&mut passes, way.offset(family), family);
+                lookup_in(&mut passes, &name, Found::Yes);
+                verdict(&mut passes, ACCEPT);
+                rule(batch, form, &way.chain(*number), &passes);
+            }
         }
     }
 }
@@ -84,27 +98,32 @@ pub(super) fn fill(
     before: &BTreeMap<IpAddr, u32>,
     after: &BTreeMap<IpAddr, u32>,
 ) {
-    let of = |all: &BTreeMap<IpAddr, u32>, other: &BTreeMap<IpAddr, u32>, with_value: bool| -> Vec<Element> {
+    type Numbers = BTreeMap<IpAddr, u32>;
+    let of = |all: &Numbers, other: &Numbers, way: Way, with_value: bool| -> Vec<Element> {
         let differ = all.iter().filter(|(pod, number)| other.get(*pod) != Some(*number));
         let of_family = differ.filter(|(pod, _)| pod.is_ipv4() == (family == Ip::V4));
         let element = |(pod, number): (&IpAddr, &u32)| Element {
             key: octets(*pod),
-            value: with_value.then(|| Value::Jump(chain(*number))),
+            value: with_value.then(|| Value::Jump(way.chain(*number))),
         };
         of_family.map(element).collect()
     };
-    let set = family.pick(Set::Bounded4, Set::Bounded6);
-    elements(batch, form, Verb::DeleteElements, set, &of(before, after, false));
-    elements(batch, form, Verb::NewElements, set, &of(after, before, true));
+    for way in Way::BOTH {
+        let map = way.map(family);
+        elements(batch, form, Verb::DeleteElements, map, &of(before, after, way, false));
+        elements(batch, form, Verb::NewElements, map, &of(after, before, way, true));
+    }
 }
 
 /// Takes away what belongs to lists that no pod has any more.
 pub(super) fn remove(batch: &mut Batch, form: &Form, before: &Lists, after: &Lists) {
     for number in before.keys().filter(|number| !after.contains_key(*number)) {
-        let mut named = Attributes::default();
-        named.text(1, &form.table);
-        named.text(CHAIN_NAME, &chain(*number));
-        batch.push(Verb::DeleteChain, 0, &named);
+        for way in Way::BOTH {
+            let mut named = Attributes::default();
+            named.text(1, &form.table);
+            named.text(CHAIN_NAME, &way.chain(*number));
+            batch.push(Verb::DeleteChain, 0, &named);
+        }
         for family in [Ip::V4, Ip::V6] {
             batch.push(Verb::DeleteSet, 0, &of_set(form, &set(family, *number)));
         }
@@ -115,8 +134,37 @@ type Lists = BTreeMap<u32, Arc<Destinations>>;
 
 const CHAIN: &str = "exempt";
 
-fn chain(number: u32) -> String {
-    format!("{CHAIN}{number}")
+/// Which way packets go.
+#[derive(Clone, Copy)]
+enum Way {
+    FromPods,
+    ToPods,
+}
+
+impl Way {
+    const BOTH: [Way; 2] = [Way::FromPods, Way::ToPods];
+
+    fn chain(self, number: u32) -> String {
+        match self {
+            Way::FromPods => format!("{CHAIN}{number}"),
+            Way::ToPods => format!("{CHAIN}{number}-in"),
+        }
+    }
+
+    fn map(self, family: Ip) -> Set {
+        match self {
+            Way::FromPods => family.pick(Set::Bounded4, Set::Bounded6),
+            Way::ToPods => family.pick(Set::Inbound4, Set::Inbound6),
+        }
+    }
+
+    /// Where the header has the end that is no pod.
+    fn offset(self, family: Ip) -> u32 {
+        match self {
+            Way::FromPods => family.destination_offset(),
+            Way::ToPods => family.source_offset(),
+        }
+    }
 }
 
 fn set(family: Ip, number: u32) -> String {

@@ -8,8 +8,9 @@
 //! chain steer     the answer to the first packet of a connection that conntrack does not know: the mark of that node's slot
 //! chain stray     filter, forward: of what comes to these addresses in the middle of a connection that conntrack does not know, and to a
 //!                 port that Linux opens connections from, nothing passes: TCP, and UDP; and nothing of that which comes from outside of
-//!                 the cluster to a pod itself, and was not translated here
-//! chain stray-in  filter, input, behind IPVS: the same of TCP, where the host has the address
+//!                 the cluster to a pod itself, and was not translated here, but from destinations that the pod's egress is not for.
+//!                 The answer to a first packet passes: with a mark, its hop limit is lowered; without, it goes to whoever has the address
+//! chain stray-in  filter, input, behind IPVS: the same, where the host has the address
 //! chain asking    filter, output, before conntrack: what `keepalive` sends to pods is no packet of a connection
 //! ```
 //!
@@ -39,11 +40,15 @@ pub(super) fn frame(batch: &mut Batch, form: &Form) {
     rule(batch, form, ASKING, &asking());
     for family in [Ip::V4, Ip::V6] {
         rule(batch, form, FORWARDED, &led(family, form.mark_mask));
+        rule(batch, form, FORWARDED, &passed_on(family));
         for protocol in [TCP, UDP] {
             rule(batch, form, FORWARDED, &to_address(family, protocol));
+            rule(batch, form, HERE, &to_address(family, protocol));
+        }
+        rule(batch, form, FORWARDED, &exempt::by_destination(family));
+        for protocol in [TCP, UDP] {
             rule(batch, form, FORWARDED, &to_pod(family, protocol));
         }
-        rule(batch, form, HERE, &to_address(family, TCP));
     }
 }
 
@@ -77,7 +82,7 @@ pub(super) fn lead(family: Ip) -> Attributes {
     rule
 }
 
-/// The same with `ip daddr @egress meta mark & mask != 0 ip ttl set LED`: no pod's packet has such a destination and a mark.
+/// The same with `ip daddr @egress meta mark & mask != 0 ip ttl set LED accept`: no pod's packet has such a destination and a mark.
 fn led(family: Ip, mask: u32) -> Attributes {
     let mut rule = unknown_answer(family);
     field(&mut rule, family.destination_offset(), family);
@@ -86,6 +91,16 @@ fn led(family: Ip, mask: u32) -> Attributes {
     masked(&mut rule, mask.to_ne_bytes());
     compare(&mut rule, UNLIKE, &0_u32.to_ne_bytes());
     set_hop_limit(&mut rule, family, LED);
+    verdict(&mut rule, ACCEPT);
+    rule
+}
+
+/// The same without a mark, and as it is: to whoever answers for the address on the link.
+fn passed_on(family: Ip) -> Attributes {
+    let mut rule = unknown_answer(family);
+    field(&mut rule, family.destination_offset(), family);
+    lookup(&mut rule, family.pick(Set::Egress4, Set::Egress6), Found::Yes);
+    verdict(&mut rule, ACCEPT);
     rule
 }
 
@@ -106,8 +121,8 @@ fn unknown_answer(family: Ip) -> Attributes {
     rule
 }
 
-/// `ip daddr @egress tcp dport >= 32768 ct state new tcp flags & ack != 0 drop`: only the first packet of a connection has no ACK. The
-/// same of UDP without the flags.
+/// `ip daddr @egress tcp dport >= 32768 ct state new,invalid tcp flags & ack != 0 drop`: only the first packet of a connection has no ACK.
+/// To conntrack the end of a connection that it does not know is invalid. The same of UDP without the flags.
 fn to_address(family: Ip, protocol: u8) -> Attributes {
     let mut rule = stray(family, protocol, family.pick(Set::Egress4, Set::Egress6));
     verdict(&mut rule, DROP);
@@ -145,7 +160,7 @@ fn stray(family: Ip, protocol: u8, to: Set) -> Attributes {
     transport(&mut rule, DESTINATION_PORT, 2);
     compare(&mut rule, AT_LEAST, &FIRST_PORT.to_be_bytes());
     load_ct(&mut rule, CT_STATE);
-    masked(&mut rule, NEW.to_ne_bytes());
+    masked(&mut rule, (NEW | INVALID).to_ne_bytes());
     compare(&mut rule, UNLIKE, &0_u32.to_ne_bytes());
     if protocol == TCP {
         transport(&mut rule, TCP_FLAGS, 1);
@@ -165,14 +180,13 @@ const SYN: u8 = 2;
 const ACK: u8 = 16;
 /// The hop limit of what was sent on once: as far as from the other node to any of its pods, by whichever network.
 const LED: u8 = 8;
-/// In the host's order.
-const INVALID: u32 = 1;
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
 /// `IPS_DST_NAT`, in the host's order.
 const TRANSLATED: u32 = 1 << 5;
 /// In the host's order.
 const NEW: u32 = 8;
+const INVALID: u32 = 1;
 
 #[cfg(test)]
 mod tests {

@@ -186,6 +186,30 @@ fn of_two_nodes_one_answers_on_the_link_that_the_other_says_it_does_not_serve() 
     }
 }
 
+/// Input: both links of a lie on one wire, and the owner b has one link. The cable of a's eth0 is pulled out of the switch. Output: it is
+/// b's own station that a hears on eth1, so a takes nothing on eth0 although b says that it has no other link; it does where the station
+/// on eth1 is another one.
+#[test]
+fn a_link_that_lies_on_the_wire_of_another_has_not_lost_the_station_that_is_heard_there() {
+    for (station, answered) in [(0, ""), (7, "eth0")] {
+        let mut story = on_two_links();
+        let holds = || serving(roster(&[("b", &[ADDRESS])], &[]), "lan0", &[("b", &["lan0"])]);
+        let silent = heard(roster(&[], &["b"]), |roster| {
+            let b = roster.silent.get_mut(&NodeName::from("b")).expect("it is silent");
+            b.mac = crate::address::MacAddress([2, 0, 0, 0, 1, station]);
+            b.suspect = true;
+        });
+        story.tell(on_eth1(holds()));
+        assert_eq!(story.owner(holds()), "b");
+        assert_eq!(story.owner(silent), "b");
+        for seconds in [0, 1, 60, 7200] {
+            story.now += Duration::from_secs(seconds);
+            story.turn();
+            assert_eq!(answered_on(&story), answered, "after {seconds} s");
+        }
+    }
+}
+
 /// Input: on eth0 a hears nobody, the owner b says that it is not there, and c does not say so, or says nothing; then c does too.
 /// Output: it may be a that does not hear c there; then a answers.
 #[test]

@@ -26,7 +26,7 @@ fn service(name: &str, family: &'static str, annotations: &[(&str, &str)]) -> Va
 /// Waits for a warning about the Service with this reason and all of these texts in its message.
 #[track_caller]
 fn wait_warning(metal: &Metal, name: &str, reason: &str, texts: &[&str]) {
-    eventually(&format!("{name} has a warning {reason} that says {texts:?}"), secs(10), || {
+    eventually(&format!("{name} has a warning {reason} that says {texts:?}"), secs(30), || {
         let events = metal.events("Service", name);
         let told = events.iter().any(|(kind, because, message)| {
             kind == "Warning" && because == reason && texts.iter().all(|text| message.contains(text))
@@ -121,8 +121,12 @@ fn a_wish_that_cannot_be_granted_is_told_with_its_value_and_granted_once_it_is_m
     }
     for wish in &WISHES {
         wait_warning(&metal, wish.name, "AllocationFailed", wish.says);
-        let line = agent.process().wait_for_log(&format!("service=default/{} ", wish.name), secs(5));
-        assert!(line.contains("WARN") && wish.says.iter().all(|text| line.contains(text)), "the log says it: {line}");
+        eventually(&format!("the log says it of {}", wish.name), secs(10), || {
+            let log = agent.process().log();
+            let of_it = log.lines().filter(|line| line.contains(&format!("service=default/{} ", wish.name)));
+            let says = |line: &str| line.contains("WARN") && wish.says.iter().all(|text| line.contains(text));
+            if of_it.clone().any(says) { Ok(()) } else { Err(of_it.collect::<Vec<_>>().join("\n")) }
+        });
         let seen = shown(agent, wish.name);
         let summary = seen["summary"].as_str().unwrap_or_default();
         assert!(wish.says.iter().all(|text| summary.contains(text)), "the status says it: {seen:#}");
@@ -144,7 +148,7 @@ fn a_wish_that_cannot_be_granted_is_told_with_its_value_and_granted_once_it_is_m
         metal.try_apply(&mended).expect("the API server takes the Service");
     }
     for wish in &WISHES {
-        eventually(&format!("{} gets an address once its wish is gone", wish.name), secs(10), || {
+        eventually(&format!("{} gets an address once its wish is gone", wish.name), secs(30), || {
             let ingress = metal.ingress(&format!("service/{}", wish.name));
             if ingress.len() == 1 { Ok(()) } else { Err(format!("{ingress:?}")) }
         });

@@ -42,7 +42,7 @@ fn a_switch_that_filters_the_multicast_of_one_family_silences_nobody() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let lan = Lan::with_quiet_kernels(&rack, 3);
     let addresses = lan.services(6);
-    let agents = lan.agents();
+    let agents = lan.agents_with(&lan.configuration_on("[\"eth0\"]", &lan.patient_pulse()));
     let before = lan.owners(&addresses, secs(5));
     let watch = lan.watch(&addresses);
     let switch = lan.site.link.namespace();
@@ -237,8 +237,7 @@ fn a_node_with_two_links_on_one_wire_is_missed_by_nobody_when_one_of_them_dies()
     let lan = Lan::with_quiet_kernels(&rack, 3);
     let second = lan.site.link.plug(lan.site.node(0), "eth1", &["192.168.35.61/24"]);
     lan.services(6);
-    let pulse = format!("key-file = \"{}\"\n", lan.key.display());
-    let agents = lan.agents_with(&lan.configuration_on("[\"eth*\"]", &pulse));
+    let agents = lan.agents_with(&lan.configuration_on("[\"eth*\"]", &lan.patient_pulse()));
     lan.all_hear(&agents);
     for port in [&second, &lan.site.node(0).port] {
         for lose in [Port::cut, Port::unplug] {

@@ -606,7 +606,7 @@ fn the_key_of_the_pulses_is_changed_by_reloads_alone_and_no_address_moves() {
     let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Crier]) else { return };
     let lan = Lan::with_quiet_kernels(&rack, 2);
     lan.service("web", "192.168.35.100");
-    let agents = lan.agents();
+    let agents = lan.agents_with(&lan.configuration_on("[\"eth0\"]", &lan.patient_pulse()));
     let address = std::net::Ipv4Addr::new(192, 168, 35, 100);
     let watch = lan.watch(&[address]);
     let counting = lan.site.client.connect_steadily((std::net::IpAddr::from(address), 80), millis(20));
@@ -615,8 +615,8 @@ fn the_key_of_the_pulses_is_changed_by_reloads_alone_and_no_address_moves() {
         |agent: &Crier| agent.status()["pulse"]["links"][0]["keys"]["new"].as_str().unwrap_or_default().to_owned();
     let former = key(&agents[0]);
     let new = rack.write("new.key", "fedcba9876543210fedcba9876543210");
-    let both = format!("key-file = \"{}\"\nold-key-files = [\"{}\"]\n", new.display(), lan.key.display());
-    let alone = format!("key-file = \"{}\"\n", new.display());
+    let alone = format!("key-file = \"{}\"\ninterval = \"300ms\"\n", new.display());
+    let both = format!("{alone}old-key-files = [\"{}\"]\n", lan.key.display());
     for pulse in [both, alone] {
         for agent in &agents {
             agent.write_configuration(&lan.configuration_on("[\"eth0\"]", &pulse));

@@ -63,7 +63,14 @@ pub fn apart<'a>(inputs: &Inputs<'a>, near: &Rosters<'a>, address: IpAddr) -> Pa
 /// end of this one is down, gone, or was never there, and it is no fault of this node's that it hears nothing of it.
 fn is_off(inputs: &Inputs<'_>, index: u32, node: &NodeName) -> bool {
     let elsewhere = inputs.world.rosters.iter().filter(|(other, _)| **other != index);
-    let said: Vec<_> = elsewhere.filter_map(|(_, roster)| Some(roster.members.get(node)?.card.ends.as_ref())).collect();
+    let there: Vec<_> = elsewhere.filter_map(|(_, roster)| roster.members.get(node)).collect();
+    // The very station that fell silent here is heard there: both links of this node lie on one wire, and its own end of this one is out.
+    let here = inputs.world.rosters.get(&index);
+    let was = here.and_then(|roster| roster.silent.get(node).or_else(|| roster.left.get(node)));
+    if was.is_some_and(|was| there.iter().any(|member| member.macs().any(|mac| mac == was.mac))) {
+        return false;
+    }
+    let said: Vec<_> = there.iter().map(|member| member.card.ends.as_ref()).collect();
     let heard: BTreeSet<LinkNumber> = said.iter().flatten().map(|ends| ends.this).collect();
     let all_heard = |ends: &Option<&Ends>| ends.is_some_and(|ends| ends.all.is_subset(&heard));
     !said.is_empty() && said.iter().all(all_heard)
