@@ -139,9 +139,7 @@ impl EgressTable {
     ) -> EgressWork {
         let Some(before) = self.wanted.get(service).filter(|_| !wanted.awaited.is_empty()) else { return wanted };
         let until = || Bridge { until: now + BRIDGED, over: false };
-        let bridge = self.bridges.entry(service.clone()).or_insert_with(until);
-        bridge.over |= bridge.until <= now;
-        if bridge.over {
+        if self.bridges.entry(service.clone()).or_insert_with(until).over {
             return wanted;
         }
         let EgressWork { pods, awaited, .. } = &mut wanted;
@@ -156,8 +154,12 @@ impl EgressTable {
         let former = self.former.len();
         self.former.retain(|_, until| *until > now);
         self.moved |= self.former.len() != former;
-        let due = self.bridges.iter().filter(|(_, bridge)| !bridge.over && bridge.until <= now);
-        due.map(|(service, _)| service.clone()).collect()
+        let due = self.bridges.iter_mut().filter(|(_, bridge)| !bridge.over && bridge.until <= now);
+        let end = |(service, bridge): (&ObjectKey, &mut Bridge)| {
+            bridge.over = true;
+            service.clone()
+        };
+        due.map(end).collect()
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {

@@ -204,10 +204,11 @@ pub fn still_translates(world: &World, me: &NodeName, owner: &NodeName, address:
     if owner == me {
         return contains(&world.egress_translated);
     }
-    world.rosters.values().any(|roster| match roster.members.get(owner) {
-        Some(member) => contains(&member.egress),
-        None => roster.left.contains_key(owner),
-    })
+    let mut members = world.rosters.values().filter_map(|roster| roster.members.get(owner)).peekable();
+    match members.peek() {
+        Some(_) => members.any(|member| contains(&member.egress)),
+        None => world.rosters.values().any(|roster| roster.left.contains_key(owner)),
+    }
 }
 
 /// No link's first pulses are waited for: who is not heard sends none.
