@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use http::{HeaderValue, Request, Response, StatusCode};
 use kube::client::Body;
-use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError, NamedContext};
+use kube::config::{AuthInfo, Cluster, KubeConfigOptions, Kubeconfig, KubeconfigError, NamedContext};
 use secrecy::ExposeSecret;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -70,6 +70,7 @@ type Fingerprint = Vec<(PathBuf, Option<(u64, u64, i64, i64)>)>;
 pub(super) async fn open(access: &Access, servers: &[String]) -> Result<(kube::Config, Newest, Renewal), ClientError> {
     let (config, seen) = load(access).await?;
     let (sender, connections) = watch::channel(assemble_all(&config, servers)?);
+    names_somebody(&config, access)?;
     let (refused, requests) = (Arc::new(Notify::new()), Arc::<AtomicU64>::default());
     let newest = Newest { connections, turns: Arc::default(), requests: requests.clone(), refused: refused.clone() };
     let (access, servers) = (access.clone(), servers.to_vec());
@@ -135,12 +136,28 @@ impl Renewal {
         let (config, seen) = load(&self.access).await?;
         if seen != self.seen {
             names_somebody(&config, &self.access)?;
-            self.connections.send_replace(assemble_all(&config, &self.servers)?);
-            self.certificate = certificate_of(&config, &self.access);
+            let certificate = certificate_of(&config, &self.access);
+            self.is_no_worse(certificate.as_ref())?;
+            let connections = assemble_all(&config, &self.servers)?;
+            is_trusted(&connections).await?;
+            self.connections.send_replace(connections);
+            self.certificate = certificate;
             self.seen = seen;
             info!("the credentials for the API server were read again");
         }
         Ok(())
+    }
+}
+
+impl Renewal {
+    /// A certificate that has ended, as of a restored backup, takes no others' place while these have not ended. By a wrong clock all have.
+    fn is_no_worse(&self, certificate: Option<&ClientCertificate>) -> Result<(), ClientError> {
+        let wall = clock::wall();
+        let former_ended = self.certificate.as_ref().is_some_and(|it| it.has_ended(wall));
+        match certificate.filter(|it| it.has_ended(wall) && !former_ended) {
+            Some(ended) => Err(ClientError::CertificateEnded { ended: ended.clone() }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -201,10 +218,38 @@ pub(super) fn names_somebody(config: &kube::Config, access: &Access) -> Result<(
     let has_token = user.token.is_some() || user.token_file.is_some();
     let has_certificate = user.client_certificate.is_some() || user.client_certificate_data.is_some();
     let is_plain = config.cluster_url.scheme_str() == Some("http");
-    match has_token || has_certificate || is_plain || *access == Access::InCluster {
-        true => Ok(()),
-        false => Err(ClientError::NoCredentials),
+    match access {
+        Access::Kubeconfig(path) if !(has_token || has_certificate || is_plain) => {
+            Err(ClientError::NoCredentials { path: path.clone() })
+        }
+        Access::Kubeconfig(_) | Access::InCluster => Ok(()),
     }
+}
+
+/// Another authority, or another name of the server, may make of a server that is trusted one that is not: the connections of before are
+/// good until they end, so that it would show much later. A server that does not answer says nothing of the kind.
+async fn is_trusted(connections: &[Connection]) -> Result<(), ClientError> {
+    let asked = connections.iter().map(|connection| async {
+        let request = Request::get("/version").body(Body::empty()).map_err(BoxError::from)?;
+        match timeout(LOOK, connection.clone().oneshot(request)).await {
+            Ok(answer) => answer.map(drop),
+            Err(late) => Err(late.into()),
+        }
+    });
+    let answers = join_all(asked).await;
+    if answers.iter().any(Result::is_ok) {
+        return Ok(());
+    }
+    match answers.into_iter().filter_map(Result::err).find_map(|error| of_certificate(&*error)) {
+        Some(why) => Err(ClientError::Untrusted { why }),
+        None => Ok(()),
+    }
+}
+
+/// What TLS says of the server's certificate, where that is the cause.
+fn of_certificate(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).find(|text| text.starts_with("invalid peer certificate"))
 }
 
 async fn load(access: &Access) -> Result<(kube::Config, Fingerprint), ClientError> {
@@ -278,6 +323,7 @@ async fn usable(path: PathBuf, mut kubeconfig: Kubeconfig) -> Result<(kube::Conf
     files.iter().try_for_each(|file| never_waits(file)).map_err(unusable)?;
     let files = fingerprint(&files.into_iter().map(|file| (file, None)).collect());
     let proxy = proxy_of(&kubeconfig);
+    let authority = authority_of(&path, &kubeconfig);
     read_tokens(&path, &mut kubeconfig)?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
     let config = config.map_err(unusable)?;
@@ -292,6 +338,9 @@ async fn usable(path: PathBuf, mut kubeconfig: Kubeconfig) -> Result<(kube::Conf
     }
     if let Some(proxy) = proxy {
         return Err(ClientError::Proxy { path, proxy });
+    }
+    if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
+        return Err(ClientError::NoAuthority { place: authority });
     }
     Ok((config, files))
 }
@@ -309,17 +358,23 @@ pub(super) fn client_certificate(config: &kube::Config, kubeconfig: &Path) -> Op
     if config.cluster_url.scheme_str() == Some("http") || user.token.is_some() {
         return None;
     }
+    let place = match (&user.client_certificate_data, &user.client_certificate) {
+        (None, Some(file)) => file.clone(),
+        (Some(_), _) | (None, None) => format!("in the kubeconfig {}", kubeconfig.display()),
+    };
+    let (begins, ends) = validity(&certificate_text(user)?)?;
+    Some(ClientCertificate { place, begins, ends })
+}
+
+/// The client certificate in PEM. Around it may stand text in any encoding, as names are in what PKCS#12 is unpacked to.
+pub(super) fn certificate_text(user: &AuthInfo) -> Option<String> {
     // kube takes the data first, too.
-    let (place, pem) = match (&user.client_certificate_data, &user.client_certificate) {
-        (Some(data), _) => {
-            let place = format!("in the kubeconfig {}", kubeconfig.display());
-            (place, String::from_utf8(of_base64(data)?).ok()?)
-        }
-        (None, Some(file)) => (file.clone(), std::fs::read_to_string(file).ok()?),
+    let octets = match (&user.client_certificate_data, &user.client_certificate) {
+        (Some(data), _) => of_base64(data)?,
+        (None, Some(file)) => std::fs::read(file).ok()?,
         (None, None) => return None,
     };
-    let (begins, ends) = validity(&pem)?;
-    Some(ClientCertificate { place, begins, ends })
+    Some(String::from_utf8_lossy(&octets).into_owned())
 }
 
 /// Refuses what may be waited for without end when it is opened: a FIFO, a device. That a file is not there is told by who reads it.
@@ -360,9 +415,9 @@ fn files_of_user(user: &mut AuthInfo) -> [&mut Option<String>; 3] {
 }
 
 /// Whether a request can carry the token: RFC 6750 §2.1 has fewer characters yet. An empty one, of a file that is being replaced, would ask as
-/// nobody.
+/// nobody; so would a blank, of a template.
 fn is_sendable(token: &str) -> bool {
-    !token.is_empty() && HeaderValue::from_str(token).is_ok()
+    !token.trim().is_empty() && HeaderValue::from_str(token).is_ok()
 }
 
 /// Reads the token files. A file that an editor or a shell has written ends in a newline, which no token has. Beside a token, as with kubectl,
@@ -393,8 +448,21 @@ fn fingerprint(files: &Fingerprint) -> Fingerprint {
 /// The proxy of the cluster in use, from the file itself: kube would also take a proxy from the environment, and that one is
 /// meant for the way to the internet.
 fn proxy_of(kubeconfig: &Kubeconfig) -> Option<String> {
+    cluster_of(kubeconfig)?.proxy_url.clone().filter(|proxy| !proxy.is_empty())
+}
+
+/// Where the certificates stand that the API server is trusted by. kube takes the data first.
+fn authority_of(path: &Path, kubeconfig: &Kubeconfig) -> String {
+    let cluster = cluster_of(kubeconfig).filter(|cluster| cluster.certificate_authority_data.is_none());
+    match cluster.and_then(|cluster| cluster.certificate_authority.as_ref()) {
+        Some(file) => format!("{file}, the certificate-authority of the kubeconfig {},", path.display()),
+        None => format!("certificate-authority-data of the kubeconfig {}", path.display()),
+    }
+}
+
+/// The cluster of the context in use.
+fn cluster_of(kubeconfig: &Kubeconfig) -> Option<&Cluster> {
     let current = kubeconfig.current_context.as_ref()?;
     let context = kubeconfig.contexts.iter().find(|context| &context.name == current)?.context.as_ref()?;
-    let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?.cluster.as_ref()?;
-    cluster.proxy_url.clone().filter(|proxy| !proxy.is_empty())
+    kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?.cluster.as_ref()
 }

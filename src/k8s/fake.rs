@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -50,6 +50,8 @@ struct State {
     faults: VecDeque<Fault>,
     /// Lists are streamed to those who ask for it (WatchList).
     streams: bool,
+    /// Every watch and streamed list is answered with 200, and ended at once.
+    ends_streams: bool,
     requests: Vec<Seen>,
 }
 
@@ -88,10 +90,14 @@ pub enum Answer {
     Silence,
     /// Does what was asked, but answers only after this long.
     Late(Duration),
+    /// 200, and not a word.
+    Nothing,
     /// Takes a streamed list for a watch from now on, as an API server does that knows nothing of them.
     Endless,
     /// A policy: does what was asked, without this field of the status.
     Without(&'static str),
+    /// A policy: does what was asked, and puts this annotation to this value.
+    With(&'static str, &'static str),
     /// Another writer is faster: the object gets a new version just before the request is served.
     Overtaken,
 }
@@ -147,6 +153,17 @@ impl FakeApi {
         crate::k8s::client::build(&Access::Kubeconfig(path)).await.expect("a sound kubeconfig").0
     }
 
+    /// A client without a socket or credentials between: nothing of what it asks for is ever on its way in the kernel, so that a
+    /// test's clock may stand still meanwhile.
+    pub fn direct(&self) -> kube::Client {
+        let (state, changed) = (Arc::clone(&self.state), self.changed.clone());
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let (state, changed) = (Arc::clone(&state), changed.clone());
+            async move { Ok::<_, Infallible>(answer(request, state, changed).await) }
+        });
+        kube::Client::new(service, "default")
+    }
+
     /// Creates or replaces an object; answers with its version.
     pub fn put(&self, collection: &str, object: Value) -> String {
         self.change(|state| state.put(collection, object))
@@ -193,6 +210,11 @@ impl FakeApi {
     /// Lists are streamed to those who ask for it, from now on.
     pub fn stream_lists(&self) {
         self.state.lock().unwrap().streams = true;
+    }
+
+    /// A proxy that passes no streams stands before it, or does no more.
+    pub fn end_streams(&self, ends: bool) {
+        self.state.lock().unwrap().ends_streams = ends;
     }
 
     pub fn fault(&self, fault: Fault) {
@@ -258,7 +280,11 @@ fn key_of(object: &Value) -> String {
 
 type Body = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
 
-async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, changes: watch::Sender<u64>) -> Response<Body> {
+async fn answer(
+    request: Request<impl hyper::body::Body>,
+    state: Arc<Mutex<State>>,
+    changes: watch::Sender<u64>,
+) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let query = parts.uri.query().unwrap_or_default().to_owned();
@@ -294,8 +320,13 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, changes: w
                 status.remove(field);
             }
         }
+        Some(Answer::With(annotation, value)) => seen.body["metadata"]["annotations"][annotation] = json!(value),
+        Some(Answer::Nothing) => return stream_answer(200, stream::empty().boxed()),
         Some(Answer::Endless) => return watch_from(&seen, state, changes),
         None => {}
+    }
+    if seen.query.contains("watch=true") && state.lock().unwrap().ends_streams {
+        return stream_answer(200, stream::empty().boxed());
     }
     if seen.query.contains(STREAMED) {
         let streams = state.lock().unwrap().streams;
