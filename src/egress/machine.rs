@@ -220,9 +220,9 @@ impl Machine {
             .as_ref()
             .filter(|end| !end.foreign)
             .map(|end| Tunnel { peers: end.peers.clone(), mtu: end.mtu });
-        let egress = slice.addresses.clone();
+        let (egress, leads) = (slice.addresses.clone(), slice.leads.clone());
         let hops = slice.hops.clone();
-        self.content = Content { pods, bounded, lists, cluster, foreign, via, hops, egress, networks, tunnel };
+        self.content = Content { pods, bounded, lists, cluster, foreign, via, hops, egress, leads, networks, tunnel };
     }
 
     /// Others may send packets of their pods here before this node knows these: it owns an address, or a Service that is gone may come

@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use imbl::OrdSet;
+use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 
 pub use self::exempt::Bounded;
@@ -88,6 +88,8 @@ pub struct Content {
     pub hops: Arc<BTreeMap<u8, [Option<Hop>; 2]>>,
     /// The Services' addresses that pods leave with, by whichever node.
     pub egress: OrdSet<IpAddr>,
+    /// Of these the slots of the nodes that may know connections which this one does not.
+    pub leads: OrdMap<IpAddr, u8>,
     /// By which networks replies leave.
     pub networks: Networks,
     /// This node's end of the tunnel, if it has one.
@@ -144,6 +146,7 @@ pub fn whole(form: &Form, content: &Content, ownership: Ownership, replaces: boo
     new_chain(&mut batch, form, TRANSLATE, Some(("nat", POSTROUTING, priority)));
     new_chain(&mut batch, form, GUARD, Some(("filter", POSTROUTING, BEHIND_SNAT)));
     for family in [Ip::V4, Ip::V6] {
+        rule(&mut batch, form, STEER, &strays::lead(family));
         rule(&mut batch, form, STEER, &exempt::by_source(family));
         rule(&mut batch, form, STEER, &steer(family));
         rule(&mut batch, form, TRANSLATE, &exempt::by_source(family));
@@ -311,6 +314,9 @@ enum Set {
     /// The networks of pods of other nodes.
     Foreign4,
     Foreign6,
+    /// From addresses to the chains of the nodes that may know connections to them.
+    Lead4,
+    Lead6,
     Guard4,
     Guard6,
     /// The same pods, uncounted.
@@ -337,7 +343,7 @@ enum Set {
 }
 
 impl Set {
-    const ALL: [Set; 28] = [
+    const ALL: [Set; 30] = [
         Set::Cluster4,
         Set::Cluster6,
         Set::Via4,
@@ -348,6 +354,8 @@ impl Set {
         Set::Egress6,
         Set::Foreign4,
         Set::Foreign6,
+        Set::Lead4,
+        Set::Lead6,
         Set::Guard4,
         Set::Guard6,
         Set::Pod4,
@@ -380,6 +388,8 @@ impl Set {
             Set::Egress6 => "egress6",
             Set::Foreign4 => "foreign4",
             Set::Foreign6 => "foreign6",
+            Set::Lead4 => "lead4",
+            Set::Lead6 => "lead6",
             Set::Guard4 => "guard4",
             Set::Guard6 => "guard6",
             Set::Pod4 => "pod4",
@@ -408,6 +418,7 @@ impl Set {
             | Set::Address4
             | Set::Egress4
             | Set::Foreign4
+            | Set::Lead4
             | Set::Guard4
             | Set::Pod4
             | Set::Source4
@@ -422,6 +433,7 @@ impl Set {
             | Set::Address6
             | Set::Egress6
             | Set::Foreign6
+            | Set::Lead6
             | Set::Guard6
             | Set::Pod6
             | Set::Source6
@@ -484,9 +496,14 @@ fn new_set(batch: &mut Batch, form: &Form, set: Set) {
     let (flags, key, data) = match set {
         Set::Cluster4 | Set::Cluster6 | Set::Foreign4 | Set::Foreign6 => (INTERVAL, address, None),
         Set::Source4 | Set::Source6 => (MAP, address, Some(address)),
-        Set::Steer4 | Set::Steer6 | Set::Bounded4 | Set::Bounded6 | Set::Inbound4 | Set::Inbound6 => {
-            (MAP, address, Some((VERDICT_TYPE, 16)))
-        }
+        Set::Steer4
+        | Set::Steer6
+        | Set::Lead4
+        | Set::Lead6
+        | Set::Bounded4
+        | Set::Bounded6
+        | Set::Inbound4
+        | Set::Inbound6 => (MAP, address, Some((VERDICT_TYPE, 16))),
         Set::Exits4 | Set::Exits6 => (0, exits::key(family), None),
         Set::Clamp4 | Set::Clamp6 => (MAP, address, Some(tunnel::SEGMENT)),
         Set::Via4
@@ -685,6 +702,7 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
     exempt::remove(batch, form, &before.lists, &after.lists);
     returns::fill(batch, form, &before.networks, &after.networks);
     tunnel::fill(batch, form, before, after);
+    strays::fill(batch, form, &before.leads, &after.leads);
     foreign::fill(batch, form, &before.foreign, &after.foreign);
     for (was, is, v4, v6) in [
         (&before.cluster, &after.cluster, Set::Cluster4, Set::Cluster6),

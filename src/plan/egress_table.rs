@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use imbl::{OrdMap, OrdSet};
 
@@ -33,6 +34,12 @@ pub struct EgressTable {
     slots: BTreeMap<NodeName, Slot>,
     /// How many pods lead to each node.
     users: BTreeMap<NodeName, usize>,
+    /// Nodes that pods led to until now, and until when they keep their slots.
+    former: BTreeMap<NodeName, Instant>,
+    /// Of each address the last owner that was another node.
+    last_owners: BTreeMap<IpAddr, NodeName>,
+    /// Services whose pods go by the former owner until the next one says that they leave by it.
+    bridges: BTreeMap<ObjectKey, Bridge>,
     /// How many pods of all nodes leave by this one.
     hosted: usize,
     /// This node's end of the tunnel, if it is to have one.
@@ -58,6 +65,20 @@ pub struct EgressTable {
     sources: BTreeSet<IpAddr>,
     moved: bool,
 }
+
+#[derive(Debug, Clone, Copy)]
+struct Bridge {
+    until: Instant,
+    /// It has lasted as long as it may.
+    over: bool,
+}
+
+/// For so long at most packets go by the former owner of an address: as long as an agent that stops waits for its heir, and no longer.
+const BRIDGED: Duration = Duration::from_millis(900);
+
+/// For so long a former owner keeps its slot. The table and the route change one after the other, and answers to what it
+/// translated last go there.
+const FORMER: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 struct NetworkUse<T> {
@@ -107,11 +128,54 @@ impl EgressTable {
         wanted
     }
 
+    /// What a Service wants, with the ways of before for pods whose address has a new owner that has yet to say that they leave by it: until
+    /// then they leave by the former one, where that still `goes_on`. The new owner is ready within a moment, or they are held.
+    pub fn or_until_ready(
+        &mut self,
+        service: &ObjectKey,
+        mut wanted: EgressWork,
+        goes_on: impl Fn(&NodeName, IpAddr) -> bool,
+        now: Instant,
+    ) -> EgressWork {
+        let Some(before) = self.wanted.get(service).filter(|_| !wanted.awaited.is_empty()) else { return wanted };
+        let until = || Bridge { until: now + BRIDGED, over: false };
+        if self.bridges.entry(service.clone()).or_insert_with(until).over {
+            return wanted;
+        }
+        let EgressWork { pods, awaited, .. } = &mut wanted;
+        for (pod, way) in pods.iter_mut().filter(|(_, way)| way.is_none()) {
+            *way = way_of(before, *pod).filter(|way| bridges(way, awaited, &goes_on)).cloned();
+        }
+        wanted
+    }
+
+    /// The Services to be judged again, because a former owner was gone by for long enough.
+    pub fn take_due(&mut self, now: Instant) -> Vec<ObjectKey> {
+        let former = self.former.len();
+        self.former.retain(|_, until| *until > now);
+        self.moved |= self.former.len() != former;
+        let due = self.bridges.iter_mut().filter(|(_, bridge)| !bridge.over && bridge.until <= now);
+        let end = |(service, bridge): (&ObjectKey, &mut Bridge)| {
+            bridge.over = true;
+            service.clone()
+        };
+        due.map(end).collect()
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let bridges = self.bridges.values().filter(|bridge| !bridge.over).map(|bridge| bridge.until);
+        bridges.chain(self.former.values().copied()).min()
+    }
+
     /// All that a Service wants from now on.
-    pub fn put(&mut self, service: &ObjectKey, mut wanted: EgressWork) {
+    pub fn put(&mut self, service: &ObjectKey, mut wanted: EgressWork, now: Instant) {
         if wanted.pods.is_empty() {
             // Nothing leaves with them.
             wanted.addresses.clear();
+            wanted.awaited.clear();
+        }
+        if wanted.awaited.is_empty() {
+            self.bridges.remove(service);
         }
         match wanted.is_elected {
             true => self.elected.insert(service.clone()),
@@ -132,32 +196,54 @@ impl EgressTable {
         }
         self.claims.retain(|_, services| !services.is_empty());
         self.count_addresses(&before, &wanted);
-        self.count_users(&before, &wanted);
+        self.count_users(&before, &wanted, now);
+        self.note_owners(&wanted);
         self.count_exits(&before, &wanted);
         match wanted.pods.is_empty() {
             true => drop(self.wanted.remove(service)),
             false => drop(self.wanted.insert(service.clone(), wanted)),
         }
         pods.into_iter().for_each(|pod| self.settle(pod));
+        self.last_owners.retain(|address, _| self.sharers.contains_key(address));
+        if self.claims.is_empty() {
+            self.former.clear();
+        }
     }
 
-    /// Works out how the owners are reached.
+    /// Works out how the owners are reached, and those that are about to be.
     pub fn renew_hops(&mut self, world: &World, roads: Roads<'_>) {
         let slots = roads.slots;
-        let owners: BTreeSet<NodeName> = self.users.keys().cloned().collect();
+        let coming = self.wanted.values().flat_map(|work| work.awaited.values());
+        let coming: BTreeSet<NodeName> = coming.filter(|owner| *owner != roads.me).cloned().collect();
+        let former: Vec<NodeName> = self.former.keys().cloned().collect();
         let before = self.slots.clone();
         // The highest numbers may have been taken for networks since.
-        self.slots.retain(|owner, slot| owners.contains(owner) && slot.number <= slots);
-        for owner in owners {
-            let [v4, v6] = Family::BOTH.map(|family| self.hop(&owner, family, world, roads));
-            match self.slots.get_mut(&owner) {
-                Some(slot) => (slot.v4, slot.v6) = (v4, v6),
-                None => {
-                    let taken = |number: &u8| self.slots.values().any(|slot| slot.number == *number);
-                    if let Some(number) = (1..=slots).find(|number| !taken(number)) {
-                        self.slots.insert(owner, Slot { number, v4, v6 });
+        self.slots.retain(|owner, slot| {
+            let is_needed = self.users.contains_key(owner) || coming.contains(owner) || former.contains(owner);
+            is_needed && slot.number <= slots
+        });
+        let owners: BTreeSet<NodeName> = self.users.keys().cloned().collect();
+        for owner in former.iter().filter(|owner| !owners.contains(*owner) && !coming.contains(*owner)) {
+            let [v4, v6] = Family::BOTH.map(|family| self.hop(owner, family, world, roads));
+            // One that was reached by the address itself is reached as before.
+            let stands = |hop: &Result<Hop, Reason>| match hop {
+                Ok(Hop::Link { via, link }) => on_link(world, *via, roads.me) == Some(*link),
+                Ok(Hop::Tunnel { .. }) | Err(_) => false,
+            };
+            if let Some(slot) = self.slots.get_mut(owner) {
+                for (hop, now) in [(&mut slot.v4, v4), (&mut slot.v6, v6)] {
+                    if now.is_ok() || !stands(hop) {
+                        *hop = now;
                     }
                 }
+            }
+        }
+        for owner in owners.union(&coming) {
+            let [v4, v6] = Family::BOTH.map(|family| self.hop(owner, family, world, roads));
+            if let Some(slot) = self.slots.get_mut(owner) {
+                (slot.v4, slot.v6) = (v4, v6);
+            } else if owners.contains(owner) || v4.is_ok() || v6.is_ok() {
+                self.take_slot(owner, [v4, v6], slots);
             }
         }
         if self.slots != before {
@@ -165,6 +251,46 @@ impl EgressTable {
             let pods: Vec<IpAddr> = self.claims.keys().copied().collect();
             pods.into_iter().for_each(|pod| self.settle(pod));
         }
+    }
+
+    /// A number for a new owner: one that leads the same way already, else one that is free, else that of a former owner.
+    fn take_slot(&mut self, owner: &NodeName, [v4, v6]: [Result<Hop, Reason>; 2], slots: u8) {
+        let is_former = |name: &NodeName| self.former.contains_key(name) && !self.users.contains_key(name);
+        let leads_there =
+            |slot: &Slot| slot.v4.as_ref().ok() == v4.as_ref().ok() && slot.v6.as_ref().ok() == v6.as_ref().ok();
+        let alike = self.slots.iter().find(|(name, slot)| is_former(name) && leads_there(slot));
+        let taken = |number: &u8| self.slots.values().any(|slot| slot.number == *number);
+        let free = || (1..=slots).find(|number| !taken(number));
+        let spare = || self.slots.keys().find(|name| is_former(name)).cloned();
+        let given_up = match alike {
+            Some((name, _)) => Some(name.clone()),
+            None if free().is_none() => spare(),
+            None => None,
+        };
+        let number = match &given_up {
+            Some(name) => self.slots.get(name).map(|slot| slot.number),
+            None => free(),
+        };
+        if let Some(name) = given_up {
+            self.slots.remove(&name);
+            self.former.remove(&name);
+        }
+        if let Some(number) = number {
+            self.slots.insert(owner.clone(), Slot { number, v4, v6 });
+        }
+    }
+
+    /// By which slots the owner of an address is reached that another node is, or was until now. It may know a connection that this
+    /// node does not.
+    pub fn leads(&self) -> OrdMap<IpAddr, u8> {
+        let lead = |(address, owner): (&IpAddr, &NodeName)| {
+            let slot = self.slots.get(owner)?;
+            // What the address itself leads to may be this node.
+            let is_of_node = |hop: &Hop| matches!(hop, Hop::Link { via, link: _ } if via != address);
+            let hop = slot.hop(Family::of(*address)).as_ref().ok()?;
+            is_of_node(hop).then_some((*address, slot.number))
+        };
+        self.last_owners.iter().filter_map(lead).collect()
     }
 
     /// Works out how packets leave by networks of this node.
@@ -259,7 +385,7 @@ impl EgressTable {
 
     /// There are owners elsewhere, or were.
     pub fn needs_hops(&self) -> bool {
-        !self.users.is_empty() || !self.slots.is_empty()
+        !self.users.is_empty() || !self.slots.is_empty() || self.wanted.values().any(|work| !work.awaited.is_empty())
     }
 
     /// Works out whether this node needs an end of the tunnel. `host`: nodes or links may have changed.
@@ -316,7 +442,16 @@ impl EgressTable {
         }
     }
 
-    fn count_users(&mut self, before: &EgressWork, wanted: &EgressWork) {
+    /// Who other than this node owns the addresses, or did last.
+    fn note_owners(&mut self, wanted: &EgressWork) {
+        for (_, way) in &wanted.pods {
+            if let Some(Way::Owner { address, owner, here: false, .. }) = way {
+                self.last_owners.insert(*address, owner.clone());
+            }
+        }
+    }
+
+    fn count_users(&mut self, before: &EgressWork, wanted: &EgressWork, now: Instant) {
         let elsewhere = |work: &EgressWork| -> Vec<NodeName> {
             let owner = |way: &Way| match way {
                 Way::Owner { owner, here: false, .. } => Some(owner.clone()),
@@ -332,7 +467,11 @@ impl EgressTable {
                 *count = count.saturating_sub(1);
             }
         }
+        let until = now + FORMER;
+        let unused = self.users.iter().filter(|(_, count)| **count == 0);
+        self.former.extend(unused.map(|(owner, _)| (owner.clone(), until)));
         self.users.retain(|_, count| *count > 0);
+        self.former.retain(|owner, _| !self.users.contains_key(owner));
         let here = |work: &EgressWork| {
             let is_here = |way: &Way| matches!(way, Way::Owner { here: true, .. });
             work.pods.iter().filter(|(_, way)| way.as_ref().is_some_and(is_here)).count()
@@ -450,6 +589,16 @@ fn count<T>(
     stale || uses.len() != count
 }
 
+/// The way leads by the owner of before of an address whose owner is awaited, and that one goes on.
+fn bridges(way: &Way, awaited: &BTreeMap<IpAddr, NodeName>, goes_on: impl Fn(&NodeName, IpAddr) -> bool) -> bool {
+    match way {
+        Way::Owner { address, owner, .. } => {
+            awaited.get(address).is_some_and(|next| next != owner) && goes_on(owner, *address)
+        }
+        Way::Network { .. } => false,
+    }
+}
+
 /// How the packets of one of its pods leave; `None` where they do not.
 fn way_of(work: &EgressWork, pod: IpAddr) -> Option<&Way> {
     let place = work.pods.binary_search_by_key(&pod, |(pod, _)| *pod).ok()?;
@@ -531,6 +680,7 @@ mod tests {
     use std::sync::LazyLock;
 
     use super::*;
+    use crate::clock;
     use crate::world::{EgressReach, Fact, HostProblem, Link, Node};
 
     fn ip(text: &str) -> IpAddr {
@@ -573,7 +723,7 @@ mod tests {
 
     fn ways_by(world: &World, way: Option<Way>) -> Vec<Result<Hop, String>> {
         let mut table = EgressTable::default();
-        table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", way)]));
+        table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", way)]), clock::now());
         table.renew_hops(world, roads(15));
         let obstacles = table.obstacles();
         let hops = table.hops().remove(&1).expect("a slot");
@@ -661,11 +811,11 @@ mod tests {
         let peers = |world: &World, wanted: Option<Way>, tunnel: bool| {
             let mut table = EgressTable::default();
             let roads = Roads { tunnel: roads(15).tunnel.filter(|_| tunnel), ..roads(15) };
-            table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", wanted)]));
+            table.put(&ObjectKey::new("shop", "web"), work(&[("10.244.1.2", wanted)]), clock::now());
             table.renew_tunnel(world, roads, false);
             let end =
                 table.tunnel().map(|end| (end.peers.iter().map(ToString::to_string).collect::<Vec<_>>(), end.foreign));
-            table.put(&ObjectKey::new("shop", "web"), EgressWork::default());
+            table.put(&ObjectKey::new("shop", "web"), EgressWork::default(), clock::now());
             table.renew_tunnel(world, roads, false);
             assert_eq!(table.tunnel(), None, "without pods nobody needs one");
             end
@@ -693,7 +843,7 @@ mod tests {
         let mut table = EgressTable::default();
         let web = ObjectKey::new("shop", "web");
         let (first, second, third) = ("10.244.1.2", "10.244.1.3", "fd44::3");
-        table.put(&web, work(&[(first, way("a", true)), (second, way("b", false)), (third, None)]));
+        table.put(&web, work(&[(first, way("a", true)), (second, way("b", false)), (third, None)]), clock::now());
         assert_eq!(table.pods()[&ip(first)], Mapping::Translated { address: ip("192.168.35.100"), network: None });
         assert_eq!(table.pods()[&ip(second)], Mapping::Held, "nobody knows yet how b is reached");
         table.renew_hops(&world(true), roads(15));
@@ -703,7 +853,7 @@ mod tests {
         assert_eq!(table.pods()[&ip(third)], Mapping::Held);
         table.renew_hops(&world(false), roads(15));
         assert_eq!(table.pods()[&ip(second)], Mapping::Held, "the link is down");
-        table.put(&web, EgressWork::default());
+        table.put(&web, EgressWork::default(), clock::now());
         table.renew_hops(&world(true), roads(15));
         assert!(table.pods().is_empty() && table.hops().is_empty() && table.claims.is_empty());
     }
@@ -713,18 +863,69 @@ mod tests {
         let mut table = EgressTable::default();
         let [web, api] = ["web", "api"].map(|name| ObjectKey::new("shop", name));
         let [own, far] = ["10.244.1.2", "10.244.1.3"];
-        table.put(&web, work(&[(own, way("a", true))]));
-        table.put(&api, work(&[(far, way("b", false))]));
+        table.put(&web, work(&[(own, way("a", true))]), clock::now());
+        table.put(&api, work(&[(far, way("b", false))]), clock::now());
         table.renew_hops(&world(true), roads(15));
         let hops = table.hops();
-        table.put(&web, table.or_as_before(&web, work(&[(own, None)])));
-        table.put(&api, table.or_as_before(&api, work(&[(far, None)])));
+        table.put(&web, table.or_as_before(&web, work(&[(own, None)])), clock::now());
+        table.put(&api, table.or_as_before(&api, work(&[(far, None)])), clock::now());
         table.renew_hops(&world(true), roads(15));
         assert_eq!(table.pods()[&ip(own)], Mapping::Translated { address: ip("192.168.35.100"), network: None });
         assert_eq!(table.pods()[&ip(far)], Mapping::Steered { slot: 1 });
         assert_eq!(table.hops(), hops, "the route stays too");
-        table.put(&web, table.or_as_before(&web, work(&[(own, way("b", false))])));
+        table.put(&web, table.or_as_before(&web, work(&[(own, way("b", false))])), clock::now());
         assert_eq!(table.pods()[&ip(own)], Mapping::Steered { slot: 1 }, "b has taken over");
+    }
+
+    /// Input: the address of pods goes from `b` to `c`, and comes here. Output: `c` has a number of its own before any pod leads there,
+    /// that of `b` stands for a while yet, and unknown answers go to whoever else may know them.
+    #[test]
+    fn the_next_owner_has_its_slot_before_pods_lead_there_and_the_former_one_keeps_its_for_a_while() {
+        let nodes = [("me", &["192.168.35.11"][..]), ("b", &["192.168.35.12"]), ("c", &["192.168.35.13"])];
+        let (world, web, pod) = (cluster(&nodes), ObjectKey::new("shop", "web"), "10.244.1.2");
+        let (mut table, address, begin) = (EgressTable::default(), ip("192.168.35.100"), clock::now());
+        let work = |owner: Option<Way>, awaited: &[&str]| {
+            let awaited = awaited.iter().map(|name| (address, NodeName::from(*name))).collect();
+            EgressWork { addresses: vec![address], awaited, ..work(&[(pod, owner)]) }
+        };
+        let seen = |table: &mut EgressTable| {
+            table.renew_hops(&world, roads(15));
+            let slots: Vec<u8> = table.hops().into_keys().collect();
+            (table.pods()[&ip(pod)], slots, table.leads().get(&address).copied())
+        };
+        let steered = |slot| Mapping::Steered { slot };
+        table.put(&web, work(way("b", false), &[]), begin);
+        assert_eq!(seen(&mut table), (steered(1), vec![1], Some(1)));
+        let next = table.or_until_ready(&web, work(None, &["c"]), |owner, _| owner.as_str() == "b", begin);
+        table.put(&web, next, begin);
+        assert_eq!(seen(&mut table), (steered(1), vec![1, 2], Some(1)), "the route to c is made meanwhile");
+        table.put(&web, work(way("c", false), &[]), begin);
+        assert_eq!(seen(&mut table), (steered(2), vec![1, 2], Some(2)));
+        table.put(&web, work(way("me", true), &[]), begin);
+        let here = Mapping::Translated { address, network: None };
+        assert_eq!(seen(&mut table), (here, vec![1, 2], Some(2)), "c may know connections that are not known here");
+        assert_eq!(table.next_deadline(), Some(begin + FORMER));
+        table.take_due(begin + FORMER);
+        assert_eq!(seen(&mut table), (here, vec![], None));
+    }
+
+    #[test]
+    fn numbers_of_former_owners_are_given_up_where_there_are_no_others() {
+        let (mut table, web) = (EgressTable::default(), ObjectKey::new("shop", "web"));
+        let nodes = [("me", &["192.168.35.11"][..]), ("b", &["192.168.35.12"]), ("c", &["192.168.35.13"])];
+        let (world, pod) = (cluster(&nodes), "10.244.1.2");
+        for owner in ["b", "c", "b"] {
+            table.put(&web, work(&[(pod, way(owner, false))]), clock::now());
+            table.renew_hops(&world, roads(1));
+            assert_eq!(table.pods()[&ip(pod)], Mapping::Steered { slot: 1 }, "{owner}");
+        }
+        // What leads the same way needs no other number: the next hop is the address itself.
+        for owner in ["d", "e"] {
+            table.put(&web, work(&[(pod, way(owner, false))]), clock::now());
+            table.renew_hops(&world, roads(3));
+        }
+        assert_eq!(table.hops().into_keys().collect::<Vec<_>>(), [1, 2]);
+        assert!(table.leads().is_empty(), "that may lead to this node");
     }
 
     #[test]
@@ -732,10 +933,10 @@ mod tests {
         let mut table = EgressTable::default();
         let [one, two] = ["one", "two"].map(|name| ObjectKey::new("shop", name));
         let pod = "10.244.1.2";
-        table.put(&two, work(&[(pod, way("a", true))]));
-        table.put(&one, work(&[(pod, None)]));
+        table.put(&two, work(&[(pod, way("a", true))]), clock::now());
+        table.put(&one, work(&[(pod, None)]), clock::now());
         assert_eq!(table.pods()[&ip(pod)], Mapping::Held);
-        table.put(&one, EgressWork::default());
+        table.put(&one, EgressWork::default(), clock::now());
         assert_eq!(table.pods()[&ip(pod)], Mapping::Translated { address: ip("192.168.35.100"), network: None });
     }
 
@@ -746,18 +947,18 @@ mod tests {
         let pod = "10.244.1.2";
         let list = |net: &str| Some(Arc::new(Destinations { to: vec![net.parse().unwrap()], except: Vec::new() }));
         let bounded = |net: &str| EgressWork { destinations: list(net), ..work(&[(pod, way("a", true))]) };
-        table.put(&web, work(&[(pod, way("a", true))]));
+        table.put(&web, work(&[(pod, way("a", true))]), clock::now());
         assert!(table.contested().is_empty());
-        table.put(&evil, bounded("192.0.2.255/32"));
+        table.put(&evil, bounded("192.0.2.255/32"), clock::now());
         assert!(!table.bounded().contains_key(&ip(pod)), "held to all destinations, as shop/web wants it");
         assert_eq!(table.contested()[&ip(pod)], [evil.clone(), web.clone()]);
-        table.put(&web, bounded("192.0.2.0/24"));
+        table.put(&web, bounded("192.0.2.0/24"), clock::now());
         assert!(!table.bounded().contains_key(&ip(pod)), "the lists differ");
-        table.put(&evil, bounded("192.0.2.0/24"));
+        table.put(&evil, bounded("192.0.2.0/24"), clock::now());
         assert_eq!(table.bounded().get(&ip(pod)), list("192.0.2.0/24").as_ref(), "all want the same");
         assert!(table.contested().is_empty());
-        table.put(&evil, work(&[(pod, None)]));
-        table.put(&web, EgressWork::default());
+        table.put(&evil, work(&[(pod, None)]), clock::now());
+        table.put(&web, EgressWork::default(), clock::now());
         assert!(table.contested().is_empty(), "one Service alone");
     }
 
@@ -767,7 +968,7 @@ mod tests {
         for number in 1..=3 {
             let pod = format!("10.244.1.{number}");
             let wanted = work(&[(&pod, way(&format!("node-{number}"), false))]);
-            table.put(&ObjectKey::new("shop", &pod), wanted);
+            table.put(&ObjectKey::new("shop", &pod), wanted, clock::now());
         }
         table.renew_hops(&world(true), roads(2));
         assert_eq!(table.pods()[&ip("10.244.1.3")], Mapping::Held);

@@ -48,6 +48,7 @@ use crate::plan::slice::{
     BfdSlice, BgpSlice, BindSlice, EgressSlice, Exit, L2Slice, PulseSlice, StatusSlice, VrfSlice,
 };
 use crate::plan::tickets::Tickets;
+use crate::plan::verdict::egress::still_translates;
 use crate::plan::verdict::{Inputs, Verdict, Wish, Work, judge};
 use crate::reason::Reason;
 use crate::roster::Roster;
@@ -353,7 +354,7 @@ impl Planner {
     pub fn next_deadline(&self) -> Option<Instant> {
         let organs = [self.book.next_deadline(), self.restraints.next_deadline(), self.prefixes().next_deadline()];
         let more = [self.l2.holders.next_deadline(), self.given.next_deadline(), self.own.next_deadline()];
-        organs.into_iter().chain(more).flatten().min()
+        organs.into_iter().chain(more).chain([self.egress.next_deadline()]).flatten().min()
     }
 
     /// Brings the plan up to date and says what changed. Before the first lists are complete there is no plan.
@@ -372,6 +373,7 @@ impl Planner {
         }
         let due = self.l2.holders.take_due(now);
         self.touch(due.into_iter());
+        self.dirty.services.extend(self.egress.take_due(now));
         let digest = self.in_force.digests().allocation();
         self.dirty.services.extend(self.restraints.turn(&self.world, &self.me, digest, now));
         let Standing { graded, hearing } = self.l2.renew_standing(&self.world, now);
@@ -566,7 +568,7 @@ impl Planner {
         if work.l2.answers.iter().any(answers_already) {
             self.dirty.services.insert(key.clone());
         }
-        self.put_work(key, work);
+        self.put_work(key, work, now);
         self.returns.put(key, decision.announcements.iter().map(|it| it.address).collect());
         if before.as_deref() == Some(&decision) {
             return None;
@@ -581,7 +583,7 @@ impl Planner {
         self.book.set_waiting(key, false);
         self.restraints.forget(key, now);
         self.moved.status |= self.plan.status.services.remove(key).is_some();
-        self.put_work(key, Work::default());
+        self.put_work(key, Work::default(), now);
         self.returns.put(key, Vec::new());
         let before = self.plan.decisions.remove(key)?;
         self.given.put(key, Some(&before), None, now);
@@ -611,16 +613,19 @@ impl Planner {
     }
 
     /// Each organ keeps its part.
-    fn put_work(&mut self, key: &ObjectKey, work: Work) {
+    fn put_work(&mut self, key: &ObjectKey, work: Work, now: Instant) {
         let Work { l2, routes, bind, egress } = work;
         self.l2.ownership.put(key, l2);
         self.routes.put(key, routes);
         let (bind, egress) = match self.world.leaving {
             true => (self.binds.with_before(key, bind), self.egress.or_as_before(key, egress)),
-            false => (bind, egress),
+            false => {
+                let goes_on = |owner: &NodeName, address| still_translates(&self.world, &self.me, owner, address);
+                (bind, self.egress.or_until_ready(key, egress, goes_on, now))
+            }
         };
         self.binds.put(key, bind);
-        self.egress.put(key, egress);
+        self.egress.put(key, egress, now);
     }
 }
 

@@ -126,6 +126,9 @@ pub struct EgressSlice {
     pub let_go: Arc<BTreeMap<IpAddr, PodMark>>,
     /// How each slot's node is reached: the next hop of IPv4, and of IPv6.
     pub hops: Arc<BTreeMap<u8, [Option<Hop>; 2]>>,
+    /// Of the addresses above those that another node owns, or did until a moment ago, with its slot: it may know a connection that this
+    /// node does not.
+    pub leads: OrdMap<IpAddr, u8>,
     /// The end of the tunnel that this node is to have; `None` where no packet of a pod comes or goes by one.
     pub tunnel: Option<Arc<TunnelEnd>>,
     /// Destinations inside of the cluster: packets to them are left alone.

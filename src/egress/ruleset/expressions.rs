@@ -107,6 +107,41 @@ pub(super) fn field(rule: &mut Attributes, offset: u32, family: Ip) {
     });
 }
 
+/// Loads the hop limit from the network header.
+pub(super) fn hop_limit(rule: &mut Attributes, family: Ip) {
+    expression(rule, "payload", |payload| {
+        payload.number(1, REGISTER);
+        payload.number(2, 1);
+        payload.number(3, hop_limit_offset(family));
+        payload.number(4, 1);
+    });
+}
+
+/// Writes the hop limit into the network header, and mends the header's checksum.
+pub(super) fn set_hop_limit(rule: &mut Attributes, family: Ip, value: u8) {
+    expression(rule, "immediate", |immediate| {
+        immediate.number(1, REGISTER);
+        immediate.nest(2, |data| data.octets(DATA_VALUE, &[value]));
+    });
+    expression(rule, "payload", |payload| {
+        payload.number(2, 1);
+        payload.number(3, hop_limit_offset(family));
+        payload.number(4, 1);
+        payload.number(5, REGISTER);
+        if family == Ip::V4 {
+            payload.number(6, INTERNET_CHECKSUM);
+            payload.number(7, CHECKSUM_V4);
+        }
+    });
+}
+
+fn hop_limit_offset(family: Ip) -> u32 {
+    match family {
+        Ip::V4 => 8,
+        Ip::V6 => 7,
+    }
+}
+
 /// What a rule does with what it looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
@@ -165,7 +200,11 @@ const TRANSPORT_HEADER: u32 = 2;
 /// How to compare.
 pub(super) const LIKE: u32 = 0;
 pub(super) const UNLIKE: u32 = 1;
+pub(super) const ABOVE: u32 = 4;
 pub(super) const AT_LEAST: u32 = 5;
+const INTERNET_CHECKSUM: u32 = 1;
+/// Where the header of IPv4 has it.
+const CHECKSUM_V4: u32 = 10;
 pub(super) const CT_DIRECTION: u32 = 1;
 pub(super) const CT_SOURCE_V4: u32 = 19;
 pub(super) const CT_SOURCE_V6: u32 = 21;

@@ -273,6 +273,7 @@ impl Planner {
             egress.bounded = self.egress.bounded().clone();
             egress.marks = self.egress.marks().clone();
             egress.hops = Arc::new(self.egress.hops());
+            egress.leads = self.egress.leads();
             egress.tunnel = self.egress.tunnel().cloned();
             self.plan.unreached = Arc::new(self.egress.obstacles());
             self.plan.contested_pods = kept(&self.plan.contested_pods, self.egress.contested().clone());

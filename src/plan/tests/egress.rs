@@ -934,6 +934,97 @@ fn packets_go_to_an_owner_that_answers_for_the_address_only_once_it_says_that_it
     assert_eq!(mapping(&story), Mapping::Steered { slot: 1 });
 }
 
+/// This node is `a`, the owner `b`, and the next one `c`.
+fn with_owner_b() -> Story {
+    let mut story = with_pulses(false);
+    for (name, last) in [("b", 21), ("c", 22)] {
+        let addresses = vec![IpAddr::from([192, 168, 35, last])];
+        story.tell(Fact::Node(name.into(), Some(Arc::new(Node { addresses, ..node(&[]) }))));
+    }
+    story.tell(owners(&[("b", true, &[ADDRESS]), ("c", false, &[])], &[], &[]));
+    story.change("web", |web| web.egress = Some(Egress::ServiceAddress));
+    with_pod(&mut story);
+    story
+}
+
+/// The nodes that are heard: whether each answers for the address, and which addresses it says that packets of pods leave with there. Those
+/// that said goodbye, and those that fell silent.
+fn owners(members: &[(&str, bool, &[&str])], left: &[&str], silent: &[&str]) -> Fact {
+    let names: Vec<(&str, &[&str])> =
+        members.iter().map(|(name, holds, _)| (*name, if *holds { &[ADDRESS][..] } else { &[] })).collect();
+    let gone: Vec<&str> = left.iter().chain(silent).copied().collect();
+    heard(roster(&names, &gone), |roster| {
+        for (name, _, egress) in members {
+            let says = egress.iter().map(|it| it.parse().unwrap()).collect();
+            roster.members.get_mut(&NodeName::from(*name)).expect("it is a member").egress = Some(Arc::new(says));
+        }
+        let names = left.iter().map(|name| NodeName::from(*name));
+        roster.left = names.filter_map(|name| roster.silent.remove_entry(&name)).collect();
+    })
+}
+
+/// Output: pods go by the former owner until the next one says that they leave by it, where the former one goes on; no longer than its
+/// agent waits for that, and not where nobody knows what became of it.
+#[test]
+fn packets_go_by_a_former_owner_until_the_next_one_says_that_they_leave_by_it() {
+    let by_b = Mapping::Steered { slot: 1 };
+    let leaves = owners(&[("c", false, &[])], &["b"], &[]);
+    let hands_over = owners(&[("b", false, &[ADDRESS]), ("c", true, &[])], &[], &[]);
+    for change in [&leaves, &hands_over] {
+        let mut story = with_owner_b();
+        assert_eq!(mapping(&story), by_b);
+        story.tell(change.clone());
+        story.turn();
+        let reason = story.decision("web").egress.as_ref().and_then(|egress| egress.owners[0].reason.clone());
+        let waits = Reason::EgressOwnerNotReady { owner: "c".into(), address: ADDRESS.parse().unwrap() };
+        assert_eq!((mapping(&story), reason), (by_b, Some(waits)));
+        let hops = story.planner.plan().egress.hops.clone();
+        assert_eq!(hops.len(), 2, "the way to c is made already: {hops:?}");
+        let mut late = with_owner_b();
+        late.tell(change.clone());
+        late.turn();
+        late.now = late.planner.next_deadline().expect("it is not waited for ever");
+        late.turn();
+        assert_eq!(mapping(&late), Mapping::Held, "c is not ready in time");
+        story.tell(owners(&[("c", true, &[ADDRESS])], &["b"], &[]));
+        story.turn();
+        assert_eq!(mapping(&story), Mapping::Steered { slot: 2 });
+    }
+    for change in [
+        owners(&[("c", false, &[])], &[], &["b"]),
+        owners(&[("b", false, &[]), ("c", true, &[])], &[], &[]),
+        owners(&[("b", true, &[]), ("c", false, &[])], &[], &[]),
+    ] {
+        let mut story = with_owner_b();
+        story.tell(change);
+        story.turn();
+        assert_eq!(mapping(&story), Mapping::Held);
+    }
+}
+
+#[test]
+fn a_former_owner_translates_until_the_next_one_says_that_it_does() {
+    let mut story = with_owner_b();
+    story.tell(owners(&[("c", false, &[])], &[], &["b"]));
+    story.tell(Fact::EgressTranslated(Arc::new([ADDRESS.parse().unwrap()].into())));
+    story.now += Duration::from_secs(60);
+    story.turn();
+    let here = Mapping::Translated { address: ADDRESS.parse().unwrap(), network: None };
+    let mut is_here_later = || {
+        story.now += Duration::from_secs(5);
+        story.turn();
+        mapping(&story) == here
+    };
+    assert!((0..20).any(|_| is_here_later()), "neither takes the address, so this node does");
+    story.tell(owners(&[("c", true, &[])], &[], &["b"]));
+    story.turn();
+    assert_eq!(owner(&story), Some("c".into()));
+    assert_eq!(mapping(&story), here, "c does not say yet that it translates");
+    story.tell(owners(&[("c", true, &[ADDRESS])], &[], &["b"]));
+    story.turn();
+    assert!(matches!(mapping(&story), Mapping::Steered { .. }));
+}
+
 #[test]
 fn pulses_say_which_addresses_packets_of_pods_leave_with_here_once_the_kernel_does_it() {
     let mut story = Story::begin(configuration());

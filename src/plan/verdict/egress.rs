@@ -36,6 +36,8 @@ pub struct EgressWork {
     pub destinations: Option<Arc<Destinations>>,
     /// The Nodes or their labels decide which is the owner, so what is new of any Node concerns the Service.
     pub is_elected: bool,
+    /// Of the addresses those whose owner has yet to say that packets of pods leave with them there, with that owner.
+    pub awaited: BTreeMap<IpAddr, NodeName>,
 }
 
 /// How the packets of a pod leave the cluster.
@@ -195,6 +197,20 @@ fn says_that_it_translates(inputs: &Inputs<'_>, owner: &NodeName, address: IpAdd
     }
 }
 
+/// Packets of pods still leave by a node that was the owner of the address until now: it says so, or it said goodbye a moment ago, and its
+/// kernel goes on. Of one that fell silent nothing is known.
+pub fn still_translates(world: &World, me: &NodeName, owner: &NodeName, address: IpAddr) -> bool {
+    let contains = |it: &Option<Arc<BTreeSet<IpAddr>>>| it.as_ref().is_some_and(|it| it.contains(&address));
+    if owner == me {
+        return contains(&world.egress_translated);
+    }
+    let mut members = world.rosters.values().filter_map(|roster| roster.members.get(owner)).peekable();
+    match members.peek() {
+        Some(_) => members.any(|member| contains(&member.egress)),
+        None => world.rosters.values().any(|roster| roster.left.contains_key(owner)),
+    }
+}
+
 /// No link's first pulses are waited for: who is not heard sends none.
 pub fn is_settled(world: &World, context: &Context) -> bool {
     let is_settled = |link: &u32| world.rosters.get(link).is_some_and(|roster| roster.settled);
@@ -253,6 +269,9 @@ pub fn judge(
     };
     let pods: Vec<(IpAddr, Option<Way>)> = pods.into_iter().map(|pod| (pod, way(&pod))).collect();
     let addresses: Vec<IpAddr> = announcements.iter().map(|it| it.address).collect();
+    let waits = |it: &EgressOwner| matches!(it.reason, Some(Reason::EgressOwnerNotReady { .. }));
+    let awaited = owners.iter().filter(|it| egress == Egress::ServiceAddress && waits(it));
+    let awaited = awaited.filter_map(|it| Some((it.address, it.owner.clone()?))).collect();
     let (by_owner, by_network) = match egress {
         Egress::ServiceAddress => (addresses, Vec::new()),
         Egress::Network => (Vec::new(), addresses),
@@ -269,7 +288,7 @@ pub fn judge(
     let is_elected = announcements.iter().any(|it| matches!(it.l2.reason, Reason::NoL2ForPool { .. }));
     let is_elected = is_elected || bounds.is_some_and(|bounds| bounds.nodes.is_some());
     let destinations = bounds.and_then(|bounds| bounds.destinations.clone());
-    (Some(verdict), EgressWork { pods, addresses: by_owner, marks, destinations, is_elected })
+    (Some(verdict), EgressWork { pods, addresses: by_owner, marks, destinations, is_elected, awaited })
 }
 
 /// Which pod has each of the addresses.
