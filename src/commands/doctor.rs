@@ -36,6 +36,11 @@ struct Finding {
     remedy: Option<String>,
 }
 
+const AGENT: &str = "agent";
+
+/// More of the agent's than these are of few kinds, as where a pool is full. Those of the host are never so many.
+const MOST_OF_AGENT: usize = 50;
+
 pub fn doctor(socket: &Path, output: Output) -> Exit {
     let mut findings = Vec::new();
     let announcing = match ask(socket, &readings::STATUS, &()) {
@@ -44,7 +49,7 @@ pub fn doctor(socket: &Path, output: Output) -> Exit {
             announcing_on(&report)
         }
         Err(error) => {
-            findings.push(Finding { about: "agent", problem: error.to_string(), remedy: None });
+            findings.push(Finding { about: AGENT, problem: error.to_string(), remedy: None });
             sysctl::ethernet_links()
         }
     };
@@ -82,20 +87,20 @@ pub fn doctor(socket: &Path, output: Output) -> Exit {
 fn of_agent(report: &Report) -> Vec<Finding> {
     let own = env!("CARGO_PKG_VERSION");
     let older = (report.version != own).then(|| Finding {
-        about: "agent",
+        about: AGENT,
         problem: format!("the running agent is crier {}, this command is {own}", report.version),
         remedy: Some("systemctl restart crier".to_owned()),
     });
     let of_host: BTreeSet<String> = report.host_problems.iter().map(ToString::to_string).collect();
     let complaints = report.problems.iter().filter(|problem| !of_host.contains(*problem));
-    let complaints = complaints.map(|problem| Finding { about: "agent", problem: problem.clone(), remedy: None });
+    let complaints = complaints.map(|problem| Finding { about: AGENT, problem: problem.clone(), remedy: None });
     let withheld = report.pools.iter().flat_map(|pool| pool.withheld.iter().map(move |it| (&pool.name, it)));
     let held = |address: &IpAddr| {
         let mut held = report.services.iter().flat_map(|service| &service.decision.allocation.held);
         if held.any(|held| held.address == *address) { "no other Service gets it" } else { "no Service gets it" }
     };
     let withheld = withheld.map(|(pool, WithheldReport { address, used_as })| Finding {
-        about: "agent",
+        about: AGENT,
         problem: format!("pool {pool}: {address} is {used_as}, so {}", held(address)),
         remedy: Some(format!("leave {address} out of the pool's addresses, or exclude = [\"{address}\"]")),
     });
@@ -111,11 +116,22 @@ fn screen(examination: &Examination) -> String {
     if examination.findings.is_empty() {
         return format!("nothing is wrong\n{notes}");
     }
-    let lines = examination.findings.iter().map(|Finding { about, problem, remedy }| {
-        let remedy = remedy.as_ref().map_or(String::new(), |remedy| format!("       do this: {remedy}\n"));
-        format!("{about:<5}  {}\n{remedy}", printable(problem))
+    let mut of_agent = 0;
+    let shown = examination.findings.iter().filter(|finding| {
+        of_agent += usize::from(finding.about == AGENT);
+        finding.about != AGENT || of_agent <= MOST_OF_AGENT
     });
-    lines.chain([notes]).collect()
+    let lines: String = shown
+        .map(|Finding { about, problem, remedy }| {
+            let remedy = remedy.as_ref().map_or(String::new(), |remedy| format!("       do this: {remedy}\n"));
+            format!("{about:<5}  {}\n{remedy}", printable(problem))
+        })
+        .collect();
+    let more = match of_agent.saturating_sub(MOST_OF_AGENT) {
+        0 => String::new(),
+        more => format!("{AGENT:<5}  {more} more: crier doctor --json has all\n"),
+    };
+    format!("{lines}{more}{notes}")
 }
 
 /// A pod learns of the MTU by ICMP, which its CNI must let pass.
@@ -125,4 +141,25 @@ fn of_tunnel(TunnelReport { device, port, mtu }: &TunnelReport) -> Option<String
         "packets of pods to owners on other links go by the tunnel {device} (VXLAN-GPE, UDP port {port}), which has an MTU of {mtu}: \
          this node answers larger ones with ICMP (fragmentation needed, packet too big), and TCP then sends smaller ones"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// H11 of a review: a pool that was full was told once for each of 933 Services.
+    #[test]
+    fn what_the_agent_says_often_hides_nothing_of_the_host() {
+        let of =
+            |about: &'static str, number: usize| Finding { about, problem: format!("{about} {number}"), remedy: None };
+        let screen_of = |of_agent: usize| {
+            let findings = (0..of_agent).map(|number| of(AGENT, number)).chain([of("host", 0)]).collect();
+            screen(&Examination { schema_version: SCHEMA_VERSION, findings, notes: vec!["a note".to_owned()] })
+        };
+        let many = screen_of(MOST_OF_AGENT + 3);
+        assert_eq!(many.lines().count(), MOST_OF_AGENT + 3, "{many}");
+        assert!(many.ends_with("host   host 0\nagent  3 more: crier doctor --json has all\nnote   a note\n"), "{many}");
+        let few = screen_of(MOST_OF_AGENT);
+        assert!(few.contains("agent 49") && !few.contains("more"), "{few}");
+    }
 }

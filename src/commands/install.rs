@@ -153,7 +153,7 @@ fn install(arguments: &Install, binary: Vec<u8>) -> Result<Outcome, InstallError
     }
     let table = steps.iter().map(|(step, item)| line(*step, item, *dry_run)).collect();
     let mut notes = notes(arguments, &steps, problems.is_empty());
-    notes.extend(config.iter().flat_map(config::unused).chain(awaited.flatten()));
+    notes.extend(config.iter().flat_map(|config| config::unused(config, false)).chain(awaited.flatten()));
     Ok(Outcome { table, notes, problems, changed })
 }
 
@@ -216,7 +216,9 @@ fn checked(
     named: Option<&Path>,
 ) -> Result<Option<(config::Config, Option<String>)>, InstallError> {
     let path = within(root, Path::new(CONFIG));
-    let coming = Coming { root, host: HostSecrets::from_environment(), steps };
+    // What systemd gave this process is of this host, and not of an image.
+    let host = if root == Path::new("/") { HostSecrets::from_environment() } else { HostSecrets::default() };
+    let coming = Coming { root, host, steps };
     let main = match named {
         Some(named) => load::read_main(named)?,
         None if !path.exists() => return Ok(None),

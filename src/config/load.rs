@@ -103,7 +103,7 @@ pub fn awaited(config: &Config, awaited: &[String]) -> Option<String> {
 
 /// Warnings about a configuration without mistakes: what is wrong with its secrets, and what is [`unused`] of it.
 pub fn warnings(config: &Config) -> Vec<String> {
-    warnings_of_secrets(config).into_iter().chain(unused(config)).collect()
+    warnings_of_secrets(config).into_iter().chain(unused(config, false)).collect()
 }
 
 /// The secrets that are missing, and those that every user of this host may read.

@@ -1,15 +1,17 @@
 //! What a configuration without mistakes is most likely not meant to be: pools whose addresses reach no client, peers that are sent
 //! nothing, and what can never come into force. Floor 1.
 
+use std::net::IpAddr;
+
 use super::{Advertisement, Config, InterfacePattern, Kubernetes, L2, Peer, Pool, Source};
 use crate::address::is_too_wide;
 use crate::names::{InterfaceName, PoolName};
 use crate::selector::Selector;
 
-/// One line for each, with the remedy.
-pub fn unused(config: &Config) -> Vec<String> {
+/// One line for each, with the remedy. `whole`: what the ConfigMap has that it names is part of it.
+pub fn unused(config: &Config, whole: bool) -> Vec<String> {
     let elsewhere = match &config.source {
-        Source::Kubernetes(kubernetes) => kubernetes.config.as_ref(),
+        Source::Kubernetes(kubernetes) => kubernetes.config.as_ref().filter(|_| !whole),
         Source::Manifests(_) => None,
     };
     let elsewhere = elsewhere.map_or(String::new(), |name| format!(", unless the ConfigMap {name} has it"));
@@ -32,6 +34,8 @@ pub fn unused(config: &Config) -> Vec<String> {
     all.extend(profiles(config, &elsewhere));
     all.extend(loopback(config));
     all.extend(in_pools(config));
+    all.extend(peers_in_pools(config));
+    all.extend(unused_ports(config));
     all.extend(without_class(config));
     all.extend(cluster_networks(config));
     all
@@ -138,6 +142,39 @@ fn in_pools(config: &Config) -> impl Iterator<Item = String> {
     })
 }
 
+/// Addresses of sessions and next hops that a Service may get.
+fn peers_in_pools(config: &Config) -> impl Iterator<Item = String> {
+    let of_peer = |peer: &'_ Peer| {
+        let next_hops =
+            [("next-hop", peer.next_hop.map(IpAddr::from)), ("next-hop-v6", peer.next_hop_v6.map(IpAddr::from))];
+        let all = [("source-address", peer.source_address)].into_iter().chain(next_hops);
+        let name = peer.name.clone();
+        all.filter_map(move |(key, address)| Some((name.clone(), key, address?))).collect::<Vec<_>>()
+    };
+    config.bgp.peers.iter().flat_map(of_peer).filter_map(|(peer, key, address)| {
+        let pool = &config.pools.iter().find(|pool| pool.holds(address) && !pool.excludes(address))?.name;
+        Some(format!(
+            "peer {peer}: its {key} {address} is in pool {pool}, so a Service may get it too; leave it out of the pool: \
+             exclude = [\"{address}\"]"
+        ))
+    })
+}
+
+/// Ports that are never dialled.
+fn unused_ports(config: &Config) -> impl Iterator<Item = String> {
+    let passive = config.bgp.peers.iter().filter(|peer| peer.passive && peer.port != DEFAULT_PORT);
+    passive.map(|peer| {
+        format!(
+            "peer {}: port = {} is what crier dials, and a passive peer is never dialled: remove port or passive; the port that crier \
+             listens on is in listen of [bgp]",
+            peer.name, peer.port
+        )
+    })
+}
+
+/// Of `port`.
+const DEFAULT_PORT: u16 = 179;
+
 /// An advertisement whose peers are all in another VRF, or on other nodes.
 fn of_advertisement(config: &Config, number: usize, advertisement: &Advertisement) -> Option<String> {
     let named = |peer: &&Peer| advertisement.peers.is_empty() || advertisement.peers.contains(&peer.name);
@@ -239,8 +276,12 @@ mod tests {
     const PEER: &str = "[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.0.1\"\nasn = 64512\n";
 
     fn told(source: &str, more: &str) -> Vec<String> {
+        told_of(source, more, false)
+    }
+
+    fn told_of(source: &str, more: &str, whole: bool) -> Vec<String> {
         let file = SourceFile { path: "test.toml".to_owned(), text: format!("{source}\n{POOLS}{more}") };
-        unused(&parse(&[file], &NoSecrets).expect("it is good"))
+        unused(&parse(&[file], &NoSecrets).expect("it is good"), whole)
     }
 
     #[test]
@@ -271,6 +312,36 @@ mod tests {
         assert_eq!(told("[manifests]\nfolder = \"/m\"", &excluded).len(), 1, "it is left out there");
     }
 
+    /// A7 of a review. Input: the address of the session and next hops in a pool, one of them left out of it; and a port to dial of a peer that
+    /// is never dialled. Output: a line for each.
+    #[test]
+    fn addresses_of_a_peer_that_a_service_may_get_and_ports_that_are_never_dialled_are_told() {
+        let with =
+            |more: &str| told("[manifests]\nfolder = \"/m\"", &format!("[[l2]]\n{PEER}{more}[[bgp.advertisement]]\n"));
+        let one = |more: &str| match with(more).as_slice() {
+            [only] => only.clone(),
+            all => panic!("{more}: {all:?}"),
+        };
+        for key in ["source-address", "next-hop"] {
+            let line = one(&format!("{key} = \"10.1.0.7\"\n"));
+            assert!(line.starts_with(&format!("peer tor: its {key} 10.1.0.7 is in pool lan")), "{line}");
+            assert!(line.ends_with("exclude = [\"10.1.0.7\"]"), "{line}");
+        }
+        let excluded = "[[pool]]\nname = \"x\"\naddresses = [\"fd35::100-fd35::1ff\"]\nexclude = [\"fd35::111\"]\n";
+        assert!(
+            one(&format!("next-hop-v6 = \"fd35::110\"\n{excluded}")).contains("next-hop-v6 fd35::110 is in pool x")
+        );
+        assert_eq!(with(&format!("next-hop-v6 = \"fd35::111\"\n{excluded}")), [""; 0]);
+        assert_eq!(with("source-address = \"10.0.0.11\"\nnext-hop = \"10.0.0.11\"\n"), [""; 0]);
+
+        let line = one("passive = true\nport = 1\n");
+        assert!(
+            line.starts_with("peer tor: port = 1 is what crier dials, and a passive peer is never dialled"),
+            "{line}"
+        );
+        assert_eq!((with("passive = true\n"), with("port = 1\n")), (Vec::new(), Vec::new()));
+    }
+
     /// Input: networks of the cluster that hold a pool, or half of all addresses, beside sound ones. Output: what they take egress from.
     #[test]
     fn cluster_networks_that_are_more_than_a_cluster_are_told() {
@@ -293,9 +364,12 @@ mod tests {
 
     #[test]
     fn what_a_config_map_may_have_is_not_said_to_be_nowhere() {
-        let all = told("[kubernetes]\nkubeconfig = \"/k\"\nconfig = \"kube-system/crier\"", "");
-        assert!(all.iter().all(|it| it.ends_with(", unless the ConfigMap kube-system/crier has it")), "{all:?}");
-        assert_eq!(all.len(), 2);
+        for whole in [false, true] {
+            let all = told_of("[kubernetes]\nkubeconfig = \"/k\"\nconfig = \"kube-system/crier\"", "", whole);
+            let is_open = |it: &String| it.ends_with(", unless the ConfigMap kube-system/crier has it");
+            assert!(all.iter().all(|it| is_open(it) != whole), "{all:?}");
+            assert_eq!(all.len(), 2);
+        }
     }
 
     /// Q5 of a review: two criers of different classes both served every Service that names none.

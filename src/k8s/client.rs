@@ -79,15 +79,22 @@ pub enum ClientError {
     ServerName { name: String },
     #[error("the API server \"{server}\" is no URL such as https://192.0.2.1:6443")]
     Server { server: String },
-    #[error("certificate-authority-data of the kubeconfig holds no certificate: no API server could be trusted")]
-    NoAuthority,
+    #[error("{place} holds no certificate: no API server could be trusted")]
+    NoAuthority { place: String },
+    #[error(
+        "no API server is trusted by them: {why}; look at certificate-authority, tls-server-name and server of the kubeconfig"
+    )]
+    Untrusted { why: String },
     #[error(
         "{ended} ended on {}, so the API server would answer 401: make a new kubeconfig with `crier kubeconfig`, or renew the certificate",
         ended.end()
     )]
     CertificateEnded { ended: ClientCertificate },
-    #[error("the kubeconfig gives its user no token, tokenFile or client certificate: the API server would see nobody")]
-    NoCredentials,
+    #[error(
+        "the kubeconfig {path} gives its user no token, tokenFile or client certificate, so the API server would see nobody: write one \
+         into it, or make a new one with `crier kubeconfig`"
+    )]
+    NoCredentials { path: PathBuf },
 }
 
 /// A client for the API server, and what keeps it up to date while its files change. Opens no connection; the first request
@@ -158,7 +165,7 @@ fn assemble(config: &kube::Config) -> Result<Connection, ClientError> {
     let mut config = config.clone();
     config.cluster_url = server_url(&config.cluster_url)?;
     if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
-        return Err(ClientError::NoAuthority);
+        return Err(ClientError::NoAuthority { place: "the authority of the API server".to_owned() });
     }
     config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("crier/", env!("CARGO_PKG_VERSION")))));
     if config.cluster_url.scheme_str() == Some("http") {
@@ -327,9 +334,11 @@ mod tests {
             (kubeconfig("{server: 'ftp://127.0.0.1'}", "{token: t}"), "\"ftp://127.0.0.1/\" is no URL"),
             (kubeconfig("{server: '/api'}", "{token: t}"), "\"/api\" is no URL"),
             (kubeconfig("{server: ''}", "{token: t}"), "kubeconfig"),
+            (kubeconfig(server, "{}"), "no token, tokenFile or client certificate"),
+            (kubeconfig(server, "{username: u, password: p}"), "`crier kubeconfig`"),
             (
                 kubeconfig("{server: 'https://127.0.0.1:6443', certificate-authority-data: AAAA}", "{token: t}"),
-                "no certificate",
+                "kubeconfig holds no certificate",
             ),
         ];
         for (kubeconfig, word) in table {

@@ -58,7 +58,7 @@ pub async fn follow(client: Client, key: ObjectKey, sight: watch::Sender<Sight>)
     while !sight.is_closed() {
         let began = clock::now();
         let end = watched(&api, &key, &sight).await;
-        if began.elapsed() > Duration::from_secs(1) {
+        if clock::now() - began > Duration::from_secs(1) {
             delays.reset();
         }
         let delay = match end {

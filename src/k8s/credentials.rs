@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use http::{HeaderValue, Request, Response, StatusCode};
 use kube::client::Body;
-use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError, NamedContext};
+use kube::config::{AuthInfo, Cluster, KubeConfigOptions, Kubeconfig, KubeconfigError, NamedContext};
 use secrecy::ExposeSecret;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -70,6 +70,7 @@ type Fingerprint = Vec<(PathBuf, Option<(u64, u64, i64, i64)>)>;
 pub(super) async fn open(access: &Access, servers: &[String]) -> Result<(kube::Config, Newest, Renewal), ClientError> {
     let (config, seen) = load(access).await?;
     let (sender, connections) = watch::channel(assemble_all(&config, servers)?);
+    names_somebody(&config, access)?;
     let (refused, requests) = (Arc::new(Notify::new()), Arc::<AtomicU64>::default());
     let newest = Newest { connections, turns: Arc::default(), requests: requests.clone(), refused: refused.clone() };
     let (access, servers) = (access.clone(), servers.to_vec());
@@ -137,7 +138,9 @@ impl Renewal {
             names_somebody(&config, &self.access)?;
             let certificate = certificate_of(&config, &self.access);
             self.is_no_worse(certificate.as_ref())?;
-            self.connections.send_replace(assemble_all(&config, &self.servers)?);
+            let connections = assemble_all(&config, &self.servers)?;
+            is_trusted(&connections).await?;
+            self.connections.send_replace(connections);
             self.certificate = certificate;
             self.seen = seen;
             info!("the credentials for the API server were read again");
@@ -215,10 +218,38 @@ pub(super) fn names_somebody(config: &kube::Config, access: &Access) -> Result<(
     let has_token = user.token.is_some() || user.token_file.is_some();
     let has_certificate = user.client_certificate.is_some() || user.client_certificate_data.is_some();
     let is_plain = config.cluster_url.scheme_str() == Some("http");
-    match has_token || has_certificate || is_plain || *access == Access::InCluster {
-        true => Ok(()),
-        false => Err(ClientError::NoCredentials),
+    match access {
+        Access::Kubeconfig(path) if !(has_token || has_certificate || is_plain) => {
+            Err(ClientError::NoCredentials { path: path.clone() })
+        }
+        Access::Kubeconfig(_) | Access::InCluster => Ok(()),
     }
+}
+
+/// Another authority, or another name of the server, may make of a server that is trusted one that is not: the connections of before are
+/// good until they end, so that it would show much later. A server that does not answer says nothing of the kind.
+async fn is_trusted(connections: &[Connection]) -> Result<(), ClientError> {
+    let asked = connections.iter().map(|connection| async {
+        let request = Request::get("/version").body(Body::empty()).map_err(BoxError::from)?;
+        match timeout(LOOK, connection.clone().oneshot(request)).await {
+            Ok(answer) => answer.map(drop),
+            Err(late) => Err(late.into()),
+        }
+    });
+    let answers = join_all(asked).await;
+    if answers.iter().any(Result::is_ok) {
+        return Ok(());
+    }
+    match answers.into_iter().filter_map(Result::err).find_map(|error| of_certificate(&*error)) {
+        Some(why) => Err(ClientError::Untrusted { why }),
+        None => Ok(()),
+    }
+}
+
+/// What TLS says of the server's certificate, where that is the cause.
+fn of_certificate(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).find(|text| text.starts_with("invalid peer certificate"))
 }
 
 async fn load(access: &Access) -> Result<(kube::Config, Fingerprint), ClientError> {
@@ -292,6 +323,7 @@ async fn usable(path: PathBuf, mut kubeconfig: Kubeconfig) -> Result<(kube::Conf
     files.iter().try_for_each(|file| never_waits(file)).map_err(unusable)?;
     let files = fingerprint(&files.into_iter().map(|file| (file, None)).collect());
     let proxy = proxy_of(&kubeconfig);
+    let authority = authority_of(&path, &kubeconfig);
     read_tokens(&path, &mut kubeconfig)?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
     let config = config.map_err(unusable)?;
@@ -306,6 +338,9 @@ async fn usable(path: PathBuf, mut kubeconfig: Kubeconfig) -> Result<(kube::Conf
     }
     if let Some(proxy) = proxy {
         return Err(ClientError::Proxy { path, proxy });
+    }
+    if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
+        return Err(ClientError::NoAuthority { place: authority });
     }
     Ok((config, files))
 }
@@ -413,8 +448,21 @@ fn fingerprint(files: &Fingerprint) -> Fingerprint {
 /// The proxy of the cluster in use, from the file itself: kube would also take a proxy from the environment, and that one is
 /// meant for the way to the internet.
 fn proxy_of(kubeconfig: &Kubeconfig) -> Option<String> {
+    cluster_of(kubeconfig)?.proxy_url.clone().filter(|proxy| !proxy.is_empty())
+}
+
+/// Where the certificates stand that the API server is trusted by. kube takes the data first.
+fn authority_of(path: &Path, kubeconfig: &Kubeconfig) -> String {
+    let cluster = cluster_of(kubeconfig).filter(|cluster| cluster.certificate_authority_data.is_none());
+    match cluster.and_then(|cluster| cluster.certificate_authority.as_ref()) {
+        Some(file) => format!("{file}, the certificate-authority of the kubeconfig {},", path.display()),
+        None => format!("certificate-authority-data of the kubeconfig {}", path.display()),
+    }
+}
+
+/// The cluster of the context in use.
+fn cluster_of(kubeconfig: &Kubeconfig) -> Option<&Cluster> {
     let current = kubeconfig.current_context.as_ref()?;
     let context = kubeconfig.contexts.iter().find(|context| &context.name == current)?.context.as_ref()?;
-    let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?.cluster.as_ref()?;
-    cluster.proxy_url.clone().filter(|proxy| !proxy.is_empty())
+    kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?.cluster.as_ref()
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -96,6 +96,8 @@ pub enum Answer {
     Endless,
     /// A policy: does what was asked, without this field of the status.
     Without(&'static str),
+    /// A policy: does what was asked, and puts this annotation to this value.
+    With(&'static str, &'static str),
     /// Another writer is faster: the object gets a new version just before the request is served.
     Overtaken,
 }
@@ -149,6 +151,17 @@ impl FakeApi {
         });
         std::fs::write(&path, kubeconfig.to_string()).unwrap();
         crate::k8s::client::build(&Access::Kubeconfig(path)).await.expect("a sound kubeconfig").0
+    }
+
+    /// A client without a socket or credentials between: nothing of what it asks for is ever on its way in the kernel, so that a
+    /// test's clock may stand still meanwhile.
+    pub fn direct(&self) -> kube::Client {
+        let (state, changed) = (Arc::clone(&self.state), self.changed.clone());
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let (state, changed) = (Arc::clone(&state), changed.clone());
+            async move { Ok::<_, Infallible>(answer(request, state, changed).await) }
+        });
+        kube::Client::new(service, "default")
     }
 
     /// Creates or replaces an object; answers with its version.
@@ -267,7 +280,11 @@ fn key_of(object: &Value) -> String {
 
 type Body = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
 
-async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, changes: watch::Sender<u64>) -> Response<Body> {
+async fn answer(
+    request: Request<impl hyper::body::Body>,
+    state: Arc<Mutex<State>>,
+    changes: watch::Sender<u64>,
+) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let query = parts.uri.query().unwrap_or_default().to_owned();
@@ -303,6 +320,7 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>, changes: w
                 status.remove(field);
             }
         }
+        Some(Answer::With(annotation, value)) => seen.body["metadata"]["annotations"][annotation] = json!(value),
         Some(Answer::Nothing) => return stream_answer(200, stream::empty().boxed()),
         Some(Answer::Endless) => return watch_from(&seen, state, changes),
         None => {}

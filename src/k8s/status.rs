@@ -26,7 +26,7 @@ use crate::k8s::status_queue::{PendingEvent, StatusQueue, Written};
 use crate::k8s::watch::reason;
 use crate::names::{NodeName, ObjectKey};
 use crate::plan::slice::{ServiceStatus, StatusSlice, StatusWrite, pools_in_words};
-use crate::world::{Condition, Fact, Renumber};
+use crate::world::{Condition, Fact, PoolsTold, Renumber};
 
 /// Writes in flight, on one connection where the API server speaks HTTP/2. Well below the hundred streams that it allows,
 /// so that watches and the Lease always have room.
@@ -113,6 +113,7 @@ async fn write(
     let outcome = match timeout(TIMEOUT, api.patch_status(&key.name, &params, &patch)).await {
         Ok(Ok(object)) => match service::service(&object).ok().map(Arc::new) {
             Some(service) if !is_as_written(&service, &what) => Err(Written::Altered { why: ALTERED.to_owned() }),
+            Some(service) if !is_told_as_written(&service, &what) => Err(Written::Altered { why: RETOLD.to_owned() }),
             service => {
                 debug!(service = %key, ?what, "status written");
                 Ok(service)
@@ -135,11 +136,23 @@ async fn write(
 const ALTERED: &str =
     "the API server took what was written, and shows another status: a mutating webhook or policy changes it";
 
+const RETOLD: &str = "the API server took what was written, and shows other annotations about the pool, or the one that asks for other addresses: a mutating webhook or policy changes them";
+
 /// The API server shows what was written. Host names beside the addresses are others', and stay.
 fn is_as_written(service: &crate::world::Service, what: &StatusWrite) -> bool {
     let StatusWrite { ingress, condition, transition: _, pools: _, renumbered: _ } = what;
     let is_shown = ingress.as_ref().is_none_or(|wanted| *wanted == service.ingress && service.not_vip.is_empty());
     is_shown && condition.as_ref() == service.condition.as_deref()
+}
+
+/// The same of the annotations that are written with it. Who takes away those about the pools is not fought.
+fn is_told_as_written(service: &crate::world::Service, what: &StatusWrite) -> bool {
+    let says_pools = match &service.pools_told {
+        PoolsTold::Nothing => true,
+        PoolsTold::Same(told) => **told == pools_in_words(&what.pools),
+        PoolsTold::Different => false,
+    };
+    says_pools && !(what.renumbered && service.renumber.is_some())
 }
 
 /// A strategic merge patch: the API server merges conditions by their type, so those of others stay, and takes annotations
@@ -346,6 +359,33 @@ mod tests {
             writer.want(&api, "shop/web", Some(&["192.0.2.1"]), notice(false, "assigned"));
             assert_eq!(writer.written().await.1.ingress.len(), 1);
             assert_eq!(events(&api, 2).await[1]["note"], "assigned");
+        }
+    }
+
+    /// H9 of a review. Input: a policy puts the annotation about the pool back to what it was, or the one that asks for other addresses.
+    /// Output: that is told, and the write is tried again. It was taken for written.
+    #[tokio::test]
+    async fn an_annotation_that_a_policy_puts_back_is_told_and_tried_again() {
+        for (annotation, value, told) in [
+            ("metallb.io/ip-allocated-from-pool", "foo", Some(RETOLD)),
+            (Renumber::ANNOTATION, "192.0.2.9", Some(RETOLD)),
+            ("example.com/theirs", "foo", None),
+        ] {
+            let api = FakeApi::start().await;
+            api.put(SERVICES, fake::service("shop/web"));
+            let mut writer = Writer::start(&api).await;
+            api.fault(fault(Answer::With(annotation, value)));
+            writer.want(&api, "shop/web", Some(&["192.0.2.1"]), notice(false, "assigned"));
+            writer.slices.send_modify(|slice| {
+                let status = slice.services.get_mut(&ObjectKey::new("shop", "web")).expect("the Service");
+                Arc::make_mut(status).write.as_mut().expect("a write").renumbered = annotation == Renumber::ANNOTATION;
+            });
+            if let Some(told) = told {
+                assert_eq!(writer.refused().await, told, "{annotation}");
+                assert!(events(&api, 1).await[0]["note"].as_str().unwrap().contains(told));
+                writer.want(&api, "shop/web", Some(&["192.0.2.1"]), notice(false, "assigned"));
+            }
+            assert_eq!(writer.written().await.1.ingress.len(), 1, "{annotation}");
         }
     }
 

@@ -83,7 +83,10 @@ pub async fn run(client: Client, facts: mpsc::Sender<Fact>, barrier: Barrier) {
         if let Some(state) = reach.learn(outcome, clock::wall()) {
             match &state {
                 ApiServer::Unreachable { why, forbidden: true, .. } => {
-                    let remedy = "apply the objects of `crier rbac` again";
+                    let remedy = match ApiServer::sees_nobody(why) {
+                        true => ApiServer::SEES_NOBODY,
+                        false => "apply the objects of `crier rbac` again",
+                    };
                     warn!(
                         why,
                         remedy, "the API server refuses what this agent must read; the last known state stays in use"

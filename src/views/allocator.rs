@@ -138,6 +138,7 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
         // Only a refusal is about rights.
         let remedy = match (why.starts_with("403"), is_of_default(lease)) {
             (false, _) => String::new(),
+            (true, _) if ApiServer::sees_nobody(why) => format!("; {}", ApiServer::SEES_NOBODY),
             (true, true) => "; apply the objects of `crier rbac`".to_owned(),
             (true, false) => format!("; apply the objects of `crier rbac --lease {lease}`"),
         };
@@ -363,6 +364,9 @@ mod tests {
             let said = said(CONFIG, LeaseState { trouble: Some(why.to_owned()), ..LeaseState::default() });
             assert!(said.len() == 1 && said[0].ends_with(why), "{said:?}");
         }
+        let why = "403 leases is forbidden: User \"system:anonymous\" cannot get resource \"leases\"";
+        let said = said(CONFIG, LeaseState { trouble: Some(why.to_owned()), ..LeaseState::default() });
+        assert!(said.len() == 1 && said[0].ends_with(ApiServer::SEES_NOBODY), "{said:?}");
     }
 
     #[test]

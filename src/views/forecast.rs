@@ -186,7 +186,9 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
     });
     let no_pool = nothing_given(&snapshot.written, config);
     let left_off = |it: &Change| no_pool.is_some() && is_of(it, &["pool"]);
-    let warnings = warnings.chain(unjudged).chain(no_pool.clone()).chain(config::unused(config)).collect();
+    // The text of the ConfigMap is in `config`: that of now, or the one that it is to have.
+    let unused = config::unused(config, !snapshot.world.lacks_config_map());
+    let warnings = warnings.chain(unjudged).chain(no_pool.clone()).chain(unused).collect();
     Ok(ForecastReport {
         schema_version: SCHEMA_VERSION,
         node: snapshot.node.clone(),

@@ -96,6 +96,10 @@ fn of_api_server(snapshot: &Snapshot) -> Option<String> {
     let world = &snapshot.world;
     let ApiServer::Unreachable { since: _, why, forbidden } = &world.api_server else { return None };
     let (what, remedy) = match (forbidden, is_unauthorized(why)) {
+        (true, _) if ApiServer::sees_nobody(why) => (
+            "the API server refuses what this agent must read, because it does not see who asks",
+            &*format!("; {}", ApiServer::SEES_NOBODY),
+        ),
         (true, _) => ("the API server refuses what this agent must read", "; apply the objects of `crier rbac` again"),
         (false, true) => ("the API server refuses the credentials of this agent", &*unknown_to_api_server(snapshot)),
         (false, false) => ("API server unreachable", ""),
@@ -368,11 +372,13 @@ fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<S
     } else if allocation.held.is_empty() && !waiting {
         problems.push(format!("{}: {}", service.name, allocation.reason));
     }
-    let reasons = service.decision.announcements.iter().map(|it| &it.l2.reason);
-    let wrong = reasons.filter(|it| {
-        (it.is_conflict() && !named(it)) || matches!(it, Reason::NotTaken { .. } | Reason::OwnerNotOnLinks { .. })
+    let wrong = service.decision.announcements.iter().map(|it| &it.l2).filter(|it| match &it.reason {
+        Reason::NotTaken { .. } | Reason::OwnerNotOnLinks { .. } => true,
+        // What this node has as its gateway is said where its host's addresses are.
+        Reason::GatewayOfLink { node: Some(_), .. } => it.owner.is_none(),
+        reason => reason.is_conflict() && !named(reason),
     });
-    problems.extend(wrong.map(|reason| format!("{}: {reason}", service.name)));
+    problems.extend(wrong.map(|it| format!("{}: {}", service.name, it.reason)));
     if service.decision.announcements.iter().any(Announcement::lacks_node_names) {
         problems.push(format!("{}: {}", service.name, Reason::EndpointsNameNoNode));
     }
@@ -959,6 +965,14 @@ mod tests {
         assert_eq!(state, "forbidden");
         assert!(!problem.contains("unreachable"), "{problem}");
         for word in ["the API server refuses", "endpointslices: 403 forbidden", "`crier rbac`"] {
+            assert!(problem.contains(word), "{word} in: {problem}");
+        }
+        // H8 of a review: rights were named as the remedy.
+        let anonymous =
+            "services: 403 services is forbidden: User \"system:anonymous\" cannot list resource \"services\"";
+        let (_, problem) = said(anonymous, true);
+        assert!(!problem.contains("crier rbac"), "{problem}");
+        for word in ["does not see who asks", "system:anonymous", "credentials of the kubeconfig do not reach it"] {
             assert!(problem.contains(word), "{word} in: {problem}");
         }
         // V4 of a review: it was called unreachable.

@@ -75,6 +75,9 @@ pub struct ApiServerReport {
     pub state: String,
     pub since: Option<Timestamp>,
     pub error: Option<String>,
+    /// Until when the client certificate is good by which it knows this agent; none where it goes by a token.
+    #[serde(default)]
+    pub client_certificate_until: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -227,7 +230,7 @@ pub fn status(snapshot: &Snapshot) -> Report {
         node: node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: *started,
-        api_server: api_server(&world.api_server),
+        api_server: api_server(world),
         allocates: allocates(snapshot),
         allocator: allocator::allocator(snapshot),
         fail_static: world.fail_static && !world.listed.all() && snapshot.outdated.is_none(),
@@ -358,9 +361,12 @@ fn data_path(path: &DataPath) -> DataPathReport {
     }
 }
 
-fn api_server(state: &ApiServer) -> ApiServerReport {
-    let plain = |state: &str| ApiServerReport { state: state.to_owned(), since: None, error: None };
-    match state {
+fn api_server(world: &World) -> ApiServerReport {
+    let until = world.client_certificate.as_ref();
+    let client_certificate_until = until.and_then(|it| Timestamp::try_from(it.ends).ok());
+    let plain =
+        |state: &str| ApiServerReport { state: state.to_owned(), since: None, error: None, client_certificate_until };
+    match &world.api_server {
         ApiServer::Connecting => plain("connecting"),
         ApiServer::Reachable => plain("reachable"),
         ApiServer::Manifests => plain("manifests"),
@@ -368,6 +374,7 @@ fn api_server(state: &ApiServer) -> ApiServerReport {
             state: if *forbidden { "forbidden" } else { "unreachable" }.to_owned(),
             since: Timestamp::try_from(*since).ok(),
             error: Some(why.clone()),
+            client_certificate_until,
         },
     }
 }
@@ -400,6 +407,8 @@ fn summary(decision: &Decision, snapshot: &Snapshot, sessions: &Sessions<'_>, st
         };
     }
     let is_held = |it: &Announcement| allocation.held.iter().any(|held| held.address == it.address);
+    let is_dual = Family::BOTH.iter().all(|family| allocation.held.iter().any(|it| Family::of(it.address) == *family));
+    let none = Reason::NoEndpoints.to_string();
     let mut parts: Vec<String> = Vec::new();
     for announcement in &decision.announcements {
         let others = parts.len();
@@ -420,6 +429,14 @@ fn summary(decision: &Decision, snapshot: &Snapshot, sessions: &Sessions<'_>, st
         }
         if l2.owner.is_none() && bgp.peers.is_empty() {
             parts.push(not_announced(announcement));
+        }
+        if is_dual {
+            let family = Family::of(announcement.address);
+            let half = format!("the Service has no serving {family} endpoint");
+            let is_all =
+                |it: &Announcement| it.l2.reason == Reason::NoEndpoints || it.bgp.reason == Reason::NoEndpoints;
+            let lacks = |part: &&mut String| **part == none && !decision.announcements.iter().all(is_all);
+            parts[others..].iter_mut().filter(lacks).for_each(|part| part.clone_from(&half));
         }
         if !is_held(announcement) {
             let address = announcement.address;
@@ -535,6 +552,7 @@ mod tests {
     use crate::clock;
     use crate::config::{NoSecrets, SourceFile, parse};
     use crate::plan::Planner;
+    use crate::plan::decision::{Allocation, BgpVerdict, Held, L2Verdict};
     use crate::views::Counters;
     use crate::world::{Condition, Fact, Listing};
 
@@ -574,5 +592,39 @@ mod tests {
         let said = status(&snapshot).services[0].summary.clone();
         assert!(said.starts_with("192.0.2.9, which the status shows: "), "{said}");
         assert!(said.contains(&Reason::WaitingForStatus.to_string()), "{said}");
+    }
+
+    /// H11 of a review. Input: a Service of both families with endpoints of one, or of none. Output: the family is named where the other one is
+    /// served.
+    #[test]
+    fn of_two_families_the_one_without_endpoints_is_named() {
+        let text = "[manifests]\nfolder = \"/m\"\n[[l2]]\n[[pool]]\nname = \"lan\"\naddresses = [\"192.0.2.0/28\", \"fd00::/112\"]\n";
+        let file = SourceFile { path: "test.toml".to_owned(), text: text.to_owned() };
+        let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+        let (now, wall) = (clock::now(), clock::wall());
+        planner.turn(now);
+        let snapshot = Snapshot::of(&planner, Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
+        let said = |reasons: [Option<Reason>; 2]| {
+            let addresses: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+            let announcements = addresses.into_iter().zip(reasons).map(|(address, reason)| {
+                let announced = reason.is_none();
+                let l2 = L2Verdict {
+                    owner: announced.then(|| "node-1".into()),
+                    announced,
+                    reason: reason.unwrap_or(Reason::Announced),
+                };
+                let reason = Reason::NoAdvertisement { pool: "lan".into() };
+                let bgp = BgpVerdict { peers: Vec::new(), reason, routes: Vec::new(), notes: Vec::new() };
+                Announcement { address, pool: "lan".into(), l2, bgp }
+            });
+            let held = addresses.map(|address| Held { address, pool: "lan".into() }).to_vec();
+            let allocation = Allocation { held, reason: Reason::Announced, complaint: None, notes: Vec::new() };
+            let decision = Decision { allocation, announcements: announcements.collect(), egress: None };
+            summary(&decision, &snapshot, &Sessions::new(), None)
+        };
+        let none = || Some(Reason::NoEndpoints);
+        assert_eq!(said([None, none()]), "answered here; the Service has no serving IPv6 endpoint");
+        assert_eq!(said([none(), None]), "the Service has no serving IPv4 endpoint; answered here");
+        assert_eq!(said([none(), none()]), "the Service has no serving endpoint");
     }
 }

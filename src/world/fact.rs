@@ -266,6 +266,17 @@ pub enum ApiServer {
     Manifests,
 }
 
+impl ApiServer {
+    /// What to do where it [sees nobody](Self::sees_nobody).
+    pub const SEES_NOBODY: &str = "the credentials of the kubeconfig do not reach it: look whether its user has some, and whether a \
+         proxy or load balancer on the way ends TLS and drops the client certificate";
+
+    /// A refusal that is about the anonymous user: no right would help.
+    pub fn sees_nobody(why: &str) -> bool {
+        why.contains("\"system:anonymous\"")
+    }
+}
+
 /// Whether pulses tell which other nodes are alive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pulses {

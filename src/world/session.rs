@@ -32,6 +32,8 @@ pub struct SessionDetail {
     pub prefixes_pending: usize,
     /// Routes that were sent wait in this host: that of the peer has not acknowledged them.
     pub routes_untaken: bool,
+    /// It has acknowledged them, and the peer has said nothing since: it may be stuck.
+    pub routes_unheard: bool,
     /// Since when the peer takes nothing of what waits for it, where that is for 10 s or more.
     pub reads_nothing_since: Option<Timestamp>,
     /// Why prefixes cannot be sent in this session, each reason with how many there are.

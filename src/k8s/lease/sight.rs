@@ -62,7 +62,7 @@ pub async fn follow(api: Api<Lease>, name: String, look: Duration, sight: watch:
             Err(error) if is(&error, 403) => read(&api, &name, &sight).await.and(Err(error)),
             end => end,
         };
-        if began.elapsed() > Duration::from_secs(1) {
+        if clock::now() - began > Duration::from_secs(1) {
             delays.reset();
         }
         let delay = match end {

@@ -1,4 +1,5 @@
-//! Who holds the Lease, against an API server that misbehaves.
+//! Who holds the Lease, against an API server that misbehaves. The clock of these tests goes on only when there is nothing to do,
+//! so that the seconds below are those of the agents alone, however little of the machine the tests get.
 
 use http::Method;
 use serde_json::json;
@@ -32,7 +33,7 @@ impl Agent {
         let (stop, stopped) = watch::channel(None);
         let lease = ObjectKey::new("kube-system", "crier");
         let candidacy = Candidacy { lease, identity: identity.to_owned(), terms: watch::channel(terms).1 };
-        let task = tokio::spawn(keep(api.client().await, candidacy, Barrier::new(&[]), sender, stopped, TIMING));
+        let task = tokio::spawn(keep(api.direct(), candidacy, Barrier::new(&[]), sender, stopped, TIMING));
         Agent { facts, stop, task }
     }
 
@@ -68,11 +69,16 @@ fn holder(api: &FakeApi) -> String {
     lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
 }
 
+/// By the clock of the test, which `Instant::elapsed` does not follow.
+fn passed_since(at: Instant) -> Duration {
+    clock::now() - at
+}
+
 fn fault(method: Method, answer: Answer) -> Fault {
     Fault { method, path: PATH, watch: None, answer }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_of_two_holds_it_and_the_other_follows_when_it_is_handed_back() {
     let api = FakeApi::start().await;
     let mut first = Agent::start(&api, "a").await;
@@ -86,14 +92,18 @@ async fn one_of_two_holds_it_and_the_other_follows_when_it_is_handed_back() {
     let stopped = clock::now();
     first.stop().await;
     second.leader(true).await;
-    assert!(stopped.elapsed() < TIMING.give_up(), "it did not wait for the Lease to expire: {:?}", stopped.elapsed());
+    assert!(
+        passed_since(stopped) < TIMING.give_up(),
+        "it did not wait for the Lease to expire: {:?}",
+        passed_since(stopped)
+    );
     assert_eq!(holder(&api), "b");
     let lease = api.object(LEASES, "kube-system/crier").unwrap();
     assert_eq!(lease["spec"]["leaseTransitions"], 2);
     assert_eq!(lease["spec"]["leaseDurationSeconds"], 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_dead_holder_is_followed_when_its_time_is_over_and_not_before() {
     let api = FakeApi::start().await;
     let mut first = Agent::start(&api, "a").await;
@@ -103,12 +113,12 @@ async fn a_dead_holder_is_followed_when_its_time_is_over_and_not_before() {
     let killed = clock::now();
     first.kill();
     second.leader(true).await;
-    let gap = killed.elapsed();
+    let gap = passed_since(killed);
     assert!(gap >= TIMING.duration - TIMING.renew(), "it took over after {gap:?}");
     assert!(gap < TIMING.duration * 2, "it took over only after {gap:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_clock_of_another_host_is_not_believed() {
     let api = FakeApi::start().await;
     let spec = json!({"holderIdentity": "far", "leaseDurationSeconds": 1, "renewTime": "1990-01-01T00:00:00.000000Z"});
@@ -121,7 +131,7 @@ async fn the_clock_of_another_host_is_not_believed() {
 
 /// Input: a Lease of an agent that died yesterday, with a promise of a day. Output: the holder and its silence are told, with when the
 /// Lease is taken over, and it is.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_dead_holder_that_promised_a_day_is_named_and_followed_at_the_bound() {
     let api = FakeApi::start().await;
     let renewed = "2026-07-01T08:00:00.000000Z";
@@ -130,7 +140,7 @@ async fn a_dead_holder_that_promised_a_day_is_named_and_followed_at_the_bound() 
     let began = (clock::now(), clock::wall());
     let mut agent = Agent::start(&api, "a").await;
     let seen = lease_state(&mut agent, "the silence", |state| state.silence.is_some()).await;
-    assert!(began.0.elapsed() >= TIMING.notable(), "it is no news before");
+    assert!(passed_since(began.0) >= TIMING.notable(), "it is no news before");
     assert_eq!(seen.holder, Some("ghost".into()));
     let Silence { since, last_renewal, taken_after } = seen.silence.expect("it was waited for");
     let first_sight = since.duration_since(began.1).expect("it is seen after the start");
@@ -140,13 +150,13 @@ async fn a_dead_holder_that_promised_a_day_is_named_and_followed_at_the_bound() 
     assert_eq!(taken_after, Some(TIMING.longest_promise));
 
     let seen = lease_state(&mut agent, "its own taking", |state| state.holder == Some("a".into())).await;
-    assert!(began.0.elapsed() >= TIMING.longest_promise, "it did not wait: {:?}", began.0.elapsed());
+    assert!(passed_since(began.0) >= TIMING.longest_promise, "it did not wait: {:?}", passed_since(began.0));
     assert_eq!(seen.silence, None);
     agent.leader(true).await;
 }
 
 /// Input: a holder that renews, and one that frees the Lease. Output: nothing is said of silence.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_holder_that_renews_is_not_told_as_silent() {
     let api = FakeApi::start().await;
     let mut first = Agent::start(&api, "a").await;
@@ -164,7 +174,7 @@ async fn a_holder_that_renews_is_not_told_as_silent() {
     assert!(states >= 2, "the holder, and that there is none");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_holder_that_cannot_renew_gives_up_before_the_others_may_take_over() {
     for answer in ["silence", "failure"] {
         let api = FakeApi::start().await;
@@ -185,7 +195,7 @@ async fn a_holder_that_cannot_renew_gives_up_before_the_others_may_take_over() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_renewal_that_fails_is_made_good_in_time() {
     let api = FakeApi::start().await;
     let mut agent = Agent::start(&api, "a").await;
@@ -196,7 +206,7 @@ async fn one_renewal_that_fails_is_made_good_in_time() {
     agent.says_nothing();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_conflict_is_looked_into() {
     let api = FakeApi::start().await;
     let mut agent = Agent::start(&api, "a").await;
@@ -215,7 +225,7 @@ async fn a_conflict_is_looked_into() {
     agent.leader(true).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lease_that_is_deleted_is_made_again() {
     let api = FakeApi::start().await;
     let mut agent = Agent::start(&api, "a").await;
@@ -235,7 +245,7 @@ async fn lease_state(agent: &mut Agent, what: &str, wanted: impl Fn(&LeaseState)
     .await
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_agent_with_other_pools_lets_the_others_go_first_and_says_whose_differ() {
     let api = FakeApi::start().await;
     let mut first = Agent::with(&api, "old-1_x", terms(1)).await;
@@ -253,12 +263,12 @@ async fn an_agent_with_other_pools_lets_the_others_go_first_and_says_whose_diffe
     let stopped = clock::now();
     second.stop().await;
     let seen = lease_state(&mut new, "its own taking", |state| state.holder == Some("new".into())).await;
-    assert!(stopped.elapsed() >= TIMING.stand_back(), "it gave the others time: {:?}", stopped.elapsed());
+    assert!(passed_since(stopped) >= TIMING.stand_back(), "it gave the others time: {:?}", passed_since(stopped));
     new.leader(true).await;
     assert_eq!((seen.inherited, seen.digest), (false, Some(2)), "the write that takes the Lease says by what");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_agent_without_a_pool_never_takes_the_lease() {
     let api = FakeApi::start().await;
     let mut agent = Agent::with(&api, "a", Terms { has_pools: false, ..terms(1) }).await;
@@ -267,7 +277,7 @@ async fn an_agent_without_a_pool_never_takes_the_lease() {
     assert!(api.object(LEASES, "kube-system/crier").is_none());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_idle_agent_asks_the_api_server_next_to_nothing() {
     let api = FakeApi::start().await;
     let mut holder = Agent::start(&api, "a").await;
@@ -279,7 +289,7 @@ async fn an_idle_agent_asks_the_api_server_next_to_nothing() {
     assert_eq!(api.requests(&Method::GET, PATH).len(), before, "one list and one watch, and nothing more");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_agent_that_may_not_watch_the_lease_reads_it_and_says_so() {
     let api = FakeApi::start().await;
     for _ in 0..100 {
@@ -299,7 +309,7 @@ async fn an_agent_that_may_not_watch_the_lease_reads_it_and_says_so() {
     assert_eq!(holder(&api), "a");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nothing_is_allocated_before_what_is_listed_is_newer_than_the_taking() {
     let api = FakeApi::start().await;
     let barrier = Barrier::new(&["services"]);
@@ -307,7 +317,7 @@ async fn nothing_is_allocated_before_what_is_listed_is_newer_than_the_taking() {
     let (_stop, stopped) = watch::channel(None);
     let lease = ObjectKey::new("kube-system", "crier");
     let candidacy = Candidacy { lease, identity: "a".to_owned(), terms: watch::channel(terms(1)).1 };
-    let (client, asked) = (api.client().await, barrier.clone());
+    let (client, asked) = (api.direct(), barrier.clone());
     tokio::spawn(keep(client, candidacy, barrier, sender, stopped, TIMING));
     asked.is_asked(Some(0)).await;
     assert_eq!(holder(&api), "a", "it holds the Lease");
@@ -325,7 +335,7 @@ async fn nothing_is_allocated_before_what_is_listed_is_newer_than_the_taking() {
 
 /// Input: the holder reads another file, which nobody else has, and its agent ends; nobody else takes the Lease. Output: the next life of
 /// the agent inherits nothing from itself. With the former file it does, and so does whoever has that one.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nobody_inherits_from_a_holder_what_was_never_agreed() {
     let api = FakeApi::start().await;
     let mut first = Agent::with(&api, "a_1", terms(1)).await;
@@ -344,12 +354,12 @@ async fn nobody_inherits_from_a_holder_what_was_never_agreed() {
     let freed = clock::now();
     let seen = lease_state(&mut other, "its taking", |state| state.digest == Some(1)).await;
     assert!(seen.inherited, "the agents agreed on that one");
-    assert!(freed.elapsed() < TIMING.stand_back(), "and it need not stand back: {:?}", freed.elapsed());
+    assert!(passed_since(freed) < TIMING.stand_back(), "and it need not stand back: {:?}", passed_since(freed));
 }
 
 /// Q6 of a review. Input: an agent with another file takes the Lease, and somebody confirms that file with kubectl. Output: the holder
 /// says what is agreed, and goes on holding it.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_holder_sees_the_file_that_somebody_confirms_in_the_lease() {
     let api = FakeApi::start().await;
     let mut first = Agent::with(&api, "a_1", terms(1)).await;
@@ -373,7 +383,7 @@ async fn a_holder_sees_the_file_that_somebody_confirms_in_the_lease() {
 }
 
 /// Input: nothing was ever agreed, and an agent with another file takes the Lease. Output: what the holder before had is no consent.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_file_of_the_holder_before_counts_where_none_was_agreed() {
     let api = FakeApi::start().await;
     let first = Agent::with(&api, "a_1", Terms { agreed: None, ..terms(1) }).await;
@@ -385,7 +395,7 @@ async fn the_file_of_the_holder_before_counts_where_none_was_agreed() {
 }
 
 /// Input: the holder reads a file without a pool. Output: it lets the Lease go, and takes it again once there are pools.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_holder_whose_pools_are_gone_lets_the_lease_go() {
     let api = FakeApi::start().await;
     let (sender, mut facts) = mpsc::channel(64);
@@ -393,7 +403,7 @@ async fn a_holder_whose_pools_are_gone_lets_the_lease_go() {
     let (says, terms_seen) = watch::channel(terms(1));
     let lease = ObjectKey::new("kube-system", "crier");
     let candidacy = Candidacy { lease, identity: "a".to_owned(), terms: terms_seen };
-    tokio::spawn(keep(api.client().await, candidacy, Barrier::new(&[]), sender, stopped, TIMING));
+    tokio::spawn(keep(api.direct(), candidacy, Barrier::new(&[]), sender, stopped, TIMING));
     let mut other = None;
     for (has_pools, leads) in [(true, true), (false, false), (true, true)] {
         says.send_replace(Terms { has_pools, ..terms(1) });

@@ -1,5 +1,7 @@
 //! The metrics of the agent as a whole, of pools and Services. Floor 1.
 
+use std::time::SystemTime;
+
 use super::{Metric, Series, count, counter, gauge};
 use crate::egress::counters::Counts;
 use crate::path_state::Serving;
@@ -7,7 +9,7 @@ use crate::plan::allocate::capacity;
 use crate::views::{Snapshot, egress, status};
 use crate::world::{ApiServer, DrainStage};
 
-pub(super) const METRICS: [Metric; 16] = [
+pub(super) const METRICS: [Metric; 17] = [
     gauge("crier_build_info", &["version"], "Always 1; the label has the version.", |_, series| {
         series.set([env!("CARGO_PKG_VERSION")], 1);
     }),
@@ -19,6 +21,18 @@ pub(super) const METRICS: [Metric; 16] = [
         &[],
         "Requests to the API server, of all kinds: lists, watches, status writes, Events and the Lease.",
         |snapshot, series| series.only(snapshot.counters.api_requests),
+    ),
+    gauge(
+        "crier_api_client_certificate_end_timestamp_seconds",
+        &[],
+        "When the client certificate ends by which the API server knows this agent; absent where it goes by a token.",
+        |snapshot, series| {
+            let until =
+                snapshot.world.client_certificate.as_ref().map(|it| it.ends.duration_since(SystemTime::UNIX_EPOCH));
+            if let Some(until) = until {
+                series.only(until.unwrap_or_default().as_secs());
+            }
+        },
     ),
     gauge("crier_allocates", &[], "1 while this agent allocates addresses.", |snapshot, series| {
         series.only(u64::from(status::allocates(snapshot)));
