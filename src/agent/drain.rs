@@ -807,10 +807,10 @@ mod tests {
         bench_beside(other, change, watch::channel(None).1)
     }
 
-    /// `slow`: how many of its routes a peer of that name has not taken, where there is such a peer.
     /// So many routes wait for a peer that is known to read nothing.
     const STUCK: usize = 7777;
 
+    /// `slow`: how many of its routes a peer of that name has not taken, where there is such a peer.
     fn bench_beside(
         other: Option<Node>,
         change: impl FnOnce(&mut Drainer),

@@ -49,6 +49,12 @@ impl Memory {
         self.v6.settle(now);
     }
 
+    /// An agent before this one told the peer these. What stood in for what it had chosen goes on to do so.
+    pub fn go_on(&mut self, told: NextHops, now: Instant) {
+        let Kept { v4, v6 } = self.kept();
+        self.note(NextHops { v4: told.v4.filter(|_| v4.is_some()), v6: told.v6.filter(|_| v6.is_some()) }, now);
+    }
+
     /// These were chosen.
     pub fn note(&mut self, found: NextHops, now: Instant) {
         self.v4.note(found.v4, now);
@@ -86,5 +92,31 @@ impl<A: Copy + PartialEq> Chosen<A> {
 impl<A> Default for Chosen<A> {
     fn default() -> Chosen<A> {
         Chosen { chosen: None, stands_in: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bgp::outbox::NextHopV6;
+    use crate::clock;
+
+    /// R13 of a review. Input: the agent is restarted while another address stands in for the next hop that was chosen. Output: that one is
+    /// the first choice still, and the one that stands in is the second: a lower one is none.
+    #[test]
+    fn what_stands_in_for_a_next_hop_goes_on_to_do_so_over_a_restart() {
+        let [chosen, stands_in] = ["fd35::11", "fd35::5"].map(|it| it.parse::<Ipv6Addr>().unwrap());
+        let told =
+            |global| NextHops { v4: Some([10, 0, 0, 11].into()), v6: Some(NextHopV6 { global, link_local: None }) };
+        let (kept, now) = (Kept { v4: None, v6: Some(chosen) }, clock::now());
+        let mut memory = Memory::of(kept);
+        memory.go_on(told(stands_in), now);
+        assert!(memory.v6.before().eq([chosen, stands_in]));
+        assert_eq!(memory.kept(), kept, "the end of the session was no choice");
+        memory.settle(now + MOMENT);
+        assert!(memory.v6.before().eq([stands_in]), "for long");
+        let mut memory = Memory::of(kept);
+        memory.go_on(told(chosen), now);
+        assert!(memory.v6.before().eq([chosen]));
     }
 }

@@ -168,23 +168,6 @@ async fn a_session_goes_on_whose_router_is_found_in_another_way_after_a_restart(
     }
 }
 
-/// R13 of a review. Input: the next hop that was chosen is away for a moment, another one stands in for it, and a lower one comes while no
-/// agent runs. Output: the one that stands in is told still.
-#[tokio::test]
-async fn what_stands_in_for_a_next_hop_stays_over_a_restart() {
-    let (bench, address) = against_a_script(routes(3, 0), |_| {});
-    let local = |v6: &[&str]| on_lo(&[&["127.0.0.1/8"], v6].concat());
-    bench.slices.send_modify(|slice| slice.local_addresses = local(&["fd00::11/64"]));
-    let mut script = Script::dial(address, None).await;
-    established(&mut script, &routes(3, 0)).await;
-    bench.slices.send_modify(|slice| slice.local_addresses = local(&["fd00::5/64"]));
-    script.read_until("all came with the other one", |it| it.announcements == 6).await;
-    let bench = next(keep(bench).await, of_script(|_| {}), None);
-    let slice = slice([10, 0, 0, 1], of_script(|_| {}), routes(3, 0));
-    bench.slices.send_replace(BgpSlice { local_addresses: local(&["fd00::3/64", "fd00::5/64"]), ..slice });
-    hears_nothing(&mut script).await;
-}
-
 /// S4 of a review. Input: the address of the session leaves the host while no agent runs, as when the network is configured anew together
 /// with a restart. Output: the session ends as if the agent had seen it leave; before it knows all links, it goes on.
 #[tokio::test]
