@@ -257,6 +257,11 @@ pub enum Reason {
     PeerShutByOperator,
     #[error("the secret {path} is missing: create the file with mode 0600, then run `systemctl reload crier`")]
     SecretMissing { path: String },
+    #[error(
+        "the kernel took the next hop by {interface} out of the default route's nexthop object when the link failed, and no program has put \
+         it back: see `ip nexthop`, and start the routing daemon anew that made the object"
+    )]
+    NextHopDropped { interface: InterfaceName },
     #[error("every next hop of the default route has a session of its own already")]
     NoOtherGateway,
     #[error(

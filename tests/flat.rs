@@ -230,6 +230,7 @@ impl Churn {
                     metric: 0,
                     vrf: None,
                     dead: false,
+                    dropped: false,
                 }]));
                 self.tell(Fact::Caller(2, format!("fe80::{}", self.count % 1000).parse().unwrap()));
             }

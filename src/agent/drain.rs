@@ -35,7 +35,7 @@ use crate::kernel::flows::{self, Flow};
 use crate::plan::following::NodeSays;
 use crate::state_file::{self, Outlasts};
 use crate::views::Snapshot;
-use crate::views::drain::{Flows, Untaken, nobody_else, untaken};
+use crate::views::drain::{Flows, Untaken, is_awaited, nobody_else, untaken};
 use crate::world::{Drain, DrainStage, Fact, HostProblem};
 
 /// Routers need time to prefer other routes, and a node that begins to leave at the same time to say so.
@@ -566,7 +566,7 @@ impl Drainer {
                 let Ok(snapshot) = self.snapshot().await else { return Duration::MAX };
                 let left: Vec<IpAddr> = snapshot.plan.l2.addresses.keys().copied().collect();
                 // Whoever has not heard that other nodes are to be used would lose the routes without a word.
-                if !untaken(&snapshot).is_empty() && since.elapsed() < self.uptake {
+                if is_awaited(&snapshot, &untaken(&snapshot)) && since.elapsed() < self.uptake {
                     return COUNT_EVERY / 5;
                 }
                 if !left.is_empty() && since.elapsed() < HAND_OVER {
@@ -587,7 +587,7 @@ impl Drainer {
                 let since = *progress.withdrawing_since.get_or_insert_with(clock::now);
                 let Ok(snapshot) = self.snapshot().await else { return Duration::MAX };
                 let behind = untaken(&snapshot);
-                if !behind.is_empty() && since.elapsed() < self.uptake {
+                if is_awaited(&snapshot, &behind) && since.elapsed() < self.uptake {
                     return COUNT_EVERY / 5;
                 }
                 for Untaken { peer, routes } in behind {
@@ -808,6 +808,9 @@ mod tests {
     }
 
     /// `slow`: how many of its routes a peer of that name has not taken, where there is such a peer.
+    /// So many routes wait for a peer that is known to read nothing.
+    const STUCK: usize = 7777;
+
     fn bench_beside(
         other: Option<Node>,
         change: impl FnOnce(&mut Drainer),
@@ -839,6 +842,7 @@ mod tests {
                 if let Some(pending) = *slow.borrow() {
                     let mut session = SessionReport::new(SessionState::Established, clock::wall());
                     session.detail.prefixes_pending = pending;
+                    session.detail.reads_nothing_since = (pending == STUCK).then_some(Timestamp::UNIX_EPOCH);
                     planner.apply(Fact::Session("slow".into(), session));
                 }
                 planner.turn(clock::now());
@@ -1119,6 +1123,16 @@ mod tests {
         reads.send_replace(Some(0));
         assert_eq!(stage(bench.fact("the drain").await), DrainStage::Withdrawing);
         assert_eq!(stage(bench.fact("the drain").await), DrainStage::Drained);
+    }
+
+    /// R8 of a review. Input: a peer that is known to read nothing. Output: the others are not kept waiting for it. They were, twice.
+    #[tokio::test]
+    async fn a_router_that_reads_nothing_is_not_waited_for() {
+        let drain = |answer| Command::Drain { reason: None, timeout: Some(Duration::ZERO), force: false, answer };
+        let (_stuck, slow) = watch::channel(Some(STUCK));
+        let mut bench = bench_beside(Some(ready()), |drainer| drainer.uptake = Duration::from_secs(60), slow);
+        bench.order(drain).await;
+        bench.drained().await;
     }
 
     /// K17 of the reviews.

@@ -272,6 +272,7 @@ pub fn watched(paths: &[KeptPath], config: &Config) -> BfdSlice {
             address: path.address.clone(),
             source: settings.source_address,
             from: path.from,
+            is_of_session: false,
             vrf: settings.vrf.clone(),
             multihop: path.multihop,
         };

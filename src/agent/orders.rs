@@ -106,6 +106,8 @@ pub(super) async fn run(
     mut orders: mpsc::Receiver<Order>,
     drains: mpsc::Sender<Command>,
 ) {
+    // Of a file that was changed while no agent ran. It fails only while the agent stops.
+    let _ = reloader.forget_orders().await;
     loop {
         let deadline = reloader.next_deadline();
         tokio::select! {

@@ -214,7 +214,11 @@ impl Reloader {
     pub(super) async fn carry_out(&mut self, wish: Wish) -> Result<Done, Refusal> {
         match wish {
             Wish::Apply { main, confirm_secs } => self.apply(main, confirm_secs).await,
-            Wish::Confirm => self.confirm(),
+            Wish::Confirm => {
+                let done = self.confirm()?;
+                let warnings = self.forget_orders().await?;
+                Ok(Done { warnings, ..done })
+            }
             Wish::Cluster(texts) => self.take_texts(texts).await,
             // The drainer's.
             Wish::Drain { .. } | Wish::Undrain => Err(Refusal::Stopping),
@@ -273,6 +277,7 @@ impl Reloader {
         let files = self.read_settled().await?;
         let (config, changes) = self.check(files.clone(), self.texts.clone()).await?;
         self.take_over(config, files, &changes).await?;
+        self.forget_orders().await?;
         Ok(changes)
     }
 
@@ -282,7 +287,8 @@ impl Reloader {
         let (config, changes) = self.check(files.clone(), texts.clone()).await?;
         self.take_over(config, files, &changes).await?;
         self.texts = texts;
-        Ok(Done::new("the ConfigMap is in use"))
+        let warnings = self.forget_orders().await?;
+        Ok(Done { warnings, ..Done::new("the ConfigMap is in use") })
     }
 
     fn note(&self, failure: Option<&Refusal>) {
@@ -377,6 +383,30 @@ impl Reloader {
         Ok(())
     }
 
+    /// What operators ordered of peers goes with the peers, as with any router's neighbors: a peer that comes back under the name some day
+    /// is another one. Not while the configuration before may be put back, nor while the part of it that a ConfigMap has is not known. One
+    /// line for each.
+    pub(super) async fn forget_orders(&mut self) -> Result<Vec<String>, Refusal> {
+        let has_config_map =
+            matches!(&self.config.source, Source::Kubernetes(kubernetes) if kubernetes.config.is_some());
+        if self.unconfirmed.is_some() || self.unrestored.is_some() || (has_config_map && self.texts.is_empty()) {
+            return Ok(Vec::new());
+        }
+        let snapshot = self.snapshot().await?;
+        let shut = snapshot.world.peer_orders.iter().filter(|(_, orders)| orders.shut).map(|(peer, _)| peer.clone());
+        let gone: Vec<PeerName> =
+            shut.filter(|peer| !self.config.bgp.peers.iter().any(|it| it.name == *peer)).collect();
+        let mut told = Vec::new();
+        for peer in gone {
+            info!(%peer, "the peer that an operator shut down is in the configuration no more: the order is forgotten");
+            told.push(format!(
+                "{peer} was shut down by an operator; that is forgotten: if a [[bgp.peer]] of the name comes back, it has a session"
+            ));
+            self.tell(Fact::Peer(peer, PeerOrder::Enable)).await?;
+        }
+        Ok(told)
+    }
+
     /// Returns once the planner has turned with the fact.
     async fn tell(&self, fact: Fact) -> Result<(), Refusal> {
         self.followers.facts.send(fact).await.map_err(|_| Refusal::Stopping)?;
@@ -453,6 +483,7 @@ impl Reloader {
         if is_confirmed && let Err(error) = self.keep() {
             warnings.push(format!("it is in use, but the one before comes back at the next start: {error}"));
         }
+        warnings.extend(self.forget_orders().await?);
         let until = until.or(self.unconfirmed.as_ref().map(|(it, _)| it.until));
         let count = match changes.len() {
             0 => "no difference to what was in use".to_owned(),

@@ -162,7 +162,7 @@ impl Loop {
                 let is_promise = |fact: &Fact| matches!(fact, Fact::Assigned(..));
                 let counts = |fact: &Fact| {
                     is_of_people(fact)
-                        || matches!(fact, Fact::Pools(_) | Fact::Leases(_) | Fact::RouterId(_))
+                        || matches!(fact, Fact::Pools(_) | Fact::Leases(_) | Fact::RouterId(_) | Fact::RouterIdOf(..))
                         || !too_old && (standalone || !is_promise(fact))
                 };
                 self.as_of = as_of.unwrap_or(self.as_of);

@@ -25,6 +25,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use self::ledger::{Ledger, Safe};
+pub use self::options::Progress;
 use self::options::interface_index;
 use crate::address::ScopedAddress;
 use crate::bgp::kept::KeptSession;
@@ -391,11 +392,11 @@ impl Connection {
         options::since_acknowledgement(self.stream.as_fd()).ok()
     }
 
-    /// How many octets the peer's host has acknowledged, and whether any wait here that it has not. `None` where the kernel does not
-    /// tell: the connection is about to end.
-    pub fn acknowledged(&self) -> Option<(u64, bool)> {
-        let (octets, in_kernel) = options::acknowledged(self.stream.as_fd()).ok()?;
-        Some((octets, in_kernel || !self.queue.is_empty()))
+    /// How far the peer's host is; what waits to be written here waits too. `None` where the kernel does not tell: the connection is about
+    /// to end.
+    pub fn progress(&self) -> Option<Progress> {
+        let progress = options::progress(self.stream.as_fd()).ok()?;
+        Some(Progress { waits: progress.waits || !self.queue.is_empty(), ..progress })
     }
 
     /// Queues a message that is not to wait behind routes. One that waits already in the same words is enough: keepalives do not pile

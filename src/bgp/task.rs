@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use self::peer::{Before, Channels, Desired, Inbound, Leave};
+use self::peer::{Before, Channels, Desired, Inbound, Leave, Left};
 use crate::address::ScopedAddress;
 use crate::bgp::machine::negotiation::{RESTART_TIME, Restart};
 use crate::bgp::outbox::Routes;
@@ -216,7 +216,7 @@ struct Speaker {
     /// Of peers that have more connections waiting than they need.
     hasty: BTreeMap<PeerName, Refused>,
     /// The last task of each peer that has been stopped, for the next one: see [`Before::task`].
-    stopped: BTreeMap<PeerName, oneshot::Receiver<Option<IpAddr>>>,
+    stopped: BTreeMap<PeerName, oneshot::Receiver<Left>>,
 }
 
 /// The speaker's side of one peer task. Dropping it ends the task without a NOTIFICATION to the peer.
@@ -234,7 +234,7 @@ struct PeerHandle {
     desired: watch::Sender<Desired>,
     inbound: mpsc::Sender<Inbound>,
     leave: oneshot::Sender<Leave>,
-    done: oneshot::Receiver<Option<IpAddr>>,
+    done: oneshot::Receiver<Left>,
 }
 
 /// With whom a session is, and as whom.
@@ -404,7 +404,11 @@ impl Speaker {
     /// Goes on with a session of the agent before, if its settings let it.
     fn resume(&mut self, Resumable { kept, settings }: Resumable) {
         let (name, state) = (kept.state.peer.clone(), &kept.state);
-        let changed = state.changed_keys(&config::session_keys(&settings));
+        let mut changed = state.changed_keys(&config::session_keys(&settings));
+        // In which way the same router was found does not matter. One that is to be found is compared once it is.
+        let is_elsewhere =
+            |place: &PeerAddress| matches!(place, PeerAddress::Fixed(address) if *address != state.address);
+        changed.retain(|key| *key != "address" || is_elsewhere(&settings.address));
         if !changed.is_empty() {
             let why = format!("the settings of the peer have changed: {}", changed.join(", "));
             info!(peer = %name, reason = why, "the session of the agent before ends");
@@ -442,7 +446,7 @@ impl Speaker {
         identity: Identity,
         desired: Desired,
         kept: Option<KeptConnection>,
-        before: Option<oneshot::Receiver<Option<IpAddr>>>,
+        before: Option<oneshot::Receiver<Left>>,
     ) {
         let Identity { address, router_id, resets } = identity;
         let settings = Arc::clone(&desired.settings);
@@ -487,12 +491,7 @@ impl Speaker {
     }
 
     /// What the task that follows for the peer waits for.
-    fn stop(
-        &mut self,
-        name: &PeerName,
-        notification: Notification,
-        why: &str,
-    ) -> Option<oneshot::Receiver<Option<IpAddr>>> {
+    fn stop(&mut self, name: &PeerName, notification: Notification, why: &str) -> Option<oneshot::Receiver<Left>> {
         let handle = self.peers.remove(name)?;
         info!(peer = %name, reason = why, "peer stopped");
         // It fails when the task has ended already, and then there is nobody to tell.

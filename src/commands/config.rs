@@ -354,7 +354,8 @@ mod tests {
             let mut world = World::default();
             world.apply(Fact::Link(2, Some(Link::carrying(2, "eth0", &["10.9.0.2/24"]))));
             let gateway = Some(IpAddr::from([10, 9, 0, 1]));
-            let route = DefaultRoute { family: Family::V4, gateway, link: 2, metric: 0, vrf, dead: false };
+            let route =
+                DefaultRoute { family: Family::V4, gateway, link: 2, metric: 0, vrf, dead: false, dropped: false };
             world.apply(Fact::DefaultRoutes(vec![route]));
             let text = format!("[manifests]\nfolder = \"/m\"\n[egress]\ncluster-networks = [\"{net}\"]\n");
             with_gateway(&good(&text), &world).join("\n")

@@ -101,9 +101,7 @@ async fn watch_drain(socket: &Path) -> Exit {
 
 fn line(report: &DrainReport) -> String {
     let mut line = of_stage(report);
-    if report.stage != DrainStage::Waiting {
-        report.untaken.iter().for_each(|it| line.push_str(&format!("; {it}")));
-    }
+    report.of_uptake().iter().for_each(|it| line.push_str(&format!("; {it}")));
     line
 }
 

@@ -120,8 +120,7 @@ fn head(report: &Report, wide: bool) -> String {
             (Some(_), _) | (None, None) => String::new(),
             (None, Some(left)) => format!(", {left} flows left"),
         };
-        let untaken = drain.untaken.iter().filter(|_| drain.stage != DrainStage::Waiting);
-        let untaken: String = untaken.map(|it| format!(", {it}")).collect();
+        let untaken: String = drain.of_uptake().iter().map(|it| format!(", {it}")).collect();
         let reason = drain.reason.as_ref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
         let _ = writeln!(text, "drain       {} since {}{left}{untaken}{reason}", drain.stage.code(), ago(drain.since));
     }

@@ -1,6 +1,8 @@
 //! What a configuration without mistakes is most likely not meant to be: pools whose addresses reach no client, peers that are sent
 //! nothing, and what can never come into force. Floor 1.
 
+use std::net::IpAddr;
+
 use super::{Advertisement, Config, InterfacePattern, Kubernetes, L2, Peer, Pool, Source};
 use crate::address::is_too_wide;
 use crate::names::{InterfaceName, PoolName};
@@ -32,6 +34,8 @@ pub fn unused(config: &Config, whole: bool) -> Vec<String> {
     all.extend(profiles(config, &elsewhere));
     all.extend(loopback(config));
     all.extend(in_pools(config));
+    all.extend(peers_in_pools(config));
+    all.extend(unused_ports(config));
     all.extend(without_class(config));
     all.extend(cluster_networks(config));
     all
@@ -137,6 +141,39 @@ fn in_pools(config: &Config) -> impl Iterator<Item = String> {
         ))
     })
 }
+
+/// Addresses of sessions and next hops that a Service may get.
+fn peers_in_pools(config: &Config) -> impl Iterator<Item = String> {
+    let of_peer = |peer: &'_ Peer| {
+        let next_hops =
+            [("next-hop", peer.next_hop.map(IpAddr::from)), ("next-hop-v6", peer.next_hop_v6.map(IpAddr::from))];
+        let all = [("source-address", peer.source_address)].into_iter().chain(next_hops);
+        let name = peer.name.clone();
+        all.filter_map(move |(key, address)| Some((name.clone(), key, address?))).collect::<Vec<_>>()
+    };
+    config.bgp.peers.iter().flat_map(of_peer).filter_map(|(peer, key, address)| {
+        let pool = &config.pools.iter().find(|pool| pool.holds(address) && !pool.excludes(address))?.name;
+        Some(format!(
+            "peer {peer}: its {key} {address} is in pool {pool}, so a Service may get it too; leave it out of the pool: \
+             exclude = [\"{address}\"]"
+        ))
+    })
+}
+
+/// Ports that are never dialled.
+fn unused_ports(config: &Config) -> impl Iterator<Item = String> {
+    let passive = config.bgp.peers.iter().filter(|peer| peer.passive && peer.port != DEFAULT_PORT);
+    passive.map(|peer| {
+        format!(
+            "peer {}: port = {} is what crier dials, and a passive peer is never dialled: remove port or passive; the port that crier \
+             listens on is in listen of [bgp]",
+            peer.name, peer.port
+        )
+    })
+}
+
+/// Of `port`.
+const DEFAULT_PORT: u16 = 179;
 
 /// An advertisement whose peers are all in another VRF, or on other nodes.
 fn of_advertisement(config: &Config, number: usize, advertisement: &Advertisement) -> Option<String> {
@@ -273,6 +310,36 @@ mod tests {
             "[[pool]]\nname = \"x\"\naddresses = [\"10.9.0.0/24\"]\nexclude = [\"10.9.0.7\"]\n[[l2]]",
         );
         assert_eq!(told("[manifests]\nfolder = \"/m\"", &excluded).len(), 1, "it is left out there");
+    }
+
+    /// A7 of a review. Input: the address of the session and next hops in a pool, one of them left out of it; and a port to dial of a peer that
+    /// is never dialled. Output: a line for each.
+    #[test]
+    fn addresses_of_a_peer_that_a_service_may_get_and_ports_that_are_never_dialled_are_told() {
+        let with =
+            |more: &str| told("[manifests]\nfolder = \"/m\"", &format!("[[l2]]\n{PEER}{more}[[bgp.advertisement]]\n"));
+        let one = |more: &str| match with(more).as_slice() {
+            [only] => only.clone(),
+            all => panic!("{more}: {all:?}"),
+        };
+        for key in ["source-address", "next-hop"] {
+            let line = one(&format!("{key} = \"10.1.0.7\"\n"));
+            assert!(line.starts_with(&format!("peer tor: its {key} 10.1.0.7 is in pool lan")), "{line}");
+            assert!(line.ends_with("exclude = [\"10.1.0.7\"]"), "{line}");
+        }
+        let excluded = "[[pool]]\nname = \"x\"\naddresses = [\"fd35::100-fd35::1ff\"]\nexclude = [\"fd35::111\"]\n";
+        assert!(
+            one(&format!("next-hop-v6 = \"fd35::110\"\n{excluded}")).contains("next-hop-v6 fd35::110 is in pool x")
+        );
+        assert_eq!(with(&format!("next-hop-v6 = \"fd35::111\"\n{excluded}")), [""; 0]);
+        assert_eq!(with("source-address = \"10.0.0.11\"\nnext-hop = \"10.0.0.11\"\n"), [""; 0]);
+
+        let line = one("passive = true\nport = 1\n");
+        assert!(
+            line.starts_with("peer tor: port = 1 is what crier dials, and a passive peer is never dialled"),
+            "{line}"
+        );
+        assert_eq!((with("passive = true\n"), with("port = 1\n")), (Vec::new(), Vec::new()));
     }
 
     /// Input: networks of the cluster that hold a pool, or half of all addresses, beside sound ones. Output: what they take egress from.

@@ -31,6 +31,19 @@ pub fn validity(pem: &str) -> Option<(SystemTime, SystemTime)> {
     Some((begins, time(tag, ends)?))
 }
 
+/// Whether that certificate is of version 1, which has no extensions; rustls takes none. `openssl x509 -req` writes such ones unless it is given
+/// extensions.
+pub fn is_version_1(pem: &str) -> bool {
+    let version = |der: &[u8]| Some(opened(opened(opened(der)?.1)?.1)?.0);
+    let of_first = |pem: &str| {
+        let (_, begun) = pem.split_once("-----BEGIN CERTIFICATE-----")?;
+        let (lines, _) = begun.split_once("-----END CERTIFICATE-----")?;
+        // The serial number stands where another version has its number.
+        Some(version(&of_base64(lines)?)? != VERSION)
+    };
+    of_first(pem).unwrap_or(false)
+}
+
 /// Tag and content of the first value, and what is behind it (X.690 §8.1).
 fn opened(octets: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (tag, rest) = octets.split_first()?;
@@ -68,7 +81,7 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use jiff::Timestamp;
 
     use super::*;
@@ -81,7 +94,7 @@ mod tests {
     }
 
     /// Of openssl, version 1: `openssl x509 -dates` says Jan  1 00:00:00 2020 and 2021.
-    const OF_OPENSSL: &str = "Certificate:\n-----BEGIN CERTIFICATE-----
+    pub const OF_OPENSSL: &str = "Certificate:\n-----BEGIN CERTIFICATE-----
 MIIBOTCB4AIBATAKBggqhkjOPQQDAjApMRQwEgYDVQQKDAtjcmllcjpub2RlczER
 MA8GA1UEAwwIY3JpZXI6bjEwHhcNMjAwMTAxMDAwMDAwWhcNMjEwMTAxMDAwMDAw
 WjApMRQwEgYDVQQKDAtjcmllcjpub2RlczERMA8GA1UEAwwIY3JpZXI6bjEwWTAT
@@ -101,6 +114,13 @@ NEriU+Tus6f1KDHfIu3bFxBRP9HWWn7kvd0G9q8=
     }
 
     #[test]
+    fn version_1_is_told_apart() {
+        assert!(is_version_1(OF_OPENSSL));
+        assert!(!is_version_1(&self_signed(["200101000000Z", "20500101000000Z"]).1));
+        assert!(!is_version_1("no certificate"));
+    }
+
+    #[test]
     fn no_text_makes_the_reader_panic() {
         let table = ["", "-----BEGIN CERTIFICATE-----", "-----BEGIN CERTIFICATE-----!\n-----END CERTIFICATE-----"];
         table.iter().for_each(|text| assert_eq!(said(text), None, "{text}"));
@@ -109,7 +129,7 @@ NEriU+Tus6f1KDHfIu3bFxBRP9HWWn7kvd0G9q8=
             for with in ["", "A", "/"] {
                 let mut text = whole.clone();
                 text.replace_range(at..=at, with);
-                let _ = validity(&text);
+                let _ = (validity(&text), is_version_1(&text));
             }
             let _ = validity(&format!("{}\n-----END CERTIFICATE-----\n", &whole[..at]));
         }

@@ -29,6 +29,7 @@ use kube::config::{InClusterError, KubeconfigError};
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tracing::warn;
 
+use super::certificate;
 use super::credentials::{self, Connection};
 pub use super::credentials::{Renewal, all_of, merged};
 use crate::config::Access;
@@ -69,6 +70,11 @@ pub enum ClientError {
     InCluster(#[source] InClusterError),
     #[error("the credentials for the API server cannot be used: {0}")]
     Credentials(#[source] kube::Error),
+    #[error(
+        "the client certificate for the API server is of X.509 version 1, which has no extensions, and crier's TLS takes none of these: have it \
+         signed anew with an extension (openssl x509 -req -extfile, with extendedKeyUsage = clientAuth)"
+    )]
+    CertificateVersion,
     #[error("tls-server-name \"{name}\" is not a host name")]
     ServerName { name: String },
     #[error("the API server \"{server}\" is no URL such as https://192.0.2.1:6443")]
@@ -172,7 +178,12 @@ fn assemble(config: &kube::Config) -> Result<Connection, ClientError> {
              gets the credentials"
         );
     }
-    let tls = config.rustls_client_config().map_err(ClientError::Credentials)?;
+    let is_version_1 =
+        || credentials::certificate_text(&config.auth_info).is_some_and(|pem| certificate::is_version_1(&pem));
+    let tls = config.rustls_client_config().map_err(|error| match is_version_1() {
+        true => ClientError::CertificateVersion,
+        false => ClientError::Credentials(error),
+    })?;
     let mut https = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
     if let Some(name) = &config.tls_server_name {
         let server = name.clone().try_into().map_err(|_| ClientError::ServerName { name: name.clone() })?;
@@ -318,6 +329,8 @@ mod tests {
             (kubeconfig("{server: 'https://127.0.0.1:6443', tls-server-name: '-'}", "{}"), "tls-server-name"),
             (kubeconfig(server, "{token: \"ab\\ncd\"}"), "no line of text"),
             (kubeconfig(server, "{token: ''}"), "no line of text"),
+            (kubeconfig(server, "{token: ' '}"), "no line of text"),
+            (kubeconfig(server, &of_version_1()), "X.509 version 1"),
             (kubeconfig("{server: 'ftp://127.0.0.1'}", "{token: t}"), "\"ftp://127.0.0.1/\" is no URL"),
             (kubeconfig("{server: '/api'}", "{token: t}"), "\"/api\" is no URL"),
             (kubeconfig("{server: ''}", "{token: t}"), "kubeconfig"),
@@ -544,6 +557,50 @@ mod tests {
         std::fs::write(&path, kubeconfig("{server: 'https://127.0.0.1:1'}", &text)).unwrap();
         assert_eq!(next().await, "2099-01-01T00:00:00Z");
         task.abort();
+    }
+
+    /// R6 of a review. Input: a client certificate that is good is followed by one that has ended, as of a restored backup; then by another good
+    /// one, with a name in Latin-1 before it. Output: the ended one takes no place, and it is told; the other one does, and its end is known.
+    #[tokio::test]
+    async fn a_certificate_that_has_ended_does_not_take_the_place_of_a_good_one() {
+        use crate::k8s::base64;
+        use crate::k8s::certificate_request::self_signed;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubeconfig");
+        let write = |begins: &str, ends: &str, before: &[u8]| {
+            let (key, pem) = self_signed([begins, ends]);
+            let octets = [before, pem.as_bytes()].concat();
+            let (pem, key) = (base64(&octets), base64(key.expose()));
+            let user = format!("{{client-certificate-data: {pem}, client-key-data: {key}}}");
+            std::fs::write(&path, kubeconfig("{server: 'https://127.0.0.1:1'}", &user)).unwrap();
+        };
+        write("200101000000Z", "20980101000000Z", b"");
+        let (_client, mut renewal) = build(&Access::Kubeconfig(path.clone())).await.unwrap();
+        renewal.look = Duration::from_millis(20);
+        let (facts, mut told) = tokio::sync::mpsc::channel(8);
+        let task = tokio::spawn(renewal.run(facts));
+        let mut next = async || match tokio::time::timeout(Duration::from_secs(20), told.recv()).await {
+            Ok(Some(Fact::ClientCertificate(Some(certificate)))) => certificate.end(),
+            Ok(Some(Fact::CredentialsUnusable(problem))) => problem.map(|it| it.to_string()).unwrap_or_default(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(next().await, "2098-01-01T00:00:00Z");
+        write("200101000000Z", "20250101000000Z", b"");
+        let problem = next().await;
+        assert!(problem.contains("ended on 2025-01-01") && problem.contains("stay in use"), "{problem}");
+        write("200101000000Z", "20990101000000Z", b"subject=O = M\xfcller\n");
+        assert_eq!(next().await, "", "they are used");
+        assert_eq!(next().await, "2099-01-01T00:00:00Z");
+        task.abort();
+    }
+
+    /// R5 of a review: a certificate as `openssl x509 -req` makes it. That the key is another one's is not looked at any more.
+    fn of_version_1() -> String {
+        use crate::k8s::base64;
+        let (key, _) = crate::k8s::certificate_request::self_signed(["200101000000Z", "20500101000000Z"]);
+        let pem = base64(certificate::tests::OF_OPENSSL.as_bytes());
+        format!("{{client-certificate-data: {pem}, client-key-data: {}}}", base64(key.expose()))
     }
 
     /// H8 of a review. Input: the kubeconfig becomes one whose user has no credentials, or is not there. Output: it is told, and the former ones

@@ -136,14 +136,28 @@ impl Renewal {
         let (config, seen) = load(&self.access).await?;
         if seen != self.seen {
             names_somebody(&config, &self.access)?;
+            let certificate = certificate_of(&config, &self.access);
+            self.is_no_worse(certificate.as_ref())?;
             let connections = assemble_all(&config, &self.servers)?;
             is_trusted(&connections).await?;
             self.connections.send_replace(connections);
-            self.certificate = certificate_of(&config, &self.access);
+            self.certificate = certificate;
             self.seen = seen;
             info!("the credentials for the API server were read again");
         }
         Ok(())
+    }
+}
+
+impl Renewal {
+    /// A certificate that has ended, as of a restored backup, takes no others' place while these have not ended. By a wrong clock all have.
+    fn is_no_worse(&self, certificate: Option<&ClientCertificate>) -> Result<(), ClientError> {
+        let wall = clock::wall();
+        let former_ended = self.certificate.as_ref().is_some_and(|it| it.has_ended(wall));
+        match certificate.filter(|it| it.has_ended(wall) && !former_ended) {
+            Some(ended) => Err(ClientError::CertificateEnded { ended: ended.clone() }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -344,17 +358,23 @@ pub(super) fn client_certificate(config: &kube::Config, kubeconfig: &Path) -> Op
     if config.cluster_url.scheme_str() == Some("http") || user.token.is_some() {
         return None;
     }
+    let place = match (&user.client_certificate_data, &user.client_certificate) {
+        (None, Some(file)) => file.clone(),
+        (Some(_), _) | (None, None) => format!("in the kubeconfig {}", kubeconfig.display()),
+    };
+    let (begins, ends) = validity(&certificate_text(user)?)?;
+    Some(ClientCertificate { place, begins, ends })
+}
+
+/// The client certificate in PEM. Around it may stand text in any encoding, as names are in what PKCS#12 is unpacked to.
+pub(super) fn certificate_text(user: &AuthInfo) -> Option<String> {
     // kube takes the data first, too.
-    let (place, pem) = match (&user.client_certificate_data, &user.client_certificate) {
-        (Some(data), _) => {
-            let place = format!("in the kubeconfig {}", kubeconfig.display());
-            (place, String::from_utf8(of_base64(data)?).ok()?)
-        }
-        (None, Some(file)) => (file.clone(), std::fs::read_to_string(file).ok()?),
+    let octets = match (&user.client_certificate_data, &user.client_certificate) {
+        (Some(data), _) => of_base64(data)?,
+        (None, Some(file)) => std::fs::read(file).ok()?,
         (None, None) => return None,
     };
-    let (begins, ends) = validity(&pem)?;
-    Some(ClientCertificate { place, begins, ends })
+    Some(String::from_utf8_lossy(&octets).into_owned())
 }
 
 /// Refuses what may be waited for without end when it is opened: a FIFO, a device. That a file is not there is told by who reads it.
@@ -395,9 +415,9 @@ fn files_of_user(user: &mut AuthInfo) -> [&mut Option<String>; 3] {
 }
 
 /// Whether a request can carry the token: RFC 6750 §2.1 has fewer characters yet. An empty one, of a file that is being replaced, would ask as
-/// nobody.
+/// nobody; so would a blank, of a template.
 fn is_sendable(token: &str) -> bool {
-    !token.is_empty() && HeaderValue::from_str(token).is_ok()
+    !token.trim().is_empty() && HeaderValue::from_str(token).is_ok()
 }
 
 /// Reads the token files. A file that an editor or a shell has written ends in a newline, which no token has. Beside a token, as with kubectl,

@@ -50,6 +50,8 @@ struct State {
     faults: VecDeque<Fault>,
     /// Lists are streamed to those who ask for it (WatchList).
     streams: bool,
+    /// Every watch and streamed list is answered with 200, and ended at once.
+    ends_streams: bool,
     requests: Vec<Seen>,
 }
 
@@ -88,6 +90,8 @@ pub enum Answer {
     Silence,
     /// Does what was asked, but answers only after this long.
     Late(Duration),
+    /// 200, and not a word.
+    Nothing,
     /// Takes a streamed list for a watch from now on, as an API server does that knows nothing of them.
     Endless,
     /// A policy: does what was asked, without this field of the status.
@@ -208,6 +212,11 @@ impl FakeApi {
         self.state.lock().unwrap().streams = true;
     }
 
+    /// A proxy that passes no streams stands before it, or does no more.
+    pub fn end_streams(&self, ends: bool) {
+        self.state.lock().unwrap().ends_streams = ends;
+    }
+
     pub fn fault(&self, fault: Fault) {
         self.state.lock().unwrap().faults.push_back(fault);
     }
@@ -312,8 +321,12 @@ async fn answer(
             }
         }
         Some(Answer::With(annotation, value)) => seen.body["metadata"]["annotations"][annotation] = json!(value),
+        Some(Answer::Nothing) => return stream_answer(200, stream::empty().boxed()),
         Some(Answer::Endless) => return watch_from(&seen, state, changes),
         None => {}
+    }
+    if seen.query.contains("watch=true") && state.lock().unwrap().ends_streams {
+        return stream_answer(200, stream::empty().boxed());
     }
     if seen.query.contains(STREAMED) {
         let streams = state.lock().unwrap().streams;

@@ -53,6 +53,12 @@ const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(4);
 /// One failure may be a restart of the API server or a moved connection; two in a row are reported.
 const FAILURES_TO_REPORT: u32 = 2;
+/// So many streamed lists in a row that end before their end, and the next one comes by pages.
+const CUT_LISTS: u32 = 2;
+/// So many watches in a row that end as soon as they have begun, and something between here and the API server ends them: it is a failure.
+const BARREN_WATCHES: u32 = 4;
+/// After so many more of them the kind is listed again: with the longest delay, about once a minute.
+const BARREN_ROUND: u32 = 20;
 /// When a kind is asked for again that the API server lacks, or does not show: somebody must update it, or give rights.
 const REFUSED_DELAY: Duration = Duration::from_secs(60);
 /// How many outcomes may wait for [`run`]. [`run`] waits only for the receiver of the Facts, and the watches may wait with it.
@@ -187,6 +193,8 @@ enum End {
     Expired,
     /// A new list is asked for.
     Asked,
+    /// A streamed list ended before its end, with the reason that is known.
+    CutOff(String),
     Failed(Failure),
 }
 
@@ -213,6 +221,7 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
     // The watch that a streamed list goes on as.
     let mut open: Option<Events<K>> = None;
     let mut streams = true;
+    let (mut cut_lists, mut barren) = (0, 0);
     let mut round = None;
     // Of a kind that an API server may lack: what was told of why it is not seen.
     let mut told: Option<Option<String>> = None;
@@ -227,6 +236,8 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
                 };
                 match listed {
                     Ok(Some(Listed { version: reached, goes_on })) => {
+                        // Where only pages pass, watches are doubted from the first.
+                        cut_lists = if goes_on.is_some() { 0 } else { cut_lists };
                         (version, open) = (Some(reached), goes_on);
                         if told.take().flatten().is_some() && facts.send(Fact::ServiceCidrsUnseen(None)).await.is_err()
                         {
@@ -236,6 +247,12 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
                         continue;
                     }
                     Ok(None) => {
+                        streams = false;
+                        continue;
+                    }
+                    // What lets no stream pass may let pages pass. A list that fails then is the next failure.
+                    Err(End::CutOff(why)) if cut_lists + 1 >= CUT_LISTS => {
+                        debug!(kind = K::PLURAL, why, "streamed lists end before their end; listing page by page");
                         streams = false;
                         continue;
                     }
@@ -260,10 +277,30 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
                 }
                 Err(end) => end,
             },
-            Some(version) => tokio::select! {
-                end = watch(&api, open.take(), version, &facts, &outcomes) => end,
-                () = barrier.is_asked(round) => End::Asked,
-            },
+            Some(version) => {
+                let before = version.clone();
+                let doubted = barren > 0 || cut_lists > 0;
+                let end = tokio::select! {
+                    end = watch(&api, (open.take(), doubted), version, &facts, &outcomes) => end,
+                    () = barrier.is_asked(round) => End::Asked,
+                };
+                let is_barren = matches!(end, End::Closed) && began.elapsed() < LIVED && *version == before;
+                barren = if is_barren { barren + 1 } else { 0 };
+                end
+            }
+        };
+        let end = match end {
+            End::Closed if barren >= BARREN_WATCHES => {
+                if barren % BARREN_ROUND == 0 {
+                    version = None;
+                }
+                End::Failed(Failure::without_answer("every watch ends as soon as it has begun".to_owned()))
+            }
+            End::CutOff(why) => {
+                cut_lists += 1;
+                End::Failed(Failure::without_answer(why))
+            }
+            end => end,
         };
         let lived = began.elapsed() >= LIVED;
         broke_off = !matches!(end, End::Closed) || began.elapsed() < SOONEST_END;
@@ -275,6 +312,8 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
         }
         let delay = match end {
             End::NoReceiver => return,
+            // It was made a failure above.
+            End::CutOff(_) => trouble.next_delay(),
             End::Closed => churn.next_delay(),
             End::Asked => {
                 version = None;
@@ -383,8 +422,9 @@ async fn list_streamed<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>
     loop {
         let event = match timeout(PAUSE, events.next()).await {
             Err(_) => return not_streamed("it sends objects, and no end of the list"),
-            Ok(None) => return Err(End::Closed),
-            Ok(Some(Err(error))) => return Err(end_of(&error)),
+            Ok(None) => return Err(End::CutOff("the list ended before its end".to_owned())),
+            Ok(Some(Err(error @ kube::Error::Api(_)))) => return Err(end_of(&error)),
+            Ok(Some(Err(error))) => return Err(End::CutOff(reason(&error))),
             Ok(Some(Ok(event))) => event,
         };
         match event {
@@ -440,10 +480,11 @@ async fn open_watch<K: Kind>(
     }
 }
 
-/// Tells each change after `version`, and keeps `version` at the last change told. `open` is the watch where it has begun.
+/// Tells each change after `version`, and keeps `version` at the last change told. `open` is the watch where it has begun. One that is `doubted`,
+/// because those before ended as soon as they had begun, is an answer once it has told something, or has lasted.
 async fn watch<K: Kind>(
     api: &Api<Object<K>>,
-    open: Option<Events<K>>,
+    (open, doubted): (Option<Events<K>>, bool),
     version: &mut String,
     facts: &mpsc::Sender<Fact>,
     outcomes: &mpsc::Sender<Outcome>,
@@ -456,7 +497,20 @@ async fn watch<K: Kind>(
             Err(error) => return end_of(&error),
         },
     };
+    let first = match doubted {
+        true => match timeout(LIVED, tell_next(&mut events, version)).await {
+            Ok(Ok(fact)) => fact,
+            Ok(Err(end)) => return end,
+            Err(_) => None,
+        },
+        false => None,
+    };
     if !K::OPTIONAL && outcomes.send(Outcome { of: K::PLURAL, result: Ok(()) }).await.is_err() {
+        return End::NoReceiver;
+    }
+    if let Some(fact) = first
+        && facts.send(fact).await.is_err()
+    {
         return End::NoReceiver;
     }
     loop {
@@ -690,6 +744,46 @@ mod tests {
         let (mut facts, _tasks) = watching(&api).await;
         assert_eq!(listed(&mut facts).await, ["shop/web"]);
         reachable(&mut facts).await;
+    }
+
+    /// R4 of a review. Input: a proxy before the API server ends every stream at once, with an answer 200. Output: the lists come by pages; that
+    /// no watch stands is told, and not taken back while it is so; once streams pass, all is well.
+    #[tokio::test]
+    async fn where_no_stream_passes_the_lists_come_by_pages_and_it_is_told() {
+        let api = FakeApi::start().await;
+        api.stream_lists();
+        api.put(SERVICES, service("shop/web"));
+        api.end_streams(true);
+        let (mut facts, _tasks) = watching(&api).await;
+        let (mut listed, mut why) = (false, None);
+        while !listed || why.is_none() {
+            match facts.recv().await.unwrap() {
+                Fact::Listed(Listing::Services(keys)) => listed = keys.len() == 1,
+                Fact::ApiServer(ApiServer::Unreachable { why: told, .. }) => why = Some(told),
+                Fact::ApiServer(ApiServer::Reachable) => panic!("no watch has stood yet"),
+                _ => {}
+            }
+        }
+        let why = why.unwrap();
+        assert!(why.ends_with(": every watch ends as soon as it has begun"), "{why}");
+        let streamed = api.requests(&Method::GET, SERVICES).into_iter().filter(|it| it.query.contains("sendInitial"));
+        assert_eq!(streamed.count(), CUT_LISTS as usize, "then pages");
+        api.end_streams(false);
+        reachable(&mut facts).await;
+        let version = api.put(SERVICES, service("shop/api"));
+        assert_eq!(told(&mut facts, "shop/api").await, Some(version));
+    }
+
+    #[tokio::test]
+    async fn one_streamed_list_that_is_cut_off_is_streamed_again() {
+        let api = FakeApi::start().await;
+        api.stream_lists();
+        api.put(SERVICES, service("shop/web"));
+        api.fault(fault(false, Answer::Nothing));
+        let (mut facts, _tasks) = watching(&api).await;
+        assert_eq!(listed(&mut facts).await, ["shop/web"]);
+        let requests = api.requests(&Method::GET, SERVICES);
+        assert!(requests.iter().all(|seen| !seen.query.contains("limit=")), "no page: {requests:?}");
     }
 
     #[tokio::test]

@@ -126,7 +126,7 @@ fn family_of(number: u8) -> Option<Family> {
 }
 
 /// Length and type of the message in front.
-fn header(octets: &[u8]) -> Option<(usize, u16)> {
+pub(super) fn header(octets: &[u8]) -> Option<(usize, u16)> {
     let length = u32::from_ne_bytes(octets.get(..4)?.try_into().ok()?);
     let kind = u16::from_ne_bytes(octets.get(4..6)?.try_into().ok()?);
     let length = usize::try_from(length).ok()?;
@@ -165,7 +165,7 @@ fn address(ip: &[u8], v4: u16, v6: u16) -> Option<IpAddr> {
 }
 
 /// The value of the first attribute of this type.
-fn attribute(octets: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(super) fn attribute(octets: &[u8], wanted: u16) -> Option<&[u8]> {
     let mut rest = octets;
     while let Some(head) = rest.get(..4) {
         let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
@@ -180,7 +180,7 @@ fn attribute(octets: &[u8], wanted: u16) -> Option<&[u8]> {
 }
 
 // From linux/netlink.h and linux/netfilter/nfnetlink_conntrack.h.
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 const NFGEN: usize = 4;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;

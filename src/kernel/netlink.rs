@@ -19,6 +19,7 @@ use rtnetlink::sys::{AsyncSocket, SocketAddr};
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::task::JoinSet;
 
+use super::next_hops;
 use crate::address::{Family, host_prefix};
 use crate::names::InterfaceName;
 
@@ -89,7 +90,9 @@ impl Netlink {
 
     /// The routes of both families, of every table.
     pub(super) async fn routes(&mut self) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
-        self.list(RouteNetlinkMessage::GetRoute(RouteMessage::default())).await
+        let mut list = self.list(RouteNetlinkMessage::GetRoute(RouteMessage::default())).await?;
+        next_hops::fill(&mut list).await.map_err(NetlinkError::Refused)?;
+        Ok(list)
     }
 
     /// The routes of both families that have crier's number, of every table. A host may have a million others.
@@ -101,7 +104,10 @@ impl Netlink {
 
     /// The default routes of both families, of every table.
     pub(super) async fn default_routes(&mut self) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
-        self.list_of(RouteMessage::default(), |route| route.header.destination_prefix_length == 0).await
+        let is_default = |route: &RouteMessage| route.header.destination_prefix_length == 0;
+        let mut list = self.list_of(RouteMessage::default(), is_default).await?;
+        next_hops::fill(&mut list).await.map_err(NetlinkError::Refused)?;
+        Ok(list)
     }
 
     /// The routes of both families that a request for these attributes is about, and of these the ones to `keep`: the others are

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoData, InfoVrf, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoData, InfoVrf, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteType, RouteVia,
 };
@@ -21,6 +21,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::netlink::{Event, Netlink, NetlinkError, family_of};
+use crate::address::Family;
 use crate::world::{DefaultRoute, Fact};
 
 /// `RTNLGRP_NEXTHOP`.
@@ -34,7 +35,7 @@ const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 /// Runs until the receiver of the Facts is gone, and may be dropped at any time. If the kernel cannot be asked, it keeps trying,
 /// and the last known routes stay in use.
 pub async fn run(facts: mpsc::Sender<Fact>) {
-    let mut told = None;
+    let mut told = Told::default();
     loop {
         match follow(&facts, &mut told).await {
             Err(Ended::Unwanted) => return,
@@ -65,7 +66,22 @@ enum Ended {
     Failed(NetlinkError),
 }
 
-async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Option<Vec<DefaultRoute>>) -> Result<Infallible, Ended> {
+/// What was told last.
+#[derive(Debug, Default)]
+struct Told {
+    routes: Option<Vec<DefaultRoute>>,
+    /// The routes of these that lead by objects of next hops.
+    by_object: BTreeSet<Place>,
+}
+
+/// What tells default routes apart: family, VRF and metric.
+type Place = (Family, Option<u32>, u32);
+
+fn place(route: &DefaultRoute) -> Place {
+    (route.family, route.vrf, route.metric)
+}
+
+async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Told) -> Result<Infallible, Ended> {
     // When a link goes down, its IPv4 routes go too, and the kernel reports only the link.
     let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
     let mut netlink = Netlink::open_for(&groups).map_err(Ended::Failed)?;
@@ -75,16 +91,25 @@ async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Option<Vec<DefaultRoute>>
     objects.socket_mut().bind_auto().map_err(open)?;
     // Linux before 5.3 has none.
     let _ = objects.socket_mut().add_membership(NEXT_HOPS_GROUP);
+    let mut failed = BTreeSet::new();
     loop {
-        let tables = Tables::of(&netlink.links().await.map_err(Ended::Failed)?);
         let routes = netlink.default_routes().await.map_err(Ended::Failed)?;
-        let (links, by_object) = (default_links(&routes, &tables), leads_by_object(&routes, &tables));
-        let routes = default_routes(&routes, &tables);
-        if told.as_ref() != Some(&routes) {
+        // After the routes: a link whose failure took a next hop away shows it.
+        let list = netlink.links().await.map_err(Ended::Failed)?;
+        let tables = Tables::of(&list);
+        failed.extend(list.iter().filter_map(failed_link));
+        let (links, by_object) = (default_links(&routes, &tables), by_object(&routes, &tables));
+        let leads_by_object = !by_object.is_empty();
+        let mut routes = default_routes(&routes, &tables);
+        routes.extend(dropped(told, &routes, &by_object, &failed));
+        failed.clear();
+        if told.routes.as_ref() != Some(&routes) {
             debug!(?routes, "default routes changed");
             facts.send(Fact::DefaultRoutes(routes.clone())).await.map_err(|_| Ended::Unwanted)?;
-            *told = Some(routes);
         }
+        // A route that went with its links may come back as it was.
+        told.by_object = routes.iter().filter(|it| it.dropped).map(place).chain(by_object).collect();
+        told.routes = Some(routes);
         loop {
             let first = tokio::select! {
                 event = netlink.event() => event,
@@ -92,7 +117,7 @@ async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Option<Vec<DefaultRoute>>
                     while objects.socket_ref().recv_from_full().is_ok() {}
                     match told {
                         Err(error) if error.raw_os_error() != Some(libc::ENOBUFS) => return Err(open(error)),
-                        Ok(_) | Err(_) if by_object => Event::Overrun,
+                        Ok(_) | Err(_) if leads_by_object => Event::Overrun,
                         Ok(_) | Err(_) => continue,
                     }
                 }
@@ -102,7 +127,10 @@ async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Option<Vec<DefaultRoute>>
             let mut next = Some(first);
             while let Some(event) = next {
                 concerned |= match event {
-                    Event::Message(message) => may_move_default_routes(&message, &links, &tables),
+                    Event::Message(message) => {
+                        failed.extend(failed_link(&message));
+                        may_move_default_routes(&message, &links, &tables)
+                    }
                     Event::Overrun => true,
                     Event::Closed => return Err(Ended::Failed(NetlinkError::Ended)),
                 };
@@ -195,14 +223,48 @@ fn may_move_default_routes(message: &RouteNetlinkMessage, links: &BTreeSet<u32>,
     }
 }
 
-/// A default route leads to an object of next hops, as those of FRR do.
-fn leads_by_object(routes: &[RouteNetlinkMessage], tables: &Tables) -> bool {
+/// The default routes that lead to objects of next hops, as those of FRR do.
+fn by_object(routes: &[RouteNetlinkMessage], tables: &Tables) -> BTreeSet<Place> {
     let is_object = |attribute: &RouteAttribute| matches!(attribute, RouteAttribute::NhId(_));
-    routes.iter().any(|message| match message {
-        RouteNetlinkMessage::NewRoute(route) => tables.place(route).is_some() && route.attributes.iter().any(is_object),
+    let of_message = |message: &RouteNetlinkMessage| match message {
+        RouteNetlinkMessage::NewRoute(route) if route.attributes.iter().any(is_object) => {
+            tables.place(route).map(|vrf| next_hops(route, vrf)).unwrap_or_default()
+        }
         // The enum is not ours; nothing else is a route.
-        _ => false,
-    })
+        _ => Vec::new(),
+    };
+    routes.iter().flat_map(of_message).map(|route| place(&route)).collect()
+}
+
+/// The link, if it is down or without carrier: the kernel then takes the next hops by it out of their groups.
+fn failed_link(message: &RouteNetlinkMessage) -> Option<u32> {
+    // The enum is not ours; nothing else is a link.
+    let RouteNetlinkMessage::NewLink(link) = message else { return None };
+    let flags = link.header.flags;
+    let carries = flags.contains(LinkFlags::Up) && flags.intersects(LinkFlags::Running | LinkFlags::LowerUp);
+    (!carries).then_some(link.header.index)
+}
+
+/// The next hops that the kernel took out of a route by an object when their links failed, and that nobody has put back: those of `told`
+/// that `now` lacks. Forgotten with a route that has as many next hops again, or leads by no object.
+fn dropped(
+    told: &Told,
+    now: &[DefaultRoute],
+    by_object: &BTreeSet<Place>,
+    failed: &BTreeSet<u32>,
+) -> Vec<DefaultRoute> {
+    let before = told.routes.as_deref().unwrap_or_default();
+    let is_dropped = |route: &&DefaultRoute| {
+        let of_route = |all: &[DefaultRoute]| all.iter().filter(|it| place(it) == place(route)).count();
+        let is_there = |it: &DefaultRoute| (it.gateway, it.link) == (route.gateway, route.link);
+        let is_lost = match of_route(now) {
+            0 => true,
+            left => by_object.contains(&place(route)) && left < of_route(before),
+        };
+        let failed = told.by_object.contains(&place(route)) && failed.contains(&route.link);
+        is_lost && (route.dropped || failed) && !now.iter().any(|it| place(it) == place(route) && is_there(it))
+    };
+    before.iter().filter(is_dropped).map(|route| DefaultRoute { dead: true, dropped: true, ..route.clone() }).collect()
 }
 
 /// The links of all default routes in the list, also of next hops that do not work now.
@@ -266,7 +328,7 @@ fn next_hops(route: &RouteMessage, vrf: Option<u32>) -> Vec<DefaultRoute> {
     // The kernel takes a single next hop away with its link, or uses it all the same.
     hops.extend(link.map(|link| (gateway(&route.attributes), link, false)));
     let Some(family) = family_of(route.header.address_family) else { return Vec::new() };
-    let of_hop = |(gateway, link, dead)| DefaultRoute { family, gateway, link, metric, vrf, dead };
+    let of_hop = |(gateway, link, dead)| DefaultRoute { family, gateway, link, metric, vrf, dead, dropped: false };
     hops.into_iter().map(of_hop).collect()
 }
 
@@ -290,7 +352,6 @@ mod tests {
     use netlink_packet_route::route::RouteHeader;
 
     use super::*;
-    use crate::address::Family;
 
     fn route(attributes: Vec<RouteAttribute>) -> RouteMessage {
         let mut message = RouteMessage::default();
@@ -391,6 +452,50 @@ mod tests {
         assert_eq!(found(routes.clone()), expected);
         let messages: Vec<_> = routes.into_iter().map(RouteNetlinkMessage::NewRoute).collect();
         assert_eq!(of_main(&messages).len(), 2, "what does not work is no way out");
+    }
+
+    /// B3 of a review. Input: FRR's default route by a group of two next hops; a link loses its carrier. Output: the kernel takes the next
+    /// hop out of the group; it stays known until somebody puts it back, or makes another route.
+    #[test]
+    fn a_next_hop_that_the_kernel_took_out_of_its_object_is_known_until_the_route_has_as_many_again() {
+        const PLACE: Place = (Family::V4, None, 7);
+        let hop = |last: u8, link: u32| DefaultRoute::via(&format!("10.0.{last}.1"), link, 7);
+        let mut told = Told::default();
+        let mut read = |hops: &[DefaultRoute], is_object: bool, failed: &[u32]| {
+            let by_object = BTreeSet::from_iter(is_object.then_some(PLACE));
+            let dropped = dropped(&told, hops, &by_object, &failed.iter().copied().collect());
+            told.routes = Some(hops.iter().chain(&dropped).cloned().collect());
+            told.by_object = dropped.iter().map(place).chain(by_object).collect();
+            assert!(dropped.iter().all(|it| it.dead && it.dropped));
+            dropped.iter().map(|it| it.link).collect::<Vec<_>>()
+        };
+        let (one, two, three) = (hop(0, 2), hop(1, 3), hop(2, 4));
+        assert_eq!(read(&[one.clone(), two.clone()], true, &[]), [0; 0]);
+        assert_eq!(read(std::slice::from_ref(&one), true, &[3, 9]), [3]);
+        assert_eq!(read(std::slice::from_ref(&one), true, &[]), [3], "the link is back, the next hop is not");
+        assert_eq!(read(&[], true, &[2]), [2, 3], "with its last next hop the route goes");
+        assert_eq!(read(std::slice::from_ref(&two), true, &[]), [2]);
+        assert_eq!(read(&[one.clone(), two.clone()], true, &[]), [0; 0]);
+        assert_eq!(read(std::slice::from_ref(&two), true, &[]), [0; 0], "an operator took it out");
+        assert_eq!(read(&[one.clone(), two.clone()], true, &[]), [0; 0]);
+        assert_eq!(read(std::slice::from_ref(&two), true, &[2]), [2]);
+        assert_eq!(read(&[two.clone(), three.clone()], true, &[]), [0; 0], "another instead of it");
+        assert_eq!(read(std::slice::from_ref(&two), true, &[4]), [4]);
+        assert_eq!(read(std::slice::from_ref(&two), false, &[]), [0; 0], "a route without an object");
+        assert_eq!(read(&[one, two.clone()], false, &[]), [0; 0]);
+        assert_eq!(read(&[two], false, &[2]), [0; 0], "the kernel takes none out of such a route");
+    }
+
+    #[test]
+    fn a_link_has_failed_that_is_down_or_has_no_carrier() {
+        let link = |flags: LinkFlags| {
+            let mut link = LinkMessage::default();
+            (link.header.index, link.header.flags) = (3, flags);
+            failed_link(&RouteNetlinkMessage::NewLink(link))
+        };
+        assert_eq!(link(LinkFlags::Up | LinkFlags::Running | LinkFlags::LowerUp), None);
+        assert_eq!(link(LinkFlags::Up), Some(3));
+        assert_eq!(link(LinkFlags::Running), Some(3));
     }
 
     /// D16 of the field cases.

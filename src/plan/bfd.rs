@@ -35,6 +35,7 @@ pub(super) fn watched(
                 Some(_) => None,
                 None => from(settings, address, &bgp.local_addresses, sessions.get(name), known),
             },
+            is_of_session: sessions.get(name).and_then(standing_from).is_some(),
             vrf: settings.vrf.clone(),
             multihop: !was_near && is_far(settings, address, &bgp.local_addresses),
         };
@@ -44,7 +45,7 @@ pub(super) fn watched(
 }
 
 /// The address to send from, where the configuration gives none: our end of the BGP session, for the router knows its neighbor by that;
-/// while there is no session, the address that it would be dialled from, or the one that packets leave from now.
+/// while there is no session, that of the last one, the address that it would be dialled from, or the one that packets leave from now.
 fn from(
     settings: &config::Peer,
     address: &ScopedAddress,
@@ -52,13 +53,20 @@ fn from(
     session: Option<&SessionReport>,
     known: Option<&BfdPeer>,
 ) -> Option<IpAddr> {
-    let session = session.filter(|it| it.state == SessionState::Established);
-    if let Some(local) = session.and_then(|session| session.local_address) {
+    let is_here = |from: &IpAddr| local.iter().any(|has| has.net.addr() == *from);
+    if let Some(local) = session.and_then(standing_from) {
         return Some(local);
     }
-    let is_here = |from: &IpAddr| local.iter().any(|has| has.net.addr() == *from);
+    if let Some(known) = session.and_then(|session| session.detail.known_from).filter(is_here) {
+        return Some(known);
+    }
     let before = known.and_then(|known| known.from).filter(is_here);
     source(address, settings.vrf.as_ref(), local, before).or(before)
+}
+
+/// Our end of the BGP session, while it stands.
+fn standing_from(session: &SessionReport) -> Option<IpAddr> {
+    session.local_address.filter(|_| session.state == SessionState::Established)
 }
 
 /// Whether the session is one of several hops (RFC 5883): the peer has `multihop`. A peer of the same AS may be anywhere unless
@@ -104,7 +112,15 @@ mod tests {
             let mut config = config::tests::good("[[bfd]]\nname = \"fast\"\n");
             let profile = Arc::new(config.bfd.remove(0));
             let from = Some(from.parse().unwrap());
-            BfdPeer { profile, address: address.clone(), source: None, from, vrf: None, multihop: false }
+            BfdPeer {
+                profile,
+                address: address.clone(),
+                source: None,
+                from,
+                is_of_session: false,
+                vrf: None,
+                multihop: false,
+            }
         };
         let of = |local: &[LocalAddress], session: Option<SessionReport>, known: Option<BfdPeer>| {
             from(&settings, &address, local, session.as_ref(), known.as_ref()).map(|from| from.to_string())
@@ -116,6 +132,11 @@ mod tests {
         assert_eq!(of(&named, None, None), own);
         assert_eq!(of(&unnamed, None, None), None, "the kernel chooses");
         assert_eq!(of(&unnamed, Some(session(down, "10.0.0.5")), Some(known("10.0.0.11"))), own, "as before");
+        // R3 of a review: what ends a session of BGP is no reason for a session of BFD to end.
+        let mut ended = session(down, "10.0.0.5");
+        ended.detail.known_from = Some("10.0.0.5".parse().unwrap());
+        assert_eq!(of(&named, Some(ended.clone()), None).as_deref(), Some("10.0.0.5"), "the router knows it still");
+        assert_eq!(of(&named[1..], Some(ended), None), own, "it has left this host");
         assert_eq!(of(&unnamed[..1], None, Some(known("10.0.0.11"))), None, "it has left this host");
         let far = [LocalAddress { interface: "lo".into(), net: "10.9.9.9/32".parse().unwrap(), ..vip() }];
         assert_eq!(of(&far, None, Some(known("10.9.9.9"))).as_deref(), Some("10.9.9.9"), "a peer beyond a router");

@@ -204,8 +204,8 @@ fn is_of_table(route: &DefaultRoute, vrf: Option<&InterfaceName>, world: &World)
     }
 }
 
-/// The next hops of the preferred default route whose links do not work now, each with what is the matter with its link. As for
-/// sessions, IPv6 counts only where IPv4 has no default route.
+/// The next hops of the preferred default route whose links do not work now, or that it has lost with their links, each with what is the
+/// matter. As for sessions, IPv6 counts only where IPv4 has no default route.
 fn dead_hops(vrf: Option<&InterfaceName>, world: &World) -> Vec<(ScopedAddress, Reason)> {
     let routes = |all: &[DefaultRoute], family: Family| -> Vec<DefaultRoute> {
         all.iter().filter(|it| it.family == family && is_of_table(it, vrf, world)).cloned().collect()
@@ -219,9 +219,13 @@ fn dead_hops(vrf: Option<&InterfaceName>, world: &World) -> Vec<(ScopedAddress, 
     let best = alive.iter().map(|route| route.metric).min();
     let in_use = dead.iter().filter(|route| best.is_none_or(|best| route.metric <= best));
     let found = in_use.filter_map(|route| {
-        let Link { name, up, .. } = world.links.get(&route.link)?;
+        let Link { name, up, carrier, .. } = world.links.get(&route.link)?;
         let interface = name.clone();
-        let why = if *up { Reason::NoCarrier { interface } } else { Reason::LinkDown { interface } };
+        let why = match (*up, *carrier && route.dropped) {
+            (false, _) => Reason::LinkDown { interface },
+            (true, false) => Reason::NoCarrier { interface },
+            (true, true) => Reason::NextHopDropped { interface },
+        };
         Some((scoped(route.gateway?, route.link, world)?, why))
     });
     found.collect()
@@ -568,6 +572,31 @@ mod tests {
         }
         assert_eq!(now([true, true], true), ["tor no-carrier", "tor@10.0.1.1 no-carrier"]);
         assert_eq!(now([false, false], true), both);
+    }
+
+    /// B3 of a review. Input: the default route is by FRR's group of two next hops; one link fails for a moment, and the kernel takes its next
+    /// hop out of the group. Output: the session goes on if it can, and what is lost is told also when the link is back.
+    #[test]
+    fn a_next_hop_that_the_kernel_took_out_of_its_object_stays_a_session_that_says_why() {
+        let gateway = peer(PeerAddress::Gateway);
+        let now = |carrier: bool, state: SessionState| {
+            let mut world = World::default();
+            world.apply(eth0(true, carrier, &["10.0.0.11/24"]));
+            let lost = DefaultRoute { dead: true, dropped: true, ..DefaultRoute::via("10.0.0.2", ETH0, 7) };
+            world.apply(Fact::DefaultRoutes(vec![DefaultRoute::via("10.0.0.1", 3, 7), lost]));
+            let name = PeerName::from("tor@10.0.0.2");
+            world.apply(Fact::Session(name.clone(), SessionReport::new(state, SystemTime::UNIX_EPOCH)));
+            let (own, more) = (at("10.0.0.1"), [(name.clone(), at("10.0.0.2"))].into());
+            let own = address(&gateway, Some(&own), &more, &world);
+            let more = further(&gateway, own.as_ref().ok(), &more, &world);
+            let (own, mut nowhere) = with_dead_hops(&gateway, own, &more, |_| true, &world);
+            assert_eq!(own, Ok(at("10.0.0.1")));
+            more.get(&name).map_or_else(|| nowhere.remove(&name).expect("it is in sight").code(), ToString::to_string)
+        };
+        assert_eq!(now(false, SessionState::Established), "10.0.0.2");
+        assert_eq!(now(true, SessionState::Established), "10.0.0.2");
+        assert_eq!(now(false, SessionState::Active), "no-carrier");
+        assert_eq!(now(true, SessionState::Active), "next-hop-dropped");
     }
 
     /// B2 of a review. Input: the link to one of two routers has no carrier for 0.3 s, and the router, behind a switch, sees nothing of it.

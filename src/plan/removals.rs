@@ -146,9 +146,11 @@ impl Removals {
         self.digest.filter(|_| self.agreed)
     }
 
-    /// Agents are heard that go by another file than this one, which allocates.
+    /// Agents are heard that go by another file than this one, which allocates, or may: their silence is no agreement.
     pub fn is_contradicted(&self, world: &World) -> bool {
-        self.digest.is_some_and(|digest| !self.presumed && others(world, digest, self.lease).next().is_some())
+        let is_open = || world.leader && !self.agreed;
+        let is_heard = |digest| others(world, digest, self.lease).next().is_some();
+        self.digest.is_some_and(|digest| !self.presumed && (is_heard(digest) || is_open()))
     }
 
     /// Whether the Service was told long enough that an address goes, and the agents agree.

@@ -276,6 +276,8 @@ pub struct BfdPeer {
     pub source: Option<IpAddr>,
     /// Where it gives none: that of the BGP session. `None` leaves it to the kernel.
     pub from: Option<IpAddr>,
+    /// That session stands, from there: the router knows this host by that address and no other.
+    pub is_of_session: bool,
     /// The VRF that the peer is in.
     pub vrf: Option<InterfaceName>,
     /// RFC 5883: the peer may be several hops away.

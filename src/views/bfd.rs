@@ -113,7 +113,7 @@ pub fn sessions(snapshot: &Snapshot, filter: &PeersFilter) -> Result<BfdSessions
 
 fn of_peer(snapshot: &Snapshot, name: &PeerName, peer: &BfdPeer) -> BfdSessionReport {
     let report = snapshot.world.bfd.get(name).map(AsRef::as_ref);
-    let BfdPeer { profile, address, source: _, from: _, vrf, multihop } = peer;
+    let BfdPeer { profile, address, source: _, from: _, is_of_session: _, vrf, multihop } = peer;
     let counted = snapshot.counters.bfd.peers.get(name).copied().unwrap_or_default();
     let millis = |micros: u64| micros.div_ceil(1000);
     let of = |read: fn(&BfdReport) -> Option<u64>| report.and_then(read).map(millis);

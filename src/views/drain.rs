@@ -58,6 +58,20 @@ pub fn untaken(snapshot: &Snapshot) -> Vec<Untaken> {
     snapshot.plan.bgp.peers.iter().filter_map(of_peer).collect()
 }
 
+/// The peers whose hosts have acknowledged all that they were sent, and that have said nothing since. Every peer is that for a moment.
+fn unheard(snapshot: &Snapshot) -> Vec<PeerName> {
+    let is_unheard = |name: &&PeerName| {
+        snapshot.session(name).is_some_and(|it| it.state == SessionState::Established && it.detail.routes_unheard)
+    };
+    snapshot.plan.bgp.peers.keys().filter(is_unheard).cloned().collect()
+}
+
+/// Some of them may take it yet: one that takes nothing of what waits for it is not waited for at the cost of the others.
+pub fn is_awaited(snapshot: &Snapshot, untaken: &[Untaken]) -> bool {
+    let reads = |it: &Untaken| snapshot.session(&it.peer).is_some_and(|it| it.detail.reads_nothing_since.is_none());
+    untaken.iter().any(reads)
+}
+
 /// The drain of this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainReport {
@@ -84,6 +98,20 @@ pub struct DrainReport {
     /// The peers that have not taken what the drain sends them: the community, and then the withdrawals.
     #[serde(default)]
     pub untaken: Vec<Untaken>,
+    /// The peers whose hosts have acknowledged it, while they themselves have said nothing since: a router that is stuck is among them.
+    #[serde(default)]
+    pub unheard: Vec<PeerName>,
+}
+
+impl DrainReport {
+    /// What is not known of the peers' uptake, for whoever watches; nothing while flows are waited for.
+    pub fn of_uptake(&self) -> Vec<String> {
+        if self.stage == DrainStage::Waiting {
+            return Vec::new();
+        }
+        let unheard = self.unheard.iter().map(|peer| format!("peer {peer}: acknowledged by TCP, not heard since"));
+        self.untaken.iter().map(ToString::to_string).chain(unheard).collect()
+    }
 }
 
 /// The view; `None` where this node is not drained.
@@ -104,6 +132,7 @@ pub fn drain(snapshot: &Snapshot) -> Option<DrainReport> {
         trouble,
         stands_still: snapshot.world.drain_refused.as_ref().map(|it| it.problem.clone()),
         untaken: untaken(snapshot),
+        unheard: unheard(snapshot),
     })
 }
 
@@ -222,7 +251,8 @@ mod tests {
     use crate::roster::{Card, Holdings, L2Number, Roster};
     use crate::selector::Labels;
     use crate::world::{
-        ApiServer, Egress, EgressBounds, EndpointSlice, Fact, Link, Node, NodeCounts, Request, Service, TrafficPolicy,
+        ApiServer, Egress, EgressBounds, EndpointSlice, Fact, Link, Node, NodeCounts, Request, Service, SessionDetail,
+        SessionReport, TrafficPolicy,
     };
 
     const L2: &str = "[manifests]\nfolder = \"/m\"\n[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100-192.168.35.110\"]\n\
@@ -250,6 +280,43 @@ mod tests {
             waits: true,
             deaf: false,
         }
+    }
+
+    /// W1 of a review.
+    #[test]
+    fn who_took_what_it_was_sent_by_its_host_alone_is_told_once_nothing_is_waited_for() {
+        let text =
+            format!("{L2}[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.0.1\"\nasn = 64512\n");
+        let file = SourceFile { path: "crier.toml".to_owned(), text };
+        let config = parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
+        let mut planner = Planner::new(Arc::new(config), "node-1".into());
+        planner.apply(Fact::ApiServer(ApiServer::Manifests));
+        planner.apply(Fact::FailStatic);
+        let mut told = |stage: DrainStage, routes_unheard: bool| {
+            let detail = Box::new(SessionDetail { routes_unheard, ..SessionDetail::default() });
+            let session = SessionReport::new(SessionState::Established, std::time::SystemTime::UNIX_EPOCH);
+            let now = Timestamp::UNIX_EPOCH;
+            let of_node = Drain {
+                stage,
+                reason: None,
+                since: now,
+                until: now,
+                timed_out: false,
+                follows: false,
+                boot: None,
+                forced: true,
+            };
+            planner.apply(Fact::Session("tor".into(), SessionReport { detail, ..session }));
+            planner.apply(Fact::Drain(Some(Arc::new(of_node))));
+            planner.turn(clock::now());
+            let counters = crate::views::Counters::default();
+            let snapshot = Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall());
+            drain(&snapshot).map(|report| report.of_uptake()).unwrap_or_default()
+        };
+        let line = "peer tor: acknowledged by TCP, not heard since";
+        assert_eq!(told(DrainStage::Withdrawing, true), [line]);
+        assert_eq!(told(DrainStage::Drained, true), [line]);
+        assert_eq!((told(DrainStage::Drained, false), told(DrainStage::Waiting, true)), (Vec::new(), Vec::new()));
     }
 
     /// Why node-1 is not drained, whose Service selects `nodes`; beside it is node-2, which says this of itself.

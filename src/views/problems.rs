@@ -11,7 +11,7 @@ use super::bgp::PeerReport;
 use super::status::{ServiceReport, some_of};
 use super::{agreement, allocator, bfd, egress, own_node, stations, unannounced};
 use crate::address::{Family, host_prefix};
-use crate::config::{Config, Kubernetes, L2, Pool, Source};
+use crate::config::{Config, Kubernetes, L2, Pool, Source, lease_digest};
 use crate::names::{InterfaceName, ObjectKey, PeerName};
 use crate::path_state::{PathFault, Serving};
 use crate::plan::allocate::pool_of;
@@ -25,7 +25,7 @@ use crate::plan::own_addresses::{self, Bound, IPVS_LINK};
 use crate::plan::prefixes::Away;
 use crate::plan::slice::PeerSlice;
 use crate::reason::{HostUse, Reason};
-use crate::world::{ApiServer, ClusterConfig, Link, Pulses, SessionState};
+use crate::world::{ApiServer, ClusterConfig, Condition, Link, Pulses, SessionState};
 
 /// All problems, those that concern most first.
 pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {
@@ -57,6 +57,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     };
     problems.extend(of_other_writers(services));
     problems.extend(of_nobody(snapshot));
+    problems.extend(of_unheard_crier(snapshot));
     problems.extend(services.iter().flat_map(|service| of_service(service, named)));
     problems.extend(unannounced::problems(snapshot));
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
@@ -261,6 +262,42 @@ fn of_nobody(snapshot: &Snapshot) -> Option<String> {
     })
 }
 
+/// What the crier of another Lease gave to Services of a class that this file does not name, from pools that this file has too, while no agent
+/// with that Lease is heard: a sentence for each Lease. It may be this crier as it was before its class led to another Lease, which a node
+/// without its former state folder cannot know.
+fn of_unheard_crier(snapshot: &Snapshot) -> Vec<String> {
+    let Source::Kubernetes(Kubernetes { lease, .. }) = &snapshot.config.source else { return Vec::new() };
+    let world = &snapshot.world;
+    let mut by_lease: BTreeMap<&str, BTreeSet<&ObjectKey>> = BTreeMap::new();
+    for (key, decision) in snapshot.plan.decisions.iter() {
+        let Some(service) = world.services.get(key).filter(|service| service.load_balancer) else { continue };
+        let is_left = matches!(decision.allocation.reason, Reason::OtherClass { .. });
+        let Some(said) = service.condition.as_ref().filter(|said| is_left && !said.is_of(lease)) else { continue };
+        let (given, pools) = (said.addresses(), said.pools());
+        let is_of_file = |address: &IpAddr| {
+            let pool = pool_of(&snapshot.config.pools, *address);
+            given.contains(address) && pool.is_some_and(|pool| pools.contains(&pool.name))
+        };
+        if service.ingress.iter().any(is_of_file) {
+            by_lease.entry(said.lease().unwrap_or(Condition::DEFAULT_LEASE)).or_default().insert(key);
+        }
+    }
+    let is_heard = |lease: &str| {
+        let mut members = world.rosters.values().flat_map(|roster| roster.members.values());
+        members.any(|member| member.card.lease == Some(lease_digest(lease)))
+    };
+    let unheard = by_lease.into_iter().filter(|(lease, _)| !is_heard(lease));
+    let told = unheard.map(|(lease, services)| {
+        format!(
+            "{}: the status shows what the crier with the Lease {lease} gave, of pools that this file has too, and of a class that it does \
+             not name; no agent with that Lease is heard, and this node does not announce it: if that was this crier, before its class led \
+             to another Lease, set [kubernetes] lease = \"{lease}\", or have the file name the class again",
+            some_of(&services)
+        )
+    });
+    told.collect()
+}
+
 /// The Services, of a class that the file names no more or while the ConfigMap lacks, whose status shows what crier gave of a pool that this
 /// node knows nothing of.
 fn unheld(snapshot: &Snapshot) -> BTreeSet<&ObjectKey> {
@@ -335,11 +372,13 @@ fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<S
     } else if allocation.held.is_empty() && !waiting {
         problems.push(format!("{}: {}", service.name, allocation.reason));
     }
-    let reasons = service.decision.announcements.iter().map(|it| &it.l2.reason);
-    let wrong = reasons.filter(|it| {
-        (it.is_conflict() && !named(it)) || matches!(it, Reason::NotTaken { .. } | Reason::OwnerNotOnLinks { .. })
+    let wrong = service.decision.announcements.iter().map(|it| &it.l2).filter(|it| match &it.reason {
+        Reason::NotTaken { .. } | Reason::OwnerNotOnLinks { .. } => true,
+        // What this node has as its gateway is said where its host's addresses are.
+        Reason::GatewayOfLink { node: Some(_), .. } => it.owner.is_none(),
+        reason => reason.is_conflict() && !named(reason),
     });
-    problems.extend(wrong.map(|reason| format!("{}: {reason}", service.name)));
+    problems.extend(wrong.map(|it| format!("{}: {}", service.name, it.reason)));
     if service.decision.announcements.iter().any(Announcement::lacks_node_names) {
         problems.push(format!("{}: {}", service.name, Reason::EndpointsNameNoNode));
     }
@@ -657,7 +696,7 @@ fn of_data_path(snapshot: &Snapshot) -> Option<String> {
         PathFault::ProxyGone | PathFault::ProxyNotStarted => {
             "start kube-proxy on this node, or set [node] data-path = \"node-ready\" if it was removed"
         }
-        PathFault::NodeNotTold if matches!(world.api_server, ApiServer::Unreachable { .. }) => {
+        PathFault::NodeNotTold if !matches!(world.api_server, ApiServer::Reachable) || !world.listed.nodes => {
             "it will be known when the API server answers this agent"
         }
         PathFault::NodeNotTold | PathFault::NodeNotReady | PathFault::OtherBoot => "see the kubelet's log on this node",
@@ -681,6 +720,7 @@ mod tests {
     use crate::clock;
     use crate::config::{NoSecrets, SourceFile, parse};
     use crate::plan::Planner;
+    use crate::roster::{Card, Member, Roster};
     use crate::views::Counters;
     use crate::world::{ClientCertificate, Condition, Fact, Service, SessionReport};
 
@@ -796,6 +836,63 @@ mod tests {
         for keys in ["", left] {
             assert_eq!(said(keys, ClusterConfig::NotUsed, "192.0.2.1")[1], "", "it is announced");
         }
+    }
+
+    /// R7 of a review. Input: the class of the file, and the Lease with it, is another one; a node without its former state sees a Service that
+    /// the crier of the former Lease gave an address of the pool that the file has still. Output: that nobody may announce it is told, with
+    /// the setting that has it announced; not while an agent of that Lease is heard, nor of a pool of another name.
+    #[test]
+    fn what_a_crier_of_a_former_lease_gave_is_told_where_a_node_does_not_remember_that_lease() {
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        let said = |keys: &str, pool: &str, heard: bool| {
+            let text = format!(
+                "[kubernetes]\nin-cluster = true\nclass = \"a/b\"\ndefault-class = false\n{keys}[[pool]]\nname = \"lan\"\n\
+                 addresses = [\"192.0.2.0/28\"]\n[[l2]]\n"
+            );
+            let file = SourceFile { path: "test.toml".to_owned(), text };
+            let config = Arc::new(parse(&[file], &NoSecrets).unwrap());
+            let condition = Some(Arc::new(Condition::given(true, "assigned", &[address], &[pool.into()], None)));
+            let service = Service { condition, ingress: vec![address], load_balancer: true, ..Service::default() };
+            let mut planner = Planner::new(config, "node-1".into());
+            planner.apply(Fact::Service(ObjectKey::new("shop", "web"), Some(Arc::new(service))));
+            planner.apply(Fact::Link(2, Some(Link::carrying(2, "eth0", &["192.0.2.2/24"]))));
+            planner.apply(Fact::LinksListed);
+            planner.apply(Fact::FailStatic);
+            if heard {
+                let lease = Some(lease_digest(Condition::DEFAULT_LEASE));
+                let member = Member {
+                    mac: "02:00:00:00:00:02".parse().unwrap(),
+                    other_macs: Default::default(),
+                    eligibility: crate::roster::Eligibility::Eligible,
+                    owner: false,
+                    hears_api_server: true,
+                    card: Arc::new(Card { lease, ..Card::default() }),
+                    holdings: Default::default(),
+                    holdings_known: true,
+                    occupied: Arc::default(),
+                    egress: None,
+                    restarting: false,
+                    waits: true,
+                    deaf: false,
+                };
+                let roster = Roster { members: [("node-2".into(), member)].into(), ..Roster::default() };
+                planner.apply(Fact::Roster(2, Some(Arc::new(roster))));
+            }
+            planner.turn(clock::now());
+            let (now, wall) = (clock::now(), clock::wall());
+            let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
+            let announced = snapshot.plan.decisions[&ObjectKey::new("shop", "web")].allocation.held.len();
+            (of_unheard_crier(&snapshot), announced)
+        };
+        let (told, announced) = said("", "lan", false);
+        assert!(
+            matches!(&told[..], [it] if it.starts_with("shop/web: ") && it.contains("lease = \"kube-system/crier\""))
+        );
+        assert_eq!(announced, 0);
+        let remedy = said("lease = \"kube-system/crier\"\n", "lan", false);
+        assert_eq!(remedy, (Vec::new(), 1), "what it says to do has it announced");
+        assert!(said("", "lan", true).0.is_empty(), "that crier is there");
+        assert!(said("", "other", false).0.is_empty(), "it is of a pool that this file has not");
     }
 
     #[test]

@@ -138,6 +138,8 @@ pub enum Fact {
     NetworkNumbers(NetworkNumbers),
     /// The BGP identifier that the planner chose, in this life of the agent or an earlier one.
     RouterId(Ipv4Addr),
+    /// The same, with the node that it was chosen for. Versions that do not know this read the one before.
+    RouterIdOf(Ipv4Addr, NodeName),
     /// Wait for no list any longer: act on the last known state, even if no list was ever complete.
     FailStatic,
     /// The addresses that this node held until its agent restarted a moment ago: it goes on with them, where no other node has
@@ -166,6 +168,7 @@ impl Fact {
             | Fact::StatusWritten(..)
             | Fact::Assigned(..)
             | Fact::RouterId(_)
+            | Fact::RouterIdOf(..)
             | Fact::Pools(_)
             | Fact::Leases(_)
             | Fact::Peer(_, PeerOrder::Shut | PeerOrder::Enable) => true,

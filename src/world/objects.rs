@@ -623,6 +623,9 @@ pub struct DefaultRoute {
     /// The kernel sends nothing by it: its link is down, or has no carrier.
     #[serde(default)]
     pub dead: bool,
+    /// The kernel took it out of the route's nexthop object when its link failed, and nobody has put it back. Such a one is dead.
+    #[serde(default)]
+    pub dropped: bool,
 }
 
 /// The numbers in the marks that networks beside that of the default route have.
@@ -639,12 +642,20 @@ impl DefaultRoute {
     /// One of the gateway's own family, in the main table.
     pub fn via(gateway: &str, link: u32, metric: u32) -> DefaultRoute {
         let gateway: IpAddr = gateway.parse().expect("an address");
-        DefaultRoute { family: Family::of(gateway), gateway: Some(gateway), link, metric, vrf: None, dead: false }
+        DefaultRoute {
+            family: Family::of(gateway),
+            gateway: Some(gateway),
+            link,
+            metric,
+            vrf: None,
+            dead: false,
+            dropped: false,
+        }
     }
 
     /// One of IPv4 to the link itself, in the main table.
     pub fn dev(link: u32, metric: u32) -> DefaultRoute {
-        DefaultRoute { family: Family::V4, gateway: None, link, metric, vrf: None, dead: false }
+        DefaultRoute { family: Family::V4, gateway: None, link, metric, vrf: None, dead: false, dropped: false }
     }
 }
 

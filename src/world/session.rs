@@ -1,6 +1,6 @@
 //! What a BGP session tells of itself beyond its state: the rest of [`super::SessionReport`], as commands and metrics show
-//! it. Floor 1. No decision reads it but `plan::reach`, which reads the address and whether there was an error, so it may change as often as it
-//! likes.
+//! it. Floor 1. No decision reads it but `plan::reach`, which reads the address and whether there was an error, and `plan::bfd`, which
+//! reads `known_from`; so the rest may change as often as it likes.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -32,6 +32,8 @@ pub struct SessionDetail {
     pub prefixes_pending: usize,
     /// Routes that were sent wait in this host: that of the peer has not acknowledged them.
     pub routes_untaken: bool,
+    /// It has acknowledged them, and the peer has said nothing since: it may be stuck.
+    pub routes_unheard: bool,
     /// Since when the peer takes nothing of what waits for it, where that is for 10 s or more.
     pub reads_nothing_since: Option<Timestamp>,
     /// Why prefixes cannot be sent in this session, each reason with how many there are.
@@ -46,6 +48,8 @@ pub struct SessionDetail {
     pub refused: Option<RefusedSegments>,
     /// What became of the session that the agent before this one had with the peer; `None` where it had none.
     pub former: Option<FormerSession>,
+    /// Our end by which the router knows this host, of the last session.
+    pub known_from: Option<IpAddr>,
 }
 
 /// TCP segments with another signature than the peer's are to have. The kernel does not tell whose they were.

@@ -44,6 +44,8 @@ pub struct World {
     pub api_server: ApiServer,
     /// The BGP identifier that was chosen by itself.
     pub router_id: Option<Ipv4Addr>,
+    /// The node that it was chosen for; `None` where an earlier version has not said it.
+    pub router_id_of: Option<NodeName>,
     /// This agent allocates.
     pub leader: bool,
     pub lease: LeaseState,
@@ -201,6 +203,7 @@ impl Default for World {
             lease: LeaseState::default(),
             links: OrdMap::new(),
             router_id: None,
+            router_id_of: None,
             links_listed: false,
             conflicts: OrdMap::new(),
             answering: OrdMap::new(),
@@ -316,7 +319,11 @@ impl World {
                 surroundings_if(put(&mut self.links, index, link))
             }
             Fact::RouterId(id) => {
-                self.router_id = Some(id);
+                (self.router_id, self.router_id_of) = (Some(id), None);
+                Touched::Nothing
+            }
+            Fact::RouterIdOf(id, node) => {
+                (self.router_id, self.router_id_of) = (Some(id), Some(node));
                 Touched::Nothing
             }
             Fact::LinksListed => everything_if(!std::mem::replace(&mut self.links_listed, true)),
@@ -343,6 +350,7 @@ impl World {
                         report.state == SessionState::Established,
                         report.local_address,
                         report.detail.address.clone(),
+                        report.detail.known_from,
                         report.detail.last_error_at.is_some(),
                     )
                 };
@@ -578,6 +586,8 @@ impl World {
         let shut = self.peer_orders.iter().filter(|(_, orders)| orders.shut);
         let shut = shut.map(|(peer, _)| Fact::Peer(peer.clone(), PeerOrder::Shut));
         let router_id = self.router_id.map(Fact::RouterId);
+        let named = self.router_id.zip(self.router_id_of.clone());
+        let router_id_of = named.map(|(id, node)| Fact::RouterIdOf(id, node));
         let pools = Some(Fact::Pools(self.pools.clone())).filter(|_| !self.pools.is_empty());
         let leases = Some(Fact::Leases(self.leases.clone())).filter(|_| !self.leases.is_empty());
         pools
@@ -591,6 +601,7 @@ impl World {
             .chain(assigned)
             .chain(shut)
             .chain(router_id)
+            .chain(router_id_of)
     }
 
     fn order(&mut self, peer: PeerName, order: PeerOrder) -> Touched {

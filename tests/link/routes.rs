@@ -19,7 +19,7 @@ fn default_routes_are_told_at_first_and_at_each_change() {
         let mut told = async |what: &str| -> Vec<(String, u32)> {
             let fact = timeout(SOON, facts.recv()).await.unwrap_or_else(|_| panic!("nothing told: {what}"));
             let Some(Fact::DefaultRoutes(routes)) = fact else { panic!("{what}: {fact:?}") };
-            let text = |DefaultRoute { family: _, gateway, link: _, metric, vrf: _, dead: _ }| {
+            let text = |DefaultRoute { family: _, gateway, link: _, metric, vrf: _, dead: _, dropped: _ }| {
                 (gateway.map_or("dev".to_owned(), |gateway| gateway.to_string()), metric)
             };
             routes.into_iter().map(text).collect()

@@ -177,10 +177,22 @@ pub(super) fn taken(socket: BorrowedFd<'_>) -> io::Result<Taken> {
     Err(io::Error::other("the peer sends or acknowledges without a pause"))
 }
 
-/// How many octets the peer's host has acknowledged, and whether there are more that it has not. An error also where the connection is
-/// not established any more.
-pub(super) fn acknowledged(socket: BorrowedFd<'_>) -> io::Result<(u64, bool)> {
-    Ok((passed(socket)?.0, queued(socket, libc::TIOCOUTQ)? > 0))
+/// How far the peer's host is, in octets since the connection was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    pub acknowledged: u64,
+    /// What it has sent, be it read here or not.
+    pub received: u64,
+    /// There is more that it has not acknowledged.
+    pub waits: bool,
+}
+
+/// See [`Progress`]. An error also where the connection is not established any more.
+pub(super) fn progress(socket: BorrowedFd<'_>) -> io::Result<Progress> {
+    // What comes between the two questions is not taken for an answer to what is acknowledged then.
+    let waits = queued(socket, libc::TIOCOUTQ)? > 0;
+    let (acknowledged, received) = passed(socket)?;
+    Ok(Progress { acknowledged, received, waits })
 }
 
 /// `tcpi_bytes_acked` and `tcpi_bytes_received` (RFC 4898), which Linux has since 4.1.

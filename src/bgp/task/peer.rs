@@ -19,7 +19,7 @@ mod uptake;
 
 use std::future::{pending, poll_fn};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -100,8 +100,8 @@ pub(super) struct Channels {
     pub bfd: watch::Receiver<BfdSessions>,
     /// `None`: nobody keeps a session over a crash.
     pub safe: Option<Safe>,
-    /// The task has told all that it has to tell, and the address that its last session was from.
-    pub done: oneshot::Sender<Option<IpAddr>>,
+    /// The task has told all that it has to tell, and what it knows of its sessions.
+    pub done: oneshot::Sender<Left>,
 }
 
 /// What the agents before have left of the peer.
@@ -111,7 +111,16 @@ pub(super) struct Before {
     pub kept: Option<KeptConnection>,
     pub former: Option<FormerSession>,
     /// Of the task that the peer had a moment ago: see [`Channels::done`]. What it tells comes before what this one tells.
-    pub task: Option<oneshot::Receiver<Option<IpAddr>>>,
+    pub task: Option<oneshot::Receiver<Left>>,
+}
+
+/// What a task leaves to the one that follows it for the peer.
+#[derive(Debug)]
+pub(super) struct Left {
+    /// Where the peer was.
+    peer: ScopedAddress,
+    ends: KnownEnds,
+    chosen: Memory,
 }
 
 /// How many last NOTIFICATIONs may be under way at once. Beyond that, as in a flood, a connection is closed without one.
@@ -143,14 +152,20 @@ pub(super) async fn run(
     channels: Channels,
 ) {
     let Channels { mut desired, mut inbound, mut leave, facts, mut bfd, safe, done } = channels;
-    let last_source = match before {
-        Some(before) => before.await.ok().flatten(),
+    let left = match before {
+        Some(before) => before.await.ok(),
         None => None,
     };
     let now = clock::now();
     let newest = desired.borrow_and_update().clone();
     let offer = settings::local_offer(&settings, &address, router_id, restart);
     let endpoint = settings::endpoint(&settings, address);
+    let (ends, chosen) = match left {
+        Some(Left { peer, ends, chosen }) if peer == endpoint.peer => (ends, chosen),
+        // What another router took or refused says nothing of this one.
+        Some(Left { peer: _, ends, chosen }) => (KnownEnds::new(ends.last()), chosen),
+        None => Default::default(),
+    };
     let (peering, resumption) = handover::begin(&name, &endpoint, offer, kept, &mut former, now);
     let mut task = PeerTask {
         peering: if settings.bfd_strict { peering.needing_path() } else { peering },
@@ -164,14 +179,14 @@ pub(super) async fn run(
         counters: Counters::default(),
         router_id: settings.router_id.unwrap_or(router_id),
         next_hops: NextHops::default(),
-        chosen: Memory::default(),
+        chosen,
         warned: Vec::new(),
         restart,
         leaving: false,
         path_losses: 0,
         path_state: BfdState::Down,
         link_due: None,
-        ends: KnownEnds::new(last_source),
+        ends,
         unproven: None,
         signatures: Signatures::new(now),
         former,
@@ -241,7 +256,8 @@ pub(super) async fn run(
     // The agent may be gone already.
     let _ = facts.send(task.report_now()).await;
     // Nobody may follow.
-    let _ = done.send(task.ends.last());
+    let PeerTask { endpoint, ends, chosen, .. } = &mut task;
+    let _ = done.send(Left { peer: endpoint.peer.clone(), ends: std::mem::take(ends), chosen: *chosen });
     while task.farewells.join_next().await.is_some() {}
 }
 
@@ -777,6 +793,7 @@ impl PeerTask {
             pending: outbound.map_or(0, |outbound| outbound.outbox.pending_count()),
             messages: self.counters.sent.total() + self.counters.received.total(),
             untaken: outbound.is_some_and(|outbound| outbound.uptake.waits()),
+            unheard: outbound.is_some_and(|outbound| outbound.uptake.unheard()),
             silent_since: outbound.and_then(|outbound| outbound.uptake.silent_since(now)),
             wanted: self.desired.routes.len(),
             next_attempt: self.peering.next_attempt(),
@@ -818,6 +835,7 @@ impl PeerTask {
                 last_notification_received: self.counters.last_received.clone(),
                 prefixes_pending: self.report.counts.pending,
                 routes_untaken: self.report.counts.untaken,
+                routes_unheard: self.report.counts.unheard,
                 reads_nothing_since: self.report.counts.silent_since.map(clock::wall_timestamp_since),
                 unsendable,
                 too_long,
@@ -825,6 +843,7 @@ impl PeerTask {
                 next_attempt_at: self.report.counts.next_attempt.map(clock::wall_timestamp_of),
                 refused: self.signatures.refused(),
                 former: self.former.clone(),
+                known_from: self.ends.known_to_peer(),
             }),
         };
         self.report.told(clock::now());

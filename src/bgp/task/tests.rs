@@ -649,6 +649,36 @@ async fn a_peer_that_is_found_in_another_way_at_the_same_address_keeps_its_sessi
     }
 }
 
+/// R3 and R13 of a review. Input: an operator resets a peer; a lower IPv6 address has come onto the link since the next hop was chosen.
+/// Output: the next task knows from where the router had its session, and which next hop was chosen.
+#[tokio::test]
+async fn a_reset_forgets_neither_our_end_nor_the_next_hop_that_was_chosen() {
+    let (mut bench, address) = against_a_script(routes(1, 0), |_| {});
+    bench.slices.send_modify(|slice| slice.local_addresses = on_lo(&["127.0.0.1/8", "fd00::11/64"]));
+    let next_hop = |report: &SessionReport| {
+        let families = &report.detail.negotiated.as_ref().expect("it is established").families;
+        families.iter().find_map(|it| it.next_hop.filter(IpAddr::is_ipv6)).map(|it| it.to_string())
+    };
+    let mut script = Script::dial(address, None).await;
+    script.establish(90).await;
+    let report = bench.report("it is established", |it| it.state == SessionState::Established).await;
+    assert_eq!(next_hop(&report).as_deref(), Some("fd00::11"));
+    bench.slices.send_modify(|slice| {
+        slice.local_addresses = on_lo(&["127.0.0.1/8", "fd00::5/64", "fd00::11/64"]);
+        let name = PeerName::from("script");
+        let mut peer = slice.peers.get(&name).expect("the one peer").clone();
+        peer.orders.resets += 1;
+        slice.peers.insert(name, peer);
+    });
+    let anew = |it: &SessionReport| it.detail.times_established == 0 && it.state != SessionState::Established;
+    let report = bench.report("the next task has begun", anew).await;
+    assert_eq!(report.detail.known_from, Some("127.0.0.1".parse().unwrap()));
+    let mut script = Script::dial(address, None).await;
+    script.establish(90).await;
+    let report = bench.report("it is established again", |it| it.state == SessionState::Established).await;
+    assert_eq!(next_hop(&report).as_deref(), Some("fd00::11"), "it is on the link");
+}
+
 #[tokio::test]
 async fn a_connection_from_an_address_that_is_no_peers_is_closed() {
     let (_bench, address) = against_a_script(Routes::new(), |_| {});

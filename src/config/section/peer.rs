@@ -252,6 +252,7 @@ impl Check for Written {
         self.check_timers(section);
         self.check_distance(section);
         self.check_source(section);
+        self.check_next_hops(section);
         self.check_signature(section);
         if self.passive.value == Some(true) && section.seen.only_dials {
             let hint = "remove passive, or add an address to listen in [bgp]";
@@ -394,6 +395,24 @@ impl Written {
         if let Some(wrong) = wrong {
             let hint = "use a unicast address of this host, or remove source-address";
             section.complain(&self.source_address.place, format!("{source} {wrong}"), hint);
+        }
+    }
+
+    /// A peer has its address for itself, unless it is on this host; and it discards what it is to send to itself.
+    fn check_next_hops(&self, section: &mut Reader<'_>) {
+        let Some(PeerAddress::Fixed(peer)) = &self.address.value else { return };
+        let other = (&self.address.place, "the peer address");
+        if self.source_address.value == Some(Some(peer.ip)) && !peer.ip.is_loopback() {
+            let message = format!("the source address {} is the peer's own", peer.ip);
+            let hint = "use an address of this host, or remove source-address";
+            section.conflict(&self.source_address.place, message, hint, other);
+        }
+        let v4 = (self.next_hop.value.flatten().map(IpAddr::from), &self.next_hop.place);
+        let v6 = (self.next_hop_v6.value.flatten().map(IpAddr::from), &self.next_hop_v6.place);
+        for (_, place) in [v4, v6].into_iter().filter(|(next_hop, _)| *next_hop == Some(peer.ip)) {
+            // RFC 4271 §6.3: such a NEXT_HOP is semantically incorrect, and the route is ignored.
+            let message = format!("the next hop {} is the peer's own address: the peer ignores such routes", peer.ip);
+            section.conflict(place, message, "use an address of this host that the peer can reach", other);
         }
     }
 

@@ -95,7 +95,7 @@ pub fn listen(config: &Config) -> Listen {
 }
 
 /// The BGP identifier where the configuration leaves it to crier: the Node's first IPv4 InternalIP; else the one that was chosen before,
-/// also by an earlier life of the agent, as long as this host has it, or has no other, or a session that was taken over carries it; else
+/// also by an earlier life of the agent, as long as this host has it, or has no other and it was chosen for this node, or a session that was taken over carries it; else
 /// [`of_host`], else a number made from the node's name (RFC 6286 §2.1 asks only that it is unique: it need not be an address).
 pub fn router_id(config: &Config, me: &NodeName, world: &World) -> Option<Ipv4Addr> {
     if config.bgp.router_id.is_some() {
@@ -117,7 +117,9 @@ pub fn router_id(config: &Config, me: &NodeName, world: &World) -> Option<Ipv4Ad
     let has = |id: &Ipv4Addr| world.links.values().any(|link| own_v4(config, link).any(|net| net.addr() == *id));
     let host = of_host(config, world);
     // An address may be away for the moment in which the agent starts, as before DHCP has answered.
-    let stays = |id: &Ipv4Addr| *id == of_name || has(id) || host.is_none() || is_carried(config, world);
+    // With the disk of another node came that one's, which it has still.
+    let of_me = world.router_id_of.as_ref().is_none_or(|node| node == me);
+    let stays = |id: &Ipv4Addr| *id == of_name || has(id) || (host.is_none() && of_me) || is_carried(config, world);
     Some(world.router_id.filter(stays).or(host).unwrap_or(of_name))
 }
 
@@ -259,6 +261,17 @@ mod tests {
         assert_eq!(chosen(&away), identifier_from_name(&"q1".into()).to_string(), "there is nothing better");
         away.apply(Fact::RouterId("10.0.0.11".parse().unwrap()));
         assert_eq!(chosen(&away), "10.0.0.11");
+        // R1 of a review: the disk is a copy of another node's, or the node has a new name.
+        let mut copy = away.clone();
+        copy.apply(Fact::RouterIdOf("104.107.139.184".parse().unwrap(), "q0".into()));
+        assert_eq!(chosen(&copy), identifier_from_name(&"q1".into()).to_string(), "the other node has that one");
+        let kept: Vec<Fact> = copy.to_remember().filter(Fact::is_worth_remembering).collect();
+        assert!(
+            matches!(&kept[..], [Fact::RouterId(_), Fact::RouterIdOf(_, node)] if *node == "q0".into()),
+            "{kept:?}"
+        );
+        copy.apply(Fact::RouterIdOf("10.0.0.11".parse().unwrap(), "q1".into()));
+        assert_eq!(chosen(&copy), "10.0.0.11");
         let mut another = world(&[(3, "eth0", &["192.0.2.10/24"])], &[]);
         another.apply(Fact::RouterId("10.0.0.11".parse().unwrap()));
         assert_eq!(chosen(&another), "192.0.2.10");

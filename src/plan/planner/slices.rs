@@ -74,7 +74,7 @@ impl Planner {
             bgp.router_id = bgp::router_id(self.in_force.config(), &self.me, &self.world);
             self.moved.bgp |= bgp.router_id.is_some();
             if let Some(id) = bgp.router_id.filter(|_| self.in_force.config().bgp.router_id.is_none()) {
-                self.world.apply(Fact::RouterId(id));
+                self.world.apply(Fact::RouterIdOf(id, self.me.clone()));
             }
         }
         self.moved.bgp |= !bgp.complete;

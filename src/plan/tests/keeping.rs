@@ -995,6 +995,18 @@ fn an_emptied_status_takes_no_address_while_the_agents_disagree() {
         assert_eq!((story.addresses("web"), story.write("web")), (Vec::new(), None), "after {wait:?}");
         assert_eq!(story.decision("web").allocation.reason.code(), "address-goes");
     }
+    // R11 of a review: the others are silent, which is no agreement.
+    let mut story = with_another_file(|_| ());
+    story.tell(Fact::Pools(Arc::default()));
+    story.put("web", left("192.168.35.147"));
+    story.change("web", |web| web.ingress.clear());
+    for wait in [Duration::ZERO, NOTICE] {
+        story.later(wait);
+        assert_eq!((story.addresses("web"), story.write("web")), (Vec::new(), None), "after {wait:?}");
+        assert_eq!(story.decision("web").allocation.reason.code(), "address-goes");
+    }
+    story.later(TRUST);
+    assert_eq!(story.written("web"), Some(vec![ip("192.168.35.160")]));
     // Another Service's address comes back to nobody.
     let mut story = with_another_file(|_| ());
     story.put("other", left("192.168.35.165"));

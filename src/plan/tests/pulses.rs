@@ -320,6 +320,11 @@ fn what_is_the_gateway_of_other_nodes_is_not_taken_and_is_left_to_the_router() {
     assert_eq!(story.owner(says(&[("b", &[ADDRESS]), ("c", &[])])), "b", "the others see who answers");
     assert_eq!(story.owner(says(&[("b", &[]), ("c", &[])])), refused);
     assert_eq!(story.answered(), [""; 0]);
+    let unheard = heard(says(&[("c", &[])]), |roster| {
+        roster.silent.insert("b".into(), departed(&[ADDRESS]));
+        roster.members.get_mut(&NodeName::from("c")).unwrap().eligibility = Eligibility::Drained;
+    });
+    assert_eq!(story.owner(unheard), "a", "it was in use by a node until now (E13 of a review)");
     assert_eq!(story.owner(roster(&[], &[])), "a", "nobody says so any more");
     story.owner(answering());
     assert_eq!(story.owner(says(&[("c", &[])])), "a", "it is in use, and c may be mistaken");

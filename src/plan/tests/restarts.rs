@@ -215,6 +215,7 @@ fn a_session_that_was_taken_over_says_where_its_peer_is() {
         metric: 7,
         vrf: None,
         dead: false,
+        dropped: false,
         family: crate::address::Family::V4,
     };
     for routes in [vec![], vec![route("10.0.0.1"), route("10.0.0.2")]] {

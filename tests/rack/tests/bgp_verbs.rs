@@ -191,3 +191,68 @@ fn the_verbs_tell_what_the_router_has() {
     holds(&text(&crier, "bgp peers"), &["Bad Peer AS"]);
     println!("{}\n{}", text(&crier, "bgp peers"), text(&crier, "bgp peers tor"));
 }
+
+/// A6 of a review. Input: a peer that an operator has shut down leaves the configuration, on trial, for good, or while no agent runs, and comes
+/// back. Output: what the operator ordered goes with it for good, and not on trial.
+#[test]
+fn an_order_about_a_peer_goes_with_the_peer() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let manifests = Manifests::new(&rack);
+    let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
+    let tor = site.router.bird(&router());
+    let with = configuration(&manifests.path().display().to_string());
+    let (start, rest) = with.split_once("[[bgp.peer]]\nname = \"tor\"").expect("the peer");
+    let (_, rest) = rest.split_once("[[bgp.peer]]").expect("another peer");
+    let without = format!("{start}[[bgp.peer]]{}", rest.replace("peers = [\"tor\"]", "peers = [\"nobody\"]"));
+    let mut crier = site.nodes[0].crier_as_unit("node-1", &with);
+    crier.wait_ready(secs(20));
+    tor.wait_established("node1", secs(20));
+    let is_shut =
+        |crier: &Crier| peer(crier, "tor")["last_error"].to_string().contains("an operator shut the peer down");
+    let shut = |crier: &Crier| {
+        text(crier, "bgp shutdown tor");
+        eventually("it is shut down", secs(5), || if is_shut(crier) { Ok(()) } else { Err("it is not") });
+    };
+    let apply = |crier: &Crier, file: &str, more: &str| {
+        let aside = crier.file().with_extension("applied");
+        std::fs::write(&aside, crier.complete(file)).expect("the folder of the configuration");
+        let output = crier.verb(&format!("config apply {} {more}", aside.display()));
+        assert!(output.status.success(), "{}", lossy(&output.stderr));
+        lossy(&output.stdout) + &lossy(&output.stderr)
+    };
+    let gone = "tor was shut down by an operator; that is forgotten";
+
+    // On trial: what comes back is as it was.
+    shut(&crier);
+    assert!(!apply(&crier, &without, "--confirm 1s").contains(gone));
+    eventually("it is back", secs(10), || crier.try_json("bgp peers tor"));
+    assert!(is_shut(&crier));
+
+    // For good.
+    holds(&apply(&crier, &without, ""), &[gone]);
+    apply(&crier, &with, "");
+    wait_for(&crier, "a session", |tor| tor["state"] == "Established");
+
+    // A trial that is confirmed.
+    shut(&crier);
+    apply(&crier, &without, "--confirm 60s");
+    text(&crier, "config confirm");
+    apply(&crier, &with, "");
+    wait_for(&crier, "a session", |tor| tor["state"] == "Established");
+
+    // A restart remembers it, unless the peer was away in between.
+    shut(&crier);
+    crier.restart(&with);
+    crier.wait_ready(secs(20));
+    eventually("it is shut down still", secs(5), || if is_shut(&crier) { Ok(()) } else { Err("it is not") });
+    crier.restart(&without);
+    crier.wait_ready(secs(20));
+    eventually("the log says it", secs(5), || {
+        let log = crier.process().log();
+        let line = "the peer that an operator shut down is in the configuration no more";
+        if log.contains(line) { Ok(()) } else { Err(log) }
+    });
+    crier.restart(&with);
+    crier.wait_ready(secs(20));
+    wait_for(&crier, "a session", |tor| tor["state"] == "Established");
+}

@@ -299,3 +299,38 @@ fn of_two_nodes_that_are_drained_at_once_one_goes_on_serving_until_the_other_is_
     });
     lan.answered_by(ADDRESS, &[stays.node()]);
 }
+
+/// W1 of a review. Input: a router hangs, and its host takes what it is sent. Output: the drain goes on, and says that the router was not
+/// heard since, until it is.
+#[test]
+fn a_router_that_hangs_with_an_open_window_is_told_as_one_that_was_not_heard() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Bird, Need::Crier, Need::Nft]) else { return };
+    let manifests = Manifests::new(&rack);
+    manifests.service(&Service::new("web").anywhere().addresses("203.0.113.1"));
+    let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
+    let session = "protocol bgp node1 { local as 64512; neighbor 192.168.35.11 as 64513; passive yes; ipv4 { import all; export none; }; }";
+    let bird = site.router.bird(&format!("router id 192.168.35.1;\n{}\n{session}\n", bird::KERNEL));
+    let configuration = format!(
+        "{}\n[api]\nlisten = \"\"\n[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/28\"]\n\
+         [bgp]\nasn = 64513\nlisten = []\n[[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\nasn = 64512\n\
+         hold-time = \"9s\"\n[[bgp.advertisement]]\n",
+        manifests.section()
+    );
+    track(site.node(0));
+    let agent = site.node(0).crier("node-1", &configuration);
+    agent.wait_ready(secs(30));
+    bird.wait_established("node1", secs(20));
+    eventually_equal("the route is there", secs(10), &1, || bird.route("203.0.113.1/32").len());
+    bird.process().freeze();
+    let (code, said) = ordered(&agent, "drain --timeout 0s --force --wait");
+    let unheard = "peer tor: acknowledged by TCP, not heard since";
+    assert!(code == Some(0) && said.contains(unheard), "{code:?} {said}");
+    let status = || String::from_utf8_lossy(&agent.verb("status").stdout).into_owned();
+    assert!(status().contains(unheard), "{}", status());
+    bird.process().thaw();
+    eventually("it is heard", secs(8), || {
+        let status = status();
+        if status.contains(unheard) { Err(status) } else { Ok(()) }
+    });
+    assert_eq!(bird.route("203.0.113.1/32").len(), 0);
+}

@@ -368,6 +368,95 @@ fn a_gateway_whose_link_has_no_carrier_stays_in_sight() {
     assert!(log.contains("the default route has no such next hop any more"), "{log}");
 }
 
+/// B3 of a review. Input: the default route leads to a nexthop object, a group of two, as FRR and systemd-networkd make it; one of the two is
+/// replaced, and one loses its carrier. Output: each has its session, also where the kernel lists the number of the object alone; the kernel
+/// takes the one without a carrier out of the group, and the row says so until somebody puts it back. It vanished, and nothing was wrong.
+#[test]
+fn the_next_hops_of_an_object_are_gateways_and_one_that_the_kernel_takes_out_stays_in_sight() {
+    for compatible in [true, false] {
+        let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
+        next_hops_of_an_object(&rack, compatible);
+    }
+}
+
+fn next_hops_of_an_object(rack: &Rack, compatible: bool) {
+    let (node, one, two) = (rack.router("node-1"), rack.router("one"), rack.router("two"));
+    let cables = [(0, &one), (1, &two)].map(|(number, router)| {
+        // The routers do not see the carrier of the node.
+        let switch = rack.switch(&format!("switch-{number}"));
+        switch.plug(router, "swp1", &[&format!("10.0.{number}.1/24"), &format!("10.0.{number}.2/24")]);
+        let cable = switch.plug(&node, &format!("eth{number}"), &[&format!("10.0.{number}.11/24")]);
+        (cable, switch)
+    });
+    let second_cable = &cables[1].0;
+    node.sysctl("net/ipv4/nexthop_compat_mode", if compatible { "1" } else { "0" });
+    let put_back = || {
+        // Refused without a carrier.
+        eventually_equal("the carrier of eth1", secs(5), &"UP".to_owned(), || {
+            node.ip_json("link show dev eth1")[0]["operstate"].as_str().unwrap_or_default().to_owned()
+        });
+        node.ip("nexthop replace id 2 via 10.0.1.1 dev eth1");
+        node.ip("nexthop replace id 10 group 1/2");
+    };
+    node.ip("nexthop add id 1 via 10.0.0.1 dev eth0");
+    put_back();
+    node.ip("route add default nhid 10");
+    let bird = |number: u8, router: &Namespace| {
+        let session = |last: u8| {
+            format!(
+                "protocol bgp node{last} {{ local 10.0.{number}.{last} as 64512; neighbor 10.0.{number}.11 as 64513; passive; \
+                 error wait time 1, 2; ipv4 {{ import all; export none; }}; }}\n"
+            )
+        };
+        router.bird(&format!(
+            "router id 10.0.{number}.1; {}\n{}{}",
+            rack::bird::KERNEL,
+            session(1),
+            if number == 0 { session(2) } else { String::new() }
+        ))
+    };
+    let (_first, second) = (bird(0, &one), bird(1, &two));
+    let agent = agent(&node, &peer("tor", "gateway", "asn = \"external\""));
+    wait_established(&agent, "tor", "10.0.0.1");
+    wait_established(&agent, "tor@10.0.1.1", "10.0.1.1");
+
+    node.ip("nexthop replace id 1 via 10.0.0.2 dev eth0");
+    wait_established(&agent, "tor", "10.0.0.2");
+    wait_established(&agent, "tor@10.0.1.1", "10.0.1.1");
+
+    // The carrier is away for a moment: the session goes on, and nothing is wrong when the next hop is back.
+    let times = second.session("node1").times_established;
+    second_cable.unplug();
+    eventually("the kernel took the next hop out", secs(5), || {
+        let objects = node.ip("nexthop show");
+        if objects.contains("id 2 ") { Err(objects) } else { Ok(()) }
+    });
+    second_cable.restore();
+    put_back();
+    throughout("the session goes on", secs(3), || {
+        let peer = status_of_peer(&agent, "tor@10.0.1.1");
+        if peer["state"] == "Established" { Ok(()) } else { Err(peer.to_string()) }
+    });
+    assert_eq!(second.session("node1").times_established, times);
+
+    second_cable.unplug();
+    drop(second);
+    let gone = "the link eth1 has no carrier";
+    wait_status(&agent, "tor@10.0.1.1", gone, |peer| peer["last_error"] == gone);
+    second_cable.restore();
+    let second = bird(1, &two);
+    let lost = "the kernel took the next hop by eth1 out of the default route's nexthop object";
+    wait_status(&agent, "tor@10.0.1.1", lost, |peer| {
+        peer["last_error"].as_str().is_some_and(|error| error.starts_with(lost))
+    });
+    let problems = agent.status()["problems"].to_string();
+    assert!(problems.contains("peer tor@10.0.1.1 ") && problems.contains(lost), "{problems}");
+    wait_established(&agent, "tor", "10.0.0.2");
+    put_back();
+    wait_established(&agent, "tor@10.0.1.1", "10.0.1.1");
+    drop(second);
+}
+
 #[track_caller]
 fn kernel_v4_leads_to(router: &Namespace, hop: &str) {
     let hops = BTreeSet::from([hop.parse().unwrap()]);

@@ -22,7 +22,9 @@ pub(super) struct OwnEnd {
 pub(super) enum Known {
     /// The configuration names it.
     Set(IpAddr),
-    /// It is that of the BGP session.
+    /// It is that of the BGP session, which stands.
+    OfSession(IpAddr),
+    /// It is that of the last BGP session, or of the next one.
     OfBgp(IpAddr),
     /// The kernel would choose it.
     OfKernel(IpAddr),
@@ -63,15 +65,20 @@ impl OwnEnd {
             Known::Set(address) if address == to => return Verdict::Its,
             Known::Set(_) => return Verdict::Others,
             // The discriminator tells that it is the same session.
-            Known::OfBgp(address) if address == to && stands && heard.is_some_and(|heard| heard != to) => {
+            Known::OfSession(address) | Known::OfBgp(address)
+                if address == to && stands && heard.is_some_and(|heard| heard != to) =>
+            {
                 let goes_on = packet.your_discriminator.is_some() && packet.state == BfdState::Up;
                 return if goes_on { Verdict::Its } else { Verdict::Anew };
             }
             Known::OfBgp(address) | Known::OfKernel(address) if address == to && !stands => return Verdict::Its,
-            Known::OfBgp(_) | Known::OfKernel(_) | Known::Nothing => {}
+            Known::OfSession(address) if address == to => return Verdict::Its,
+            // What stands with another address goes on, and a further one does not begin.
+            Known::OfSession(_) if !stands || heard != Some(to) => return Verdict::Others,
+            Known::OfSession(_) | Known::OfBgp(_) | Known::OfKernel(_) | Known::Nothing => {}
         }
         let expects = match known {
-            Known::Set(_) | Known::OfBgp(_) | Known::OfKernel(_) => true,
+            Known::Set(_) | Known::OfSession(_) | Known::OfBgp(_) | Known::OfKernel(_) => true,
             Known::Nothing => false,
         };
         match self.heard {

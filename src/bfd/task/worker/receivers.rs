@@ -33,7 +33,7 @@ pub(super) struct Door {
 
 impl Place {
     pub(super) fn of(peer: &BfdPeer) -> Place {
-        let BfdPeer { profile: _, address, source, from: _, vrf, multihop } = peer;
+        let BfdPeer { profile: _, address, source, from: _, is_of_session: _, vrf, multihop } = peer;
         Place {
             address: address.clone(),
             device: address.interface.clone().or_else(|| vrf.clone()),

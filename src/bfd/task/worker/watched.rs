@@ -34,6 +34,8 @@ pub(super) struct Watched {
     own_end: OwnEnd,
     /// The address to send from where the place names none; `None` leaves it to the kernel.
     from: Option<IpAddr>,
+    /// The BGP session stands, from that address.
+    is_of_session: bool,
     sender: Option<Sender>,
     /// The address that the sender was bound to, if any.
     bound: Option<IpAddr>,
@@ -91,6 +93,7 @@ impl Watched {
             own_end: OwnEnd::new(now),
             place,
             from: from(&peers),
+            is_of_session: of_session(&peers).is_some(),
             peers: counted(peers, counters),
             profile,
             sender: None,
@@ -161,7 +164,7 @@ impl Watched {
             self.session.handle_settings(settings(&profile), now);
             self.profile = profile;
         }
-        self.from = from(&peers);
+        (self.from, self.is_of_session) = (from(&peers), of_session(&peers).is_some());
         self.peers = counted(peers, counters);
         self.touched = true;
     }
@@ -212,9 +215,19 @@ impl Watched {
         Ok(action)
     }
 
+    /// The session is with another address than that of the BGP session: its end says nothing of that one's path, as where a virtual address
+    /// has moved to another host.
+    fn is_elsewhere(&self) -> bool {
+        match self.known_end() {
+            Known::OfSession(address) => self.own_end.address().is_some_and(|heard| heard != address),
+            Known::Set(_) | Known::OfBgp(_) | Known::OfKernel(_) | Known::Nothing => false,
+        }
+    }
+
     fn known_end(&self) -> Known {
         match (self.place.source, self.from, self.local_address) {
             (Some(source), ..) => Known::Set(source),
+            (None, Some(from), _) if self.is_of_session => Known::OfSession(from),
             (None, Some(from), _) => Known::OfBgp(from),
             (None, None, Some(local)) => Known::OfKernel(local),
             (None, None, None) => Known::Nothing,
@@ -292,7 +305,7 @@ impl Watched {
                         self.ups += 1;
                         self.refused = None;
                     }
-                    if before == BfdState::Up && cause.is_loss() {
+                    if before == BfdState::Up && cause.is_loss() && !self.is_elsewhere() {
                         self.losses += 1;
                         self.last_loss = Some(BfdLoss { at: clock::wall_timestamp(), why: in_words(cause) });
                     }
@@ -409,7 +422,12 @@ impl Watched {
 
 /// Peers that share a place have one BGP session at most with an address of ours.
 fn from(peers: &[(PeerName, BfdPeer)]) -> Option<IpAddr> {
-    peers.iter().find_map(|(_, peer)| peer.from)
+    of_session(peers).or_else(|| peers.iter().find_map(|(_, peer)| peer.from))
+}
+
+/// That from which the BGP session stands.
+fn of_session(peers: &[(PeerName, BfdPeer)]) -> Option<IpAddr> {
+    peers.iter().find_map(|(_, peer)| peer.from.filter(|_| peer.is_of_session))
 }
 
 fn counted(peers: Vec<(PeerName, BfdPeer)>, counters: &Counters) -> Vec<(PeerName, Arc<PeerCounters>)> {
@@ -490,8 +508,15 @@ mod tests {
 
     fn peer(name: &str, profile: BfdProfile) -> (PeerName, BfdPeer) {
         let address = ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None };
-        let peer =
-            BfdPeer { profile: Arc::new(profile), address, source: None, from: None, vrf: None, multihop: false };
+        let peer = BfdPeer {
+            profile: Arc::new(profile),
+            address,
+            source: None,
+            from: None,
+            is_of_session: false,
+            vrf: None,
+            multihop: false,
+        };
         (name.into(), peer)
     }
 
@@ -611,6 +636,38 @@ mod tests {
         assert_eq!(hear(&mut session, own, 1, None, down, 20_004), (other, up));
         session.change(at(Some(own)), &Counters::default(), start);
         assert_eq!(hear(&mut session, own, 2, ours, up, 20_005), (Ok(()), up), "the same session by its discriminator");
+    }
+
+    /// R10 of a review. Input: the BGP session stands from 10.0.0.11, and the router runs BFD to 10.0.0.12 alone, a virtual address on this
+    /// host that moves; or it did so before BGP was there. Output: that one is not taken for the session of the BGP peer, and its end ends
+    /// no session of BGP.
+    #[test]
+    fn bfd_to_a_virtual_address_alone_says_nothing_of_a_bgp_session_from_another_one() {
+        let start = clock::now();
+        let (name, tor) = peer("tor", profile("fast", 100, 100, 3));
+        let at = |is_of_session| {
+            let from = Some("10.0.0.11".parse().unwrap());
+            vec![(name.clone(), BfdPeer { from, is_of_session, ..tor.clone() })]
+        };
+        let hear = |session: &mut Watched, to: &str, state, millis| {
+            let ours = Some(session.session.discriminator()).filter(|_| state != BfdState::Down);
+            let (packet, now) = (packet(2, ours, state), start + Duration::from_millis(millis));
+            session.handle_packet(&packet, Some(to.parse().unwrap()), &packet.emit(None), now)
+        };
+        let (own, vip) = ("10.0.0.11", "10.0.0.12");
+        let mut session = watched(at(true), start);
+        for millis in [1, 3_100, 60_000] {
+            assert_eq!(hear(&mut session, vip, BfdState::Down, millis), Err(Discard::OtherAddress));
+        }
+        assert_eq!(hear(&mut session, own, BfdState::Down, 60_001), Ok(()), "its own");
+
+        let mut session = watched(at(false), start);
+        hear(&mut session, vip, BfdState::Down, 3_100).expect("it may be with that address");
+        hear(&mut session, vip, BfdState::Init, 3_101).expect("it comes up");
+        assert_eq!(session.session.state(), BfdState::Up);
+        session.change(at(true), &Counters::default(), start);
+        session.handle_timeout(start + Duration::from_secs(60));
+        assert_eq!((session.session.state(), session.losses), (BfdState::Down, 0));
     }
 
     /// Input: the router has a session with an address that is not the one which this end expects, and with no other.

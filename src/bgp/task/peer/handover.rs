@@ -101,6 +101,7 @@ impl PeerTask {
                 v6: v6.filter(|_| self.settings.next_hop_v6.is_none()).map(|v6| v6.global),
             }
         }));
+        self.stands_in(state.sent.next_hops);
         self.outbound = Some(Outbound {
             connection: id,
             local_address: state.local.ip(),
@@ -145,6 +146,16 @@ impl PeerTask {
         connection.sign_anew(&self.endpoint, &before).map_err(|error| {
             format!("the password cannot be set on the connection of the agent before: {}", describe(&error))
         })
+    }
+
+    /// What the peer was told in the place of what was chosen goes on to stand in for it.
+    fn stands_in(&mut self, told: NextHops) {
+        let Kept { v4, v6 } = self.chosen.kept();
+        let found = NextHops {
+            v4: told.v4.filter(|_| v4.is_some() && self.settings.next_hop.is_none()),
+            v6: told.v6.filter(|_| v6.is_some() && self.settings.next_hop_v6.is_none()),
+        };
+        self.chosen.note(found, clock::now());
     }
 
     /// Gives the established session away, without a word to its peer. Without one, every connection ends.

@@ -12,6 +12,8 @@ use crate::names::InterfaceName;
 pub(super) struct KnownEnds {
     /// That of the last session.
     last: Option<IpAddr>,
+    /// The last session was with the peer as it is now, and not with a router that was in its place before.
+    is_of_peer: bool,
     /// The peer took the last session from there after it had refused the one that stays with this node.
     last_comes_first: bool,
     /// Attempts in a row, from an address that was chosen, that the peer refused.
@@ -37,12 +39,18 @@ impl KnownEnds {
     /// the choice to the kernel, which takes the newest.
     pub(super) fn resumed(last: IpAddr) -> KnownEnds {
         let last_comes_first = last.is_ipv4() || is_link_local_v6(last);
-        KnownEnds { last: Some(last), last_comes_first, ..KnownEnds::default() }
+        KnownEnds { last: Some(last), last_comes_first, is_of_peer: true, ..KnownEnds::default() }
     }
 
     /// That of the last session.
     pub(super) fn last(&self) -> Option<IpAddr> {
         self.last
+    }
+
+    /// From where the router of the last session knows this host, whatever may be dialled from next. Over IPv6 the kernel may have chosen
+    /// an address that is used for a while.
+    pub(super) fn known_to_peer(&self) -> Option<IpAddr> {
+        self.last.filter(|last| self.is_of_peer && (last.is_ipv4() || self.last_comes_first))
     }
 
     /// Where to dial from next; `None` leaves it to the kernel.
@@ -89,7 +97,8 @@ impl KnownEnds {
         } else if self.last != Some(local) {
             self.last_comes_first = false;
         }
-        *self = KnownEnds { last: Some(local), last_comes_first: self.last_comes_first, ..KnownEnds::default() };
+        let last_comes_first = self.last_comes_first;
+        *self = KnownEnds { last: Some(local), last_comes_first, is_of_peer: true, ..KnownEnds::default() };
     }
 
     /// The addresses of this host are others than before. Gives whether the one that was waited for has come.

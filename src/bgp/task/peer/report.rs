@@ -30,6 +30,8 @@ pub(super) struct Counts {
     pub(super) pending: usize,
     /// The peer's host has not acknowledged all routes that were written.
     pub(super) untaken: bool,
+    /// It has, and the peer has said nothing since.
+    pub(super) unheard: bool,
     /// Since when it has acknowledged nothing of them, if that is long.
     pub(super) silent_since: Option<Instant>,
     /// In both directions.

@@ -1,9 +1,10 @@
 //! Whether the peer takes what it is sent. The kernel's word of an octet is not the peer's: a router that reads nothing closes its window,
-//! and what was written waits in this host. Floor 2, a part of the peer's task.
+//! and what was written waits in this host. And its host's word is not its own: a router that is stuck with an open window takes octets, and
+//! does nothing by them, until it says something again. Floor 2, a part of the peer's task.
 
 use std::time::{Duration, Instant};
 
-use crate::bgp::socket::Connection;
+use crate::bgp::socket::{Connection, Progress};
 
 /// Of one established session.
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub(super) struct Uptake {
     acknowledged: u64,
     /// Since when nothing was acknowledged although something waits; `None` while the peer has all routes that were written.
     waiting_since: Option<Instant>,
+    /// What the peer had sent when its host had all routes, until it sends more: in octets.
+    unheard_since: Option<u64>,
 }
 
 /// How often to look while something waits: no event says that the peer's host has acknowledged it.
@@ -23,7 +26,7 @@ const SILENT_FOR: Duration = Duration::from_secs(10);
 impl Uptake {
     /// What was written before may wait still.
     pub(super) fn new(now: Instant) -> Uptake {
-        Uptake { acknowledged: 0, waiting_since: Some(now) }
+        Uptake { acknowledged: 0, waiting_since: Some(now), unheard_since: None }
     }
 
     /// Routes go to the connection.
@@ -33,11 +36,17 @@ impl Uptake {
 
     /// Looks how far the peer is. `more`: there are routes that do not even wait on the connection.
     pub(super) fn look(&mut self, connection: &Connection, more: bool, now: Instant) {
-        if self.waiting_since.is_none() && !more {
+        if self.waiting_since.is_none() && self.unheard_since.is_none() && !more {
             return;
         }
         // A connection that tells nothing is about to end.
-        let Some((acknowledged, waits)) = connection.acknowledged() else { return };
+        let Some(Progress { acknowledged, received, waits }) = connection.progress() else { return };
+        if self.waiting_since.is_none() && !more {
+            // A KEEPALIVE waits here now and then; the routes do not.
+            self.unheard_since = self.unheard_since.filter(|before| *before == received);
+            return;
+        }
+        self.unheard_since = (!waits && !more).then_some(received);
         let moves = std::mem::replace(&mut self.acknowledged, acknowledged) != acknowledged;
         self.waiting_since = match self.waiting_since {
             _ if !waits && !more => None,
@@ -49,6 +58,12 @@ impl Uptake {
     /// Routes were written that the peer's host has not acknowledged.
     pub(super) fn waits(&self) -> bool {
         self.waiting_since.is_some()
+    }
+
+    /// The peer's host has acknowledged all routes, and the peer has said nothing since, not even that it is there: it may have processed
+    /// them, and nobody here can know.
+    pub(super) fn unheard(&self) -> bool {
+        self.unheard_since.is_some()
     }
 
     /// Since when the peer has taken nothing, if that is long.
@@ -67,7 +82,7 @@ mod tests {
     use std::task::Poll;
 
     use bytes::Bytes;
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
@@ -93,6 +108,7 @@ mod tests {
         let mut uptake = Uptake::new(start);
         uptake.look(&connection, false, start);
         assert!(!uptake.waits() && uptake.next_deadline(start).is_none(), "nothing was written");
+        assert!(uptake.unheard());
         let mut routes = 0;
         // More than both kernels hold.
         for _ in 0..4096 {
@@ -106,6 +122,7 @@ mod tests {
         uptake.look(&connection, false, start);
         uptake.look(&connection, false, start + Duration::from_secs(9));
         assert!(uptake.waits() && uptake.silent_since(start + Duration::from_secs(9)).is_none());
+        assert!(!uptake.unheard(), "it has more to take first");
         let later = start + Duration::from_secs(10);
         uptake.look(&connection, false, later);
         assert_eq!(uptake.silent_since(later), Some(start));
@@ -126,5 +143,12 @@ mod tests {
         assert!(uptake.waits() && uptake.silent_since(later).is_none(), "there are more routes to write");
         uptake.look(&connection, false, later);
         assert!(!uptake.waits());
+        // A router that is stuck says nothing, however long its host takes octets.
+        uptake.look(&connection, false, later);
+        assert!(uptake.unheard());
+        peer.write_all(b"k").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        uptake.look(&connection, false, later);
+        assert!(!uptake.unheard() && uptake.next_deadline(later).is_none());
     }
 }

@@ -135,6 +135,56 @@ async fn a_session_whose_settings_have_changed_ends_with_cease_and_a_new_one_can
     }
 }
 
+/// R2 of a review. Input: `address` is written in another way while no agent runs, and the router is the same one; or another one. Output: the
+/// session goes on; with another router it ends.
+#[tokio::test]
+async fn a_session_goes_on_whose_router_is_found_in_another_way_after_a_restart() {
+    let fixed = |ip: &str| PeerAddress::Fixed(ScopedAddress { ip: ip.parse().unwrap(), interface: None });
+    for (before, after, is_same) in [
+        (fixed("127.0.0.9"), PeerAddress::Gateway, true),
+        (PeerAddress::Gateway, fixed("127.0.0.9"), true),
+        (PeerAddress::Gateway, fixed("127.0.0.8"), false),
+    ] {
+        let (bench, address) = against_a_script(routes(3, 0), |_| {});
+        let mut script = Script::dial(address, None).await;
+        established(&mut script, &routes(3, 0)).await;
+        let mut kept = keep(bench).await;
+        for kept in &mut kept {
+            let settings = of_script(|settings| settings.address = before.clone());
+            let address = config::session_keys(&settings)["address"].clone();
+            *kept.state.settings.get_mut("address").expect("it is a key of a session") = address;
+        }
+        let settings = Arc::new(of_script(|settings| settings.address = after.clone()));
+        let resumable = kept.into_iter().map(|kept| Resumable { kept, settings: Arc::clone(&settings) }).collect();
+        let mut now = slice([10, 0, 0, 1], of_script(|_| {}), routes(3, 0));
+        now.peers.get_mut(&PeerName::from("script")).expect("the one peer").settings = settings;
+        let past = Past { resumable, ..Past::default() };
+        let _bench = Bench::start_after(past, listeners("127.0.0.1").0, now);
+        if is_same {
+            hears_nothing(&mut script).await;
+        } else {
+            assert!(matches!(script.hear().await, Some(Parsed::Notification(_))), "{before:?} {after:?}");
+        }
+    }
+}
+
+/// R13 of a review. Input: the next hop that was chosen is away for a moment, another one stands in for it, and a lower one comes while no
+/// agent runs. Output: the one that stands in is told still.
+#[tokio::test]
+async fn what_stands_in_for_a_next_hop_stays_over_a_restart() {
+    let (bench, address) = against_a_script(routes(3, 0), |_| {});
+    let local = |v6: &[&str]| on_lo(&[&["127.0.0.1/8"], v6].concat());
+    bench.slices.send_modify(|slice| slice.local_addresses = local(&["fd00::11/64"]));
+    let mut script = Script::dial(address, None).await;
+    established(&mut script, &routes(3, 0)).await;
+    bench.slices.send_modify(|slice| slice.local_addresses = local(&["fd00::5/64"]));
+    script.read_until("all came with the other one", |it| it.announcements == 6).await;
+    let bench = next(keep(bench).await, of_script(|_| {}), None);
+    let slice = slice([10, 0, 0, 1], of_script(|_| {}), routes(3, 0));
+    bench.slices.send_replace(BgpSlice { local_addresses: local(&["fd00::3/64", "fd00::5/64"]), ..slice });
+    hears_nothing(&mut script).await;
+}
+
 /// S4 of a review. Input: the address of the session leaves the host while no agent runs, as when the network is configured anew together
 /// with a restart. Output: the session ends as if the agent had seen it leave; before it knows all links, it goes on.
 #[tokio::test]

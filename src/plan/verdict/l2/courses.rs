@@ -56,7 +56,8 @@ impl<'a> Links<'a> {
     }
 
     /// The address is the gateway of another node there. This node does not take it where no node is heard to hold it: the router may be
-    /// silent. What it answers for itself it leaves only where a station of no node answers too: that is the router, and no node's mistake.
+    /// silent. What it answers for itself, or a node that is not heard any more did, it leaves only where a station of no node answers too: that
+    /// is the router, and no node's mistake.
     pub fn gateway_of_others(&self, inputs: &Inputs<'_>) -> Option<Reason> {
         let address = self.address;
         // The book has what any node says, and answers at once.
@@ -66,7 +67,7 @@ impl<'a> Links<'a> {
         let says = |roster: &'a Roster| roster.members.iter().find(|(_, it)| it.card.gateways.contains(&address));
         let (index, node) = self.all.iter().find_map(|(index, roster)| Some((index, says(roster)?.0)))?;
         let interface = &inputs.world.links.get(index)?.name;
-        let is_held = self.answers || inputs.holders.last_holder(address) == LastHolder::ThisNode;
+        let is_held = self.answers || inputs.holders.last_holder(address) != LastHolder::Unknown;
         let contested = || heard::is_contested_by_stranger(inputs, &self.all, address);
         let reason = || Reason::GatewayOfLink { address, interface: interface.clone(), node: Some(node.clone()) };
         (!is_held || contested()).then(reason)
