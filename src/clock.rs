@@ -6,14 +6,18 @@ use std::time::{Duration, Instant, SystemTime};
 use jiff::Timestamp;
 use rustix::time::ClockId;
 
-/// The monotonic clock, for deadlines and ages. In a test whose clock stands still (`start_paused`) it is that one, which also
-/// its timers follow: such a test waits for no real second, and a starved machine cannot make it late.
+/// The monotonic clock, for deadlines and ages.
+#[cfg(not(test))]
 #[allow(clippy::disallowed_methods)] // this is the place that the ban in clippy.toml names
 pub fn now() -> Instant {
-    #[cfg(test)]
-    return tokio::time::Instant::now().into_std();
-    #[cfg(not(test))]
     Instant::now()
+}
+
+/// The same in unit tests: where the clock of a test stands still (`start_paused`) it is that one, which also its timers follow. Such a test
+/// waits for no real second, and a starved machine cannot make it late.
+#[cfg(test)]
+pub fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// How long the kernel runs, the time that the host slept included: the one clock that two processes share.
@@ -22,21 +26,20 @@ pub fn since_boot() -> Duration {
     Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
 }
 
-/// The wall clock, for what people and the API server read. In a test it goes with [`now`].
+/// The wall clock, for what people and the API server read.
+#[cfg(not(test))]
 #[allow(clippy::disallowed_methods)] // as above
 pub fn wall() -> SystemTime {
-    #[cfg(test)]
-    return wall_of(now());
-    #[cfg(not(test))]
     SystemTime::now()
 }
 
-/// What the wall clock says at that moment, by where both clocks stood when it was first asked.
+/// The same in unit tests, where it goes with [`now`]: from where both clocks stood when it was first asked.
 #[cfg(test)]
 #[allow(clippy::disallowed_methods)] // as above
-fn wall_of(now: Instant) -> SystemTime {
+pub fn wall() -> SystemTime {
     static BEGAN: std::sync::OnceLock<(Instant, SystemTime)> = std::sync::OnceLock::new();
     let (began, wall) = *BEGAN.get_or_init(|| (Instant::now(), SystemTime::now()));
+    let now = now();
     wall + now.saturating_duration_since(began) - began.saturating_duration_since(now)
 }
 

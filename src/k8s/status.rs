@@ -368,7 +368,7 @@ mod tests {
     async fn an_annotation_that_a_policy_puts_back_is_told_and_tried_again() {
         for (annotation, value, told) in [
             ("metallb.io/ip-allocated-from-pool", "foo", Some(RETOLD)),
-            (Renumber::ANNOTATION, "192.0.2.9", Some(RETOLD)),
+            (Renumber::ANNOTATION, "192.0.2.9 for 10m", Some(RETOLD)),
             ("example.com/theirs", "foo", None),
         ] {
             let api = FakeApi::start().await;

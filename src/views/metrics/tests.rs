@@ -178,6 +178,11 @@ fn busy() -> Planner {
         Fact::LinksListed,
         Fact::FailStatic,
         Fact::ApiServer(world::ApiServer::Manifests),
+        Fact::ClientCertificate(Some(world::ClientCertificate {
+            place: "/pki/c.crt".to_owned(),
+            begins: std::time::SystemTime::UNIX_EPOCH,
+            ends: std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_800_000_000),
+        })),
         Fact::Session("tor".into(), session()),
         Fact::Roster(2, Some(Arc::new(Roster { settled: true, ..Roster::default() }))),
         Fact::Conflict("192.0.2.1".parse().unwrap(), "eth0".into(), Some(conflict)),
