@@ -48,6 +48,10 @@ const HAND_OVER: Duration = Duration::from_secs(15);
 /// How long routers may take to take what the drain sends them, before it goes on without those that read nothing.
 const UPTAKE: Duration = Duration::from_secs(10);
 
+/// How long they may take before routes are withdrawn, where the host shuts down: it does not wait for more, and with it the routes
+/// would go without a word.
+const UPTAKE_IN_SHUTDOWN: Duration = Duration::from_secs(1);
+
 /// How long flows are waited for where nobody says otherwise.
 const USUAL_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -566,7 +570,8 @@ impl Drainer {
                 let Ok(snapshot) = self.snapshot().await else { return Duration::MAX };
                 let left: Vec<IpAddr> = snapshot.plan.l2.addresses.keys().copied().collect();
                 // Whoever has not heard that other nodes are to be used would lose the routes without a word.
-                if is_awaited(&snapshot, &untaken(&snapshot)) && since.elapsed() < self.uptake {
+                let uptake = if self.shuts_down { self.uptake.min(UPTAKE_IN_SHUTDOWN) } else { self.uptake };
+                if is_awaited(&snapshot, &untaken(&snapshot)) && since.elapsed() < uptake {
                     return COUNT_EVERY / 5;
                 }
                 if !left.is_empty() && since.elapsed() < HAND_OVER {
@@ -1132,6 +1137,20 @@ mod tests {
         let (_stuck, slow) = watch::channel(Some(STUCK));
         let mut bench = bench_beside(Some(ready()), |drainer| drainer.uptake = Duration::from_secs(60), slow);
         bench.order(drain).await;
+        bench.drained().await;
+    }
+
+    /// R8 of a review. Input: a slow router, and the host shuts down, which waits for seconds. Output: routes are withdrawn in that time.
+    #[tokio::test]
+    async fn a_host_that_shuts_down_does_not_go_before_the_routes_for_a_slow_router() {
+        let (reads, slow) = watch::channel(Some(9999));
+        let mut bench = bench_beside(Some(ready()), |drainer| drainer.uptake = Duration::from_secs(60), slow);
+        bench.host_shuts_down();
+        for expected in [DrainStage::Waiting, DrainStage::HandingOver, DrainStage::Withdrawing] {
+            let fact = bench.fact("the drain").await;
+            assert!(matches!(&fact, Fact::Drain(Some(drain)) if drain.stage == expected), "{expected:?}: {fact:?}");
+        }
+        reads.send_replace(Some(0));
         bench.drained().await;
     }
 

@@ -410,7 +410,17 @@ impl Watched {
             Some(format!("packets of the peer are dropped: {}{ttl}", discard.in_words()))
         };
         let elsewhere = || {
-            let (other, own) = (self.own_end.other()?, self.own_end.address());
+            let (other, own) = (self.own_end.other(), self.own_end.address());
+            if let Known::OfSession(address) = self.known_end()
+                && own != Some(address)
+            {
+                let other = own.or(other)?;
+                return Some(format!(
+                    "the peer runs BFD to {other} and not to {address}, which the BGP session is with: it says nothing of that session's \
+                     path; switch BFD on for that neighbor at the peer"
+                ));
+            }
+            let other = other?;
             let own = own.map_or(String::new(), |own| format!(" ({own})"));
             Some(format!(
                 "the peer also runs BFD to {other}, which is not answered: the session is with one address of this node{own}"
@@ -659,13 +669,20 @@ mod tests {
         for millis in [1, 3_100, 60_000] {
             assert_eq!(hear(&mut session, vip, BfdState::Down, millis), Err(Discard::OtherAddress));
         }
+        session.mute = None;
+        let told = "the peer runs BFD to 10.0.0.12 and not to 10.0.0.11, which the BGP session is with";
+        let problem = session.problem();
+        assert!(problem.as_ref().is_some_and(|problem| problem.starts_with(told)), "{problem:?}");
         assert_eq!(hear(&mut session, own, BfdState::Down, 60_001), Ok(()), "its own");
 
         let mut session = watched(at(false), start);
         hear(&mut session, vip, BfdState::Down, 3_100).expect("it may be with that address");
         hear(&mut session, vip, BfdState::Init, 3_101).expect("it comes up");
         assert_eq!(session.session.state(), BfdState::Up);
+        assert_eq!(session.problem(), None, "it is the only one");
         session.change(at(true), &Counters::default(), start);
+        let problem = session.problem();
+        assert!(problem.as_ref().is_some_and(|problem| problem.starts_with(told)), "up, and no help: {problem:?}");
         session.handle_timeout(start + Duration::from_secs(60));
         assert_eq!((session.session.state(), session.losses), (BfdState::Down, 0));
     }
