@@ -81,28 +81,18 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use jiff::Timestamp;
 
     use super::*;
     use crate::k8s::certificate_request::self_signed;
+    use crate::k8s::fake::OF_OPENSSL;
 
     fn said(pem: &str) -> Option<String> {
         let (begins, ends) = validity(pem)?;
         let text = |at| Timestamp::try_from(at).unwrap().to_string();
         Some(format!("{} {}", text(begins), text(ends)))
     }
-
-    /// Of openssl, version 1: `openssl x509 -dates` says Jan  1 00:00:00 2020 and 2021.
-    pub const OF_OPENSSL: &str = "Certificate:\n-----BEGIN CERTIFICATE-----
-MIIBOTCB4AIBATAKBggqhkjOPQQDAjApMRQwEgYDVQQKDAtjcmllcjpub2RlczER
-MA8GA1UEAwwIY3JpZXI6bjEwHhcNMjAwMTAxMDAwMDAwWhcNMjEwMTAxMDAwMDAw
-WjApMRQwEgYDVQQKDAtjcmllcjpub2RlczERMA8GA1UEAwwIY3JpZXI6bjEwWTAT
-BgcqhkjOPQIBBggqhkjOPQMBBwNCAARxwUjZYjp+GtmaaF9LmByI1/Pbc174uCPu
-AkiRkeHV+78IMj+elIzwBcUStHsZhkyL7/qJWGJ+litbOwW0XOe/MAoGCCqGSM49
-BAMCA0gAMEUCIGMYyH3GBReKry97gCsaHsNChQ4LoqUc0vTspAKICBOpAiEAjE6I
-NEriU+Tus6f1KDHfIu3bFxBRP9HWWn7kvd0G9q8=
------END CERTIFICATE-----\n";
 
     #[test]
     fn the_validity_of_the_first_certificate_is_read() {

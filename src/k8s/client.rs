@@ -599,7 +599,7 @@ mod tests {
     fn of_version_1() -> String {
         use crate::k8s::base64;
         let (key, _) = crate::k8s::certificate_request::self_signed(["200101000000Z", "20500101000000Z"]);
-        let pem = base64(certificate::tests::OF_OPENSSL.as_bytes());
+        let pem = base64(crate::k8s::fake::OF_OPENSSL.as_bytes());
         format!("{{client-certificate-data: {pem}, client-key-data: {}}}", base64(key.expose()))
     }
 

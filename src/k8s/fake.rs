@@ -581,3 +581,14 @@ pub fn service(key: &str) -> Value {
         "spec": {"type": "LoadBalancer", "ipFamilies": ["IPv4"], "ports": [{"port": 80}]},
     })
 }
+
+/// Of openssl, version 1: `openssl x509 -dates` says Jan  1 00:00:00 2020 and 2021.
+pub const OF_OPENSSL: &str = "Certificate:\n-----BEGIN CERTIFICATE-----
+MIIBOTCB4AIBATAKBggqhkjOPQQDAjApMRQwEgYDVQQKDAtjcmllcjpub2RlczER
+MA8GA1UEAwwIY3JpZXI6bjEwHhcNMjAwMTAxMDAwMDAwWhcNMjEwMTAxMDAwMDAw
+WjApMRQwEgYDVQQKDAtjcmllcjpub2RlczERMA8GA1UEAwwIY3JpZXI6bjEwWTAT
+BgcqhkjOPQIBBggqhkjOPQMBBwNCAARxwUjZYjp+GtmaaF9LmByI1/Pbc174uCPu
+AkiRkeHV+78IMj+elIzwBcUStHsZhkyL7/qJWGJ+litbOwW0XOe/MAoGCCqGSM49
+BAMCA0gAMEUCIGMYyH3GBReKry97gCsaHsNChQ4LoqUc0vTspAKICBOpAiEAjE6I
+NEriU+Tus6f1KDHfIu3bFxBRP9HWWn7kvd0G9q8=
+-----END CERTIFICATE-----\n";
