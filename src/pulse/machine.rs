@@ -413,16 +413,27 @@ impl Machine {
         if ticket != self.ticket || is_own || known > u64::MAX / 2 {
             return;
         }
-        let above = known + MOST_INCARNATIONS;
-        self.incarnations = Incarnations { first: above, this: above };
+        self.begin_life(known + MOST_INCARNATIONS, now);
+    }
+
+    /// By another link this process learned that it has to go on in the life that begins with this incarnation. Spare calls are harmless.
+    pub fn handle_life(&mut self, first: u64, now: Instant) {
+        if first > self.incarnations.first {
+            self.begin_life(first, now);
+        }
+    }
+
+    fn begin_life(&mut self, first: u64, now: Instant) {
+        let number = self.incarnations.this - self.incarnations.first;
+        self.incarnations = Incarnations { first, this: first.saturating_add(number) };
         self.sequence = 0;
         self.cards = URGENT;
         self.hurry(now);
     }
 
-    /// The life that this node's pulses are of.
-    pub fn incarnation(&self) -> u64 {
-        self.incarnations.this
+    /// The first incarnation of the life that this node's pulses are of, on every link.
+    pub fn life(&self) -> u64 {
+        self.incarnations.first
     }
 
     /// A pulse of another link of a node that lies on this wire too. It learns that this node lives, whichever of the two was heard

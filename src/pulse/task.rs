@@ -85,7 +85,8 @@ pub async fn run(
     counters: Arc<ByLink<Counters>>,
     shutdown: impl Future<Output = Parting>,
 ) {
-    let mut next_incarnation = setup.incarnation;
+    let (life, _) = watch::channel(setup.incarnation);
+    let mut number = 0;
     let setup = Arc::new(setup);
     let (stop, _) = watch::channel(None);
     let mut tasks = JoinSet::new();
@@ -101,13 +102,15 @@ pub async fn run(
             match links.get(index) {
                 Some(sender) => drop(sender.send_replace(of_link)),
                 None => {
-                    next_incarnation += 1;
+                    number += 1;
+                    let first = *life.borrow();
                     let (sender, slices) = watch::channel(of_link);
                     links.insert(*index, sender);
                     let task = LinkTask {
                         index: *index,
                         voice: setup.voice.borrow().clone(),
-                        incarnations: Incarnations { first: setup.incarnation, this: next_incarnation },
+                        incarnations: Incarnations { first, this: first + number },
+                        life: life.clone(),
                         setup: setup.clone(),
                         facts: facts.clone(),
                         counters: counters.of(&link.name),
@@ -212,7 +215,10 @@ impl Sockets {
 /// The task of one link.
 struct LinkTask {
     index: u32,
+    /// With which it begins.
     incarnations: Incarnations,
+    /// The first incarnation of this process: higher once the other nodes of a link knew a later one.
+    life: watch::Sender<u64>,
     setup: Arc<Setup>,
     /// As the machine knows it.
     voice: Voice,
@@ -289,6 +295,8 @@ impl LinkTask {
         let mut hung = false;
         let mut voice = self.setup.voice.clone();
         voice.mark_changed();
+        let mut life = self.life.subscribe();
+        life.mark_changed();
         debug!(link = %slice.link.name, ipv4 = sockets.v4.is_some(), ipv6 = sockets.v6.is_some(), "pulse sockets opened");
         let back_by = self.setup.back_by;
         machine.handle_stance(slice.stance(back_by), clock::now());
@@ -342,6 +350,7 @@ impl LinkTask {
                     }
                 }
                 () = reached(deadline) => {}
+                Ok(()) = life.changed() => machine.handle_life(*life.borrow_and_update(), clock::now()),
                 Ok(()) = voice.changed() => {
                     let newest = voice.borrow_and_update().clone();
                     if newest.keys.ids() != self.voice.keys.ids() {
@@ -372,6 +381,15 @@ impl LinkTask {
                 }
             }
         }
+    }
+
+    /// To the tasks of the other links.
+    fn tell_life(&self, newest: u64) {
+        self.life.send_if_modified(|life| {
+            let is_newer = newest > *life;
+            *life = newest.max(*life);
+            is_newer
+        });
     }
 
     fn count_detections(&self, before: Option<&Roster>, after: &Roster) {
@@ -422,10 +440,11 @@ impl LinkTask {
                 Ok(pulse) => {
                     refused_senders.note_believed(source.ip(), clock::now());
                     trace!(link = %slice.link.name, %source, %pulse, "pulse received");
-                    let (node, mac, before) = (pulse.node.clone(), pulse.mac, machine.incarnation());
+                    let (node, mac, before) = (pulse.node.clone(), pulse.mac, machine.life());
                     let outcome = machine.handle_pulse(pulse, clock::now());
                     refused_senders.note_host(&node, mac, source.ip(), outcome);
-                    if machine.incarnation() != before {
+                    if machine.life() != before {
+                        self.tell_life(machine.life());
                         warn!(link = %slice.link.name, %source, by = %node, "other nodes knew a later life of this node, so its clock went back and its [state] folder was lost: it goes on above that life, and is heard again");
                     }
                     let why =

@@ -85,6 +85,39 @@ fn no_recording_of_another_life_makes_a_node_alive() {
     assert!(!alive(&mut newcomer, now));
 }
 
+/// E4 of a review. Input: the links of b on one wire, of which one was told that its life is too low; and a link that appears later. Output:
+/// they are links of one life, each with an incarnation of its own, and none takes another for a namesake.
+#[test]
+fn links_of_a_node_that_goes_on_in_a_later_life_stay_links_of_one_node() {
+    let now = START();
+    let of_link = |first, number| {
+        let mut machine = machine("b", 2, now);
+        machine.incarnations = Incarnations { first, this: first + number };
+        machine
+    };
+    let before = machine("b", 2, now).life();
+    let (mut one, mut two) = (of_link(before, 1), of_link(before, 2));
+    let word = Pulse {
+        corrects: Some((NodeTicket::of(&"b".into()), before << 1)),
+        ..machine("c", 3, now).poll_pulse(now).unwrap()
+    };
+    one.handle_pulse(word.clone(), now);
+    assert!(one.life() > before << 1);
+    two.handle_life(one.life(), now);
+    two.handle_life(before, now);
+    let mut later = of_link(one.life(), 3);
+    // It hears the same word a moment later.
+    two.handle_pulse(word, now);
+    let said = [&mut one, &mut two, &mut later].map(|link| link.poll_pulse(now).expect("it says so at once"));
+    let incarnations = said.each_ref().map(|pulse| pulse.incarnation - one.life());
+    assert_eq!(incarnations, [1, 2, 3]);
+    for pulse in &said {
+        for link in [&mut one, &mut two, &mut later] {
+            assert_eq!(link.handle_pulse(pulse.clone(), now), Outcome::Own);
+        }
+    }
+}
+
 /// H1 of a review. Input: the clock of b was ahead, and is right when b starts again without its [state] folder. Output: a tells b which life
 /// of it is known, and hears it in a moment. Recordings of any life of b change nothing, and a recording of that word nothing either.
 #[test]
@@ -93,25 +126,25 @@ fn a_node_whose_clock_went_back_is_heard_again_although_its_former_life_is_lost(
     let (mut a, mut b) = (machine("a", 1, now), machine("b", 900, now));
     let recording = speak(&mut a, &mut b, &mut now, Duration::from_secs(1));
     let mut again = machine("b", 2, now);
-    let own = again.incarnation();
+    let own = again.life();
     let first = again.poll_pulse(now).expect("it says hello at once");
     assert_eq!(a.handle_pulse(first, now), Outcome::Replayed, "b is alive");
     assert_eq!(a.poll_pulse(now).and_then(|pulse| pulse.corrects), None, "so that may be a recording");
     speak(&mut a, &mut again, &mut now, Duration::from_secs(10));
     assert!(alive(&mut a, now), "it has to be heard, and it is no recording");
-    assert!(again.incarnation() > b.incarnation());
+    assert!(again.life() > b.life());
     for pulse in &recording {
         assert_eq!(a.handle_pulse(pulse.clone(), now), Outcome::Replayed);
         assert_eq!(a.poll_pulse(now).and_then(|pulse| pulse.corrects), None);
     }
-    let life = again.incarnation();
+    let life = again.life();
     let word = |known| Pulse {
         corrects: Some((NodeTicket::of(&"b".into()), known)),
         ..machine("c", 3, now).poll_pulse(now).unwrap()
     };
-    for known in [own, b.incarnation(), life, life + 1, u64::MAX] {
+    for known in [own, b.life(), life, life + 1, u64::MAX] {
         again.handle_pulse(word(known), now);
-        assert_eq!(again.incarnation(), life, "{known}");
+        assert_eq!(again.life(), life, "{known}");
     }
     speak(&mut a, &mut again, &mut now, Duration::from_secs(1));
     assert!(alive(&mut a, now));
