@@ -147,9 +147,7 @@ impl Renewal {
         }
         Ok(())
     }
-}
 
-impl Renewal {
     /// A certificate that has ended, as of a restored backup, takes no others' place while these have not ended. By a wrong clock all have.
     fn is_no_worse(&self, certificate: Option<&ClientCertificate>) -> Result<(), ClientError> {
         let wall = clock::wall();
