@@ -6,7 +6,8 @@ use rack::bird::{self, Bird};
 use rack::crier::Crier;
 use rack::kubernetes::{Proof, User};
 use rack::metallb::NAMESPACE;
-use rack::{Metal, Need, Pod, Process, Rack, Service, eventually, eventually_equal, millis, secs};
+use rack::{Metal, Need, Pod, Process, Rack, Service, eventually, eventually_equal, millis, now, secs};
+use serde_json::json;
 
 const NEEDS: [Need; 4] = [Need::Kubernetes, Need::Metallb, Need::Nft, Need::Crier];
 
@@ -65,11 +66,18 @@ impl Moving {
         )
     }
 
-    /// The nodes that answer under MetalLB: one, but for speakers that start while their Nodes are being listed; those may disagree.
+    /// The nodes that answer under MetalLB: one, but for speakers that start while their Nodes are being listed; those may disagree. They
+    /// may also have judged the Service before they knew enough of it, and do so anew when it is touched.
     #[track_caller]
     fn answering(&self) -> Vec<String> {
+        let mut touched = (now(), 0);
         eventually("a node answers for the address", secs(60), || {
             let answering = self.metal.site.answering(self.address);
+            if answering.is_empty() && touched.0.elapsed() > secs(15) {
+                touched = (now(), touched.1 + 1);
+                let annotations = json!({ "example.com/touched": touched.1.to_string() });
+                self.metal.patch("service/web", &json!({ "metadata": { "annotations": annotations } }));
+            }
             if answering.is_empty() { Err("none".to_owned()) } else { Ok(answering) }
         })
     }
