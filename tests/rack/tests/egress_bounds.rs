@@ -129,6 +129,27 @@ fn a_list_that_changes_while_pods_are_held_or_no_agent_runs_ends_what_is_open_to
     hears("and the others go on", &covered_ends, service);
 }
 
+/// E8 of a review. Input: a host that egress of the pod is not for sends datagrams to a port of the pod itself that is above those of
+/// Services. Output: they arrive, and are answered.
+#[test]
+fn what_a_host_outside_of_the_list_sends_to_a_pods_own_port_arrives() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let (lan, client, pod) = (&scene.lan, &scene.lan.site.client, &scene.pods[0]);
+    let agents = lan.agents();
+    scene.serve_with(&[("egress", "service-ip"), ("egress-to", "198.51.100.0/24, fd51::/64")]);
+    scene.leave_by(&agents, lan.owner(ADDRESS));
+    client.ip(&format!("route add {}/32 via {}", pod.address, lan.site.node(0).address));
+    let (served, asking) = (socket(pod, pod.address.into(), 50_000), socket(client, client.address.into(), 50_001));
+    eventually("a datagram is answered", secs(10), || {
+        let mut buffer = [0; 8];
+        asking.send_to(b"hello", (pod.address, 50_000)).map_err(|error| error.to_string())?;
+        let (_, from) = served.recv_from(&mut buffer).map_err(|error| format!("the pod: {error}"))?;
+        served.send_to(b"you too", from).map_err(|error| error.to_string())?;
+        asking.recv_from(&mut buffer).map(drop).map_err(|error| format!("the host: {error}"))
+    });
+}
+
 #[test]
 fn a_list_that_cannot_be_read_holds_the_pods_back_from_everything_and_is_told() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
