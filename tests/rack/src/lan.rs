@@ -34,6 +34,9 @@ pub struct Lan {
 /// What the pool of every [`Lan`] holds.
 pub const POOL: &str = "addresses = [\"192.168.35.100-192.168.35.110\", \"fd35::100-fd35::110\"]\n";
 
+/// What [`Lan::patient_pulse`] has beside the key.
+pub const PATIENT: &str = "interval = \"300ms\"\n";
+
 impl Lan {
     /// Nodes on 192.168.35.0/24 and fd35::/64, no Service and no agent yet.
     #[track_caller]
@@ -68,7 +71,7 @@ impl Lan {
     /// A `[pulse]` by which a node is silent after 900 ms, for tests that nobody is missed: a busy machine may hold up an agent for the
     /// third of a second that is the default.
     pub fn patient_pulse(&self) -> String {
-        format!("key-file = \"{}\"\ninterval = \"300ms\"\n", self.key.display())
+        format!("key-file = \"{}\"\n{PATIENT}", self.key.display())
     }
 
     /// The same with another list of interfaces and another `[pulse]`.

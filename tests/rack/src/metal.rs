@@ -88,6 +88,29 @@ impl Metal {
         self.cluster.register_pod(&pod, &json!({ "app": app }));
         pod
     }
+
+    /// The addresses in the statuses of these Services.
+    pub fn shown(&self, services: &[&str]) -> Vec<Vec<String>> {
+        services.iter().map(|name| self.ingress(&format!("service/{name}"))).collect()
+    }
+
+    /// Every status of these Services shows what [`shown`](Self::shown) was `before`, and one node answers for each address of IPv4.
+    ///
+    /// # Errors
+    /// What is seen instead.
+    pub fn stands(&self, services: &[&str], before: &[Vec<String>]) -> Result<(), String> {
+        let now = self.shown(services);
+        if now != before {
+            return Err(format!("the statuses show {now:?}, before {before:?}"));
+        }
+        let answering = |address: &str| self.site.answering(address.parse().expect("an IPv4 address"));
+        before.iter().flatten().try_for_each(|address| match answering(address).as_slice() {
+            [_] => Ok(()),
+            // A holder goes on until it has heard that the better node has the address.
+            [_, _] if answering(address).len() == 1 => Ok(()),
+            nodes => Err(format!("{address} is answered by {nodes:?}")),
+        })
+    }
 }
 
 impl Deref for Metal {

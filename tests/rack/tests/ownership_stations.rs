@@ -100,7 +100,7 @@ fn a_key_that_is_changed_node_by_node_moves_nothing_and_no_client_notices() {
     let addresses = lan.services(8);
     let file = |new: &str, old: &str| {
         let old = if old.is_empty() { String::new() } else { format!("old-key-files = [\"{old}\"]\n") };
-        lan.configuration_on("[\"eth0\"]", &format!("key-file = \"{new}\"\n{old}interval = \"300ms\"\n"))
+        lan.configuration_on("[\"eth0\"]", &format!("key-file = \"{new}\"\n{old}{}", lan::PATIENT))
     };
     let old = lan.key.display().to_string();
     let new = rack.write("new.key", "fedcba9876543210fedcba9876543210").display().to_string();

@@ -615,7 +615,7 @@ fn the_key_of_the_pulses_is_changed_by_reloads_alone_and_no_address_moves() {
         |agent: &Crier| agent.status()["pulse"]["links"][0]["keys"]["new"].as_str().unwrap_or_default().to_owned();
     let former = key(&agents[0]);
     let new = rack.write("new.key", "fedcba9876543210fedcba9876543210");
-    let alone = format!("key-file = \"{}\"\ninterval = \"300ms\"\n", new.display());
+    let alone = format!("key-file = \"{}\"\n{}", new.display(), lan::PATIENT);
     let both = format!("{alone}old-key-files = [\"{}\"]\n", lan.key.display());
     for pulse in [both, alone] {
         for agent in &agents {

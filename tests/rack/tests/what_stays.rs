@@ -81,7 +81,7 @@ impl Town {
     }
 
     fn shown(&self) -> Vec<Vec<String>> {
-        SERVICES.iter().map(|name| self.ingress(name)).collect()
+        self.metal.shown(&SERVICES)
     }
 
     fn answering(&self, address: &str) -> Vec<String> {
@@ -90,16 +90,7 @@ impl Town {
 
     /// Every status shows what it showed, and one node answers for each address.
     fn stands(&self, before: &[Vec<String>]) -> Result<(), String> {
-        let now = self.shown();
-        if now != before {
-            return Err(format!("the statuses show {now:?}, before {before:?}"));
-        }
-        before.iter().flatten().try_for_each(|address| match self.answering(address).as_slice() {
-            [_] => Ok(()),
-            // A holder goes on until it has heard that the better node has the address.
-            [_, _] if self.answering(address).len() == 1 => Ok(()),
-            nodes => Err(format!("{address} is answered by {nodes:?}")),
-        })
+        self.metal.stands(&SERVICES, before)
     }
 
     /// No status shows another address than it showed: the one of before, or none.
