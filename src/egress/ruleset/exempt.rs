@@ -41,19 +41,19 @@ impl Bounded {
 
 /// `ip saddr vmap @bounded`
 pub(super) fn by_source(family: Ip) -> Attributes {
-    led(family, family.source_offset(), Way::FromPods)
+    led(family, Direction::FromPods)
 }
 
 /// `ip daddr vmap @inbound`
 pub(super) fn by_destination(family: Ip) -> Attributes {
-    led(family, family.destination_offset(), Way::ToPods)
+    led(family, Direction::ToPods)
 }
 
-fn led(family: Ip, offset: u32, way: Way) -> Attributes {
+fn led(family: Ip, direction: Direction) -> Attributes {
     let mut rule = Attributes::default();
     of_family(&mut rule, family);
-    field(&mut rule, offset, family);
-    lookup(&mut rule, way.map(family), Found::Verdict);
+    field(&mut rule, direction.of_pod(family), family);
+    lookup(&mut rule, direction.map(family), Found::Verdict);
     rule
 }
 
@@ -70,21 +70,21 @@ pub(super) fn by_opener(family: Ip) -> Attributes {
 /// The chains and sets of lists that are new, without pods.
 pub(super) fn make(batch: &mut Batch, form: &Form, before: &Lists, after: &Lists) {
     for (number, list) in after.iter().filter(|(number, _)| !before.contains_key(*number)) {
-        for way in Way::BOTH {
-            new_chain(batch, form, &way.chain(*number), None);
+        for direction in Direction::BOTH {
+            new_chain(batch, form, &direction.chain(*number), None);
         }
         for (family, bounds) in [Ip::V4, Ip::V6].into_iter().zip(intervals::exempt(list)) {
             let name = set(family, *number);
             let key = (family.data_type(), family.length());
             batch.push(Verb::NewSet, CREATE, &set_attributes(form, &name, INTERVAL, key));
             renew(batch, form, &name, false, &bounds);
-            for way in Way::BOTH {
+            for direction in Direction::BOTH {
                 let mut passes = Attributes::default();
                 of_family(&mut passes, family);
-                field(&mut passes, way.offset(family), family);
+                field(&mut passes, direction.of_other(family), family);
                 lookup_in(&mut passes, &name, Found::Yes);
                 verdict(&mut passes, ACCEPT);
-                rule(batch, form, &way.chain(*number), &passes);
+                rule(batch, form, &direction.chain(*number), &passes);
             }
         }
     }
@@ -99,29 +99,29 @@ pub(super) fn fill(
     after: &BTreeMap<IpAddr, u32>,
 ) {
     type Numbers = BTreeMap<IpAddr, u32>;
-    let of = |all: &Numbers, other: &Numbers, way: Way, with_value: bool| -> Vec<Element> {
+    let of = |all: &Numbers, other: &Numbers, direction: Direction, with_value: bool| -> Vec<Element> {
         let differ = all.iter().filter(|(pod, number)| other.get(*pod) != Some(*number));
         let of_family = differ.filter(|(pod, _)| pod.is_ipv4() == (family == Ip::V4));
         let element = |(pod, number): (&IpAddr, &u32)| Element {
             key: octets(*pod),
-            value: with_value.then(|| Value::Jump(way.chain(*number))),
+            value: with_value.then(|| Value::Jump(direction.chain(*number))),
         };
         of_family.map(element).collect()
     };
-    for way in Way::BOTH {
-        let map = way.map(family);
-        elements(batch, form, Verb::DeleteElements, map, &of(before, after, way, false));
-        elements(batch, form, Verb::NewElements, map, &of(after, before, way, true));
+    for direction in Direction::BOTH {
+        let map = direction.map(family);
+        elements(batch, form, Verb::DeleteElements, map, &of(before, after, direction, false));
+        elements(batch, form, Verb::NewElements, map, &of(after, before, direction, true));
     }
 }
 
 /// Takes away what belongs to lists that no pod has any more.
 pub(super) fn remove(batch: &mut Batch, form: &Form, before: &Lists, after: &Lists) {
     for number in before.keys().filter(|number| !after.contains_key(*number)) {
-        for way in Way::BOTH {
+        for direction in Direction::BOTH {
             let mut named = Attributes::default();
             named.text(1, &form.table);
-            named.text(CHAIN_NAME, &way.chain(*number));
+            named.text(CHAIN_NAME, &direction.chain(*number));
             batch.push(Verb::DeleteChain, 0, &named);
         }
         for family in [Ip::V4, Ip::V6] {
@@ -136,33 +136,41 @@ const CHAIN: &str = "exempt";
 
 /// Which way packets go.
 #[derive(Clone, Copy)]
-enum Way {
+enum Direction {
     FromPods,
     ToPods,
 }
 
-impl Way {
-    const BOTH: [Way; 2] = [Way::FromPods, Way::ToPods];
+impl Direction {
+    const BOTH: [Direction; 2] = [Direction::FromPods, Direction::ToPods];
 
     fn chain(self, number: u32) -> String {
         match self {
-            Way::FromPods => format!("{CHAIN}{number}"),
-            Way::ToPods => format!("{CHAIN}{number}-in"),
+            Direction::FromPods => format!("{CHAIN}{number}"),
+            Direction::ToPods => format!("{CHAIN}{number}-in"),
         }
     }
 
     fn map(self, family: Ip) -> Set {
         match self {
-            Way::FromPods => family.pick(Set::Bounded4, Set::Bounded6),
-            Way::ToPods => family.pick(Set::Inbound4, Set::Inbound6),
+            Direction::FromPods => family.pick(Set::Bounded4, Set::Bounded6),
+            Direction::ToPods => family.pick(Set::Inbound4, Set::Inbound6),
         }
     }
 
-    /// Where the header has the end that is no pod.
-    fn offset(self, family: Ip) -> u32 {
+    /// Where the header has the pod.
+    fn of_pod(self, family: Ip) -> u32 {
         match self {
-            Way::FromPods => family.destination_offset(),
-            Way::ToPods => family.source_offset(),
+            Direction::FromPods => family.source_offset(),
+            Direction::ToPods => family.destination_offset(),
+        }
+    }
+
+    /// Where it has the other end.
+    fn of_other(self, family: Ip) -> u32 {
+        match self {
+            Direction::FromPods => family.destination_offset(),
+            Direction::ToPods => family.source_offset(),
         }
     }
 }
