@@ -491,10 +491,7 @@ mod tests {
         let (path, token) = (folder.path().join("kubeconfig"), folder.path().join("new.token"));
         let cluster = format!("{{server: 'http://{}'}}", api.address);
         std::fs::write(&path, kubeconfig(&cluster, "{token: first}")).unwrap();
-        let (client, mut renewal) = build(&Access::Kubeconfig(path.clone())).await.unwrap();
-        renewal.look = Duration::from_millis(20);
-        let (facts, mut told) = tokio::sync::mpsc::channel(8);
-        let task = tokio::spawn(renewal.run(facts));
+        let (client, mut told, task) = renewing(&path).await;
         let soon = Duration::from_secs(20);
         std::fs::write(&path, kubeconfig(&cluster, "{tokenFile: new.token}")).unwrap();
         let problem = match tokio::time::timeout(soon, told.recv()).await.expect("it is told") {
@@ -543,10 +540,7 @@ mod tests {
             let (_, renewal) = build(&Access::Kubeconfig(path.clone())).await.unwrap();
             assert_eq!(renewal.certificate().map(|it| it.place.as_str()), Some(&*place));
         }
-        let (_client, mut renewal) = build(&Access::Kubeconfig(path.clone())).await.unwrap();
-        renewal.look = Duration::from_millis(20);
-        let (facts, mut told) = tokio::sync::mpsc::channel(8);
-        let task = tokio::spawn(renewal.run(facts));
+        let (_client, mut told, task) = renewing(&path).await;
         let mut next = async || match tokio::time::timeout(Duration::from_secs(20), told.recv()).await {
             Ok(Some(Fact::ClientCertificate(Some(certificate)))) => certificate.end(),
             other => panic!("{other:?}"),
@@ -576,10 +570,7 @@ mod tests {
             std::fs::write(&path, kubeconfig("{server: 'https://127.0.0.1:1'}", &user)).unwrap();
         };
         write("200101000000Z", "20980101000000Z", b"");
-        let (_client, mut renewal) = build(&Access::Kubeconfig(path.clone())).await.unwrap();
-        renewal.look = Duration::from_millis(20);
-        let (facts, mut told) = tokio::sync::mpsc::channel(8);
-        let task = tokio::spawn(renewal.run(facts));
+        let (_client, mut told, task) = renewing(&path).await;
         let mut next = async || match tokio::time::timeout(Duration::from_secs(20), told.recv()).await {
             Ok(Some(Fact::ClientCertificate(Some(certificate)))) => certificate.end(),
             Ok(Some(Fact::CredentialsUnusable(problem))) => problem.map(|it| it.to_string()).unwrap_or_default(),
@@ -593,6 +584,14 @@ mod tests {
         assert_eq!(next().await, "", "they are used");
         assert_eq!(next().await, "2099-01-01T00:00:00Z");
         task.abort();
+    }
+
+    /// By the kubeconfig there, whose files are looked at often; and what is told of them.
+    async fn renewing(path: &Path) -> (kube::Client, tokio::sync::mpsc::Receiver<Fact>, tokio::task::JoinHandle<()>) {
+        let (client, mut renewal) = build(&Access::Kubeconfig(path.to_owned())).await.unwrap();
+        renewal.look = Duration::from_millis(20);
+        let (facts, told) = tokio::sync::mpsc::channel(8);
+        (client, told, tokio::spawn(renewal.run(facts)))
     }
 
     /// R5 of a review: a certificate as `openssl x509 -req` makes it. That the key is another one's is not looked at any more.
@@ -611,10 +610,7 @@ mod tests {
         let path = folder.path().join("kubeconfig");
         let of = |user: &str| kubeconfig("{server: 'https://127.0.0.1:1'}", user);
         std::fs::write(&path, of("{token: first}")).unwrap();
-        let (_client, mut renewal) = build(&Access::Kubeconfig(path.clone())).await.unwrap();
-        renewal.look = Duration::from_millis(20);
-        let (facts, mut told) = tokio::sync::mpsc::channel(8);
-        let task = tokio::spawn(renewal.run(facts));
+        let (_client, mut told, task) = renewing(&path).await;
         let mut next = async || match tokio::time::timeout(Duration::from_secs(20), told.recv()).await {
             Ok(Some(Fact::CredentialsUnusable(problem))) => problem.map(|it| it.to_string()),
             other => panic!("{other:?}"),
