@@ -18,7 +18,7 @@ use crier::plan::Planner;
 use crier::plan::context::l2;
 use crier::plan::elect::{Candidate, elect};
 use crier::plan::holder::Grade;
-use crier::roster::{Card, Departed, Eligibility, Holding, Holdings, Member, Roster, Stage};
+use crier::roster::{Card, Departed, Holding, Holdings, Member, Roster, Stage};
 use crier::world::{EndpointSlice, Fact, Link, Listing, Node, Pulses, Service};
 use links::eth0;
 
@@ -136,19 +136,10 @@ fn roster(nodes: usize, first: &[NodeName], silent: Option<&NodeName>) -> Fact {
     for (number, name) in (1_u32..).zip(names(nodes)).skip(1) {
         let [_, _, high, low] = number.to_be_bytes();
         let member = Member {
-            mac: MacAddress([2, 0, 0, 0, high, low]),
-            other_macs: Default::default(),
-            eligibility: Eligibility::Eligible,
             owner: true,
-            hears_api_server: true,
             card: card.clone(),
             holdings: held_by(&name),
-            holdings_known: true,
-            occupied: Arc::default(),
-            egress: None,
-            restarting: false,
-            waits: true,
-            deaf: false,
+            ..Member::eligible(MacAddress([2, 0, 0, 0, high, low]))
         };
         match silent == Some(&name) {
             true => {

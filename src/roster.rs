@@ -113,6 +113,25 @@ pub struct Member {
 }
 
 impl Member {
+    /// A node as it is heard when it may be chosen, knows all that it has to know, and holds nothing.
+    pub fn eligible(mac: MacAddress) -> Member {
+        Member {
+            mac,
+            other_macs: BTreeSet::new(),
+            eligibility: Eligibility::Eligible,
+            owner: false,
+            hears_api_server: true,
+            card: Arc::default(),
+            holdings: Holdings::new(),
+            holdings_known: true,
+            occupied: Arc::default(),
+            egress: None,
+            restarting: false,
+            waits: true,
+            deaf: false,
+        }
+    }
+
     /// All that the node has on the wire.
     pub fn macs(&self) -> impl Iterator<Item = MacAddress> {
         std::iter::once(self.mac).chain(self.other_macs.iter().copied())

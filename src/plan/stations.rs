@@ -74,28 +74,14 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::roster::{Departed, Eligibility, Member};
+    use crate::roster::{Departed, Member};
 
     use crate::world::{Fact, Node};
 
     const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
 
     pub fn member() -> Member {
-        Member {
-            mac: MAC,
-            other_macs: Default::default(),
-            eligibility: Eligibility::Eligible,
-            owner: false,
-            hears_api_server: true,
-            card: Arc::default(),
-            holdings: Default::default(),
-            holdings_known: true,
-            occupied: Arc::default(),
-            egress: None,
-            restarting: false,
-            waits: true,
-            deaf: false,
-        }
+        Member::eligible(MAC)
     }
 
     fn node(address: &str) -> Option<Arc<Node>> {

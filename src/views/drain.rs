@@ -248,7 +248,7 @@ mod tests {
     use crate::clock;
     use crate::config::{NoSecrets, SourceFile, parse};
     use crate::plan::Planner;
-    use crate::roster::{Card, Holdings, L2Number, Roster};
+    use crate::roster::{Card, L2Number, Roster};
     use crate::selector::Labels;
     use crate::world::{
         ApiServer, Egress, EgressBounds, EndpointSlice, Fact, Link, Node, NodeCounts, Request, Service, SessionDetail,
@@ -265,21 +265,7 @@ mod tests {
 
     fn member(eligibility: Eligibility) -> Member {
         let card = Card { weights: [(L2Number(1), 0)].into(), ..Card::default() };
-        Member {
-            mac: "02:00:00:00:00:02".parse().unwrap(),
-            other_macs: Default::default(),
-            eligibility,
-            owner: false,
-            hears_api_server: true,
-            card: Arc::new(card),
-            holdings: Holdings::default(),
-            holdings_known: true,
-            occupied: Arc::default(),
-            egress: None,
-            restarting: false,
-            waits: true,
-            deaf: false,
-        }
+        Member { eligibility, card: Arc::new(card), ..Member::eligible("02:00:00:00:00:02".parse().unwrap()) }
     }
 
     /// W1 of a review.

@@ -861,19 +861,8 @@ mod tests {
             if heard {
                 let lease = Some(lease_digest(Condition::DEFAULT_LEASE));
                 let member = Member {
-                    mac: "02:00:00:00:00:02".parse().unwrap(),
-                    other_macs: Default::default(),
-                    eligibility: crate::roster::Eligibility::Eligible,
-                    owner: false,
-                    hears_api_server: true,
                     card: Arc::new(Card { lease, ..Card::default() }),
-                    holdings: Default::default(),
-                    holdings_known: true,
-                    occupied: Arc::default(),
-                    egress: None,
-                    restarting: false,
-                    waits: true,
-                    deaf: false,
+                    ..Member::eligible("02:00:00:00:00:02".parse().unwrap())
                 };
                 let roster = Roster { members: [("node-2".into(), member)].into(), ..Roster::default() };
                 planner.apply(Fact::Roster(2, Some(Arc::new(roster))));

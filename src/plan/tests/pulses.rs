@@ -31,19 +31,10 @@ pub(super) fn roster(members: &[(&str, &[&str])], silent: &[&str]) -> Fact {
     let card = Arc::new(Card { weights, ..Card::default() });
     let member = |(number, (name, holds)): (usize, &(&str, &[&str]))| {
         let member = Member {
-            mac: MacAddress([2, 0, 0, 0, 1, u8::try_from(number).unwrap()]),
-            other_macs: Default::default(),
-            eligibility: Eligibility::Eligible,
             owner: !holds.is_empty(),
-            hears_api_server: true,
             card: card.clone(),
             holdings: held(holds),
-            holdings_known: true,
-            occupied: Arc::default(),
-            egress: None,
-            restarting: false,
-            waits: true,
-            deaf: false,
+            ..Member::eligible(MacAddress([2, 0, 0, 0, 1, u8::try_from(number).unwrap()]))
         };
         (NodeName::from(*name), member)
     };

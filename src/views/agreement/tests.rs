@@ -12,7 +12,7 @@ use crate::config::{NoSecrets, SourceFile, parse};
 use crate::names::ObjectKey;
 use crate::plan::Planner;
 use crate::plan::given_memory::STANDS_AFTER;
-use crate::roster::{Eligibility, Holding, Stage};
+use crate::roster::{Holding, Stage};
 use crate::selector::Labels;
 use crate::views::Counters;
 use crate::views::status::status;
@@ -62,21 +62,7 @@ fn card(planner: &mut Planner) -> Card {
 
 fn hears(planner: &mut Planner, members: &[(&str, Card)]) {
     let member = |(number, (node, card)): (u8, &(&str, Card))| {
-        let member = Member {
-            mac: MacAddress([2, 0, 0, 0, 0, number]),
-            other_macs: Default::default(),
-            eligibility: Eligibility::Eligible,
-            owner: false,
-            hears_api_server: true,
-            card: Arc::new(card.clone()),
-            holdings: Default::default(),
-            holdings_known: true,
-            occupied: Arc::default(),
-            egress: None,
-            restarting: false,
-            waits: true,
-            deaf: false,
-        };
+        let member = Member { card: Arc::new(card.clone()), ..Member::eligible(MacAddress([2, 0, 0, 0, 0, number])) };
         (NodeName::from(*node), member)
     };
     let members = (2..).zip(members).map(member).collect();
