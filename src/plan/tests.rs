@@ -10,6 +10,7 @@ use crate::clock;
 use crate::config::{self, *};
 use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::decision::Decision;
+use crate::plan::slice::Notice;
 use crate::reason::Reason;
 use crate::selector::Labels;
 use crate::world::{
@@ -116,6 +117,19 @@ fn node(labels: &[(&str, &str)]) -> Node {
     Node { labels: Labels(labels), ready: true, ..Node::default() }
 }
 
+/// One turn, after which the API server has taken what is to be told before an address goes.
+fn turn_and_tell(planner: &mut Planner, now: Instant) -> Turn {
+    let turn = planner.turn(now);
+    let statuses = planner.plan().status.services.iter();
+    let goes = statuses.filter(|(_, status)| status.notice.as_ref().is_some_and(Notice::is_loss));
+    let told: Vec<ObjectKey> = goes.map(|(key, _)| key.clone()).collect();
+    if !told.is_empty() {
+        told.into_iter().for_each(|key| planner.apply(Fact::LossTold(key)));
+        planner.turn(now);
+    }
+    turn
+}
+
 impl Story {
     /// This node is `a`, of three; it leads; one Ethernet link; nothing listed is missing.
     fn begin(config: Config) -> Story {
@@ -151,7 +165,7 @@ impl Story {
     }
 
     fn turn(&mut self) -> Turn {
-        self.planner.turn(self.now)
+        turn_and_tell(&mut self.planner, self.now)
     }
 
     fn put(&mut self, name: &str, service: Service) -> Arc<Decision> {
