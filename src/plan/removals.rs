@@ -214,9 +214,7 @@ impl Removals {
         match (goes, self.told.get(service)) {
             (true, None) => {
                 let by_objects = self.accepted.contains(service);
-                // Nobody is to be told of what is not so.
-                let said = self.presumed.then_some(now);
-                let mut told = Told { at: now, said, due: now, by_objects };
+                let mut told = Told { at: now, said: None, due: now, by_objects };
                 told.due = self.over_at(&told);
                 self.due.insert((told.due, service.clone()));
                 self.told.insert(service.clone(), told);

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::config::{self, *};
 use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::decision::Decision;
-use crate::plan::slice::Notice;
+use crate::plan::forecast::turn_and_tell;
 use crate::reason::Reason;
 use crate::selector::Labels;
 use crate::world::{
@@ -115,19 +115,6 @@ fn key(name: &str) -> ObjectKey {
 fn node(labels: &[(&str, &str)]) -> Node {
     let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     Node { labels: Labels(labels), ready: true, ..Node::default() }
-}
-
-/// One turn, after which the API server has taken what is to be told before an address goes.
-fn turn_and_tell(planner: &mut Planner, now: Instant) -> Turn {
-    let turn = planner.turn(now);
-    let statuses = planner.plan().status.services.iter();
-    let goes = statuses.filter(|(_, status)| status.notice.as_ref().is_some_and(Notice::is_loss));
-    let told: Vec<ObjectKey> = goes.map(|(key, _)| key.clone()).collect();
-    if !told.is_empty() {
-        told.into_iter().for_each(|key| planner.apply(Fact::LossTold(key)));
-        planner.turn(now);
-    }
-    turn
 }
 
 impl Story {

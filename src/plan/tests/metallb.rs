@@ -500,6 +500,7 @@ fn peers_of_one_router_that_a_label_brings_together_have_one_session_and_say_so(
     assert_eq!(sessions(&story), ["tor is tor-2", "tor-2 10.0.0.1"], "the session that stands goes on");
     label(&mut story, HERE, &[("rack", "a")]);
     assert_eq!(sessions(&story), ["tor 10.0.0.1"]);
+    report(&mut story, "tor-2", SessionState::Idle);
     report(&mut story, "tor", SessionState::Active);
     label(&mut story, HERE, &[("rack", "a"), ("row", "7")]);
     assert_eq!(sessions(&story), ["tor 10.0.0.1", "tor-2 is tor"], "the first in the file");
