@@ -301,8 +301,9 @@ impl StatusQueue {
             return None;
         };
         let before = self.warned.insert(key.clone(), warning.clone());
-        let said = |of: &Arc<ServiceStatus>| of.notice.as_ref() == Some(warning);
-        let is_told = before.as_ref() == Some(warning) || self.reported.get(key).is_some_and(said);
+        // It was told before the address was given up, in other words: then why it goes was known, and now there is another one.
+        let says_loss = |of: &Arc<ServiceStatus>| of.notice.as_ref().is_some_and(Notice::is_loss);
+        let is_told = before.as_ref() == Some(warning) || self.reported.get(key).is_some_and(says_loss);
         (!is_told).then(|| pending(key, status, warning))
     }
 

@@ -279,9 +279,13 @@ fn what_tells_that_an_address_goes_is_handed_out_for_each_and_settled_with_the_c
     rest.iter().for_each(|event| queue.settle_loss(event));
     assert_eq!((queue.take_told().len(), queue.take_told().len()), (150, 0));
 
-    let warning = Some(Notice { warning: true, reason: Notice::LOSS.to_owned(), message: "it goes".to_owned() });
-    let moving = ServiceStatus { warning, ..status("2", Some("192.0.2.2"), None) };
-    assert_eq!(said(queue.turn_to(of(moving))), [""; 0], "it was told");
+    let moving = |why: &str| {
+        let warning = Some(Notice { warning: true, reason: Notice::LOSS.to_owned(), message: why.to_owned() });
+        ServiceStatus { warning, ..status("2", Some("192.0.2.2"), Some((false, "assigned"))) }
+    };
+    for why in ["it goes", "there is another one"] {
+        assert_eq!(said(queue.turn_to(of(moving(why)))), [""; 0], "it was told");
+    }
 }
 
 /// Input: the next holder finds the condition that says it; a rule refuses the condition; the wish is taken back before the Event is
