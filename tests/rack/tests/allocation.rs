@@ -229,7 +229,9 @@ fn what_others_have_is_not_given_and_what_was_given_comes_back() {
     );
     let start = || -> Vec<Crier> {
         let agents: Vec<Crier> = metal.site.nodes.iter().map(|node| node.crier(node.name(), &file)).collect();
-        agents.iter().for_each(|agent| drop(agent.wait_ready(secs(20))));
+        for agent in &agents {
+            agent.wait_ready(secs(20));
+        }
         agents
     };
     let agents = start();

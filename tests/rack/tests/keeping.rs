@@ -284,7 +284,9 @@ fn many_waiting_services_cost_few_events_whatever_is_freed_and_whoever_leads() {
     let faults = Faults::before(&metal);
     let file = format!("{}{LAN}{LINK}", metal.access_by(Proof::Token, faults.url()));
     let agents: Vec<Crier> = metal.site.nodes.iter().map(|node| node.crier(node.name(), &file)).collect();
-    agents.iter().for_each(|agent| drop(agent.wait_ready(secs(20))));
+    for agent in &agents {
+        agent.wait_ready(secs(20));
+    }
     let began = now();
     for number in 0..4 {
         apply(&metal, &Service::new(&format!("first-{number}")));
