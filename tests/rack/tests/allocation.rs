@@ -189,11 +189,12 @@ fn each_of_three_hundred_services_is_told_before_its_address_goes() {
     assert_eq!(said.len(), COUNT, "the condition of each said it meanwhile");
 
     let events = metal.list("event", "");
-    let told: BTreeMap<String, u64> = events
-        .iter()
-        .filter(|event| event["reason"] == "AddressGoes")
-        .filter_map(|event| Some((event["involvedObject"]["name"].as_str()?.to_owned(), time(&event["eventTime"])?)))
-        .collect();
+    let mut told: BTreeMap<String, u64> = BTreeMap::new();
+    for event in events.iter().filter(|event| event["reason"] == "AddressGoes") {
+        let name = event["involvedObject"]["name"].as_str().unwrap_or_default().to_owned();
+        let at = time(&event["eventTime"]).expect("it has a time");
+        told.entry(name).and_modify(|first| *first = at.min(*first)).or_insert(at);
+    }
     let moves: BTreeMap<String, u64> = services
         .iter()
         .filter_map(|it| {
