@@ -165,7 +165,7 @@ fn the_faults_before_the_api_server_are_those_that_were_ordered() {
 
     std::thread::scope(|scope| {
         let held = faults.hold("GET configmaps");
-        let asked = scope.spawn(|| status());
+        let asked = scope.spawn(status);
         throughout("it is held back", millis(300), || if asked.is_finished() { Err("answered") } else { Ok(()) });
         drop(held);
         assert_eq!(asked.join().expect("it does not panic"), 200);
