@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::{Advertisement, Config, InterfacePattern, Kubernetes, L2, Peer, Pool, Source};
+use super::{Advertisement, Config, InterfacePattern, Kubernetes, L2, Peer, PeerAddress, Pool, Source};
 use crate::address::is_too_wide;
 use crate::names::{InterfaceName, PoolName};
 use crate::selector::Selector;
@@ -35,6 +35,7 @@ pub fn unused(config: &Config, whole: bool) -> Vec<String> {
     all.extend(loopback(config));
     all.extend(in_pools(config));
     all.extend(peers_in_pools(config));
+    all.extend(peers_of_one_router(config));
     all.extend(unused_ports(config));
     all.extend(without_class(config));
     all.extend(cluster_networks(config));
@@ -118,6 +119,26 @@ fn of_peer(config: &Config, peer: &Peer, elsewhere: &str) -> Option<String> {
     let name = &peer.name;
     (!is_sent).then(|| {
         format!("peer {name}: no [[bgp.advertisement]] covers it: nothing is announced to it; write one{elsewhere}")
+    })
+}
+
+/// Peers of one address for nodes that may be the same. Where the selectors are the same text, the file is refused.
+fn peers_of_one_router(config: &Config) -> impl Iterator<Item = String> {
+    let given = config.bgp.peers.iter().filter(|it| !it.shutdown && matches!(it.address, PeerAddress::Fixed(_)));
+    let endpoint = |peer: &Peer| (peer.address.clone(), peer.port, peer.source_address, peer.vrf.clone());
+    let peers: Vec<&Peer> = given.collect();
+    let pairs = (0..peers.len()).flat_map(move |second| (0..second).map(move |first| (first, second)));
+    pairs.filter_map(move |(first, second)| {
+        let (first, second) = (*peers.get(first)?, *peers.get(second)?);
+        let both = first.nodes.as_ref().zip(second.nodes.as_ref());
+        let may_meet = both.is_none_or(|(one, other)| one.and(other).impossible().is_none());
+        (endpoint(first) == endpoint(second) && may_meet).then(|| {
+            format!(
+                "peer {}: a node that its nodes and those of peer {} match has one session with {}, that of one of the two, and shows \
+                 the other as a problem; let their nodes exclude each other",
+                second.name, first.name, second.address
+            )
+        })
     })
 }
 
@@ -359,6 +380,28 @@ mod tests {
                 Some(words) => assert!(all.len() == 1 && all[0].contains(words), "{net}: {all:?}"),
                 None => assert_eq!(all, [""; 0], "{net}"),
             }
+        }
+    }
+
+    /// G1 of an audit. Input: two peers of one address, for nodes that may be the same ones, and for nodes that never are. Output: a line for the
+    /// first.
+    #[test]
+    fn peers_of_one_router_that_one_node_may_match_are_told() {
+        for (nodes, more, count) in [
+            (["rack=a", "row=7"], "", 1),
+            (["rack=a", "rack in (a, b)"], "", 1),
+            (["rack=a", "rack=b"], "", 0),
+            (["rack=a", "!rack"], "", 0),
+            (["rack=a", "row=7"], "port = 1790\n", 0),
+            (["rack=a", "row=7"], "source-address = \"10.0.0.11\"\n", 0),
+            (["rack=a", "row=7"], "shutdown = true\n", 0),
+        ] {
+            let second = PEER.replace("tor", "tor-2").replace("[bgp]\nasn = 64513\n", "");
+            let peers = format!("{PEER}nodes = \"{}\"\n{second}nodes = \"{}\"\n{more}", nodes[0], nodes[1]);
+            let all = told("[manifests]\nfolder = \"/m\"", &format!("[[l2]]\n{peers}[[bgp.advertisement]]\n"));
+            let found =
+                all.iter().filter(|it| it.starts_with("peer tor-2: ") && it.contains("those of peer tor match"));
+            assert_eq!((found.count(), all.len()), (count, count), "{nodes:?} {more}: {all:?}");
         }
     }
 

@@ -24,6 +24,8 @@ pub const WAITING: usize = 4096;
 /// Events in flight. Few, so that a thousand Events leave the API server free for the status writes.
 const SIDE_BY_SIDE: usize = 2;
 const TRIES: usize = 3;
+/// About twenty seconds where the API server answers nothing at all.
+const TRIES_AWAITED: usize = 7;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest `note` that the API server accepts, in bytes.
 const LONGEST_NOTE: usize = 1024;
@@ -34,14 +36,23 @@ pub async fn run(client: Client, instance: String, events: mpsc::Receiver<Pendin
         let pending = events.recv().await?;
         Some((pending, events))
     });
-    events.for_each_concurrent(SIDE_BY_SIDE, |pending| write(&client, &instance, pending)).await;
+    let (client, instance) = (&client, &instance);
+    events
+        .for_each_concurrent(SIDE_BY_SIDE, |pending| async move { write(client, instance, &pending, TRIES).await })
+        .await;
 }
 
-async fn write(client: &Client, instance: &str, pending: PendingEvent) {
+/// Writes an Event that something waits for: it is tried for longer, and handed back once it was written, or will not be.
+pub async fn tell(client: Client, instance: String, pending: PendingEvent) -> PendingEvent {
+    write(&client, &instance, &pending, TRIES_AWAITED).await;
+    pending
+}
+
+async fn write(client: &Client, instance: &str, pending: &PendingEvent, tries: usize) {
     let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", pending.service.namespace);
-    let body = event(instance, &pending, clock::wall(), fastrand::u64(..)).to_string().into_bytes();
+    let body = event(instance, pending, clock::wall(), fastrand::u64(..)).to_string().into_bytes();
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
-    for left in (0..TRIES).rev() {
+    for left in (0..tries).rev() {
         let request = Request::post(&path).header(http::header::CONTENT_TYPE, "application/json").body(body.clone());
         let request = match request {
             Ok(request) => request,

@@ -1,6 +1,7 @@
 //! How many Events crier writes: few for one Service, and few in all. Floor 1.
 //!
-//! What an Event would have said stands in the condition of the Service too, so an Event beyond the budget is dropped.
+//! What an Event would have said stands in the condition of the Service too, so an Event beyond the budget is dropped. One that tells
+//! of an address before it goes counts for its Service alone: whoever moves hundreds of Services waits until each was told.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -46,6 +47,15 @@ impl Bucket {
 }
 
 impl EventBudget {
+    /// The same of an Event before an address goes.
+    pub fn take_loss(&mut self, service: &ObjectKey, now: Instant) -> bool {
+        let mut of_service = Bucket::refilled(self.of_service.get(service).copied(), OF_SERVICE, now);
+        let granted = of_service.left > 0;
+        of_service.left = of_service.left.saturating_sub(1);
+        self.put(service, of_service, now);
+        granted
+    }
+
     /// Whether one more Event may be written now; it counts as written then.
     pub fn take(&mut self, service: &ObjectKey, warning: bool, now: Instant) -> bool {
         let all = if warning { &mut self.warnings } else { &mut self.others };
@@ -57,12 +67,16 @@ impl EventBudget {
             of_service.left -= 1;
         }
         *all = Some(of_all);
+        self.put(service, of_service, now);
+        granted
+    }
+
+    fn put(&mut self, service: &ObjectKey, of_service: Bucket, now: Instant) {
         self.of_service.insert(service.clone(), of_service);
         // A full bucket is as good as none.
         if self.of_service.len() > 1024 {
             self.of_service.retain(|_, it| Bucket::refilled(Some(*it), OF_SERVICE, now).left < OF_SERVICE.burst);
         }
-        granted
     }
 }
 
@@ -80,6 +94,17 @@ mod tests {
         assert!(budget.take(&ObjectKey::new("shop", "quiet"), true, now));
         assert!(budget.take(&key, true, now + OF_SERVICE.refill));
         assert!(!budget.take(&key, true, now + OF_SERVICE.refill));
+    }
+
+    #[test]
+    fn what_tells_of_an_address_that_goes_counts_for_its_service_alone() {
+        let (mut budget, now) = (EventBudget::default(), clock::now());
+        let key = |number: usize| ObjectKey::new("shop", &format!("web-{number}"));
+        assert!((0..10_000).all(|number| budget.take_loss(&key(number), now)));
+        let burst = usize::try_from(OF_SERVICE.burst).unwrap();
+        assert_eq!((0..100).filter(|_| budget.take_loss(&key(10_000), now)).count(), burst);
+        assert!(budget.take_loss(&key(10_000), now + OF_SERVICE.refill));
+        assert!(budget.take(&key(0), true, now), "nothing of it counts for the others");
     }
 
     #[test]

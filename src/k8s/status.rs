@@ -1,6 +1,7 @@
 //! The status writer: writes the planned status of each Service, and explains it in Events. Floor 2.
 //!
-//! Tasks: [`run`], owned by the agent, owns the writes in flight; and the Event writer ([`event::run`]), owned by `run`.
+//! Tasks: [`run`], owned by the agent, owns the writes in flight, and the Events in flight that addresses wait for before they go; and
+//! the writer of all other Events ([`event::run`]), owned by `run`.
 //! A cancelled write may or may not have happened. It names the version it is meant for, so it never overwrites a newer
 //! one, and the next slice repeats the desired status.
 
@@ -31,6 +32,8 @@ use crate::world::{Condition, Fact, PoolsTold, Renumber};
 /// Writes in flight, on one connection where the API server speaks HTTP/2. Well below the hundred streams that it allows,
 /// so that watches and the Lease always have room.
 const SIDE_BY_SIDE: usize = 64;
+/// Events that addresses wait for, in flight.
+const LOSSES_SIDE_BY_SIDE: usize = 8;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Writes until the sender of the slices is gone. `node` is the reporting instance of the Events.
@@ -40,13 +43,26 @@ pub async fn run(client: Client, node: NodeName, mut slices: watch::Receiver<Sta
     event_writer.spawn(event::run(client.clone(), node.to_string(), pending));
     let mut queue = StatusQueue::default();
     let mut events = Events { sender: events, budget: EventBudget::default() };
-    let mut writes = FuturesUnordered::new();
+    let (mut writes, mut losses) = (FuturesUnordered::new(), FuturesUnordered::new());
     let first = slices.borrow_and_update().clone();
     events.pass_on(queue.turn_to(first));
     loop {
         while writes.len() < SIDE_BY_SIDE {
             let Some((key, wanted, what)) = queue.next_write() else { break };
             writes.push(write(client.clone(), key, wanted, what));
+        }
+        while losses.len() < LOSSES_SIDE_BY_SIDE {
+            let Some(event) = queue.next_loss() else { break };
+            match events.budget.take_loss(&event.service, clock::now()) {
+                true => losses.push(event::tell(client.clone(), node.to_string(), event)),
+                // The condition says the same.
+                false => queue.settle_loss(&event),
+            }
+        }
+        for key in queue.take_told() {
+            if facts.send(Fact::LossTold(key)).await.is_err() {
+                return;
+            }
         }
         let due = queue.next_deadline();
         tokio::select! {
@@ -76,6 +92,7 @@ pub async fn run(client: Client, node: NodeName, mut slices: watch::Receiver<Sta
                     return;
                 }
             }
+            Some(event) = losses.next() => queue.settle_loss(&event),
             () = sleep_until(due.unwrap_or_else(clock::now).into()), if due.is_some() => queue.wake(clock::now()),
         }
     }

@@ -4,8 +4,11 @@
 //! [`StatusQueue::turn_to`] takes the newest slice, [`StatusQueue::next_write`] hands out a write, [`StatusQueue::settle`]
 //! takes the outcome of a write, and [`StatusQueue::wake`] is due at [`StatusQueue::next_deadline`]. All may be called at
 //! any time and in any order.
+//!
+//! An Event that tells of an address before it goes is handed out by [`StatusQueue::next_loss`], and settled by
+//! [`StatusQueue::settle_loss`]: once it and the condition were written, [`StatusQueue::take_told`] says so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +39,20 @@ pub struct StatusQueue {
     reported: BTreeMap<ObjectKey, Arc<ServiceStatus>>,
     /// The last warning of each Service that was told before a write.
     warned: BTreeMap<ObjectKey, Notice>,
+    /// How far it was told of each Service that an address of it goes.
+    losses: BTreeMap<ObjectKey, Loss>,
+    loss_events: VecDeque<PendingEvent>,
+    losses_told: Vec<ObjectKey>,
+}
+
+/// An address of a Service goes, and that is told first.
+struct Loss {
+    uid: String,
+    notice: Notice,
+    /// The Event was written, or never will be.
+    event: bool,
+    /// The condition was written, or the API server refuses it by a rule.
+    condition: bool,
 }
 
 struct Refusal {
@@ -100,18 +117,21 @@ impl StatusQueue {
                 DiffItem::Add(key, status) => {
                     events.extend(self.warn(key, status));
                     self.want(key, status);
-                    events.extend(self.first_event(key, status));
+                    let event = self.first_event(key, status);
+                    events.extend(self.note_loss(key, status, event));
                 }
                 DiffItem::Update { new: (key, status), .. } => {
                     events.extend(self.warn(key, status));
                     self.want(key, status);
-                    events.extend(self.changed_event(key, status));
+                    let event = self.changed_event(key, status);
+                    events.extend(self.note_loss(key, status, event));
                 }
                 DiffItem::Remove(key, _) => {
                     self.waiting.remove(key);
                     self.waiting_words.remove(key);
                     self.reported.remove(key);
                     self.warned.remove(key);
+                    self.losses.remove(key);
                     self.clear_refusal(key);
                 }
             }
@@ -161,6 +181,9 @@ impl StatusQueue {
         let current = self.wanted.services.get(key).cloned();
         let same = if matches!(outcome, Written::Altered { .. }) { same_words } else { same_write };
         let again = current.as_ref().is_some_and(|current| !same(current, desired));
+        if is_final(outcome) {
+            self.note_condition(key, desired);
+        }
         match outcome {
             Written::Done => {
                 self.clear_refusal(key);
@@ -278,7 +301,75 @@ impl StatusQueue {
             return None;
         };
         let before = self.warned.insert(key.clone(), warning.clone());
-        (before.as_ref() != Some(warning)).then(|| pending(key, status, warning))
+        // It was told before the address was given up, in other words: then why it goes was known, and now there is another one.
+        let says_loss = |of: &Arc<ServiceStatus>| of.notice.as_ref().is_some_and(Notice::is_loss);
+        let is_told = before.as_ref() == Some(warning) || self.reported.get(key).is_some_and(says_loss);
+        (!is_told).then(|| pending(key, status, warning))
+    }
+
+    /// Keeps the Event of a notice that an address goes: it is not one of many. Gives back any other.
+    fn note_loss(
+        &mut self,
+        key: &ObjectKey,
+        status: &Arc<ServiceStatus>,
+        event: Option<PendingEvent>,
+    ) -> Option<PendingEvent> {
+        let Some(notice) = status.notice.as_ref().filter(|notice| notice.is_loss()) else {
+            self.losses.remove(key);
+            return event;
+        };
+        let is_same = |loss: &&mut Loss| loss.notice == *notice && loss.uid == status.uid;
+        match self.losses.get_mut(key).filter(is_same) {
+            Some(loss) => loss.condition |= status.write.is_none(),
+            None => {
+                let (uid, notice) = (status.uid.clone(), notice.clone());
+                let loss = Loss { uid, notice, event: event.is_none(), condition: status.write.is_none() };
+                self.losses.insert(key.clone(), loss);
+            }
+        }
+        self.loss_events.extend(event);
+        self.look_at_loss(key);
+        None
+    }
+
+    /// The status with its condition was written, or never will be.
+    fn note_condition(&mut self, key: &ObjectKey, desired: &ServiceStatus) {
+        let is_of = |loss: &&mut Loss| desired.notice.as_ref() == Some(&loss.notice) && desired.uid == loss.uid;
+        if let Some(loss) = self.losses.get_mut(key).filter(is_of) {
+            loss.condition = true;
+            self.look_at_loss(key);
+        }
+    }
+
+    fn look_at_loss(&mut self, key: &ObjectKey) {
+        if self.losses.get(key).is_some_and(|loss| loss.event && loss.condition) {
+            self.losses_told.push(key.clone());
+        }
+    }
+
+    /// The next Event to write that tells of an address before it goes.
+    pub fn next_loss(&mut self) -> Option<PendingEvent> {
+        loop {
+            let event = self.loss_events.pop_front()?;
+            let is_of = |loss: &Loss| loss.notice == event.notice && loss.uid == event.uid && !loss.event;
+            if self.losses.get(&event.service).is_some_and(is_of) {
+                return Some(event);
+            }
+        }
+    }
+
+    /// The Event was written, or never will be.
+    pub fn settle_loss(&mut self, event: &PendingEvent) {
+        let is_of = |loss: &&mut Loss| loss.notice == event.notice && loss.uid == event.uid;
+        if let Some(loss) = self.losses.get_mut(&event.service).filter(is_of) {
+            loss.event = true;
+            self.look_at_loss(&event.service);
+        }
+    }
+
+    /// The Services of which it was told that an address goes, since this was asked last.
+    pub fn take_told(&mut self) -> Vec<ObjectKey> {
+        std::mem::take(&mut self.losses_told)
     }
 
     /// The Event for a Service that appears in the slice. A notice of success that needs no write was reported by the agent
@@ -317,6 +408,14 @@ impl StatusQueue {
         let refusal = self.refused.remove(key)?;
         self.due.remove(&(refusal.again, key.clone()));
         Some(refusal)
+    }
+}
+
+/// The status was written, or the API server does not let it be.
+fn is_final(outcome: &Written) -> bool {
+    match outcome {
+        Written::Done | Written::Altered { .. } | Written::Refused { by_rule: true, .. } => true,
+        Written::Overtaken { .. } | Written::Gone | Written::Refused { by_rule: false, .. } => false,
     }
 }
 

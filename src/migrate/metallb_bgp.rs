@@ -95,7 +95,7 @@ impl<'a> Speaker<'a> {
         let mut tables = for_each_selector(vec![table], "nodes", &path, &nodes, draft);
         let mut names = vec![name.clone()];
         for further in tables.iter_mut().skip(1) {
-            let text = "a node that two of these selectors match would open two sessions to the peer";
+            let text = "a node that two of these selectors match has one session with the peer, as with MetalLB, by the settings of one of the two, and shows the other as a problem";
             let mut renamed = Table::new("bgp.peer", &further.object);
             names.push(draft.name(&mut renamed, &format!("{name}-{}", names.len() + 1), "metadata.name"));
             renamed.check(draft, &path, "", text);

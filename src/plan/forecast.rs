@@ -13,8 +13,9 @@ use ipnet::IpNet;
 
 use crate::config::{self, Config, Source};
 use crate::names::{NodeName, ObjectKey, PeerName};
+use crate::plan::planner::Turn;
 use crate::plan::removals::NOTICE;
-use crate::plan::slice::PeerSlice;
+use crate::plan::slice::{Notice, PeerSlice};
 use crate::plan::{Planner, Presumed, everywhere};
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
@@ -155,10 +156,10 @@ fn settled(
         return None;
     }
     loop {
-        planner.turn(now);
+        turn_and_tell(&mut planner, now);
         // What goes was told long enough then.
         now += NOTICE;
-        planner.turn(now);
+        turn_and_tell(&mut planner, now);
         let written = written(&planner);
         let rests_until = planner.rests_until().filter(|_| written.is_empty());
         if rounds == 0 || (written.is_empty() && rests_until.is_none()) {
@@ -170,6 +171,19 @@ fn settled(
             planner.apply(Fact::Service(key, Some(Arc::new(service))));
         }
     }
+}
+
+/// One turn, after which the API server has taken what is to be told before an address goes.
+pub(super) fn turn_and_tell(planner: &mut Planner, now: Instant) -> Turn {
+    let turn = planner.turn(now);
+    let statuses = planner.plan().status.services.iter();
+    let goes = statuses.filter(|(_, status)| status.notice.as_ref().is_some_and(Notice::is_loss));
+    let told: Vec<ObjectKey> = goes.map(|(key, _)| key.clone()).collect();
+    if !told.is_empty() {
+        told.into_iter().for_each(|key| planner.apply(Fact::LossTold(key)));
+        planner.turn(now);
+    }
+    turn
 }
 
 /// The Services whose statuses are to be written, as they are then.

@@ -50,7 +50,7 @@ fn word(reason: &Reason, nothing_held: bool) -> Option<&'static str> {
         Reason::ForeignStatus { .. } | Reason::OtherCrier { .. } | Reason::StatusOverwritten { .. } => {
             Some("StatusNotOurs")
         }
-        Reason::AddressGoes { .. } => Some("AddressGoes"),
+        Reason::AddressGoes { .. } => Some(Notice::LOSS),
         _ if nothing_held => Some("AllocationFailed"),
         _ => Some("RequestRefused"),
     }
@@ -58,7 +58,7 @@ fn word(reason: &Reason, nothing_held: bool) -> Option<&'static str> {
 
 /// The Event before an address is taken away.
 pub(super) fn loss(lost: &Reason) -> Notice {
-    warning("AddressGoes", lost)
+    warning(Notice::LOSS, lost)
 }
 
 fn warning(reason: &str, why: &Reason) -> Notice {

@@ -299,18 +299,22 @@ pub(super) fn further(
 }
 
 /// Of several peers that turn out to be one router one has a session: a router takes each for the other, started anew. Those whose
-/// address the file gives come first.
-pub(super) fn keep_one_each(sessions: &mut [(PeerName, PeerSlice)]) {
+/// address the file gives come first, of them one whose session stands (`stands`), then the first in the file. The file gives several
+/// of one address where their selectors differ and this node matches both.
+pub(super) fn keep_one_each(sessions: &mut [(PeerName, PeerSlice)], stands: impl Fn(&PeerName) -> bool) {
     let mut taken: BTreeMap<(ScopedAddress, u16, Option<InterfaceName>, Option<IpAddr>), PeerName> = BTreeMap::new();
-    let is_given = |peer: &PeerSlice| matches!(peer.settings.address, PeerAddress::Fixed(_));
-    for given in [true, false] {
-        for (name, peer) in sessions.iter_mut().filter(|(_, peer)| is_given(peer) == given) {
+    let rank = |name: &PeerName, peer: &PeerSlice| match peer.settings.address {
+        PeerAddress::Fixed(_) if stands(name) => 0,
+        PeerAddress::Fixed(_) => 1,
+        PeerAddress::Interface(_) | PeerAddress::Gateway => 2,
+    };
+    let ranks: Vec<u8> = sessions.iter().map(|(name, peer)| rank(name, peer)).collect();
+    for turn in 0..=2 {
+        for ((name, peer), _) in sessions.iter_mut().zip(&ranks).filter(|(_, rank)| **rank == turn) {
             let Ok(address) = &peer.address else { continue };
             let config::Peer { port, vrf, source_address, .. } = &*peer.settings;
             match taken.entry((address.clone(), *port, vrf.clone(), *source_address)) {
                 Entry::Vacant(place) => drop(place.insert(name.clone())),
-                // That file is refused where both are for one node.
-                Entry::Occupied(_) if given => {}
                 Entry::Occupied(first) => peer.address = Err(Reason::SameRouter { peer: first.get().clone() }),
             }
         }
@@ -657,10 +661,32 @@ mod tests {
             session("other-source", fixed(), "10.0.0.1", |it| it.source_address = Some("10.0.0.9".parse().unwrap())),
             session("in-red", PeerAddress::Gateway, "10.0.0.1", |it| it.vrf = Some("red".into())),
         ];
-        keep_one_each(&mut sessions);
+        keep_one_each(&mut sessions, |_| false);
         let refused = sessions.iter().filter_map(|(name, it)| Some((name.as_str(), it.address.clone().err()?)));
         let same = |peer: &str| Reason::SameRouter { peer: peer.into() };
         assert_eq!(refused.collect::<Vec<_>>(), [("by-gateway", same("tor")), ("again", same("elsewhere"))]);
+    }
+
+    /// G1 of an audit. Input: MetalLB's peer with two node selectors, as `crier migrate` writes it, and a node that gets the second label, and
+    /// loses the first. Output: one session, that which stands, and the other one says why there is none.
+    #[test]
+    fn of_peers_of_one_address_whose_selectors_both_match_the_one_that_stands_has_the_session() {
+        let session = |name: &str, port: u16| {
+            let fixed = PeerAddress::Fixed(at("10.0.0.1"));
+            let settings = config::Peer { name: name.into(), port, ..peer(fixed) };
+            let (settings, address) = (Arc::new(settings), Ok(at("10.0.0.1")));
+            let orders = Default::default();
+            (PeerName::from(name), PeerSlice { settings, address, routes: Default::default(), orders })
+        };
+        for (stands, refused, by) in
+            [(None, "tor-2", "tor"), (Some("tor"), "tor-2", "tor"), (Some("tor-2"), "tor", "tor-2")]
+        {
+            let mut sessions = vec![session("tor", 179), session("tor-2", 179), session("other-port", 1790)];
+            keep_one_each(&mut sessions, |name| Some(name.as_str()) == stands);
+            let nowhere = sessions.iter().filter_map(|(name, it)| Some((name.as_str(), it.address.clone().err()?)));
+            let same = Reason::SameRouter { peer: by.into() };
+            assert_eq!(nowhere.collect::<Vec<_>>(), [(refused, same)], "{stands:?}");
+        }
     }
 
     /// F12: a default route that is renewed is away for a moment, and the other family's stands.

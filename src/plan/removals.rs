@@ -1,7 +1,7 @@
 //! Addresses that are to be taken from Services against their will: when that may happen. Floor 1.
 //!
 //! An address must go where no pool has it or serves the Service any more, or where two Services show it. That is first
-//! told ([`NOTICE`]), and done only while the agents agree on the pools: an agent whose file is old, or new, takes nothing
+//! told ([`NOTICE`] counts from the moment at which the API server has it, see [`Removals::note_said`]), and done only while the agents agree on the pools: an agent whose file is old, or new, takes nothing
 //! away that the files of the others give. Silence is no agreement where the Lease names another file as the agreed one: then
 //! another agent says the same as this one, or somebody confirms this file in the Lease. An address that this very file gave before goes by a change of objects, such as
 //! the labels of a namespace, and needs no agreement.
@@ -19,6 +19,9 @@ use crate::world::{Node, World};
 /// How long an address stays after it was told that it goes.
 pub const NOTICE: Duration = Duration::from_secs(3);
 
+/// For how long nobody is told anything before an address goes that could not be told of. The Event writer gives up before that.
+pub const SILENCE: Duration = Duration::from_secs(60);
+
 /// How long an agent allocates before it trusts its own file where nothing tells it what the files of the others say.
 pub const TRUST: Duration = Duration::from_secs(600);
 
@@ -30,6 +33,10 @@ pub struct Removals {
     accepted: BTreeSet<ObjectKey>,
     /// Those whose notice is not over yet.
     due: BTreeSet<(Instant, ObjectKey)>,
+    /// Those of which the status writer says that they were told, until the next turn.
+    newly_said: Vec<ObjectKey>,
+    /// When a Service was told last.
+    last_said: Option<Instant>,
     agreed: bool,
     /// All agents have this agent's file, whatever they say.
     presumed: bool,
@@ -66,7 +73,12 @@ pub enum Wait {
 
 #[derive(Debug, Clone, Copy)]
 struct Told {
+    /// When it was decided.
     at: Instant,
+    /// When the API server had it.
+    said: Option<Instant>,
+    /// Its place in [`Removals::due`].
+    due: Instant,
     /// The address was right by this agent's file before.
     by_objects: bool,
 }
@@ -157,7 +169,30 @@ impl Removals {
     pub fn may_go(&self, service: &ObjectKey, now: Instant) -> bool {
         self.told
             .get(service)
-            .is_some_and(|told| now >= told.at + NOTICE && !self.lacks_config_map && (self.agreed || told.by_objects))
+            .is_some_and(|told| now >= self.over_at(told) && !self.lacks_config_map && (self.agreed || told.by_objects))
+    }
+
+    /// When the notice is over: that of a Service that was not told yet moves on while others are.
+    fn over_at(&self, told: &Told) -> Instant {
+        match told.said {
+            Some(said) => said + NOTICE,
+            None => self.last_said.map_or(told.at, |last| last.max(told.at)) + SILENCE,
+        }
+    }
+
+    /// The API server has taken what tells that an address of the Service goes, or never will. It counts from the next turn on.
+    pub fn note_said(&mut self, service: &ObjectKey) {
+        self.newly_said.push(service.clone());
+    }
+
+    fn begin_notices(&mut self, now: Instant) {
+        for service in std::mem::take(&mut self.newly_said) {
+            let Some(told) = self.told.get_mut(&service).filter(|told| told.said.is_none()) else { continue };
+            self.due.remove(&(told.due, service.clone()));
+            (told.said, told.due) = (Some(now), now + NOTICE);
+            self.due.insert((told.due, service));
+            self.last_said = Some(now);
+        }
     }
 
     /// This agent, as the one who allocates, finds the addresses of the Service right.
@@ -179,11 +214,13 @@ impl Removals {
         match (goes, self.told.get(service)) {
             (true, None) => {
                 let by_objects = self.accepted.contains(service);
-                self.told.insert(service.clone(), Told { at: now, by_objects });
-                self.due.insert((now + NOTICE, service.clone()));
+                let mut told = Told { at: now, said: None, due: now, by_objects };
+                told.due = self.over_at(&told);
+                self.due.insert((told.due, service.clone()));
+                self.told.insert(service.clone(), told);
             }
             (false, Some(told)) => {
-                self.due.remove(&(told.at + NOTICE, service.clone()));
+                self.due.remove(&(told.due, service.clone()));
                 self.told.remove(service);
             }
             (true, Some(_)) | (false, None) => {}
@@ -192,13 +229,21 @@ impl Removals {
 
     /// The Services whose notice is over.
     pub fn take_due(&mut self, now: Instant) -> Vec<ObjectKey> {
+        self.begin_notices(now);
         let mut over = Vec::new();
         while let Some((at, service)) = self.due.pop_first() {
             if at > now {
                 self.due.insert((at, service));
                 break;
             }
-            over.push(service);
+            let over_at = self.told.get(&service).map(|told| self.over_at(told));
+            match (over_at, self.told.get_mut(&service)) {
+                (Some(later), Some(told)) if later > now => {
+                    told.due = later;
+                    self.due.insert((later, service));
+                }
+                (Some(_) | None, _) => over.push(service),
+            }
         }
         over
     }
@@ -256,6 +301,38 @@ mod tests {
     use crate::clock;
     use crate::roster::Card;
 
+    /// The API server has what tells it.
+    fn say(removals: &mut Removals, service: &ObjectKey, now: Instant) {
+        removals.note_said(service);
+        removals.take_due(now);
+    }
+
+    /// G3 of an audit. Input: the Events of many Services need longer than the notice, and one cannot be written. Output: each notice begins
+    /// when it was told; who could not be told waits while others are, and a minute longer.
+    #[test]
+    fn a_notice_begins_when_it_was_told_and_who_cannot_be_told_waits_for_a_bounded_time() {
+        let (mut removals, now) = (Removals { agreed: true, ..Removals::default() }, clock::now());
+        let [early, late, never] = ["early", "late", "never"].map(|name| ObjectKey::new("shop", name));
+        let sec = Duration::from_secs(1);
+        [&early, &late, &never].into_iter().for_each(|key| removals.put(key, true, now));
+        say(&mut removals, &early, now + sec);
+        assert_eq!(removals.next_deadline(), Some(now + sec + NOTICE));
+        assert_eq!(removals.take_due(now + sec + NOTICE), std::slice::from_ref(&early));
+        assert!(removals.may_go(&early, now + sec + NOTICE) && !removals.may_go(&late, now + SILENCE));
+        say(&mut removals, &late, now + sec * 40);
+        assert!(!removals.may_go(&late, now + sec * 42) && removals.may_go(&late, now + sec * 43));
+        say(&mut removals, &late, now + sec * 50);
+        assert!(removals.take_due(now + sec * 50).is_empty(), "once is enough, and its notice is over");
+        assert!(removals.take_due(now + SILENCE).is_empty() && !removals.may_go(&never, now + SILENCE));
+        let at_last = now + sec * 40 + SILENCE;
+        assert_eq!(removals.next_deadline(), Some(at_last));
+        assert_eq!(removals.take_due(at_last), std::slice::from_ref(&never));
+        assert!(removals.may_go(&never, at_last));
+        removals.put(&never, false, at_last);
+        removals.put(&never, true, at_last);
+        assert!(!removals.may_go(&never, at_last + NOTICE), "it is another time");
+    }
+
     #[test]
     fn an_address_goes_after_its_notice_and_only_while_the_agents_agree() {
         let (mut removals, now, key) = (Removals::default(), clock::now(), ObjectKey::new("shop", "web"));
@@ -264,6 +341,7 @@ mod tests {
         world.nodes.insert("b".into(), Arc::new(Node { ready: true, ..node() }));
         assert!(!removals.renew(&world, &"a".into(), 1, now), "nothing tells what b's file says");
         removals.put(&key, true, now);
+        say(&mut removals, &key, now);
         assert_eq!(removals.next_deadline(), Some(now + NOTICE));
         assert!(removals.take_due(now).is_empty());
         assert_eq!(removals.take_due(now + NOTICE), std::slice::from_ref(&key));
@@ -301,6 +379,7 @@ mod tests {
         let mut removals = Removals::default();
         removals.accept(&key);
         removals.put(&key, true, now);
+        say(&mut removals, &key, now);
         let later = now + TRUST;
         for state in [ClusterConfig::Missing, ClusterConfig::Refused { why: "no".into() }] {
             world.cluster_config = state;
@@ -383,6 +462,7 @@ mod tests {
         };
         says(&mut world, 1);
         removals.put(&key, true, now);
+        say(&mut removals, &key, now);
         assert_eq!(agreed(&mut removals, &world, Duration::ZERO), (None, Some(Wait::Confirmation)));
         removals.take_due(now + NOTICE);
         assert_eq!(agreed(&mut removals, &world, TRUST), (None, Some(Wait::Confirmation)));
@@ -420,11 +500,13 @@ mod tests {
         removals.renew(&world, &"a".into(), 1, now);
         removals.accept(&key);
         removals.put(&key, true, now);
+        say(&mut removals, &key, now);
         assert!(removals.may_go(&key, now + NOTICE), "by a change of objects");
         removals.renew(&world, &"a".into(), 2, now);
         assert!(!removals.may_go(&key, now + NOTICE), "it was told, and now the file is another");
         removals.put(&key, false, now);
         removals.put(&key, true, now);
+        say(&mut removals, &key, now);
         assert!(!removals.may_go(&key, now + TRUST - NOTICE));
         removals.renew(&world, &"a".into(), 2, now + TRUST);
         assert!(removals.may_go(&key, now + TRUST), "nobody was heard with another one");

@@ -99,6 +99,11 @@ impl Restraints {
         self.overlaps.put(service, overlap, now);
     }
 
+    /// See [`Removals::note_said`].
+    pub fn note_said(&mut self, service: &ObjectKey) {
+        self.removals.note_said(service);
+    }
+
     /// This agent, as the one who allocates, finds the addresses of the Service right.
     pub fn accept(&mut self, service: &ObjectKey) {
         self.removals.accept(service);

@@ -338,6 +338,15 @@ pub fn pools_in_words(pools: &[PoolName]) -> String {
     pools.iter().map(PoolName::as_str).collect::<Vec<_>>().join(",")
 }
 
+impl Notice {
+    /// The reason of the Events that tell of an address that goes.
+    pub const LOSS: &str = "AddressGoes";
+
+    pub fn is_loss(&self) -> bool {
+        self.reason == Notice::LOSS
+    }
+}
+
 /// An Event to be: written when it first appears or differs from the last one written for the Service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {

@@ -10,6 +10,7 @@ use crate::clock;
 use crate::config::{self, *};
 use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::decision::Decision;
+use crate::plan::forecast::turn_and_tell;
 use crate::reason::Reason;
 use crate::selector::Labels;
 use crate::world::{
@@ -151,7 +152,7 @@ impl Story {
     }
 
     fn turn(&mut self) -> Turn {
-        self.planner.turn(self.now)
+        turn_and_tell(&mut self.planner, self.now)
     }
 
     fn put(&mut self, name: &str, service: Service) -> Arc<Decision> {

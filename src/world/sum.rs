@@ -395,6 +395,8 @@ impl World {
                 self.refused.insert(key, why);
                 Touched::Nothing
             }
+            // The planner counts from then on.
+            Fact::LossTold(_) => Touched::Nothing,
             Fact::Host(problems) => {
                 self.host_problems = problems;
                 Touched::Nothing

@@ -246,3 +246,71 @@ fn the_loss_of_an_address_is_told_before_the_write_and_once() {
     assert!(queue.next_write().is_some());
     assert_eq!(said(queue.turn_to(slice(&[("web", moving("2"))]))), [""; 0]);
 }
+
+fn losing(version: &str, write: Option<StatusWrite>) -> ServiceStatus {
+    let notice = Notice { warning: true, reason: Notice::LOSS.to_owned(), message: "it goes".to_owned() };
+    ServiceStatus { notice: Some(notice), write, ..status(version, None, None) }
+}
+
+/// G3 of an audit. Input: three hundred Services whose pool goes. Output: an Event for each, whatever else is dropped; it is told once the
+/// Event and the condition are there, in either order, and the write that takes the address says it no second time.
+#[test]
+fn what_tells_that_an_address_goes_is_handed_out_for_each_and_settled_with_the_condition() {
+    let mut queue = StatusQueue::default();
+    let words = StatusWrite { ingress: None, transition: false, ..writing("") };
+    let names: Vec<String> = (0..300).map(|number| format!("s{number:03}")).collect();
+    let of = |status: ServiceStatus| {
+        let all: Vec<(&str, ServiceStatus)> = names.iter().map(|name| (name.as_str(), status.clone())).collect();
+        slice(&all)
+    };
+    assert_eq!(said(queue.turn_to(of(losing("1", Some(words))))), [""; 0], "none of those that may be dropped");
+    let events: Vec<PendingEvent> = std::iter::from_fn(|| queue.next_loss()).collect();
+    assert_eq!((events.len(), queue.take_told()), (300, Vec::new()));
+    let (first, rest) = events.split_at(150);
+    first.iter().for_each(|event| queue.settle_loss(event));
+    assert!(queue.take_told().is_empty(), "no condition is written");
+    let mut written = 0;
+    while let Some((key, wanted, _)) = queue.next_write() {
+        queue.settle(&key, &wanted, &Written::Done, clock::now());
+        written += 1;
+    }
+    let told: Vec<ObjectKey> = first.iter().map(|event| event.service.clone()).collect();
+    assert_eq!((written, queue.take_told()), (300, told));
+    rest.iter().for_each(|event| queue.settle_loss(event));
+    assert_eq!((queue.take_told().len(), queue.take_told().len()), (150, 0));
+
+    let moving = |why: &str| {
+        let warning = Some(Notice { warning: true, reason: Notice::LOSS.to_owned(), message: why.to_owned() });
+        ServiceStatus { warning, ..status("2", Some("192.0.2.2"), Some((false, "assigned"))) }
+    };
+    for why in ["it goes", "there is another one"] {
+        assert_eq!(said(queue.turn_to(of(moving(why)))), [""; 0], "it was told");
+    }
+}
+
+/// Input: the next holder finds the condition that says it; a rule refuses the condition; the wish is taken back before the Event is
+/// written, and comes again. Output: none is waited for in vain, and nothing is told that is not so any more.
+#[test]
+fn a_loss_that_the_condition_tells_or_that_cannot_be_written_is_told_and_one_that_was_taken_back_is_not() {
+    let mut queue = StatusQueue::default();
+    let found = ServiceStatus { told: true, ..losing("1", None) };
+    queue.turn_to(slice(&[("web", found)]));
+    assert_eq!((queue.next_loss(), queue.take_told()), (None, vec![key("web")]));
+
+    let words = StatusWrite { ingress: None, transition: false, ..writing("") };
+    queue.turn_to(slice(&[("api", losing("1", Some(words.clone())))]));
+    let event = queue.next_loss().expect("an Event");
+    queue.settle_loss(&event);
+    let (api, wanted, _) = queue.next_write().expect("a condition");
+    queue.settle(&api, &wanted, &refused("500 etcd is away"), clock::now());
+    assert!(queue.take_told().is_empty(), "it is tried again");
+    let by_rule = Written::Refused { why: "403 a policy".to_owned(), patience: Duration::ZERO, by_rule: true };
+    queue.settle(&api, &wanted, &by_rule, clock::now());
+    assert_eq!(queue.take_told(), [key("api")]);
+
+    queue.turn_to(slice(&[("db", losing("1", Some(words.clone())))]));
+    queue.turn_to(slice(&[("db", status("2", None, None))]));
+    assert_eq!(queue.next_loss(), None, "it stays");
+    queue.turn_to(slice(&[("db", losing("3", Some(words)))]));
+    assert!(queue.next_loss().is_some() && queue.next_loss().is_none());
+}

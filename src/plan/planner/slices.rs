@@ -100,7 +100,7 @@ impl Planner {
         }
         let of_peer = |settings: &Arc<config::Peer>| self.sessions_of(settings);
         let mut sessions: Vec<(PeerName, PeerSlice)> = self.context.bgp.peers.iter().flat_map(of_peer).collect();
-        reach::keep_one_each(&mut sessions);
+        reach::keep_one_each(&mut sessions, |name| reach::proven_at(name, &self.world).is_some());
         let peers: OrdMap<PeerName, PeerSlice> = sessions.into_iter().collect();
         let before = std::mem::replace(&mut self.plan.bgp.peers, peers);
         let same = |(name, now): (&PeerName, &PeerSlice)| {

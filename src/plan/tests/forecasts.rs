@@ -127,7 +127,8 @@ fn peers_that_come_go_and_change_are_named_with_their_keys() {
     let story = running();
     let mut after = configuration();
     after.bgp.peers[0].hold_time = Some(Duration::from_secs(30));
-    after.bgp.peers.push(peer("second"));
+    let address = PeerAddress::Fixed(crate::address::ScopedAddress { ip: address("10.0.0.2"), interface: None });
+    after.bgp.peers.push(config::Peer { address, ..peer("second") });
     let forecast = told(&story, after);
     let peers: Vec<_> = forecast.peers.iter().map(|it| (it.peer.to_string(), it.difference.clone())).collect();
     assert_eq!(

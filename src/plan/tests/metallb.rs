@@ -3,7 +3,9 @@
 
 use super::*;
 use crate::address::Family::{V4, V6};
-use crate::world::{ServicePort, Sharing};
+use crate::address::ScopedAddress;
+use crate::plan::slice::PeerSlice;
+use crate::world::{ServicePort, SessionReport, SessionState, Sharing};
 
 const HERE: &str = "a";
 
@@ -464,4 +466,42 @@ fn a_peer_is_talked_to_only_from_the_nodes_that_it_selects() {
     assert!(route_peers(&story).is_empty());
     label(&mut story, HERE, &[("rack", "b")]);
     assert_eq!(route_peers(&story), ["two: 192.168.35.100/32"]);
+}
+
+/// MetalLB's peer with several node selectors has one session. Input: two peers of one address, as `crier migrate` makes them of it, and
+/// the node gets the label of the second, and loses that of the first. Output: one session all the time, and while both match, the other
+/// one names the first.
+#[test]
+fn peers_of_one_router_that_a_label_brings_together_have_one_session_and_say_so() {
+    let of = |name: &str, nodes: &str| config::Peer { nodes: Some(nodes.parse().unwrap()), ..peer(name) };
+    let mut config = both_families();
+    config.bgp.peers = vec![of("tor", "rack=a"), of("tor-2", "row=7")];
+    let mut story = Story::begin(config);
+    let sessions = |story: &Story| -> Vec<String> {
+        let peers = &story.planner.plan().bgp.peers;
+        let told = |(name, peer): (&PeerName, &PeerSlice)| match &peer.address {
+            Ok(address) => format!("{name} {address}"),
+            Err(Reason::SameRouter { peer }) => format!("{name} is {peer}"),
+            Err(other) => format!("{name} {other}"),
+        };
+        peers.iter().map(told).collect()
+    };
+    assert!(sessions(&story).is_empty());
+    label(&mut story, HERE, &[("row", "7")]);
+    assert_eq!(sessions(&story), ["tor-2 10.0.0.1"]);
+    let report = |story: &mut Story, name: &str, state| {
+        let mut report = SessionReport::new(state, std::time::SystemTime::UNIX_EPOCH);
+        report.detail.address = Some(ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None });
+        story.tell(Fact::Session(name.into(), report));
+        story.turn();
+    };
+    report(&mut story, "tor-2", SessionState::Established);
+    label(&mut story, HERE, &[("rack", "a"), ("row", "7")]);
+    assert_eq!(sessions(&story), ["tor is tor-2", "tor-2 10.0.0.1"], "the session that stands goes on");
+    label(&mut story, HERE, &[("rack", "a")]);
+    assert_eq!(sessions(&story), ["tor 10.0.0.1"]);
+    report(&mut story, "tor-2", SessionState::Idle);
+    report(&mut story, "tor", SessionState::Active);
+    label(&mut story, HERE, &[("rack", "a"), ("row", "7")]);
+    assert_eq!(sessions(&story), ["tor 10.0.0.1", "tor-2 is tor"], "the first in the file");
 }

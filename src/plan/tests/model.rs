@@ -92,7 +92,7 @@ impl Cluster {
 
     fn turn(&mut self) {
         self.now += Duration::from_secs(1);
-        self.agents.iter_mut().for_each(|it| drop(it.turn(self.now)));
+        self.agents.iter_mut().for_each(|it| drop(turn_and_tell(it, self.now)));
     }
 
     /// The API server takes writes until the allocating agent has none left.

@@ -70,6 +70,65 @@ fn an_advertisement_that_goes_withdraws_and_one_that_comes_announces() {
 }
 
 #[test]
+fn peers_that_are_added_one_by_one_each_have_the_routes_and_the_former_ones_go_on() {
+    let mut config = configuration();
+    config.bgp.peers.clear();
+    let mut story = Story::begin(config.clone());
+    story.endpoints("one", &["b"]);
+    story.put("one", service());
+    story.confirm("one");
+    for (number, name) in [(1_u8, "tor-1"), (2, "tor-2"), (3, "tor-3")] {
+        let before = story.planner.plan().bgp.peers.clone();
+        let address =
+            PeerAddress::Fixed(crate::address::ScopedAddress { ip: [10, 0, 0, number].into(), interface: None });
+        config.bgp.peers.push(config::Peer { address, ..peer(name) });
+        adopt(&mut story, config.clone());
+        let peers = &story.planner.plan().bgp.peers;
+        assert_eq!(peers.len(), usize::from(number));
+        let prefixes =
+            |name: &str| peers[&PeerName::from(name)].routes.keys().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(prefixes(name), ["192.168.35.100/32"]);
+        for (name, former) in &before {
+            assert_eq!(
+                (&peers[name].settings, &peers[name].address),
+                (&former.settings, &former.address),
+                "{name} goes on"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_l2_whose_interfaces_change_answers_on_the_new_ones_alone() {
+    let on = |interfaces: &[&str]| {
+        let mut config = configuration();
+        config.l2[0].interfaces = interfaces.iter().map(|it| InterfacePattern::Exact((*it).into())).collect();
+        config.l2[0].subnet = Subnet::Ignore;
+        config
+    };
+    let mut story = Story::begin(on(&["eth0"]));
+    for other in ["b", "c"] {
+        story.tell(Fact::Node(other.into(), None));
+    }
+    let eth0 = story.planner.world().links[&2].clone();
+    story.tell(Fact::Link(3, Some(Link { index: 3, name: "eth1".into(), addresses: Vec::new(), ..eth0 })));
+    story.endpoints("one", &["a"]);
+    story.put("one", service());
+    story.confirm("one");
+    let links = |story: &Story| {
+        let answered = &story.planner.plan().l2.addresses;
+        answered.values().flat_map(|links| links.iter().map(ToString::to_string)).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(links(&story), "eth0");
+    for (interfaces, expected) in
+        [(&["eth1"][..], "eth1"), (&["eth0", "eth1"], "eth0 eth1"), (&["eth7"], ""), (&["eth0"], "eth0")]
+    {
+        adopt(&mut story, on(interfaces));
+        assert_eq!(links(&story), expected, "{interfaces:?}");
+    }
+}
+
+#[test]
 fn a_freed_address_goes_on_resting_under_another_configuration() {
     let mut config = configuration();
     config.pools[0].rest = Duration::from_secs(30);

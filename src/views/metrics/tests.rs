@@ -347,6 +347,37 @@ fn every_label_of_the_table_is_explained_and_no_other() {
     assert_eq!(explained, used.into_iter().collect::<Vec<_>>());
 }
 
+/// Input: a file that is refused, as for a profile of BFD that is missing, then a good one; a ConfigMap that is refused, then one that is
+/// taken. Output: stale while an older configuration runs.
+#[test]
+fn the_configuration_is_stale_while_the_newest_one_is_refused() {
+    let mut snapshot = snapshot(&busy(), counted());
+    let mut config = crate::config::Config::clone(&snapshot.config);
+    config.api.metallb_metrics = true;
+    snapshot.config = Arc::new(config);
+    let stale = |snapshot: &Snapshot, expected: bool| {
+        let line = format!("metallb_k8s_client_config_stale_bool {}", u64::from(expected));
+        assert_lines(snapshot, &[&line]);
+    };
+    stale(&snapshot, false);
+    let mut reloads = crate::views::reload::Reloads::clone(&snapshot.reloads);
+    reloads.note(jiff::Timestamp::UNIX_EPOCH, Some("no [[bfd]] is named fast".to_owned()));
+    snapshot.reloads = reloads.clone();
+    stale(&snapshot, true);
+    reloads.note(jiff::Timestamp::UNIX_EPOCH, None);
+    snapshot.reloads = reloads;
+    stale(&snapshot, false);
+    for (state, expected) in [
+        (crate::world::ClusterConfig::Refused { why: "no [[bfd]] is named fast".into() }, true),
+        (crate::world::ClusterConfig::Current, false),
+    ] {
+        let mut world = crate::world::World::clone(&snapshot.world);
+        world.cluster_config = state;
+        snapshot.world = world;
+        stale(&snapshot, expected);
+    }
+}
+
 #[test]
 fn with_metallb_metrics_its_names_are_served_beside_criers_and_without_none_of_them() {
     let with = |metallb_metrics: bool| {

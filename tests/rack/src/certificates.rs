@@ -1,12 +1,15 @@
 //! A certificate authority for one cluster: the API server's certificate, clients' certificates, the key that signs
-//! service account tokens. Not for anything but tests: nothing ever expires.
+//! service account tokens. Not for anything but tests: nothing expires that is not asked to.
 
 use std::net::IpAddr;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    SanType, date_time_ymd,
 };
+
+use crate::wait::wall;
 
 /// The authority.
 pub struct Authority {
@@ -54,7 +57,18 @@ impl Authority {
 
     /// For a client: Kubernetes reads the user from the common name and its groups from the organizations.
     pub fn client(&self, user: &str, groups: &[&str]) -> Identity {
+        self.client_with(user, groups, CertificateParams::default())
+    }
+
+    /// The same, good for `lasting` from now on, by the clock of this host.
+    pub fn client_for(&self, user: &str, groups: &[&str], lasting: Duration) -> Identity {
         let mut params = CertificateParams::default();
+        let now = wall().duration_since(UNIX_EPOCH).expect("it is later than 1970");
+        params.not_after = date_time_ymd(1970, 1, 1) + now + lasting;
+        self.client_with(user, groups, params)
+    }
+
+    fn client_with(&self, user: &str, groups: &[&str], mut params: CertificateParams) -> Identity {
         params.distinguished_name.push(DnType::CommonName, user);
         for group in groups {
             params.distinguished_name.push(DnType::OrganizationName, *group);

@@ -1,5 +1,5 @@
 //! An API server that misbehaves: a reverse proxy before the real one, which a test tells to close watches, to answer
-//! 410, 429 or 500, or to go away.
+//! 403, 409, 410, 429 or 500, to hold answers back, or to go away.
 //!
 //! It ends TLS with the API server's own certificate, so a kubeconfig for it needs a token: a client certificate does not
 //! get past it. Every client connection has one connection of its own to the API server.
@@ -14,6 +14,7 @@
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -29,7 +30,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -74,6 +75,8 @@ enum Order {
 
 struct Shared {
     answers: Mutex<Vec<Planned>>,
+    /// What answers are held back of.
+    held: watch::Sender<Vec<String>>,
     requests: Mutex<Vec<String>>,
     orders: broadcast::Sender<Order>,
     upstream: SocketAddr,
@@ -83,8 +86,34 @@ struct Shared {
 /// An answer given in the API server's stead.
 struct Planned {
     status: u16,
-    part: String,
-    left: usize,
+    parts: String,
+    left: Arc<AtomicUsize>,
+}
+
+/// How many of the answers that a test has planned were not given yet.
+pub struct Left(Arc<AtomicUsize>);
+
+impl Left {
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Answers are held back while this is here.
+pub struct Held<'f> {
+    faults: &'f Faults,
+    parts: String,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.faults.shared.held.send_modify(|held| held.retain(|parts| *parts != self.parts));
+    }
+}
+
+/// A request, as `GET /api/v1/services?watch=true`, has each of the words.
+fn has(request: &str, parts: &str) -> bool {
+    parts.split(' ').all(|part| request.contains(part))
 }
 
 impl Faults {
@@ -99,6 +128,7 @@ impl Faults {
         let upstream = SocketAddr::from((cluster.host.address, PORT));
         let shared = Arc::new(Shared {
             answers: Mutex::default(),
+            held: watch::channel(Vec::new()).0,
             requests: Mutex::default(),
             orders: broadcast::channel(COMMANDS).0,
             upstream,
@@ -122,10 +152,22 @@ impl Faults {
         &self.url
     }
 
-    /// Answers the next `times` requests whose path and query contain `part` with `status` (a Status object, but
-    /// plain text and `Retry-After: 1` with 429, as the API server has it). Requests in progress go on.
-    pub fn answer(&self, status: u16, part: &str, times: usize) {
-        self.shared.answers().push(Planned { status, part: part.into(), left: times });
+    /// Answers the next `times` requests whose method, path and query contain each word of `parts` with `status` (a Status object, but
+    /// plain text and `Retry-After: 1` with 429, as the API server has it). Requests in progress go on. Whoever plans an answer looks
+    /// afterwards whether it was given.
+    #[must_use = "a fault that did not happen shows nothing"]
+    pub fn answer(&self, status: u16, parts: &str, times: usize) -> Left {
+        let left = Arc::new(AtomicUsize::new(times));
+        self.shared.answers().push(Planned { status, parts: parts.into(), left: left.clone() });
+        Left(left)
+    }
+
+    /// Holds the answers back to requests whose method, path and query contain each word of `parts`, and what watches of that kind tell,
+    /// until the handle is dropped.
+    #[must_use = "it holds while the handle is here"]
+    pub fn hold(&self, parts: &str) -> Held<'_> {
+        self.shared.held.send_modify(|held| held.push(parts.to_owned()));
+        Held { faults: self, parts: parts.to_owned() }
     }
 
     /// Forgets the answers that are left of [`answer`](Self::answer).
@@ -196,11 +238,19 @@ impl Shared {
     }
 
     /// The planned answer for a path, used up once.
-    fn planned(&self, path: &str) -> Option<u16> {
-        let mut answers = self.answers();
-        let planned = answers.iter_mut().find(|planned| planned.left > 0 && path.contains(&planned.part))?;
-        planned.left -= 1;
+    fn planned(&self, request: &str) -> Option<u16> {
+        let answers = self.answers();
+        let left = |planned: &&Planned| planned.left.load(Ordering::Relaxed) > 0 && has(request, &planned.parts);
+        let planned = answers.iter().find(left)?;
+        // Whoever counts down has the lock.
+        planned.left.fetch_sub(1, Ordering::Relaxed);
         Some(planned.status)
+    }
+
+    /// Waits until answers to this request are not held back.
+    async fn is_free(&self, request: &str) {
+        // It fails only if the proxy ends.
+        let _ = self.held.subscribe().wait_for(|held| !held.iter().any(|parts| has(request, parts))).await;
     }
 }
 
@@ -257,18 +307,20 @@ async fn serve(shared: Arc<Shared>, acceptor: TlsAcceptor, stream: TcpStream) {
 
 type Upstream = tokio::sync::Mutex<Option<SendRequest<Incoming>>>;
 
-async fn answer(shared: &Shared, upstream: &Upstream, request: Request<Incoming>) -> Response<AnyBody> {
+async fn answer(shared: &Arc<Shared>, upstream: &Upstream, request: Request<Incoming>) -> Response<AnyBody> {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    shared.requests().push(format!("{} {path}", request.method()));
-    if let Some(status) = shared.planned(&path) {
+    let line = format!("{} {path}", request.method());
+    shared.requests().push(line.clone());
+    if let Some(status) = shared.planned(&line) {
         return refusal(status);
     }
     // Subscribed before the request is passed on: no order falls between.
     let orders = shared.orders.subscribe();
     let Ok(response) = pass_on(shared, upstream, request).await else { return refusal(502) };
+    shared.is_free(&line).await;
     let is_watch = path.contains("watch=true") || path.contains("watch=1");
     if is_watch && response.status() == StatusCode::OK {
-        response.map(|body| watch(body, orders))
+        response.map(|body| pass_watch(body, orders, shared.clone(), line))
     } else {
         response.map(BodyExt::boxed)
     }
@@ -297,7 +349,12 @@ async fn pass_on(
 }
 
 /// A watch's body, passed on until it ends by itself or by an order.
-fn watch(mut body: Incoming, mut orders: broadcast::Receiver<Order>) -> AnyBody {
+fn pass_watch(
+    mut body: Incoming,
+    mut orders: broadcast::Receiver<Order>,
+    shared: Arc<Shared>,
+    request: String,
+) -> AnyBody {
     let (parts, piped) = mpsc::channel(WATCH_PARTS);
     tokio::spawn(async move {
         // The client sees whole lines only, so that an event can be put between two.
@@ -309,6 +366,7 @@ fn watch(mut body: Incoming, mut orders: broadcast::Receiver<Order>) -> AnyBody 
                     if let Ok(Some(data)) = part.as_ref().map(Frame::data_ref) && !data.is_empty() {
                         is_at_line_end = data.ends_with(b"\n");
                     }
+                    shared.is_free(&request).await;
                     if parts.send(part).await.is_err() {
                         return;
                     }
@@ -362,9 +420,12 @@ fn refusal(code: u16) -> Response<AnyBody> {
 /// A Status object as the API server gives with that code.
 fn status(code: u16) -> Value {
     let (reason, message) = match code {
+        400 => ("BadRequest", "the rack's faults take no such request"),
+        403 => ("Forbidden", "the rack's faults forbid this"),
         404 => ("NotFound", "the rack's faults hide this"),
         409 => ("Conflict", "the object has been modified; please apply your changes to the latest version"),
         410 => ("Expired", "too old resource version: 1 (2)"),
+        422 => ("Invalid", "the rack's faults find this invalid"),
         502 => ("InternalError", "the rack's faults could not reach the API server"),
         _ => ("InternalError", "an error that the rack's faults were told to give"),
     };

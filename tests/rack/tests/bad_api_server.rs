@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use rack::bird::Bird;
 use rack::capture::Capture;
 use rack::crier::{Crier, binary};
-use rack::faults::Faults;
+use rack::faults::{Faults, Left};
 use rack::kubernetes::Proof;
 use rack::{Metal, Need, Pod, Rack, Service, eventually, eventually_equal, millis, now, secs, throughout};
 use serde_json::{Value, json};
@@ -160,42 +160,98 @@ fn text(output: &[u8]) -> String {
 fn whatever_the_api_server_answers_nothing_is_withdrawn_and_changes_arrive() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let scene = Scene::new(&rack, 2);
-    type Misbehaviour = (&'static str, fn(&Faults));
-    let table: [Misbehaviour; 10] = [
-        ("closes-all-watches", Faults::close_watches),
-        ("expires-all-watches", Faults::expire_watches),
-        ("answers-410-to-watches", |faults| {
-            faults.answer(410, "watch=true", 8);
+    let lists = |parts: &str| {
+        scene.faults.requests().iter().filter(|it| parts.split(' ').all(|part| it.contains(part))).count()
+    };
+    assert!(lists("GET sendInitialEvents=true") >= 8, "lists are streamed (WatchList)");
+    assert_eq!(lists("GET limit=100"), 0, "and none is asked for page by page");
+    // Each row ends with what was planned used up: a fault that did not happen shows nothing.
+    type Misbehaviour = (&'static str, fn(&Faults) -> Vec<Left>);
+    let table: [Misbehaviour; 18] = [
+        ("closes-all-watches", |faults| {
             faults.close_watches();
+            Vec::new()
         }),
-        ("answers-410-to-lists", |faults| {
-            faults.answer(410, "limit=", 8);
+        ("expires-all-watches", |faults| {
             faults.expire_watches();
+            Vec::new()
+        }),
+        ("answers-410-to-watches", |faults| {
+            let left = faults.answer(410, "watch=true", 8);
+            faults.close_watches();
+            vec![left]
         }),
         ("answers-429-to-watches", |faults| {
-            faults.answer(429, "watch=true", 8);
+            let left = faults.answer(429, "watch=true", 8);
             faults.close_watches();
+            vec![left]
+        }),
+        ("answers-410-to-streamed-lists", |faults| {
+            let left = faults.answer(410, "sendInitialEvents=true", 8);
+            faults.expire_watches();
+            vec![left]
+        }),
+        ("answers-500-to-streamed-lists", |faults| {
+            let left = faults.answer(500, "sendInitialEvents=true", 8);
+            faults.expire_watches();
+            vec![left]
+        }),
+        ("answers-500-to-the-look-for-an-older-state", |faults| {
+            let left = faults.answer(500, "limit=1", 2);
+            faults.cut();
+            vec![left]
+        }),
+        // From here on the Services are listed page by page.
+        ("streams-no-lists", |faults| {
+            let left = faults.answer(400, "/services? sendInitialEvents=true", 2);
+            faults.expire_watches();
+            vec![left]
+        }),
+        ("answers-410-to-lists", |faults| {
+            let left = faults.answer(410, "/services? limit=100", 4);
+            faults.expire_watches();
+            vec![left]
         }),
         ("answers-500-to-lists", |faults| {
-            faults.answer(500, "limit=", 8);
+            let left = faults.answer(500, "/services? limit=100", 4);
             faults.expire_watches();
+            vec![left]
         }),
-        ("answers-429-to-writes", |faults| faults.answer(429, "/status", 3)),
-        ("answers-500-to-writes", |faults| faults.answer(500, "/status", 2)),
+        ("answers-403-to-lists", |faults| {
+            let left = faults.answer(403, "/services? limit=100", 4);
+            faults.expire_watches();
+            vec![left]
+        }),
+        ("answers-429-to-writes", |faults| vec![faults.answer(429, "PATCH /status", 3)]),
+        ("answers-500-to-writes", |faults| vec![faults.answer(500, "PATCH /status", 2)]),
+        ("answers-403-to-writes", |faults| vec![faults.answer(403, "PATCH /status", 2)]),
+        ("answers-409-to-writes", |faults| vec![faults.answer(409, "PATCH /status", 2)]),
+        ("answers-422-to-writes", |faults| vec![faults.answer(422, "PATCH /status", 2)]),
         ("answers-500-to-everything", |faults| {
-            faults.answer(500, "/api", 12);
+            let left = faults.answer(500, "/api", 12);
             faults.close_watches();
+            vec![left]
         }),
-        ("cuts-connections", Faults::cut),
+        ("cuts-connections", |faults| {
+            faults.cut();
+            Vec::new()
+        }),
     ];
     for (what, misbehave) in table {
         let asked_before = scene.faults.requests().len();
-        misbehave(&scene.faults);
+        let left = misbehave(&scene.faults);
         scene.metal.try_apply(&service(what)).expect("the API server takes the Service");
         let address = scene.wait_announced(what);
         scene.metal.delete(&format!("service/{what}"));
         scene.wait_route(&address, 0);
         scene.never_withdrawn();
+        eventually_equal(&format!("it {what}, each time that it was to"), secs(20), &0, || {
+            left.iter().map(Left::count).sum::<usize>()
+        });
+        if what.ends_with("403-to-writes") || what.ends_with("422-to-writes") {
+            let told = scene.metal.events("Service", what);
+            assert!(told.iter().any(|(kind, why, _)| kind == "Warning" && why == "StatusRefused"), "{what}: {told:?}");
+        }
         for agent in &scene.agents {
             eventually_equal(
                 &format!("{} has no problem left after it {what}", agent.node()),
@@ -295,6 +351,42 @@ fn an_api_server_that_is_put_back_to_a_backup_is_believed_by_every_agent() {
         let known = |name: &str| agent.status()["services"].to_string().contains(&format!("/{name}\""));
         assert_eq!((known("next"), known("lost")), (true, false), "{}", agent.node());
     }
+    scene.never_withdrawn();
+}
+
+/// Input: the API server is killed in the middle of a burst of writes, and comes back. Output: every Service has one address, and none has
+/// another one's; what stood is announced all the time.
+#[test]
+fn an_api_server_that_dies_in_a_burst_of_writes_leaves_each_service_one_address_of_its_own() {
+    const BURST: usize = 40;
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack, 2);
+    let name = |number: usize| format!("burst-{number:02}");
+    let shown = || -> Vec<Vec<String>> {
+        (0..BURST).map(|number| scene.metal.ingress(&format!("service/{}", name(number)))).collect()
+    };
+    for number in 0..BURST {
+        scene.metal.try_apply(&service(&name(number))).expect("the API server takes the Service");
+    }
+    let given = shown().iter().filter(|it| !it.is_empty()).count();
+    scene.metal.cluster.stop_api_server();
+    scene.agents[0].process().wait_for_log(AWAY, secs(10));
+    throughout("what stood stands", secs(2), || scene.stands());
+    let asked_before = scene.faults.requests().len();
+    scene.metal.cluster.restart_api_server();
+    let all = eventually("each has one address", secs(40), || match shown() {
+        all if all.iter().all(|it| it.len() == 1) => Ok(all),
+        all => Err(format!("{all:?}")),
+    });
+    println!("{given} of {BURST} had an address when the API server was killed");
+    let different: std::collections::BTreeSet<&String> = all.iter().flatten().collect();
+    assert_eq!((different.len(), different.contains(&HELD.to_owned())), (BURST, false), "{all:?}");
+    throughout("and keeps it", secs(3), || match shown() {
+        now if now == all => Ok(()),
+        now => Err(format!("{now:?}, before {all:?}")),
+    });
+    let asked = scene.faults.requests().len() - asked_before;
+    assert!(asked < BURST * 3 + 200, "the agents asked {asked} times");
     scene.never_withdrawn();
 }
 

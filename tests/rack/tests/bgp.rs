@@ -39,13 +39,16 @@ local-preference = 150
 med = 10
 "#;
 
-const BIRD: &str = "
+const BIRD: &str = r#"
 router id 192.168.35.1;
-protocol bgp node1 { local as 64512; neighbor 192.168.35.11 as 64513; ipv4 { import all; export none; }; }
-protocol bgp node2 { local as 64512; neighbor 192.168.35.12 as 64513; ipv4 { import all; export none; }; }
-protocol bgp node1v6 { local as 64512; neighbor fd35::11 as 64513; ipv6 { import all; export none; }; }
-protocol bgp node2v6 { local as 64512; neighbor fd35::12 as 64513; ipv6 { import all; export none; }; }
-";
+protocol static offered { ipv4; route 198.18.99.0/24 blackhole; }
+protocol static offered6 { ipv6; route fd99::/64 blackhole; }
+template bgp node { local as 64512; }
+protocol bgp node1 from node { neighbor 192.168.35.11 as 64513; ipv4 { import all; export where proto = "offered"; }; }
+protocol bgp node2 from node { neighbor 192.168.35.12 as 64513; ipv4 { import all; export where proto = "offered"; }; }
+protocol bgp node1v6 from node { neighbor fd35::11 as 64513; ipv6 { import all; export where proto = "offered6"; }; }
+protocol bgp node2v6 from node { neighbor fd35::12 as 64513; ipv6 { import all; export where proto = "offered6"; }; }
+"#;
 
 /// The sessions of BIRD and the neighbors of FRR, which must all stay up whatever Services do.
 const BIRD_SESSIONS: [&str; 4] = ["node1", "node2", "node1v6", "node2v6"];
@@ -152,6 +155,12 @@ fn both_routers_know_exactly_the_nodes_that_should_get_traffic() {
     ] {
         assert_eq!(route.attributes.get(attribute).map(String::as_str), Some(expected), "at BIRD: {route:?}");
     }
+    let route = &routers.bird.route("2001:db8:1::1/128")[0];
+    for (attribute, expected) in
+        [("BGP.community", "(64512,100)"), ("BGP.large_community", "(64512, 1, 2)"), ("BGP.med", "10")]
+    {
+        assert_eq!(route.attributes.get(attribute).map(String::as_str), Some(expected), "at BIRD: {route:?}");
+    }
     let route = routers.frr.route("203.0.113.1/32");
     let path = &route["paths"][0];
     assert_eq!(
@@ -168,9 +177,11 @@ fn both_routers_know_exactly_the_nodes_that_should_get_traffic() {
 
     // Policy Local: only where a pod is, and the client's address arrives.
     metal.set_pod_ready("web-2", false);
-    metal.try_apply(&service("local", "Local", &["IPv4"])).expect("the API server takes the Service");
+    metal.try_apply(&service("local", "Local", &["IPv4", "IPv6"])).expect("the API server takes the Service");
     let local: IpAddr = "203.0.113.2".parse().unwrap();
+    let local6: IpAddr = "2001:db8:1::2".parse().unwrap();
     routers.lead_to(local, &[0]);
+    routers.lead_to(local6, &[0]);
     let own = Some(IpAddr::from(metal.site.client.address));
     eventually("the pod sees the client's own address", secs(20), || {
         let answer = metal.site.client.get((local, 80)).map_err(|error| error.to_string())?;
@@ -182,6 +193,7 @@ fn both_routers_know_exactly_the_nodes_that_should_get_traffic() {
     routers.lead_to(local, &[0, 1]);
     metal.set_pod_ready("web-1", false);
     routers.lead_to(local, &[1]);
+    routers.lead_to(local6, &[1]);
     routers.lead_to(v4, &[0, 1]);
     metal.set_pod_ready("web-2", false);
     routers.lead_to(local, &[]);
@@ -203,10 +215,26 @@ fn both_routers_know_exactly_the_nodes_that_should_get_traffic() {
     }
     metal.delete("service/cluster");
     metal.delete("service/local");
-    for address in [v4, v6, local] {
+    for address in [v4, v6, local, local6] {
         routers.lead_to(address, &[]);
     }
-    eventually_equal("nothing is left at BIRD", secs(10), &0, || routers.bird.routes().len());
+    let announced = |prefix: &&String| prefix.starts_with("203.0.113.") || prefix.starts_with("2001:db8:");
+    eventually_equal("nothing is left at BIRD", secs(10), &0, || {
+        routers.bird.routes().keys().filter(announced).count()
+    });
+
+    // What BIRD announces is heard, and goes into no table of the nodes.
+    for (agent, node) in agents.iter().zip(&metal.site.nodes) {
+        for peer in ["bird", "bird-over-ipv6"] {
+            eventually_equal(&format!("{} hears what {peer} announces", agent.node()), secs(10), &Some(1), || {
+                let peers = agent.status()["peers"].as_array().cloned().unwrap_or_default();
+                peers.iter().find(|it| it["name"] == peer).and_then(|it| it["prefixes_received"].as_u64())
+            });
+        }
+        for (family, prefix) in [("-4", "198.18.99.0/24"), ("-6", "fd99::/64")] {
+            assert_eq!(node.ip(&format!("{family} route show table all {prefix}")).trim(), "", "{}", agent.node());
+        }
+    }
     routers.never_flapped();
 
     let status = agents[0].status();

@@ -3,7 +3,8 @@
 use std::process::{Command, Output};
 
 use rack::kubernetes::{Cluster, Proof, User};
-use rack::{Need, Rack, Service, Site, eventually_equal, secs};
+use rack::{Need, Rack, Service, Site, eventually, eventually_equal, secs};
+use serde_json::{Value, json};
 
 const POOL: &str = "[node]\ndata-path = \"none\"\n[[pool]]\nname = \"lan\"\n\
                     addresses = [\"192.168.35.100-192.168.35.110\"]\n[[l2]]\n";
@@ -78,4 +79,99 @@ fn what_stands_in_the_way_of_a_kubeconfig_is_named() {
     assert!(!told.contains("leases"), "the Role is bound still: {told}");
     assert!(told.contains("https://127.0.0.1:6443 is this host's own address"), "{told}");
     assert!(String::from_utf8_lossy(&lacking.stdout).contains("server: \"https://127.0.0.1:6443\""));
+}
+
+/// G10 of an audit. Input: exactly what `crier rbac` prints, for the group of the nodes' certificates; then one right after the other is
+/// taken away, and an agent starts. Output: with all of them an agent allocates and is refused nothing; without one of them it says which
+/// object it is refused, so none of these is too much.
+#[test]
+fn the_rights_that_are_printed_are_enough_and_each_that_lacks_is_named() {
+    let Some(rack) = Rack::for_test(&[Need::Kubernetes, Need::Crier]) else { return };
+    let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
+    let cluster = Cluster::start(&site);
+    let printed = cluster.host.output(Command::new(rack::crier::binary()).arg("rbac"));
+    cluster.apply(&String::from_utf8_lossy(&printed.stdout));
+    let identity = cluster.authority.client("crier:node-1", &["crier:nodes"]);
+    let file = rack.write(
+        "kubeconfig",
+        &json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "rack",
+            "clusters": [{ "name": "rack", "cluster": { "server": cluster.url(),
+                "certificate-authority": rack.write("ca.pem", cluster.authority.certificate()) } }],
+            "users": [{ "name": "node", "user": { "client-certificate": rack.write("own.pem", &identity.certificate),
+                "client-key": rack.write("own.key", &identity.key) } }],
+            "contexts": [{ "name": "rack", "context": { "cluster": "rack", "user": "node" } }],
+        })
+        .to_string(),
+    );
+    let config_map = json!({ "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "name": "crier", "namespace": "kube-system" },
+        "data": { "crier.toml": "[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100-192.168.35.130\"]\n[[l2]]\n" } });
+    cluster.try_apply(&config_map).expect("the API server takes the ConfigMap");
+    let configuration = format!(
+        "[node]\ndata-path = \"none\"\n[kubernetes]\nkubeconfig = \"{}\"\nconfig = \"kube-system/crier\"\n",
+        file.display()
+    );
+    let node = site.node(0);
+    let put = |name: &str| cluster.try_apply(&Service::new(name).object()).expect("the API server takes the Service");
+    {
+        let agent = node.crier(node.name(), &configuration);
+        agent.wait_ready(secs(20));
+        put("all");
+        eventually_equal("an address with all rights", secs(20), &1, || cluster.ingress("service/all").len());
+        eventually("an Event", secs(10), || match cluster.events("Service", "all") {
+            events if events.is_empty() => Err("none"),
+            _ => Ok(()),
+        });
+        let log = agent.process().log();
+        assert!(!log.contains("403") && !log.contains("forbidden"), "nothing is refused: {log}");
+        assert!(agent.stop(secs(10)).success());
+    }
+    // A ConfigMap that may not be watched is read, and the other way round.
+    let table: [(&str, &str, &str, &[&str]); 8] = [
+        ("clusterrole/crier", "services", "watch", &["services", "403"]),
+        ("clusterrole/crier", "nodes", "watch", &["nodes", "403"]),
+        ("clusterrole/crier", "namespaces", "watch", &["namespaces", "403"]),
+        ("clusterrole/crier", "endpointslices", "watch", &["endpointslices", "403"]),
+        ("clusterrole/crier", "services/status", "patch", &["status", "403"]),
+        ("clusterrole/crier", "events", "create", &["an Event could not be written", "403"]),
+        ("role/kube-system/crier", "leases", "update", &["kube-system/crier", "403"]),
+        ("role/kube-system/crier", "leases", "create", &["kube-system/crier", "403"]),
+    ];
+    for (number, (role, resource, verb, words)) in table.into_iter().enumerate() {
+        let rules = cluster.get(role).expect("the role is there")["rules"].clone();
+        cluster.patch(role, &json!({ "rules": without(&rules, resource, verb) }));
+        if (resource, verb) == ("leases", "create") {
+            cluster.delete("lease/kube-system/crier");
+        }
+        put(&format!("without-{number}"));
+        let agent = node.crier(node.name(), &configuration);
+        eventually(&format!("without the right to {verb} {resource} it names {words:?}"), secs(30), || {
+            let problems = agent.try_json("status").map(|it| it["problems"].to_string()).unwrap_or_default();
+            let log = agent.process().log();
+            let told = |text: &str| words.iter().all(|word| text.contains(word));
+            if told(&problems) || log.lines().any(told) { Ok(()) } else { Err(format!("{problems}\n{log}")) }
+        });
+        agent.kill();
+        cluster.patch(role, &json!({ "rules": rules }));
+    }
+}
+
+/// The rules of a role, one for each resource, without the one right.
+fn without(rules: &Value, resource: &str, verb: &str) -> Vec<Value> {
+    let of_rule = |rule: &Value| -> Vec<Value> {
+        let resources = rule["resources"].as_array().cloned().unwrap_or_default();
+        let narrowed = resources.into_iter().map(|it| {
+            let mut one = rule.clone();
+            if it == resource
+                && let Some(verbs) = one["verbs"].as_array_mut()
+            {
+                verbs.retain(|it| *it != verb);
+            }
+            one["resources"] = json!([it]);
+            one
+        });
+        narrowed.filter(|it| it["verbs"] != json!([])).collect()
+    };
+    rules.as_array().into_iter().flatten().flat_map(of_rule).collect()
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use rack::faults::Faults;
 use rack::kubernetes::{Cluster, Method, Proof, User};
-use rack::{Need, Pod, Rack, Service, Site, eventually, secs};
+use rack::{Need, Pod, Rack, Service, Site, eventually, millis, secs, throughout};
 use serde_json::json;
 
 /// Two nodes with kube-proxy, and a pod of the Service `web` on each.
@@ -152,15 +152,24 @@ fn the_faults_before_the_api_server_are_those_that_were_ordered() {
     let path = "/api/v1/namespaces/default/configmaps";
     let status = || api.call(Method::GET, path, None).map_or_else(|refusal| refusal.status, |_| 200);
     for code in [410, 429, 500] {
-        faults.answer(code, "configmaps", 2);
+        let left = faults.answer(code, "configmaps", 2);
         assert_eq!([status(), status(), status()], [code, code, 200], "two answers, then the truth");
+        assert_eq!(left.count(), 0);
     }
-    faults.answer(500, "secrets", 1);
-    assert_eq!(status(), 200, "another path is not touched");
-    faults.answer(500, "configmaps", usize::MAX);
+    let others = faults.answer(500, "secrets", 1);
+    assert_eq!((status(), others.count()), (200, 1), "another path is not touched");
+    let _without_end = faults.answer(500, "configmaps", usize::MAX);
     assert_eq!(status(), 500);
     faults.behave();
     assert_eq!(status(), 200, "forgotten");
+
+    std::thread::scope(|scope| {
+        let held = faults.hold("GET configmaps");
+        let asked = scope.spawn(status);
+        throughout("it is held back", millis(300), || if asked.is_finished() { Err("answered") } else { Ok(()) });
+        drop(held);
+        assert_eq!(asked.join().expect("it does not panic"), 200);
+    });
 
     // A watch comes back when it ends, with all of its lines.
     let watch = |end: &dyn Fn(), seen_before: usize| {

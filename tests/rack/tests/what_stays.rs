@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use rack::certificates::Authority;
 use rack::crier::Crier;
 use rack::kubernetes::{Proof, User};
-use rack::{Metal, Need, Rack, Service, eventually, eventually_equal, secs, throughout};
+use rack::{Metal, Need, Rack, Service, eventually, eventually_equal, millis, rest, secs, throughout};
 use serde_json::{Value, json};
 
 const NEEDS: [Need; 2] = [Need::Kubernetes, Need::Crier];
@@ -559,4 +559,83 @@ fn a_kubeconfig_that_names_nobody_or_trusts_no_server_takes_no_others_place() {
     assert!(agent.status()["api_server"]["client_certificate_until"].is_string(), "{}", agent.status()["api_server"]);
     let (_, shown) = said(&agent, "status");
     assert!(shown.contains("; client certificate until "), "{shown}");
+}
+
+/// G7 of an audit. Input: a client certificate that ends while the agent runs, renewed on the disk before; then one that ends before it is
+/// renewed. Output: the agent goes on by the new one without a restart; without one it says so, and goes on once it is there.
+#[test]
+fn a_client_certificate_that_ends_is_followed_by_the_renewed_one_without_a_restart() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let metal = Metal::without_kube_proxy(&rack, "192.168.35.0/24", 1);
+    let write = |lasting: Option<u64>, name: &str| {
+        let identity = match lasting {
+            Some(seconds) => metal.authority.client_for("crier", &[], secs(seconds)),
+            None => metal.authority.client("crier", &[]),
+        };
+        let files = [("pem", &identity.certificate), ("key", &identity.key)];
+        let [certificate, key] = files.map(|(end, text)| rack.write(&format!("{name}.{end}"), text));
+        let mut kubeconfig = of_crier(&metal, Proof::ClientCertificate);
+        kubeconfig["users"][0]["user"] = json!({ "client-certificate": certificate, "client-key": key });
+        rack.write(&format!("{name}.kubeconfig"), &kubeconfig.to_string())
+    };
+    // Whether the API server still takes a certificate, by a copy of it that is not renewed.
+    let is_taken = |kubeconfig: &std::path::Path| {
+        let mut command = std::process::Command::new(rack::kubernetes::binaries().expect("kubectl").join("kubectl"));
+        command.arg("--kubeconfig").arg(kubeconfig).args([
+            "--cache-dir",
+            "/dev/null",
+            "get",
+            "--raw",
+            "/api/v1/services?limit=1",
+        ]);
+        metal.host.output(&mut command).status.success()
+    };
+    let copy = |name: &str| {
+        for end in ["pem", "key"] {
+            let text = std::fs::read_to_string(rack.folder().join(format!("own.{end}"))).expect("it was written");
+            rack.write(&format!("{name}.{end}"), &text);
+        }
+        let text = std::fs::read_to_string(rack.folder().join("own.kubeconfig")).expect("it was written");
+        rack.write(&format!("{name}.kubeconfig"), &text.replace("own.", &format!("{name}.")))
+    };
+    let wait_ended = |copy: &std::path::Path| {
+        eventually("the certificate has ended", secs(60), || {
+            rest(millis(300));
+            if is_taken(copy) { Err("it is taken") } else { Ok(()) }
+        });
+    };
+    let wait_address = |name: &str, address: &str| {
+        eventually_equal(&format!("{name} has an address"), secs(30), &vec![address.to_owned()], || {
+            metal.ingress(&format!("service/{name}"))
+        });
+    };
+    let own = write(Some(45), "own");
+    let first = copy("first");
+    assert!(is_taken(&first), "it is good at first");
+    let configuration = format!("[kubernetes]\nkubeconfig = \"{}\"\n{}", own.display(), lan("192.168.35.140/30"));
+    let agent = metal.site.node(0).crier(NODES[0], &configuration);
+    agent.wait_ready(secs(20));
+    metal.try_apply(&Service::new("one").object()).expect("the API server takes the Service");
+    wait_address("one", "192.168.35.140");
+
+    write(None, "own");
+    wait_ended(&first);
+    metal.try_apply(&Service::new("two").object()).expect("the API server takes the Service");
+    wait_address("two", "192.168.35.141");
+
+    write(Some(15), "own");
+    let second = copy("second");
+    eventually("it is used", secs(14), || match agent.status()["api_server"]["client_certificate_until"].as_str() {
+        Some(until) if !until.starts_with("4096") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    wait_ended(&second);
+    metal.try_apply(&Service::new("three").object()).expect("the API server takes the Service");
+    eventually("it is told", secs(30), || match agent.status()["problems"].to_string() {
+        problems if problems.contains("certificate") || problems.contains("401") => Ok(()),
+        problems => Err(problems),
+    });
+    write(None, "own");
+    wait_address("three", "192.168.35.142");
+    assert!(agent.process().is_running());
 }
