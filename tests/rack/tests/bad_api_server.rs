@@ -457,7 +457,7 @@ fn a_configuration_that_does_not_check_out_is_refused_by_run_with_the_text_of_ch
 #[test]
 fn what_happens_to_agents_while_the_api_server_is_away_is_what_happens_while_it_answers() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
-    let mut scene = Scene::new(&rack, 2);
+    let scene = Scene::new(&rack, 2);
     // The agent of the first node once more, with a store.
     scene.agents[0].stop(secs(10));
     let access = scene.metal.access_by(Proof::Token, scene.faults.url());

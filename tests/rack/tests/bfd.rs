@@ -338,7 +338,7 @@ fn intervals_that_a_reload_changes_end_no_session_with_frr() {
     wait_bfd(&agent, "up", |session| session["state"] == "up" && session["detection_time_millis"] == 300);
     wait_established(&agent);
     let text = std::fs::read_to_string(agent.file()).expect("the file is there");
-    for (millis, multiplier) in [(300, 3), (120, 5), (700, 2), (100, 6)] {
+    for (millis, multiplier) in [(300_u64, 3_u64), (120, 5), (700, 2), (100, 6)] {
         let changed = text
             .replace("interval = \"100ms\"", &format!("interval = \"{millis}ms\""))
             .replace("multiplier = 3", &format!("multiplier = {multiplier}"));
