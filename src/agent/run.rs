@@ -369,8 +369,13 @@ impl Tasks {
         let (routes, counted) = (slices.bgp.subscribe(), counters.bfd.clone());
         let (seen, parting) = (paths.subscribe(), stopping.clone().bgp(keeper));
         let speaker = bgp::task::run(routes, facts.clone(), listeners, seen, past, parting);
-        self.farewell.spawn(named("the BGP speaker", speaker));
-        let parting = stopping.clone().bfd(path_keeper);
+        let (left, has_left) = oneshot::channel();
+        self.farewell.spawn(named("the BGP speaker", async move {
+            speaker.await;
+            // BFD may have ended.
+            let _ = left.send(());
+        }));
+        let parting = stopping.clone().bfd(path_keeper, has_left);
         let watching = bfd::task::run(slices.bfd.subscribe(), facts.clone(), counted, paths, kept_paths, parting);
         self.farewell.spawn(named("BFD", watching));
         let handed_over = pulse.is_some();
