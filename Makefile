@@ -69,6 +69,11 @@ test-systemd: ## The unit file under a real systemd, in a container root made by
 	@$(MAKE) --no-print-directory build
 	tests/systemd/run
 
+RESTARTS ?= 50
+.PHONY: test-restarts
+test-restarts: ## The same with fifty restarts in a row that no router, no node and no client may notice: make test-restarts RESTARTS=50
+	CRIER_SYSTEMD_RESTARTS="$(RESTARTS)" $(MAKE) --no-print-directory test-systemd
+
 .PHONY: test-kernels
 test-kernels: ## The links, VRFs and TCP-AO that this kernel may lack, under Debian's kernels in a virtual machine; half an hour
 	@scripts/install-missing build rack kernels

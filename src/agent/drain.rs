@@ -6,7 +6,7 @@
 //!
 //! | stage | what it waits for |
 //! |---|---|
-//! | waiting | the flows to announced addresses that were open when it began, or its time, all of it where they cannot be counted; never less than [`LEAST_WAIT`] |
+//! | waiting | the flows to announced addresses that were open when it began, or its time, all of it where they cannot be counted; never less than [`LEAST_WAIT`]. Not those that routers have moved to other nodes (`drain_flows`) |
 //! | handing over | that other nodes have taken the addresses on the link |
 //! | withdrawing | that the routers have taken the withdrawals, for [`UPTAKE`] at most |
 //! | drained | an operator |
@@ -14,7 +14,7 @@
 //! Nothing is given up that no other node serves, unless the drain is forced: another node may have begun to leave at the same time.
 //! The drain then stands still, and says so.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -26,12 +26,13 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::drain_flows::{Awaited, GIVEN_UP, Left};
 use super::orders::Done;
 use super::reload::Refusal;
 use super::wiring::Query;
 use crate::clock;
 use crate::kernel::bypass;
-use crate::kernel::flows::{self, Flow};
+use crate::kernel::flows::{self, Flow, Open};
 use crate::plan::following::NodeSays;
 use crate::state_file::{self, Outlasts};
 use crate::views::Snapshot;
@@ -222,7 +223,7 @@ struct Progress {
     until: Instant,
     begun: Instant,
     /// The flows that were open at the first count, as far as they are open still.
-    counted: Option<HashSet<Flow>>,
+    counted: Option<Awaited>,
     handing_over_since: Option<Instant>,
     withdrawing_since: Option<Instant>,
 }
@@ -545,10 +546,11 @@ impl Drainer {
                 let left = self.count(&mut progress.counted).await;
                 let is_over = clock::now() >= progress.until;
                 let least = (progress.begun + LEAST_WAIT).saturating_duration_since(clock::now());
-                if (left == Some(0) || is_over) && !least.is_zero() {
+                let none_awaited = left.is_some_and(|left| left.awaited == 0);
+                if (none_awaited || is_over) && !least.is_zero() {
                     return least;
                 }
-                if left == Some(0) || is_over {
+                if none_awaited || is_over {
                     if !drain.forced {
                         let Ok(snapshot) = self.snapshot().await else { return Duration::MAX };
                         let why = nobody_else(&snapshot);
@@ -557,9 +559,16 @@ impl Drainer {
                             return COUNT_EVERY;
                         }
                     }
-                    let timed_out = left != Some(0);
-                    let left = left.unwrap_or_default();
-                    info!(flows_left = left, timed_out, "flows are waited for no longer");
+                    let timed_out = !none_awaited;
+                    let Left { open, silent, awaited: _ } = left.unwrap_or_default();
+                    if none_awaited && open > 0 {
+                        info!(
+                            flows = open,
+                            silent_secs = GIVEN_UP.as_secs(),
+                            "flows are not waited for through which nothing comes since routers use other nodes"
+                        );
+                    }
+                    info!(flows_left = open, flows_silent = silent, timed_out, "flows are waited for no longer");
                     let next = Drain { stage: DrainStage::HandingOver, timed_out, ..drain };
                     return self.next(next).await;
                 }
@@ -636,8 +645,8 @@ impl Drainer {
         answer.await.map_err(|_| Refusal::Stopping)
     }
 
-    /// How many of the flows that were open at the first count are open still; `None` where they cannot be counted.
-    async fn count(&self, counted: &mut Option<HashSet<Flow>>) -> Option<usize> {
+    /// Which of the flows that were open at the first count are open still; `None` where they cannot be counted.
+    async fn count(&self, counted: &mut Option<Awaited>) -> Option<Left> {
         let snapshot = self.snapshot().await.ok()?;
         if !snapshot.plan.bgp.complete {
             // After a start: what is announced is not known yet.
@@ -645,15 +654,20 @@ impl Drainer {
         }
         let announced = snapshot.plan.decisions.values().flat_map(|it| &it.announcements).map(|it| it.address);
         let addresses: BTreeSet<IpAddr> = announced.collect();
+        // What comes over a link as well comes here until another node has the address.
+        let routed = addresses.iter().filter(|address| !snapshot.plan.l2.addresses.contains_key(*address));
+        let routed: BTreeSet<IpAddr> = routed.copied().collect();
         let listed = spawn_blocking(move || open_flows(&addresses)).await.ok()?;
         match listed {
             Ok(open) => {
-                let first = counted.get_or_insert_with(|| open.clone());
-                let count = first.len();
-                first.retain(|flow| open.contains(flow));
-                let left = first.len();
+                let now = clock::now();
+                let first = counted.get_or_insert_with(|| Awaited::new(&open, now));
+                let count = first.count();
+                let left = first.follow(&open, &routed, now);
                 self.flows.send_modify(|flows| {
-                    *flows = Flows { first: Some(flows.first.unwrap_or(count)), left: Some(left), trouble: None };
+                    let first = flows.first.unwrap_or(count);
+                    *flows =
+                        Flows { first: Some(first), left: Some(left.open), silent: Some(left.silent), trouble: None };
                 });
                 Some(left)
             }
@@ -674,9 +688,9 @@ impl Drainer {
 }
 
 /// Of these addresses. Blocks. That there is none is believed only where the kernel would know.
-fn open_flows(addresses: &BTreeSet<IpAddr>) -> io::Result<HashSet<Flow>> {
+fn open_flows(addresses: &BTreeSet<IpAddr>) -> io::Result<HashMap<Flow, Open>> {
     if addresses.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(HashMap::new());
     }
     match bypass::unknown_flows(Path::new("/")) {
         Some(why) => Err(io::Error::other(why)),

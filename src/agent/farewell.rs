@@ -7,7 +7,7 @@
 //! | responder | answers for [`ANSWERS_ON`] more, until the next owner does; then it is silent | answers until all others here have ended, and hands out the programs that go on in the kernel; where the nodes do not wait, the same |
 //! | bound addresses | accepts for [`ACCEPTS_ON`] more what neighbours still send here, then removes the addresses | keeps those that routers send packets to, and those on the link where the other nodes wait |
 //! | blackhole routes | are removed | stay |
-//! | BFD | AdminDown to every peer: no failure of the path | has the peers agree to wait, and hands the sessions out |
+//! | BFD | AdminDown to every peer, no failure of the path, once BGP has said its Cease: a router that is told to keep the routes when BFD goes down would keep them | has the peers agree to wait, and hands the sessions out |
 //! | BGP speaker | a Cease (Administrative Shutdown) to every peer, which withdraws all routes | hands the sessions out, without a word to their peers |
 //! | Lease | hands it back, so that the next agent allocates at once (`k8s::lease`) | the same |
 //! | the loop | turns on until all of the above have ended, and keeps the World on disk last | the same |
@@ -18,7 +18,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::address::host_prefix;
 use crate::arp;
@@ -36,6 +36,9 @@ const ANSWERS_ON: Duration = Duration::from_millis(30);
 
 /// How much earlier than the time that the other nodes wait for the kernel is silent: they ask then whether anybody has the address.
 const ASKED_BEFORE: Duration = Duration::from_millis(100);
+
+/// How long BFD waits for BGP to have left. Its Cease is written within milliseconds, or the peer reads nothing.
+const BGP_FIRST: Duration = Duration::from_millis(500);
 
 /// Until the neighbours send to the next owner.
 const ACCEPTS_ON: Duration = Duration::from_millis(200);
@@ -118,10 +121,18 @@ impl Stopping {
         }
     }
 
-    /// `keeper`: who takes the sessions at a restart.
-    pub(super) async fn bfd(mut self, keeper: oneshot::Sender<Vec<KeptPath>>) -> bfd::task::Parting {
+    /// `keeper`: who takes the sessions at a restart. `bgp`: BGP has left.
+    pub(super) async fn bfd(
+        mut self,
+        keeper: oneshot::Sender<Vec<KeptPath>>,
+        bgp: oneshot::Receiver<()>,
+    ) -> bfd::task::Parting {
         match self.stop().await {
-            Stop::Leave(_) => bfd::task::Parting::HoldDown,
+            Stop::Leave(_) => {
+                // Either way it is time now.
+                let _ = timeout(BGP_FIRST, bgp).await;
+                bfd::task::Parting::HoldDown
+            }
             Stop::Restart { back_by: _ } => bfd::task::Parting::Rest(keeper),
         }
     }

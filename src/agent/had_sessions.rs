@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use crate::bfd_state::BfdState;
 use crate::kept_text;
 use crate::names::PeerName;
 use crate::state_file::{self, Outlasts};
-use crate::world::{SessionReport, SessionState};
+use crate::world::{BfdSessions, SessionReport, SessionState};
 
 /// The sessions that the agent before had when it was heard of last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +28,9 @@ pub struct Had {
 pub struct HadSession {
     /// The router keeps the routes for a while when the connection is lost.
     pub graceful_restart: bool,
+    /// BFD with it was up.
+    #[serde(default)]
+    pub bfd: bool,
 }
 
 /// The file of a state folder.
@@ -72,12 +76,14 @@ impl HadFile {
     }
 
     /// Writes down which sessions stand, if that is news.
-    pub fn follow<'a>(&mut self, reports: impl Iterator<Item = (&'a PeerName, &'a SessionReport)>) {
+    pub fn follow<'a>(&mut self, reports: impl Iterator<Item = (&'a PeerName, &'a SessionReport)>, bfd: &BfdSessions) {
         let stands = |report: &SessionReport| report.state == SessionState::Established;
-        let had = |report: &SessionReport| HadSession {
+        let had = |name: &PeerName, report: &SessionReport| HadSession {
             graceful_restart: report.detail.negotiated.as_ref().is_some_and(|it| it.graceful_restart),
+            bfd: bfd.get(name).is_some_and(|it| it.state == BfdState::Up),
         };
-        let sessions = reports.filter(|(_, report)| stands(report)).map(|(name, report)| (name.clone(), had(report)));
+        let sessions =
+            reports.filter(|(_, report)| stands(report)).map(|(name, report)| (name.clone(), had(name, report)));
         let sessions: BTreeMap<PeerName, HadSession> = sessions.collect();
         if self.written.as_ref() == Some(&sessions) {
             return;
@@ -120,14 +126,14 @@ mod tests {
         assert_eq!(file.recall(), Had::default(), "no agent ran before");
         let (tor, other) = (PeerName::from("tor"), PeerName::from("other"));
         let (up, down) = (report(SessionState::Established), report(SessionState::Active));
-        file.follow([(&tor, &up), (&other, &down)].into_iter());
-        let stood = BTreeMap::from([(tor.clone(), HadSession { graceful_restart: false })]);
+        file.follow([(&tor, &up), (&other, &down)].into_iter(), &BfdSessions::new());
+        let stood = BTreeMap::from([(tor.clone(), HadSession { graceful_restart: false, bfd: false })]);
         assert_eq!(file.recall(), Had { sessions: stood.clone(), of_this_boot: true });
         let after_a_boot = HadFile::of(folder.path(), "second").recall();
         assert_eq!(after_a_boot, Had { sessions: stood, of_this_boot: false });
-        file.follow([(&tor, &down)].into_iter());
+        file.follow([(&tor, &down)].into_iter(), &BfdSessions::new());
         assert_eq!(file.recall().sessions, BTreeMap::new(), "it went");
-        file.follow([(&tor, &up)].into_iter());
+        file.follow([(&tor, &up)].into_iter(), &BfdSessions::new());
         file.remove();
         assert_eq!(file.recall(), Had::default(), "the agent has left");
     }
@@ -137,7 +143,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut file = HadFile::of(folder.path(), "boot");
         let tor = PeerName::from("tor");
-        file.follow([(&tor, &report(SessionState::Established))].into_iter());
+        file.follow([(&tor, &report(SessionState::Established))].into_iter(), &BfdSessions::new());
         let path = folder.path().join("sessions");
         let mut text = fs::read(&path).unwrap();
         *text.last_mut().unwrap() ^= 1;

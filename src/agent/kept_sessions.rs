@@ -4,9 +4,9 @@
 //! that stands is there with its ledger in the place of the state, for the case that the agent dies without a word. What comes back
 //! is taken only if it is checked in all respects; else the socket is closed, and a new session is opened.
 //!
-//! Tasks: [`entrust`] is one, owned by the agent. When it is cancelled, nothing that it stored stays there.
+//! Tasks: [`entrust`] and [`entrust_paths`] are two, owned by the agent. When they are cancelled, nothing that they stored stays there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -37,6 +37,7 @@ const STATE: &str = "bgp-state-";
 const LIVE_SOCKET: &str = "bgp-live-socket-";
 const LEDGER: &str = "bgp-live-ledger-";
 const PATHS: &str = "bfd-sessions";
+const LIVE_PATHS: &str = "bfd-live-ledger";
 
 /// systemd takes in what it is sent within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -147,6 +148,31 @@ fn forget(number: u64) {
     }
 }
 
+/// Keeps the ledger of BFD in the store, from the first peer on that is watched.
+pub async fn entrust_paths(memory: OwnedFd, mut slices: watch::Receiver<BfdSlice>) {
+    // An error: the agent ends, and so does this task.
+    let _ = slices.wait_for(|slice| !slice.peers.is_empty()).await;
+    let _stored = match fd_store::put(LIVE_PATHS, memory.as_fd()) {
+        Ok(()) => Some(LivePaths),
+        Err(error) => {
+            warn!(%error, "systemd does not store the ledger of BFD: a crash of the agent would end its sessions");
+            None
+        }
+    };
+    std::future::pending().await
+}
+
+/// The ledger of BFD is in the store.
+struct LivePaths;
+
+impl Drop for LivePaths {
+    fn drop(&mut self) {
+        if let Err(error) = fd_store::remove(LIVE_PATHS) {
+            warn!(%error, "systemd was not told that BFD needs no ledger any more");
+        }
+    }
+}
+
 /// What came back of the agent before.
 #[derive(Debug, Default)]
 pub struct Taken {
@@ -162,6 +188,7 @@ pub struct Taken {
 /// `had`: the sessions that it is known to have had.
 pub async fn take(stored: Vec<Stored>, had: &Had, config: &Config) -> Taken {
     let mut taken = Taken::default();
+    let mut crashed = Vec::new();
     let mut sessions: BTreeMap<(bool, String), (Option<OwnedFd>, Option<OwnedFd>)> = BTreeMap::new();
     for Stored { name, descriptor } in stored {
         if let Err(error) = fd_store::remove(&name) {
@@ -181,6 +208,13 @@ pub async fn take(stored: Vec<Stored>, had: &Had, config: &Config) -> Taken {
                 Ok(kept) => taken.paths.extend(kept),
                 Err(why) => {
                     warn!(reason = why, "the BFD sessions of the agent before are not taken over; new ones begin")
+                }
+            }
+        } else if name == LIVE_PATHS {
+            match bfd::ledger::recover(descriptor) {
+                Ok(paths) => crashed.extend(paths),
+                Err(why) => {
+                    warn!(reason = why, "the BFD sessions of the agent that died are not taken over; new ones begin")
                 }
             }
         } else {
@@ -218,7 +252,9 @@ pub async fn take(stored: Vec<Stored>, had: &Had, config: &Config) -> Taken {
             ),
         }
     }
+    taken.take_over_crashed(crashed, clock::since_boot());
     taken.note_missing(had);
+    taken.note_bfd(had);
     for (peer, former) in &taken.former {
         warn!(%peer, %former, "the BGP session of the agent before is not taken over; a new one is opened");
     }
@@ -237,9 +273,49 @@ impl Taken {
         self.resumable.iter().map(report).collect()
     }
 
+    /// BFD goes on after a crash where the peer has not surely noticed that nobody sends.
+    fn take_over_crashed(&mut self, crashed: Vec<KeptPath>, now: Duration) {
+        // An agent that could still have its peers wait has not died.
+        let crashed = crashed.into_iter().filter(|_| self.paths.is_empty());
+        let (goes_on, too_late): (Vec<_>, Vec<_>) = crashed.partition(|path| path.goes_on(now));
+        for (path, is_in_time) in
+            goes_on.iter().map(|path| (path, true)).chain(too_late.iter().map(|path| (path, false)))
+        {
+            let peers = path.peers.iter().map(PeerName::as_str).collect::<Vec<_>>().join(", ");
+            let silence = path.silence.unwrap_or_default();
+            let silent_millis = now.saturating_sub(silence.since_boot).as_millis();
+            let detection_millis = silence.patience.as_millis();
+            match is_in_time {
+                true => info!(peers, silent_millis, detection_millis, "BFD session taken over after a crash"),
+                false => warn!(
+                    peers,
+                    silent_millis,
+                    detection_millis,
+                    "the BFD session of the agent that died begins anew: the peer has noticed that nobody sent"
+                ),
+            }
+        }
+        self.paths.extend(goes_on);
+    }
+
+    /// Where BFD at the peer has run out as well, it decides what becomes of the routes, whatever graceful restart says.
+    fn note_bfd(&mut self, had: &Had) {
+        let goes_on: BTreeSet<&PeerName> = self.paths.iter().flat_map(|path| &path.peers).collect();
+        for (peer, former) in &mut self.former {
+            let had_bfd = had.sessions.get(peer).is_some_and(|session| session.bfd);
+            if let FormerSession::Lost { routes_kept, bfd_ended, why: _ } = former
+                && *routes_kept
+                && had_bfd
+                && !goes_on.contains(peer)
+            {
+                (*routes_kept, *bfd_ended) = (false, true);
+            }
+        }
+    }
+
     /// What is said of the sessions that did not come back.
     fn note_missing(&mut self, had: &Had) {
-        for (peer, HadSession { graceful_restart }) in &had.sessions {
+        for (peer, HadSession { graceful_restart, bfd: _ }) in &had.sessions {
             let is_there = self.resumable.iter().any(|resumable| resumable.kept.state.peer == *peer);
             if is_there || self.former.contains_key(peer) {
                 continue;
@@ -257,7 +333,7 @@ impl Taken {
 }
 
 fn lost(why: &str, routes_kept: bool) -> FormerSession {
-    FormerSession::Lost { why: why.to_owned(), routes_kept }
+    FormerSession::Lost { why: why.to_owned(), routes_kept, bfd_ended: false }
 }
 
 /// Whom to watch until there is a plan, with the profiles that they have now.
@@ -317,5 +393,28 @@ async fn of_peer(kept: KeptConnection, config: &Config) -> Option<Resumable> {
             kept.end(NotificationReason::Cease(Cease::PeerDeconfigured).into()).await;
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A22 of a review. Input: an agent died that had agreed to graceful restart with two peers, of which BFD watched the one.
+    #[test]
+    fn that_routes_are_kept_is_not_claimed_where_bfd_at_the_peer_has_run_out() {
+        let (watched, plain) = (PeerName::from("watched"), PeerName::from("plain"));
+        let session = |bfd| HadSession { graceful_restart: true, bfd };
+        let had = Had {
+            sessions: [(watched.clone(), session(true)), (plain.clone(), session(false))].into(),
+            of_this_boot: true,
+        };
+        let mut taken = Taken::default();
+        taken.note_missing(&had);
+        taken.note_bfd(&had);
+        let told = |peer| taken.former.get(peer).map(ToString::to_string).unwrap_or_default();
+        assert!(told(&plain).ends_with("routes kept by graceful restart"), "{}", told(&plain));
+        let expected = "routes withdrawn until the new session, unless the router keeps them when BFD goes down";
+        assert!(told(&watched).ends_with(expected), "{}", told(&watched));
     }
 }

@@ -7,6 +7,7 @@
 pub mod cluster_config;
 pub mod counters;
 mod drain;
+mod drain_flows;
 pub mod egress_names;
 mod farewell;
 mod fd_store;

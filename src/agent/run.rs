@@ -8,7 +8,7 @@
 //!   `egress::task`, `kernel::steering`, `kernel::returns`,
 //!   `kernel::vrfs` and `k8s::status`. A
 //!   status write that is cancelled is made again by whoever allocates next.
-//! - the keeper of ledgers: `kept_sessions::entrust`. Cancelled, it takes out of systemd's store what it put there.
+//! - the keepers of ledgers: `kept_sessions::entrust` and `entrust_paths`. Cancelled, they take out of systemd's store what they put there.
 //! - the taker of orders: `orders` with the `reload`er. Cancelled, it leaves things as the last order left them.
 //! - the drainer: `drain`. Cancelled, it goes on with the next start.
 //! - the listener to shutdowns of the host: `shutdown`. Cancelled, it ends its programs, and holds none up.
@@ -55,6 +55,7 @@ use crate::config::{Config, Kubernetes, Manifests, Source, SourceFile};
 use crate::k8s::annotate::Annotation;
 use crate::k8s::lease::Terms;
 use crate::names::NodeName;
+use crate::plan::slice::BfdSlice;
 use crate::pulse::task::Voice;
 use crate::stop::{Cause, Stop};
 use crate::views::drain::Flows;
@@ -190,9 +191,10 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let kept_sessions::Taken { resumable, former, paths } = taken;
     slices.bfd.send_replace(kept_sessions::watched(&paths, &config));
     let safe = fd_store::is_there().then(|| tasks.entrust());
+    let ledger = tasks.entrust_paths(slices.bfd.subscribe());
     let past = Past { resumable, restart: memory.past(), former, safe };
     let ((keeper, kept), (path_keeper, kept_paths)) = (oneshot::channel(), oneshot::channel());
-    let bgp = Bgp { listeners, past, keeper, paths, path_keeper };
+    let bgp = Bgp { listeners, past, keeper, paths: (paths, ledger), path_keeper };
     let (program_keeper, kept_programs) = oneshot::channel();
     tasks.actuators((&config, &boot), channels, bgp, pulse, &counters, program_keeper);
     let (said, spoken) = (slices.pulse.subscribe(), voice.subscribe());
@@ -321,8 +323,8 @@ struct Bgp {
     past: Past,
     /// Takes the sessions for the agent that comes.
     keeper: oneshot::Sender<Vec<KeptConnection>>,
-    /// The same for BFD.
-    paths: Vec<KeptPath>,
+    /// The same for BFD, and where its sessions are noted in case the agent dies.
+    paths: (Vec<KeptPath>, Option<bfd::ledger::Ledger>),
     path_keeper: oneshot::Sender<Vec<KeptPath>>,
 }
 
@@ -367,8 +369,13 @@ impl Tasks {
         let (routes, counted) = (slices.bgp.subscribe(), counters.bfd.clone());
         let (seen, parting) = (paths.subscribe(), stopping.clone().bgp(keeper));
         let speaker = bgp::task::run(routes, facts.clone(), listeners, seen, past, parting);
-        self.farewell.spawn(named("the BGP speaker", speaker));
-        let parting = stopping.clone().bfd(path_keeper);
+        let (left, has_left) = oneshot::channel();
+        self.farewell.spawn(named("the BGP speaker", async move {
+            speaker.await;
+            // BFD may have ended.
+            let _ = left.send(());
+        }));
+        let parting = stopping.clone().bfd(path_keeper, has_left);
         let watching = bfd::task::run(slices.bfd.subscribe(), facts.clone(), counted, paths, kept_paths, parting);
         self.farewell.spawn(named("BFD", watching));
         let handed_over = pulse.is_some();
@@ -426,6 +433,23 @@ impl Tasks {
         let (safe, entrusted) = Safe::new();
         self.endless.spawn(named("the keeper of ledgers", kept_sessions::entrust(entrusted)));
         safe
+    }
+
+    /// The same for BFD: where it notes its sessions, if there is a store.
+    fn entrust_paths(&mut self, slices: watch::Receiver<BfdSlice>) -> Option<bfd::ledger::Ledger> {
+        if !fd_store::is_there() {
+            return None;
+        }
+        match bfd::ledger::Ledger::begin() {
+            Ok((ledger, memory)) => {
+                self.endless.spawn(named("the keeper of BFD's ledger", kept_sessions::entrust_paths(memory, slices)));
+                Some(ledger)
+            }
+            Err(error) => {
+                warn!(%error, "there is no memory for the ledger of BFD: a crash of the agent would end its sessions");
+                None
+            }
+        }
     }
 
     /// The sources that tell where peers and networks are. The first begins when the configuration first has a peer to be found

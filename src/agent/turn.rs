@@ -246,7 +246,8 @@ impl Loop {
                 self.keep_at = Some(clock::now());
             }
         }
-        self.had.follow(self.planner.world().sessions.iter());
+        let world = self.planner.world();
+        self.had.follow(world.sessions.iter(), &world.bfd);
     }
 
     /// Standalone, what is kept is the allocation itself.

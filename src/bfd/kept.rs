@@ -11,7 +11,7 @@ use crate::address::ScopedAddress;
 use crate::kept_text::{self, TextFault};
 use crate::names::{InterfaceName, PeerName};
 
-/// A session that is up, and whose peer has agreed to wait.
+/// A session that is up, and whose peer has agreed to wait, or whose agent has died.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptPath {
     /// All who share the session.
@@ -29,6 +29,26 @@ pub struct KeptPath {
     /// What the UDP port was made from.
     pub source_port: u16,
     pub standing: Standing,
+    /// The agent died without a word; `None` where the peer has agreed to wait.
+    #[serde(default)]
+    pub silence: Option<Silence>,
+}
+
+/// Since when a session has sent nothing whose agent has died.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silence {
+    /// When the last packet was sent, by the clock since boot.
+    pub since_boot: Duration,
+    /// After how long the peer takes this end for dead: its detection time.
+    pub patience: Duration,
+}
+
+impl KeptPath {
+    /// Whether the peer may still take the session for up. `now` is the time since boot.
+    pub fn goes_on(&self, now: Duration) -> bool {
+        // A time to come is that of another boot, or damage.
+        self.silence.is_none_or(|it| now.checked_sub(it.since_boot).is_some_and(|silent| silent < it.patience))
+    }
 }
 
 /// Why a text holds no sessions.
@@ -68,14 +88,14 @@ pub fn parse(text: &[u8]) -> Result<Vec<KeptPath>, KeptFault> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
     use crate::bfd::machine::Remote;
     use crate::bfd_state::{BfdState, Diagnostic};
 
-    fn path() -> KeptPath {
+    pub(in crate::bfd) fn path() -> KeptPath {
         let remote = Remote {
             state: BfdState::Up,
             diagnostic: Diagnostic::None,
@@ -102,7 +122,30 @@ mod tests {
                 receive: Duration::from_secs(3),
                 sequence: 9,
             },
+            silence: None,
         }
+    }
+
+    #[test]
+    fn a_session_whose_agent_died_goes_on_for_the_detection_time_of_the_peer_and_one_that_rests_always() {
+        let [sent, patience] = [100_000, 900].map(Duration::from_millis);
+        let at = |millis| sent + Duration::from_millis(millis);
+        let dead = KeptPath { silence: Some(Silence { since_boot: sent, patience }), ..path() };
+        assert!(dead.goes_on(at(0)) && dead.goes_on(at(899)));
+        assert!(!dead.goes_on(at(900)), "the peer has noticed");
+        assert!(!dead.goes_on(Duration::from_secs(1)), "the time is that of another boot");
+        assert!(path().goes_on(at(900)));
+        assert_eq!(parse(&emit(std::slice::from_ref(&dead)).unwrap()), Ok(vec![dead]));
+    }
+
+    /// Input: what a crier wrote that knew nothing of crashes.
+    #[test]
+    fn a_text_of_before_is_read() {
+        let text = String::from_utf8(emit(&[path()]).unwrap()).unwrap();
+        let (_, content) = text.split_once('\n').unwrap();
+        let former = content.replace(",\"silence\":null", "");
+        assert_ne!(former, content);
+        assert_eq!(parse(&kept_text::write(FORMAT, VERSION, former.as_bytes())), Ok(vec![path()]));
     }
 
     #[test]

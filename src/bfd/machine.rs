@@ -181,8 +181,8 @@ impl Session {
     }
 
     /// The session that stood like this in another process. It asks for the intervals of `settings` at once; the peer has the whole
-    /// detection time to be heard.
-    pub fn resumed(settings: Settings, standing: Standing, seed: u64, now: Instant) -> Session {
+    /// detection time to be heard, and `patience` at least.
+    pub fn resumed(settings: Settings, standing: Standing, patience: Duration, seed: u64, now: Instant) -> Session {
         let Standing { discriminator, diagnostic, remote, transmit, receive, sequence } = standing;
         let mut session = Session {
             state: BfdState::Up,
@@ -196,7 +196,7 @@ impl Session {
             sequence,
             ..Session::new(settings, discriminator, seed, now)
         };
-        session.silent_at = session.detection_time().map(|time| now + time);
+        session.silent_at = session.detection_time().map(|time| now + time.max(patience));
         session.renew_intervals();
         session.reschedule(now);
         session
@@ -224,6 +224,11 @@ impl Session {
             receive: self.receive,
             sequence: self.sequence,
         })
+    }
+
+    /// How long the peer bears that this end is silent, by what packets say (RFC 5880 §6.8.4).
+    pub fn detection_time_of_peer(&self) -> Duration {
+        self.transmit.max(self.remote.required_min_rx) * u32::from(self.settings.multiplier.get())
     }
 
     pub fn state(&self) -> BfdState {

@@ -1,5 +1,5 @@
 //! Bidirectional Forwarding Detection (RFC 5880 to 5883): whether packets pass between this node and a BGP peer. Floor 1;
-//! `socket` and `task` are floor 2. Not for what follows from it: `bgp` ends the session (RFC 5882 §4.2, RFC 9384).
+//! `ledger`, `socket` and `task` are floor 2. Not for what follows from it: `bgp` ends the session (RFC 5882 §4.2, RFC 9384).
 //!
 //! | file             | floor | what it is                                                                             |
 //! |------------------|-------|----------------------------------------------------------------------------------------|
@@ -8,6 +8,7 @@
 //! | `discard`        | 1     | why a packet is dropped, as the counters name it                                       |
 //! | `machine`        | 1     | the machine of one session: its state, when to send what, and when the path is down    |
 //! | `kept`           | 1     | sessions between two agents, written down                                              |
+//! | `ledger`         | 2     | the sessions that are up, in memory that outlives a crash                               |
 //! | `settings`       | 1     | times and limits, with their reasons                                                   |
 //! | `counters`       | 1     | what is counted                                                                        |
 //! | `socket`         | 2     | receives for all sessions, sends for one, and waits                                    |
@@ -26,6 +27,7 @@ pub mod authentication;
 pub mod counters;
 pub mod discard;
 pub mod kept;
+pub mod ledger;
 pub mod machine;
 pub mod packet;
 pub mod settings;

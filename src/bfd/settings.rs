@@ -32,6 +32,9 @@ pub const SLOW: Duration = Duration::from_secs(1);
 /// back costs at most.
 pub const REST: Duration = Duration::from_secs(10);
 
+/// How long at least a peer may take to be heard after a crash: one that has noticed speaks once a second (RFC 5880 §6.8.3).
+pub const HEARD_WITHIN: Duration = Duration::from_millis(1500);
+
 /// The least time between two packets that no timer asked for: answers to Polls, and news of a state. It is below the least
 /// interval of a profile, so that RFC 5880 §6.8.7 allows the limit, and a flood of Polls costs 200 answers a second.
 pub const LEAST_PAUSE: Duration = Duration::from_millis(5);

@@ -28,6 +28,7 @@ use tracing::{error, info, warn};
 use self::worker::{Ending, Worker};
 use super::counters::Counters;
 use super::kept::KeptPath;
+use super::ledger::Ledger;
 use super::socket::Priority;
 use crate::bfd_state::BfdState;
 use crate::names::PeerName;
@@ -45,13 +46,14 @@ pub enum Parting {
 }
 
 /// Runs a session for each peer of the newest slice until `shutdown` says how to end, or no more slices can come. It goes on with the
-/// sessions of `kept` that peers of a slice have. `sessions` always has how they stand, and `facts` hears of it.
+/// sessions of `kept` that peers of a slice have, and notes in the ledger beside them, if there is one, what a next agent needs where this
+/// one dies. `sessions` always has how they stand, and `facts` hears of it.
 pub async fn run(
     slices: watch::Receiver<BfdSlice>,
     facts: mpsc::Sender<Fact>,
     counters: Arc<Counters>,
     sessions: watch::Sender<BfdSessions>,
-    kept: Vec<KeptPath>,
+    kept: (Vec<KeptPath>, Option<Ledger>),
     shutdown: impl Future<Output = Parting>,
 ) {
     let mut tellers = JoinSet::new();
@@ -101,7 +103,7 @@ struct Handle {
 impl Handle {
     fn start(
         slices: watch::Receiver<BfdSlice>,
-        kept: Vec<KeptPath>,
+        kept: (Vec<KeptPath>, Option<Ledger>),
         counters: Arc<Counters>,
         sessions: watch::Sender<BfdSessions>,
     ) -> io::Result<Handle> {

@@ -340,7 +340,10 @@ impl Speaker {
                 };
                 moved = true;
                 if handle.is_resumed {
-                    self.former.insert(name.clone(), FormerSession::Lost { why: why.clone(), routes_kept: false });
+                    self.former.insert(
+                        name.clone(),
+                        FormerSession::Lost { why: why.clone(), routes_kept: false, bfd_ended: false },
+                    );
                 }
                 let done = self.stop(name, notification, &why);
                 self.stopped.extend(done.map(|done| (name.clone(), done)));
@@ -412,7 +415,7 @@ impl Speaker {
         if !changed.is_empty() {
             let why = format!("the settings of the peer have changed: {}", changed.join(", "));
             info!(peer = %name, reason = why, "the session of the agent before ends");
-            self.former.insert(name, FormerSession::Lost { why, routes_kept: false });
+            self.former.insert(name, FormerSession::Lost { why, routes_kept: false, bfd_ended: false });
             let notification = NotificationReason::Cease(Cease::OtherConfigurationChange).into();
             self.tasks.spawn(kept.end(notification));
             return;

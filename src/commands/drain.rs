@@ -20,8 +20,11 @@ use crate::world::DrainStage;
     after_help = "Routes first say GRACEFUL_SHUTDOWN (RFC 8326) and have the lowest local preference. The flows that are open then\n\
                   are waited for. Then other nodes take the addresses on the link, and the routes are withdrawn. It survives a\n\
                   restart of the agent and of the host; `crier undrain` takes it back.\n\n\
+                  A router that obeys the community and hashes flows over nodes without a memory of them moves open flows\n\
+                  to other nodes at once, where they break. Such flows fall silent here; they are counted apart, and waited\n\
+                  for no longer than a minute.\n\n\
                   What no other node serves is kept, unless with --force: the drain then stands still.\n\n\
-                  Exit codes: 0 begun, or with --wait every flow ended; 1 no other node serves; 3 no agent; 4 with --wait:\n\
+                  Exit codes: 0 begun, or with --wait every flow ended or fell silent; 1 no other node serves; 3 no agent; 4 with --wait:\n\
                   flows were left when the time was over, or could not be counted, or a peer has not taken its withdrawals."
 )]
 pub struct Drain {
@@ -111,7 +114,8 @@ fn of_stage(report: &DrainReport) -> String {
         (DrainStage::Waiting, flows, left) => match (trouble, flows, left) {
             (Some(trouble), ..) => format!("flows cannot be counted ({trouble}); waiting until {:.0}", report.until),
             (None, Some(flows), Some(left)) => {
-                format!("waiting for flows: {left} of {flows} left {}", bar(flows - left.min(flows), flows))
+                let (silent, bar) = (report.of_silent(), bar(flows - left.min(flows), flows));
+                format!("waiting for flows: {left} of {flows} left{silent} {bar}")
             }
             (None, ..) => "counting flows".to_owned(),
         },
@@ -120,7 +124,14 @@ fn of_stage(report: &DrainReport) -> String {
         (DrainStage::Drained, ..) if report.timed_out && trouble.is_some() => {
             "drained; the whole time was waited, as flows cannot be counted".to_owned()
         }
-        (DrainStage::Drained, _, Some(left)) if report.timed_out => format!("drained; {left} flows were left"),
+        (DrainStage::Drained, _, Some(left)) if report.timed_out => {
+            format!("drained; {left} flows were left{}", report.of_silent())
+        }
+        (DrainStage::Drained, _, Some(left)) if left > 0 => {
+            format!(
+                "drained; {left} flows were not waited for: nothing came through them since routers use other nodes"
+            )
+        }
         (DrainStage::Drained, ..) => "drained".to_owned(),
     }
 }

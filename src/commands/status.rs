@@ -118,7 +118,7 @@ fn head(report: &Report, wide: bool) -> String {
                 format!(", until {:.0}, as flows cannot be counted ({})", drain.until, printable(trouble))
             }
             (Some(_), _) | (None, None) => String::new(),
-            (None, Some(left)) => format!(", {left} flows left"),
+            (None, Some(left)) => format!(", {left} flows left{}", drain.of_silent()),
         };
         let untaken: String = drain.of_uptake().iter().map(|it| format!(", {it}")).collect();
         let reason = drain.reason.as_ref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The flows that the kernel tracks to some addresses, or from them (conntrack), for a drain that waits until they have ended. Floor 2.
 //! Not for what becomes of them: the kernel is asked, and nothing is changed.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -17,13 +17,22 @@ use crate::address::Family;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Flow(u64);
 
+/// What is known of one that is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Open {
+    /// That of the addresses which it is to, or whose replies go there.
+    pub address: IpAddr,
+    /// When the kernel forgets it, unless a packet comes; whole seconds. `None` where it does not say.
+    pub expires_in: Option<Duration>,
+}
+
 /// How long the kernel may be silent in the middle of its list.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// What a list of the kernel says.
 #[derive(Debug, Default)]
 struct Seen {
-    open: HashSet<Flow>,
+    open: HashMap<Flow, Open>,
     /// Some connection of this family is tracked, whosever it is.
     tracked: BTreeSet<Family>,
 }
@@ -37,7 +46,7 @@ struct Seen {
 ///
 /// # Errors
 /// Where the kernel tracks no connections of a family of the addresses, or does not answer.
-pub fn open(addresses: &BTreeSet<IpAddr>) -> io::Result<HashSet<Flow>> {
+pub fn open(addresses: &BTreeSet<IpAddr>) -> io::Result<HashMap<Flow, Open>> {
     let families: BTreeSet<Family> = addresses.iter().map(|address| Family::of(*address)).collect();
     let mut seen = list(addresses)?;
     if !families.is_subset(&seen.tracked) {
@@ -134,15 +143,13 @@ pub(super) fn header(octets: &[u8]) -> Option<(usize, u16)> {
 }
 
 /// The flow that these attributes describe, if it is an open one to one of the addresses, or its replies go there.
-fn flow(body: &[u8], addresses: &BTreeSet<IpAddr>) -> Option<Flow> {
+fn flow(body: &[u8], addresses: &BTreeSet<IpAddr>) -> Option<(Flow, Open)> {
     let original = attribute(body, TUPLE_ORIGINAL)?;
-    let is_to_address = |tuple: &[u8]| {
+    let to_address = |tuple: &[u8]| {
         let destination = attribute(tuple, TUPLE_IP).and_then(|ip| address(ip, IP_V4_DESTINATION, IP_V6_DESTINATION));
-        destination.is_some_and(|it| addresses.contains(&it))
+        destination.filter(|it| addresses.contains(it))
     };
-    if !is_to_address(original) && !attribute(body, TUPLE_REPLY).is_some_and(is_to_address) {
-        return None;
-    }
+    let address = to_address(original).or_else(|| to_address(attribute(body, TUPLE_REPLY)?))?;
     let protocol = attribute(attribute(original, TUPLE_PROTOCOL)?, PROTOCOL_NUMBER)?;
     let is_open = if protocol == [TCP] {
         let state = attribute(attribute(attribute(body, PROTOCOL_INFO)?, INFO_TCP)?, TCP_STATE)?;
@@ -153,7 +160,9 @@ fn flow(body: &[u8], addresses: &BTreeSet<IpAddr>) -> Option<Flow> {
     };
     let mut hasher = DefaultHasher::new();
     (original, attribute(body, ID)).hash(&mut hasher);
-    is_open.then(|| Flow(hasher.finish()))
+    let seconds = attribute(body, TIMEOUT).and_then(|it| it.try_into().ok()).map(u32::from_be_bytes);
+    let expires_in = seconds.map(|seconds| Duration::from_secs(seconds.into()));
+    is_open.then(|| (Flow(hasher.finish()), Open { address, expires_in }))
 }
 
 fn address(ip: &[u8], v4: u16, v6: u16) -> Option<IpAddr> {
@@ -195,6 +204,7 @@ const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const STATUS: u16 = 3;
 const PROTOCOL_INFO: u16 = 4;
+const TIMEOUT: u16 = 7;
 const ID: u16 = 12;
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
@@ -208,6 +218,12 @@ const TCP: u8 = 6;
 const OPEN_TCP_STATES: [u8; 4] = [2, 3, 4, 5];
 /// `IPS_ASSURED`: packets went both ways more than once.
 const ASSURED: u32 = 1 << 2;
+
+/// One by its number.
+#[cfg(test)]
+pub fn flow_of_test(number: u64) -> Flow {
+    Flow(number)
+}
 
 #[cfg(test)]
 mod tests {
@@ -241,6 +257,7 @@ mod tests {
             body.extend(nested(PROTOCOL_INFO | 0x8000, &info));
         }
         body.extend(nested(ID, &id.to_be_bytes()));
+        body.extend(nested(TIMEOUT, &86_390_u32.to_be_bytes()));
         let mut message = u32::try_from(HEADER + NFGEN + body.len()).unwrap().to_ne_bytes().to_vec();
         message.extend_from_slice(&NEW.to_ne_bytes());
         message.extend_from_slice(&[0; 10]);
@@ -254,6 +271,8 @@ mod tests {
         let mut seen = Seen::default();
         assert!(!take(&messages.concat(), &addresses, &mut seen).unwrap());
         assert_eq!(seen.tracked, [Family::V4].into(), "connections of others count for that");
+        let known = Open { address: [192, 0, 2, 1].into(), expires_in: Some(Duration::from_secs(86_390)) };
+        assert!(seen.open.values().all(|open| *open == known), "{:?}", seen.open);
         seen.open.len()
     }
 

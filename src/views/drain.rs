@@ -23,6 +23,8 @@ pub struct Flows {
     pub first: Option<usize>,
     /// Of these, still open.
     pub left: Option<usize>,
+    /// Of these, the ones through which nothing comes since routers may have moved them to other nodes.
+    pub silent: Option<usize>,
     /// Why they cannot be counted.
     pub trouble: Option<String>,
 }
@@ -83,6 +85,10 @@ pub struct DrainReport {
     /// Flows to the announced addresses that were open when the drain began; `None` where they cannot be counted.
     pub flows: Option<usize>,
     pub flows_left: Option<usize>,
+    /// Of these, the ones through which nothing comes any more, to addresses that routers alone bring here: they have moved to other nodes
+    /// with the routes, or are idle.
+    #[serde(default)]
+    pub flows_silent: Option<usize>,
     /// Addresses that this node still answers for on the link.
     pub addresses_left: usize,
     /// Flows were left when the time was over.
@@ -104,6 +110,14 @@ pub struct DrainReport {
 }
 
 impl DrainReport {
+    /// What is said beside the number of flows that are left; empty where none has fallen silent.
+    pub fn of_silent(&self) -> String {
+        match self.flows_silent {
+            None | Some(0) => String::new(),
+            Some(silent) => format!(", {silent} of them silent since the routes stepped back"),
+        }
+    }
+
     /// What is not known of the peers' uptake, for whoever watches; nothing while flows are waited for.
     pub fn of_uptake(&self) -> Vec<String> {
         if self.stage == DrainStage::Waiting {
@@ -118,7 +132,7 @@ impl DrainReport {
 pub fn drain(snapshot: &Snapshot) -> Option<DrainReport> {
     let Drain { stage, reason, since, until, timed_out, follows, boot: _, forced: _ } =
         &**snapshot.world.drain.as_ref()?;
-    let Flows { first, left, trouble } = snapshot.flows.clone();
+    let Flows { first, left, silent, trouble } = snapshot.flows.clone();
     Some(DrainReport {
         stage: *stage,
         reason: reason.clone(),
@@ -126,6 +140,7 @@ pub fn drain(snapshot: &Snapshot) -> Option<DrainReport> {
         until: *until,
         flows: first,
         flows_left: left,
+        flows_silent: silent,
         addresses_left: snapshot.plan.l2.addresses.len(),
         timed_out: *timed_out,
         follows: *follows,

@@ -66,8 +66,14 @@ pub enum FormerSession {
     /// It goes on. `after_crash`: the agent before died without a word, and its routes are sent again as far as they are not known.
     TakenOver { after_crash: bool },
     /// It does not go on, for the reason in the text. `routes_kept`: graceful restart was agreed, so the router keeps the routes for a
-    /// while; without it, it drops them until the new session.
-    Lost { why: String, routes_kept: bool },
+    /// while; without it, it drops them until the new session. `bfd_ended`: it was agreed, and BFD at the router has run out all the same,
+    /// upon which most routers drop the routes.
+    Lost {
+        why: String,
+        routes_kept: bool,
+        #[serde(default)]
+        bfd_ended: bool,
+    },
 }
 
 /// As `crier bgp peers` shows it.
@@ -76,8 +82,12 @@ impl fmt::Display for FormerSession {
         match self {
             FormerSession::TakenOver { after_crash: false } => f.write_str("taken over in a restart"),
             FormerSession::TakenOver { after_crash: true } => f.write_str("taken over after a crash"),
-            FormerSession::Lost { why, routes_kept } => {
-                let routes = if *routes_kept { "kept by graceful restart" } else { "withdrawn until the new session" };
+            FormerSession::Lost { why, routes_kept, bfd_ended } => {
+                let routes = match (routes_kept, bfd_ended) {
+                    (true, _) => "kept by graceful restart",
+                    (false, true) => "withdrawn until the new session, unless the router keeps them when BFD goes down",
+                    (false, false) => "withdrawn until the new session",
+                };
                 write!(f, "not taken over: {why}; routes {routes}")
             }
         }

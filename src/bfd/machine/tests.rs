@@ -436,7 +436,7 @@ fn a_peer_that_was_asked_to_wait_notices_nothing_of_a_pause_and_has_the_former_t
         }
         let text = serde_json::to_string(&standing).expect("it has a form in JSON");
         let standing = serde_json::from_str(&text).expect("it is read as it was written");
-        let mut next = Session::resumed(settings, standing, 3, now);
+        let mut next = Session::resumed(settings, standing, Duration::ZERO, 3, now);
         assert_eq!(talk([&mut next, &mut theirs], &mut now, millis(2000)), [], "neither end has changed its state");
         assert_eq!((next.state(), theirs.state()), (BfdState::Up, BfdState::Up));
         assert_eq!(theirs.detection_time(), before, "the profile's times count again");

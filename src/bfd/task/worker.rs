@@ -5,7 +5,7 @@ mod own_end;
 mod receivers;
 mod watched;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
@@ -19,6 +19,7 @@ use self::watched::{Flaps, Watched};
 use crate::bfd::counters::Counters;
 use crate::bfd::discard::Discard;
 use crate::bfd::kept::KeptPath;
+use crate::bfd::ledger::Ledger;
 use crate::bfd::packet::Packet;
 use crate::bfd::socket::{Datagram, wait};
 use crate::clock;
@@ -55,6 +56,10 @@ pub(super) struct Worker {
     slices: watch::Receiver<BfdSlice>,
     /// Sessions of the agent before that no peer has taken up yet.
     kept: Vec<KeptPath>,
+    /// For the case that the agent dies, where there is anything that outlives it.
+    ledger: Option<Ledger>,
+    /// A session that the ledger may have is not here any more.
+    unnoted: bool,
     stopping: watch::Receiver<Option<Ending>>,
     /// Readable when there is a new slice, or when it is time to stop.
     wake: UnixDatagram,
@@ -71,7 +76,7 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(
         slices: watch::Receiver<BfdSlice>,
-        kept: Vec<KeptPath>,
+        (kept, ledger): (Vec<KeptPath>, Option<Ledger>),
         stopping: watch::Receiver<Option<Ending>>,
         wake: UnixDatagram,
         counters: Arc<Counters>,
@@ -80,6 +85,8 @@ impl Worker {
         Worker {
             slices,
             kept,
+            ledger,
+            unnoted: false,
             stopping,
             wake,
             counters,
@@ -111,6 +118,7 @@ impl Worker {
             let taken = self.read();
             let now = clock::now();
             self.watched.values_mut().for_each(|watched| watched.handle_timeout(now));
+            self.note();
             self.publish(now);
             let patience = if taken < MOST_READ_FIRST { self.patience() } else { BREATH };
             let ends = self.receivers.descriptors().filter(|_| taken < MOST_READ_FIRST);
@@ -122,6 +130,8 @@ impl Worker {
             while self.wake.recv(&mut woken).is_ok() {}
         }
         let ending = *self.stopping.borrow();
+        // From here on, the farewell says how they stand.
+        let _ = self.ledger.take().map(|mut ledger| ledger.note(&[]));
         let kept = if ending == Some(Ending::Rest) { self.rest() } else { Vec::new() };
         let now = clock::now();
         self.watched.values_mut().for_each(|watched| watched.hold_down(now));
@@ -173,7 +183,9 @@ impl Worker {
         for watched in self.watched.values_mut().filter(|watched| !wanted.contains_key(&watched.place)) {
             watched.hold_down(now);
         }
+        let before = self.watched.len();
         self.watched.retain(|_, watched| wanted.contains_key(&watched.place));
+        self.unnoted |= self.watched.len() < before;
         self.flaps.retain(|name, _| slice.peers.contains_key(name));
         let gone = |name: &&PeerName| !slice.peers.contains_key(*name);
         let gone: Vec<PeerName> = self.sessions.borrow().keys().filter(gone).cloned().collect();
@@ -232,6 +244,25 @@ impl Worker {
             if taken == before || taken >= MOST_READ_FIRST {
                 return taken;
             }
+        }
+    }
+
+    /// Writes down which sessions are up and how they stand, if that is news.
+    fn note(&mut self) {
+        let Some(ledger) = &mut self.ledger else { return };
+        let mut is_news = std::mem::take(&mut self.unnoted);
+        for watched in self.watched.values_mut() {
+            is_news |= watched.is_news_to_ledger();
+        }
+        if !is_news {
+            return;
+        }
+        let mut taken: BTreeSet<u16> = self.watched.values().filter_map(Watched::slot).collect();
+        let paths = self.watched.values_mut().filter_map(|watched| watched.in_ledger(ledger, &mut taken));
+        let paths: Vec<KeptPath> = paths.collect();
+        // Memory is short. What stands there may be wrong by now: none is better.
+        if ledger.note(&paths).is_err() && ledger.note(&[]).is_err() {
+            self.ledger = None;
         }
     }
 

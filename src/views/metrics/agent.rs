@@ -9,7 +9,7 @@ use crate::plan::allocate::capacity;
 use crate::views::{Snapshot, egress, status};
 use crate::world::{ApiServer, DrainStage};
 
-pub(super) const METRICS: [Metric; 17] = [
+pub(super) const METRICS: [Metric; 18] = [
     gauge("crier_build_info", &["version"], "Always 1; the label has the version.", |_, series| {
         series.set([env!("CARGO_PKG_VERSION")], 1);
     }),
@@ -87,10 +87,20 @@ pub(super) const METRICS: [Metric; 17] = [
     gauge(
         "crier_drain_flows",
         &[],
-        "Flows that a drain still waits for; absent while none are counted.",
+        "Flows of a drain that are open still; absent while none are counted.",
         |snapshot, series| {
             if let Some(left) = snapshot.flows.left {
                 series.only(count(left));
+            }
+        },
+    ),
+    gauge(
+        "crier_drain_flows_silent",
+        &[],
+        "Of crier_drain_flows, those through which nothing comes since routers use other nodes.",
+        |snapshot, series| {
+            if let Some(silent) = snapshot.flows.silent {
+                series.only(count(silent));
             }
         },
     ),

@@ -56,7 +56,7 @@ fn planner() -> Planner {
 }
 
 fn snapshot(planner: &Planner, counters: Counters) -> Snapshot {
-    let flows = Flows { first: Some(9), left: Some(7), trouble: None };
+    let flows = Flows { first: Some(9), left: Some(7), silent: Some(3), trouble: None };
     Snapshot { flows, ..Snapshot::of(planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall()) }
 }
 

@@ -542,3 +542,89 @@ fn a_configuration_that_does_not_check_out_is_refused_by_run_with_the_text_of_ch
     assert_eq!(text(&run.stdout), "");
     assert!(!socket.exists() && !state.exists(), "nothing was opened or made");
 }
+
+/// A2 and A3 of a review. Input: the API server is away while the agent of one node is restarted through systemd's store, reloaded twenty
+/// times, killed and drained, and while the other node loses power. Output: the routers see the same as where it answers; and a node that
+/// comes back from a reboot announces nothing before the API server answers.
+#[test]
+fn what_happens_to_agents_while_the_api_server_is_away_is_what_happens_while_it_answers() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack, 2);
+    // The agent of the first node once more, with a store.
+    scene.agents[0].stop(secs(10));
+    let access = scene.metal.access_by(Proof::Token, scene.faults.url());
+    let configuration = format!("{access}{CONFIGURATION}").replace(
+        "[[bgp.advertisement]]",
+        "bfd = \"fast\"\n[[bfd]]\nname = \"fast\"\nreceive-interval = \"500ms\"\ntransmit-interval = \"500ms\"\n[[bgp.advertisement]]",
+    );
+    let site = &scene.metal.site;
+    let router = |nodes: &[u16]| {
+        let session = |n: &u16| {
+            format!(
+                "protocol bgp node{n} {{ local as 64512; neighbor 192.168.35.{} as 64513; connect delay time 1; bfd on; \
+                 error wait time 1, 2; error forget time 1; ipv4 {{ import all; export none; }}; }}\n",
+                10 + n
+            )
+        };
+        format!(
+            "router id 192.168.35.1; protocol device {{}}\nprotocol bfd {{ interface \"*\" {{ min rx interval 500 ms; \
+             min tx interval 500 ms; multiplier 3; }}; }}\n{}",
+            nodes.iter().map(session).collect::<String>()
+        )
+    };
+    scene.agents[1].stop(secs(10));
+    scene.bird.configure(&router(&[1, 2]));
+    let mut unit = site.node(0).crier_as_unit("node-1", &configuration);
+    let other = site.node(1).crier("node-2", &configuration);
+    for (agent, number) in [(&unit, 1), (&other, 2)] {
+        agent.wait_ready(secs(30));
+        scene.bird.wait_established(&format!("node{number}"), secs(30));
+        eventually("BFD is up", secs(20), || {
+            let shown = agent.try_json("bfd")?;
+            if shown["sessions"][0]["state"] == "up" { Ok(()) } else { Err(shown.to_string()) }
+        });
+    }
+    scene.wait_route(HELD, 2);
+    let established = || scene.bird.session("node1").times_established;
+    let before = established();
+    scene.faults.go_away();
+    unit.process().wait_for_log(AWAY, secs(30));
+    let stays = |what: &str| {
+        throughout(what, secs(3), || match (scene.next_hops(HELD), established()) {
+            (2, count) if count == before => Ok(()),
+            seen => Err(format!("{seen:?}")),
+        });
+    };
+    unit.restart(&configuration);
+    unit.wait_ready(secs(30));
+    stays("a restart is no event");
+    for number in 0..20 {
+        unit.write_configuration(&configuration.replace("asn = 64513", &format!("asn = 64513 # {number}")));
+        assert!(unit.verb("config apply").status.success(), "reload {number}");
+    }
+    stays("a storm of reloads is no event");
+    unit.kill();
+    unit.start_again(&configuration);
+    unit.wait_ready(secs(30));
+    stays("a crash is no event");
+    let drained = unit.verb("drain --wait --timeout 1s --force");
+    assert!(matches!(drained.status.code(), Some(0 | 4)), "{}{}", text(&drained.stdout), text(&drained.stderr));
+    scene.wait_route(HELD, 1);
+    assert!(unit.verb("undrain").status.success());
+    scene.wait_route(HELD, 2);
+
+    site.node(1).port.cut();
+    other.kill();
+    // Of 90 s of hold time: it is BFD that notices.
+    scene.wait_route(HELD, 1);
+    site.node(1).port.restore();
+    let rebooted = site.node(1).crier_in_boot(2, "node-2", &configuration);
+    rebooted.wait_ready(secs(60));
+    scene.bird.wait_established("node2", secs(30));
+    throughout("a node that was rebooted announces nothing", secs(3), || match scene.next_hops(HELD) {
+        1 => Ok(()),
+        hops => Err(hops.to_string()),
+    });
+    scene.faults.come_back();
+    scene.wait_route(HELD, 2);
+}

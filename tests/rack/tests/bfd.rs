@@ -240,6 +240,125 @@ fn a_session_over_several_hops_uses_its_own_port_and_ends_bgp_too() {
     eventually_equal("the routes that BIRD has", secs(10), &0, || bird.routes().len());
 }
 
+/// A node, a router, and a spine behind it, which has BFD and BGP over both families with the node.
+fn both_families_over_several_hops(need: Need, start: impl FnOnce(&Namespace) -> Box<dyn Fn() -> usize>) {
+    let Some(rack) = Rack::for_test(&[Need::Crier, need]) else { return };
+    let (node, tor, spine) = (rack.namespace("node-1"), rack.router("tor"), rack.namespace("spine"));
+    connect(&node, "eth0", &tor, "swp1");
+    connect(&tor, "swp2", &spine, "eth0");
+    node.up("eth0", &["10.0.1.11/24", "fd01::11/64"]);
+    tor.up("swp1", &["10.0.1.1/24", "fd01::1/64"]);
+    tor.up("swp2", &["10.0.2.1/24", "fd02::1/64"]);
+    spine.up("eth0", &["10.0.2.9/24", "fd02::9/64"]);
+    node.ip("route add 10.0.2.0/24 via 10.0.1.1");
+    node.ip("-6 route add fd02::/64 via fd01::1");
+    spine.ip("route add 10.0.1.0/24 via 10.0.2.1");
+    spine.ip("-6 route add fd01::/64 via fd02::1");
+    let established = start(&spine);
+    let second = "[[bgp.peer]]\nname = \"tor6\"\naddress = \"fd02::9\"\nasn = \"external\"\nconnect-retry-time = \"1s\"\n\
+                  bfd = \"fast\"\nmultihop = 3\n";
+    let agent = node.announcer(&configuration(
+        "10.0.2.9",
+        &format!("{}minimum-ttl = 63\n", times(100, 3)),
+        &format!("multihop = 3\n{second}"),
+    ));
+    let sessions = || -> Result<Vec<Value>, String> {
+        let shown = agent.try_json("bfd")?;
+        match shown["sessions"].as_array() {
+            Some(sessions) if sessions.len() == 2 => Ok(sessions.clone()),
+            _ => Err(shown.to_string()),
+        }
+    };
+    let all = |what: &str, is_it: fn(&Value) -> bool| {
+        eventually(&format!("both sessions of BFD: {what}"), secs(30), || {
+            let sessions = sessions()?;
+            if sessions.iter().all(is_it) { Ok(()) } else { Err(format!("{sessions:?}")) }
+        });
+    };
+    all("up over several hops", |it| {
+        it["state"] == "up" && it["multihop"] == true && it["detection_time_millis"] == 300
+    });
+    eventually_equal("the sessions of the router", secs(30), &2, &established);
+    tor.sysctl("net/ipv4/ip_forward", "0");
+    tor.sysctl("net/ipv6/conf/all/forwarding", "0");
+    all("lost", |it| it["losses"].as_u64() >= Some(1) && it["state"] != "up");
+    eventually_equal("the sessions of the router", secs(10), &0, &established);
+}
+
+/// A6 and A7 of a review.
+#[test]
+fn frr_and_crier_notice_a_dead_path_over_several_hops_over_both_families() {
+    both_families_over_several_hops(Need::Frr, |spine| {
+        let neighbors = ["10.0.1.11", "fd01::11"];
+        let of_each: String = neighbors
+            .map(|it| {
+                format!(
+                    " neighbor {it} remote-as 64513\n neighbor {it} ebgp-multihop 3\n neighbor {it} timers connect 1\n \
+                     neighbor {it} bfd\n neighbor {it} bfd profile fast\n"
+                )
+            })
+            .concat();
+        let frr = spine.frr_with_bfd(
+            &format!(
+                "router bgp 64512\n bgp router-id 10.0.2.9\n{}{of_each} address-family ipv4 unicast\n  neighbor 10.0.1.11 activate\n \
+                 exit-address-family\n address-family ipv6 unicast\n  neighbor fd01::11 activate\n exit-address-family\n",
+                frr::PLAIN
+            ),
+            &bfdd(100),
+        );
+        Box::new(move || neighbors.iter().filter(|it| frr.session(it).is_established()).count())
+    });
+}
+
+#[test]
+fn bird_and_crier_notice_a_dead_path_over_several_hops_over_both_families() {
+    both_families_over_several_hops(Need::Bird, |spine| {
+        let session = |name: &str, ends: &str, family: &str| {
+            format!(
+                "protocol bgp {name} {{ {ends}; multihop 3; bfd on; connect delay time 1; connect retry time 1; \
+                 error wait time 1, 2; {family} {{ import all; export none; }}; }}\n"
+            )
+        };
+        let bird = spine.bird(&format!(
+            "router id 10.0.2.9;\nprotocol device {{}}\nprotocol bfd {{ multihop {{ {} }}; }}\n{}{}",
+            birds_times(100, 3),
+            session("over4", "local 10.0.2.9 as 64512; neighbor 10.0.1.11 as 64513", "ipv4"),
+            session("over6", "local fd02::9 as 64512; neighbor fd01::11 as 64513", "ipv6"),
+        ));
+        Box::new(move || ["over4", "over6"].iter().filter(|it| bird.session(it).is_established()).count())
+    });
+}
+
+/// A16 of a review. Input: the profile changes by reloads. Output: FRR's bfdd sees new intervals in the same session.
+#[test]
+fn intervals_that_a_reload_changes_end_no_session_with_frr() {
+    let Some(link) = Link::for_test(&[Need::Frr]) else { return };
+    let frr = link.router.frr_with_bfd(&frr(Family::V4, &with_profile(Family::V4)), &bfdd(100));
+    let agent = link.agent(Family::V4, &times(100, 3), "");
+    wait_bfd(&agent, "up", |session| session["state"] == "up" && session["detection_time_millis"] == 300);
+    wait_established(&agent);
+    let text = std::fs::read_to_string(agent.file()).expect("the file is there");
+    for (millis, multiplier) in [(300_u64, 3_u64), (120, 5), (700, 2), (100, 6)] {
+        let changed = text
+            .replace("interval = \"100ms\"", &format!("interval = \"{millis}ms\""))
+            .replace("multiplier = 3", &format!("multiplier = {multiplier}"));
+        agent.write_configuration(&changed);
+        assert!(agent.verb("config apply").status.success());
+        wait_bfd(&agent, &format!("at {millis} ms"), |session| {
+            session["state"] == "up" && session["detection_time_millis"] == millis * 3
+        });
+        eventually_equal("the router's detection time", secs(10), &(millis * multiplier), || {
+            let shown = frr.bfd_json("show bfd peers json");
+            let [interval, times] =
+                ["remote-transmit-interval", "remote-detect-multiplier"].map(|key| shown[0][key].as_u64());
+            interval.unwrap_or_default() * times.unwrap_or_default()
+        });
+    }
+    let session = session(&agent).unwrap();
+    assert_eq!((&session["losses"], &session["times_up"]), (&0.into(), &1.into()), "{session:#}");
+    assert_eq!(frr.session(&node(Family::V4)).times_established, 1);
+}
+
 #[test]
 fn a_router_that_changes_its_intervals_ends_no_session() {
     let Some(link) = Link::for_test(&[Need::Bird]) else { return };

@@ -1,12 +1,16 @@
 //! A running agent takes another configuration over: only what differs is touched, and a bad file changes nothing.
 
+use std::net::IpAddr;
 use std::ops::Deref;
 
+use rack::capture::{BgpKind, BgpMessage};
 use rack::crier::Crier;
 use rack::lan::{self, Lan};
 use rack::net::connect;
 use rack::uplink::{Uplink, ask_web, router};
-use rack::{Manifests, Need, Rack, Service, Site, bird, eventually, eventually_equal, millis, rest, secs, throughout};
+use rack::{
+    Manifests, Need, Rack, Service, Site, bird, eventually, eventually_equal, frr, millis, rest, secs, throughout,
+};
 
 const NEEDS: [Need; 3] = [Need::Namespaces, Need::Bird, Need::Crier];
 
@@ -246,6 +250,53 @@ fn a_storm_of_a_hundred_reloads_in_a_minute_costs_nobody_a_request() {
     assert!(began.elapsed() < secs(60), "it took {:?}", began.elapsed());
     eventually_equal("the last one counts", secs(5), &"(64512,99)".to_owned(), || town.communities());
     assert_eq!(town.established(), [1, 1]);
+    let outcomes = asking.stop();
+    assert_eq!(outcomes.lost(), 0, "{outcomes}");
+}
+
+/// A13 of a review.
+#[test]
+fn frr_sees_what_reloads_change_and_take_back_in_one_session() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Frr, Need::Crier]) else { return };
+    let manifests = Manifests::new(&rack);
+    manifests.service(&Service::new("web").anywhere().addresses("203.0.113.1"));
+    let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
+    let router = site.router.frr(&format!(
+        "router bgp 64512\n bgp router-id 192.168.35.1\n{} neighbor 192.168.35.11 remote-as 64513\n neighbor 192.168.35.11 passive\n \
+         neighbor 192.168.35.11 password hunter-one\n address-family ipv4 unicast\n  neighbor 192.168.35.11 activate\n \
+         exit-address-family\n",
+        frr::PLAIN
+    ));
+    let node = site.node(0);
+    let _page = node.serve(node.name(), &[80]);
+    let password = rack.write("tor.md5", "hunter-one");
+    let with = |community: usize| {
+        format!(
+            "{}\n[api]\nlisten = \"\"\n[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/28\"]\nbind = \"lo\"\n\
+             [bgp]\nasn = 64513\nlisten = []\n[[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\nasn = 64512\n\
+             password-file = \"{}\"\nconnect-retry-time = \"1s\"\n[[bgp.advertisement]]\ncommunities = [\"64512:{community}\"]\n",
+            manifests.section(),
+            password.display()
+        )
+    };
+    let crier = node.crier(node.name(), &with(100));
+    crier.wait_ready(secs(30));
+    let seen =
+        || router.route("203.0.113.1/32")["paths"][0]["community"]["string"].as_str().unwrap_or_default().to_owned();
+    eventually_equal("the route is there", secs(20), &"64512:100".to_owned(), seen);
+    let client = site.outside("client");
+    let asking = ask_web(&client);
+    for number in 0..30 {
+        crier.write_configuration(&with(number));
+        fine(&crier.reload());
+    }
+    eventually_equal("the last one counts", secs(5), &"64512:29".to_owned(), seen);
+    let new = rack.write("new.toml", &crier.complete(&with(200)));
+    let applied = crier.verb(&format!("config apply {} --confirm 2s", new.display()));
+    assert!(applied.status.success(), "{applied:?}");
+    eventually_equal("it is applied", secs(2), &"64512:200".to_owned(), seen);
+    eventually_equal("it is taken back", secs(6), &"64512:29".to_owned(), seen);
+    assert_eq!(router.session("192.168.35.11").times_established, 1, "all in one session");
     let outcomes = asking.stop();
     assert_eq!(outcomes.lost(), 0, "{outcomes}");
 }
@@ -501,7 +552,15 @@ fn a_session_is_reset_refreshed_shut_down_and_enabled() {
         let output = town.crier.verb(&format!("bgp {words}"));
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
+    let capture = town.site.node(0).port.capture();
     assert_eq!(order("refresh signed").0, Some(0));
+    eventually("its routes are sent again", secs(5), || {
+        let is_it = |message: &BgpMessage| {
+            matches!(message.kind, BgpKind::Update(_)) && message.from.ip() == IpAddr::from([192, 168, 35, 11])
+        };
+        let heard = capture.bgp();
+        if heard.iter().any(is_it) { Ok(()) } else { Err(format!("{heard:?}")) }
+    });
     assert_eq!(order("reset signed").0, Some(0));
     eventually_equal("only that session begins anew", secs(20), &[2, 1], || town.established());
     assert!(town.bird.process().log().contains("Administrative reset"), "the router is told why");

@@ -575,36 +575,227 @@ fn an_agent_that_stops_takes_its_routes_back_also_where_graceful_restart_would_k
     });
 }
 
-/// The router's end of a session that BFD watches at 100 ms x 5.
+/// What a router is told of BFD and graceful restart, and what becomes of the route and the session when the agent dies.
+struct Death {
+    /// BIRD's `bfd graceful`, FRR's `check-control-plane-failure`.
+    keeps: bool,
+    /// systemd has the connection and the ledgers.
+    stored: bool,
+    /// The agent is back within BFD's detection time; else well after it.
+    in_time: bool,
+    /// The router has the route all the time.
+    stays: bool,
+    /// The session goes on.
+    taken_over: bool,
+}
+
+/// The router as the scenes of a death see it.
+trait Watches {
+    fn has_route(&self) -> bool;
+    fn established(&self) -> usize;
+    /// How often BFD has come up there.
+    fn bfd_up(&self) -> usize;
+}
+
+impl Watches for bird::Bird {
+    fn has_route(&self) -> bool {
+        self.routes().contains_key("203.0.113.1/32")
+    }
+
+    fn established(&self) -> usize {
+        self.session("tor").times_established
+    }
+
+    fn bfd_up(&self) -> usize {
+        self.process().log().matches("changed state from Init to Up").count()
+            + self.process().log().matches("changed state from Down to Up").count()
+    }
+}
+
+impl Watches for frr::Frr {
+    fn has_route(&self) -> bool {
+        self.routes().contains_key("203.0.113.1/32")
+    }
+
+    fn established(&self) -> usize {
+        self.session("192.168.35.11").times_established
+    }
+
+    fn bfd_up(&self) -> usize {
+        let shown = self.bfd_json("show bfd peers counters json");
+        usize::try_from(shown[0]["session-up"].as_u64().unwrap_or_default()).expect("a small number")
+    }
+}
+
+impl Crash {
+    /// With BFD, and graceful restart as it is then by default.
+    fn watched(&self, interval: u32) -> String {
+        self.configuration(false).replace("graceful-restart = false\n", "").replace(
+            "[[bgp.advertisement]]",
+            &format!(
+                "bfd = \"fast\"\n[[bfd]]\nname = \"fast\"\nreceive-interval = \"{interval}ms\"\n\
+                 transmit-interval = \"{interval}ms\"\nmultiplier = 3\n[[bgp.advertisement]]"
+            ),
+        )
+    }
+
+    /// Kills the agent, and starts another one in time or not.
+    #[track_caller]
+    fn die(&self, name: &str, death: &Death, router: &dyn Watches) {
+        let Death { keeps, stored, in_time, stays, taken_over } = *death;
+        let name = format!("{name}, keeps {keeps}, stored {stored}, in time {in_time}");
+        // Nine seconds, which a debug build on a busy machine is back within, against 300 ms.
+        let configuration = self.watched(if in_time { 3000 } else { 100 });
+        let node = self.site.node(0);
+        let mut crier = node.crier_as_unit(node.name(), &configuration);
+        crier.wait_ready(secs(30));
+        eventually(&format!("{name}: BFD is up"), secs(30), || {
+            let shown = crier.try_json("bfd")?;
+            if shown["sessions"][0]["state"] == "up" { Ok(()) } else { Err(format!("{shown:#}")) }
+        });
+        eventually("the route has come", secs(20), || if router.has_route() { Ok(()) } else { Err("no route") });
+        // The intervals are agreed, and the ledger knows it; and no route is in flight.
+        rest(secs(4));
+        let (sessions, ups) = (router.established(), router.bfd_up());
+        crier.kill();
+        if !stored {
+            crier.unit().forget();
+        }
+        let began = rack::now();
+        let mut stayed = true;
+        let mut watch = |for_millis: u64| {
+            let until = rack::now() + millis(for_millis);
+            while rack::now() < until {
+                stayed &= router.has_route();
+                rest(millis(20));
+            }
+        };
+        watch(if in_time { 100 } else { 1500 });
+        crier.start_again(&configuration);
+        let away = began.elapsed();
+        watch(4000);
+        eventually("the route is there in the end", secs(30), || {
+            if router.has_route() { Ok(()) } else { Err("no route") }
+        });
+        eventually(&format!("{name}: BFD is up again"), secs(30), || {
+            let shown = crier.try_json("bfd")?;
+            if shown["sessions"][0]["state"] == "up" { Ok(()) } else { Err(format!("{shown:#}")) }
+        });
+        let log = crier.process().log();
+        let log = &log[log.rfind("INFO starting").unwrap_or_default()..];
+        assert_eq!(stayed, stays, "{name}, away for {away:?}: {log}");
+        assert_eq!(router.established() == sessions, taken_over, "{name}: {log}");
+        assert_eq!(log.contains("BFD session taken over after a crash"), in_time && stored, "{name}: {log}");
+        if in_time && stored {
+            assert_eq!(router.bfd_up(), ups, "{name}: BFD at the router did not go down: {log}");
+            let shown = crier.json("bfd");
+            assert_eq!(shown["sessions"][0]["losses"], 0, "{shown}");
+        }
+        let former = &crier.json("bgp peers tor")["peers"][0]["session"]["former"];
+        assert_eq!(former["taken-over"]["after_crash"] == true, taken_over, "{name}: {former}");
+        let claims = former["lost"]["routes_kept"] == true;
+        assert!(!claims || stays, "{name}: it claims what is not so: {former}");
+        crier.end_with_job("stop");
+        eventually("the route has gone", secs(10), || if router.has_route() { Err("it is there") } else { Ok(()) });
+    }
+}
+
+const DEATHS: [Death; 3] = [
+    Death { keeps: false, stored: true, in_time: true, stays: true, taken_over: true },
+    Death { keeps: true, stored: true, in_time: false, stays: true, taken_over: false },
+    Death { keeps: true, stored: false, in_time: false, stays: true, taken_over: false },
+];
+
+/// A1 and A4 of a review: `bfd` with the graceful restart that is its default.
+#[test]
+fn a_crash_with_bfd_is_no_event_for_bird_if_the_agent_is_back_in_time_or_bird_is_told_so() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let crash = Crash::new(&rack);
+    let configuration = |keeps: bool| {
+        format!(
+            "router id 192.168.35.1;\n{}\n\
+             protocol bfd {{ interface \"*\" {{ min rx interval 100 ms; min tx interval 100 ms; multiplier 3; }}; }}\n\
+             protocol bgp tor {{ local as 64512; neighbor 192.168.35.11 as 64513; passive yes; bfd {}; \
+             error wait time 1, 2; error forget time 1; ipv4 {{ import all; export none; }}; }}\n",
+            bird::KERNEL,
+            if keeps { "graceful" } else { "on" }
+        )
+    };
+    let bird = crash.site.router.bird(&configuration(false));
+    let plain = Death { keeps: false, stored: false, in_time: false, stays: false, taken_over: false };
+    for death in [plain].iter().chain(&DEATHS) {
+        bird.configure(&configuration(death.keeps));
+        crash.die("BIRD", death, &bird);
+    }
+}
+
+#[test]
+fn a_crash_with_bfd_is_no_event_for_frr_if_the_agent_is_back_in_time_or_frr_is_told_so() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Frr, Need::Crier]) else { return };
+    let crash = Crash::new(&rack);
+    let router = crash.site.router.frr_with_bfd(
+        &format!(
+            "router bgp 64512\n bgp router-id 192.168.35.1\n{} neighbor 192.168.35.11 remote-as 64513\n \
+             neighbor 192.168.35.11 passive\n neighbor 192.168.35.11 bfd\n neighbor 192.168.35.11 bfd profile fast\n \
+             address-family ipv4 unicast\n  neighbor 192.168.35.11 activate\n exit-address-family\n",
+            frr::PLAIN.replace("bgp graceful-restart-disable", "bgp graceful-restart preserve-fw-state")
+        ),
+        "bfd\n profile fast\n  receive-interval 100\n  transmit-interval 100\n  detect-multiplier 3\n !\n!\n",
+    );
+    for death in &DEATHS {
+        if death.keeps {
+            router.configure(&["router bgp 64512", "neighbor 192.168.35.11 bfd check-control-plane-failure"]);
+        }
+        // FRR does not end a session that it is told to keep: with the store it goes on.
+        let death = Death { taken_over: death.stored, ..*death };
+        crash.die("FRR", &death, &router);
+    }
+}
+
+/// The router's end of a session that BFD watches at 100 ms x 5, also with a sequence number that grows with each packet (A9 of a review).
 #[test]
 fn bird_and_frr_with_bfd_keep_the_session_over_a_restart() {
-    for router in ["bird", "frr"] {
+    for (router, millis, multiplier, key) in [("bird", 100, 5, false), ("bird", 100, 5, true), ("frr", 100, 5, false)] {
         let need = if router == "bird" { Need::Bird } else { Need::Frr };
         let Some(rack) = Rack::for_test(&[Need::Namespaces, need, Need::Crier]) else { return };
         let crash = Crash::new(&rack);
         let node = crash.site.node(0);
+        let authentication = match key {
+            true => format!(
+                "authentication = \"meticulous-keyed-sha1\"\nkey-id = 7\nkey-file = \"{}\"\n",
+                rack.write("bfd.key", "k-4a1c").display()
+            ),
+            false => String::new(),
+        };
         let configuration = crash.configuration(false).replace(
             "[[bgp.advertisement]]",
-            "bfd = \"fast\"\n[[bfd]]\nname = \"fast\"\nreceive-interval = \"100ms\"\ntransmit-interval = \"100ms\"\nmultiplier = 5\n\
-             [[bgp.advertisement]]",
+            &format!(
+                "bfd = \"fast\"\n[[bfd]]\nname = \"fast\"\nreceive-interval = \"{millis}ms\"\ntransmit-interval = \"{millis}ms\"\n\
+                 multiplier = {multiplier}\n{authentication}[[bgp.advertisement]]"
+            ),
         );
         let bird = (router == "bird").then(|| {
-            crash.site.router.bird(
-                "router id 192.168.35.1;\nprotocol device {}\n\
-                 protocol bfd { interface \"*\" { min rx interval 100 ms; min tx interval 100 ms; multiplier 5; }; }\n\
-                 protocol bgp tor { local as 64512; neighbor 192.168.35.11 as 64513; passive yes; bfd on; \
-                 error wait time 1, 2; ipv4 { import all; export none; }; }\n",
-            )
+            let key = if key { "authentication meticulous keyed sha1; password \"k-4a1c\" { id 7; };" } else { "" };
+            crash.site.router.bird(&format!(
+                "router id 192.168.35.1;\nprotocol device {{}}\n\
+                 protocol bfd {{ interface \"*\" {{ min rx interval {millis} ms; min tx interval {millis} ms; \
+                 multiplier {multiplier}; {key} }}; }}\n\
+                 protocol bgp tor {{ local as 64512; neighbor 192.168.35.11 as 64513; passive yes; bfd on; \
+                 error wait time 1, 2; ipv4 {{ import all; export none; }}; }}\n",
+            ))
         });
         let frr = (router == "frr").then(|| {
             crash.site.router.frr_with_bfd(
                 &format!(
                     "router bgp 64512\n bgp router-id 192.168.35.1\n{} neighbor 192.168.35.11 remote-as 64513\n \
-                     neighbor 192.168.35.11 passive\n neighbor 192.168.35.11 bfd\n address-family ipv4 unicast\n  \
-                     neighbor 192.168.35.11 activate\n exit-address-family\n",
+                     neighbor 192.168.35.11 passive\n neighbor 192.168.35.11 bfd\n neighbor 192.168.35.11 bfd profile fast\n \
+                     address-family ipv4 unicast\n  neighbor 192.168.35.11 activate\n exit-address-family\n",
                     frr::PLAIN
                 ),
-                "",
+                &format!(
+                    "bfd\n profile fast\n  receive-interval {millis}\n  transmit-interval {millis}\n  detect-multiplier {multiplier}\n \
+                     !\n!\n"
+                ),
             )
         });
         let established = || match (&bird, &frr) {
@@ -626,7 +817,9 @@ fn bird_and_frr_with_bfd_keep_the_session_over_a_restart() {
             eventually("BFD is up again", secs(20), || bfd_is_up(&crier));
             rest(secs(2));
         }
-        assert_eq!(established(), 1, "{router}: no session has ended");
+        assert_eq!(established(), 1, "{router} at {millis} ms: no session has ended");
+        let shown = crier.json("bfd");
+        assert_eq!(shown["sessions"][0]["authenticated"], key, "{shown:#}");
     }
 }
 

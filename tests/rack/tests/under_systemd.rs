@@ -281,6 +281,8 @@ struct Uplinks {
     town: Town,
     bird: Bird,
     frr: Frr,
+    /// Where FRR runs.
+    beside: Host,
     outside: Host,
     capture: Capture,
 }
@@ -362,7 +364,7 @@ impl Uplinks {
         );
         let capture = lan.site.node(0).port.capture_control();
         let town = Town::new(lan, pool, &uplink, &[&password]);
-        let uplinks = Uplinks { watched, town, bird: router, frr, outside, capture };
+        let uplinks = Uplinks { watched, town, bird: router, frr, beside, outside, capture };
         uplinks.stands();
         uplinks
     }
@@ -543,15 +545,22 @@ fn an_upgrade_to_another_version_and_back_is_seen_by_nobody() {
     });
 }
 
-/// Without BFD, which ends a session whose agent dies; and the address on the link goes to another node.
+/// With BFD on all four sessions. The address on the link goes to another node, once.
 #[test]
 fn a_crash_is_seen_by_no_router_and_by_no_client_beyond_them() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
-    let uplinks = Uplinks::new(&rack, false, "");
+    let uplinks = Uplinks::watched(&rack);
     // By then the ledgers have all attributes, and no route is sent again: they begin anew 10 s after routes have changed.
     rest(secs(12));
+    let on_link = uplinks.asks_on_the_link();
     uplinks.no_router_notices("a crash", 1, |_| uplinks.crash());
     assert_eq!(uplinks.logged("after_crash=true"), 4, "each session was taken over after a crash");
+    assert_eq!(uplinks.logged("BFD session taken over after a crash"), 4, "and so was BFD");
+    let answering = uplinks.answering(ADDRESS);
+    assert_eq!(answering.len(), 1, "one node answers on the link: {answering:?}");
+    let outcomes = on_link.stop_after_the_last();
+    println!("a crash, on the link: {outcomes}, the longest gap {:?}", outcomes.longest_gap());
+    assert!(outcomes.longest_gap() < secs(5), "{outcomes}");
 }
 
 #[test]
@@ -616,10 +625,11 @@ fn a_restart_during_a_dump_of_a_router_and_one_while_a_router_is_away_are_no_eve
 
     let log = uplinks.bird.process().log().len();
     let (heard, counted) = (uplinks.capture.bgp().len(), uplinks.counted());
-    uplinks.site.router.port.cut();
+    let ports = [&uplinks.site.router.port, &uplinks.beside.port];
+    ports.iter().for_each(|port| port.cut());
     uplinks.booted.systemctl("restart crier");
     rest(secs(3));
-    uplinks.site.router.port.restore();
+    ports.iter().for_each(|port| port.restore());
     uplinks.stands();
     // Two KEEPALIVEs of each, and what waited is sent again by then.
     rest(secs(6));

@@ -43,8 +43,18 @@ impl Place {
     }
 
     pub(super) fn is_that_of(&self, kept: &KeptPath) -> bool {
-        let KeptPath { peers: _, address, device, source, from: _, own_end: _, multihop, source_port: _, standing: _ } =
-            kept;
+        let KeptPath {
+            peers: _,
+            address,
+            device,
+            source,
+            from: _,
+            own_end: _,
+            multihop,
+            source_port: _,
+            standing: _,
+            silence: _,
+        } = kept;
         (&self.address, &self.device, &self.source, &self.multihop) == (address, device, source, multihop)
     }
 

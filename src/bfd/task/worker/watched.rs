@@ -1,6 +1,6 @@
 //! One session of the worker: its machine, the socket that it sends from, and what is reported of it. Floor 2.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -12,10 +12,11 @@ use super::receivers::Place;
 use crate::bfd::authentication::Key;
 use crate::bfd::counters::{Counters, PeerCounters};
 use crate::bfd::discard::Discard;
-use crate::bfd::kept::KeptPath;
-use crate::bfd::machine::{Action, Cause, Session};
-use crate::bfd::packet::Packet;
-use crate::bfd::settings::{REST, Settings};
+use crate::bfd::kept::{KeptPath, Silence};
+use crate::bfd::ledger::{Ledger, Slot};
+use crate::bfd::machine::{Action, Cause, Session, Standing};
+use crate::bfd::packet::{Authentication, Packet};
+use crate::bfd::settings::{HEARD_WITHIN, REST, Settings};
 use crate::bfd::socket::{Sender, interface_index};
 use crate::bfd_state::BfdState;
 use crate::clock;
@@ -62,6 +63,23 @@ pub(super) struct Watched {
     untold: bool,
     /// Something has happened since it was last looked at.
     touched: bool,
+    /// The agent before died, and the peer was not heard since: it may have noticed.
+    is_doubtful: bool,
+    /// Where it is noted before each packet, and as what it stands in the ledger.
+    slot: Option<Slot>,
+    noted: Option<Noted>,
+    /// It may stand otherwise than noted.
+    unnoted: bool,
+}
+
+/// What a ledger says of a session that is up, but for its sequence number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Noted {
+    standing: Standing,
+    patience: Duration,
+    from: Option<IpAddr>,
+    own_end: Option<IpAddr>,
+    source_port: u16,
 }
 
 /// How often a session is reported at most, whatever its peer, or who writes in its name, does with it.
@@ -113,6 +131,10 @@ impl Watched {
             tell_from: now,
             untold: false,
             touched: true,
+            is_doubtful: false,
+            slot: None,
+            noted: None,
+            unnoted: true,
         })
     }
 
@@ -125,9 +147,11 @@ impl Watched {
         now: Instant,
     ) -> Option<Watched> {
         let watched = Watched::new(place, peers, kept.standing.discriminator, counters, now)?;
-        let session = Session::resumed(settings(&watched.profile), kept.standing, fastrand::u64(..), now);
+        let is_doubtful = kept.silence.is_some();
+        let patience = if is_doubtful { HEARD_WITHIN } else { Duration::ZERO };
+        let session = Session::resumed(settings(&watched.profile), kept.standing, patience, fastrand::u64(..), now);
         let own_end = OwnEnd::resumed(kept.own_end, now);
-        Some(Watched { session, own_end, source_port: kept.source_port, ups: 1, ..watched })
+        Some(Watched { session, own_end, source_port: kept.source_port, ups: 1, is_doubtful, ..watched })
     }
 
     /// The peer is asked to wait for another process.
@@ -150,7 +174,43 @@ impl Watched {
             multihop: *multihop,
             source_port: self.source_port,
             standing: self.session.standing()?,
+            silence: None,
         })
+    }
+
+    /// Whether the ledger says something else than how the session stands. It counts as noted then.
+    pub(super) fn is_news_to_ledger(&mut self) -> bool {
+        if !std::mem::take(&mut self.unnoted) {
+            return false;
+        }
+        let of_standing = |standing| Noted {
+            standing: Standing { sequence: 0, ..standing },
+            patience: self.session.detection_time_of_peer(),
+            from: self.from,
+            own_end: self.own_end.address(),
+            source_port: self.source_port,
+        };
+        let stands = self.session.standing().map(of_standing);
+        std::mem::replace(&mut self.noted, stands) != stands
+    }
+
+    /// What another process needs to go on if this one dies; `None` while the session is not up, or where the ledger is full.
+    /// `taken`: the slots of all sessions.
+    pub(super) fn in_ledger(&mut self, ledger: &Ledger, taken: &mut BTreeSet<u16>) -> Option<KeptPath> {
+        let kept = self.kept()?;
+        if self.slot.is_none() {
+            let slot = ledger.slot(taken)?;
+            slot.note(kept.standing.discriminator, kept.standing.sequence).ok()?;
+            taken.insert(slot.number());
+            self.slot = Some(slot);
+        }
+        // The slot says since when.
+        let silence = Silence { since_boot: Duration::ZERO, patience: self.session.detection_time_of_peer() };
+        Some(KeptPath { silence: Some(silence), ..kept })
+    }
+
+    pub(super) fn slot(&self) -> Option<u16> {
+        self.slot.as_ref().map(Slot::number)
     }
 
     /// Whether nothing is to be waited for before another process can go on.
@@ -167,6 +227,8 @@ impl Watched {
         (self.from, self.is_of_session) = (from(&peers), of_session(&peers).is_some());
         self.peers = counted(peers, counters);
         self.touched = true;
+        // The names may be others.
+        (self.noted, self.unnoted) = (None, true);
     }
 
     pub(super) fn minimum_ttl(&self) -> u8 {
@@ -187,6 +249,12 @@ impl Watched {
     ) -> Result<(), Discard> {
         let state = self.session.state();
         let verdict = to.map_or(Verdict::Its, |to| self.own_end.judge(to, packet, self.known_end(), state, now));
+        let is_down = matches!(packet.state, BfdState::Down | BfdState::AdminDown);
+        let verdict = match verdict {
+            // It has noticed that the agent before died, and that says nothing of the path.
+            Verdict::Its if self.is_doubtful && is_down => Verdict::Anew,
+            verdict => verdict,
+        };
         let judged = match verdict {
             Verdict::Its => self.session.handle_packet(packet, octets, now),
             Verdict::Anew => self.begin_anew(packet, octets, now),
@@ -199,7 +267,8 @@ impl Watched {
         let action = judged.inspect_err(|discard| self.refuse(*discard, None))?;
         to.into_iter().for_each(|to| self.own_end.note(to, now));
         self.held_by_peer = packet.state == BfdState::AdminDown;
-        self.touched = true;
+        self.is_doubtful = false;
+        (self.touched, self.unnoted) = (true, true);
         self.peers.iter().for_each(|(_, counters)| counters.count_received());
         self.carry_out(action);
         Ok(())
@@ -245,7 +314,7 @@ impl Watched {
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         if self.session.next_deadline().is_some_and(|at| at <= now) {
             let actions = self.session.handle_timeout(now);
-            self.touched = true;
+            (self.touched, self.unnoted) = (true, true);
             self.carry_out(actions);
         }
     }
@@ -315,6 +384,12 @@ impl Watched {
     }
 
     fn send(&mut self, packet: &Packet) {
+        let sequence = match packet.authentication {
+            Some(Authentication::Sha1(section)) => section.sequence,
+            Some(Authentication::Other(_)) | None => 0,
+        };
+        // A time that could not be noted is an earlier one: the session is taken for older than it is.
+        let _ = self.slot.as_ref().map(|slot| slot.note(self.session.discriminator(), sequence));
         let octets = packet.emit(self.session.settings().key.as_ref());
         let sent = match &self.sender {
             Some(sender) => sender.send(&octets),
@@ -747,5 +822,93 @@ mod tests {
         let (_, report) = told.first().expect("a loss is told at once");
         assert_eq!((report.losses, report.times_up), (1, 1));
         assert_eq!(report.last_loss.as_ref().map(|loss| loss.why.as_str()), Some("nothing came for 150 ms"));
+    }
+
+    /// What an agent that died left of a session with 100 ms at both ends.
+    fn left_by_the_dead(state: BfdState) -> (KeptPath, Vec<(PeerName, BfdPeer)>) {
+        let mut kept = crate::bfd::kept::tests::path();
+        (kept.standing.transmit, kept.standing.receive) = (Duration::from_millis(100), Duration::from_millis(100));
+        kept.standing.remote.state = state;
+        kept.silence = Some(Silence { since_boot: Duration::ZERO, patience: Duration::from_millis(300) });
+        (kept, vec![peer("tor", profile("fast", 100, 100, 3))])
+    }
+
+    /// A1 of a review. Input: the agent before died. The peer has not noticed, or has, or is silent for 1.5 s.
+    #[test]
+    fn a_session_goes_on_after_a_crash_and_a_peer_that_has_noticed_begins_it_anew_without_a_loss() {
+        let start = clock::now();
+        let resumed = || {
+            let (kept, peers) = left_by_the_dead(BfdState::Up);
+            Watched::resumed(&kept, Place::of(&peers[0].1), peers, &Counters::default(), start)
+                .expect("there is a peer")
+        };
+        let own = Some("10.0.0.11".parse().unwrap());
+        let hear = |session: &mut Watched, ours, state, millis| {
+            let packet = packet(7, ours, state);
+            let heard = session.handle_packet(&packet, own, &packet.emit(None), start + Duration::from_millis(millis));
+            (heard, session.session.state(), session.losses)
+        };
+        let (down, init, up) = (BfdState::Down, BfdState::Init, BfdState::Up);
+        let mut session = resumed();
+        let ours = Some(session.session.discriminator());
+        assert_eq!(session.session.state(), up);
+        assert_eq!(hear(&mut session, ours, up, 50), (Ok(()), up, 0));
+        assert_eq!(hear(&mut session, ours, down, 60), (Ok(()), down, 1), "from then on it is as any other");
+
+        for said in [None, ours] {
+            let mut session = resumed();
+            assert_eq!(
+                hear(&mut session, said, down, 900),
+                (Ok(()), init, 0),
+                "it has noticed, and the path was not lost"
+            );
+            assert_eq!(hear(&mut session, ours, up, 901), (Ok(()), up, 0));
+        }
+        let mut session = resumed();
+        assert_eq!(hear(&mut session, ours, BfdState::AdminDown, 900), (Ok(()), down, 0));
+
+        let mut session = resumed();
+        for (millis, expected) in [(1499, (up, 0)), (1500, (down, 1))] {
+            session.handle_timeout(start + Duration::from_millis(millis));
+            assert_eq!((session.session.state(), session.losses), expected, "silent for {millis} ms");
+        }
+    }
+
+    /// Output: the sequence number goes on behind the last one that was noted, which is noted before its packet is sent.
+    #[test]
+    fn a_ledger_hears_of_what_changes_and_a_slot_of_each_packet() {
+        let start = clock::now();
+        let (mut kept, mut peers) = left_by_the_dead(BfdState::Up);
+        let key = crate::config::SecretFile { path: None, secret: b"secret"[..].into() };
+        let keyed = BfdProfile { key: Some(key), ..BfdProfile::clone(&peers[0].1.profile) };
+        peers[0].1.profile = Arc::new(keyed);
+        kept.standing.sequence = 1000;
+        let place = Place::of(&peers[0].1);
+        let mut session = Watched::resumed(&kept, place, peers.clone(), &Counters::default(), start).unwrap();
+        let (mut ledger, memory) = Ledger::begin().unwrap();
+        let mut taken = BTreeSet::new();
+        let mut noted = |session: &mut Watched| {
+            let paths: Vec<KeptPath> = session.in_ledger(&ledger, &mut taken).into_iter().collect();
+            ledger.note(&paths).unwrap();
+        };
+        let read = || crate::bfd::ledger::recover(memory.try_clone().unwrap()).unwrap();
+        assert!(session.is_news_to_ledger(), "it is up");
+        noted(&mut session);
+        for millis in [0, 100, 200] {
+            session.handle_timeout(start + Duration::from_millis(millis));
+            assert!(!session.is_news_to_ledger(), "a periodic packet is none");
+        }
+        let left = read();
+        assert_eq!(left.len(), 1);
+        let KeptPath { standing, silence, own_end, source_port, .. } = left[0].clone();
+        assert!((1001..=1003).contains(&standing.sequence), "{}", standing.sequence);
+        assert_eq!(silence.map(|it| it.patience), Some(Duration::from_millis(300)));
+        assert_eq!((own_end, source_port), (kept.own_end, kept.source_port));
+        session.change(peers, &Counters::default(), start);
+        assert!(session.is_news_to_ledger(), "the names may be others");
+        session.hold_down(start + Duration::from_secs(1));
+        assert!(session.is_news_to_ledger(), "it is not up any more");
+        noted(&mut session);
+        assert_eq!(read(), Vec::new());
     }
 }

@@ -73,7 +73,7 @@ pub(super) fn begin(
         }
         Err(why) => {
             warn!(peer = %name, reason = why, routes_kept, "the session of the agent before cannot go on; a new one is opened");
-            *former = Some(FormerSession::Lost { why, routes_kept });
+            *former = Some(FormerSession::Lost { why, routes_kept, bfd_ended: false });
             (Peering::new(offer, seed, now), None)
         }
     }
