@@ -56,7 +56,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 const WAITING_TIME: Duration = Duration::from_secs(10);
 
 /// For how long a session of the agent before goes on whose peer is to be found and was not found yet. Router discovery takes a
-/// few seconds where an advertisement is lost.
+/// few seconds where an advertisement is lost. Where the default route says who the peers are, the first plan that knew of the session
+/// decides.
 const EXPECTING_TIME: Duration = Duration::from_secs(30);
 
 /// Connections that are closed at once are logged this often at most.
@@ -312,8 +313,9 @@ impl Speaker {
     fn follow(&mut self, slice: &BgpSlice) {
         let Some(router_id) = slice.router_id else { return };
         let mut moved = slice.listen.as_ref().is_some_and(|listen| self.listeners.turn_to(listen));
-        let is_gone =
-            |(name, handle): &(&PeerName, &PeerHandle)| !slice.peers.contains_key(*name) && !self.is_expected(handle);
+        let is_gone = |(name, handle): &(&PeerName, &PeerHandle)| {
+            !slice.peers.contains_key(*name) && !self.is_expected(name, handle, slice)
+        };
         let gone: Vec<PeerName> = self.peers.iter().filter(is_gone).map(|(name, _)| name.clone()).collect();
         for name in gone {
             let (notification, why) = of_removed(&name, slice);
@@ -325,14 +327,11 @@ impl Speaker {
         self.stopped.retain(|name, _| slice.peers.contains_key(name));
         self.hasty.retain(|name, _| slice.peers.contains_key(name));
         for (name, peer) in &slice.peers {
+            let is_expected = |handle: &PeerHandle| peer.address.is_err() && self.is_expected(name, handle, slice);
+            if self.peers.get(name).is_some_and(is_expected) {
+                continue;
+            }
             if let Some(handle) = self.peers.get_mut(name) {
-                let is_sought = matches!(
-                    &peer.address,
-                    Err(reason) if !matches!(reason, Reason::PeerShutDown | Reason::PeerShutByOperator)
-                );
-                if is_sought && handle.is_kept && self.expect_until.is_some() {
-                    continue;
-                }
                 let Some((notification, why)) = handle.ends(peer, router_id) else {
                     (handle.is_kept, handle.is_resumed) = (false, false);
                     moved |= handle.take_over(slice, peer);
@@ -433,9 +432,12 @@ impl Speaker {
         }
     }
 
-    /// Its peer is to be found yet, and its session is that of the agent before.
-    fn is_expected(&self, handle: &PeerHandle) -> bool {
-        handle.is_kept && self.expect_until.is_some()
+    /// Its peer is to be found yet, its session is that of the agent before, and the plan has not decided against it.
+    fn is_expected(&self, name: &PeerName, handle: &PeerHandle, slice: &BgpSlice) -> bool {
+        let peer = slice.peers.get(name).or_else(|| slice.peers.get(&peer_of(name)));
+        let is_shut = |peer: &PeerSlice| matches!(peer.address, Err(Reason::PeerShutDown | Reason::PeerShutByOperator));
+        let is_wanted = peer.is_some_and(|peer| !is_shut(peer));
+        handle.is_kept && self.expect_until.is_some() && is_wanted && !slice.weighed.contains(name)
     }
 
     fn expect_until(&self) -> tokio::time::Instant {

@@ -29,6 +29,8 @@ pub struct EgressTable {
     wanted: BTreeMap<ObjectKey, EgressWork>,
     /// The Services of each pod. Never empty.
     claims: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
+    /// The Services with addresses whose next owner is awaited.
+    awaiting: BTreeSet<ObjectKey>,
     /// The Services with an owner by election among the Nodes.
     elected: BTreeSet<ObjectKey>,
     slots: BTreeMap<NodeName, Slot>,
@@ -186,15 +188,20 @@ impl EgressTable {
             return;
         }
         let pods: BTreeSet<IpAddr> = before.pods.iter().chain(&wanted.pods).map(|(pod, _)| *pod).collect();
-        for (pod, _) in &before.pods {
-            if let Some(services) = self.claims.get_mut(pod) {
-                services.remove(service);
-            }
-        }
         for (pod, _) in &wanted.pods {
             self.claims.entry(*pod).or_default().insert(service.clone());
         }
-        self.claims.retain(|_, services| !services.is_empty());
+        for (pod, _) in before.pods.iter().filter(|(pod, _)| !has_pod(&wanted, *pod)) {
+            let Some(services) = self.claims.get_mut(pod) else { continue };
+            services.remove(service);
+            if services.is_empty() {
+                self.claims.remove(pod);
+            }
+        }
+        match wanted.awaited.is_empty() {
+            true => self.awaiting.remove(service),
+            false => self.awaiting.insert(service.clone()),
+        };
         self.count_addresses(&before, &wanted);
         self.count_users(&before, &wanted, now);
         self.note_owners(&wanted);
@@ -204,7 +211,6 @@ impl EgressTable {
             false => drop(self.wanted.insert(service.clone(), wanted)),
         }
         pods.into_iter().for_each(|pod| self.settle(pod));
-        self.last_owners.retain(|address, _| self.sharers.contains_key(address));
         if self.claims.is_empty() {
             self.former.clear();
         }
@@ -213,7 +219,7 @@ impl EgressTable {
     /// Works out how the owners are reached, and those that are about to be.
     pub fn renew_hops(&mut self, world: &World, roads: Roads<'_>) {
         let slots = roads.slots;
-        let coming = self.wanted.values().flat_map(|work| work.awaited.values());
+        let coming = self.awaiting.iter().filter_map(|it| self.wanted.get(it)).flat_map(|work| work.awaited.values());
         let coming: BTreeSet<NodeName> = coming.filter(|owner| *owner != roads.me).cloned().collect();
         let former: Vec<NodeName> = self.former.keys().cloned().collect();
         let before = self.slots.clone();
@@ -385,7 +391,7 @@ impl EgressTable {
 
     /// There are owners elsewhere, or were.
     pub fn needs_hops(&self) -> bool {
-        !self.users.is_empty() || !self.slots.is_empty() || self.wanted.values().any(|work| !work.awaited.is_empty())
+        !self.users.is_empty() || !self.slots.is_empty() || !self.awaiting.is_empty()
     }
 
     /// Works out whether this node needs an end of the tunnel. `host`: nodes or links may have changed.
@@ -437,6 +443,7 @@ impl EgressTable {
             *count = count.saturating_sub(1);
             if *count == 0 {
                 self.sharers.remove(address);
+                self.last_owners.remove(address);
                 self.moved |= self.addresses.remove(address).is_some();
             }
         }
@@ -445,7 +452,9 @@ impl EgressTable {
     /// Who other than this node owns the addresses, or did last.
     fn note_owners(&mut self, wanted: &EgressWork) {
         for (_, way) in &wanted.pods {
-            if let Some(Way::Owner { address, owner, here: false, .. }) = way {
+            if let Some(Way::Owner { address, owner, here: false, .. }) = way
+                && self.sharers.contains_key(address)
+            {
                 self.last_owners.insert(*address, owner.clone());
             }
         }
@@ -496,8 +505,13 @@ impl EgressTable {
     /// An address of the node in a subnet of one of this node's links; else an address that it answers for there, which leads to
     /// it all the same; else, for a node that is on none of the links at all, the tunnel.
     fn hop(&self, owner: &NodeName, family: Family, world: &World, roads: Roads<'_>) -> Result<Hop, Reason> {
-        let of_family = |address: &IpAddr| Family::of(*address) == family;
-        let of_node = addresses_of(world, owner).iter().copied();
+        let leads_there = |via: IpAddr| {
+            let link = (Family::of(via) == family).then(|| on_link(world, via, roads.me)).flatten()?;
+            Some(Hop::Link { via, link })
+        };
+        if let Some(hop) = addresses_of(world, owner).iter().copied().find_map(leads_there) {
+            return Ok(hop);
+        }
         let answered = |way: &Way| match way {
             Way::Owner { address, owner: of_way, on_link, here: _, vrf: _ } => {
                 (*on_link && of_way == owner).then_some(*address)
@@ -505,9 +519,8 @@ impl EgressTable {
             Way::Network { .. } => None,
         };
         let ways = self.wanted.values().flat_map(|work| &work.pods);
-        let answered = ways.filter_map(|(_, way)| answered(way.as_ref()?));
-        let mut all = of_node.chain(answered).filter(of_family);
-        if let Some(hop) = all.find_map(|via| Some(Hop::Link { via, link: on_link(world, via, roads.me)? })) {
+        let mut answered = ways.filter_map(|(_, way)| answered(way.as_ref()?));
+        if let Some(hop) = answered.find_map(leads_there) {
             return Ok(hop);
         }
         if roads.tunnel.is_none() || shares_link(world, owner, roads.me) {
@@ -580,13 +593,14 @@ fn count<T>(
         }
     }
     for (address, _) in of(before) {
-        if let Some(it) = uses.get_mut(&address) {
-            it.pods = it.pods.saturating_sub(1);
+        let Some(it) = uses.get_mut(&address) else { continue };
+        it.pods = it.pods.saturating_sub(1);
+        if it.pods == 0 {
+            uses.remove(&address);
+            stale = true;
         }
     }
-    let count = uses.len();
-    uses.retain(|_, it| it.pods > 0);
-    stale || uses.len() != count
+    stale
 }
 
 /// The way leads by the owner of before of an address whose owner is awaited, and that one goes on.
@@ -597,6 +611,10 @@ fn bridges(way: &Way, awaited: &BTreeMap<IpAddr, NodeName>, goes_on: impl Fn(&No
         }
         Way::Network { .. } => false,
     }
+}
+
+fn has_pod(work: &EgressWork, pod: IpAddr) -> bool {
+    work.pods.binary_search_by_key(&pod, |(pod, _)| *pod).is_ok()
 }
 
 /// How the packets of one of its pods leave; `None` where they do not.

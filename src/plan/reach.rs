@@ -231,6 +231,15 @@ fn dead_hops(vrf: Option<&InterfaceName>, world: &World) -> Vec<(ScopedAddress, 
     found.collect()
 }
 
+/// Why the default route does not lead to this peer any more, although its link works: it was found by that route, and has its session
+/// yet.
+pub fn dropped_next_hop(peer: &PeerSlice, world: &World) -> Option<Reason> {
+    let address = peer.address.as_ref().ok().filter(|_| peer.settings.address == PeerAddress::Gateway)?;
+    let dead = dead_hops(peer.settings.vrf.as_ref(), world);
+    let of_peer = |(at, why): &(ScopedAddress, Reason)| at == address && matches!(why, Reason::NextHopDropped { .. });
+    dead.into_iter().find(of_peer).map(|(_, why)| why)
+}
+
 /// Where the peer's own session is, or why nowhere, and the further ones that are nowhere because the links of their next hops do not
 /// work now: a router that has gone is to be seen, not to vanish. `known` tells the names of a moment ago; `further` are the other
 /// further ones. The peer's own name stands for a next hop that has none of its own.
@@ -593,6 +602,15 @@ mod tests {
             let (own, more) = (at("10.0.0.1"), [(name.clone(), at("10.0.0.2"))].into());
             let own = address(&gateway, Some(&own), &more, &world);
             let more = further(&gateway, own.as_ref().ok(), &more, &world);
+            let slice = more.get(&name).map(|at| PeerSlice {
+                settings: Arc::new(gateway.clone()),
+                address: Ok(at.clone()),
+                routes: Default::default(),
+                orders: PeerOrders::default(),
+            });
+            // B9 of a review: the session stands, and its next hop is told nevertheless.
+            let told = slice.and_then(|slice| dropped_next_hop(&slice, &world));
+            assert_eq!(told.is_some(), carrier && state == SessionState::Established, "{told:?}");
             let (own, mut nowhere) = with_dead_hops(&gateway, own, &more, |_| true, &world);
             assert_eq!(own, Ok(at("10.0.0.1")));
             more.get(&name).map_or_else(|| nowhere.remove(&name).expect("it is in sight").code(), ToString::to_string)

@@ -248,6 +248,8 @@ pub struct BgpSlice {
     /// The routes are all that there is to announce: End-of-RIB may be sent.
     pub complete: bool,
     pub peers: OrdMap<PeerName, PeerSlice>,
+    /// The established sessions by a default route that were known when `peers` was made: one that `peers` lacks is not meant to be.
+    pub weighed: Arc<BTreeSet<PeerName>>,
     /// This host's own addresses, of each link the best for a next hop first.
     pub local_addresses: Arc<Vec<LocalAddress>>,
     /// The links, by their index, whose routers are peers: they are listened for, and told about this node.

@@ -23,6 +23,7 @@ use crate::plan::holder::Grade;
 use crate::plan::join::Dispute;
 use crate::plan::own_addresses::{self, Bound, IPVS_LINK};
 use crate::plan::prefixes::Away;
+use crate::plan::reach;
 use crate::plan::slice::PeerSlice;
 use crate::reason::{HostUse, Reason};
 use crate::world::{ApiServer, ClusterConfig, Condition, Link, Pulses, SessionState};
@@ -64,6 +65,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(peers.iter().filter(wanted).filter_map(|peer| of_peer(peer, peers)));
     problems.extend(without_secret(snapshot));
     problems.extend(sessions_without_carrier(snapshot));
+    problems.extend(sessions_without_next_hop(snapshot));
     problems.extend(bfd::problems(snapshot));
     problems.extend(disputes(snapshot));
     let of_egress = world.egress_problems.iter().chain(&world.egress_bypasses).chain(&world.egress_filtered);
@@ -504,6 +506,17 @@ fn sessions_without_carrier(snapshot: &Snapshot) -> Vec<String> {
         ))
     };
     snapshot.plan.bgp.peers.keys().filter_map(of_peer).collect()
+}
+
+/// Established sessions with next hops that the default route has lost for good: nothing is sent by them, and no session follows the one
+/// that stands.
+fn sessions_without_next_hop(snapshot: &Snapshot) -> Vec<String> {
+    let of_peer = |(name, peer): (&PeerName, &PeerSlice)| {
+        let dropped = reach::dropped_next_hop(peer, snapshot.world)?;
+        let stands = snapshot.world.sessions.get(name).is_some_and(|it| it.state == SessionState::Established);
+        stands.then(|| format!("peer {name}: its session stands, and none would follow it: {dropped}"))
+    };
+    snapshot.plan.bgp.peers.iter().filter_map(of_peer).collect()
 }
 
 /// Sessions that go on although the file of their password or key is missing.

@@ -98,6 +98,11 @@ impl Planner {
             self.plan.bgp.unnumbered = Arc::new(unnumbered);
             self.moved.bgp = true;
         }
+        let weighed = self.established_by_gateway();
+        if *self.plan.bgp.weighed != weighed {
+            self.plan.bgp.weighed = Arc::new(weighed);
+            self.moved.bgp = true;
+        }
         let of_peer = |settings: &Arc<config::Peer>| self.sessions_of(settings);
         let mut sessions: Vec<(PeerName, PeerSlice)> = self.context.bgp.peers.iter().flat_map(of_peer).collect();
         reach::keep_one_each(&mut sessions, |name| reach::proven_at(name, &self.world).is_some());
@@ -110,6 +115,15 @@ impl Planner {
             })
         };
         self.moved.bgp |= before.len() != self.plan.bgp.peers.len() || !self.plan.bgp.peers.iter().all(same);
+    }
+
+    fn established_by_gateway(&self) -> BTreeSet<PeerName> {
+        let by_gateway = |name: &PeerName| {
+            let own = self.context.bgp.peer_of(name);
+            self.context.bgp.peers.iter().any(|it| it.name == own && it.address == PeerAddress::Gateway)
+        };
+        let stands = |name: &&PeerName| reach::proven_at(name, &self.world).is_some();
+        self.world.sessions.keys().filter(stands).filter(|name| by_gateway(name)).cloned().collect()
     }
 
     /// Which peers BFD watches.

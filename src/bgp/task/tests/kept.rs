@@ -232,3 +232,44 @@ async fn what_is_no_connection_of_the_session_is_not_taken_for_it() {
     drop(socket);
     assert!(script.hear().await.is_none(), "the connection has ended");
 }
+
+/// B10 of a review. Input: a further session by the default route goes on in the next speaker, and the plan lacks it: before it knew of the
+/// session, and after; or its peer was shut down meanwhile. Output: it waits for a plan that knew, and then ends at once: nobody sees a
+/// session that no plan has, and what it announced would stay.
+#[tokio::test]
+async fn a_further_session_ends_with_the_first_plan_that_knew_of_it_and_lacks_it() {
+    for shut in [false, true] {
+        let (bench, address) = against_a_script(routes(3, 0), |_| {});
+        let mut script = Script::dial(address, None).await;
+        established(&mut script, &routes(3, 0)).await;
+        let mut kept = keep(bench).await;
+        let further = of_script(|settings| {
+            settings.name = "tor@127.0.0.9".into();
+            settings.address = PeerAddress::Gateway;
+        });
+        kept[0].state.peer = further.name.clone();
+        *kept[0].state.settings.get_mut("address").expect("it is a key of a session") =
+            config::session_keys(&further)["address"].clone();
+        let resumable = vec![Resumable { kept: kept.remove(0), settings: Arc::new(further.clone()) }];
+        let tor = of_script(|settings| {
+            settings.name = "tor".into();
+            settings.address = PeerAddress::Gateway;
+        });
+        let mut plan = slice([10, 0, 0, 1], tor, Routes::new());
+        let own = plan.peers.get_mut(&PeerName::from("tor")).expect("the one peer");
+        own.address = Err(if shut { Reason::PeerShutDown } else { Reason::NoDefaultRoute });
+        let past = Past { resumable, ..Past::default() };
+        let mut bench = Bench::start_after(past, listeners("127.0.0.1").0, plan);
+        bench.report("it goes on", |it| it.state == SessionState::Established).await;
+        if !shut {
+            hears_nothing(&mut script).await;
+            let weighed = Arc::new([further.name].into());
+            bench.slices.send_modify(|slice| slice.weighed = weighed);
+        }
+        let expected = match shut {
+            true => Notification::administrative_shutdown(&Reason::PeerShutDown.to_string()),
+            false => NotificationReason::Cease(Cease::PeerDeconfigured).into(),
+        };
+        assert_eq!(script.hear().await, Some(Parsed::Notification(expected)), "shut: {shut}");
+    }
+}
