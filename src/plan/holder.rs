@@ -139,7 +139,7 @@ pub struct Situation<'a> {
     pub leaving: bool,
     /// This node has no link there: nobody hears what it says.
     pub without_link: bool,
-    /// The other nodes count for nothing what this one says of the address: by its card it has no IPv6 there.
+    /// This node takes no IPv6 there, for an IPv6 address: the others count for nothing what it says of the address, or do not hear it.
     pub unheeded: bool,
     /// A holder keeps the address from nodes of the same grade and weight.
     pub sticky: bool,

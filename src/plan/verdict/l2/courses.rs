@@ -191,7 +191,6 @@ impl<'a> Case<'a, '_> {
         let Case { inputs, address, rank_by, covering, ranking, own, links: _ } = *self;
         let unjudged = !inputs.world.data_path.is_judged();
         let may_be_deaf = |node: &NodeName| on.values().any(|it| it.may_be_deaf(node));
-        let lacks_v6 = |index: &u32| inputs.context.pulse.links.get(index).is_some_and(|link| link.card.lacks_v6());
         let may_ask_from = inputs.holders.may_ask_from(covering, inputs.now);
         Situation {
             me: inputs.me,
@@ -201,7 +200,7 @@ impl<'a> Case<'a, '_> {
             unjudged,
             leaving: inputs.world.leaving,
             without_link: on.is_empty(),
-            unheeded: address.is_ipv6() && on.keys().any(lacks_v6),
+            unheeded: address.is_ipv6() && on.keys().any(|link| heard::is_without_v6(inputs, covering, *link)),
             // A node with an endpoint keeps the address from others with one.
             sticky: covering.iter().any(|(l2, _)| l2.sticky) || ranking.is_near(inputs.me),
             may_ask_from: may_ask_from.filter(|_| inputs.world.drain.is_none() && !unjudged),
