@@ -139,6 +139,8 @@ pub struct Situation<'a> {
     pub leaving: bool,
     /// This node has no link there: nobody hears what it says.
     pub without_link: bool,
+    /// This node takes no IPv6 there, for an IPv6 address: the others count for nothing what it says of the address, or do not hear it.
+    pub unheeded: bool,
     /// A holder keeps the address from nodes of the same grade and weight.
     pub sticky: bool,
     /// To how many addresses of this node a grant is under way.
@@ -481,6 +483,12 @@ impl History {
             // That nobody takes what is granted now would count against the node later.
             self.grant = None;
             return Course::Nobody;
+        }
+        if situation.unheeded {
+            // They hear of no grant, and take the address once nobody answers for it.
+            self.grant = None;
+            let first = best(situation, candidates().known_that_take());
+            return first.map_or(Course::Nobody, |first| Course::Waits { first: first.node.clone() });
         }
         let asking: Vec<_> = situation.askers.iter().copied().filter(|it| it.bid.takes()).collect();
         let successors = match asking.is_empty() {

@@ -67,6 +67,52 @@ fn a_node_without_ipv6_on_the_link_is_no_candidate_for_ipv6_addresses() {
     assert_eq!(owners(&story), [Some("b".to_owned()), Some("a".to_owned())]);
 }
 
+/// F6 of a review. Input: this node answers for an IPv6 address, and its link loses all IPv6 addresses, or all there are: the others count
+/// its word for the address for nothing, or do not hear it. Output: it stops at once, says nothing of the address, and waits for the next.
+/// It granted the address to the others by turns, which did not hear of it, and answered all probes.
+#[test]
+fn a_holder_whose_link_loses_ipv6_stops_at_once_and_leaves_the_address_to_the_next() {
+    let address: IpAddr = "fd35::103".parse().unwrap();
+    let mut config = configuration();
+    config.pools = vec![pool("lan", &["fd35::103"])];
+    let begin = |left: &[&str]| {
+        let mut story = Story::begin(config.clone());
+        story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+        let link = story.planner.world().links.get(&2).cloned().expect("eth0");
+        let having = |nets: &[&str]| {
+            let mut link = Link::clone(&link);
+            link.addresses = nets.iter().map(|net| net.parse().unwrap()).collect();
+            Fact::Link(2, Some(link))
+        };
+        story.tell(having(&["192.168.35.2/24", "fd35::2/64", "fe80::2/64"]));
+        story.endpoints("web", &["a"]);
+        let families = vec![crate::address::Family::V6];
+        story.put("web", Service { families, ingress: vec![address], ..service() });
+        assert_eq!(story.owner(roster(&[], &["b", "c"])), "a");
+        story.tell(Fact::Answering { link: "eth0".into(), began: vec![address], ended: Vec::new() });
+        story.tell(heard(roster(&[("b", &[]), ("c", &[])], &[]), |roster| {
+            let subnets = ["192.168.35.0/24", "fd35::/64", "fe80::/64"];
+            for member in roster.members.values_mut() {
+                Arc::make_mut(&mut member.card).subnets = subnets.iter().map(|net| net.parse().unwrap()).collect();
+            }
+        }));
+        story.turn();
+        assert_eq!(story.answered(), ["fd35::103"]);
+        (story, having(left))
+    };
+    let said = |story: &Story| story.planner.plan().pulse.holdings.get(&address).map(|it| it.stage);
+    for left in [&["192.168.35.2/24"][..], &[]] {
+        let (mut story, without_v6) = begin(left);
+        let next = story.owner(without_v6);
+        assert!(next == "b" || next == "c", "{left:?}: {next}");
+        assert_eq!((story.answered(), said(&story)), (vec![], None), "{left:?}: whether others hear of it or not");
+        story.tell(Fact::Answering { link: "eth0".into(), began: Vec::new(), ended: vec![address] });
+        story.turn();
+        assert_eq!((story.answered(), said(&story)), (vec![], None), "{left:?}");
+        assert_eq!(story.decision("web").announcements[0].l2.owner, Some(NodeName::from(next.as_str())));
+    }
+}
+
 /// Input: a Service gets an address that a host on the link has. Output: another one at once, if nobody used the first
 /// before; a complaint, if somebody asked for it by name or it was in use already.
 #[test]

@@ -2,12 +2,14 @@
 //! pulled, an owner that is killed again and again. One node answers for each address, and no alarm is false.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use rack::crier::Crier;
 use rack::lan::{self, Lan};
+use rack::ndp::{Advertisement, Solicitation};
 use rack::net::Port;
-use rack::{Need, Rack, eventually, eventually_equal, millis, secs, throughout};
+use rack::packet::{Frames, PacketSocket};
+use rack::{Deadline, Host, Need, Rack, eventually, eventually_equal, millis, now, secs, throughout};
 
 const NEEDS: [Need; 2] = [Need::Crier, Need::Nft];
 
@@ -254,6 +256,88 @@ fn a_node_with_two_links_on_one_wire_is_missed_by_nobody_when_one_of_them_dies()
             port.restore();
         }
     }
+}
+
+/// F6 of a review. Input: ten times the owner's link loses IPv6 and has it again; then it loses all addresses of both families. Output: each
+/// time another node answers for the IPv6 address, alone, and the owner has it back with IPv6; the IPv4 address stays meanwhile. Where the
+/// subnet is required, the IPv4 address moves too once the link has lost it.
+#[test]
+fn an_owner_whose_link_loses_a_family_leaves_the_addresses_of_that_family_to_others() {
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
+    let lan = Lan::new(&rack, 3);
+    let (v4, v6): (Ipv4Addr, Ipv6Addr) = ("192.168.35.100".parse().unwrap(), "fd35::100".parse().unwrap());
+    lan.service("web", "192.168.35.100,fd35::100");
+    let file = lan.configuration_on("[\"eth0\"]\nsubnet = \"require\"", &lan.patient_pulse());
+    let agents = lan.agents_with(&file);
+    lan.all_hear(&agents);
+    let index = lan.owner(v4);
+    let (owner, name) = (lan.site.node(index), lan.site.node(index).name().to_owned());
+    let [v4_of_owner, v6_of_owner] = addresses_of_eth0(owner);
+    let answering = |others: bool| {
+        let found = advertising(&lan, v6);
+        match found.as_slice() {
+            [one] if (*one != name) == others => Ok(()),
+            _ => Err(format!("{found:?} answer for {v6}, and {name} had it")),
+        }
+    };
+    eventually("the owner answers for the IPv6 address too", secs(10), || answering(false));
+    let give_back_v6 = || {
+        owner.sysctl("net/ipv6/conf/eth0/disable_ipv6", "0");
+        owner.ip(&format!("address add {v6_of_owner} dev eth0 nodad"));
+        eventually("and has it again", secs(15), || answering(false));
+    };
+    for round in 0..10 {
+        owner.sysctl("net/ipv6/conf/eth0/disable_ipv6", "1");
+        eventually(&format!("another one answers, round {round}"), secs(4), || answering(true));
+        eventually_equal("the other family stays", secs(2), &vec![name.clone()], || lan.answering(v4));
+        give_back_v6();
+    }
+    let is_moved = || match lan.answering(v4).as_slice() {
+        [one] if *one != name => Ok(()),
+        found => Err(format!("{found:?} answer for {v4}, and {name} had it")),
+    };
+    owner.ip("-4 address flush dev eth0");
+    eventually("another one answers for the IPv4 address", secs(5), is_moved);
+    eventually("the other family stays", secs(2), || answering(false));
+    owner.sysctl("net/ipv6/conf/eth0/disable_ipv6", "1");
+    eventually("another one answers for the IPv6 address too", secs(5), || answering(true));
+    owner.ip(&format!("address add {v4_of_owner} dev eth0"));
+    eventually_equal("the IPv4 address is back", secs(15), &vec![name.clone()], || lan.answering(v4));
+    give_back_v6();
+}
+
+/// The addresses of a node's link with their prefix lengths, one of each family, as the rack gave them.
+fn addresses_of_eth0(node: &Host) -> [String; 2] {
+    ["-4", "-6"].map(|family| {
+        let table = node.ip_json(&format!("{family} address show dev eth0 scope global"));
+        let net = &table[0]["addr_info"][0];
+        format!("{}/{}", net["local"].as_str().unwrap_or_default(), net["prefixlen"])
+    })
+}
+
+/// Who answers on the link for an IPv6 address, in the order of their first answers.
+fn advertising(lan: &Lan, target: Ipv6Addr) -> Vec<String> {
+    let client = &lan.site.client;
+    let mac = client.port.mac();
+    let asked = Solicitation { frame_from: mac, source: client.address6, target, to: None, tells_mac: true };
+    let macs = client.run(|| {
+        let socket = PacketSocket::open("eth0", Frames::All, millis(5)).expect("the client can listen");
+        let deadline = Deadline::after(millis(200));
+        let (mut buffer, mut macs, mut again) = ([0; 2048], Vec::new(), now());
+        while !deadline.has_passed() {
+            if now() >= again {
+                socket.send(&asked.frame()).expect("the link is up");
+                again = now() + millis(100);
+            }
+            let Ok(Some((_, frame))) = socket.receive(&mut buffer) else { continue };
+            let answer = Advertisement::read(frame).filter(|it| it.target == target && it.solicited);
+            if let Some(answer) = answer.filter(|it| !macs.contains(&it.frame_from)) {
+                macs.push(answer.frame_from);
+            }
+        }
+        macs
+    });
+    macs.into_iter().map(|mac| lan.name_of(mac)).collect()
 }
 
 /// By address, as this agent knows the nodes.

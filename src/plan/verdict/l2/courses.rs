@@ -200,6 +200,7 @@ impl<'a> Case<'a, '_> {
             unjudged,
             leaving: inputs.world.leaving,
             without_link: on.is_empty(),
+            unheeded: address.is_ipv6() && on.keys().any(|link| heard::is_without_v6(inputs, covering, *link)),
             // A node with an endpoint keeps the address from others with one.
             sticky: covering.iter().any(|(l2, _)| l2.sticky) || ranking.is_near(inputs.me),
             may_ask_from: may_ask_from.filter(|_| inputs.world.drain.is_none() && !unjudged),

@@ -29,14 +29,17 @@ pub fn names<'a>(inputs: &Inputs<'_>, indices: impl Iterator<Item = &'a u32>) ->
 pub fn rosters<'a>(inputs: &Inputs<'a>, covering: &[(&L2, &L2Context)], address: IpAddr) -> Rosters<'a> {
     let mut all: Rosters<'a> =
         covering.iter().flat_map(|(_, context)| context.rosters(address, inputs.world)).collect();
-    let without_v6 = |index: &u32| {
-        let link = inputs.world.links.get(index).map(|link| &link.name);
-        link.is_some_and(|link| covering.iter().any(|(_, context)| context.without_v6().contains(link)))
-    };
+    let without_v6 = |index: &u32| is_without_v6(inputs, covering, *index);
     if address.is_ipv6() && !all.keys().all(without_v6) {
         all.retain(|index, _| !without_v6(index));
     }
     all
+}
+
+/// This node takes no IPv6 on the link.
+pub fn is_without_v6(inputs: &Inputs<'_>, covering: &[(&L2, &L2Context)], index: u32) -> bool {
+    let link = inputs.world.links.get(&index).map(|link| &link.name);
+    link.is_some_and(|link| covering.iter().any(|(_, context)| context.without_v6().contains(link)))
 }
 
 /// Of the agents on these links, those that say something of the address; of one that says different things, that it answers. A cluster has
