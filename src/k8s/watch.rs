@@ -648,7 +648,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::k8s::fake::{self, Answer, CIDRS, FakeApi, Fault, NODES, SERVICES, SLICES, service};
+    use crate::k8s::fake::{self, Answer, CIDRS, FakeApi, Fault, NODES, PODS, SERVICES, SLICES, service};
     use crate::names::ObjectKey;
     use crate::world::Listing;
 
@@ -966,6 +966,67 @@ mod tests {
             _ => None,
         })
         .await
+    }
+
+    async fn watching_pods(api: &FakeApi) -> (mpsc::Receiver<Fact>, JoinSet<()>) {
+        let (sender, facts) = mpsc::channel(64);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(run(api.client().await, sender, Barrier::new(&[]), Some("node-a".into())));
+        (facts, tasks)
+    }
+
+    #[tokio::test]
+    async fn the_pods_of_the_node_are_followed_where_that_is_asked_for_and_no_others() {
+        let api = FakeApi::start().await;
+        let pod = |address: &str| {
+            json!({"metadata": {"name": "web-1", "namespace": "shop"}, "spec": {"nodeName": "node-a"}, "status": {"podIP": address}})
+        };
+        api.put(PODS, pod("10.244.1.7"));
+        {
+            let (mut facts, _tasks) = watching(&api).await;
+            reachable(&mut facts).await;
+            assert!(api.requests(&Method::GET, PODS).is_empty(), "nobody asks for them");
+        }
+        let (mut facts, _tasks) = watching_pods(&api).await;
+        let next = async |facts: &mut mpsc::Receiver<Fact>| {
+            fake::until(facts, "word of a Pod", |fact| match fact {
+                Fact::Pod(key, pod) => Some((key.to_string(), pod.as_ref().map(|pod| pod.addresses[0].to_string()))),
+                Fact::Listed(Listing::Pods(keys)) => Some((format!("{} in all", keys.len()), None)),
+                _ => None,
+            })
+            .await
+        };
+        assert_eq!(next(&mut facts).await, ("shop/web-1".to_owned(), Some("10.244.1.7".to_owned())));
+        assert_eq!(next(&mut facts).await, ("1 in all".to_owned(), None));
+        reachable(&mut facts).await;
+        api.put(PODS, pod("10.244.1.8"));
+        assert_eq!(next(&mut facts).await, ("shop/web-1".to_owned(), Some("10.244.1.8".to_owned())));
+        let mut ended = pod("10.244.1.8");
+        ended["status"]["phase"] = "Failed".into();
+        api.put(PODS, ended);
+        assert_eq!(next(&mut facts).await, ("shop/web-1".to_owned(), None), "it has ended");
+        let asked = api.requests(&Method::GET, PODS);
+        assert!(asked.len() >= 2, "a list and a watch: {asked:?}");
+        assert!(asked.iter().all(|it| it.query.contains("fieldSelector=spec.nodeName%3Dnode-a")), "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_does_not_show_pods_counts_as_one_that_answers_and_that_is_told() {
+        let api = FakeApi::start().await;
+        for _ in 0..2 {
+            api.fault(Fault { method: Method::GET, path: PODS, watch: None, answer: Answer::Status(403, "no") });
+        }
+        let (mut facts, _tasks) = watching_pods(&api).await;
+        let (mut reachable, mut unseen) = (false, None);
+        while !reachable || unseen.is_none() {
+            fake::until(&mut facts, "an API server that answers, and word of the Pods", |fact| match fact {
+                Fact::ApiServer(state) => Some(reachable = *state == ApiServer::Reachable),
+                Fact::PodsUnseen(why) => Some(unseen = Some(why.clone())),
+                _ => None,
+            })
+            .await;
+        }
+        assert_eq!(unseen, Some(Some("403 no".to_owned())));
     }
 
     #[tokio::test]

@@ -87,7 +87,9 @@ impl NewPods {
         }
         let Judged { known, ending, selected } = &mut judged;
         ending.retain(|address, _| !known.contains(address) && !selected.contains_key(address));
-        selected.keys().for_each(|address| drop(known.remove(address)));
+        for address in selected.keys() {
+            known.remove(address);
+        }
         let differs = *self.judged != judged;
         if differs {
             self.judged = Arc::new(judged);

@@ -155,8 +155,8 @@ fn a_new_pod_of_the_service_sends_nothing_before_it_is_known_and_then_with_the_s
             if said.contains(&name) && said.contains("new-pods") { Ok(()) } else { Err(said) }
         });
         assert_eq!(agent.verb("egress").status.code(), Some(1));
-        let metrics = agent.metrics();
-        assert!(metrics.contains("crier_egress_new_pods_held 2"), "{metrics}");
+        let screen = String::from_utf8_lossy(&agent.verb("egress").stdout).into_owned();
+        assert!(screen.contains("new pods: 2 addresses are held back"), "{screen}");
         assert_eq!(leaks(&captures), BTreeSet::new(), "no EndpointSlice lists the pod");
 
         let all: Vec<&Pod> = scene.pods.iter().chain(known.iter().map(|(pod, _)| pod)).collect();
