@@ -156,14 +156,19 @@ mod tests {
             let all = read(&objects(&key, Some(&key), new_pods));
             let role = all.iter().find(|it| it["kind"] == "ClusterRole").expect("there is one");
             let rules = role["rules"].as_array().expect("rules").clone();
-            rules.iter().flat_map(|rule| rule["resources"].as_array().expect("resources").clone()).map(|it| it.to_string()).collect()
+            rules
+                .iter()
+                .flat_map(|rule| rule["resources"].as_array().expect("resources").clone())
+                .map(|it| it.to_string())
+                .collect()
         };
         let (pass, hold) = (resources(NewPods::Pass), resources(NewPods::Hold));
         assert!(!pass.contains(&"\"pods\"".to_owned()));
         let more: Vec<&String> = hold.iter().filter(|it| !pass.contains(it)).collect();
         assert_eq!(more, ["\"pods\""]);
         let mut file = tempfile::NamedTempFile::new().expect("a file");
-        std::io::Write::write_all(&mut file, b"[kubernetes]\nin-cluster = true\n[egress]\nnew-pods = \"hold\"\n").expect("it is written");
+        std::io::Write::write_all(&mut file, b"[kubernetes]\nin-cluster = true\n[egress]\nnew-pods = \"hold\"\n")
+            .expect("it is written");
         let scope = Scope { lease: None, config: Some(file.path().to_owned()) };
         assert_eq!(scope.objects(), Ok(objects(&key, None, NewPods::Hold)));
     }

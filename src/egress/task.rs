@@ -290,13 +290,15 @@ impl Keeper {
         if former.is_empty() {
             self.machine.handle_ways(kernel.ways(&self.form)?, clock::now());
         }
+        let mut judged = self.machine.content().clone();
         for form in former.iter().chain([&self.form]) {
             let hold = kernel.hold(form)?;
             if !hold.networks.is_empty() {
+                judged.hold = hold.clone();
                 self.machine.handle_hold(hold);
             }
         }
-        self.judged = Arc::new(self.machine.content().clone());
+        self.judged = Arc::new(judged);
         self.adopted = true;
         Ok(())
     }
@@ -305,8 +307,8 @@ impl Keeper {
     fn write(&mut self, kernel: &mut Netfilter, written: &mut Option<Arc<Content>>) -> io::Result<Option<Changed>> {
         let wanted = self.machine.content().clone();
         if self.machine.is_idle() {
-            // An earlier life may have guarded pods that are held for nobody by now, and then nothing was written yet.
-            let is_left = !self.judged.pods.is_empty();
+            // An earlier life may have guarded pods that are held for nobody by now, or held new ones, and then nothing was written yet.
+            let is_left = !self.judged.pods.is_empty() || !self.judged.hold.networks.is_empty();
             let is_there =
                 written.is_some() || (is_left && kernel.has_table(&self.form)? && !kernel.is_foreign(&self.form)?);
             if is_there {

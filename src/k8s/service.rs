@@ -229,6 +229,23 @@ mod tests {
     }
 
     #[test]
+    fn the_selector_is_kept_of_a_service_with_egress_alone() {
+        let selector = |annotations: &str, selector: &str| {
+            let spec = format!("{{type: LoadBalancer, selector: {selector}}}");
+            let service = read(&format!("{{metadata: {{name: web, annotations: {annotations}}}, spec: {spec}}}"));
+            let of = |app: &str| service.selects(&Labels([("app", app), ("more", "yes")].into_iter().collect()));
+            (service.pod_selector.is_some(), of("web"), of("api"))
+        };
+        let egress = "{crier.dev/egress: service-ip}";
+        assert_eq!(selector(egress, "{app: web}"), (true, true, false));
+        assert_eq!(selector("{crier.dev/egress: mistyped}", "{app: web}"), (true, true, false), "its pods are held");
+        assert_eq!(selector("{}", "{app: web}"), (false, false, false));
+        for none in ["{}", "null"] {
+            assert_eq!(selector(egress, none), (false, false, false), "it selects no pod by itself");
+        }
+    }
+
+    #[test]
     fn a_service_of_the_api_server_is_read_whole() {
         let seen = read(
             r#"

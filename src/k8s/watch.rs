@@ -228,7 +228,8 @@ impl<K: Kind> Followed<K> {
     }
 
     fn watching(&self) -> WatchParams {
-        WatchParams { field_selector: self.only.clone(), ..WatchParams::default() }.timeout(fastrand::u32(WATCH_SECONDS))
+        WatchParams { field_selector: self.only.clone(), ..WatchParams::default() }
+            .timeout(fastrand::u32(WATCH_SECONDS))
     }
 }
 
@@ -497,11 +498,7 @@ async fn tell_listed<K: Kind>(
 }
 
 /// Begins a watch.
-async fn open_watch<K: Kind>(
-    api: &Followed<K>,
-    params: &WatchParams,
-    version: &str,
-) -> Result<Events<K>, kube::Error> {
+async fn open_watch<K: Kind>(api: &Followed<K>, params: &WatchParams, version: &str) -> Result<Events<K>, kube::Error> {
     match timeout(WATCH_TIMEOUT, api.api.watch(params, version)).await {
         Ok(events) => Ok(events?.boxed()),
         Err(_) => Err(kube::Error::Service(no_answer(WATCH_TIMEOUT).into())),
@@ -978,9 +975,7 @@ mod tests {
     #[tokio::test]
     async fn the_pods_of_the_node_are_followed_where_that_is_asked_for_and_no_others() {
         let api = FakeApi::start().await;
-        let pod = |address: &str| {
-            json!({"metadata": {"name": "web-1", "namespace": "shop"}, "spec": {"nodeName": "node-a"}, "status": {"podIP": address}})
-        };
+        let pod = |address: &str| json!({"metadata": {"name": "web-1", "namespace": "shop"}, "spec": {"nodeName": "node-a"}, "status": {"podIP": address}});
         api.put(PODS, pod("10.244.1.7"));
         {
             let (mut facts, _tasks) = watching(&api).await;

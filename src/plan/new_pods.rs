@@ -201,7 +201,11 @@ mod tests {
         story.pods.put(&key("shop/also"), None);
         assert_eq!(story.judged(), ["10.244.1.2 known"]);
         story.pods.put(&key("shop/also"), Some(&service("")));
-        assert_eq!(story.judged(), ["10.244.1.2 known"], "a Service without selector names its pods in EndpointSlices alone");
+        assert_eq!(
+            story.judged(),
+            ["10.244.1.2 known"],
+            "a Service without selector names its pods in EndpointSlices alone"
+        );
     }
 
     #[test]

@@ -201,7 +201,8 @@ mod tests {
             let known = hold.known.clone().unwrap_or_default();
             table.hold = Hold { networks: hold.networks.clone(), known, ..Hold::default() };
         }
-        let address = |(address, readings): &(&str, usize)| (ip(address), HeldAddress { packets: 7, readings: *readings });
+        let address =
+            |(address, readings): &(&str, usize)| (ip(address), HeldAddress { packets: 7, readings: *readings });
         let new_pods = counters::NewPods { dropped: 20, held: held.iter().map(address).collect() };
         let table = Some(Arc::new(table));
         let counters = Counters { egress_table: table, egress_new_pods: new_pods, ..Counters::default() };
@@ -237,7 +238,8 @@ mod tests {
         let new_pods = soon.new_pods.as_ref().expect("they are held back");
         assert_eq!((new_pods.addresses, new_pods.dropped), (3, 20), "the first one is known");
         let told: Vec<String> = new_pods.held.iter().map(|it| format!("{} {:?}", it.address, it.pod)).collect();
-        for (told, (address, pod)) in told.iter().zip([("10.244.1.3", "web-1"), ("10.244.1.4", "old"), ("10.244.1.5", "None")])
+        for (told, (address, pod)) in
+            told.iter().zip([("10.244.1.3", "web-1"), ("10.244.1.4", "old"), ("10.244.1.5", "None")])
         {
             assert!(told.contains(address) && told.contains(pod), "{told}");
         }
@@ -259,7 +261,10 @@ mod tests {
         let facts = listed(vec![]).into_iter().chain([Fact::ApiServer(away)]).collect();
         let said = said(&[("10.244.1.5", 9)], facts);
         let problems = about_new_pods(&said);
-        assert!(problems.iter().any(|it| it.contains("the API server is away") && it.contains("no route")), "{problems:?}");
+        assert!(
+            problems.iter().any(|it| it.contains("the API server is away") && it.contains("no route")),
+            "{problems:?}"
+        );
     }
 
     #[test]
@@ -273,8 +278,7 @@ mod tests {
         let without = said(&[], facts);
         let [problem] = about_new_pods(&without)[..] else { panic!("{:?}", without.problems) };
         assert!(problem.contains("spec.podCIDRs") && problem.contains("cluster-networks"), "{problem}");
-        let later: Vec<Fact> =
-            listed(vec![]).into_iter().chain([Fact::PodsUnseen(Some("403".to_owned()))]).collect();
+        let later: Vec<Fact> = listed(vec![]).into_iter().chain([Fact::PodsUnseen(Some("403".to_owned()))]).collect();
         let later = said(&[], later);
         assert!(about_new_pods(&later)[0].contains("held back until it does"), "{:?}", later.problems);
         assert_eq!(about_new_pods(&said(&[], listed(vec![]))), Vec::<&String>::new(), "all is well");

@@ -49,7 +49,8 @@ impl Pods {
     }
 
     pub(super) fn list(&mut self, keys: &BTreeSet<ObjectKey>) {
-        self.all = self.all.iter().filter(|(key, _)| keys.contains(*key)).map(|(k, it)| (k.clone(), it.clone())).collect();
+        self.all =
+            self.all.iter().filter(|(key, _)| keys.contains(*key)).map(|(k, it)| (k.clone(), it.clone())).collect();
         self.listed = true;
     }
 }

@@ -225,7 +225,12 @@ mod tests {
             let text = [name.as_bytes(), &[0]].concat();
             octets.windows(text.len()).filter(|window| **window == text).count()
         };
-        names.iter().map(|name| (name, times(name))).filter(|(_, it)| *it > 0).map(|(n, it)| format!("{n} {it}")).collect()
+        names
+            .iter()
+            .map(|name| (name, times(name)))
+            .filter(|(_, it)| *it > 0)
+            .map(|(n, it)| format!("{n} {it}"))
+            .collect()
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::NewPods;
 use crate::plan::slice::HoldSlice;
 use crate::selector::Labels;
-use crate::world::{Egress, Pod};
+use crate::world::{ApiServer, Egress, Pod};
 
 fn holding() -> Config {
     let mut config = Config { l2: Vec::new(), ..configuration() };
@@ -88,7 +88,12 @@ fn a_pod_is_no_news_to_those_who_do_not_hold() {
     let mut story = begun();
     story.put("web", with_egress());
     pod(&mut story, "plain", "plain", "10.244.1.2");
-    let same = Pod { node: "a".into(), labels: labels("x"), addresses: vec!["10.244.1.2".parse().unwrap()], terminates: false };
+    let same = Pod {
+        node: "a".into(),
+        labels: labels("x"),
+        addresses: vec!["10.244.1.2".parse().unwrap()],
+        terminates: false,
+    };
     story.tell(Fact::Pod(key("plain"), Some(Arc::new(same))));
     assert!(!story.turn().moved.egress, "its address is known as before");
     assert_eq!(story.planner.judged(), 0, "no Service is judged for a pod");

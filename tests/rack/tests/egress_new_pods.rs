@@ -12,7 +12,9 @@ use rack::crier::Crier;
 use rack::egress::{ADDRESS, ADDRESSES, Scene, ends, fresh, leaks, rows};
 use rack::lan::problems;
 use rack::packet::Mac;
-use rack::{Metal, Namespace, Need, Pod, Process, Rack, Service, eventually, eventually_equal, millis, rest, secs, throughout};
+use rack::{
+    Metal, Namespace, Need, Pod, Process, Rack, Service, eventually, eventually_equal, millis, rest, secs, throughout,
+};
 use serde_json::Value;
 
 const NEEDS: [Need; 3] = [Need::Namespaces, Need::Nft, Need::Crier];
@@ -233,7 +235,11 @@ fn where_new_pods_pass_a_new_pod_of_the_service_sends_with_its_nodes_address() {
         let (_pod, birth) = Birth::of(&scene, node, &format!("late-{node}"));
         eventually("it sends with its node's address", secs(20), || {
             let leaks = leaks(&captures);
-            if leaks.iter().any(|leak| leak.starts_with(&format!("{own} "))) { Ok(()) } else { Err(format!("{leaks:?}")) }
+            if leaks.iter().any(|leak| leak.starts_with(&format!("{own} "))) {
+                Ok(())
+            } else {
+                Err(format!("{leaks:?}"))
+            }
         });
         birth.end();
     }
