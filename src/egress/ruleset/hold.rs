@@ -222,7 +222,8 @@ mod tests {
         let octets = change(&form(), before, after).emit();
         let names = ["own4", "own6", "known4", "known6", "ending4", "ending6", "uplinks"];
         let times = |name: &str| {
-            let text = [name.as_bytes(), &[0]].concat();
+            // The kind of the attribute stands before its text: `own4` is the end of another name too.
+            let text = [&2_u16.to_ne_bytes(), name.as_bytes(), &[0]].concat();
             octets.windows(text.len()).filter(|window| **window == text).count()
         };
         names

@@ -186,6 +186,10 @@ impl Town {
         self.senders.remove(node).end();
         self.pods_made += 1;
         let host = self.scene.lan.site.node(node);
+        eventually("new pods are held back: the agent knows of the Service", secs(20), || {
+            let listed = host.sh("nft list set inet crier own4") + &host.sh("nft list set inet crier own6");
+            if listed.matches("elements").count() == 2 { Ok(()) } else { Err(listed) }
+        });
         let pod = host.pod(&format!("web-{}", self.pods_made + 1), &[80]);
         self.senders.insert(node, Sending::start(&pod, &self.scene));
         self.scene.pods[node] = pod;
