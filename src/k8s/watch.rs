@@ -1015,8 +1015,14 @@ mod tests {
         let (mut reachable, mut unseen) = (false, None);
         while !reachable || unseen.is_none() {
             fake::until(&mut facts, "an API server that answers, and word of the Pods", |fact| match fact {
-                Fact::ApiServer(state) => Some(reachable = *state == ApiServer::Reachable),
-                Fact::PodsUnseen(why) => Some(unseen = Some(why.clone())),
+                Fact::ApiServer(state) => {
+                    reachable = *state == ApiServer::Reachable;
+                    Some(())
+                }
+                Fact::PodsUnseen(why) => {
+                    unseen = Some(why.clone());
+                    Some(())
+                }
                 _ => None,
             })
             .await;
