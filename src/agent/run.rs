@@ -51,7 +51,7 @@ use crate::bfd::kept::KeptPath;
 use crate::bgp::socket::kept::KeptConnection;
 use crate::bgp::socket::ledger::Safe;
 use crate::bgp::task::Past;
-use crate::config::{Config, Kubernetes, Manifests, Source, SourceFile};
+use crate::config::{Config, Kubernetes, Manifests, NewPods, Source, SourceFile};
 use crate::k8s::annotate::Annotation;
 use crate::k8s::lease::Terms;
 use crate::names::NodeName;
@@ -475,7 +475,8 @@ impl Tasks {
                 let requests = renewal.requests();
                 self.endless.spawn(named("the keeper of credentials", renewal.run(facts.clone())));
                 let barrier = k8s::barrier::Barrier::new(&["services", "namespaces"]);
-                let watching = k8s::watch::run(client.clone(), facts.clone(), barrier.clone());
+                let pods_of = (config.egress.new_pods == NewPods::Hold).then(|| node.clone());
+                let watching = k8s::watch::run(client.clone(), facts.clone(), barrier.clone(), pods_of);
                 self.endless.spawn(named("the watch", watching));
                 let identity = k8s::lease::identity(node);
                 let candidacy = k8s::lease::Candidacy { lease: lease.clone(), identity, terms };

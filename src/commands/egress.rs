@@ -8,6 +8,7 @@ use super::table::{Table, printable};
 use super::{Exit, Output, answer, ask, refused};
 use crate::api::readings;
 use crate::views::egress::{EgressReport, HeldBack};
+use crate::views::new_pods::{HeldNewPod, NewPodsReport};
 
 /// Exits with a problem where packets of pods are held back, or may be.
 pub fn egress(socket: &Path, output: Output) -> Exit {
@@ -26,6 +27,7 @@ fn screen(report: &EgressReport, wide: bool) -> String {
             released.join(", ")
         ),
     };
+    let released = released + &report.new_pods.as_ref().map(new_pods).unwrap_or_default();
     let told = |all: &[String]| all.iter().map(|it| printable(it) + "\n").collect::<String>();
     let below = match (told(&report.problems), told(&report.notes)) {
         (problems, notes) if problems.is_empty() && notes.is_empty() => released,
@@ -58,6 +60,22 @@ fn screen(report: &EgressReport, wide: bool) -> String {
         table.cells(cells);
     }
     format!("{table}{below}")
+}
+
+/// What is held back of new pods; nothing where nothing was ever.
+fn new_pods(report: &NewPodsReport) -> String {
+    if report.addresses == 0 && report.dropped == 0 {
+        return String::new();
+    }
+    let held = report.held.iter().map(|HeldNewPod { address, pod, dropped, reason }| {
+        let pod = pod.as_ref().map(|pod| format!(" ({pod})")).unwrap_or_default();
+        printable(&format!("  {address}{pod}: {dropped} packets: {reason}")) + "\n"
+    });
+    let held: String = held.collect();
+    format!(
+        "\nnew pods: {} addresses are held back, {} packets were dropped since the agent started\n{held}",
+        report.addresses, report.dropped
+    )
 }
 
 /// `10.244.1.7 (until 2026-07-01T08:00:00Z, listed by shop/other)`

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{Exit, config, print};
 use crate::config::load::{self, Lenience};
-use crate::config::{Kubernetes, Source, in_namespace};
+use crate::config::{Kubernetes, NewPods, Source, in_namespace};
 use crate::names::ObjectKey;
 use crate::world::is_of_default;
 
@@ -22,7 +22,7 @@ pub struct Scope {
     /// The Lease of a crier with a class of its own: what its [kubernetes] lease says, else kube-system/crier-CLASS
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = lease, conflicts_with = "config")]
     lease: Option<ObjectKey>,
-    /// The configuration of the agents, of which the Lease and the ConfigMap are taken
+    /// The configuration of the agents, of which the Lease, the ConfigMap and whether they read Pods are taken
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -39,11 +39,13 @@ impl Scope {
     pub fn objects(&self) -> Result<String, Exit> {
         let default = ObjectKey::new("kube-system", "crier");
         let Some(file) = &self.config else {
-            return Ok(objects(self.lease.as_ref().unwrap_or(&default), Some(&default)));
+            return Ok(objects(self.lease.as_ref().unwrap_or(&default), Some(&default), NewPods::Pass));
         };
         let (read, _) = load::load_host(file, Lenience::Judging).map_err(|error| config::complain(&error))?;
         match &read.source {
-            Source::Kubernetes(kubernetes) => Ok(objects(&kubernetes.lease, kubernetes.config.as_ref())),
+            Source::Kubernetes(kubernetes) => {
+                Ok(objects(&kubernetes.lease, kubernetes.config.as_ref(), read.egress.new_pods))
+            }
             Source::Manifests(_) => {
                 eprintln!(
                     "crier: {} has [manifests]: its agent asks no API server and needs no rights",
@@ -61,11 +63,22 @@ impl Scope {
     }
 }
 
+/// What follows the rule for Pods in the ClusterRole.
+const BEHIND_PODS: &str = "- apiGroups: [\"\"]\n  resources: [services/status]\n";
+
+/// No right to read can be narrowed to the Pods of a node.
+const PODS: &str = "# Whose the addresses of new pods are, because [egress] new-pods is \"hold\". An agent asks for the Pods of its own node\n\
+                    # alone.\n- apiGroups: [\"\"]\n  resources: [pods]\n  verbs: [get, list, watch]\n";
+
 /// The objects for a Lease and a ConfigMap. Another Lease has a Role of its own: the rights of two criers stand beside each other.
-fn objects(lease: &ObjectKey, config_map: Option<&ObjectKey>) -> String {
-    match is_of_default(lease) && config_map.is_none_or(is_of_default) {
+fn objects(lease: &ObjectKey, config_map: Option<&ObjectKey>, new_pods: NewPods) -> String {
+    let objects = match is_of_default(lease) && config_map.is_none_or(is_of_default) {
         true => OBJECTS.to_owned(),
         false => objects_of_another(lease, config_map),
+    };
+    match new_pods {
+        NewPods::Pass => objects,
+        NewPods::Hold => objects.replacen(BEHIND_PODS, &format!("{PODS}{BEHIND_PODS}"), 1),
     }
 }
 
@@ -134,6 +147,30 @@ mod tests {
 
     fn read(text: &str) -> Vec<Value> {
         document::objects(text, document::Format::Yaml).expect("sound YAML")
+    }
+
+    #[test]
+    fn pods_are_read_only_where_new_pods_are_held() {
+        let key = ObjectKey::new("kube-system", "crier");
+        let resources = |new_pods| -> Vec<String> {
+            let all = read(&objects(&key, Some(&key), new_pods));
+            let role = all.iter().find(|it| it["kind"] == "ClusterRole").expect("there is one");
+            let rules = role["rules"].as_array().expect("rules").clone();
+            rules
+                .iter()
+                .flat_map(|rule| rule["resources"].as_array().expect("resources").clone())
+                .map(|it| it.to_string())
+                .collect()
+        };
+        let (pass, hold) = (resources(NewPods::Pass), resources(NewPods::Hold));
+        assert!(!pass.contains(&"\"pods\"".to_owned()));
+        let more: Vec<&String> = hold.iter().filter(|it| !pass.contains(it)).collect();
+        assert_eq!(more, ["\"pods\""]);
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        std::io::Write::write_all(&mut file, b"[kubernetes]\nin-cluster = true\n[egress]\nnew-pods = \"hold\"\n")
+            .expect("it is written");
+        let scope = Scope { lease: None, config: Some(file.path().to_owned()) };
+        assert_eq!(scope.objects(), Ok(objects(&key, None, NewPods::Hold)));
     }
 
     /// W2 of a review. Input: a crier of another class, by its Lease or its file. Output: the objects of the default one, with a Role for its

@@ -43,7 +43,7 @@ pub use section::api::Api;
 pub use section::bfd::{BfdAuthentication, BfdProfile};
 pub use section::bgp::Bgp;
 pub use section::drain::DrainSettings;
-pub use section::egress::{BLACKHOLES, EgressSettings, FOR_NETWORKS};
+pub use section::egress::{BLACKHOLES, EgressSettings, FOR_NETWORKS, NewPods};
 pub use section::host::Host;
 pub use section::kubernetes::{Access, Kubernetes, lease_of_class, own_lease_of_class};
 pub use section::l2::{InterfacePattern, L2, Schedule, Subnet};

@@ -283,6 +283,7 @@ fn defaults_are_those_that_the_table_names() {
             tunnel_port: 4790,
             cluster_networks: vec![],
             symmetric_return: true,
+            new_pods: NewPods::Pass,
             release_after: Duration::from_secs(600),
         },
         drain: DrainSettings {

@@ -14,6 +14,32 @@ pub struct Counters {
     pods: Mutex<BTreeMap<IpAddr, Pair>>,
     held: Mutex<Option<Arc<Content>>>,
     earlier: Mutex<Arc<Vec<String>>>,
+    new_pods: Mutex<NewPods>,
+}
+
+/// What was held back of new pods.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewPods {
+    /// Packets, since the agent started.
+    pub dropped: u64,
+    /// Of which addresses lately, those too that are held no more.
+    pub held: BTreeMap<IpAddr, HeldAddress>,
+}
+
+/// An address that packets were held back of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HeldAddress {
+    /// What the kernel counted at the last reading.
+    pub packets: u64,
+    /// At how many readings in a row it was held, the last one included.
+    pub readings: usize,
+}
+
+impl HeldAddress {
+    /// It is no new one any more.
+    pub fn is_lasting(&self) -> bool {
+        self.readings >= READINGS
+    }
 }
 
 /// Of one pod since the agent started; these only ever grow while the pod is held to an address.
@@ -119,6 +145,30 @@ impl Counters {
         }
     }
 
+    /// The addresses that packets of new pods were held back of in the last while, with how many since the first one.
+    pub fn read_new_pods(&self, elements: impl IntoIterator<Item = (IpAddr, u64)>) {
+        let table = self.held();
+        let is_held = |address: IpAddr| {
+            let table = table.as_ref();
+            table.is_some_and(|table| table.hold.holds(address) && !table.pods.contains_key(&address))
+        };
+        let mut new = self.new_pods.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut new.held);
+        for (address, packets) in elements {
+            let was = before.get(&address).copied().unwrap_or_default();
+            // One that was made anew counts from the beginning.
+            let more = packets.checked_sub(was.packets).unwrap_or(packets);
+            new.dropped = new.dropped.saturating_add(more);
+            let readings = if is_held(address) { was.readings.saturating_add(1) } else { 0 };
+            new.held.insert(address, HeldAddress { packets, readings });
+        }
+    }
+
+    /// As of the last reading.
+    pub fn new_pods(&self) -> NewPods {
+        self.new_pods.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// What the kernel holds now; `None` where it is not known to hold the table.
     pub fn hold(&self, content: Option<Arc<Content>>) {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = content;
@@ -169,6 +219,29 @@ mod tests {
         assert_eq!(counters.all()[&pod], Counts { dropped: 7, ..Counts::default() });
         counters.keep(|_| false);
         assert!(counters.all().is_empty());
+    }
+
+    #[test]
+    fn an_address_of_a_new_pod_lasts_while_it_is_held_at_each_reading() {
+        let counters = Counters::default();
+        let address: IpAddr = "10.244.1.2".parse().unwrap();
+        let mut table = Content::default();
+        table.hold.networks.insert("10.244.1.0/24".parse().unwrap());
+        counters.hold(Some(Arc::new(table.clone())));
+        let lasts = || counters.new_pods().held.get(&address).map(HeldAddress::is_lasting);
+        for packets in 1..=4 {
+            counters.read_new_pods([(address, packets)]);
+            assert_eq!(lasts(), Some(false), "{packets}");
+        }
+        counters.read_new_pods([(address, 5)]);
+        assert_eq!((lasts(), counters.new_pods().dropped), (Some(true), 5));
+        table.hold.known.insert(address);
+        counters.hold(Some(Arc::new(table)));
+        counters.read_new_pods([(address, 5)]);
+        assert_eq!(lasts(), Some(false), "it is known");
+        counters.read_new_pods([]);
+        counters.read_new_pods([(address, 2)]);
+        assert_eq!((lasts(), counters.new_pods().dropped), (Some(false), 7), "the kernel counts from the beginning");
     }
 
     /// E1 of a review. Input: readings of a pod's drops, each with the way that its packets have. Output: how many are dropped

@@ -10,9 +10,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ruleset::{Content, Foreign, Networks, Tunnel};
+use super::ruleset::{Content, Foreign, Hold, Networks, Tunnel};
 use crate::address::LINK_LOCAL;
-use crate::plan::slice::{EgressSlice, Hop, Mapping};
+use crate::plan::slice::{EgressSlice, HoldSlice, Hop, Mapping};
 use crate::world::{Destinations, PodMark};
 
 /// See the module's documentation.
@@ -32,6 +32,8 @@ pub struct Machine {
     last_list: u32,
     /// How packets left in an earlier life of the agent, until this one knows the owners.
     former: Option<Former>,
+    /// Whose addresses of new pods an earlier life knew, until this one knows them.
+    held_before: Hold,
 }
 
 /// The ways that the kernel's table led packets by when the agent started.
@@ -90,6 +92,7 @@ impl Machine {
             let_go: BTreeSet::new(),
             last_list: 0,
             former: None,
+            held_before: Hold::default(),
         }
     }
 
@@ -98,9 +101,9 @@ impl Machine {
         &self.content
     }
 
-    /// No pod is held to an address, and there is no extra network.
+    /// No pod is held to an address, no new pod is held back, and there is no extra network.
     pub fn is_idle(&self) -> bool {
-        self.content.pods.is_empty() && self.content.networks.is_empty()
+        self.content.pods.is_empty() && self.content.networks.is_empty() && self.content.hold.networks.is_empty()
     }
 
     /// The pods that nobody asks for any more.
@@ -145,6 +148,11 @@ impl Machine {
     /// How these pods' packets went in an earlier life of the agent. They go on so while owners are not known yet.
     pub fn handle_ways(&mut self, ways: Ways, now: Instant) {
         self.former = Some(Former { ways, until: now + FORMER_WAYS });
+    }
+
+    /// What an earlier life of the agent held back of new pods. What it knew stays known until the Pods are.
+    pub fn handle_hold(&mut self, hold: Hold) {
+        self.held_before = hold;
     }
 
     /// The addresses that packets left with then; none once the plan knows better.
@@ -221,8 +229,25 @@ impl Machine {
             .filter(|end| !end.foreign)
             .map(|end| Tunnel { peers: end.peers.clone(), mtu: end.mtu });
         let (egress, leads) = (slice.addresses.clone(), slice.leads.clone());
-        let hops = slice.hops.clone();
-        self.content = Content { pods, bounded, lists, cluster, foreign, via, hops, egress, leads, networks, tunnel };
+        let (hops, hold) = (slice.hops.clone(), self.hold(slice));
+        self.content =
+            Content { pods, bounded, lists, cluster, foreign, hold, via, hops, egress, leads, networks, tunnel };
+    }
+
+    /// What is held back of new pods. Until the Pods are known an earlier life of the agent knew best. Where there was none and the API server
+    /// answers, they are known in a moment, and pods that have been there for long are not to suffer for it.
+    fn hold(&mut self, slice: &EgressSlice) -> Hold {
+        let uplinks = || (*slice.shared_links).clone();
+        let Some(HoldSlice { networks, known, ending }) = slice.hold.as_deref() else { return Hold::default() };
+        if let Some(known) = known {
+            self.held_before = Hold::default();
+            let (known, ending) = (known.clone(), ending.clone());
+            return Hold { networks: networks.clone(), known, ending, uplinks: uplinks() };
+        }
+        match self.held_before.networks.is_empty() && slice.complete {
+            true => Hold::default(),
+            false => Hold { networks: networks.clone(), uplinks: uplinks(), ..self.held_before.clone() },
+        }
     }
 
     /// Others may send packets of their pods here before this node knows these: it owns an address, or a Service that is gone may come
@@ -298,6 +323,42 @@ mod tests {
     fn slice(complete: bool, pods: &[(u8, Mapping)]) -> EgressSlice {
         let pods = pods.iter().map(|(number, mapping)| (pod(*number), *mapping)).collect();
         EgressSlice { complete, pods, ..EgressSlice::default() }
+    }
+
+    /// Input: the Pods are known and not known, with and without a table of an earlier life. Output: the known addresses; `None`: nothing is
+    /// held.
+    #[test]
+    fn what_was_known_stays_known_until_the_pods_are_and_after_a_boot_nothing_is() {
+        let now = clock::now();
+        let networks: BTreeSet<IpNet> = ["10.244.1.0/24".parse().unwrap()].into();
+        let plan = |complete: bool, known: Option<&[u8]>| {
+            let known = known.map(|known| known.iter().map(|it| pod(*it)).collect());
+            let hold = HoldSlice { networks: networks.clone(), known, ending: Default::default() };
+            EgressSlice { hold: Some(Arc::new(hold)), ..slice(complete, &[]) }
+        };
+        let known = |machine: &Machine| {
+            let hold = &machine.content().hold;
+            (!hold.networks.is_empty()).then(|| hold.known.iter().copied().collect::<Vec<_>>())
+        };
+        let mut booted = Machine::new(RELEASE);
+        booted.handle_plan(&plan(false, None), now);
+        assert_eq!(known(&booted), Some(vec![]), "the API server is away: whoever is new is nobody");
+        assert!(!booted.is_idle());
+        let mut first = Machine::new(RELEASE);
+        first.handle_plan(&plan(true, None), now);
+        assert_eq!(known(&first), None, "they are about to be listed");
+        first.handle_plan(&plan(true, Some(&[1, 2])), now);
+        assert_eq!(known(&first), Some(vec![pod(1), pod(2)]));
+        let mut restarted = Machine::new(RELEASE);
+        let before = Hold { networks: networks.clone(), known: [pod(1)].into_iter().collect(), ..Hold::default() };
+        restarted.handle_hold(before);
+        restarted.handle_plan(&plan(true, None), now);
+        assert_eq!(known(&restarted), Some(vec![pod(1)]));
+        restarted.handle_plan(&plan(true, Some(&[2])), now);
+        assert_eq!(known(&restarted), Some(vec![pod(2)]), "the first one ended meanwhile");
+        restarted.handle_plan(&slice(true, &[]), now);
+        assert_eq!(known(&restarted), None, "no Service has egress any more");
+        assert!(restarted.is_idle());
     }
 
     #[test]

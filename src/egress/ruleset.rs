@@ -14,7 +14,7 @@
 //!
 //! Each of them passes first what goes to a destination that egress of the pod is not for: `exempt`. What leaves by networks is in
 //! `exits`, the chains for replies to what came in by extra networks are in `returns`, what is about the tunnel to owners is in `tunnel`,
-//! pods of other nodes that this one does not know yet are kept back in `foreign`, and answers to connections that another node translates
+//! pods of other nodes that this one does not know yet are kept back in `foreign`, new pods of this node in `hold`, and answers to connections that another node translates
 //! in `strays`. What rules are made of is in `expressions`.
 //!
 //! The guard looks at the packet as it leaves, so it does not matter who translated it or forgot to.
@@ -23,7 +23,9 @@ mod exempt;
 mod exits;
 mod expressions;
 mod foreign;
+mod hold;
 mod intervals;
+mod questions;
 mod returns;
 mod strays;
 mod tunnel;
@@ -38,7 +40,9 @@ use ipnet::IpNet;
 pub use self::exempt::Bounded;
 use self::expressions::*;
 pub use self::foreign::Foreign;
+pub use self::hold::Hold;
 use self::intervals::{Bound, intervals};
+pub use self::questions::{LastSets, WayMaps};
 pub use self::returns::Networks;
 pub use self::strays::UNTRACKED;
 pub use self::tunnel::Tunnel;
@@ -81,6 +85,8 @@ pub struct Content {
     pub cluster: BTreeSet<IpNet>,
     /// Pods of other nodes that leave by this one with a Service's address or not at all, known here or not.
     pub foreign: Foreign,
+    /// What is held back of pods of this node of which it is not known whose they are.
+    pub hold: Hold,
     /// The next hops that lead to owners.
     pub via: BTreeSet<IpAddr>,
     /// How the owner of each slot is reached, by family. The table knows of slots alone: another owner may come to have the number of one
@@ -140,6 +146,7 @@ pub fn whole(form: &Form, content: &Content, ownership: Ownership, replaces: boo
     returns::frame(&mut batch, form);
     tunnel::frame(&mut batch, form);
     foreign::frame(&mut batch, form);
+    hold::frame(&mut batch, form);
     strays::frame(&mut batch, form);
     let priority = i32::try_from(form.priority).unwrap_or(STANDARD_PRIORITY);
     new_chain(&mut batch, form, STEER, Some(("filter", PREROUTING, BEHIND_DNAT)));
@@ -192,6 +199,7 @@ pub fn chains(form: &Form) -> Vec<Attributes> {
         .chain(returns::CHAINS)
         .chain(tunnel::CHAINS)
         .chain([foreign::CHAIN])
+        .chain(hold::CHAINS)
         .chain(strays::CHAINS);
     all.map(|name| chain(form, name)).collect()
 }
@@ -206,65 +214,6 @@ fn chain(form: &Form, name: &str) -> Attributes {
     attributes.text(1, &form.table);
     attributes.text(CHAIN_NAME, name);
     attributes
-}
-
-/// The maps and the sets of the ways that packets are led, of both families, as questions.
-#[derive(Debug)]
-pub struct WayMaps {
-    /// From a pod to the chain of its slot.
-    pub steer: [Attributes; 2],
-    /// From a pod to its source.
-    pub source: [Attributes; 2],
-    /// The next hops to owners.
-    pub via: [Attributes; 2],
-}
-
-impl WayMaps {
-    pub fn of(form: &Form) -> WayMaps {
-        let named = |set: Set| set_named(form, set);
-        WayMaps {
-            steer: [Set::Steer4, Set::Steer6].map(named),
-            source: [Set::Source4, Set::Source6].map(named),
-            via: [Set::Via4, Set::Via6].map(named),
-        }
-    }
-
-    /// The number of the slot whose chain this is.
-    pub fn slot(chain: &str) -> Option<u8> {
-        chain.strip_prefix(SLOT)?.parse().ok()
-    }
-
-    /// The number of the network whose chain this is.
-    pub fn network(chain: &str) -> Option<u8> {
-        chain.strip_prefix(returns::NETWORK)?.parse().ok()
-    }
-}
-
-/// What a table that is taken away is asked for, of both families, as questions.
-#[derive(Debug)]
-pub struct LastSets {
-    /// The pods.
-    pub guard: [Attributes; 2],
-    /// The Services' addresses that they leave with, by whichever node.
-    pub egress: [Attributes; 2],
-    /// The destinations inside of the cluster, as bounds of intervals.
-    pub cluster: [Attributes; 2],
-}
-
-impl LastSets {
-    pub fn of(form: &Form) -> LastSets {
-        let named = |set: Set| set_named(form, set);
-        LastSets {
-            guard: [Set::Guard4, Set::Guard6].map(named),
-            egress: [Set::Egress4, Set::Egress6].map(named),
-            cluster: [Set::Cluster4, Set::Cluster6].map(named),
-        }
-    }
-
-    /// The networks in these bounds, in any order.
-    pub fn networks(bounds: &[(IpAddr, bool)]) -> Vec<IpNet> {
-        intervals::networks(bounds)
-    }
 }
 
 fn set_named(form: &Form, set: Set) -> Attributes {
@@ -704,6 +653,7 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
     tunnel::fill(batch, form, before, after);
     strays::fill(batch, form, &before.leads, &after.leads);
     foreign::fill(batch, form, &before.foreign, &after.foreign);
+    hold::fill(batch, form, &before.hold, &after.hold);
     for (was, is, v4, v6) in [
         (&before.cluster, &after.cluster, Set::Cluster4, Set::Cluster6),
         (&before.foreign.networks, &after.foreign.networks, Set::Foreign4, Set::Foreign6),
@@ -760,8 +710,12 @@ enum Value {
 }
 
 fn elements(batch: &mut Batch, form: &Form, verb: Verb, set: Set, elements: &[Element]) {
+    elements_in(batch, form, verb, set.name(), elements);
+}
+
+fn elements_in(batch: &mut Batch, form: &Form, verb: Verb, set: &str, elements: &[Element]) {
     for some in elements.chunks(MOST_ELEMENTS) {
-        let mut attributes = of_set(form, set.name());
+        let mut attributes = of_set(form, set);
         attributes.nest(ELEMENT_LIST, |list| {
             for element in some {
                 list.nest(LIST_ELEMENT, |it| {

@@ -18,7 +18,7 @@ use super::earlier;
 use super::keepalive::{self, Ends};
 use super::machine::Ways;
 use super::packet::{self, Answer, Attributes, Batch, Connection, Verb};
-use super::ruleset::{self, Bounded, Form, LastSets, WayMaps};
+use super::ruleset::{self, Bounded, Form, Hold, LastSets, WayMaps};
 use super::stale::Last;
 use crate::plan::slice::Mapping;
 use crate::world::Destinations;
@@ -162,6 +162,21 @@ impl Netfilter {
             ways.via.extend(self.elements(set)?.into_iter().map(|(via, _)| via));
         }
         Ok(ways)
+    }
+
+    /// What the table holds back of new pods.
+    pub(super) fn hold(&mut self, form: &Form) -> io::Result<Hold> {
+        let (mut hold, [own, known, ending]) = (Hold::default(), Hold::sets(form));
+        for set in &own {
+            hold.networks.extend(LastSets::networks(&self.all_elements(set, packet::bounds)?));
+        }
+        for set in &known {
+            hold.known.extend(self.elements(set)?.into_iter().map(|(address, _)| address));
+        }
+        for set in &ending {
+            hold.ending.extend(self.elements(set)?.into_iter().map(|(address, _)| address));
+        }
+        Ok(hold)
     }
 
     /// What the table holds before it is taken away.

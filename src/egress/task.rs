@@ -24,7 +24,7 @@ use super::keepalive::{self, Ends, Keepalives};
 use super::kept::HeldFile;
 use super::machine::{Guarded, Machine, Release};
 use super::packet::Connection;
-use super::ruleset::{self, Content, Count, Form, Ownership, TunnelDevice};
+use super::ruleset::{self, Content, Count, Form, Hold, Ownership, TunnelDevice};
 use super::socket::{Changes, Netfilter, ToPods};
 use super::stale::{Judge, Relisted, changed, judged};
 use super::standing::{Absence, Standing};
@@ -118,7 +118,10 @@ pub async fn run(
         keeper.tell_translated(None).await;
         keeper.filtered.send_replace(false);
         // Without egress nobody needs to know that this host could not do it.
-        let is_unwanted = slices.borrow().pods.is_empty() && slices.borrow().networks.is_empty();
+        let is_unwanted = {
+            let slice = slices.borrow();
+            slice.pods.is_empty() && slice.networks.is_empty() && slice.hold.is_none()
+        };
         if is_unwanted && keeper.machine.is_idle() {
             debug!(%error, "nftables cannot be used");
             keeper.standing.handle_unneeded();
@@ -287,7 +290,15 @@ impl Keeper {
         if former.is_empty() {
             self.machine.handle_ways(kernel.ways(&self.form)?, clock::now());
         }
-        self.judged = Arc::new(self.machine.content().clone());
+        let mut judged = self.machine.content().clone();
+        for form in former.iter().chain([&self.form]) {
+            let hold = kernel.hold(form)?;
+            if !hold.networks.is_empty() {
+                judged.hold = hold.clone();
+                self.machine.handle_hold(hold);
+            }
+        }
+        self.judged = Arc::new(judged);
         self.adopted = true;
         Ok(())
     }
@@ -296,8 +307,8 @@ impl Keeper {
     fn write(&mut self, kernel: &mut Netfilter, written: &mut Option<Arc<Content>>) -> io::Result<Option<Changed>> {
         let wanted = self.machine.content().clone();
         if self.machine.is_idle() {
-            // An earlier life may have guarded pods that are held for nobody by now, and then nothing was written yet.
-            let is_left = !self.judged.pods.is_empty();
+            // An earlier life may have guarded pods that are held for nobody by now, or held new ones, and then nothing was written yet.
+            let is_left = !self.judged.pods.is_empty() || !self.judged.hold.networks.is_empty();
             let is_there =
                 written.is_some() || (is_left && kernel.has_table(&self.form)? && !kernel.is_foreign(&self.form)?);
             if is_there {
@@ -307,6 +318,7 @@ impl Keeper {
                 self.forget_former(kernel, &wanted)?;
                 self.judged = Arc::default();
                 info!(table = %self.form.table, "no pod is held to a Service's address, and there is no extra network; the nftables table is removed");
+                self.counters.read_new_pods([]);
             }
             return Ok(None);
         }
@@ -422,6 +434,11 @@ impl Keeper {
         for (count, set) in ruleset::counted(&self.form) {
             self.counters.read(count, kernel.elements(&set)?);
         }
+        let mut held = Vec::new();
+        for set in Hold::held(&self.form) {
+            held.extend(kernel.elements(&set)?);
+        }
+        self.counters.read_new_pods(held);
         let pods = &self.machine.content().pods;
         self.counters.keep(|pod| pods.contains_key(pod));
         self.look_for_earlier(kernel);

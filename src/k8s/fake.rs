@@ -25,6 +25,7 @@ pub const SERVICES: &str = "/api/v1/services";
 pub const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 pub const NODES: &str = "/api/v1/nodes";
 pub const CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+pub const PODS: &str = "/api/v1/pods";
 /// In the query of those who want a list streamed.
 const STREAMED: &str = "sendInitialEvents=true";
 

@@ -9,6 +9,7 @@ pub mod event_budget;
 pub mod namespace;
 pub mod node;
 pub mod node_kubeconfig;
+pub mod pod;
 pub mod raw;
 pub mod service;
 pub mod service_cidr;

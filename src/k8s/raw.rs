@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::marker::PhantomData;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -44,6 +44,11 @@ pub trait Kind: DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static {
     fn kept(fact: &Fact) -> Option<&Self::Key>;
 
     fn listing(keys: BTreeSet<Self::Key>) -> Listing;
+
+    /// Of an optional kind: the Fact that the API server does not show it, with why, or does.
+    fn unseen(_why: Option<String>) -> Option<Fact> {
+        None
+    }
 }
 
 /// An object of one kind. Decoding fails only if the text is not an object or its metadata is broken. A fault in the other
@@ -139,13 +144,23 @@ struct Metadata {
     resource_version: Option<String>,
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<Annotations>,
+    deletion_timestamp: Option<Time>,
 }
 
 impl From<Metadata> for ObjectMeta {
     fn from(metadata: Metadata) -> ObjectMeta {
-        let Metadata { name, namespace, uid, resource_version, labels, annotations } = metadata;
+        let Metadata { name, namespace, uid, resource_version, labels, annotations, deletion_timestamp } = metadata;
         let annotations = annotations.map(|Annotations(ours)| ours).filter(|ours| !ours.is_empty());
-        ObjectMeta { name, namespace, uid, resource_version, labels, annotations, ..ObjectMeta::default() }
+        ObjectMeta {
+            name,
+            namespace,
+            uid,
+            resource_version,
+            labels,
+            annotations,
+            deletion_timestamp,
+            ..ObjectMeta::default()
+        }
     }
 }
 

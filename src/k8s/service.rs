@@ -13,6 +13,7 @@ use crate::k8s::annotation;
 use crate::k8s::raw::{Kind, Object, Unreadable};
 use crate::names::ObjectKey;
 use crate::selector::Labels;
+use crate::text_map::TextMap;
 use crate::world::{self, Fact, FamilyPolicy, Listing, ServicePort, Sharing, TrafficPolicy};
 
 /// What is read of a Service.
@@ -122,6 +123,8 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
     };
     let request = annotation::request(metadata.annotations.as_ref(), spec.load_balancer_ip.as_deref());
     let (egress, egress_bounds) = annotation::egress(metadata.annotations.as_ref()).unzip();
+    let selector = spec.selector.iter().flatten().collect::<TextMap>();
+    let pod_selector = (egress.is_some() && !selector.is_empty()).then(|| Arc::new(Labels(selector)));
     let ingress = status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = ingress.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
     Ok(world::Service {
@@ -147,6 +150,7 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
         request: unreadable.map_or(request, Err),
         egress,
         egress_bounds: egress_bounds.flatten(),
+        pod_selector,
         external_ips: spec.external_ips.iter().flatten().filter_map(|text| text.parse().ok()).collect(),
         ports: spec.ports.unwrap_or_default().into_iter().map(port).collect(),
         ingress: ingress.iter().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect(),
@@ -222,6 +226,23 @@ mod tests {
     fn read(yaml: &str) -> world::Service {
         let object: Object<ServiceFields> = serde_saphyr::from_str(yaml).expect("YAML of a Service");
         service(&object).expect("a Service that can be read")
+    }
+
+    #[test]
+    fn the_selector_is_kept_of_a_service_with_egress_alone() {
+        let selector = |annotations: &str, selector: &str| {
+            let spec = format!("{{type: LoadBalancer, selector: {selector}}}");
+            let service = read(&format!("{{metadata: {{name: web, annotations: {annotations}}}, spec: {spec}}}"));
+            let of = |app: &str| service.selects(&Labels([("app", app), ("more", "yes")].into_iter().collect()));
+            (service.pod_selector.is_some(), of("web"), of("api"))
+        };
+        let egress = "{crier.dev/egress: service-ip}";
+        assert_eq!(selector(egress, "{app: web}"), (true, true, false));
+        assert_eq!(selector("{crier.dev/egress: mistyped}", "{app: web}"), (true, true, false), "its pods are held");
+        assert_eq!(selector("{}", "{app: web}"), (false, false, false));
+        for none in ["{}", "null"] {
+            assert_eq!(selector(egress, none), (false, false, false), "it selects no pod by itself");
+        }
     }
 
     #[test]

@@ -59,6 +59,10 @@ impl Kind for ServiceCidrFields {
     fn listing(keys: BTreeSet<String>) -> Listing {
         Listing::ServiceCidrs(keys)
     }
+
+    fn unseen(why: Option<String>) -> Option<Fact> {
+        Some(Fact::ServiceCidrsUnseen(why))
+    }
 }
 
 /// A network of all addresses would be nobody's bound: nothing would leave with a Service's address any more.

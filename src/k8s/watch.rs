@@ -1,4 +1,5 @@
-//! The watches: Services, EndpointSlices, Nodes, Namespaces and ServiceCIDRs of the API server, as Facts. Floor 2.
+//! The watches: Services, EndpointSlices, Nodes, Namespaces, ServiceCIDRs and, where asked for, this node's Pods of the API server, as
+//! Facts. Floor 2.
 //!
 //! Tasks, all owned by [`run`] and ended with it; cancelling them loses nothing, because the next start lists again:
 //! - one [`follow`] for each kind: owns the list and the watch of its kind, and sends the Facts;
@@ -25,9 +26,11 @@ use crate::k8s::barrier::Barrier;
 use crate::k8s::endpoints::EndpointSliceFields;
 use crate::k8s::namespace::NamespaceFields;
 use crate::k8s::node::NodeFields;
+use crate::k8s::pod::PodFields;
 use crate::k8s::raw::{Kind, Object};
 use crate::k8s::service::ServiceFields;
 use crate::k8s::service_cidr::ServiceCidrFields;
+use crate::names::NodeName;
 use crate::world::{ApiServer, Fact};
 
 /// Objects in one page of a list. A whole page is in memory for a moment, so it is kept small.
@@ -66,18 +69,21 @@ const OUTCOMES: usize = 8;
 
 /// Watches the kinds until the receiver of the Facts is gone, and waits while their channel is full. An API server that is
 /// away withdraws nothing: an object counts as gone only when a watch says so or a complete list lacks it.
-/// What `barrier` asks for is listed anew.
-pub async fn run(client: Client, facts: mpsc::Sender<Fact>, barrier: Barrier) {
+/// What `barrier` asks for is listed anew. `pods_of`: the node whose Pods are watched too; `None`: no Pods.
+pub async fn run(client: Client, facts: mpsc::Sender<Fact>, barrier: Barrier, pods_of: Option<NodeName>) {
     let (outcomes, mut told) = mpsc::channel(OUTCOMES);
     let mut follows = JoinSet::new();
     let channels = || (facts.clone(), outcomes.clone(), barrier.clone());
-    follows.spawn(follow::<ServiceFields>(client.clone(), channels()));
-    follows.spawn(follow::<EndpointSliceFields>(client.clone(), channels()));
-    follows.spawn(follow::<NodeFields>(client.clone(), channels()));
-    follows.spawn(follow::<NamespaceFields>(client.clone(), channels()));
+    follows.spawn(follow::<ServiceFields>(client.clone(), None, channels()));
+    follows.spawn(follow::<EndpointSliceFields>(client.clone(), None, channels()));
+    follows.spawn(follow::<NodeFields>(client.clone(), None, channels()));
+    follows.spawn(follow::<NamespaceFields>(client.clone(), None, channels()));
     let mut reach = Reach::new(follows.len());
     // Whether the API server answers is told by the kinds that every one has.
-    follows.spawn(follow::<ServiceCidrFields>(client, channels()));
+    follows.spawn(follow::<ServiceCidrFields>(client.clone(), None, channels()));
+    if let Some(node) = pods_of {
+        follows.spawn(follow::<PodFields>(client, Some(PodFields::of_node(&node)), channels()));
+    }
     drop(outcomes);
     while let Some(outcome) = told.recv().await {
         if let Some(state) = reach.learn(outcome, clock::wall()) {
@@ -209,8 +215,27 @@ struct Failure {
 /// Facts, outcomes, and who asks for new lists.
 type Channels = (mpsc::Sender<Fact>, mpsc::Sender<Outcome>, Barrier);
 
-async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
-    let api: Api<Object<K>> = Api::all(client);
+/// The objects of a kind that are followed.
+struct Followed<K: Kind> {
+    api: Api<Object<K>>,
+    /// A field selector; `None`: all.
+    only: Option<String>,
+}
+
+impl<K: Kind> Followed<K> {
+    fn listing(&self, most: u32) -> ListParams {
+        ListParams { field_selector: self.only.clone(), ..ListParams::default() }.limit(most)
+    }
+
+    fn watching(&self) -> WatchParams {
+        WatchParams { field_selector: self.only.clone(), ..WatchParams::default() }
+            .timeout(fastrand::u32(WATCH_SECONDS))
+    }
+}
+
+/// `only`: a field selector.
+async fn follow<K: Kind>(client: Client, only: Option<String>, (facts, outcomes, barrier): Channels) {
+    let api: Followed<K> = Followed { api: Api::all(client), only };
     // Two delays: an API server that is back should be listed at once, but one that ends every watch should not be pressed.
     let mut trouble = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
     let mut churn = trouble.clone();
@@ -239,7 +264,9 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
                         // Where only pages pass, watches are doubted from the first.
                         cut_lists = if goes_on.is_some() { 0 } else { cut_lists };
                         (version, open) = (Some(reached), goes_on);
-                        if told.take().flatten().is_some() && facts.send(Fact::ServiceCidrsUnseen(None)).await.is_err()
+                        if told.take().flatten().is_some()
+                            && let Some(seen) = K::unseen(None)
+                            && facts.send(seen).await.is_err()
                         {
                             return;
                         }
@@ -331,7 +358,9 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
                         kind = K::PLURAL,
                         why, "the API server does not show these objects; crier goes on without them"
                     );
-                    if facts.send(Fact::ServiceCidrsUnseen(unseen.clone())).await.is_err() {
+                    if let Some(fact) = K::unseen(unseen.clone())
+                        && facts.send(fact).await.is_err()
+                    {
                         return;
                     }
                     told = Some(unseen);
@@ -358,23 +387,23 @@ async fn follow<K: Kind>(client: Client, (facts, outcomes, barrier): Channels) {
 
 /// Whether the API server has not come as far as `reached`: it was restored from a backup. It would let us watch from there, and tell
 /// nothing until it has come as far again; and never what was lost. Versions can be compared as numbers (KEP-5504).
-async fn is_behind<K: Kind>(api: &Api<Object<K>>, reached: &str) -> Result<bool, End> {
-    let newest = page(api, &ListParams::default().limit(1)).await?.metadata.resource_version;
+async fn is_behind<K: Kind>(api: &Followed<K>, reached: &str) -> Result<bool, End> {
+    let newest = page(api, &api.listing(1)).await?.metadata.resource_version;
     let number = |version: &str| version.parse::<u64>().ok();
     Ok(newest.as_deref().and_then(number).zip(number(reached)).is_some_and(|(newest, reached)| newest < reached))
 }
 
 /// Tells every object of the kind, page by page, then that the list is complete. Answers with the version to watch from.
-async fn list<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>) -> Result<String, End> {
+async fn list<K: Kind>(api: &Followed<K>, facts: &mpsc::Sender<Fact>) -> Result<String, End> {
     let mut keys = BTreeSet::new();
-    let mut params = ListParams::default().limit(PAGE);
+    let mut params = api.listing(PAGE);
     loop {
         let page = page(api, &params).await?;
         for object in page.items {
             tell_listed(&object, &mut keys, facts).await?;
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = ListParams::default().limit(PAGE).continue_token(&token),
+            Some(token) => params = api.listing(PAGE).continue_token(&token),
             None => {
                 let version = page.metadata.resource_version.unwrap_or_default();
                 facts.send(Fact::Listed(K::listing(keys))).await.map_err(|_| End::NoReceiver)?;
@@ -384,8 +413,8 @@ async fn list<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>) -> Resu
     }
 }
 
-async fn page<K: Kind>(api: &Api<Object<K>>, params: &ListParams) -> Result<ObjectList<Object<K>>, End> {
-    match timeout(LIST_TIMEOUT, api.list(params)).await {
+async fn page<K: Kind>(api: &Followed<K>, params: &ListParams) -> Result<ObjectList<Object<K>>, End> {
+    match timeout(LIST_TIMEOUT, api.api.list(params)).await {
         Ok(Ok(page)) => Ok(page),
         Ok(Err(error)) => Err(end_of(&error)),
         Err(_) => Err(End::Failed(Failure::without_answer(no_answer(LIST_TIMEOUT)))),
@@ -404,12 +433,12 @@ type Events<K> = BoxStream<'static, kube::Result<WatchEvent<Object<K>>>>;
 
 /// Tells the same by a watch that begins with every object there is (WatchList: Kubernetes 1.32 and 1.34 on): the API server answers
 /// from its memory, and neither side holds a page. `None` where it does not stream lists.
-async fn list_streamed<K: Kind>(api: &Api<Object<K>>, facts: &mpsc::Sender<Fact>) -> Result<Option<Listed<K>>, End> {
+async fn list_streamed<K: Kind>(api: &Followed<K>, facts: &mpsc::Sender<Fact>) -> Result<Option<Listed<K>>, End> {
     let not_streamed = |why: &str| {
         debug!(kind = K::PLURAL, why, "the API server streams no lists; listing page by page");
         Ok(None)
     };
-    let params = WatchParams::default().timeout(fastrand::u32(WATCH_SECONDS)).initial_events();
+    let params = api.watching().initial_events();
     let mut events = match open_watch(api, &params, "").await {
         Ok(events) => events,
         // The gate of the feature is closed there.
@@ -469,12 +498,8 @@ async fn tell_listed<K: Kind>(
 }
 
 /// Begins a watch.
-async fn open_watch<K: Kind>(
-    api: &Api<Object<K>>,
-    params: &WatchParams,
-    version: &str,
-) -> Result<Events<K>, kube::Error> {
-    match timeout(WATCH_TIMEOUT, api.watch(params, version)).await {
+async fn open_watch<K: Kind>(api: &Followed<K>, params: &WatchParams, version: &str) -> Result<Events<K>, kube::Error> {
+    match timeout(WATCH_TIMEOUT, api.api.watch(params, version)).await {
         Ok(events) => Ok(events?.boxed()),
         Err(_) => Err(kube::Error::Service(no_answer(WATCH_TIMEOUT).into())),
     }
@@ -483,13 +508,13 @@ async fn open_watch<K: Kind>(
 /// Tells each change after `version`, and keeps `version` at the last change told. `open` is the watch where it has begun. One that is `doubted`,
 /// because those before ended as soon as they had begun, is an answer once it has told something, or has lasted.
 async fn watch<K: Kind>(
-    api: &Api<Object<K>>,
+    api: &Followed<K>,
     (open, doubted): (Option<Events<K>>, bool),
     version: &mut String,
     facts: &mpsc::Sender<Fact>,
     outcomes: &mpsc::Sender<Outcome>,
 ) -> End {
-    let params = WatchParams::default().timeout(fastrand::u32(WATCH_SECONDS));
+    let params = api.watching();
     let mut events = match open {
         Some(events) => events,
         None => match open_watch(api, &params, version).await {
@@ -620,14 +645,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::k8s::fake::{self, Answer, CIDRS, FakeApi, Fault, NODES, SERVICES, SLICES, service};
+    use crate::k8s::fake::{self, Answer, CIDRS, FakeApi, Fault, NODES, PODS, SERVICES, SLICES, service};
     use crate::names::ObjectKey;
     use crate::world::Listing;
 
     async fn watching(api: &FakeApi) -> (mpsc::Receiver<Fact>, JoinSet<()>) {
         let (sender, facts) = mpsc::channel(64);
         let mut tasks = JoinSet::new();
-        tasks.spawn(run(api.client().await, sender, Barrier::new(&[])));
+        tasks.spawn(run(api.client().await, sender, Barrier::new(&[]), None));
         (facts, tasks)
     }
 
@@ -938,6 +963,71 @@ mod tests {
             _ => None,
         })
         .await
+    }
+
+    async fn watching_pods(api: &FakeApi) -> (mpsc::Receiver<Fact>, JoinSet<()>) {
+        let (sender, facts) = mpsc::channel(64);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(run(api.client().await, sender, Barrier::new(&[]), Some("node-a".into())));
+        (facts, tasks)
+    }
+
+    #[tokio::test]
+    async fn the_pods_of_the_node_are_followed_where_that_is_asked_for_and_no_others() {
+        let api = FakeApi::start().await;
+        let pod = |address: &str| json!({"metadata": {"name": "web-1", "namespace": "shop"}, "spec": {"nodeName": "node-a"}, "status": {"podIP": address}});
+        api.put(PODS, pod("10.244.1.7"));
+        {
+            let (mut facts, _tasks) = watching(&api).await;
+            reachable(&mut facts).await;
+            assert!(api.requests(&Method::GET, PODS).is_empty(), "nobody asks for them");
+        }
+        let (mut facts, _tasks) = watching_pods(&api).await;
+        let next = async |facts: &mut mpsc::Receiver<Fact>| {
+            fake::until(facts, "word of a Pod", |fact| match fact {
+                Fact::Pod(key, pod) => Some((key.to_string(), pod.as_ref().map(|pod| pod.addresses[0].to_string()))),
+                Fact::Listed(Listing::Pods(keys)) => Some((format!("{} in all", keys.len()), None)),
+                _ => None,
+            })
+            .await
+        };
+        assert_eq!(next(&mut facts).await, ("shop/web-1".to_owned(), Some("10.244.1.7".to_owned())));
+        assert_eq!(next(&mut facts).await, ("1 in all".to_owned(), None));
+        reachable(&mut facts).await;
+        api.put(PODS, pod("10.244.1.8"));
+        assert_eq!(next(&mut facts).await, ("shop/web-1".to_owned(), Some("10.244.1.8".to_owned())));
+        let mut ended = pod("10.244.1.8");
+        ended["status"]["phase"] = "Failed".into();
+        api.put(PODS, ended);
+        assert_eq!(next(&mut facts).await, ("shop/web-1".to_owned(), None), "it has ended");
+        let asked = api.requests(&Method::GET, PODS);
+        assert!(asked.len() >= 2, "a list and a watch: {asked:?}");
+        assert!(asked.iter().all(|it| it.query.contains("fieldSelector=spec.nodeName%3Dnode-a")), "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_does_not_show_pods_counts_as_one_that_answers_and_that_is_told() {
+        let api = FakeApi::start().await;
+        for _ in 0..2 {
+            api.fault(Fault { method: Method::GET, path: PODS, watch: None, answer: Answer::Status(403, "no") });
+        }
+        let (mut facts, _tasks) = watching_pods(&api).await;
+        let (mut reachable, mut unseen) = (false, None);
+        while !reachable || unseen.is_none() {
+            fake::until(&mut facts, "an API server that answers, and word of the Pods", |fact| match fact {
+                Fact::ApiServer(state) => {
+                    reachable = *state == ApiServer::Reachable;
+                    Some(())
+                }
+                Fact::PodsUnseen(why) => {
+                    unseen = Some(why.clone());
+                    Some(())
+                }
+                _ => None,
+            })
+            .await;
+        }
+        assert_eq!(unseen, Some(Some("403 no".to_owned())));
     }
 
     #[tokio::test]

@@ -10,11 +10,12 @@ use serde_saphyr::Spanned;
 use crate::k8s::endpoints::EndpointSliceFields;
 use crate::k8s::namespace::NamespaceFields;
 use crate::k8s::node::NodeFields;
+use crate::k8s::pod::PodFields;
 use crate::k8s::raw::{Kind, Object};
 use crate::k8s::service::ServiceFields;
 use crate::names::{NamespaceName, NodeName, ObjectKey};
 use crate::selector::Labels;
-use crate::world::{EndpointSlice, Fact, Node, Service};
+use crate::world::{EndpointSlice, Fact, Node, Pod, Service};
 
 /// How a file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,7 @@ pub enum Subject {
     Node(NodeName),
     Service(ObjectKey),
     EndpointSlice(ObjectKey),
+    Pod(ObjectKey),
 }
 
 impl Subject {
@@ -58,7 +60,9 @@ impl Subject {
             (Subject::EndpointSlice(key), Content::EndpointSlice(it)) => {
                 Some(Fact::EndpointSlice(key.clone(), Some(it.clone())))
             }
-            (Subject::Namespace(_) | Subject::Node(_) | Subject::Service(_) | Subject::EndpointSlice(_), _) => None,
+            (Subject::Pod(key), Content::Pod(it)) => Some(Fact::Pod(key.clone(), Some(it.clone()))),
+            (Subject::Namespace(_) | Subject::Node(_) | Subject::Service(_), _) => None,
+            (Subject::EndpointSlice(_) | Subject::Pod(_), _) => None,
         }
     }
 
@@ -69,6 +73,7 @@ impl Subject {
             Subject::Node(key) => NodeFields::gone(key),
             Subject::Service(key) => ServiceFields::gone(key),
             Subject::EndpointSlice(key) => EndpointSliceFields::gone(key),
+            Subject::Pod(key) => PodFields::gone(key),
         }
     }
 }
@@ -80,6 +85,7 @@ impl fmt::Display for Subject {
             Subject::Node(key) => write!(f, "Node {key}"),
             Subject::Service(key) => write!(f, "Service {key}"),
             Subject::EndpointSlice(key) => write!(f, "EndpointSlice {key}"),
+            Subject::Pod(key) => write!(f, "Pod {key}"),
         }
     }
 }
@@ -91,6 +97,7 @@ pub enum Content {
     Node(Arc<Node>),
     Service(Arc<Service>),
     EndpointSlice(Arc<EndpointSlice>),
+    Pod(Arc<Pod>),
 }
 
 impl Content {
@@ -110,6 +117,7 @@ fn entry_of(fact: Fact) -> Option<Entry> {
         Fact::Node(key, Some(node)) => Some((Subject::Node(key), Content::Node(node))),
         Fact::Service(key, Some(service)) => Some((Subject::Service(key), Content::Service(service))),
         Fact::EndpointSlice(key, Some(slice)) => Some((Subject::EndpointSlice(key), Content::EndpointSlice(slice))),
+        Fact::Pod(key, Some(pod)) => Some((Subject::Pod(key), Content::Pod(pod))),
         _ => None,
     }
 }
@@ -244,7 +252,8 @@ fn take(document: Value, contents: &mut Contents) -> Result<(), String> {
         EndpointSliceFields::KIND => entry::<EndpointSliceFields>(document, Subject::EndpointSlice, contents),
         NodeFields::KIND => entry::<NodeFields>(document, Subject::Node, contents),
         NamespaceFields::KIND => entry::<NamespaceFields>(document, Subject::Namespace, contents),
-        "List" | "ServiceList" | "EndpointSliceList" | "NodeList" | "NamespaceList" => {
+        PodFields::KIND => entry::<PodFields>(document, Subject::Pod, contents),
+        "List" | "ServiceList" | "EndpointSliceList" | "NodeList" | "NamespaceList" | "PodList" => {
             items_of(&kind, document)?.into_iter().try_for_each(|item| take(item, contents))
         }
         _ => {

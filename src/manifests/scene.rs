@@ -34,9 +34,10 @@ struct Lost {
     looks: u32,
 }
 
-/// Whether `before` is lost where an object says `now`: it is described no more, or no LoadBalancer any more.
+/// Whether `before` is lost where an object says `now`: it is described no more, or no LoadBalancer any more. The address of a Pod may be
+/// another one's at once, so nothing of a Pod stays.
 fn is_lost(before: &Content, now: Option<&Content>) -> bool {
-    now.is_none_or(|now| before.is_load_balancer() && !now.is_load_balancer())
+    !matches!(before, Content::Pod(_)) && now.is_none_or(|now| before.is_load_balancer() && !now.is_load_balancer())
 }
 
 impl File {
@@ -183,19 +184,22 @@ impl Scene {
     }
 }
 
-/// The Facts that these are all objects, one for each of the four kinds.
-fn listings<'a>(subjects: impl Iterator<Item = &'a Subject>) -> [Fact; 4] {
+/// The Facts that these are all objects, one for each kind.
+fn listings<'a>(subjects: impl Iterator<Item = &'a Subject>) -> [Fact; 5] {
     let (mut namespaces, mut nodes) = (BTreeSet::new(), BTreeSet::new());
-    let (mut services, mut slices) = (BTreeSet::new(), BTreeSet::new());
+    let (mut services, mut slices, mut pods) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for subject in subjects {
         match subject {
             Subject::Namespace(key) => drop(namespaces.insert(key.clone())),
             Subject::Node(key) => drop(nodes.insert(key.clone())),
             Subject::Service(key) => drop(services.insert(key.clone())),
             Subject::EndpointSlice(key) => drop(slices.insert(key.clone())),
+            Subject::Pod(key) => drop(pods.insert(key.clone())),
         }
     }
     [
+        // First: by the last of the others all is known.
+        Fact::Listed(Listing::Pods(pods)),
         Fact::Listed(Listing::Namespaces(namespaces)),
         Fact::Listed(Listing::Nodes(nodes)),
         Fact::Listed(Listing::Services(services)),

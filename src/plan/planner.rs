@@ -36,6 +36,7 @@ use crate::plan::holder::History;
 use crate::plan::in_force::InForce;
 use crate::plan::join::Dispute;
 use crate::plan::layer2::{Hearing, Layer2, Standing};
+use crate::plan::new_pods::{Judged, NewPods};
 use crate::plan::newcomers::{Newcomer, Newcomers};
 use crate::plan::own_addresses::OwnAddresses;
 use crate::plan::placement::{Handover, Placement};
@@ -72,6 +73,8 @@ pub struct Plan {
     pub contested_pods: Arc<BTreeMap<IpAddr, Vec<ObjectKey>>>,
     /// Addresses that are held back although no Service with egress has them any more, and that EndpointSlices list.
     pub newcomers: Arc<BTreeMap<IpAddr, Newcomer>>,
+    /// Whose the addresses of this node's pods are, where new pods are held back.
+    pub new_pods: Arc<Judged>,
     /// How packets leave this node by the networks of these addresses, or why they do not.
     pub exits: Arc<BTreeMap<IpAddr, Result<Exit, Reason>>>,
     /// Extra networks that no number in the marks is left for.
@@ -145,6 +148,7 @@ pub struct Planner {
     binds: BindTable,
     egress: EgressTable,
     newcomers: Newcomers,
+    new_pods: NewPods,
     returns: Returns,
     plan: Plan,
     moved: Moved,
@@ -189,6 +193,7 @@ impl Planner {
             binds: BindTable::default(),
             egress: EgressTable::default(),
             newcomers: Newcomers::default(),
+            new_pods: NewPods::default(),
             returns: Returns::default(),
             plan: Plan::default(),
             moved: Moved::default(),
@@ -254,6 +259,7 @@ impl Planner {
     pub fn apply(&mut self, fact: Fact) {
         self.l2.memory.note_fact(&fact);
         self.newcomers.note_fact(&self.world, &fact);
+        self.new_pods.note_fact(&fact);
         let of_other_link = self.is_about_other_link(&fact);
         if let Fact::Service(key, after) = &fact {
             let before = self.world.services.get(key);
@@ -571,6 +577,7 @@ impl Planner {
         }
         self.put_work(key, work, now);
         self.returns.put(key, decision.announcements.iter().map(|it| it.address).collect());
+        self.new_pods.put(key, decision.egress.is_some().then_some(&service));
         if before.as_deref() == Some(&decision) {
             return None;
         }
@@ -586,6 +593,7 @@ impl Planner {
         self.moved.status |= self.plan.status.services.remove(key).is_some();
         self.put_work(key, Work::default(), now);
         self.returns.put(key, Vec::new());
+        self.new_pods.put(key, None);
         let before = self.plan.decisions.remove(key)?;
         self.given.put(key, Some(&before), None, now);
         let gone: Vec<IpAddr> = before.announcements.iter().map(|it| it.address).collect();

@@ -143,8 +143,21 @@ pub struct EgressSlice {
     pub networks: Arc<Vec<ReturnNetwork>>,
     /// The addresses of Services; empty without such a network.
     pub served: OrdSet<IpAddr>,
+    /// What is held back until it is known whose it is; `None`: nothing.
+    pub hold: Option<Arc<HoldSlice>>,
     /// What OVN-Kubernetes says on this Node of how pods' packets leave it.
     pub ovn_gateway: Option<OvnGateway>,
+}
+
+/// What leaves the cluster from these networks is held back, but for addresses that are known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HoldSlice {
+    /// Of the pods of this node. Never empty.
+    pub networks: BTreeSet<IpNet>,
+    /// Addresses of pods without egress. `None` while not all Pods or not all Services are known: those of before stay.
+    pub known: Option<OrdSet<IpAddr>>,
+    /// Addresses of pods without egress that terminate: what they have open goes on.
+    pub ending: OrdSet<IpAddr>,
 }
 
 /// A network of this node beside that of its default route.

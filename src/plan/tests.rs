@@ -30,6 +30,7 @@ mod keeping;
 mod links;
 mod metallb;
 mod model;
+mod new_pods;
 mod patience;
 mod placements;
 mod pools;

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::new_pods::{self, NewPodsReport};
 use super::{SCHEMA_VERSION, Snapshot, egress_signs};
 use crate::address::{Family, LINK_LOCAL};
 use crate::egress::counters::Counts;
@@ -33,6 +34,9 @@ pub struct EgressReport {
     /// This node's end of the tunnel to owners on other links, where it is to have one.
     #[serde(default)]
     pub tunnel: Option<TunnelReport>,
+    /// What is held back of new pods; `None` where they pass.
+    #[serde(default)]
+    pub new_pods: Option<NewPodsReport>,
     pub problems: Vec<String>,
     /// What is as it was asked for, and may not be what was meant.
     #[serde(default)]
@@ -171,6 +175,7 @@ pub fn egress(snapshot: &Snapshot) -> EgressReport {
         released: held_back.iter().map(|it| it.address).collect(),
         held_back,
         tunnel: tunnel(snapshot),
+        new_pods: new_pods::report(snapshot),
         problems: problems(snapshot).into_iter().chain(of_host(snapshot)).collect(),
         notes: notes(snapshot).into_iter().chain(egress_signs::notes(snapshot)).collect(),
     }
@@ -323,6 +328,7 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
         )
     });
     let of_others = without_egress(snapshot).chain(held_newcomers(snapshot)).chain(egress_signs::problems(snapshot));
+    let of_others = of_others.chain(new_pods::problems(snapshot));
     rows.filter_map(in_words).chain(contested).chain(of_others).collect()
 }
 

@@ -16,6 +16,7 @@ pub mod forecast;
 pub mod l2;
 pub mod metrics;
 pub mod moving;
+pub mod new_pods;
 mod own_node;
 mod problems;
 pub mod reload;

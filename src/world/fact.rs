@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BfdReport, ClientCertificate, Conflict, DefaultRoute, Drain, EgressReach, EndpointSlice, HeldPod, HostProblem,
-    LeaseState, Link, NetworkNumbers, Node, Service, SessionDetail, Shutdown,
+    LeaseState, Link, NetworkNumbers, Node, Pod, Service, SessionDetail, Shutdown,
 };
 use crate::config::Config;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName, PoolName};
@@ -31,6 +31,10 @@ pub enum Fact {
     ServiceCidr(String, Option<Arc<Vec<IpNet>>>),
     /// Why the API server does not show its ServiceCIDRs, though it has the kind; `None` where it does.
     ServiceCidrsUnseen(Option<String>),
+    /// A Pod of this node, only where `[egress] new-pods` asks for it.
+    Pod(ObjectKey, Option<Arc<Pod>>),
+    /// Why the API server does not show the Pods of this node; `None` where it does.
+    PodsUnseen(Option<String>),
     /// A source has listed every object of a kind. Any other object of that kind in the World is gone.
     Listed(Listing),
     /// Whether the API server answers, and since when it does not.
@@ -175,6 +179,8 @@ impl Fact {
             | Fact::Leases(_)
             | Fact::Peer(_, PeerOrder::Shut | PeerOrder::Enable) => true,
             Fact::ServiceCidrsUnseen(_)
+            | Fact::Pod(..)
+            | Fact::PodsUnseen(_)
             | Fact::ApiServer(_)
             | Fact::WentBack
             | Fact::Leader(_)
@@ -251,6 +257,8 @@ pub enum Listing {
     Nodes(BTreeSet<NodeName>),
     Namespaces(BTreeSet<NamespaceName>),
     ServiceCidrs(BTreeSet<String>),
+    /// Of this node.
+    Pods(BTreeSet<ObjectKey>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

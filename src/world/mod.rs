@@ -10,6 +10,7 @@ mod fact;
 mod lease;
 mod node_counts;
 mod objects;
+mod pods;
 mod session;
 mod sum;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use objects::{
     FamilyPolicy, HeldPod, HostProblem, Link, Marks, NetworkNumbers, Node, OvnGateway, PodMark, PoolsTold, Renumber,
     Request, RequestError, Service, ServicePort, Sharing, Tenant, TrafficPolicy,
 };
+pub use pods::{Pod, Pods};
 pub use session::{
     Capabilities, CarriedFamily, Direction, FormerSession, LastNotification, MessageCounts, NegotiatedReport,
     NotificationCount, RefusedSegments, SessionDetail, UnsendablePrefixes,

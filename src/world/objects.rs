@@ -54,6 +54,9 @@ pub struct Service {
     /// By which nodes, and to which destinations only; `None` by any and to all.
     #[serde(default)]
     pub egress_bounds: Option<Arc<EgressBounds>>,
+    /// `spec.selector`: the labels of its pods. Kept of a Service with egress alone; `None` also where it selects none by itself.
+    #[serde(default)]
+    pub pod_selector: Option<Arc<Labels>>,
     /// `spec.externalIPs`: addresses that kube-proxy serves for it, of whatever type it is.
     #[serde(default)]
     pub external_ips: Vec<IpAddr>,
@@ -95,6 +98,7 @@ impl Default for Service {
             host_names: Vec::new(),
             egress: None,
             egress_bounds: None,
+            pod_selector: None,
             external_ips: Vec::new(),
             source_ranges: Vec::new(),
             without_node_ports: false,
@@ -117,6 +121,12 @@ impl Service {
     /// The addresses that crier gave it, as its status tells; they may have been overwritten.
     pub fn given(&self) -> Vec<IpAddr> {
         self.condition.as_ref().map(|condition| condition.addresses()).unwrap_or_default()
+    }
+
+    /// The pod with these labels is one of its pods, as far as labels tell: those of its namespace.
+    pub fn selects(&self, labels: &Labels) -> bool {
+        let all = |wanted: &Arc<Labels>| wanted.0.iter().all(|(key, value)| labels.0.get(key) == Some(value));
+        self.pod_selector.as_ref().is_some_and(all)
     }
 
     /// The address is to be replaced, or crier says that it is being replaced.

@@ -14,7 +14,7 @@ use super::departed::Departed;
 use super::{
     ApiServer, BfdSessions, ClientCertificate, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, Egress,
     EgressReach, EndpointSlice, Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node,
-    NodeCounts, PeerOrder, PeerOrders, PoolRange, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
+    NodeCounts, PeerOrder, PeerOrders, Pods, PoolRange, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
 };
 use crate::address::{Family, is_too_wide};
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -40,6 +40,7 @@ pub struct World {
     pub service_cidrs: OrdMap<String, Arc<Vec<IpNet>>>,
     /// Why the API server does not show its ServiceCIDRs.
     pub service_cidrs_unseen: Option<String>,
+    pub pods: Pods,
     pub listed: ListedKinds,
     pub api_server: ApiServer,
     /// The BGP identifier that was chosen by itself.
@@ -197,6 +198,7 @@ impl Default for World {
             namespaces: OrdMap::new(),
             service_cidrs: OrdMap::new(),
             service_cidrs_unseen: None,
+            pods: Pods::default(),
             listed: ListedKinds::default(),
             api_server: ApiServer::Connecting,
             leader: false,
@@ -286,6 +288,8 @@ impl World {
                 self.service_cidrs_unseen = why;
                 Touched::Nothing
             }
+            Fact::Pod(key, pod) => self.pods.put(key, pod),
+            Fact::PodsUnseen(why) => self.pods.see(why),
             Fact::Listed(listing) => self.listed(listing),
             Fact::ApiServer(state) => {
                 self.api_server = state;
@@ -804,6 +808,7 @@ impl World {
             }
             // Nothing waits for this list: an API server may lack the kind.
             Listing::ServiceCidrs(names) => collect(surroundings_if(retain(&mut self.service_cidrs, &names))),
+            Listing::Pods(keys) => self.pods.list(&keys),
         }
         if all || self.listed.all() != was_complete {
             Touched::Everything

@@ -7,9 +7,10 @@ use ipnet::IpNet;
 use super::{Check, Section, section};
 use crate::address::mapped_v4;
 use crate::config::complaint::Problem;
-use crate::config::key::{MOST_U32, duration, flag, interface, number, port, set, text};
+use crate::config::key::{MOST_U32, duration, flag, interface, number, port, set, text, word};
 use crate::config::reader::Reader;
 use crate::config::shape::written;
+use crate::config::words::words;
 use crate::names::InterfaceName;
 
 section! {
@@ -69,12 +70,30 @@ section! {
              metric) by that network.")
             .trade("Each such network takes one of the marks above. With false, replies leave by the default route, which routers and \
                  firewalls on the way may drop."), touches Decisions;
+        /// What becomes of what leaves the cluster from an address of this node's pods while nobody knows whose it is.
+        pub new_pods: NewPods = word("new-pods",
+            "What to do with what leaves the cluster from a new pod of this node until it is known whether the pod is one of a Service \
+             with egress: \"pass\" lets it go as the host sends it, \"hold\" holds it back.")
+            .default("pass")
+            .trade("With \"pass\" a new pod sends with the node's address until its EndpointSlice is known, for about a second. With \
+                 \"hold\" every new pod of the node waits until the API server shows its Pod with the address, also one without \
+                 egress, and for as long as the API server is away. It needs the right to read Pods: crier rbac --config FILE."), touches Restart;
         /// How long a pod stays held after its Service has gone or asks for egress no more.
         pub release_after: Duration = duration("release-after", Duration::ZERO, Duration::from_secs(86_400),
             "How long packets of a pod are still held back after its Service was deleted or its annotation removed.")
             .default("10m")
             .trade("Until then the pod reaches nothing outside of the cluster. With \"0s\" it sends with the node's address at \
                  once, which the receivers may not expect."), touches Restart;
+    }
+}
+
+words! {
+    /// What becomes of packets of new pods.
+    pub enum NewPods("rule for new pods") {
+        /// They leave as the host and the CNI send them.
+        Pass = "pass",
+        /// They are held back.
+        Hold = "hold",
     }
 }
 

@@ -27,7 +27,7 @@ const LINKS: &str = "shared";
 
 /// The set of links and the chain, without elements.
 pub(super) fn frame(batch: &mut Batch, form: &Form) {
-    batch.push(Verb::NewSet, CREATE, &set_attributes(form, LINKS, 0, (LINK_TYPE, 4)));
+    new_links(batch, form, LINKS);
     new_chain(batch, form, CHAIN, Some(("filter", FORWARD, FILTER)));
     for family in [Ip::V4, Ip::V6] {
         rule(batch, form, CHAIN, &unknown(family));
@@ -36,18 +36,28 @@ pub(super) fn frame(batch: &mut Batch, form: &Form) {
 
 /// The difference that links make.
 pub(super) fn fill(batch: &mut Batch, form: &Form, before: &Foreign, after: &Foreign) {
-    if before.links == after.links {
+    renew_links(batch, form, LINKS, &before.links, &after.links);
+}
+
+/// A set of links, without elements.
+pub(super) fn new_links(batch: &mut Batch, form: &Form, set: &str) {
+    batch.push(Verb::NewSet, CREATE, &set_attributes(form, set, 0, (LINK_TYPE, 4)));
+}
+
+/// Replaces the links of a set, where they differ.
+pub(super) fn renew_links(batch: &mut Batch, form: &Form, set: &str, before: &BTreeSet<u32>, after: &BTreeSet<u32>) {
+    if before == after {
         return;
     }
-    if !before.links.is_empty() {
-        batch.push(Verb::DeleteElements, 0, &of_set(form, LINKS));
+    if !before.is_empty() {
+        batch.push(Verb::DeleteElements, 0, &of_set(form, set));
     }
-    if after.links.is_empty() {
+    if after.is_empty() {
         return;
     }
-    let mut attributes = of_set(form, LINKS);
+    let mut attributes = of_set(form, set);
     attributes.nest(ELEMENT_LIST, |list| {
-        for index in &after.links {
+        for index in after {
             // Indices are in the host's order.
             let key = index.to_ne_bytes();
             list.nest(LIST_ELEMENT, |it| it.nest(ELEMENT_KEY, |data| data.octets(DATA_VALUE, &key)));
@@ -77,6 +87,6 @@ fn unknown(family: Ip) -> Attributes {
     rule
 }
 
-const META_IN_LINK: u32 = 4;
+pub(super) const META_IN_LINK: u32 = 4;
 /// nftables' own number for the type of an index, which only shows in lists.
 const LINK_TYPE: u32 = 20;

@@ -180,10 +180,10 @@ const SYN: u8 = 2;
 const ACK: u8 = 16;
 /// The hop limit of what was sent on once: as far as from the other node to any of its pods, by whichever network.
 const LED: u8 = 8;
-const CT_STATE: u32 = 0;
-const CT_STATUS: u32 = 2;
+pub(super) const CT_STATE: u32 = 0;
+pub(super) const CT_STATUS: u32 = 2;
 /// `IPS_DST_NAT`, in the host's order.
-const TRANSLATED: u32 = 1 << 5;
+pub(super) const TRANSLATED: u32 = 1 << 5;
 /// In the host's order.
 const NEW: u32 = 8;
 const INVALID: u32 = 1;

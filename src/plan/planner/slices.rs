@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::Planner;
 use crate::address::{ScopedAddress, host_prefix};
-use crate::config::{self, PeerAddress, Source};
+use crate::config::{self, NewPods, PeerAddress, Source};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::bfd::watched;
 use crate::plan::context::{PulseContext, bgp, l2};
@@ -18,7 +18,7 @@ use crate::plan::decision::Decision;
 use crate::plan::egress_table::Roads;
 use crate::plan::exits::OwnNetworks;
 use crate::plan::notice::{condition, loss, notice, pools};
-use crate::plan::slice::{PeerSlice, PulseSlice, ServiceStatus, StatusWrite, VrfSlice, pools_in_words};
+use crate::plan::slice::{HoldSlice, PeerSlice, PulseSlice, ServiceStatus, StatusWrite, VrfSlice, pools_in_words};
 use crate::plan::verdict::Wish;
 use crate::plan::verdict::egress::is_settled;
 use crate::plan::{manners, reach, stations};
@@ -331,6 +331,35 @@ impl Planner {
             self.moved.egress |= std::mem::replace(&mut egress.ovn_gateway, ovn_gateway) != ovn_gateway;
             self.renew_vrfs(complete);
         }
+        if self.in_force.config().egress.new_pods == NewPods::Hold {
+            self.renew_hold(host, complete);
+        }
+    }
+
+    /// What is held back of new pods. `complete`: all objects but Pods are known.
+    fn renew_hold(&mut self, host: bool, complete: bool) {
+        if self.new_pods.renew(&self.world, &self.me) {
+            self.plan.new_pods = self.new_pods.judged().clone();
+        }
+        let pods = &self.world.pods;
+        // Whoever sees no Pods would let none go ever.
+        let is_wanted = (self.new_pods.is_any() || !complete) && (pods.listed || pods.unseen.is_none());
+        let before = self.plan.egress.hold.as_ref();
+        let networks = match before {
+            _ if !is_wanted => BTreeSet::new(),
+            Some(before) if !host => before.networks.clone(),
+            Some(_) | None => own_networks(&self.world, &self.me, &self.in_force.config().egress.cluster_networks),
+        };
+        let judged = &self.plan.new_pods;
+        let hold = (!networks.is_empty()).then(|| HoldSlice {
+            networks,
+            known: (complete && pods.listed).then(|| judged.known.clone()),
+            ending: judged.ending.keys().copied().collect(),
+        });
+        if self.plan.egress.hold.as_deref() != hold.as_ref() {
+            self.moved.egress = true;
+            self.plan.egress.hold = hold.map(Arc::new);
+        }
     }
 
     /// By which networks of this node replies leave.
@@ -374,17 +403,26 @@ impl Planner {
     }
 }
 
-/// Those of the Nodes' `podCIDRs`, and those that the operator names because a CNI fills none. What an operator names may be that
-/// of Services or the Nodes' own instead.
+/// Those of the Nodes' `podCIDRs`, and those that the operator names because a CNI fills none.
 fn pod_networks(world: &World, named: &[IpNet]) -> BTreeSet<IpNet> {
     let of_nodes = world.nodes.values().flat_map(|node| node.networks_of_pods());
+    of_nodes.chain(named_networks(world, named)).collect()
+}
+
+/// The same of this node's pods alone: a network that the operator names may be that of any node's.
+fn own_networks(world: &World, me: &NodeName, named: &[IpNet]) -> BTreeSet<IpNet> {
+    let of_node = world.nodes.get(me).into_iter().flat_map(|node| node.networks_of_pods());
+    of_node.chain(named_networks(world, named)).collect()
+}
+
+/// The networks of pods among those that the operator names: these may be that of Services or the Nodes' own instead.
+fn named_networks(world: &World, named: &[IpNet]) -> impl Iterator<Item = IpNet> {
     let is_of_pods = |network: &&IpNet| {
         let has_node = || world.nodes.values().any(|node| node.addresses.iter().any(|it| network.contains(it)));
         let has_services = || world.networks_of_services().any(|it| network.contains(it));
         !has_node() && !has_services()
     };
-    let named = named.iter().filter(is_of_pods).map(IpNet::trunc);
-    of_nodes.chain(named).collect()
+    named.iter().filter(is_of_pods).map(IpNet::trunc).collect::<Vec<_>>().into_iter()
 }
 
 /// The links that other nodes send packets of pods by: those that they share with this one, and those where this one answers for

@@ -6,10 +6,10 @@ use super::{Metric, Series, count, counter, gauge};
 use crate::egress::counters::Counts;
 use crate::path_state::Serving;
 use crate::plan::allocate::capacity;
-use crate::views::{Snapshot, egress, status};
+use crate::views::{Snapshot, egress, new_pods, status};
 use crate::world::{ApiServer, DrainStage};
 
-pub(super) const METRICS: [Metric; 18] = [
+pub(super) const METRICS: [Metric; 20] = [
     gauge("crier_build_info", &["version"], "Always 1; the label has the version.", |_, series| {
         series.set([env!("CARGO_PKG_VERSION")], 1);
     }),
@@ -151,6 +151,27 @@ pub(super) const METRICS: [Metric; 18] = [
         &["service"],
         "Packets of pods that this node held back, because they would have left with an address that is not their Service's.",
         |snapshot, series| of_services(snapshot, series, |counts| counts.dropped),
+    ),
+    gauge(
+        "crier_egress_new_pods_held",
+        &[],
+        "Addresses of new pods of this node that are held back, because it is not known yet whether the pods have egress, or no \
+         EndpointSlice lists them yet; absent where [egress] new-pods is \"pass\".",
+        |snapshot, series| {
+            if let Some(report) = new_pods::report(snapshot) {
+                series.only(count(report.addresses));
+            }
+        },
+    ),
+    counter(
+        "crier_egress_new_pods_dropped_total",
+        &[],
+        "Packets of new pods that this node held back; absent where [egress] new-pods is \"pass\".",
+        |snapshot, series| {
+            if let Some(report) = new_pods::report(snapshot) {
+                series.only(report.dropped);
+            }
+        },
     ),
 ];
 

@@ -48,6 +48,8 @@ bfd = "fast"
 [[bfd]]
 name = "fast"
 [[bgp.advertisement]]
+[egress]
+new-pods = "hold"
 "#;
 
 fn planner() -> Planner {
@@ -79,6 +81,8 @@ fn every_pool_and_peer_has_its_numbers_even_before_the_first_plan() {
             "crier_data_path{state=\"good\"} 1",
             "crier_data_path{state=\"not-since-boot\"} 0",
             "crier_services{held=\"true\"} 0",
+            "crier_egress_new_pods_held 0",
+            "crier_egress_new_pods_dropped_total 0",
         ],
     );
 }

@@ -74,11 +74,16 @@ impl Scene {
 
     /// The same with other addresses.
     pub fn serve_at(&self, addresses: &str, annotations: &[(&str, &str)]) {
-        let service = Service::new("web").addresses(addresses);
+        let service = Service::new("web").addresses(addresses).selects("web");
         let annotated =
             |service: Service, (name, value): &(&str, &str)| service.annotation(&format!("crier.dev/{name}"), value);
         let service = annotations.iter().fold(service, annotated);
         self.lan.manifests.service(&self.pods.iter().fold(service, Service::pod));
+    }
+
+    /// The Pods of all pods, as a Service that selects them asks for.
+    pub fn tell_pods(&self) {
+        self.lan.manifests.pods(&self.pods.iter().map(|pod| (pod, "web")).collect::<Vec<_>>());
     }
 
     /// Gives the Nodes these labels (`"rack: a"`), one text for each.

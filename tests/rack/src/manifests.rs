@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::rack::Rack;
 use crate::service::Service;
+use crate::site::Pod;
 
 /// See the module's documentation.
 #[derive(Clone, Debug)]
@@ -55,6 +56,22 @@ impl Manifests {
     #[track_caller]
     pub fn service(&self, service: &Service) {
         self.write(&format!("{}.yaml", service.name()), &service.manifest());
+    }
+
+    /// Writes these pods as `pods.yaml`, each with a label `app`, as the API server has them once kubelet has said their addresses.
+    #[track_caller]
+    pub fn pods(&self, pods: &[(&Pod, &str)]) {
+        let mut text = String::new();
+        for (pod, app) in pods {
+            let (name, node) = (pod.name(), &pod.node);
+            let _ = write!(
+                text,
+                "---\napiVersion: v1\nkind: Pod\nmetadata: {{ name: {name}, labels: {{ app: {app} }} }}\nspec: {{ nodeName: {node} }}\n\
+                 status: {{ phase: Running, podIP: \"{0}\", podIPs: [{{ ip: \"{0}\" }}, {{ ip: \"{1}\" }}] }}\n",
+                pod.address, pod.address6
+            );
+        }
+        self.write("pods.yaml", &text);
     }
 
     /// Writes these Nodes as `nodes.yaml`: name, labels (`rack: a`), and addresses of each.

@@ -89,6 +89,15 @@ impl Metal {
         pod
     }
 
+    /// What `crier rbac` adds where `[egress] new-pods` is "hold".
+    #[track_caller]
+    pub fn allow_pods(&self) {
+        let mut rules = rules();
+        let pods = json!({ "apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"] });
+        rules.as_array_mut().expect("they are a list").push(pods);
+        self.cluster.allow_crier(&rules);
+    }
+
     /// The addresses in the statuses of these Services.
     pub fn shown(&self, services: &[&str]) -> Vec<Vec<String>> {
         services.iter().map(|name| self.ingress(&format!("service/{name}"))).collect()

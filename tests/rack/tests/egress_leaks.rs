@@ -177,7 +177,7 @@ impl Town {
         format!("selected is {gate:?}")
     }
 
-    /// The pod of a node goes, and another one comes. It sends once its node guards it: the Service is told of it before it runs.
+    /// The pod of a node goes, and another one comes. It sends at once: before its Pod is known, and before the Service is told of it.
     fn replace_pod(&mut self, node: usize) -> String {
         let has_egress = self.served.as_ref().is_some_and(|it| !it.is_empty());
         if !has_egress || self.agents[node].is_none() {
@@ -186,16 +186,23 @@ impl Town {
         self.senders.remove(node).end();
         self.pods_made += 1;
         let host = self.scene.lan.site.node(node);
+        eventually("new pods are held back: the agent knows of the Service", secs(20), || {
+            let listed = host.sh("nft list set inet crier own4") + &host.sh("nft list set inet crier own6");
+            if listed.matches("elements").count() == 2 { Ok(()) } else { Err(listed) }
+        });
         let pod = host.pod(&format!("web-{}", self.pods_made + 1), &[80]);
+        self.senders.insert(node, Sending::start(&pod, &self.scene));
         self.scene.pods[node] = pod;
+        rest(millis(u64::try_from(self.chance.below(300)).expect("small")));
+        self.scene.tell_pods();
+        rest(millis(u64::try_from(self.chance.below(300)).expect("small")));
         self.scene.serve_with(self.served.as_deref().unwrap_or_default());
         let pod = &self.scene.pods[node];
         eventually("the new pod is guarded", secs(20), || {
-            let listed = host.sh("nft list table inet crier");
+            let listed = host.sh("nft list set inet crier guard4") + &host.sh("nft list set inet crier guard6");
             let is_in = |address: String| listed.contains(&format!("{address} counter"));
             if is_in(pod.address.to_string()) && is_in(pod.address6.to_string()) { Ok(()) } else { Err(listed) }
         });
-        self.senders.insert(node, Sending::start(pod, &self.scene));
         format!("{} replaces the pod of node-{}", pod.name(), node + 1)
     }
 }
@@ -208,8 +215,10 @@ fn whatever_comes_goes_dies_and_is_flushed_no_packet_of_a_pod_has_another_source
     let seed = number("CRIER_LEAK_SEED").unwrap_or_else(|| std::process::id().into()).max(1);
     println!("CRIER_LEAK_SEED={seed}");
 
-    let scene = Scene::new(&rack);
-    let agents: Vec<Option<Crier>> = scene.lan.agents().into_iter().map(Some).collect();
+    let mut scene = Scene::new(&rack);
+    scene.configuration += "[egress]\nnew-pods = \"hold\"\n";
+    scene.tell_pods();
+    let agents: Vec<Option<Crier>> = scene.lan.agents_with(&scene.configuration).into_iter().map(Some).collect();
     {
         // What this test calls a leak is there to be seen before the Service is.
         let client = &scene.lan.site.client;
