@@ -110,9 +110,7 @@ impl Table {
     /// The texts of a key that has one or a list of them; none where it is not there.
     pub fn texts(&self, key: &str) -> Vec<String> {
         match self.value(key).and_then(|value| value.parse::<toml_edit::Value>().ok()) {
-            Some(toml_edit::Value::Array(all)) => {
-                all.iter().filter_map(|it| it.as_str().map(str::to_owned)).collect()
-            }
+            Some(toml_edit::Value::Array(all)) => all.iter().filter_map(|it| it.as_str().map(str::to_owned)).collect(),
             Some(one) => one.as_str().map(str::to_owned).into_iter().collect(),
             None => Vec::new(),
         }

@@ -222,7 +222,11 @@ fn the_network_of_an_egress_service_is_the_vrf_of_its_pool() {
     let red = || (Some("ens4vrf".to_owned()), String::new());
     assert_eq!(with("network: \"2\"", "network: \"2\""), red());
     assert_eq!(with("network: \"2\"", "network: ens4vrf"), red());
-    assert_eq!(with("  nodeSelector: {vrf: \"true\"}\n  maxUnavailable: 3\n", ""), red(), "the [[vrf]] is for all nodes");
+    assert_eq!(
+        with("  nodeSelector: {vrf: \"true\"}\n  maxUnavailable: 3\n", ""),
+        red(),
+        "the [[vrf]] is for all nodes"
+    );
     assert_eq!(with("annotations: {metallb.io/address-pool: first-pool}", "annotations: {}"), red(), "by the label");
     assert_eq!(with("sourceIPBy: LoadBalancerIP", "sourceIPBy: Network"), red());
     let asks = |(vrf, asked): (Option<String>, String), why: &str| {

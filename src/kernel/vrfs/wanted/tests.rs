@@ -306,7 +306,10 @@ fn a_vrf_has_the_address_of_the_node_once_more_and_comes_back() {
     };
     let main = ("eth2", "172.31.0.10/24");
     assert!(enslaves(&with(&[main]), &made), "at first");
-    assert!(enslaves(&with(&[main, ("eth1", "172.31.0.10/24")]), &made), "the host's configuration gave it the address");
+    assert!(
+        enslaves(&with(&[main, ("eth1", "172.31.0.10/24")]), &made),
+        "the host's configuration gave it the address"
+    );
     let noted = Made { addresses: [("eth1".into(), net("172.31.0.10/24"))].into(), ..Made::default() };
     assert!(enslaves(&with(&[main, ("eth1", "172.31.0.10/24")]), &noted), "crier gave it the address");
     assert!(enslaves(&with(&[("eth1", "172.31.0.10/24")]), &noted), "while the other link has lost it");
