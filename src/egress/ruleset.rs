@@ -115,19 +115,29 @@ pub enum Ownership {
     /// The socket that makes it alone, so `nft flush ruleset` passes it over; when the socket is closed the table stays
     /// and belongs to nobody. Linux 6.9 or later.
     Socket,
+    /// The socket that makes it alone, and the table goes with the socket. Linux 5.12 or later. Of such a table only the chains that hold
+    /// packets back hook in: it is the second guard beside a table that anybody may change.
+    Life,
     /// Anybody.
     None,
 }
 
+/// What the second guard beside the table is called.
+pub fn second(form: &Form) -> Form {
+    Form { table: format!("{}-guard", form.table), ..form.clone() }
+}
+
 /// Makes the whole table anew with this content. `replaces`: there is one of this name, which goes in the same change.
 pub fn whole(form: &Form, content: &Content, ownership: Ownership, replaces: bool) -> Batch {
-    let mut batch = Batch::default();
+    let mut batch = Batch::of(ownership == Ownership::Life);
     if replaces {
         batch.push(Verb::DeleteTable, 0, &named(form));
     }
     let mut table = named(form);
-    if ownership == Ownership::Socket {
-        table.number(TABLE_FLAGS, OWNER | PERSIST);
+    match ownership {
+        Ownership::Socket => table.number(TABLE_FLAGS, OWNER | PERSIST),
+        Ownership::Life => table.number(TABLE_FLAGS, OWNER),
+        Ownership::None => {}
     }
     batch.push(Verb::NewTable, CREATE, &table);
     for set in Set::ALL {
@@ -547,7 +557,10 @@ fn new_chain(batch: &mut Batch, form: &Form, name: &str, base: Option<(&str, u32
     let mut attributes = Attributes::default();
     attributes.text(1, &form.table);
     attributes.text(CHAIN_NAME, name);
-    if let Some((kind, hook, priority)) = base {
+    // The second guard comes behind the first, which counts what it drops.
+    let behind = i32::from(batch.has_guards_alone());
+    let base = base.filter(|_| !batch.has_guards_alone() || GUARDS.contains(&name));
+    if let Some((kind, hook, priority)) = base.map(|(kind, hook, priority)| (kind, hook, priority + behind)) {
         attributes.nest(CHAIN_HOOK, |it| {
             it.number(1, hook);
             it.octets(2, &priority.to_be_bytes());
@@ -840,6 +853,8 @@ const STEER: &str = "steer";
 const TRANSLATE: &str = "translate";
 const GUARD: &str = "guard";
 const OWN_CHAINS: [&str; 3] = [STEER, TRANSLATE, GUARD];
+/// The chains that hold packets back and go by no mark.
+const GUARDS: [&str; 2] = [GUARD, foreign::CHAIN];
 
 const PREROUTING: u32 = 0;
 const INPUT: u32 = 1;
@@ -929,6 +944,23 @@ mod tests {
     fn mentions(batch: &Batch, name: &str) -> usize {
         let octets = batch.emit();
         octets.windows(name.len() + 1).filter(|window| window.split_last() == Some((&0, name.as_bytes()))).count()
+    }
+
+    /// A0 of a review. Input: the table beside one that a flush takes along. Output: it knows the same, holds the same back, and does nothing
+    /// else: no packet is marked or translated twice.
+    #[test]
+    fn the_second_guard_holds_back_what_the_first_does_and_leads_no_packet() {
+        let content =
+            content(&[("10.244.1.2", Mapping::Translated { address: "192.0.2.1".parse().unwrap(), network: None })]);
+        let first = whole(&form(), &content, Ownership::None, false);
+        let batch = whole(&second(&form()), &content, Ownership::Life, false);
+        assert_eq!(mentions(&batch, "filter"), GUARDS.len(), "the chains that hook in");
+        assert_eq!((mentions(&batch, "route"), mentions(&first, "route")), (0, 1));
+        assert_eq!(mentions(&first, "nat") - mentions(&batch, "nat"), 1, "the chain that translates does not");
+        for name in ["guard4", "address4", "cluster4", "source4", "foreign6", GUARD] {
+            assert_eq!(mentions(&batch, name), mentions(&first, name), "{name}");
+        }
+        assert_eq!(mentions(&batch, "crier"), 0, "it is another table");
     }
 
     #[test]

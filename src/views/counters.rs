@@ -102,6 +102,7 @@ pub fn report(counters: &Counters) -> CountersReport {
         egress: _,
         egress_table: _,
         egress_earlier: _,
+        egress_removable: _,
     } = counters;
     let of_move = |((direction, cause), count): (&(Direction, String), &u64)| MoveCount {
         direction: *direction,

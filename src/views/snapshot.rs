@@ -76,6 +76,8 @@ pub struct Counters {
     pub egress_table: Option<Arc<egress::ruleset::Content>>,
     /// The chains of other programs that translate sources before that does.
     pub egress_earlier: Arc<Vec<String>>,
+    /// Another program may remove that, and nothing holds packets back meanwhile.
+    pub egress_removable: bool,
 }
 
 /// The frames of one protocol on one link.
