@@ -75,6 +75,13 @@ test-kernels: ## The links, VRFs and TCP-AO that this kernel may lack, under Deb
 	@$(MAKE) --no-print-directory build
 	tests/kernels/run
 
+LEAK_SECONDS ?= 300
+.PHONY: test-leaks
+test-leaks: ## Five minutes of what comes, goes, dies and is flushed at random, in which no packet of a pod may leave with a wrong address
+	@scripts/install-missing build rack
+	@$(MAKE) --no-print-directory build
+	CRIER_LEAK_SECONDS="$(LEAK_SECONDS)" CRIER_RACK_STRICT=1 cargo test --package crier-rack --test egress_leaks -- whatever_comes --nocapture
+
 TOWN_SEEDS ?= 10000
 TOWN_FIRST ?= 0
 .PHONY: town
