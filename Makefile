@@ -70,7 +70,7 @@ test-systemd: ## The unit file under a real systemd, in a container root made by
 	tests/systemd/run
 
 .PHONY: test-kernels
-test-kernels: ## The links, VRFs and TCP-AO that this kernel may lack, under Debian's kernels in a virtual machine; half an hour
+test-kernels: ## The links, VRFs, egress and TCP-AO that this kernel may lack, under Debian's kernels in a virtual machine; hours without KVM
 	@scripts/install-missing build rack kernels
 	@$(MAKE) --no-print-directory build
 	tests/kernels/run

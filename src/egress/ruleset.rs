@@ -18,6 +18,9 @@
 //! in `strays`. What rules are made of is in `expressions`.
 //!
 //! The guard looks at the packet as it leaves, so it does not matter who translated it or forgot to.
+//!
+//! Where the table belongs to nobody, a [`second`] one beside it has the chains that hold packets back alone, and belongs to the socket: they
+//! go by no mark, so they drop what a flush of the first one lets out.
 
 mod exempt;
 mod exits;
