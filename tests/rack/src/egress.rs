@@ -261,9 +261,11 @@ const ECHO_REQUEST_V6: u8 = 128;
 
 /// The sources of all echo requests so far, of both families.
 pub fn pings(capture: &Capture) -> BTreeSet<String> {
-    let packets = capture.frames();
-    let packets = packets.iter().filter_map(|frame| Outer::of(&frame.bytes));
-    packets.filter(Outer::is_echo_request).map(|it| it.source.to_string()).collect()
+    let mut sources = BTreeSet::new();
+    capture.each(|frame| {
+        sources.extend(Outer::of(&frame.bytes).filter(Outer::is_echo_request).map(|it| it.source));
+    });
+    sources.iter().map(ToString::to_string).collect()
 }
 
 /// What the header of a packet without extensions says.
@@ -317,19 +319,20 @@ pub fn heard(socket: &UdpSocket) -> BTreeSet<String> {
 /// The sources of what these hosts were sent from inside of the cluster and that is no Service's: of pods, and of nodes where a pod
 /// opened it.
 pub fn leaks(captures: &[(Capture, Mac)]) -> BTreeSet<String> {
-    let mut leaks = BTreeSet::new();
+    // Of each source, what it sent and whether a pod opened it: frames are many, and these are few.
+    let mut seen: BTreeSet<(IpAddr, u8, bool)> = BTreeSet::new();
     for (capture, mac) in captures {
-        for frame in capture.frames() {
-            if frame.bytes.get(..6) != Some(&mac.0[..]) {
-                continue;
-            }
-            let Some(packet) = Outer::of(&frame.bytes) else { continue };
-            let text = packet.source.to_string();
-            let of_pod = text.starts_with("10.244.") || text.starts_with("fd44:");
-            if of_pod || (packet.is_opened_by_pod() && !ADDRESSES.contains(&text.as_str())) {
-                leaks.insert(format!("{text} protocol {}", packet.protocol));
-            }
-        }
+        capture.each(|frame| {
+            let to_host = frame.bytes.get(..6) == Some(&mac.0[..]);
+            let packet = Some(&frame.bytes).filter(|_| to_host).and_then(|bytes| Outer::of(bytes));
+            seen.extend(packet.map(|it| (it.source, it.protocol, it.is_opened_by_pod())));
+        });
     }
-    leaks
+    let is_leak = |(source, _, opened_by_pod): &(IpAddr, u8, bool)| {
+        let text = source.to_string();
+        let of_pod = text.starts_with("10.244.") || text.starts_with("fd44:");
+        of_pod || (*opened_by_pod && !ADDRESSES.contains(&text.as_str()))
+    };
+    let leaks = seen.into_iter().filter(is_leak);
+    leaks.map(|(source, protocol, _)| format!("{source} protocol {protocol}")).collect()
 }

@@ -266,7 +266,9 @@ fn whatever_comes_goes_dies_and_is_flushed_no_packet_of_a_pod_has_another_source
             IpAddr::V6(v6) => v6.octets().to_vec(),
         };
         let at = if source.is_ipv4() { 26 } else { 22 };
-        capture.frames().iter().filter(|frame| frame.bytes.get(at..at + octets.len()) == Some(&octets[..])).count()
+        let mut count = 0_usize;
+        capture.each(|frame| count += usize::from(frame.bytes.get(at..at + octets.len()) == Some(&octets[..])));
+        count
     };
     let before: Vec<usize> = ADDRESSES.iter().map(|address| came(&captures[0].0, address)).collect();
     for (address, before) in ADDRESSES.iter().zip(before) {
