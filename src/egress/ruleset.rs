@@ -27,6 +27,7 @@ mod exits;
 mod expressions;
 mod foreign;
 mod intervals;
+mod ownership;
 mod returns;
 mod strays;
 mod tunnel;
@@ -42,6 +43,7 @@ pub use self::exempt::Bounded;
 use self::expressions::*;
 pub use self::foreign::Foreign;
 use self::intervals::{Bound, intervals};
+pub use self::ownership::{Ownership, second};
 pub use self::returns::Networks;
 pub use self::strays::UNTRACKED;
 pub use self::tunnel::Tunnel;
@@ -110,24 +112,6 @@ impl Content {
         let list = self.bounded.get(&pod).and_then(|number| self.lists.get(number));
         list.is_some_and(|list| !list.covers(destination))
     }
-}
-
-/// Who may change the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ownership {
-    /// The socket that makes it alone, so `nft flush ruleset` passes it over; when the socket is closed the table stays
-    /// and belongs to nobody. Linux 6.9 or later.
-    Socket,
-    /// The socket that makes it alone, and the table goes with the socket. Linux 5.12 or later. Of such a table only the chains that hold
-    /// packets back hook in: it is the second guard beside a table that anybody may change.
-    Life,
-    /// Anybody.
-    None,
-}
-
-/// What the second guard beside the table is called.
-pub fn second(form: &Form) -> Form {
-    Form { table: format!("{}-guard", form.table), ..form.clone() }
 }
 
 /// Makes the whole table anew with this content. `replaces`: there is one of this name, which goes in the same change.
