@@ -75,10 +75,17 @@ test-restarts: ## The same with fifty restarts in a row that no router, no node 
 	CRIER_SYSTEMD_RESTARTS="$(RESTARTS)" $(MAKE) --no-print-directory test-systemd
 
 .PHONY: test-kernels
-test-kernels: ## The links, VRFs and TCP-AO that this kernel may lack, under Debian's kernels in a virtual machine; half an hour
+test-kernels: ## The links, VRFs, egress and TCP-AO that this kernel may lack, under Debian's kernels in a virtual machine; hours without KVM
 	@scripts/install-missing build rack kernels
 	@$(MAKE) --no-print-directory build
 	tests/kernels/run
+
+LEAK_SECONDS ?= 300
+.PHONY: test-leaks
+test-leaks: ## Five minutes of what comes, goes, dies and is flushed at random, in which no packet of a pod may leave with a wrong address
+	@scripts/install-missing build rack
+	@$(MAKE) --no-print-directory build
+	CRIER_LEAK_SECONDS="$(LEAK_SECONDS)" CRIER_RACK_STRICT=1 cargo test --package crier-rack --test egress_leaks -- whatever_comes --nocapture
 
 TOWN_SEEDS ?= 10000
 TOWN_FIRST ?= 0

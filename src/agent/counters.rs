@@ -70,6 +70,7 @@ impl TurnCounters {
             egress_table: links.egress.held(),
             egress_earlier: links.egress.earlier(),
             egress_new_pods: links.egress.new_pods(),
+            egress_removable: links.egress.is_removable(),
         }
     }
 }

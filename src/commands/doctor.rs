@@ -12,10 +12,10 @@ use super::{Exit, Output, answer, ask, runtime};
 use crate::address::Family;
 use crate::api::readings;
 use crate::data_path::socket::dropping_forward;
-use crate::kernel::{bypass, sysctl};
+use crate::kernel::{bypass, numbers, sysctl};
 use crate::names::InterfaceName;
 use crate::views::SCHEMA_VERSION;
-use crate::views::egress::TunnelReport;
+use crate::views::egress::{Numbers, TunnelReport};
 use crate::views::status::{Report, WithheldReport};
 use crate::world::HostProblem;
 
@@ -57,6 +57,7 @@ pub fn doctor(socket: &Path, output: Output) -> Exit {
     let mut notes: Vec<String> =
         egress.iter().filter_map(|report| report.tunnel.as_ref()).filter_map(of_tunnel).collect();
     notes.extend(egress.iter().flat_map(|report| &report.notes).cloned());
+    notes.extend(egress.iter().filter_map(|report| report.numbers.as_ref()).flat_map(shared));
     let egress = egress.is_some_and(|report| !report.services.is_empty());
     let of_egress: Vec<HostProblem> = match egress {
         true => sysctl::forwarding(&Family::BOTH, &BTreeSet::new()).into_iter().chain(bypass::doubts()).collect(),
@@ -132,6 +133,12 @@ fn screen(examination: &Examination) -> String {
         more => format!("{AGENT:<5}  {more} more: crier doctor --json has all\n"),
     };
     format!("{lines}{more}{notes}")
+}
+
+/// Rules of other programs on this host that have numbers of crier's.
+fn shared(Numbers { mark_mask, priorities, tables }: &Numbers) -> Vec<String> {
+    let ours = numbers::Numbers { mark_mask: *mark_mask, priorities: *priorities, tables: tables.clone() };
+    runtime().map(|runtime| runtime.block_on(numbers::shared(&ours))).unwrap_or_default()
 }
 
 /// A pod learns of the MTU by ICMP, which its CNI must let pass.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::secrets::{self, FoundIn};
 use super::{
-    Complaints, Config, Need, SecretFile, Secrets, Source, SourceFile, cluster, parse_host, parse_with, unused,
+    Complaints, Config, Need, SecretFile, Secrets, Source, SourceFile, cluster, parse_host, parse_with, taken, unused,
 };
 use crate::names::ObjectKey;
 
@@ -101,9 +101,11 @@ pub fn awaited(config: &Config, awaited: &[String]) -> Option<String> {
     ))
 }
 
-/// Warnings about a configuration without mistakes: what is wrong with its secrets, and what is [`unused`] of it.
+/// Warnings about a configuration without mistakes: what is wrong with its secrets, what is [`unused`] of it, and which of its numbers
+/// another program is known to use.
 pub fn warnings(config: &Config) -> Vec<String> {
-    warnings_of_secrets(config).into_iter().chain(unused(config, false)).collect()
+    let of_numbers = taken::warnings(config);
+    warnings_of_secrets(config).into_iter().chain(unused(config, false)).chain(of_numbers).collect()
 }
 
 /// The secrets that are missing, and those that every user of this host may read.

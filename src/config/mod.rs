@@ -25,6 +25,7 @@ mod seen;
 mod shape;
 mod source;
 mod syntax;
+pub mod taken;
 #[cfg(test)]
 pub(crate) mod tests;
 mod unused;

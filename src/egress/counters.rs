@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ruleset::{Content, Count};
@@ -15,6 +16,7 @@ pub struct Counters {
     held: Mutex<Option<Arc<Content>>>,
     earlier: Mutex<Arc<Vec<String>>>,
     new_pods: Mutex<NewPods>,
+    removable: AtomicBool,
 }
 
 /// What was held back of new pods.
@@ -187,6 +189,16 @@ impl Counters {
     /// As they were told the last time.
     pub fn earlier(&self) -> Arc<Vec<String>> {
         self.earlier.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Another program may remove the table, and nothing holds packets back meanwhile: this kernel has no tables that belong to a socket.
+    pub fn tell_removable(&self, removable: bool) {
+        self.removable.store(removable, Ordering::Relaxed);
+    }
+
+    /// As it was told the last time.
+    pub fn is_removable(&self) -> bool {
+        self.removable.load(Ordering::Relaxed)
     }
 
     /// Forgets all pods but these.

@@ -35,9 +35,19 @@ pub enum Verb {
 pub struct Batch {
     octets: Vec<u8>,
     messages: u32,
+    guards_alone: bool,
 }
 
 impl Batch {
+    /// `guards_alone`: of the chains that are made, only those that hold packets back hook in.
+    pub fn of(guards_alone: bool) -> Batch {
+        Batch { guards_alone, ..Batch::default() }
+    }
+
+    pub fn has_guards_alone(&self) -> bool {
+        self.guards_alone
+    }
+
     /// Adds a change. `flags` are those of netlink besides REQUEST.
     pub fn push(&mut self, verb: Verb, flags: u16, attributes: &Attributes) {
         // The kernel answers the first message when all is done: that is the answer to the batch.

@@ -18,6 +18,9 @@
 //! in `strays`. What rules are made of is in `expressions`.
 //!
 //! The guard looks at the packet as it leaves, so it does not matter who translated it or forgot to.
+//!
+//! Where the table belongs to nobody, a [`second`] one beside it has the chains that hold packets back alone, and belongs to the socket: they
+//! go by no mark, so they drop what a flush of the first one lets out.
 
 mod exempt;
 mod exits;
@@ -26,6 +29,7 @@ mod foreign;
 mod hold;
 mod intervals;
 mod questions;
+mod ownership;
 mod returns;
 mod strays;
 mod tunnel;
@@ -43,6 +47,7 @@ pub use self::foreign::Foreign;
 pub use self::hold::Hold;
 use self::intervals::{Bound, intervals};
 pub use self::questions::{LastSets, WayMaps};
+pub use self::ownership::{Ownership, second};
 pub use self::returns::Networks;
 pub use self::strays::UNTRACKED;
 pub use self::tunnel::Tunnel;
@@ -115,25 +120,17 @@ impl Content {
     }
 }
 
-/// Who may change the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ownership {
-    /// The socket that makes it alone, so `nft flush ruleset` passes it over; when the socket is closed the table stays
-    /// and belongs to nobody. Linux 6.9 or later.
-    Socket,
-    /// Anybody.
-    None,
-}
-
 /// Makes the whole table anew with this content. `replaces`: there is one of this name, which goes in the same change.
 pub fn whole(form: &Form, content: &Content, ownership: Ownership, replaces: bool) -> Batch {
-    let mut batch = Batch::default();
+    let mut batch = Batch::of(ownership == Ownership::Life);
     if replaces {
         batch.push(Verb::DeleteTable, 0, &named(form));
     }
     let mut table = named(form);
-    if ownership == Ownership::Socket {
-        table.number(TABLE_FLAGS, OWNER | PERSIST);
+    match ownership {
+        Ownership::Socket => table.number(TABLE_FLAGS, OWNER | PERSIST),
+        Ownership::Life => table.number(TABLE_FLAGS, OWNER),
+        Ownership::None => {}
     }
     batch.push(Verb::NewTable, CREATE, &table);
     for set in Set::ALL {
@@ -496,7 +493,10 @@ fn new_chain(batch: &mut Batch, form: &Form, name: &str, base: Option<(&str, u32
     let mut attributes = Attributes::default();
     attributes.text(1, &form.table);
     attributes.text(CHAIN_NAME, name);
-    if let Some((kind, hook, priority)) = base {
+    // The second guard comes behind the first, which counts what it drops.
+    let behind = i32::from(batch.has_guards_alone());
+    let base = base.filter(|_| !batch.has_guards_alone() || GUARDS.contains(&name));
+    if let Some((kind, hook, priority)) = base.map(|(kind, hook, priority)| (kind, hook, priority + behind)) {
         attributes.nest(CHAIN_HOOK, |it| {
             it.number(1, hook);
             it.octets(2, &priority.to_be_bytes());
@@ -794,6 +794,8 @@ const STEER: &str = "steer";
 const TRANSLATE: &str = "translate";
 const GUARD: &str = "guard";
 const OWN_CHAINS: [&str; 3] = [STEER, TRANSLATE, GUARD];
+/// The chains that hold packets back and go by no mark.
+const GUARDS: [&str; 2] = [GUARD, foreign::CHAIN];
 
 const PREROUTING: u32 = 0;
 const INPUT: u32 = 1;
@@ -883,6 +885,23 @@ mod tests {
     fn mentions(batch: &Batch, name: &str) -> usize {
         let octets = batch.emit();
         octets.windows(name.len() + 1).filter(|window| window.split_last() == Some((&0, name.as_bytes()))).count()
+    }
+
+    /// A0 of a review. Input: the table beside one that a flush takes along. Output: it knows the same, holds the same back, and does nothing
+    /// else: no packet is marked or translated twice.
+    #[test]
+    fn the_second_guard_holds_back_what_the_first_does_and_leads_no_packet() {
+        let content =
+            content(&[("10.244.1.2", Mapping::Translated { address: "192.0.2.1".parse().unwrap(), network: None })]);
+        let first = whole(&form(), &content, Ownership::None, false);
+        let batch = whole(&second(&form()), &content, Ownership::Life, false);
+        assert_eq!(mentions(&batch, "filter"), GUARDS.len(), "the chains that hook in");
+        assert_eq!((mentions(&batch, "route"), mentions(&first, "route")), (0, 1));
+        assert_eq!(mentions(&first, "nat") - mentions(&batch, "nat"), 1, "the chain that translates does not");
+        for name in ["guard4", "address4", "cluster4", "source4", "foreign6", GUARD] {
+            assert_eq!(mentions(&batch, name), mentions(&first, name), "{name}");
+        }
+        assert_eq!(mentions(&batch, "crier"), 0, "it is another table");
     }
 
     #[test]

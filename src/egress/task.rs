@@ -94,6 +94,7 @@ pub async fn run(
         form: form(&settings),
         machine: Machine::new(settings.release_after),
         ownership: Ownership::Socket,
+        second: false,
         counters,
         filtered,
         facts,
@@ -141,6 +142,8 @@ struct Keeper {
     form: Form,
     machine: Machine,
     ownership: Ownership,
+    /// There is a second guard, which no flush takes along: where the table does not belong to the socket.
+    second: bool,
     counters: Arc<Counters>,
     filtered: watch::Sender<bool>,
     facts: mpsc::Sender<Fact>,
@@ -313,6 +316,10 @@ impl Keeper {
                 written.is_some() || (is_left && kernel.has_table(&self.form)? && !kernel.is_foreign(&self.form)?);
             if is_there {
                 kernel.commit(&ruleset::remove(&self.form))?;
+                let second = ruleset::second(&self.form);
+                if std::mem::take(&mut self.second) && kernel.has_table(&second)? {
+                    kernel.commit(&ruleset::remove(&second))?;
+                }
                 *written = None;
                 self.counters.tell_earlier(Vec::new());
                 self.forget_former(kernel, &wanted)?;
@@ -361,6 +368,10 @@ impl Keeper {
                     return Ok(true);
                 }
                 kernel.commit(&batch)?;
+                let second = ruleset::change(&ruleset::second(&self.form), before, &content);
+                if self.second && kernel.commit(&second).is_err() {
+                    self.make_second(kernel, &content);
+                }
             }
             None => self.make(kernel, &content)?,
         }
@@ -403,8 +414,28 @@ impl Keeper {
             made => made?,
         }
         self.made = true;
+        self.make_second(kernel, wanted);
         info!(table = %self.form.table, pods = wanted.pods.len(), "the nftables table for egress is made");
         Ok(())
+    }
+
+    /// Makes the second guard, where a flush by others takes the table along. Without it packets pass until the table is back.
+    fn make_second(&mut self, kernel: &mut Netfilter, wanted: &Content) {
+        let form = ruleset::second(&self.form);
+        let mut make = || {
+            if kernel.is_foreign(&form)? {
+                return Err(foreign(&form));
+            }
+            let replaces = kernel.has_table(&form)?;
+            kernel.commit(&ruleset::whole(&form, wanted, Ownership::Life, replaces))
+        };
+        let is_removable = self.ownership == Ownership::None;
+        let made = if is_removable { make() } else { Ok(()) };
+        if let Err(error) = &made {
+            warn!(table = %form.table, %error, "there is no second guard: while a flush by others is mended, packets of pods pass");
+        }
+        self.second = is_removable && made.is_ok();
+        self.counters.tell_removable(is_removable && made.is_err());
     }
 
     /// The table of this configuration stands: that of an earlier one would go on translating, and nobody would look after it.

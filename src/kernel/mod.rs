@@ -2,7 +2,7 @@
 //! Floor 2. `observe` and `routes` are sources of facts, `addresses`, `blackholes`, `steering`, `returns` and `vrfs` actuators;
 //! `links` is the pure part of the first, `next_hops` reads for `netlink` what its library cannot, `marked` what `steering` and `returns` share, and `tunnel` the device by which `steering`
 //! reaches other links; `sysctl` looks after the host's own settings, and `host` judges them; `bypass` sees whether packets of pods pass
-//! netfilter by, and `reverse_path` where the kernel drops them on the way, `looks` being when. Every connection lives in the network namespace of the thread that opens it.
+//! netfilter by, `numbers` what other programs' rules share with crier's, and `reverse_path` where the kernel drops them on the way, `looks` being when. Every connection lives in the network namespace of the thread that opens it.
 
 pub mod addresses;
 pub mod blackholes;
@@ -14,6 +14,7 @@ mod looks;
 mod marked;
 mod netlink;
 mod next_hops;
+pub mod numbers;
 pub mod observe;
 pub mod returns;
 pub mod reverse_path;

@@ -99,6 +99,23 @@ impl Table {
         self.items.push(Item::Line(Line { key, value, field, narrows, off: false }));
     }
 
+    /// The value of a key in TOML, where it is not commented out.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.items.iter().find_map(|item| match item {
+            Item::Line(line) if line.key == key && !line.off => Some(line.value.as_str()),
+            Item::Line(_) | Item::Check(_) | Item::Note(_) => None,
+        })
+    }
+
+    /// The texts of a key that has one or a list of them; none where it is not there.
+    pub fn texts(&self, key: &str) -> Vec<String> {
+        match self.value(key).and_then(|value| value.parse::<toml_edit::Value>().ok()) {
+            Some(toml_edit::Value::Array(all)) => all.iter().filter_map(|it| it.as_str().map(str::to_owned)).collect(),
+            Some(one) => one.as_str().map(str::to_owned).into_iter().collect(),
+            None => Vec::new(),
+        }
+    }
+
     pub fn note(&mut self, text: &str) {
         self.items.push(Item::Note(one_line(text)));
     }

@@ -133,6 +133,18 @@ pub(super) fn service(object: &Object, annotations: &mut Annotations, draft: &Dr
     named.is_some()
 }
 
+/// The pools that a Service names, as they are named here.
+pub(super) fn pools_named(object: &Object, draft: &Draft) -> Vec<String> {
+    let all: BTreeMap<&str, &str> = object.texts_of_metadata("annotations").collect();
+    let names = |key: &str| all.get(key).into_iter().flat_map(|names| names.split(',')).map(str::trim);
+    if all.contains_key(POOL) {
+        return names(POOL).map(str::to_owned).collect();
+    }
+    let theirs = POOL_ANNOTATIONS.iter().find(|key| all.contains_key(*key));
+    let names = theirs.into_iter().flat_map(|key| names(key));
+    names.map(|name| draft.known(METALLB, name).unwrap_or(name).to_owned()).collect()
+}
+
 /// The keys that pools of all versions have: addresses, autoAssign, avoidBuggyIPs; and sharing, as MetalLB has it.
 fn addresses(spec: &mut Fields<'_>, table: &mut Table, draft: &mut Draft) {
     let path = spec.path("addresses");

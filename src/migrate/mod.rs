@@ -11,6 +11,7 @@ mod label_selector;
 mod metallb;
 mod metallb_bgp;
 mod metallb_config_map;
+mod networks;
 mod nmstate;
 mod object;
 mod openelb;
@@ -80,8 +81,9 @@ pub fn migrate(objects: Vec<Value>, secrets: &SecretFiles) -> Migration {
         openelb::translate(&objects, secrets, &mut draft),
         purelb::translate(&objects, &mut draft),
         kube_vip::translate(&objects, &mut draft),
-        ovn::translate(&objects, &mut draft),
         nmstate::translate(&objects, &mut draft),
+        // It looks for the VRFs.
+        ovn::translate(&objects, &mut draft),
     ]
     .concat();
     products.extend(services::translate(&objects, !products.is_empty(), &mut draft));

@@ -4,13 +4,14 @@
 use super::annotate::Annotations;
 use super::draft::Draft;
 use super::label_selector::{self, Selected};
+use super::networks;
 use super::object::{Object, shortened};
 use crate::k8s::annotation::{EGRESS, EGRESS_NODES, NETWORK, SERVICE_ADDRESS};
 
 const GROUP: &str = "k8s.ovn.org";
 
 /// OVN-Kubernetes gives a label of this prefix to the node that an EgressService has for its own; advertisements select it.
-const LABEL: &str = "egress-service.k8s.ovn.org/";
+pub(super) const LABEL: &str = "egress-service.k8s.ovn.org/";
 
 /// Translates what is OVN-Kubernetes'. Returns which objects were of use.
 pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
@@ -54,17 +55,17 @@ fn egress_service(object: &Object, objects: &[Object], draft: &mut Draft) {
     let network_path = spec.path("network");
     if let Some(network) = spec.text("network", draft).filter(|network| !network.is_empty()) {
         let value = shortened(&format!("{network:?}"));
-        let text = match by_network {
-            true => {
-                "crier takes the network of the Service's address: the pool that it is from names the VRF by `vrf`, else the \
-                 link whose subnet has the address"
-            }
-            false => {
-                "crier sends with the Service's address by the owner's main routing table, not by this one; replies to requests \
-                 leave by the network of the request"
-            }
-        };
-        annotations.check(draft, &network_path, &value, text);
+        let service = annotations.key();
+        if let Err(why) = networks::lead(&service, annotations.of_service(objects), network, objects, draft) {
+            let otherwise = match by_network {
+                true => "by the link whose subnet has the Service's address",
+                false => "by the owner's main routing table",
+            };
+            let text = format!(
+                "crier sends by the [[vrf]] that `vrf` in the [[pool]] of the Service's address names, else {otherwise}; {why}"
+            );
+            annotations.check(draft, &network_path, &value, &text);
+        }
     }
     let nodes_path = spec.path("nodeSelector");
     let begun = draft.begin();

@@ -166,19 +166,7 @@ fn read(object: &Object, annotations: &Annotations) -> Option<Result<world::Serv
 /// The pools that the draft has so far.
 fn pools(draft: &Draft) -> Vec<PoolView> {
     let of_table = |(at, table): (usize, &Table)| {
-        let values = |key: &str| {
-            let value = table.items.iter().find_map(|item| match item {
-                Item::Line(line) if line.key == key && !line.off => line.value.parse::<toml_edit::Value>().ok(),
-                Item::Line(_) | Item::Check(_) | Item::Note(_) => None,
-            });
-            match value {
-                Some(toml_edit::Value::Array(all)) => {
-                    all.iter().filter_map(|it| it.as_str().map(str::to_owned)).collect()
-                }
-                Some(one) => one.as_str().map(str::to_owned).into_iter().collect(),
-                None => Vec::new(),
-            }
-        };
+        let values = |key: &str| table.texts(key);
         let name = values("name").pop()?;
         let ranges = values("addresses").iter().filter_map(|it| it.parse().ok()).collect();
         let by_labels = !values("namespace-selector").is_empty();

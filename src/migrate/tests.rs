@@ -206,6 +206,46 @@ fn a_vrf_has_the_port_with_addresses_first_and_is_for_all_nodes_only_where_the_p
     assert_eq!(loaded(&guide).bgp.advertisements.len(), 1, "the label of OVN-Kubernetes goes, the advertisement stays");
 }
 
+/// A3 of a review. Input: the guide of OpenShift, where an EgressService names table 2, which is the VRF's. Output: the pool of the Service
+/// names the VRF, so that pods leave by it, and no human is asked. Where that would end an announcement, or the VRF or the pool cannot be
+/// found, one is.
+#[test]
+fn the_network_of_an_egress_service_is_the_vrf_of_its_pool() {
+    let guide = fs::read_to_string(case("openshift-vrf.yaml")).expect("the case is there");
+    let with = |from: &str, to: &str| {
+        assert!(guide.contains(from), "{from}");
+        let migration = migrated(&guide.replace(from, to));
+        let asked = migration.warnings.iter().filter(|it| it.field == "spec.network").map(|it| it.text.clone());
+        let vrf = loaded(&migration).pools[0].vrf.as_ref().map(ToString::to_string);
+        (vrf, asked.collect::<Vec<_>>().concat())
+    };
+    let red = || (Some("ens4vrf".to_owned()), String::new());
+    assert_eq!(with("network: \"2\"", "network: \"2\""), red());
+    assert_eq!(with("network: \"2\"", "network: ens4vrf"), red());
+    assert_eq!(
+        with("  nodeSelector: {vrf: \"true\"}\n  maxUnavailable: 3\n", ""),
+        red(),
+        "the [[vrf]] is for all nodes"
+    );
+    assert_eq!(with("annotations: {metallb.io/address-pool: first-pool}", "annotations: {}"), red(), "by the label");
+    assert_eq!(with("sourceIPBy: LoadBalancerIP", "sourceIPBy: Network"), red());
+    let asks = |(vrf, asked): (Option<String>, String), why: &str| {
+        assert!(vrf.is_none() && asked.contains(why), "{why}: {vrf:?} {asked}");
+    };
+    asks(with("network: \"2\"", "network: \"3\""), "no VRF among the objects has this table");
+    asks(with("address-pool: first-pool", "address-pool: other"), "the file has no pool other");
+    asks(with(", vrf: ens4vrf}", "}"), "announced to the peer frrviavrf too, which is not in ens4vrf");
+    let unnamed = guide.replace("annotations: {metallb.io/address-pool: first-pool}", "annotations: {}");
+    let without_label = migrated(&unnamed.replace("matchLabels: {egress-service", "matchLabels: {other"));
+    assert!(without_label.warnings.iter().any(|it| it.text.contains("which pool the address is from is not known")));
+    let l2 = "apiVersion: metallb.io/v1beta1\nkind: L2Advertisement\nmetadata: {name: l2, namespace: metallb-system}\n\
+              spec: {ipAddressPools: [first-pool]}\n---\n";
+    let also = migrated(&format!("{l2}{guide}"));
+    assert!(also.warnings.iter().any(|it| it.text.contains("announced on links too that are not in ens4vrf")));
+    let inside = migrated(&format!("{}{guide}", l2.replace("[first-pool]", "[first-pool], interfaces: [ens4]")));
+    assert_eq!(loaded(&inside).pools[0].vrf, Some("ens4vrf".into()));
+}
+
 /// Which addresses the Services of a case have with the migrated file, once the lines at its end were run. One that crier does not serve
 /// is not there.
 fn served(name: &str) -> BTreeMap<String, Vec<String>> {

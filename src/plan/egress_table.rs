@@ -633,9 +633,9 @@ impl Slot {
 }
 
 /// The usable link that the main table of this node leads to another host by, as far as addresses tell: the one with the most specific
-/// subnet, of equal ones one with this Node's address. A link in a VRF is left out unless the Node's address is there.
+/// subnet, of equal ones one with this Node's address. A link in a VRF is left out unless the Node's address is there alone.
 fn on_link(world: &World, via: IpAddr, me: &NodeName) -> Option<u32> {
-    let is_own = |link: &Link| link.addresses.iter().any(|net| addresses_of(world, me).contains(&net.addr()));
+    let is_own = |link: &Link| addresses_of(world, me).iter().any(|address| is_home(world, link, *address));
     let subnets = |link: &Link| {
         let holding = link.addresses.iter().filter(|net| net.contains(&via) && net.addr() != via);
         holding.map(|net| net.prefix_len()).max()
@@ -644,6 +644,12 @@ fn on_link(world: &World, via: IpAddr, me: &NodeName) -> Option<u32> {
     let ranked = usable.filter_map(|link| Some((subnets(link)?, is_own(link), Reverse(link.index), link.vrf)));
     let best = ranked.filter(|(_, is_own, _, vrf)| *is_own || vrf.is_none()).max();
     best.map(|(_, _, Reverse(index), _)| index)
+}
+
+/// The link has the address of the Node for the main table: a link in a VRF may have it once more, in a network that has the same numbers.
+pub fn is_home(world: &World, link: &Link, address: IpAddr) -> bool {
+    let has = |link: &Link| link.addresses.iter().any(|net| net.addr() == address);
+    has(link) && (link.vrf.is_none() || !world.links.values().any(|other| other.vrf.is_none() && has(other)))
 }
 
 /// Says it of the pod, or nothing. Whether that is news.
@@ -675,8 +681,7 @@ fn outer(owner: &NodeName, world: &World, me: &NodeName) -> Result<Hop, Reason> 
     if let Some(problem) = &world.egress_reach.problem {
         return Err(Reason::EgressTunnelBlocked { owner: owner.clone(), why: problem.problem.clone() });
     }
-    let link_of =
-        |address: IpAddr| world.links.values().find(|link| link.addresses.iter().any(|it| it.addr() == address));
+    let link_of = |address: IpAddr| world.links.values().find(|link| is_home(world, link, address));
     let mut in_vrf = None;
     for to in addresses_of(world, owner) {
         for from in addresses_of(world, me).iter().filter(|from| from.is_ipv4() == to.is_ipv4()) {
@@ -788,6 +793,8 @@ mod tests {
         assert_eq!(by(3, None, &["192.168.35.9/25", "fd35::9/80"]), [3, 3], "a narrower one");
         assert_eq!(by(1, None, &["192.168.35.77/24", "fd35::77/64"]), [2, 2], "the same, without the Node's address");
         assert_eq!(by(1, Some(9), &["192.168.35.77/25", "fd35::77/80"]), [2, 2], "another network, in a VRF");
+        let twice = by(1, Some(9), &["192.168.35.11/25", "fd35::11/80"]);
+        assert_eq!(twice, [2, 2], "another network, in a VRF, where this node has the same address");
         // All that the nodes have in common is a VRF that the Node's address is not in: no packet gets there.
         let mut world = cluster(&nodes);
         let elsewhere = Link { vrf: Some(9), ..Link::carrying(2, "eth0", &["192.168.35.77/24"]) };

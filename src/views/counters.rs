@@ -103,6 +103,7 @@ pub fn report(counters: &Counters) -> CountersReport {
         egress_table: _,
         egress_earlier: _,
         egress_new_pods: _,
+        egress_removable: _,
     } = counters;
     let of_move = |((direction, cause), count): (&(Direction, String), &u64)| MoveCount {
         direction: *direction,

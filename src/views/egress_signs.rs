@@ -101,7 +101,22 @@ pub(super) fn notes(snapshot: &Snapshot) -> Vec<String> {
     });
     let many = dropped(snapshot).filter(|(_, dropped)| dropped.packets >= MANY && dropped.why(snapshot).is_none());
     let many = many.map(|(service, dropped)| format!("{service}: {dropped}: {OTHERWISE}"));
-    earlier.chain(many).chain(on_the_wire(snapshot)).chain(untold_gateway(snapshot)).collect()
+    let of_pods = earlier.chain(many).chain(on_the_wire(snapshot)).chain(untold_gateway(snapshot));
+    of_pods.chain(removable(snapshot)).collect()
+}
+
+/// The kernel lets another program remove the table, and packets of pods pass until it is back.
+fn removable(snapshot: &Snapshot) -> Option<String> {
+    let matters = snapshot.counters.egress_removable && !snapshot.plan.egress.pods.is_empty();
+    let table = &snapshot.config.egress.table;
+    matters.then(|| {
+        format!(
+            "a flush of all rules by another program (nft flush ruleset, a restart of nftables.service) takes crier's nftables table {table} \
+             along, and the kernel gave crier no second guard {table}-guard that belongs to its socket (Linux 5.12 has such): packets of pods \
+             leave without the Service's address until the table is back, for milliseconds; load rules without a flush of all, or use a newer \
+             kernel"
+        )
+    })
 }
 
 /// OVN-Kubernetes is on this node, and the Node does not say by what pods' packets leave it.
@@ -248,6 +263,16 @@ mod tests {
         earlier: &[&str],
         facts: Vec<Fact>,
     ) -> EgressReport {
+        egress(&snapshot_with((pod, uid), mapping, (lately, stuck), earlier, facts))
+    }
+
+    fn snapshot_with(
+        (pod, uid): (&str, &str),
+        mapping: Mapping,
+        (lately, stuck): (u64, bool),
+        earlier: &[&str],
+        facts: Vec<Fact>,
+    ) -> Snapshot {
         let file = SourceFile { path: "crier.toml".to_owned(), text: FILE.to_owned() };
         let config = parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
         let (mut planner, web) = (Planner::new(Arc::new(config), "node-1".into()), ObjectKey::new("shop", "web"));
@@ -286,7 +311,24 @@ mod tests {
         };
         let mut snapshot = Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall());
         snapshot.plan.egress.pods.insert(pod, mapping);
-        egress(&snapshot)
+        snapshot
+    }
+
+    /// A0 of a review. Input: a kernel where a flush takes crier's table too, and that gives no second guard. Output: what leaks then is
+    /// noted where pods are guarded, and nowhere else.
+    #[test]
+    fn a_table_that_others_can_remove_is_noted_where_pods_are_guarded() {
+        let here = Mapping::Translated { address: "192.168.35.100".parse().unwrap(), network: None };
+        let mut snapshot = snapshot_with(("10.244.1.7", "web-1"), here, (0, false), &[], Vec::new());
+        let notes = |snapshot: &Snapshot| egress(snapshot).notes.concat();
+        assert_eq!(notes(&snapshot), "");
+        snapshot.counters.egress_removable = true;
+        for word in ["Linux 5.12", "nft flush ruleset", "table crier along", "no second guard crier-guard"] {
+            assert!(notes(&snapshot).contains(word), "{word}: {}", notes(&snapshot));
+        }
+        assert!(egress(&snapshot).problems.is_empty(), "it is a note");
+        snapshot.plan.egress.pods.clear();
+        assert_eq!(notes(&snapshot), "");
     }
 
     /// E1 of a review. Input: all that pods open is translated by a chain of another program before crier's, and so dropped.

@@ -78,6 +78,8 @@ pub struct Counters {
     pub egress_earlier: Arc<Vec<String>>,
     /// What was held back of new pods.
     pub egress_new_pods: egress::counters::NewPods,
+    /// Another program may remove that, and nothing holds packets back meanwhile.
+    pub egress_removable: bool,
 }
 
 /// The frames of one protocol on one link.

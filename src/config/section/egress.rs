@@ -11,6 +11,7 @@ use crate::config::key::{MOST_U32, duration, flag, interface, number, port, set,
 use crate::config::reader::Reader;
 use crate::config::shape::written;
 use crate::config::words::words;
+use crate::config::taken::{KUBE_PROXYS, PRIORITIES};
 use crate::names::InterfaceName;
 
 section! {
@@ -112,7 +113,7 @@ impl Check for Written {
         self.check_tables(section, mask);
         let Some(priority) = self.rule_priority.value else { return };
         if let Some((taken, whose)) =
-            TAKEN_PRIORITIES.iter().find(|(taken, _)| (priority..=priority + 2).contains(taken))
+            TAKEN_PRIORITIES.iter().find(|(taken, _)| (priority..priority + PRIORITIES).contains(taken))
         {
             let message =
                 format!("rule-priority {priority} and the two after it cover {taken}, the priority of {whose}");
@@ -120,9 +121,6 @@ impl Check for Written {
         }
     }
 }
-
-/// What kube-proxy marks packets with: masquerade and drop.
-const KUBE_PROXYS: u32 = 0xc000;
 
 /// Of policy rules, with whose they are.
 const TAKEN_PRIORITIES: [(u32, &str); 2] =

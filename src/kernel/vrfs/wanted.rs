@@ -329,7 +329,7 @@ impl Lacking<'_> {
             let remedy = "the VRF has it as soon as it appears; else correct interfaces in [[vrf]]".to_owned();
             return Err(HostProblem { problem: format!("the VRF {vrf} waits for the interface {port}"), remedy });
         };
-        if let Some(what) = self.is_own(link).filter(|_| link.master.as_ref() != Some(vrf)) {
+        if let Some(what) = self.is_own(port, link).filter(|_| link.master.as_ref() != Some(vrf)) {
             let problem = format!(
                 "the interface {port} carries {what}, so crier does not put it into the VRF {vrf}: that would cut this host off"
             );
@@ -357,13 +357,30 @@ impl Lacking<'_> {
     }
 
     /// What of the host itself the link carries.
-    fn is_own(&self, link: &FoundLink) -> Option<String> {
-        let address = link.carries.intersection(self.own).next().map(|it| format!("this Node's own address {it}"));
+    fn is_own(&self, port: &InterfaceName, link: &FoundLink) -> Option<String> {
+        let mut own = link.carries.intersection(self.own).filter(|it| !self.is_of_vrf(port, **it));
+        let address = own.next().map(|it| format!("this Node's own address {it}"));
         let gateway = uplinks(&self.found.defaults, self.own).remove(&link.index);
         let route = gateway
             .map(|it| it.map_or_else(|| "the default route".to_owned(), |it| format!("the default route via {it}")));
         let both: Vec<String> = address.into_iter().chain(route).collect();
         (!both.is_empty()).then(|| both.join(" and "))
+    }
+
+    /// The address on the interface is meant for this VRF, which may have the networks and addresses of the main table once more: crier put
+    /// it there, or the configuration names it, and a link outside of all VRFs has the Node's address as well.
+    fn is_of_vrf(&self, port: &InterfaceName, address: IpAddr) -> bool {
+        let Vrf { interfaces, addresses, .. } = self.vrf;
+        let is_named = || interfaces.first() == Some(port) && addresses.iter().any(|net| net.addr() == address);
+        let is_made = self.made.addresses.iter().any(|(on, net)| on == port && net.addr() == address);
+        is_made || (is_named() && self.is_in_main_too(port, address))
+    }
+
+    /// Another link that is up has it, and is in no VRF.
+    fn is_in_main_too(&self, port: &InterfaceName, address: IpAddr) -> bool {
+        let is_vrf = |name: &InterfaceName| self.found.links.get(name).is_some_and(|link| link.table.is_some());
+        let mut others = self.found.links.iter().filter(|(name, link)| *name != port && link.table.is_none());
+        others.any(|(_, link)| link.up && link.carries.contains(&address) && !link.master.as_ref().is_some_and(is_vrf))
     }
 
     /// What brings back the kernel's own routes to the networks of this interface: with an address it makes them anew. An address that

@@ -15,7 +15,7 @@ use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::bfd::watched;
 use crate::plan::context::{PulseContext, bgp, l2};
 use crate::plan::decision::Decision;
-use crate::plan::egress_table::Roads;
+use crate::plan::egress_table::{Roads, is_home};
 use crate::plan::exits::OwnNetworks;
 use crate::plan::notice::{condition, loss, notice, pools};
 use crate::plan::slice::{HoldSlice, PeerSlice, PulseSlice, ServiceStatus, StatusWrite, VrfSlice, pools_in_words};
@@ -436,13 +436,15 @@ fn shared_links(world: &World, me: &NodeName, may_answer_on: &BTreeSet<Interface
 }
 
 /// Of these links, those that other nodes' next hops to this one are on, of IPv4: those with an address of this Node, where every other
-/// Node has an address in a subnet of one of them. Whoever has none there may send by any link that this node answers on.
+/// Node has an address in a subnet of one of them. Whoever has none there may send by any link that this node answers on. Of links with
+/// one address, those in VRFs are on networks of their own.
 fn roads_of_pods(world: &World, me: &NodeName, shared: &BTreeSet<u32>) -> BTreeSet<u32> {
     let own = world.nodes.get(me).map(|node| node.addresses.as_slice()).unwrap_or_default();
     let links = world.links.values().filter(|link| shared.contains(&link.index));
-    let own_subnets = links.flat_map(|link| link.in_subnets().map(|net| (link.index, net)));
-    let own_subnets = own_subnets.filter(|(_, net)| net.addr().is_ipv4() && own.contains(&net.addr()));
-    let own_subnets: Vec<(u32, &IpNet)> = own_subnets.collect();
+    let is_own = |link: &Link, address: IpAddr| own.contains(&address) && is_home(world, link, address);
+    let own_subnets = links.flat_map(|link| link.in_subnets().map(move |net| (link, net)));
+    let own_subnets = own_subnets.filter(|(link, net)| net.addr().is_ipv4() && is_own(link, net.addr()));
+    let own_subnets: Vec<(u32, &IpNet)> = own_subnets.map(|(link, net)| (link.index, net)).collect();
     let is_near = |address: &IpAddr| own_subnets.iter().any(|(_, net)| net.contains(address));
     let mut others = world.nodes.iter().filter(|(name, _)| *name != me);
     match others.all(|(_, node)| node.addresses.iter().any(is_near)) {

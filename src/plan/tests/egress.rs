@@ -429,6 +429,12 @@ fn other_nodes_send_by_the_links_of_the_nodes_addresses_where_they_have_one_ther
         [&egress.shared_links, &egress.roads].map(|links| links.iter().copied().collect::<Vec<_>>())
     };
     assert_eq!(links(&story), [vec![2, 7], vec![2]]);
+    // A14 of a review: a VRF with the same network, and with the Node's address in it once more.
+    let red = Link { vrf: Some(9), ..Link::carrying(8, "eth2", &["192.168.35.11/24"]) };
+    story.tell(Fact::Link(8, Some(red)));
+    story.turn();
+    assert_eq!(links(&story)[1], [2], "what comes in by the VRF is from another network");
+    story.tell(Fact::Link(8, None));
     // A Node of elsewhere may have a link there that nobody tells of.
     story.tell(Fact::Node("c".into(), Some(Arc::new(at("172.16.0.9")))));
     story.turn();

@@ -152,6 +152,11 @@ impl Capture {
         self.shared.frames().clone()
     }
 
+    /// Shows all frames so far, without a copy: where pods send for minutes there are millions.
+    pub fn each(&self, see: impl FnMut(&Frame)) {
+        self.shared.frames().iter().for_each(see);
+    }
+
     /// All ARP packets so far, with their times.
     pub fn arps(&self) -> Vec<(Instant, Arp)> {
         self.shared.frames().iter().filter_map(|frame| Some((frame.at, Arp::read(&frame.bytes)?))).collect()

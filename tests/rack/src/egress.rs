@@ -232,15 +232,19 @@ pub struct Pinging {
 }
 
 impl Pinging {
-    pub fn start(pod: &Pod, to: Ipv4Addr, every: Duration) -> Pinging {
+    pub fn start(pod: &Pod, to: impl Into<IpAddr>, every: Duration) -> Pinging {
         use socket2::{Domain, Protocol, Socket, Type};
-        let stop = Arc::new(AtomicBool::new(false));
+        let (to, stop) = (to.into(), Arc::new(AtomicBool::new(false)));
         let ends = stop.clone();
-        let open = || Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::ICMPV4));
+        let (domain, protocol, request) = match to {
+            IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, ECHO_REQUEST),
+            IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, ECHO_REQUEST_V6),
+        };
+        let open = || Socket::new(domain, Type::DGRAM, Some(protocol));
         let socket = pod.run(open).expect("the rack allows pings");
         std::thread::spawn(move || {
             // An echo request; the kernel fills in the identifier and the sum.
-            let echo = [8, 0, 0, 0, 0, 0, 0, 1];
+            let echo = [request, 0, 0, 0, 0, 0, 0, 1];
             while !ends.load(Ordering::Relaxed) {
                 let _ = socket.send_to(&echo, &SocketAddr::from((to, 0)).into());
                 rest(every);
@@ -256,14 +260,51 @@ impl Drop for Pinging {
     }
 }
 
-/// The sources of all echo requests so far.
+/// The types of an echo request of ICMP and of ICMPv6.
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REQUEST_V6: u8 = 128;
+
+/// The sources of all echo requests so far, of both families.
 pub fn pings(capture: &Capture) -> BTreeSet<String> {
-    let frames = capture.frames();
-    let requests = frames.iter().filter(|it| it.bytes.get(12..14) == Some(&[8, 0]) && it.bytes.get(23) == Some(&1));
-    let requests = requests.filter(|it| it.bytes.get(34) == Some(&8));
-    requests
-        .filter_map(|it| Some(Ipv4Addr::from(<[u8; 4]>::try_from(it.bytes.get(26..30)?).ok()?).to_string()))
-        .collect()
+    let mut sources = BTreeSet::new();
+    capture.each(|frame| {
+        sources.extend(Outer::of(&frame.bytes).filter(Outer::is_echo_request).map(|it| it.source));
+    });
+    sources.iter().map(ToString::to_string).collect()
+}
+
+/// What the header of a packet without extensions says.
+struct Outer<'a> {
+    source: IpAddr,
+    protocol: u8,
+    payload: &'a [u8],
+}
+
+impl Outer<'_> {
+    fn of(frame: &[u8]) -> Option<Outer<'_>> {
+        match frame.get(12..14)? {
+            [0x08, 0x00] => {
+                let source: [u8; 4] = frame.get(26..30)?.try_into().ok()?;
+                Some(Outer { source: source.into(), protocol: *frame.get(23)?, payload: frame.get(34..)? })
+            }
+            [0x86, 0xdd] => {
+                let source: [u8; 16] = frame.get(22..38)?.try_into().ok()?;
+                Some(Outer { source: source.into(), protocol: *frame.get(20)?, payload: frame.get(54..)? })
+            }
+            _ => None,
+        }
+    }
+
+    fn is_echo_request(&self) -> bool {
+        let kind = self.payload.first();
+        (self.protocol == 1 && kind == Some(&ECHO_REQUEST)) || (self.protocol == 58 && kind == Some(&ECHO_REQUEST_V6))
+    }
+
+    /// What only the pods of the tests send to the outside.
+    fn is_opened_by_pod(&self) -> bool {
+        let to_port = self.payload.get(2..4).map(|port| u16::from_be_bytes([port[0], port[1]]));
+        (matches!(self.protocol, 6 | 17) && to_port == Some(PORT)) || self.is_echo_request()
+    }
 }
 
 /// Whose packets the client gets now.
@@ -283,32 +324,20 @@ pub fn heard(socket: &UdpSocket) -> BTreeSet<String> {
 /// The sources of what these hosts were sent from inside of the cluster and that is no Service's: of pods, and of nodes where a pod
 /// opened it.
 pub fn leaks(captures: &[(Capture, Mac)]) -> BTreeSet<String> {
-    let mut leaks = BTreeSet::new();
+    // Of each source, what it sent and whether a pod opened it: frames are many, and these are few.
+    let mut seen: BTreeSet<(IpAddr, u8, bool)> = BTreeSet::new();
     for (capture, mac) in captures {
-        for frame in capture.frames() {
-            let bytes = &frame.bytes;
-            if bytes.get(..6) != Some(&mac.0[..]) {
-                continue;
-            }
-            let (source, protocol, at) = match bytes.get(12..14) {
-                Some([0x08, 0x00]) if bytes.len() >= 34 => {
-                    let source: [u8; 4] = bytes[26..30].try_into().expect("four octets");
-                    (IpAddr::from(source), bytes[23], 34)
-                }
-                Some([0x86, 0xdd]) if bytes.len() >= 54 => {
-                    let source: [u8; 16] = bytes[22..38].try_into().expect("sixteen octets");
-                    (IpAddr::from(source), bytes[20], 54)
-                }
-                _ => continue,
-            };
-            let to_port = bytes.get(at + 2..at + 4).map(|port| u16::from_be_bytes([port[0], port[1]]));
-            let opened_by_pod = matches!(protocol, 6 | 17) && to_port == Some(PORT);
-            let text = source.to_string();
-            let of_pod = text.starts_with("10.244.") || text.starts_with("fd44:");
-            if of_pod || (opened_by_pod && !ADDRESSES.contains(&text.as_str())) {
-                leaks.insert(format!("{text} protocol {protocol}"));
-            }
-        }
+        capture.each(|frame| {
+            let to_host = frame.bytes.get(..6) == Some(&mac.0[..]);
+            let packet = Some(&frame.bytes).filter(|_| to_host).and_then(|bytes| Outer::of(bytes));
+            seen.extend(packet.map(|it| (it.source, it.protocol, it.is_opened_by_pod())));
+        });
     }
-    leaks
+    let is_leak = |(source, _, opened_by_pod): &(IpAddr, u8, bool)| {
+        let text = source.to_string();
+        let of_pod = text.starts_with("10.244.") || text.starts_with("fd44:");
+        of_pod || (*opened_by_pod && !ADDRESSES.contains(&text.as_str()))
+    };
+    let leaks = seen.into_iter().filter(is_leak);
+    leaks.map(|(source, protocol, _)| format!("{source} protocol {protocol}")).collect()
 }

@@ -84,6 +84,7 @@ pub mod booted;
 pub mod capture;
 pub mod certificates;
 pub mod client;
+pub mod cni;
 pub mod crier;
 pub mod egress;
 pub mod exabgp;

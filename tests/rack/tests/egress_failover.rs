@@ -1,5 +1,6 @@
 //! What pods have open goes on when another node becomes the owner of the address that it leaves with.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::thread::JoinHandle;
 
 use rack::client::Asking;
 use rack::crier::Crier;
-use rack::egress::{ADDRESS, ADDRESSES, PORT, Scene};
+use rack::egress::{ADDRESS, ADDRESSES, PORT, Scene, leaks};
 use rack::{Need, Pod, Rack, eventually, millis, rest, secs};
 
 /// A pod that reads what a host outside sends, and sends nothing itself. Dropping it ends it.
@@ -182,4 +183,53 @@ fn what_pods_open_while_the_owner_leaves_or_hands_over_comes_about() {
     }
     eprintln!("lost: {rounds:?}");
     assert!(least(&rounds).iter().all(|lost| lost.is_some_and(|lost| lost <= 1)), "lost: {rounds:?}");
+}
+
+/// A16 of a review. Input: pods of two nodes open a connection of each family every five milliseconds; the agent of the third node, which owns
+/// the address, is killed, and comes back, and then its cable carries nothing any more.
+/// Output: each time the pods get out again within two seconds, on a machine that others load too, as clients of the address get in; what
+/// comes about has the Service's address.
+#[test]
+fn what_pods_open_gets_out_again_in_the_time_in_which_the_address_moves() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
+    let scene = Scene::of(&rack, 3);
+    let lan = &scene.lan;
+    let client = &lan.site.client;
+    let _outside = client.serve("outside", &[PORT]);
+    let captures = [(client.port.capture(), client.port.mac())];
+    let mut agents = lan.agents();
+    scene.serve("service-ip");
+    let owner = lan.owner(ADDRESS);
+    scene.leave_by(&agents, owner);
+    let others: Vec<&Pod> = (0..3).filter(|node| *node != owner).map(|node| &scene.pods[node]).collect();
+    let without_gap = |what: &str, happens: &mut dyn FnMut()| {
+        let each =
+            others.iter().flat_map(|pod| [false, true].map(|v6| pod.connect_steadily(scene.client(v6), millis(5))));
+        let open: Vec<Asking> = each.collect();
+        open.iter().for_each(|asking| asking.is_served("the pods get out", 40, secs(20)));
+        happens();
+        open.iter().for_each(|asking| asking.is_served_again(&format!("{what}: the pods get out"), secs(20)));
+        for asking in open {
+            let outcomes = asking.stop_after_the_last();
+            assert!(outcomes.longest_gap() < secs(2), "{what}: {outcomes}");
+        }
+    };
+    let moves = || {
+        eventually("another node answers", secs(20), || match lan.owner(ADDRESS) {
+            heir if heir == owner => Err("still the owner".to_owned()),
+            _ => Ok(()),
+        });
+    };
+    without_gap("the agent of the owner is killed", &mut || {
+        agents[owner].kill();
+        moves();
+    });
+    agents[owner] = lan.agent(owner);
+    agents[owner].wait_ready(secs(30));
+    scene.leave_by(&agents, owner);
+    without_gap("the link of the owner is cut", &mut || {
+        lan.site.node(owner).port.cut();
+        moves();
+    });
+    assert_eq!(leaks(&captures), BTreeSet::new());
 }

@@ -17,11 +17,11 @@ use rack::manifests::Manifests;
 use rack::packet::Mac;
 use rack::{Namespace, Need, Pod, Rack, eventually, millis, now, rest, secs};
 
-/// What a pod sends: datagrams and connections of both families to two hosts, and pings.
+/// What a pod sends: datagrams and connections of both families to two hosts, and pings of both to one, each every millisecond.
 struct Sending {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
-    _pinging: Pinging,
+    _pinging: [Pinging; 2],
 }
 
 impl Sending {
@@ -38,7 +38,9 @@ impl Sending {
                 threads.push(connections(pod, to, stop.clone()));
             }
         }
-        Sending { stop, threads, _pinging: Pinging::start(pod, site.client.address, millis(5)) }
+        let pinging =
+            [Pinging::start(pod, site.client.address, millis(1)), Pinging::start(pod, site.client.address6, millis(1))];
+        Sending { stop, threads, _pinging: pinging }
     }
 
     fn end(self) {
@@ -55,7 +57,7 @@ fn datagrams(pod: &Pod, from: IpAddr, to: SocketAddr, stop: Arc<AtomicBool>) -> 
             for _ in 0..50 {
                 // What is refused or dropped is what the test is about.
                 let _ = socket.send_to(b"egress", to);
-                rest(millis(3));
+                rest(millis(1));
             }
         }
     })
@@ -67,7 +69,7 @@ fn connections(pod: &Pod, to: SocketAddr, stop: Arc<AtomicBool>) -> JoinHandle<(
         while !stop.load(Ordering::Relaxed) {
             // Nobody listens: the first packet is all that counts.
             pod.run(|| drop(TcpStream::connect_timeout(&to, millis(20))));
-            rest(millis(5));
+            rest(millis(1));
         }
     })
 }
@@ -133,7 +135,8 @@ impl Town {
         }
     }
 
-    /// While no agent runs a flush takes the guard along, as the documents say.
+    /// While no agent runs a flush takes the guard along, as the documents say. Before Linux 6.9 the second guard belongs to the agent's
+    /// socket, and the table comes back.
     fn flush(&self, node: usize) -> String {
         let host = self.scene.lan.site.node(node);
         if self.agents[node].is_none() || !host.sh("nft list ruleset").contains("flags owner") {
@@ -226,8 +229,8 @@ fn whatever_comes_goes_dies_and_is_flushed_no_packet_of_a_pod_has_another_source
         let sending = Sending::start(&scene.pods[0], &scene);
         eventually("packets have the nodes' addresses without a Service", secs(10), || {
             let leaks = leaks(&captures);
-            let is_seen = |what: &str| leaks.iter().any(|leak| leak.contains(what));
-            let expected = ["protocol 6", "protocol 17", "192.168.35.1", "fd35::1"];
+            let is_seen = |what: &str| leaks.iter().any(|leak| leak.starts_with(what) || leak.ends_with(what));
+            let expected = [" protocol 1", " protocol 6", " protocol 17", " protocol 58", "192.168.35.1", "fd35::1"];
             if expected.iter().all(|what| is_seen(what)) { Ok(()) } else { Err(format!("{leaks:?}")) }
         });
         sending.end();
@@ -258,8 +261,7 @@ fn whatever_comes_goes_dies_and_is_flushed_no_packet_of_a_pod_has_another_source
         let act = town.act();
         if act != "nothing" {
             story.push(format!("{at:.1?} {act}"));
-            let leaks = leaks(&captures);
-            assert_eq!(leaks, BTreeSet::new(), "CRIER_LEAK_SEED={seed}\n{}", story.join("\n"));
+            assert_eq!(leaks(&captures), BTreeSet::new(), "CRIER_LEAK_SEED={seed}\n{}", story.join("\n"));
         }
         rest(millis(u64::try_from(town.chance.below(700)).expect("small")));
     }
@@ -273,7 +275,9 @@ fn whatever_comes_goes_dies_and_is_flushed_no_packet_of_a_pod_has_another_source
             IpAddr::V6(v6) => v6.octets().to_vec(),
         };
         let at = if source.is_ipv4() { 26 } else { 22 };
-        capture.frames().iter().filter(|frame| frame.bytes.get(at..at + octets.len()) == Some(&octets[..])).count()
+        let mut count = 0_usize;
+        capture.each(|frame| count += usize::from(frame.bytes.get(at..at + octets.len()) == Some(&octets[..])));
+        count
     };
     let before: Vec<usize> = ADDRESSES.iter().map(|address| came(&captures[0].0, address)).collect();
     for (address, before) in ADDRESSES.iter().zip(before) {
@@ -286,7 +290,9 @@ fn whatever_comes_goes_dies_and_is_flushed_no_packet_of_a_pod_has_another_source
     println!("{}", story.join("\n"));
     let whole = format!("CRIER_LEAK_SEED={seed}\n{}", story.join("\n"));
     assert_eq!(leaks(&captures), BTreeSet::new(), "{whole}");
-    assert!(pings(&captures[0].0).is_subset(&[ADDRESS.to_string()].into()), "the sources of all pings\n{whole}");
+    let pings = pings(&captures[0].0);
+    let expected: BTreeSet<String> = ADDRESSES.map(str::to_owned).into();
+    assert_eq!(pings, expected, "the sources of all pings\n{whole}");
 }
 
 /// A folder of manifests of one node alone, which shows what all were told when [`View::catch_up`] was called last.

@@ -105,6 +105,32 @@ fn addresses_are_served_on_the_slave_of_a_vrf() {
     });
 }
 
+/// A12 of a review. Input: two links with one network, the one in a VRF, and an `[[l2]]` that names the VRF. Output: ARP and NDP are answered on
+/// the link in the VRF alone, with its MAC.
+#[test]
+fn an_l2_of_a_vrf_answers_on_the_links_in_it_alone() {
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::LinkType("vrf")]) else { return };
+    let lan = Lan::new(&rack, 1);
+    let node = lan.site.node(0);
+    let link = rack.switch("red-link");
+    let client = rack.namespace("red-client");
+    link.plug(&client, "eth0", &["192.168.35.9/24", "fd35::9/64"]);
+    node.ip("link add red type vrf table 1001");
+    node.ip("link set red up");
+    link.plug(node, "eth1", &[]);
+    node.ip("link set eth1 master red");
+    node.up("eth1", &["192.168.35.111/24", "fd35::111/64"]);
+    lan.service("web", "192.168.35.100,fd35::100");
+    let pulse = format!("key-file = \"{}\"\n", lan.key.display());
+    let of_red = lan.configuration_on("[\"eth*\"]", &pulse).replace("[[l2]]\n", "[[l2]]\nvrf = \"red\"\n");
+    let agent = lan.agent_with(0, &of_red);
+    agent.wait_ready(secs(30));
+    found_under(&client, node.mac("eth1"));
+    assert_eq!(lan.site.client.who_has("eth0", V4, millis(500)), [], "nobody answers in the main table");
+    lan.site.client.poke(BOTH[1]);
+    assert_ne!(lan.site.client.neighbors().get(&BOTH[1]), Some(&node.mac("eth0")), "NDP neither");
+}
+
 /// One node with an agent that announces on every `eth*`, whose Service nobody can be told of yet: its addresses are of
 /// a second link. The client of that link, and the link.
 fn with_a_second_link(lan: &Lan) -> (Crier, rack::net::Switch, Namespace) {

@@ -21,17 +21,57 @@ struct Second {
     _link: Switch,
 }
 
+/// What makes a network of the nodes an extra one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extra {
+    /// A default route of a worse metric in the main table.
+    Link,
+    /// A `[[vrf]]` that crier makes.
+    Vrf,
+}
+
+impl Extra {
+    /// The `[[vrf]]` of a node, and what its pool has.
+    fn configuration(self, node: usize) -> (String, &'static str) {
+        let number = node + 10;
+        match self {
+            Extra::Link => (String::new(), ""),
+            Extra::Vrf => (
+                format!(
+                    "[[vrf]]\nname = \"red\"\ntable = 1001\ninterfaces = [\"eth1\"]\n\
+                     addresses = [\"192.0.2.{number}/24\", \"fd02::{number}/64\"]\nmanage = true\n\
+                     routes = [{{ to = \"0.0.0.0/0\", via = \"192.0.2.1\" }}, {{ to = \"::/0\", via = \"fd02::1\" }}]\n"
+                ),
+                "vrf = \"red\"\n",
+            ),
+        }
+    }
+
+    fn needs(self, others: &[Need]) -> Vec<Need> {
+        let of_vrf = (self == Extra::Vrf).then_some(Need::LinkType("vrf"));
+        others.iter().copied().chain(of_vrf).collect()
+    }
+}
+
 impl Second {
     fn new(rack: &Rack, site: &Site) -> Second {
+        Second::of(rack, site, Extra::Link)
+    }
+
+    fn of(rack: &Rack, site: &Site, extra: Extra) -> Second {
         let link = rack.switch("second-link");
         link.plug(&site.router, "eth2", &["192.0.2.1/24", "fd02::1/64"]);
         let client = site.outside("outside");
         let mut ports = Vec::new();
         for (number, node) in site.nodes.iter().enumerate() {
             let number = number + 10;
-            let port = link.plug(node, "eth1", &[&format!("192.0.2.{number}/24"), &format!("fd02::{number}/64")]);
-            node.ip("route add default via 192.0.2.1 dev eth1 metric 200");
-            node.ip("-6 route add default via fd02::1 dev eth1 metric 2048");
+            let addresses = [format!("192.0.2.{number}/24"), format!("fd02::{number}/64")];
+            let addresses: Vec<&str> = addresses.iter().filter(|_| extra == Extra::Link).map(String::as_str).collect();
+            let port = link.plug(node, "eth1", &addresses);
+            if extra == Extra::Link {
+                node.ip("route add default via 192.0.2.1 dev eth1 metric 200");
+                node.ip("-6 route add default via fd02::1 dev eth1 metric 2048");
+            }
             for link in ["eth0", "eth1", "pods"] {
                 node.sysctl(&format!("net/ipv4/conf/{link}/rp_filter"), "1");
             }
@@ -86,10 +126,14 @@ fn gets(client: &Namespace, to: SocketAddr, name: &str) {
     });
 }
 
-fn standalone(symmetric: bool) {
-    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
+/// What leads replies to the extra network.
+const LEADING: [&str; 3] =
+    ["-4 rule delete priority 1501", "-4 rule delete priority 1502", "-4 route flush table 6984"];
+
+fn standalone(symmetric: bool, extra: Extra) {
+    let Some(rack) = Rack::for_test(&extra.needs(&[Need::Namespaces, Need::Nft, Need::Crier])) else { return };
     let lan = Lan::new(&rack, 2);
-    let second = Second::new(&rack, &lan.site);
+    let second = Second::of(&rack, &lan.site, extra);
     let node = lan.site.node(0);
     let pods: Vec<Pod> = lan.site.nodes.iter().map(|node| node.pod(&format!("web-{}", node.name()), &[80])).collect();
     let _host = node.serve("host", &[80]);
@@ -105,11 +149,12 @@ fn standalone(symmetric: bool) {
     };
     lan.manifests.write("nodes.yaml", &(of_node(0) + &of_node(1)));
     lan.manifests.service(&Service::new("web").anywhere().addresses(&format!("{ADDRESS},{ADDRESS6}")));
+    let (of_vrf, of_pool) = extra.configuration(0);
     let agent = lan.agent_with(
         0,
         &format!(
-            "[api]\nlisten = \"\"\n{}[[pool]]\nname = \"second\"\naddresses = [\"{ADDRESS}/32\", \"{ADDRESS6}/128\"]\n\
-             [[l2]]\ninterfaces = [\"eth1\"]\n[pulse]\nkey-file = \"{}\"\n[egress]\nsymmetric-return = {symmetric}\n",
+            "[api]\nlisten = \"\"\n{}[[pool]]\nname = \"second\"\naddresses = [\"{ADDRESS}/32\", \"{ADDRESS6}/128\"]\n{of_pool}\
+             {of_vrf}[[l2]]\ninterfaces = [\"eth1\"]\n[pulse]\nkey-file = \"{}\"\n[egress]\nsymmetric-return = {symmetric}\n",
             lan.manifests.section(),
             lan.key.display()
         ),
@@ -126,15 +171,18 @@ fn standalone(symmetric: bool) {
         assert!(!node.sh("nft list ruleset").contains("table inet crier"));
         return;
     }
+    // A process of the host that is in no VRF takes nothing that came in by one.
+    let ports = if extra == Extra::Vrf { 2 } else { 3 };
     for client in clients {
         for address in [IpAddr::from(ADDRESS), ADDRESS6.into()] {
-            for (port, name) in [(80, "web-node-1"), (81, "web-node-2"), (82, "host")] {
+            for (port, name) in [(80, "web-node-1"), (81, "web-node-2"), (82, "host")].into_iter().take(ports) {
                 gets(client, (address, port).into(), name);
             }
         }
     }
-    // Other programs take away what leads there.
-    for words in ["-4 rule delete priority 1501", "-4 rule delete priority 1502", "-4 route flush table 6984"] {
+    // Other programs take away what leads there. Of a VRF `vrfs.rs` shows it.
+    let taken = if extra == Extra::Vrf { &[][..] } else { &LEADING[..] };
+    for words in taken {
         node.ip(words);
     }
     gets(clients[0], (IpAddr::from(ADDRESS), 80).into(), "web-node-1");
@@ -143,6 +191,10 @@ fn standalone(symmetric: bool) {
     let [by_first, by_second] = [&captures[0], &captures[1]].map(|(capture, port)| sent(capture, port));
     assert_eq!(by_second, [ADDRESS.into(), IpAddr::from(ADDRESS6)].into(), "replies leave by eth1");
     assert_eq!(by_first, BTreeSet::new(), "no reply leaves by eth0");
+    if extra == Extra::Vrf {
+        assert_eq!(rack::lan::problems(&agent), "");
+        return;
+    }
     // The network goes, and comes back.
     node.ip("route delete default via 192.0.2.1 dev eth1");
     node.ip("-6 route delete default via fd02::1 dev eth1");
@@ -162,12 +214,18 @@ fn standalone(symmetric: bool) {
 
 #[test]
 fn replies_leave_by_the_network_of_the_request_from_pods_here_and_elsewhere_and_from_the_host() {
-    standalone(true);
+    standalone(true, Extra::Link);
+}
+
+/// A1 of a review: the same where the extra network is a `[[vrf]]`.
+#[test]
+fn replies_leave_by_the_vrf_of_the_request_from_pods_here_and_elsewhere() {
+    standalone(true, Extra::Vrf);
 }
 
 #[test]
 fn without_symmetric_return_replies_leave_by_the_default_route() {
-    standalone(false);
+    standalone(false, Extra::Link);
 }
 
 /// A node with an extra network on `eth1`, of IPv4: an agent that answers for the address there, and a UDP port of the address that
@@ -369,16 +427,24 @@ fn a_connection_goes_on_by_its_network_when_the_default_route_moves_to_it_and_a_
     drop(agent);
 }
 
-fn beside_kube_proxy(mode: &str) {
-    let Some(rack) = Rack::for_test(&[Need::Kubernetes, Need::Iptables, Need::Crier]) else { return };
+fn beside_kube_proxy(mode: &str, extra: Extra) {
+    let Some(rack) = Rack::for_test(&extra.needs(&[Need::Kubernetes, Need::Iptables, Need::Crier])) else { return };
     let metal = Metal::in_mode(&rack, "192.168.35.0/24", 2, mode);
-    let second = Second::new(&rack, &metal.site);
+    let second = Second::of(&rack, &metal.site, extra);
     let _pods: Vec<Pod> = (0..2).map(|node| metal.pod(node, &format!("web-{node}"), "web", &[8080])).collect();
     let key = rack.write("pulse.key", "0123456789abcdef0123456789abcdef");
-    let _agents = metal.agents(&format!(
-        "[[pool]]\nname = \"second\"\naddresses = [\"{ADDRESS}/32\"]\n[[l2]]\ninterfaces = [\"eth1\"]\n[pulse]\nkey-file = \"{}\"\n",
-        key.display()
-    ));
+    let agent = |node: usize| {
+        let (of_vrf, of_pool) = extra.configuration(node);
+        metal.agent(
+            node,
+            &format!(
+                "[[pool]]\nname = \"second\"\naddresses = [\"{ADDRESS}/32\"]\n{of_pool}{of_vrf}[[l2]]\ninterfaces = [\"eth1\"]\n\
+                 [pulse]\nkey-file = \"{}\"\n",
+                key.display()
+            ),
+        )
+    };
+    let _agents: Vec<Crier> = (0..2).map(agent).collect();
     let captures: Vec<(Capture, &Port)> = second.ports.iter().map(|[first, _]| (first.capture(), first)).collect();
     for policy in ["Cluster", "Local"] {
         let service = Service::new("web").selects("web").ports(&[(80, 8080)]).policy(policy);
@@ -400,10 +466,20 @@ fn beside_kube_proxy(mode: &str) {
 
 #[test]
 fn replies_leave_by_the_network_of_the_request_beside_kube_proxy_in_nftables_mode() {
-    beside_kube_proxy("nftables");
+    beside_kube_proxy("nftables", Extra::Link);
 }
 
 #[test]
 fn replies_leave_by_the_network_of_the_request_beside_kube_proxy_in_iptables_mode() {
-    beside_kube_proxy("iptables");
+    beside_kube_proxy("iptables", Extra::Link);
+}
+
+#[test]
+fn replies_leave_by_the_vrf_of_the_request_beside_kube_proxy_in_nftables_mode() {
+    beside_kube_proxy("nftables", Extra::Vrf);
+}
+
+#[test]
+fn replies_leave_by_the_vrf_of_the_request_beside_kube_proxy_in_iptables_mode() {
+    beside_kube_proxy("iptables", Extra::Vrf);
 }

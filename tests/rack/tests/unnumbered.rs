@@ -544,3 +544,22 @@ fn a_router_that_is_replaced_behind_a_switch_is_taken_within_seconds() {
     kernel_leads_to(&next, to_node.into());
     drop((died, of_next));
 }
+
+/// A12 of a review. Input: a peer on a link that is in a VRF, which nothing names but the link. Output: as outside of a VRF.
+#[test]
+fn frr_and_crier_find_each_other_by_a_link_in_a_vrf() {
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Frr, Need::LinkType("vrf")]) else { return };
+    let (node, tor) = (rack.router("node-1"), rack.router("tor"));
+    node.ip("link add red type vrf table 1001");
+    node.ip("link set red up");
+    connect(&node, "eth0", &tor, "swp1");
+    node.ip("link set eth0 master red");
+    let (to_tor, at_tor) = (link_local(&node, "eth0"), link_local(&tor, "swp1"));
+    let agent = agent(&node, &peer("tor", "eth0", "asn = \"external\"\nvrf = \"red\""));
+    let frr = tor.frr(&frr_unnumbered(64512, "192.0.2.1", &["swp1"], "external"));
+    frr_neighbor_is_up(&frr, "swp1");
+    wait_established(&agent, "tor", &format!("{at_tor}%eth0"));
+    kernel_leads_to(&tor, to_tor.into());
+    node.ip("link delete red");
+    wait_status(&agent, "tor", "its VRF is gone", |peer| peer["state"] == "Idle");
+}

@@ -279,6 +279,54 @@ fn a_link_with_this_nodes_address_or_the_default_route_is_put_into_no_vrf() {
     assert_eq!(uplinks_of(&[], &both[1..]), [3]);
 }
 
+/// A19 of a review. Input: overlapping networks: eth1 is to have the Node's own address in a VRF, which eth2 has in the main table. Output:
+/// it is in the VRF, after somebody deletes the device too, and where the host's own configuration gave it the address. Where eth1 alone
+/// has the address, or another one of the Node's, it is left alone.
+#[test]
+fn a_vrf_has_the_address_of_the_node_once_more_and_comes_back() {
+    let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
+    let overlapping = vrfs(&RED.replace("192.0.2.", "172.31.0."));
+    let with = |carried: &[(&str, &str)]| {
+        let mut found = host();
+        for (name, net_there) in carried {
+            let link = found.links.get_mut(&(*name).into()).unwrap();
+            link.addresses.insert(net(net_there));
+            link.carries.insert(net(net_there).addr());
+        }
+        found
+    };
+    let own = [ip("172.31.0.10")].into();
+    let (cluster, made) = (cluster(), Made::default());
+    let wanted = Wanted { vrfs: &overlapping, cluster: &cluster, own: &own, complete: true };
+    let enslaves = |found: &Found, made: &Made| {
+        let outcome = changes(&wanted, found, made);
+        let is_in = outcome.steps.iter().any(|(_, change)| matches!(change, Change::Enslave { .. }));
+        assert_eq!(is_in, outcome.problems.is_empty(), "{:?}", outcome.problems);
+        is_in
+    };
+    let main = ("eth2", "172.31.0.10/24");
+    assert!(enslaves(&with(&[main]), &made), "at first");
+    assert!(
+        enslaves(&with(&[main, ("eth1", "172.31.0.10/24")]), &made),
+        "the host's configuration gave it the address"
+    );
+    let noted = Made { addresses: [("eth1".into(), net("172.31.0.10/24"))].into(), ..Made::default() };
+    assert!(enslaves(&with(&[main, ("eth1", "172.31.0.10/24")]), &noted), "crier gave it the address");
+    assert!(enslaves(&with(&[("eth1", "172.31.0.10/24")]), &noted), "while the other link has lost it");
+    assert!(!enslaves(&with(&[("eth1", "172.31.0.10/24")]), &made), "the Node is on this link alone");
+    let mut elsewhere = with(&[main, ("eth1", "172.31.0.10/24")]);
+    elsewhere.links.get_mut(&"eth2".into()).unwrap().up = false;
+    assert!(!enslaves(&elsewhere, &made), "the other link is down");
+    elsewhere.links.get_mut(&"eth2".into()).unwrap().up = true;
+    elsewhere.links.insert("blue".into(), FoundLink { index: 9, table: Some(1002), ..FoundLink::default() });
+    elsewhere.links.get_mut(&"eth2".into()).unwrap().master = Some("blue".into());
+    assert!(!enslaves(&elsewhere, &made), "the other one is in a VRF too");
+    let unnamed = [ip("198.51.100.7")].into();
+    let wanted = Wanted { own: &unnamed, ..wanted };
+    let found = with(&[("eth1", "198.51.100.7/32"), ("eth2", "198.51.100.7/32")]);
+    assert!(!changes(&wanted, &found, &made).problems.is_empty(), "[[vrf]] does not name it");
+}
+
 #[test]
 fn what_was_there_before_is_adopted_and_stays_when_crier_goes() {
     let mut found = host();
