@@ -164,9 +164,6 @@ mod tests {
     use super::*;
     use crate::config::tests::good;
 
-    const FILE: &str =
-        "[manifests]\nfolder = \"/m\"\n[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100\"]\n[[l2]]\n";
-
     fn rule(priority: u32, table: u32, from: Option<(&str, u8)>, mark: Option<(u32, u32)>) -> RouteNetlinkMessage {
         let mut message = RuleMessage::default();
         message.header.family = AddressFamily::Inet;
@@ -185,7 +182,7 @@ mod tests {
     /// F1 of a review. Input: rules as other programs have them. Output: of which of them the kernel is asked whether it takes the pod's packets.
     #[test]
     fn rules_that_may_take_packets_of_a_pod_in_front_of_criers_are_asked_about() {
-        let settings = good(FILE).egress;
+        let settings = good("").egress;
         let (pod, mark, own) = ("10.244.1.2".parse().unwrap(), settings.mark(1), settings.rule_priority);
         let ours = match rule(own, 6770, None, Some((mark, settings.mark_mask))) {
             RouteNetlinkMessage::NewRule(mut rule) => {

