@@ -113,7 +113,7 @@ pub(super) fn recall(folder: &Path, this_boot: &str) -> Option<Drain> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
             warn!(file = %file.display(), %error, "the drain of this node cannot be read; the node is taken as drained");
-            let reason = format!("{} cannot be read: {error}", file.display());
+            let reason = format!("{}/{}{error}", folder.display(), Drain::UNREADABLE);
             let now = clock::wall_timestamp();
             let stage = DrainStage::Drained;
             Some(Drain {
@@ -782,7 +782,9 @@ mod tests {
             fs::write(file(folder.path()), text).unwrap();
             let recalled = recall(folder.path(), "boot").expect("an operator drained this node");
             assert_eq!(recalled.stage, DrainStage::Drained);
-            assert!(recalled.reason.is_some_and(|reason| reason.contains("drain.json cannot be read: ")), "{text}");
+            assert!(recalled.is_unreadable(), "{text}");
+            let named = file(folder.path()).display().to_string();
+            assert!(recalled.reason.is_some_and(|reason| reason.starts_with(&named)), "{text}");
         }
     }
 

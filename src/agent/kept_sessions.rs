@@ -4,7 +4,8 @@
 //! that stands is there with its ledger in the place of the state, for the case that the agent dies without a word. What comes back
 //! is taken only if it is checked in all respects; else the socket is closed, and a new session is opened.
 //!
-//! Tasks: [`entrust`] and [`entrust_paths`] are two, owned by the agent. When they are cancelled, nothing that they stored stays there.
+//! Tasks, owned by the agent: [`entrust`] and [`entrust_paths`]; when they are cancelled, nothing that they stored stays there. [`end`];
+//! when it is cancelled, the sockets are closed without another word.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -182,11 +183,23 @@ pub struct Taken {
     pub former: BTreeMap<PeerName, FormerSession>,
     /// The same of BFD.
     pub paths: Vec<KeptPath>,
+    /// The sessions whose peers are not in the configuration any more: for [`end`].
+    pub ends: Vec<KeptConnection>,
+}
+
+/// Ends these sessions, all at once: a router that hangs keeps nobody waiting.
+pub async fn end(sessions: Vec<KeptConnection>) {
+    let mut ends = JoinSet::new();
+    for session in sessions {
+        info!(peer = %session.state.peer, "a BGP session of the agent before ends: its peer is not in the configuration any more");
+        ends.spawn(session.end(NotificationReason::Cease(Cease::PeerDeconfigured).into()));
+    }
+    while ends.join_next().await.is_some() {}
 }
 
 /// The sessions of the agent before that can go on, of BGP and of BFD, of all that came back. The store is empty afterwards.
 /// `had`: the sessions that it is known to have had.
-pub async fn take(stored: Vec<Stored>, had: &Had, config: &Config) -> Taken {
+pub fn take(stored: Vec<Stored>, had: &Had, config: &Config) -> Taken {
     let mut taken = Taken::default();
     let mut crashed = Vec::new();
     let mut sessions: BTreeMap<(bool, String), (Option<OwnedFd>, Option<OwnedFd>)> = BTreeMap::new();
@@ -237,10 +250,11 @@ pub async fn take(stored: Vec<Stored>, had: &Had, config: &Config) -> Taken {
         match session {
             Ok(session) => {
                 let peer = session.state.peer.clone();
-                match of_peer(session, config).await {
-                    Some(resumable) => taken.resumable.push(resumable),
-                    None => {
-                        drop(taken.former.insert(peer, lost("the peer is not in the configuration any more", false)))
+                match of_peer(session, config) {
+                    Ok(resumable) => taken.resumable.push(resumable),
+                    Err(session) => {
+                        taken.ends.push(*session);
+                        drop(taken.former.insert(peer, lost("the peer is not in the configuration any more", false)));
                     }
                 }
             }
@@ -372,8 +386,8 @@ fn open(socket: OwnedFd, state: OwnedFd) -> Result<KeptConnection, String> {
     KeptConnection::open(&octets, socket).map_err(|error| error.to_string())
 }
 
-/// With the settings of its peer; a session whose peer has gone out of the configuration ends.
-async fn of_peer(kept: KeptConnection, config: &Config) -> Option<Resumable> {
+/// With the settings of its peer; the session itself where its peer has gone out of the configuration.
+fn of_peer(kept: KeptConnection, config: &Config) -> Result<Resumable, Box<KeptConnection>> {
     let peer = kept.state.peer.clone();
     let named = peers(config);
     let owner = named.peer_of(&peer);
@@ -382,16 +396,62 @@ async fn of_peer(kept: KeptConnection, config: &Config) -> Option<Resumable> {
         config::PeerAddress::Interface(_) | config::PeerAddress::Gateway => true,
     };
     match named.peers.into_iter().find(|settings| settings.name == owner && is_there(settings)) {
-        Some(settings) if settings.name == peer => Some(Resumable { kept, settings }),
+        Some(settings) if settings.name == peer => Ok(Resumable { kept, settings }),
         // A further session of a peer has a name of its own.
         Some(settings) => {
             let settings = Arc::new(config::Peer { name: peer, ..config::Peer::clone(&settings) });
-            Some(Resumable { kept, settings })
+            Ok(Resumable { kept, settings })
         }
-        None => {
-            info!(%peer, "a BGP session of the agent before ends: its peer is not in the configuration any more");
-            kept.end(NotificationReason::Cease(Cease::PeerDeconfigured).into()).await;
-            None
+        None => Err(Box::new(kept)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::address::ScopedAddress;
+    use crate::bgp::kept::tests::kept;
+    use crate::bgp::socket::FAREWELL_TIME;
+
+    /// B2 of a review. Input: what eight routers had sessions by is not in the file any more, and none of them reads. Output: the agent goes
+    /// on at once, and all eight end in the time of one.
+    #[tokio::test(start_paused = true)]
+    async fn routers_that_hang_hold_up_neither_the_start_nor_each_other() {
+        let mut routers = Vec::new();
+        let mut stored = Vec::new();
+        for number in 0..8 {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");
+            let socket = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+            let (local, remote) = (socket.local_addr().expect("open"), socket.peer_addr().expect("open"));
+            let address = ScopedAddress { ip: remote.ip(), interface: None };
+            let state = kept::KeptSession {
+                peer: format!("tor{number}").as_str().into(),
+                local,
+                remote,
+                address,
+                unwritten: Vec::new(),
+                ..kept()
+            };
+            let state =
+                fd_store::sealed("crier-test", &state.emit().expect("it can be written")).expect("there is room");
+            stored.push(Stored { name: format!("{STATE}{number}"), descriptor: state });
+            stored.push(Stored { name: format!("{SOCKET}{number}"), descriptor: socket.into() });
+            routers.push(listener.accept().expect("it connected").0);
+        }
+        let config =
+            config::tests::good("[bgp]\nasn = 64513\n[[pool]]\nname = \"lan\"\naddresses = [\"203.0.113.0/24\"]\n");
+        let began = clock::now();
+        let taken = take(stored, &Had::default(), &config);
+        assert_eq!((taken.ends.len(), taken.former.len()), (8, 8), "{:?}", taken.former);
+        end(taken.ends).await;
+        let took = clock::now().saturating_duration_since(began);
+        assert!(took < FAREWELL_TIME * 2, "{took:?}");
+        for router in &mut routers {
+            let mut octets = Vec::new();
+            let _ = io::Read::read_to_end(router, &mut octets);
+            assert!(!octets.is_empty(), "each was told");
         }
     }
 }

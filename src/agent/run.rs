@@ -9,6 +9,7 @@
 //!   `kernel::vrfs` and `k8s::status`. A
 //!   status write that is cancelled is made again by whoever allocates next.
 //! - the keepers of ledgers: `kept_sessions::entrust` and `entrust_paths`. Cancelled, they take out of systemd's store what they put there.
+//! - who ends sessions of the agent before: `kept_sessions::end`. Cancelled, their sockets are closed.
 //! - the taker of orders: `orders` with the `reload`er. Cancelled, it leaves things as the last order left them.
 //! - the drainer: `drain`. Cancelled, it goes on with the next start.
 //! - the listener to shutdowns of the host: `shutdown`. Cancelled, it ends its programs, and holds none up.
@@ -183,12 +184,13 @@ pub async fn run(start: Start) -> Result<(), Error> {
     ));
     let mut counters = LinkCounters::default();
     let had = HadFile::of(folder, &boot);
-    let taken = kept_sessions::take(stored, &had.recall(), &config).await;
+    let taken = kept_sessions::take(stored, &had.recall(), &config);
     for standing in taken.standing() {
         // As above: there are fewer than systemd keeps descriptors.
         let _ = facts.send(standing).await;
     }
-    let kept_sessions::Taken { resumable, former, paths } = taken;
+    let kept_sessions::Taken { resumable, former, paths, ends } = taken;
+    tasks.finite.spawn(kept_sessions::end(ends));
     slices.bfd.send_replace(kept_sessions::watched(&paths, &config));
     let safe = fd_store::is_there().then(|| tasks.entrust());
     let ledger = tasks.entrust_paths(slices.bfd.subscribe());

@@ -146,4 +146,4 @@ impl KeptSession {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

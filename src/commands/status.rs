@@ -156,10 +156,11 @@ fn head(report: &Report, wide: bool) -> String {
 }
 
 fn allocates(report: &Report) -> String {
-    let AllocatorReport { holder, since: _, not_renewed_since, last_renewal: _ } = &report.allocator;
+    let AllocatorReport { holder, since: _, not_renewed_since, last_renewal: _, no_crier } = &report.allocator;
     match (holder, not_renewed_since) {
         _ if report.allocates => "this agent".to_owned(),
         (None, _) => "no agent that this one knows of".to_owned(),
+        (Some(holder), None) if *no_crier => format!("nobody: {holder} holds the Lease, and is no crier"),
         (Some(holder), None) => format!("the agent of {holder}"),
         (Some(holder), Some(since)) => {
             format!("the agent of {holder}, which has not renewed the Lease for {}", ago(*since))

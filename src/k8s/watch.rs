@@ -93,13 +93,10 @@ pub async fn run(client: Client, facts: mpsc::Sender<Fact>, barrier: Barrier, po
                         true => ApiServer::SEES_NOBODY,
                         false => "apply the objects of `crier rbac` again",
                     };
-                    warn!(
-                        why,
-                        remedy, "the API server refuses what this agent must read; the last known state stays in use"
-                    )
+                    warn!(why, remedy, "the API server refuses what this agent must read; what is known stays in use")
                 }
                 ApiServer::Unreachable { why, .. } => {
-                    warn!(why, "the API server does not answer; the last known state stays in use")
+                    warn!(why, "the API server gives no usable answer; what is known stays in use")
                 }
                 _ => info!("the API server answers"),
             }

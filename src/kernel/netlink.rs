@@ -11,7 +11,7 @@ use futures::StreamExt;
 use futures::channel::mpsc::UnboundedReceiver;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
-use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol};
 use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
@@ -19,7 +19,7 @@ use rtnetlink::sys::{AsyncSocket, SocketAddr};
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::task::JoinSet;
 
-use super::next_hops;
+use super::{next_hops, routes};
 use crate::address::{Family, host_prefix};
 use crate::names::InterfaceName;
 
@@ -137,6 +137,27 @@ impl Netlink {
         question.header.destination_prefix_length = host_prefix(to).prefix_len();
         question.attributes.push(RouteAttribute::Destination(to.into()));
         self.ask_route(question).await
+    }
+
+    /// By which table a packet with this mark that comes from the address, by the link that leads there, goes on to the other one; `None`
+    /// where it goes nowhere.
+    pub(super) async fn table_for(&mut self, from: IpAddr, to: IpAddr, mark: u32) -> Result<Option<u32>, NetlinkError> {
+        let Some(link) = self.route_to(from).await?.as_ref().and_then(leaves_by) else { return Ok(None) };
+        let mut question = RouteMessage::default();
+        question.header.address_family = address_family(Family::of(to));
+        question.header.destination_prefix_length = host_prefix(to).prefix_len();
+        question.header.source_prefix_length = host_prefix(from).prefix_len();
+        // The kernel says it of IPv6 without being asked, and refuses the flag there.
+        if from.is_ipv4() {
+            question.header.flags = RouteFlags::LookupTable;
+        }
+        question.attributes = vec![
+            RouteAttribute::Destination(to.into()),
+            RouteAttribute::Source(from.into()),
+            RouteAttribute::Iif(link),
+            RouteAttribute::Mark(mark),
+        ];
+        Ok(self.ask_route(question).await?.as_ref().map(routes::table))
     }
 
     async fn ask_route(&mut self, question: RouteMessage) -> Result<Option<RouteMessage>, NetlinkError> {

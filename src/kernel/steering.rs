@@ -3,7 +3,7 @@
 //! only rules, routes and a device that carry crier's number.
 //!
 //! A route of another program in such a table is left alone and told: packets of the slot do not reach the owner by it, and the guard drops
-//! them. A table also has an unreachable route, so a packet whose owner has no next hop goes nowhere. What another program removes is put
+//! them. A rule of another program in front of crier's that takes packets of pods is told as well. A table also has an unreachable route, so a packet whose owner has no next hop goes nowhere. What another program removes is put
 //! back: rules, routes and the device when the kernel tells. When the agent stops all of it stays: `crier cleanup` takes it away.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use super::led_away;
 use super::marked::{self, MarkedRule};
 use super::netlink::{
     Complaints, Event, Netlink, NetlinkError, PROTOCOL, UNREACHABLE_METRIC, address_family, family_of, leaves_by,
@@ -110,7 +111,9 @@ impl Keeper {
                 };
                 let device = self.keep_device(&slice, netlink).await?;
                 let refused = work(&wanted(&slice, device), removes, &self.settings, netlink).await?;
-                self.tell(|reach| reach.refused = refused).await;
+                // What nobody answers is asked anew with the next look.
+                let led_away = led_away::rules(&slice, &self.settings, netlink).await?;
+                self.tell(|reach| (reach.refused, reach.led_away) = (refused, led_away)).await;
             }
             if is_leftover {
                 netlink = None;
@@ -255,6 +258,9 @@ impl Keeper {
                 slot,
                 error, "packets of pods are not led to an owner of an egress address, and are held back; trying again"
             );
+        }
+        for problem in reach.led_away.iter().filter(|problem| !self.told.led_away.contains(problem)) {
+            warn!(%problem, "packets of pods are led away");
         }
         self.told = reach.clone();
         // Nobody takes facts any more only when the agent ends.
@@ -407,7 +413,7 @@ fn our_route(route: &RouteMessage, settings: &EgressSettings) -> Option<Part> {
 }
 
 /// The number of the slot's table.
-fn number(settings: &EgressSettings, slot: u8) -> u32 {
+pub(super) fn number(settings: &EgressSettings, slot: u8) -> u32 {
     settings.first_route_table.saturating_add(u32::from(slot) - 1)
 }
 

@@ -251,8 +251,8 @@ fn route_changes(before: &Planner, after: &Planner) -> Vec<RouteChange> {
 fn peer_changes(before: &Planner, after: &Planner) -> Vec<PeerChange> {
     let (had, has) = (&before.plan().bgp.peers, &after.plan().bgp.peers);
     // An agent that runs keeps the one that it chose until the file sets another.
-    let set = after.config().bgp.router_id;
-    let other_id = set.is_some() && before.plan().bgp.router_id != set;
+    let is_set = [before, after].iter().any(|planner| planner.config().bgp.router_id.is_some());
+    let other_id = is_set && before.plan().bgp.router_id != after.plan().bgp.router_id;
     let profiles = [before, after].map(|planner| &planner.plan().bfd.peers);
     let other_profile = |name: &PeerName| {
         let [before, after] = profiles.map(|peers| peers.get(name).map(|peer| &peer.profile));

@@ -26,7 +26,7 @@
 //! detected.
 //!
 //! A node whose clock went back and whose former incarnation is lost would look like a replay. Who knows a later life of a node that is
-//! not alive says so to whoever pulses by that name ([`Pulse::corrects`]). Only an agent of that name acts on it: it goes on in a new life
+//! heard no more says so to whoever pulses by that name ([`Pulse::corrects`]). Only an agent of that name acts on it: it goes on in a new life
 //! above that one. A recording gains nothing, because it answers nobody; and a recording of such a word changes only an agent that is
 //! below a life that its node once had.
 //!
@@ -38,7 +38,7 @@
 //! for each key that it has to be sealed with: the same pulse with the same number, which a reader takes once.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -113,6 +113,9 @@ struct Double {
 /// How many links of one process count up from its first incarnation at most.
 const MOST_INCARNATIONS: u64 = 1 << 16;
 
+/// How many former lives of this process are remembered. A link leaves the one before as soon as another one has.
+const MOST_FORMER: usize = 8;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Machine {
@@ -120,6 +123,8 @@ pub struct Machine {
     ticket: NodeTicket,
     settings: Settings,
     incarnations: Incarnations,
+    /// The first incarnations of the lives that this process had before, the newest in front: its other links may not have left them yet.
+    former: VecDeque<u64>,
     sequence: u64,
     random: fastrand::Rng,
     began: Instant,
@@ -192,6 +197,7 @@ impl Machine {
             me,
             settings,
             incarnations,
+            former: VecDeque::new(),
             sequence: 0,
             // Not a secret: it only keeps nodes from sending in step.
             random: fastrand::Rng::with_seed(incarnations.this),
@@ -287,8 +293,7 @@ impl Machine {
     pub fn handle_pulse(&mut self, pulse: Pulse, now: Instant) -> Outcome {
         if pulse.node == self.me {
             // Two links of this node may lie on one wire.
-            let own = self.incarnations.first..self.incarnations.first.saturating_add(MOST_INCARNATIONS);
-            if own.contains(&pulse.incarnation) {
+            if self.is_own(pulse.incarnation) {
                 return Outcome::Own;
             }
             self.note_double(&pulse, now);
@@ -320,7 +325,9 @@ impl Machine {
                         self.note_double(&pulse, now);
                         return Outcome::DoubleName;
                     }
-                    if !is_alive && pulse.incarnation < peer.incarnation {
+                    // A life that is heard and has yet to answer may be that of another host, which answers in a moment.
+                    let is_over = matches!(peer.life, Life::Silent { .. } | Life::Left | Life::Lost);
+                    if is_over && pulse.incarnation < peer.incarnation {
                         self.to_correct = Some((peer.ticket, peer.incarnation));
                         let at = self.last_pulse.map_or(now, |last| (last + self.settings.interval).max(now));
                         self.answer_at = Some(self.answer_at.map_or(at, |known| known.min(at)));
@@ -425,10 +432,18 @@ impl Machine {
 
     fn begin_life(&mut self, first: u64, now: Instant) {
         let number = self.incarnations.this - self.incarnations.first;
+        self.former.push_front(self.incarnations.first);
+        self.former.truncate(MOST_FORMER);
         self.incarnations = Incarnations { first, this: first.saturating_add(number) };
         self.sequence = 0;
         self.cards = URGENT;
         self.hurry(now);
+    }
+
+    /// Whether this process has or had this incarnation on one of its links.
+    fn is_own(&self, incarnation: u64) -> bool {
+        let mut lives = self.former.iter().chain([&self.incarnations.first]);
+        lives.any(|first| (*first..first.saturating_add(MOST_INCARNATIONS)).contains(&incarnation))
     }
 
     /// The first incarnation of the life that this node's pulses are of, on every link.

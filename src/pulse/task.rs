@@ -445,7 +445,7 @@ impl LinkTask {
                     refused_senders.note_host(&node, mac, source.ip(), outcome);
                     if machine.life() != before {
                         self.tell_life(machine.life());
-                        warn!(link = %slice.link.name, %source, by = %node, "other nodes knew a later life of this node, so its clock went back and its [state] folder was lost: it goes on above that life, and is heard again");
+                        warn!(link = %slice.link.name, %source, by = %node, "other nodes knew a later life of this node, which is over: its clock went back and its [state] folder was lost, or another agent ran by this node's name; it goes on above that life, and is heard again");
                     }
                     let why =
                         || format!("the sender uses the name of this node, {node}; give each node a name of its own");

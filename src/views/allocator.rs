@@ -28,6 +28,9 @@ pub struct AllocatorReport {
     pub not_renewed_since: Option<Timestamp>,
     /// The last renewal of such a holder, by its own clock.
     pub last_renewal: Option<Timestamp>,
+    /// The holder is another program, which allocates nothing.
+    #[serde(default)]
+    pub no_crier: bool,
 }
 
 /// The report.
@@ -41,12 +44,22 @@ pub(super) fn allocator(snapshot: &Snapshot) -> AllocatorReport {
         since: held_since.and_then(timestamp),
         not_renewed_since: silence.and_then(|it| timestamp(it.since)),
         last_renewal: silence.and_then(|it| timestamp(it.last_renewal?)),
+        no_crier: !snapshot.world.leader && is_no_crier(&snapshot.world.lease),
     }
+}
+
+/// Each crier that takes or renews the Lease says there what it serves, and by which pools.
+fn is_no_crier(lease: &LeaseState) -> bool {
+    lease.holder.is_some() && lease.class.is_none() && lease.digest.is_none()
 }
 
 /// For whom a Service waits that has no address.
 pub(super) fn awaited(snapshot: &Snapshot) -> String {
-    match &snapshot.world.lease.holder {
+    let lease = &snapshot.world.lease;
+    match &lease.holder {
+        Some(holder) if !snapshot.world.leader && is_no_crier(lease) => {
+            format!("{holder} holds the Lease and is no crier, so it writes no address")
+        }
         Some(holder) => format!("the agent of {holder} holds the Lease and has not written an address yet"),
         None => "no agent is known to hold the Lease, so none has written an address".to_owned(),
     }
@@ -162,6 +175,15 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     if let Some(silent) = silent(snapshot, lease, holder) {
         // The next holder may well have the pools of this one.
         problems.push(silent);
+        return problems;
+    }
+    if is_no_crier(&snapshot.world.lease) {
+        let ObjectKey { namespace, name } = lease;
+        problems.push(format!(
+            "the Lease {lease} is held by {holder}{since}, which is no crier (it wrote neither its class nor its pools there) and renews it: no \
+             Service gets an address; have that program use another Lease, and `kubectl -n {namespace} delete lease {name}`, or give this \
+             one's agents another ([kubernetes] lease)"
+        ));
         return problems;
     }
     let own = kubernetes.classes.join(", ");
@@ -293,6 +315,22 @@ mod tests {
         let held_since = Some(SystemTime::UNIX_EPOCH);
         let (holder, digest, class) = (Some("n3".into()), Some(digest), Some(class.to_owned()));
         LeaseState { holder, held_since, digest, class, ..LeaseState::default() }
+    }
+
+    /// B4 of a review. Input: another program holds the Lease and renews it. Output: a problem with its name, and nobody waits for its agent.
+    #[test]
+    fn a_holder_that_is_no_crier_is_a_problem_by_name() {
+        let state = LeaseState { holder: Some("kube-vip-7".into()), ..LeaseState::default() };
+        let told = said(CONFIG, state.clone());
+        assert_eq!(told.len(), 1, "{told:?}");
+        for word in
+            ["the Lease kube-system/crier is held by kube-vip-7", "no crier", "no Service gets", "[kubernetes] lease"]
+        {
+            assert!(told[0].contains(word), "{word} in: {}", told[0]);
+        }
+        let snapshot = snapshot(CONFIG, state, ApiServer::Reachable);
+        assert!(awaited(&snapshot).contains("kube-vip-7 holds the Lease and is no crier"), "{}", awaited(&snapshot));
+        assert!(allocator(&snapshot).no_crier);
     }
 
     #[test]

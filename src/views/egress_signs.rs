@@ -102,7 +102,7 @@ pub(super) fn notes(snapshot: &Snapshot) -> Vec<String> {
     let many = dropped(snapshot).filter(|(_, dropped)| dropped.packets >= MANY && dropped.why(snapshot).is_none());
     let many = many.map(|(service, dropped)| format!("{service}: {dropped}: {OTHERWISE}"));
     let of_pods = earlier.chain(many).chain(on_the_wire(snapshot)).chain(untold_gateway(snapshot));
-    of_pods.chain(removable(snapshot)).collect()
+    of_pods.chain(removable(snapshot)).chain(no_way_out(snapshot)).collect()
 }
 
 /// The kernel lets another program remove the table, and packets of pods pass until it is back.
@@ -116,6 +116,29 @@ fn removable(snapshot: &Snapshot) -> Option<String> {
              leave without the Service's address until the table is back, for milliseconds; load rules without a flush of all, or use a newer \
              kernel"
         )
+    })
+}
+
+/// The first pod of each Service whose packets leave by the main table of this node, which has no default route for them. Where more special
+/// routes lead to all that they send to, that is as it is to be.
+fn no_way_out(snapshot: &Snapshot) -> impl Iterator<Item = String> {
+    let has_default = |family: Family| {
+        let mut routes = snapshot.world.default_routes.iter();
+        routes.any(|it| it.vrf.is_none() && it.family == family)
+    };
+    // Before that nothing is known of routes.
+    let is_known = snapshot.world.links_listed;
+    with_egress(snapshot).filter(move |_| is_known).filter_map(move |service| {
+        let egress = &snapshot.plan.egress;
+        let leaves_here = |pod: &IpAddr| matches!(egress.pods.get(pod), Some(Mapping::Translated { network: None, .. }));
+        let mut pods = snapshot.world.endpoint_addresses(service).filter(leaves_here);
+        let pod = pods.find(|pod| !egress.bounded.contains_key(pod) && !has_default(Family::of(*pod)))?;
+        let family = Family::of(pod);
+        Some(format!(
+            "{service}: this node sends on what its pods open, such as {pod}, and has no default route of {family}: what goes beyond the \
+             networks that its main table names is lost; ip {} route show",
+            family.option_of_ip()
+        ))
     })
 }
 
@@ -296,6 +319,7 @@ mod tests {
         let first = [
             Fact::ApiServer(ApiServer::Manifests),
             Fact::LinksListed,
+            Fact::DefaultRoutes(vec![DefaultRoute::via("10.0.0.1", 2, 0), DefaultRoute::via("fd00::1", 2, 0)]),
             Fact::FailStatic,
             Fact::EndpointSlice(ObjectKey::new("shop", "web-1"), Some(Arc::new(slice))),
             Fact::Service(web, Some(Arc::new(service))),
@@ -427,6 +451,23 @@ mod tests {
         assert_eq!(told(0, None), Vec::<String>::new(), "it may be for destinations with routes of their own");
         assert_eq!(told(7, Some("10.1.0.1")), Vec::<String>::new());
         assert_eq!(told(7, Some("fd01::1")).len(), 1, "that is of IPv6");
+    }
+
+    /// F7 of a review. Input: the owner of the address, with and without a default route.
+    #[test]
+    fn an_owner_without_a_default_route_is_noted() {
+        let here = Mapping::Translated { address: "192.168.35.100".parse().unwrap(), network: None };
+        let notes = |mapping, route: Option<&str>| {
+            let routes = route.map(|gateway| DefaultRoute::via(gateway, 3, 0)).into_iter().collect();
+            let link = Fact::Link(3, Some(Link::carrying(3, "eth1", &["10.1.0.11/24"])));
+            let facts = vec![link, Fact::DefaultRoutes(routes), Fact::LinksListed];
+            report_of("10.244.1.7", mapping, 0, &[], facts).notes
+        };
+        let [note] = &notes(here, None)[..] else { panic!("{:?}", notes(here, None)) };
+        assert!(note.contains("shop/web: ") && note.contains("no default route of IPv4"), "{note}");
+        assert_eq!(notes(here, Some("10.1.0.1")), [""; 0]);
+        assert_eq!(notes(here, Some("fd01::1")).len(), 1, "that is of IPv6");
+        assert_eq!(notes(Mapping::Steered { slot: 1 }, None), [""; 0], "it leaves by another node");
     }
 
     /// E4 of a review. Input: a pod in the network of the node's own link, as macvlan has it. Output: a note, for in some clouds such

@@ -26,7 +26,7 @@ use crate::plan::prefixes::Away;
 use crate::plan::reach;
 use crate::plan::slice::PeerSlice;
 use crate::reason::{HostUse, Reason};
-use crate::world::{ApiServer, ClusterConfig, Condition, Link, Pulses, SessionState};
+use crate::world::{ApiServer, ClusterConfig, Condition, Link, Pulses, SessionState, World};
 
 /// All problems, those that concern most first.
 pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {
@@ -69,12 +69,14 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(bfd::problems(snapshot));
     problems.extend(disputes(snapshot));
     let of_egress = world.egress_problems.iter().chain(&world.egress_bypasses).chain(&world.egress_filtered);
-    let of_egress = of_egress.chain(&world.egress_reach.problem);
+    let of_egress = of_egress.chain(&world.egress_reach.problem).chain(&world.egress_reach.led_away);
     let of_host = world.host_problems.iter().chain(&world.listen_problems).chain(of_egress);
     let of_host = of_host.chain(&world.vrf_problems).chain(&world.return_problems);
     problems.extend(of_host.map(ToString::to_string));
     let of_agent = [&world.drain_refused, &world.shutdown.problem, &world.node_not_marked, &world.state_not_kept];
     problems.extend(of_agent.into_iter().flatten().map(ToString::to_string));
+    problems.extend(drained_by_damage(snapshot));
+    problems.extend(moved_to_nobody(snapshot));
     problems.extend(unseen_networks(snapshot));
     problems.extend(networks_left_out(snapshot));
     problems.extend(of_data_path(snapshot));
@@ -91,6 +93,29 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(agreement::problems(snapshot));
     problems.extend(refused);
     problems
+}
+
+/// A drain that nobody can read the orders of.
+fn drained_by_damage(snapshot: &Snapshot) -> Option<String> {
+    let drain = snapshot.world.drain.as_ref().filter(|drain| drain.is_unreadable())?;
+    let why = drain.reason.as_deref().unwrap_or_default();
+    Some(format!(
+        "this node counts as drained and announces nothing, for {why}; `crier undrain` takes it back into service"
+    ))
+}
+
+/// Services whose annotation names a node that is none.
+fn moved_to_nobody(snapshot: &Snapshot) -> impl Iterator<Item = String> {
+    let world = &snapshot.world;
+    let is_known = world.listed.nodes && !world.nodes.is_empty();
+    let ours = snapshot.plan.decisions.keys().filter(move |_| is_known);
+    ours.filter_map(|key| {
+        let node = world.services.get(key)?.node.as_ref().filter(|node| !world.nodes.contains_key(*node))?;
+        Some(format!(
+            "{key}: its annotation crier.dev/node names {node}, and there is no such Node, so its addresses are where they would be without \
+             it: name another node, or remove the annotation"
+        ))
+    })
 }
 
 /// That the API server does not tell this agent what it must know, with what that means, and the remedy where it only refuses.
@@ -116,9 +141,25 @@ fn of_api_server(snapshot: &Snapshot) -> Option<String> {
              server answers: {why}{remedy}",
             snapshot.outdated.unwrap_or_default()
         )
-    } else {
+    } else if world.listed.all() || remembers(world) {
         format!("{what}, the last known state stays in use: {why}{remedy}")
+    } else {
+        format!(
+            "{what}, and nothing is remembered from before, so what it has not told is not announced: {why}{remedy}"
+        )
     })
+}
+
+/// Of the kinds that were not listed yet something is known: an earlier life of the agent wrote it down.
+pub(super) fn remembers(world: &World) -> bool {
+    let listed = world.listed;
+    let known = [
+        (listed.services, world.services.is_empty()),
+        (listed.endpoint_slices, world.endpoint_slices.is_empty()),
+        (listed.nodes, world.nodes.is_empty()),
+        (listed.namespaces, world.namespaces.is_empty()),
+    ];
+    known.into_iter().any(|(is_listed, is_empty)| !is_listed && !is_empty)
 }
 
 /// Why the API server may not know this agent (401), and the remedy.
@@ -154,7 +195,7 @@ const RENEW: &str =
     "renew it, or make a new kubeconfig with `crier kubeconfig`: crier reads it again when its file changes";
 
 /// The API server answered 401: it does not know who asks.
-fn is_unauthorized(why: &str) -> bool {
+pub(super) fn is_unauthorized(why: &str) -> bool {
     why.split_once(": ").is_some_and(|(_, answer)| answer.starts_with("401 "))
 }
 
@@ -735,7 +776,7 @@ mod tests {
     use crate::plan::Planner;
     use crate::roster::{Card, Member, Roster};
     use crate::views::Counters;
-    use crate::world::{ClientCertificate, Condition, Fact, Service, SessionReport};
+    use crate::world::{ClientCertificate, Condition, Drain, Fact, Listing, Service, SessionReport};
 
     /// L2 of a review. Input: the link of an established session loses its carrier; its address is on the loopback too, or is not.
     #[test]
@@ -978,14 +1019,77 @@ mod tests {
             assert!(problem.contains(word), "{word} in: {problem}");
         }
         // V4 of a review: it was called unreachable.
-        let (_, problem) = said("nodes: 401 Unauthorized", false);
+        let (state, problem) = said("nodes: 401 Unauthorized", false);
+        assert_eq!(state, "unauthorized", "it answers");
         assert!(!problem.contains("unreachable"), "{problem}");
         for word in ["refuses the credentials", "nodes: 401 Unauthorized", "client certificate", "token"] {
             assert!(problem.contains(word), "{word} in: {problem}");
         }
         let (state, problem) = said("nodes: timed out", false);
         assert_eq!(state, "unreachable");
-        assert_eq!(problem, "API server unreachable, the last known state stays in use: nodes: timed out");
+        assert!(problem.starts_with("API server unreachable, and nothing is remembered from before, so "), "{problem}");
+    }
+
+    /// B6 and B7 of a review. Input: a Service that is to be on a Node, which goes; and a drain whose file is damaged.
+    #[test]
+    fn a_service_on_a_node_that_is_none_and_a_drain_that_cannot_be_read_are_problems() {
+        let file = SourceFile { path: "test.toml".to_owned(), text: "[kubernetes]\nin-cluster = true\n".to_owned() };
+        let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "n1".into());
+        let service = Service { load_balancer: true, node: Some("n9".into()), ..Service::default() };
+        planner.apply(Fact::Service(crate::names::ObjectKey::new("shop", "web"), Some(Arc::new(service))));
+        planner.apply(Fact::LinksListed);
+        planner.apply(Fact::FailStatic);
+        let mut said = |fact: Fact| {
+            planner.apply(fact);
+            planner.turn(clock::now());
+            let (now, wall) = (clock::now(), clock::wall());
+            let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
+            let problems = problems(&snapshot, &[], &[]);
+            problems.into_iter().filter(|it| it.contains("n9") || it.contains("drain.json")).collect::<Vec<_>>()
+        };
+        for name in ["n1", "n9"] {
+            assert_eq!(said(Fact::Node(name.into(), Some(Arc::default()))), [""; 0]);
+        }
+        let all = ["n1", "n9"].map(crate::names::NodeName::from).into();
+        assert_eq!(said(Fact::Listed(Listing::Nodes(all))), [""; 0]);
+        let told = said(Fact::Node("n9".into(), None));
+        assert!(matches!(&told[..], [it] if it.starts_with("shop/web: ") && it.contains("no such Node")), "{told:?}");
+        let drain = Drain {
+            stage: crate::world::DrainStage::Drained,
+            reason: Some(format!("/var/lib/crier/{}expected value", Drain::UNREADABLE)),
+            since: jiff::Timestamp::UNIX_EPOCH,
+            until: jiff::Timestamp::UNIX_EPOCH,
+            timed_out: false,
+            follows: false,
+            boot: None,
+            forced: true,
+        };
+        let told = said(Fact::Drain(Some(Arc::new(drain))));
+        assert!(
+            told.iter().any(|it| it.contains("/var/lib/crier/drain.json") && it.contains("`crier undrain`")),
+            "{told:?}"
+        );
+    }
+
+    /// B5 of a review. Input: an agent without a state folder, and one that remembers a Node, at a boot without the API server. Output: only the
+    /// second one says that it acts on what it remembers.
+    #[test]
+    fn an_agent_that_remembers_nothing_does_not_say_that_it_acts_on_that() {
+        let said = |remembered: &[Fact]| {
+            let file =
+                SourceFile { path: "test.toml".to_owned(), text: "[kubernetes]\nin-cluster = true\n".to_owned() };
+            let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+            remembered.iter().for_each(|fact| planner.apply(fact.clone()));
+            let (since, why) = (std::time::SystemTime::UNIX_EPOCH, "nodes: 403 forbidden".to_owned());
+            planner.apply(Fact::ApiServer(ApiServer::Unreachable { since, why, forbidden: true }));
+            planner.apply(Fact::FailStatic);
+            let (now, wall) = (clock::now(), clock::wall());
+            let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
+            let problem = of_api_server(&snapshot).expect("it is a problem");
+            (crate::views::status::status(&snapshot).fail_static, problem.contains("the last known state stays in use"))
+        };
+        assert_eq!(said(&[]), (false, false));
+        assert_eq!(said(&[Fact::Node("n2".into(), Some(Arc::default()))]), (true, true));
     }
 
     /// V4 of a review. Input: a client certificate that ended yesterday, ends within a week, or later, and an API server that answers, or says

@@ -12,7 +12,7 @@ use super::allocator::{self, AllocatorReport};
 use super::bgp::{PeerReport, peer_report};
 use super::counters::{self, CountersReport};
 use super::drain::{self, DrainReport, ShutdownReport};
-use super::problems::problems;
+use super::problems::{is_unauthorized, problems, remembers};
 use super::reload::Reloads;
 use super::{SCHEMA_VERSION, Snapshot};
 use crate::address::Family;
@@ -233,7 +233,7 @@ pub fn status(snapshot: &Snapshot) -> Report {
         api_server: api_server(world),
         allocates: allocates(snapshot),
         allocator: allocator::allocator(snapshot),
-        fail_static: world.fail_static && !world.listed.all() && snapshot.outdated.is_none(),
+        fail_static: world.fail_static && remembers(world) && snapshot.outdated.is_none(),
         pools: pools.collect(),
         problems: problems(snapshot, &services, &peers),
         peers,
@@ -371,7 +371,12 @@ fn api_server(world: &World) -> ApiServerReport {
         ApiServer::Reachable => plain("reachable"),
         ApiServer::Manifests => plain("manifests"),
         ApiServer::Unreachable { since, why, forbidden } => ApiServerReport {
-            state: if *forbidden { "forbidden" } else { "unreachable" }.to_owned(),
+            state: match (forbidden, is_unauthorized(why)) {
+                (true, _) => "forbidden",
+                (false, true) => "unauthorized",
+                (false, false) => "unreachable",
+            }
+            .to_owned(),
             since: Timestamp::try_from(*since).ok(),
             error: Some(why.clone()),
             client_certificate_until,

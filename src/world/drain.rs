@@ -30,6 +30,14 @@ pub struct Drain {
 }
 
 impl Drain {
+    /// What is said of a drain whose file is damaged, after the folder and before the error.
+    pub const UNREADABLE: &'static str = "drain.json cannot be read: ";
+
+    /// Nobody may have ordered it in this life: its file is there and says nothing that this agent understands.
+    pub fn is_unreadable(&self) -> bool {
+        self.reason.as_ref().is_some_and(|reason| reason.contains(Drain::UNREADABLE))
+    }
+
     /// As the annotation of the Node shows it: the same text for as long as the stage lasts.
     pub fn in_words(&self) -> String {
         let Drain { stage, reason, since, until: _, timed_out: _, follows: _, boot: _, forced: _ } = self;

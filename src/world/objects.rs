@@ -508,6 +508,9 @@ pub struct EgressReach {
     /// By the slots of owners, on a link or by the tunnel: why the kernel takes no route there.
     #[serde(default)]
     pub refused: BTreeMap<u8, String>,
+    /// Policy rules of other programs that take packets of pods away before they are led to an owner.
+    #[serde(default)]
+    pub led_away: Vec<HostProblem>,
 }
 
 /// A network interface of this host, by its kernel index.

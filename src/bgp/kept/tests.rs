@@ -10,7 +10,7 @@ use crate::bgp::outbox::NextHops;
 use crate::bgp::outbox::sent::SentRoutes;
 use crate::route::RouteAttributes;
 
-pub(in crate::bgp) fn kept() -> KeptSession {
+pub(crate) fn kept() -> KeptSession {
     KeptSession {
         peer: "tor".into(),
         address: ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None },

@@ -750,12 +750,14 @@ impl PeerTask {
 
     /// Logs each reason why there is no session once, not each time.
     fn note_failure(&mut self, connection: ConnectionId, end: &End) {
-        if end.is_collision() || self.outbound.is_some() || self.leaving {
+        let is_alone = self.connections.iter().all(|(id, _)| *id == connection);
+        let explains = self.report.explains(end, is_alone);
+        if (end.is_collision() && !explains) || self.outbound.is_some() || self.leaving {
             debug!(peer = %self.name, %connection, reason = %end, "connection closed");
             return;
         }
         let text: Arc<str> = report::reason(end, &self.endpoint).into();
-        self.report.fail(Arc::clone(&text), end.is_telling(), clock::now());
+        self.report.fail(Arc::clone(&text), explains, clock::now());
         if self.warned.contains(&text) {
             debug!(peer = %self.name, %connection, reason = %text, "no session, for the same reason");
             return;

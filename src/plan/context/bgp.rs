@@ -119,18 +119,23 @@ pub fn router_id(config: &Config, me: &NodeName, world: &World) -> Option<Ipv4Ad
     // An address may be away for the moment in which the agent starts, as before DHCP has answered.
     // With the disk of another node came that one's, which it has still.
     let of_me = world.router_id_of.as_ref().is_none_or(|node| node == me);
-    let stays = |id: &Ipv4Addr| *id == of_name || has(id) || (host.is_none() && of_me) || is_carried(config, world);
+    let stays =
+        |id: &Ipv4Addr| *id == of_name || has(id) || (host.is_none() && of_me) || is_carried(*id, config, world);
     Some(world.router_id.filter(stays).or(host).unwrap_or(of_name))
 }
 
-/// Whether a session has the identifier that was chosen before. While there is none, only those stand that were taken over.
-fn is_carried(config: &Config, world: &World) -> bool {
+/// Whether a session has this identifier, which was chosen before. While there is none in use, only those stand that were taken over,
+/// or that have the one that was set in the file before.
+fn is_carried(id: Ipv4Addr, config: &Config, world: &World) -> bool {
     let has_its_own = |name: &PeerName| {
         let owner = reach::peer_of(name);
         config.bgp.peers.iter().any(|peer| (peer.name == *name || peer.name == owner) && peer.router_id.is_some())
     };
-    let stands = |report: &SessionReport| report.state == SessionState::Established;
-    world.sessions.iter().any(|(name, report)| stands(report) && !has_its_own(name))
+    let has_it = |report: &SessionReport| {
+        let negotiated = report.detail.negotiated.as_ref();
+        report.state == SessionState::Established && negotiated.is_none_or(|it| it.local_router_id == id)
+    };
+    world.sessions.iter().any(|(name, report)| has_it(report) && !has_its_own(name))
 }
 
 /// The IPv4 address of this host by which others know it: the one towards the gateway of the default route, else towards a peer, else
@@ -199,7 +204,7 @@ pub fn local_addresses(me: &NodeName, world: &World) -> Vec<LocalAddress> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::{DefaultRoute, Fact};
+    use crate::world::{Capabilities, DefaultRoute, Fact, NegotiatedReport};
 
     const PEER: &str = "[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.0.1\"\nasn = 64512\n\
                         [[pool]]\nname = \"lan\"\naddresses = [\"203.0.113.0/24\"]\n";
@@ -280,6 +285,29 @@ mod tests {
         assert_eq!(chosen(&another), "192.0.2.10");
         another.apply(session(SessionState::Established));
         assert_eq!(chosen(&another), "10.0.0.11", "another one would end the session that was taken over");
+        // B3 of a review: the one that was set stood in the file until now, and the one that was chosen once is away since.
+        let set = |id: &str| {
+            let mut report = SessionReport::new(SessionState::Established, std::time::SystemTime::UNIX_EPOCH);
+            report.detail.negotiated = Some(NegotiatedReport {
+                local: "10.0.0.2:179".parse().unwrap(),
+                remote: None,
+                local_asn: 64513,
+                peer_asn: 64512,
+                local_router_id: id.parse().unwrap(),
+                peer_router_id: "10.0.0.1".parse().unwrap(),
+                hold_time_secs: None,
+                keepalive_time_millis: None,
+                max_message_len: 4096,
+                graceful_restart: false,
+                families: Vec::new(),
+                capabilities: Capabilities::default(),
+            });
+            Fact::Session("tor".into(), report)
+        };
+        another.apply(set("9.9.9.9"));
+        assert_eq!(chosen(&another), "192.0.2.10", "no session carries the one that was chosen");
+        another.apply(set("10.0.0.11"));
+        assert_eq!(chosen(&another), "10.0.0.11");
         let node = Node { addresses: vec!["10.0.0.7".parse().unwrap()], ..Node::default() };
         another.apply(Fact::Node("q1".into(), Some(Arc::new(node))));
         assert_eq!(chosen(&another), "10.0.0.7", "the Node has the last word");

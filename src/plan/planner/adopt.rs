@@ -14,13 +14,17 @@ use crate::world::{Fact, Touched};
 impl Planner {
     /// Decides by this configuration from the next turn on. It was checked, and no difference needs a restart.
     pub(super) fn adopt(&mut self, config: Arc<Config>) {
-        // One that was chosen stays: with another, every session would begin anew.
-        if config.bgp.router_id.is_some() {
-            self.moved.bgp |= self.plan.bgp.router_id.is_some() && self.plan.bgp.router_id != config.bgp.router_id;
-            self.plan.bgp.router_id = self.plan.bgp.router_id.and(config.bgp.router_id);
-        }
+        let was_set = self.in_force.config().bgp.router_id.is_some();
         self.note_pools(true);
         self.in_force.adopt(config);
+        // One that was chosen stays: with another, every session would begin anew. One that was set goes with its line, as in a restart.
+        if was_set || self.in_force.config().bgp.router_id.is_some() {
+            let before = self.plan.bgp.router_id.take();
+            if before.is_some() {
+                self.choose_router_id();
+            }
+            self.moved.bgp |= self.plan.bgp.router_id != before;
+        }
         self.dirty.prefixes = true;
         self.book.follow(self.in_force.config());
         self.note_pools(false);

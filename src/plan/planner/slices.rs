@@ -69,14 +69,11 @@ impl Planner {
 
     /// What BGP is told of this host.
     pub(super) fn renew_host(&mut self) {
-        let bgp = &mut self.plan.bgp;
-        if bgp.router_id.is_none() {
-            bgp.router_id = bgp::router_id(self.in_force.config(), &self.me, &self.world);
-            self.moved.bgp |= bgp.router_id.is_some();
-            if let Some(id) = bgp.router_id.filter(|_| self.in_force.config().bgp.router_id.is_none()) {
-                self.world.apply(Fact::RouterIdOf(id, self.me.clone()));
-            }
+        if self.plan.bgp.router_id.is_none() {
+            self.choose_router_id();
+            self.moved.bgp |= self.plan.bgp.router_id.is_some();
         }
+        let bgp = &mut self.plan.bgp;
         self.moved.bgp |= !bgp.complete;
         bgp.complete = true;
         let listen = bgp::listen(self.in_force.config());
@@ -88,6 +85,15 @@ impl Planner {
         if *bgp.local_addresses != local_addresses {
             bgp.local_addresses = Arc::new(local_addresses);
             self.moved.bgp = true;
+        }
+    }
+
+    /// The one of the configuration, else one that is remembered from now on: what was set is no choice of this node.
+    pub(super) fn choose_router_id(&mut self) {
+        let config = self.in_force.config();
+        self.plan.bgp.router_id = bgp::router_id(config, &self.me, &self.world);
+        if let Some(id) = self.plan.bgp.router_id.filter(|_| config.bgp.router_id.is_none()) {
+            self.world.apply(Fact::RouterIdOf(id, self.me.clone()));
         }
     }
 

@@ -5,12 +5,13 @@ use std::time::SystemTime;
 use super::pulses::{ADDRESS, answering, heard, roster, with_pulses};
 use super::*;
 use crate::address::MacAddress;
+use crate::claim::ConflictKind;
 use crate::plan::slice::{Exit, Mapping};
 use crate::plan::tickets::Ticket;
 use crate::roster::{Eligibility, NodeTicket, Stage, Unproved};
 use crate::world::{
-    DefaultRoute, Destinations, Drain, DrainStage, Egress, EgressBounds, EndpointAddresses, HeldPod, HostProblem,
-    NodeCounts, OvnGateway, Pulses, Tenant,
+    Conflict, DefaultRoute, Destinations, Drain, DrainStage, Egress, EgressBounds, EndpointAddresses, HeldPod,
+    HostProblem, NodeCounts, OvnGateway, Pulses, Tenant,
 };
 
 const POD: &str = "10.244.1.2";
@@ -967,6 +968,28 @@ fn owners(members: &[(&str, bool, &[&str])], left: &[&str], silent: &[&str]) -> 
         let names = left.iter().map(|name| NodeName::from(*name));
         roster.left = names.filter_map(|name| roster.silent.remove_entry(&name)).collect();
     })
+}
+
+/// F2 of a review. Input: this node alone does not hear b, which answers for the address all the while, as its probe tells. Output: its pods
+/// go on by b; where another station answers, they do not.
+#[test]
+fn pods_go_by_a_node_that_is_not_heard_and_answers_for_the_address_all_the_same() {
+    let silent = heard(roster(&[], &["b", "c"]), |roster| {
+        roster.silent.get_mut(&NodeName::from("b")).expect("it is silent").mac = MacAddress([2, 0, 0, 0, 1, 7]);
+    });
+    let answered_by = |last: u8| {
+        let mut story = with_owner_b();
+        story.tell(silent.clone());
+        let mac = MacAddress([2, 0, 0, 0, 1, last]);
+        let conflict = Conflict { mac, kind: ConflictKind::AliveUnheard, since: SystemTime::UNIX_EPOCH };
+        story.tell(Fact::Conflict(ADDRESS.parse().unwrap(), "eth0".into(), Some(conflict)));
+        story.turn();
+        let l2 = story.decision("web").announcements[0].l2.clone();
+        assert!(l2.owner == Some("a".into()) && !l2.announced, "{l2:?}");
+        (owner(&story), mapping(&story))
+    };
+    assert_eq!(answered_by(7), (Some("b".into()), Mapping::Steered { slot: 1 }));
+    assert_eq!(answered_by(8).0, Some("a".into()), "nobody knows that station to have had it");
 }
 
 /// Output: pods go by the former owner until the next one says that they leave by it, where the former one goes on; no longer than its

@@ -164,7 +164,7 @@ fn another_router_id_of_all_and_another_profile_of_bfd_change_the_peers_that_use
     };
     assert_eq!(changed(with(Some("10.0.0.9"), None, 300)), [[""; 0]; 0]);
     assert_eq!(changed(with(Some("10.0.0.8"), None, 300)), [["router-id"]]);
-    assert_eq!(changed(with(None, None, 300)), [[""; 0]; 0], "the agent keeps the one that it has");
+    assert_eq!(changed(with(None, None, 300)), [["router-id"]], "the one that was set goes with its line");
     assert_eq!(changed(with(Some("10.0.0.9"), None, 50)), [["bfd"]]);
     assert_eq!(changed(with(Some("10.0.0.8"), Some("10.0.0.7"), 300)), [["router-id"]], "named once");
 }

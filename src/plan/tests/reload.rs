@@ -171,7 +171,23 @@ fn a_router_id_that_is_set_counts_and_one_that_was_chosen_stays() {
     adopt(&mut story, set(other));
     assert_eq!(story.planner.plan().bgp.router_id, other);
     adopt(&mut story, set(None));
-    assert_eq!(story.planner.plan().bgp.router_id, other, "no session begins anew for a number that is as good");
+    assert_eq!(story.planner.plan().bgp.router_id, chosen, "one that another node has is out of use with its line");
+    let kept = story.planner.world().router_id;
+    assert_eq!(kept, chosen, "what was set is never remembered as a choice");
+}
+
+/// B3 of a review: the reload kept the identifier that had been set, and the next restart ended every session.
+#[test]
+fn a_router_id_whose_line_goes_leads_to_the_one_that_a_restart_would_have() {
+    let mut config = configuration();
+    config.bgp.router_id = Some("9.9.9.9".parse().unwrap());
+    let mut story = Story::begin(config);
+    story.turn();
+    assert_eq!(story.planner.world().router_id, None, "what is set is no choice of this node");
+    assert!(adopt(&mut story, configuration()).moved.bgp, "the speaker is told");
+    let reloaded = story.planner.plan().bgp.router_id;
+    assert_eq!((reloaded, story.planner.world().router_id), (begin_with(&[]).planner.plan().bgp.router_id, reloaded));
+    assert_ne!(reloaded, Some("9.9.9.9".parse().unwrap()));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{Announceable, Inputs};
-use crate::address::{Family, is_link_local_v6};
+use crate::address::{Family, MacAddress, is_link_local_v6};
 use crate::config::Advertisement;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::context::Context;
@@ -18,7 +18,7 @@ use crate::plan::ranking::egress_nodes;
 use crate::plan::remnants::advertises;
 use crate::plan::tickets::Ticket;
 use crate::reason::Reason;
-use crate::roster::{Eligibility, Member, Roster};
+use crate::roster::{Eligibility, Member, Roster, Unproved};
 use crate::world::{
     Destinations, DrainStage, Egress, EgressBounds, Node, PodMark, Pulses, Service, Tenant, TrafficPolicy, World,
 };
@@ -82,10 +82,24 @@ pub fn owners(
     }
     let owner = |(held, l2): (&&Held, &L2Verdict)| match (&l2.reason, &l2.owner) {
         (Reason::NoL2ForPool { .. }, _) => elected(inputs, about, held),
+        (Reason::OwnerStillAnswers { mac, .. }, Some(owner)) if owner == inputs.me && !l2.announced => {
+            Ok(still_answers(inputs, held.address, *mac).unwrap_or(owner).clone())
+        }
         (_, Some(owner)) => Ok(owner.clone()),
         (reason, None) => Err(reason.clone()),
     };
     Some(about.held.iter().zip(on_link).map(owner).collect())
+}
+
+/// The node with this MAC, which had the address when it was heard last: this node alone may not hear it, and what it translates goes on.
+fn still_answers<'a>(inputs: &Inputs<'a>, address: IpAddr, mac: MacAddress) -> Option<&'a NodeName> {
+    let of = |roster: &'a Arc<Roster>| {
+        let gone = roster.silent.iter().map(|(name, it)| (name, it.mac, it.holdings.contains_key(&address)));
+        let says = |it: &Unproved| it.holdings.contains_key(&address) || it.egress.contains(&address);
+        gone.chain(roster.unproved.iter().map(move |(name, it)| (name, it.mac, says(it))))
+    };
+    let mut all = inputs.world.rosters.values().flat_map(of);
+    all.find(|(_, of_node, had_it)| *of_node == mac && *had_it).map(|(name, _, _)| name)
 }
 
 /// The lowest ticket among the nodes that could announce the address over BGP. A node is drained by its own word, as its pulses tell,

@@ -106,6 +106,11 @@ fn links_of_a_node_that_goes_on_in_a_later_life_stay_links_of_one_node() {
     two.handle_life(one.life(), now);
     two.handle_life(before, now);
     let mut later = of_link(one.life(), 3);
+    // F3 of a review: what the other link says until it learns of it, or what is under way still, is no namesake's.
+    let mut slow = of_link(before, 4);
+    let late = slow.poll_pulse(now).expect("it says hello");
+    assert_eq!(one.handle_pulse(late.clone(), now), Outcome::Own);
+    assert_eq!(two.handle_pulse(late, now), Outcome::Own);
     // It hears the same word a moment later.
     two.handle_pulse(word, now);
     let said = [&mut one, &mut two, &mut later].map(|link| link.poll_pulse(now).expect("it says so at once"));
@@ -116,6 +121,25 @@ fn links_of_a_node_that_goes_on_in_a_later_life_stay_links_of_one_node() {
             assert_eq!(link.handle_pulse(pulse.clone(), now), Outcome::Own);
         }
     }
+}
+
+/// F4 of a review. Input: b lives, and another host with its name starts, which a hears and which has not answered yet. Output: a corrects
+/// neither of them, for both would go on above the other; once that host is heard no more, b is told, and is heard again.
+#[test]
+fn a_life_that_is_heard_and_was_never_proved_corrects_nobody() {
+    let mut now = START();
+    let (mut a, mut b) = (machine("a", 1, now), machine("b", 2, now));
+    speak(&mut a, &mut b, &mut now, Duration::from_secs(2));
+    let life = b.life();
+    let mut other = machine("b", 900, now);
+    other.stance.mac = MacAddress([2, 0, 0, 0, 0, 9]);
+    let hello = other.poll_pulse(now).expect("it says hello at once");
+    assert_eq!(a.handle_pulse(hello, now), Outcome::Unverified);
+    speak(&mut a, &mut b, &mut now, Duration::from_millis(200));
+    assert_eq!(b.life(), life, "the other one may answer yet");
+    speak(&mut a, &mut b, &mut now, Duration::from_secs(10));
+    assert!(b.life() > other.life(), "it answered never, and b has to be heard");
+    assert!(alive(&mut a, now));
 }
 
 /// H1 of a review. Input: the clock of b was ahead, and is right when b starts again without its [state] folder. Output: a tells b which life

@@ -291,7 +291,7 @@ fn an_api_server_that_goes_away_and_returns_withdraws_nothing_and_is_told_once()
     scene.metal.delete("service/doomed");
     for agent in &scene.agents {
         let line = agent.process().wait_for_log(AWAY, secs(5));
-        assert!(line.contains("WARN") && line.contains("the last known state stays in use"), "{line}");
+        assert!(line.contains("WARN") && line.contains("what is known stays in use"), "{line}");
         let api_server = &agent.status()["api_server"];
         assert_eq!(api_server["state"], "unreachable", "{api_server:#}");
         let since = api_server["since"].as_str().unwrap_or_default();

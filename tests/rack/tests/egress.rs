@@ -595,6 +595,38 @@ fn a_route_of_another_program_in_criers_table_is_told() {
     }
 }
 
+/// F1 of a review. Input: a policy rule of another program in front of crier's leads a pod's packets to the main table, as CNIs of clouds
+/// write such; and one to a table that leads nowhere. Output: a problem with the rule while the first one is there, and none of the second.
+#[test]
+fn a_rule_of_another_program_that_takes_packets_of_a_pod_away_is_told() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let agents = scene.lan.agents();
+    scene.serve("service-ip");
+    let owner = scene.lan.owner(ADDRESS);
+    scene.leave_by(&agents, owner);
+    let other = usize::from(owner == 0);
+    let node = scene.lan.site.node(other);
+    for ((ip, family), range) in [("", "IPv4"), ("-6 ", "IPv6")].into_iter().zip(node.pod_ranges()) {
+        let rule = |verb: &str, priority: u32, table: &str| {
+            node.sh(&format!("ip {ip}rule {verb} pref {priority} from {range} lookup {table}"));
+        };
+        rule("add", 110, "99");
+        rule("add", 111, "main");
+        let words = format!("priority 111 ({family}, from {range}) leads them into table 254");
+        eventually("the rule is told", secs(10), || {
+            let said = problems(&agents[other]);
+            if said.contains(&words) && !said.contains("priority 110") { Ok(()) } else { Err(said) }
+        });
+        rule("del", 111, "main");
+        eventually("it is gone", secs(10), || {
+            let said = problems(&agents[other]);
+            if said.contains("policy rule of another program") { Err(said) } else { Ok(()) }
+        });
+        rule("del", 110, "99");
+    }
+}
+
 #[test]
 fn rules_that_an_earlier_agent_left_are_removed_where_no_service_has_egress_any_more() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };

@@ -18,6 +18,8 @@ pub(super) struct Report {
     pub(super) last_error: Option<Arc<str>>,
     /// The last error since there was a session that explains why there is none.
     explanation: Option<Arc<str>>,
+    /// How often since then the peer closed the only connection in favour of another one.
+    lonely_collisions: u32,
     pub(super) counts: Counts,
     pub(super) due: Option<Instant>,
     told_at: Instant,
@@ -48,6 +50,7 @@ impl Report {
             since: clock::wall(),
             last_error: None,
             explanation: None,
+            lonely_collisions: 0,
             counts: Counts::default(),
             due: Some(now),
             told_at: now,
@@ -96,9 +99,19 @@ impl Report {
         }
     }
 
+    /// Whether the end of a connection says why there is no session. A collision does where there is no other connection, from the second
+    /// time on: another one may have been under way. `is_alone`: there was no other one.
+    pub(super) fn explains(&mut self, end: &End, is_alone: bool) -> bool {
+        if !(is_alone && end.is_collision() && matches!(end, End::Received(_))) {
+            return end.is_telling();
+        }
+        self.lonely_collisions = self.lonely_collisions.saturating_add(1);
+        self.lonely_collisions > 1
+    }
+
     /// There is a session: earlier errors explain nothing any more.
     pub(super) fn forget_failures(&mut self) {
-        self.explanation = None;
+        (self.explanation, self.lonely_collisions) = (None, 0);
     }
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
@@ -117,6 +130,10 @@ pub(super) fn reason(end: &End, endpoint: &Endpoint) -> String {
     if let End::Received(Notification { reason: NotificationReason::Open(OpenError::RoleMismatch), .. }) = end {
         text += "; the peer demands a BGP role (RFC 9234), and crier tells none: switch that off for this neighbor (FRR: local-role \
                  without strict-mode; BIRD: no require roles)";
+    }
+    if matches!(end, End::Received(_)) && end.is_collision() {
+        text += "; this agent has no other connection to the peer: it holds an old one of this node until its hold time is over, or another \
+                 speaker has the address of this node";
     }
     if *end == End::DialTimedOut {
         text += match endpoint.protection {
@@ -142,6 +159,7 @@ const COUNTERS_PAUSE: Duration = Duration::from_millis(250);
 mod tests {
     use super::*;
     use crate::address::ScopedAddress;
+    use crate::bgp::wire::Cease;
     use crate::secret::Secret;
 
     #[test]
@@ -163,10 +181,29 @@ mod tests {
         let role = Notification::from(NotificationReason::Open(OpenError::RoleMismatch));
         let role = reason(&End::Received(role), &plain);
         assert!(role.starts_with("NOTIFICATION received: OPEN Message Error, Role Mismatch (2/11); "), "{role}");
+        let collision = End::Received(NotificationReason::Cease(Cease::ConnectionCollision).into());
+        let collision = reason(&collision, &plain);
+        assert!(collision.contains("(6/7); this agent has no other connection to the peer"), "{collision}");
         let refused = End::DialFailed("Connection refused".into());
         for endpoint in [&link_only, &signed] {
             assert_eq!(reason(&refused, endpoint), "cannot connect: Connection refused", "the peer has answered");
         }
+    }
+
+    /// B8 of a review. Input: the peer answers each OPEN with Connection Collision, while no other connection is there, or one is.
+    #[test]
+    fn a_collision_with_no_connection_that_is_known_says_why_there_is_no_session() {
+        let mut report = Report::new(clock::now());
+        let mut explains = |end: &End, is_alone: bool| report.explains(end, is_alone);
+        let notification = || Notification::from(NotificationReason::Cease(Cease::ConnectionCollision));
+        let received = End::Received(notification());
+        assert!(!explains(&received, false) && !explains(&received, false), "the other one is kept");
+        assert!(!explains(&received, true), "another one may be under way");
+        assert!(explains(&received, true));
+        let ours = End::Sent { notification: notification(), why: String::new() };
+        assert!(!explains(&ours, true), "this end chose");
+        report.forget_failures();
+        assert!(!report.explains(&received, true));
     }
 
     /// D14 of the field cases.

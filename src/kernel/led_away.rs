@@ -1,0 +1,222 @@
+//! Policy rules of other programs that take packets of pods away in front of crier's own, which leads them to the owner of their Service's
+//! address. Floor 2, a part of `steering`. The kernel is asked itself by which table it leads such a packet: what a rule says is not enough,
+//! for its table may lead nowhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
+
+use super::netlink::{Netlink, NetlinkError, PROTOCOL, family_of};
+use super::steering::number;
+use crate::address::Family;
+use crate::config::EgressSettings;
+use crate::plan::slice::{EgressSlice, Mapping};
+use crate::world::HostProblem;
+
+/// A rule of another program that the kernel looks at before crier's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Foreign {
+    priority: u32,
+    table: u32,
+    family: Family,
+    /// All packets, or those from there.
+    from: Option<IpNet>,
+    /// The mark and its mask.
+    mark: (u32, u32),
+    /// It is for all packets but these.
+    inverted: bool,
+}
+
+/// Answers with the rules that lead packets of pods elsewhere, in words. The kernel is asked once for all pods of a slot that the same rules
+/// may concern.
+pub(super) async fn rules(
+    slice: &EgressSlice,
+    settings: &EgressSettings,
+    netlink: &mut Netlink,
+) -> Result<Vec<HostProblem>, NetlinkError> {
+    let steered = steered(slice);
+    if steered.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rules = netlink.rules().await?;
+    let mut foreign: Vec<Foreign> = rules.iter().filter_map(|rule| Foreign::read(rule, settings)).collect();
+    foreign.sort_by_key(|rule| rule.priority);
+    let mut found = BTreeMap::new();
+    for Question { pod, slot, rules } in questions(&steered, &foreign, settings) {
+        let to = somewhere(slice, pod);
+        let table = netlink.table_for(pod, to, settings.mark(slot)).await?;
+        let Some(table) = table.filter(|table| *table != number(settings, slot)) else { continue };
+        let mut rules = rules.iter().filter_map(|place| foreign.get(*place));
+        if let Some(rule) = rules.find(|rule| rule.table == table) {
+            found.entry((rule.priority, rule.table)).or_insert_with(|| rule.in_words(pod, settings));
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// The pods whose packets are led to another node, with its slot.
+fn steered(slice: &EgressSlice) -> Vec<(IpAddr, u8)> {
+    let steered = slice.pods.iter().filter_map(|(pod, mapping)| match mapping {
+        Mapping::Steered { slot } => Some((*pod, *slot)),
+        Mapping::Held | Mapping::Translated { .. } | Mapping::Networked(_) => None,
+    });
+    steered.collect()
+}
+
+/// By which table the kernel leads packets of this pod, which these rules may take.
+#[derive(Debug, PartialEq, Eq)]
+struct Question {
+    pod: IpAddr,
+    slot: u8,
+    /// Their places among the rules, the first that the kernel looks at in front.
+    rules: Vec<usize>,
+}
+
+fn questions(steered: &[(IpAddr, u8)], foreign: &[Foreign], settings: &EgressSettings) -> Vec<Question> {
+    let mut known = BTreeSet::new();
+    let question = |(pod, slot): &(IpAddr, u8)| {
+        let (pod, slot) = (*pod, *slot);
+        let takes = |(_, rule): &(usize, &Foreign)| rule.may_take(pod, settings.mark(slot));
+        let rules: Vec<usize> = foreign.iter().enumerate().filter(takes).map(|(place, _)| place).collect();
+        let is_new = !rules.is_empty() && known.insert((slot, Family::of(pod), rules.clone()));
+        is_new.then_some(Question { pod, slot, rules })
+    };
+    steered.iter().filter_map(question).take(MOST_ASKED).collect()
+}
+
+/// How many questions the kernel is asked for one look. With a rule for each pod there may be one for each.
+const MOST_ASKED: usize = 64;
+
+/// A destination for which the pod has egress.
+fn somewhere(slice: &EgressSlice, pod: IpAddr) -> IpAddr {
+    let is_of_family = |net: &&IpNet| Family::of(net.addr()) == Family::of(pod);
+    let bounded = slice.bounded.get(&pod).and_then(|destinations| destinations.to.iter().find(is_of_family));
+    // Networks that no host of the Internet is in (RFC 2544, RFC 5180): only default routes lead there.
+    let anywhere = match pod {
+        IpAddr::V4(_) => IpAddr::from([198, 18, 0, 1]),
+        IpAddr::V6(_) => IpAddr::from([0x2001, 2, 0, 0, 0, 0, 0, 1]),
+    };
+    bounded.filter(|net| net.prefix_len() > 0).map_or(anywhere, |net| net.hosts().next().unwrap_or(net.addr()))
+}
+
+impl Foreign {
+    /// `None` where the rule is one of crier's or the kernel's own, leads to no table, or comes behind crier's. At equal priority the one
+    /// that was added first comes first.
+    fn read(message: &RouteNetlinkMessage, settings: &EgressSettings) -> Option<Foreign> {
+        let RouteNetlinkMessage::NewRule(RuleMessage { header, attributes, .. }) = message else { return None };
+        if header.action != RuleAction::ToTable {
+            return None;
+        }
+        let (mut priority, mut table, mut mark, mut mask, mut from) = (0, u32::from(header.table), 0, 0, None);
+        for attribute in attributes {
+            match attribute {
+                RuleAttribute::Priority(told) => priority = *told,
+                RuleAttribute::Table(told) => table = *told,
+                RuleAttribute::FwMark(told) => mark = *told,
+                RuleAttribute::FwMask(told) => mask = *told,
+                RuleAttribute::Source(told) => from = IpNet::new(*told, header.src_len).ok(),
+                RuleAttribute::Protocol(told) if *told == PROTOCOL => return None,
+                // The kernel answers for the rest; the enum is not ours.
+                _ => {}
+            }
+        }
+        let family = family_of(header.family)?;
+        let inverted = header.flags.contains(RuleFlags::Invert);
+        let comes_before = priority <= settings.rule_priority && table != LOCAL;
+        comes_before.then_some(Foreign { priority, table, family, from, mark: (mark, mask), inverted })
+    }
+
+    /// Whether it may be for packets of the pod with this mark: it may say more than is looked at.
+    fn may_take(&self, pod: IpAddr, of_packet: u32) -> bool {
+        let (mark, mask) = self.mark;
+        let is_for = self.from.is_none_or(|from| from.contains(&pod)) && (of_packet ^ mark) & mask == 0;
+        self.family == Family::of(pod) && (self.inverted || is_for)
+    }
+
+    fn in_words(&self, pod: IpAddr, settings: &EgressSettings) -> HostProblem {
+        let Foreign { priority, table, family, from, .. } = self;
+        let (ip, own) = (family.option_of_ip(), settings.rule_priority);
+        let from = from.map(|from| format!(", from {from}")).unwrap_or_default();
+        HostProblem {
+            problem: format!(
+                "packets of pods with egress, such as {pod}, do not reach the owner of their Service's address and are dropped: the policy \
+                 rule of another program with the priority {priority} ({family}{from}) leads them into table {table} before crier's rule \
+                 {own} is asked"
+            ),
+            remedy: format!(
+                "ip {ip} rule show pref {priority}; have the program leave these pods out, or add its rule behind crier's; or set [egress] \
+                 rule-priority below {priority} on all nodes, where other programs need no rule before it"
+            ),
+        }
+    }
+}
+
+/// `RT_TABLE_LOCAL`, of the addresses of this host.
+const LOCAL: u32 = 255;
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::AddressFamily;
+
+    use super::*;
+    use crate::config::tests::good;
+
+    fn rule(priority: u32, table: u32, from: Option<(&str, u8)>, mark: Option<(u32, u32)>) -> RouteNetlinkMessage {
+        let mut message = RuleMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.action = RuleAction::ToTable;
+        message.attributes = vec![RuleAttribute::Priority(priority), RuleAttribute::Table(table)];
+        if let Some((from, length)) = from {
+            message.header.src_len = length;
+            message.attributes.push(RuleAttribute::Source(from.parse().unwrap()));
+        }
+        if let Some((mark, mask)) = mark {
+            message.attributes.extend([RuleAttribute::FwMark(mark), RuleAttribute::FwMask(mask)]);
+        }
+        RouteNetlinkMessage::NewRule(message)
+    }
+
+    /// F1 of a review. Input: rules as other programs have them. Output: of which of them the kernel is asked whether it takes the pod's packets.
+    #[test]
+    fn rules_that_may_take_packets_of_a_pod_in_front_of_criers_are_asked_about() {
+        let settings = good("").egress;
+        let (pod, mark, own) = ("10.244.1.2".parse().unwrap(), settings.mark(1), settings.rule_priority);
+        let ours = match rule(own, 6770, None, Some((mark, settings.mark_mask))) {
+            RouteNetlinkMessage::NewRule(mut rule) => {
+                rule.attributes.push(RuleAttribute::Protocol(PROTOCOL));
+                RouteNetlinkMessage::NewRule(rule)
+            }
+            other => other,
+        };
+        let table = [
+            (rule(111, 254, Some(("10.244.1.2", 32)), None), true),
+            (rule(111, 254, Some(("10.244.1.0", 24)), None), true),
+            (rule(111, 254, None, None), true),
+            (rule(own, 254, None, Some((mark, settings.mark_mask))), true),
+            (rule(111, 254, Some(("10.244.1.3", 32)), None), false),
+            (rule(111, 254, None, Some((mark << 1, settings.mark_mask))), false),
+            (rule(own + 1, 254, None, None), false),
+            (rule(0, 255, None, None), false),
+            (ours, false),
+        ];
+        for (message, expected) in table {
+            let takes = Foreign::read(&message, &settings).is_some_and(|rule| rule.may_take(pod, mark));
+            assert_eq!(takes, expected, "{message:?}");
+        }
+        // Once for all pods of a slot that the same rules may concern.
+        let foreign: Vec<Foreign> = [rule(100, 52, None, None), rule(111, 254, Some(("10.244.1.2", 32)), None)]
+            .iter()
+            .filter_map(|rule| Foreign::read(rule, &settings))
+            .collect();
+        let pods = ["10.244.1.2", "10.244.1.3", "10.244.1.4", "fd44::2"].map(|pod| (pod.parse().unwrap(), 1));
+        let asked = questions(&pods, &foreign, &settings);
+        let asked: Vec<(String, &[usize])> = asked.iter().map(|it| (it.pod.to_string(), &*it.rules)).collect();
+        assert_eq!(asked, [("10.244.1.2".to_owned(), &[0, 1][..]), ("10.244.1.3".to_owned(), &[0])]);
+        let words = Foreign::read(&rule(111, 254, Some(("10.244.1.2", 32)), None), &settings).unwrap();
+        let words = words.in_words(pod, &settings).to_string();
+        assert!(words.contains("priority 111 (IPv4, from 10.244.1.2/32) leads them into table 254"), "{words}");
+    }
+}
