@@ -207,7 +207,10 @@ impl Claims {
             return;
         };
         let is_announced = matches!(claim.state, State::Announced(_));
-        if !is_announced && claim.order.acquisition != order.acquisition {
+        // Of a station that does not hear this node the plan knows nothing: it is stayed away from whatever is planned.
+        let is_left_to_deaf =
+            claim.state == State::Deferred { deaf: true } && order.acquisition != Acquisition::HandOver;
+        if !is_announced && claim.order.acquisition != order.acquisition && !is_left_to_deaf {
             self.leave_queue(address);
             self.claim(address, order.clone(), now);
             return;

@@ -131,7 +131,7 @@ impl Formers {
     /// All that was taken from the station, which is forgotten.
     pub fn take(&mut self, mac: MacAddress) -> Vec<IpAddr> {
         let taken = self.by_station.remove(&mac).map(|former| former.taken).unwrap_or_default();
-        taken.iter().for_each(|address| drop(self.taken_from.remove(address)));
+        self.taken_from.retain(|_, from| *from != mac);
         taken.into_iter().collect()
     }
 

@@ -37,7 +37,8 @@ impl Lan {
     #[track_caller]
     pub fn tell_nodes(&self) {
         let nodes = &self.site.nodes;
-        let said: Vec<_> = nodes.iter().map(|it| (format!("host: {}", it.name()), [IpAddr::from(it.address)])).collect();
+        let said: Vec<_> =
+            nodes.iter().map(|it| (format!("host: {}", it.name()), [IpAddr::from(it.address)])).collect();
         let nodes: Vec<_> = nodes
             .iter()
             .zip(&said)
@@ -163,7 +164,8 @@ impl Watch<'_> {
     /// Of the frames after so many: for how long, from the first answer of the node that goes on or of another, another one answered too.
     pub fn doubled(&self, address: Ipv4Addr, after: usize) -> Duration {
         let arps = self.capture.arps();
-        let answers = |(_, arp): &&(std::time::Instant, Arp)| arp.sender == address && arp.operation == ArpOperation::Reply;
+        let answers =
+            |(_, arp): &&(std::time::Instant, Arp)| arp.sender == address && arp.operation == ArpOperation::Reply;
         let answers: Vec<_> = arps.iter().skip(after).filter(answers).collect();
         let (Some((first, _)), Some((_, last))) = (answers.first(), answers.last()) else { return Duration::ZERO };
         let others = answers.iter().filter(|(_, arp)| arp.sender_mac != last.sender_mac);
