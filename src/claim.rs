@@ -24,6 +24,9 @@ pub enum Acquisition {
     TakeOver { from: NodeName, suspect: bool },
     /// The previous holder gave it up and said so, or this node itself used it until a moment ago: no probe, no wait.
     HandOver,
+    /// Without pulses: another node is to answer, and only the link tells whether one does. It is asked from time to time, by the
+    /// first node in line mostly, and the address is used once nobody answers. `place` is that in line: 1 or more.
+    Standby { place: u32 },
 }
 
 /// What this node is to do about an address that it is to answer for on a link.

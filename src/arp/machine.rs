@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use self::answer::Ownership;
 use self::conflict::Conflicts;
 use self::dispute::Disputes;
+use self::former::Formers;
 use self::load::Load;
 use self::schedule::{Lane, Schedule};
 use self::stations::Stations;
@@ -41,6 +42,7 @@ pub mod answer;
 mod conflict;
 mod contest;
 mod dispute;
+mod former;
 mod load;
 mod schedule;
 mod stations;
@@ -67,6 +69,7 @@ pub struct Claims {
     stations: Stations,
     conflicts: Conflicts,
     disputes: Disputes,
+    formers: Formers,
     load: Load,
     /// The station that conflicts with each claim, as last reported.
     conflicting: BTreeMap<IpAddr, (MacAddress, ConflictKind)>,
@@ -90,6 +93,10 @@ struct Claim {
     next: Next,
     /// How often it deferred, not counting what was before it was last announced for longer than `PROBATION`.
     deferrals: u32,
+    /// The station that it was last left to.
+    left_to: Option<MacAddress>,
+    /// Of a standby: until when it leaves the question to others that ask.
+    patient_until: Option<Instant>,
     /// It was handed over: its first announcement is followed by one more soon.
     once_more: bool,
     /// When an assertion was last announced at once.
@@ -138,6 +145,8 @@ pub enum Action {
     PassOn { address: IpAddr, to: MacAddress },
     /// Ask for the address of a Node in the name of this one, to learn its station's MAC, or whether that hears this one.
     AskNode(IpAddr),
+    /// Ask in the name of this node for an address that it answers for: another node may do so too.
+    AskOthers(IpAddr),
 }
 
 /// What the log and the World should hear of.
@@ -186,6 +195,7 @@ impl Claims {
         // About a node that is heard (again) the plan decides.
         let stations = &self.stations;
         self.disputes.retain(|mac| stations.hearing(mac) == Some(Hearing::Unheard));
+        self.formers.retain(|mac| stations.hearing(mac) == Some(Hearing::Unheard));
     }
 
     /// This node is to answer for the address. Harmless for an address that it announces already, unless the order asserts
@@ -197,7 +207,10 @@ impl Claims {
             return;
         };
         let is_announced = matches!(claim.state, State::Announced(_));
-        if !is_announced && claim.order.acquisition != order.acquisition {
+        // Of a station that does not hear this node the plan knows nothing: it is stayed away from whatever is planned.
+        let is_left_to_deaf =
+            claim.state == State::Deferred { deaf: true } && order.acquisition != Acquisition::HandOver;
+        if !is_announced && claim.order.acquisition != order.acquisition && !is_left_to_deaf {
             self.leave_queue(address);
             self.claim(address, order.clone(), now);
             return;
@@ -222,6 +235,7 @@ impl Claims {
         self.turned.insert(address);
         self.conflicts.forget(address);
         self.disputes.forget(address);
+        self.formers.forget(address);
         self.over(address);
     }
 
@@ -235,7 +249,7 @@ impl Claims {
         let addresses: Vec<IpAddr> = self.claims.keys().copied().collect();
         for address in addresses {
             self.leave_queue(address);
-            self.begin(address, now);
+            self.begin_or_stand_by(address, now);
         }
     }
 
@@ -260,7 +274,7 @@ impl Claims {
             self.end_wait(address, now);
         }
         self.end_contests(now);
-        if let Some(action) = self.poll_question(now) {
+        if let Some(action) = self.poll_question(now).or_else(|| self.poll_former(now)) {
             return Some(action);
         }
         let Some((lane, address)) = self.schedule.poll(now) else { return self.poll_pass(now) };
@@ -305,7 +319,7 @@ impl Claims {
         let question = question.map(|due| self.schedule.earliest(Lane::Recurring, due));
         let pass = self.passes.values().map(|(since, _)| *since).min().filter(|_| self.up);
         let pass = pass.map(|due| self.schedule.earliest(Lane::Repeat, due));
-        let all = [wait, self.schedule.next_deadline(), pass, question, self.next_contest()];
+        let all = [wait, self.schedule.next_deadline(), pass, question, self.next_contest(), self.next_former()];
         all.into_iter().flatten().min()
     }
 
@@ -378,9 +392,15 @@ impl Claims {
 
     /// Makes a claim, or makes one anew.
     fn claim(&mut self, address: IpAddr, order: Order, now: Instant) {
-        let asks = order.acquisition != Acquisition::HandOver && order.manner.probe;
         // `begin` chooses the lane.
-        let state = if asks { State::Probing { sent: 0, lane: Lane::Probe } } else { announced_at(now) };
+        let state = match order.acquisition {
+            Acquisition::Standby { place: _ } => State::Deferred { deaf: false },
+            Acquisition::FirstUse | Acquisition::TakeOver { .. } if order.manner.probe => {
+                State::Probing { sent: 0, lane: Lane::Probe }
+            }
+            Acquisition::FirstUse | Acquisition::TakeOver { .. } | Acquisition::HandOver => announced_at(now),
+        };
+        let asks = !matches!(state, State::Announced(_));
         if !asks {
             self.over(address);
         }
@@ -388,10 +408,30 @@ impl Claims {
         let once_more = order.acquisition == Acquisition::HandOver;
         self.claims.insert(
             address,
-            Claim { order, state, next: Next::Never, deferrals: 0, once_more, asserted: None, unsettled_until: None },
+            Claim {
+                order,
+                state,
+                next: Next::Never,
+                deferrals: 0,
+                left_to: None,
+                patient_until: None,
+                once_more,
+                asserted: None,
+                unsettled_until: None,
+            },
         );
+        self.formers.forget(address);
         self.turned.insert(address);
-        self.begin(address, now);
+        self.begin_or_stand_by(address, now);
+    }
+
+    /// The same, but that a standby first waits.
+    fn begin_or_stand_by(&mut self, address: IpAddr, now: Instant) {
+        let stands_by = |claim: &Claim| claim.is_standby() && !matches!(claim.state, State::Announced(_));
+        match self.claims.get(&address).is_some_and(stands_by) {
+            true => self.stand_by(address, now),
+            false => self.begin(address, now),
+        }
     }
 
     /// Puts a claim at its first step on a link that is up.
@@ -409,6 +449,7 @@ impl Claims {
                 let lane = match &claim.order.acquisition {
                     // Asked for again and again for as long as the other station has it.
                     _ if claim.deferrals > 0 => Lane::Recurring,
+                    Acquisition::Standby { place: _ } => Lane::Recurring,
                     Acquisition::TakeOver { .. } => Lane::Urgent,
                     Acquisition::FirstUse | Acquisition::HandOver => Lane::Probe,
                 };
@@ -424,12 +465,15 @@ impl Claims {
         claim.next = Next::Never;
         match claim.state {
             State::Probing { lane, .. } => {
-                if lane == Lane::Recurring {
+                // A standby asks in that lane before it ever had the address.
+                if lane == Lane::Recurring && !claim.is_standby() {
                     claim.unsettled_until = Some(now + UNSETTLED_FOR);
                 }
                 claim.state = announced_at(now);
+                let left_to = claim.left_to;
                 self.turned.insert(address);
-                if let Some((mac, _)) = self.conflicting.get(&address).copied() {
+                self.note_taken(address, now);
+                if let Some(mac) = left_to {
                     self.hasten(mac, now);
                 }
                 self.over(address);
@@ -516,6 +560,10 @@ impl Announced {
 }
 
 impl Claim {
+    fn is_standby(&self) -> bool {
+        matches!(self.order.acquisition, Acquisition::Standby { place: _ })
+    }
+
     /// The lane for a frame that would go in this one if the claim were settled.
     fn lane(&self, lane: Lane, now: Instant) -> Lane {
         if self.unsettled_until.is_some_and(|until| now < until) { Lane::Recurring } else { lane }

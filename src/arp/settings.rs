@@ -51,8 +51,42 @@ pub fn probing(acquisition: &Acquisition) -> Probing {
             first_pause: Duration::from_secs(1),
             longest_pause: Duration::from_secs(5),
         },
+        // Nobody said that the holder is gone. An agent that restarts is back before the verdict, and nothing moves.
+        Acquisition::Standby { place } => {
+            let pause = STANDBY_PAUSE.saturating_mul((*place).clamp(1, MOST_IN_LINE));
+            Probing { probes: 3, interval: Duration::from_millis(400), first_pause: pause, longest_pause: pause }
+        }
     }
 }
+
+/// How long the first node in line waits before it asks whether the holder still answers, where there are no pulses; the second waits
+/// twice as long, and so on. Who hears another one ask begins to wait again.
+pub const STANDBY_PAUSE: Duration = Duration::from_secs(2);
+
+/// A node further back in line waits no longer than this one.
+const MOST_IN_LINE: u32 = 10;
+
+/// The time between two such questions for different addresses: 20 a second.
+pub const STANDBY_SPACING: Duration = Duration::from_millis(50);
+
+/// Whoever heard others ask for so many of its pauses asks itself all the same: they may hear a holder that this node does not.
+pub const STANDBY_PATIENCE: u32 = 10;
+
+/// How often a station from which addresses were taken, because it did not answer any more, is asked for one of them: it may have been cut
+/// off, and go on. Two that hear each other again are one within a second.
+pub const FORMER_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A station whose pulses were heard until it fell silent is asked less often the longer that is ago: after this part of the time, and at least
+/// every `FORMER_LONGEST`.
+pub const FORMER_PART: u32 = 16;
+pub const FORMER_LONGEST: Duration = Duration::from_secs(10);
+
+/// The time between two such questions to different stations: 40 a second.
+pub const FORMER_SPACING: Duration = Duration::from_millis(25);
+
+/// How often such a station is asked for its Node's address, each `DISPUTE_INTERVAL` after the last, once it claims some address. If it
+/// answers nothing meanwhile, it does not hear this node, and all that was taken from it is its.
+pub const FORMER_QUESTIONS: u32 = 6;
 
 /// How long it may take a slow station to answer one probe when many come at once. A verdict waits that much longer for each
 /// probe that is still to be answered: the probes of a thousand addresses make a load themselves.

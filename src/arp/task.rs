@@ -209,17 +209,15 @@ impl LinkHandle {
 
 impl Responder {
     fn serve(&mut self, slice: L2Slice) {
-        for item in self.served.addresses.diff(&slice.addresses) {
-            let (address, before) = match item {
-                DiffItem::Add(address, _) => (address, None),
-                DiffItem::Remove(address, links) | DiffItem::Update { old: (address, links), .. } => {
-                    (address, Some(links))
-                }
-            };
-            for link in before.into_iter().flat_map(|links| links.iter()) {
-                give_up(&mut self.addresses, link, *address);
+        let changed: BTreeSet<IpAddr> = moved(&self.served.addresses, &slice.addresses)
+            .chain(moved(&self.served.standbys, &slice.standbys))
+            .collect();
+        for address in changed {
+            let after: BTreeSet<&InterfaceName> = slice.links_of(address).collect();
+            for link in self.served.links_of(address).filter(|link| !after.contains(link)) {
+                give_up(&mut self.addresses, link, address);
             }
-            hand_over(&mut self.addresses, &slice, *address);
+            hand_over(&mut self.addresses, &slice, address);
         }
         let acquired = self.served.acquisitions.diff(&slice.acquisitions).filter_map(|item| match item {
             DiffItem::Add(address, _) | DiffItem::Update { new: (address, _), .. } => Some(*address),
@@ -232,7 +230,7 @@ impl Responder {
         });
         let mut changed: BTreeSet<IpAddr> = acquired.chain(asserted).collect();
         if self.served.manners != slice.manners {
-            changed.extend(slice.addresses.keys());
+            changed.extend(slice.addresses.keys().chain(slice.standbys.keys()));
         }
         for address in changed {
             hand_over(&mut self.addresses, &slice, address);
@@ -341,15 +339,25 @@ impl Responder {
 /// Hands an address to the links that answer for it.
 fn hand_over(addresses: &mut BTreeMap<InterfaceName, OrdMap<IpAddr, Order>>, slice: &L2Slice, address: IpAddr) {
     let ordered = slice.order(address);
-    for link in slice.addresses.get(&address).into_iter().flat_map(|links| links.iter()) {
+    let is_named = slice.acquisitions.contains_key(&address) || slice.standbys.contains_key(&address);
+    for link in slice.links_of(address) {
         let orders = addresses.entry(link.clone()).or_default();
         let mut order = ordered.clone();
         // The claim began with its acquisition, and keeps it where none is named any more.
-        if let Some(before) = orders.get(&address).filter(|_| !slice.acquisitions.contains_key(&address)) {
+        if let Some(before) = orders.get(&address).filter(|_| !is_named) {
             order.acquisition = before.acquisition.clone();
         }
         orders.insert(address, order);
     }
+}
+
+/// The addresses of which something changed.
+fn moved<V: Clone + PartialEq>(before: &OrdMap<IpAddr, V>, after: &OrdMap<IpAddr, V>) -> impl Iterator<Item = IpAddr> {
+    before.diff(after).map(|item| match item {
+        DiffItem::Add(address, _) | DiffItem::Remove(address, _) | DiffItem::Update { new: (address, _), .. } => {
+            *address
+        }
+    })
 }
 
 fn give_up(addresses: &mut BTreeMap<InterfaceName, OrdMap<IpAddr, Order>>, link: &InterfaceName, address: IpAddr) {

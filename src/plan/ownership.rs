@@ -10,6 +10,7 @@ use imbl::OrdMap;
 use crate::address::MacAddress;
 use crate::claim::Acquisition;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
+use crate::plan::slice::Standby;
 use crate::plan::verdict::L2Work;
 use crate::roster::{Holding, Holdings};
 
@@ -22,6 +23,7 @@ pub struct Ownership {
     by_owner: BTreeMap<NodeName, BTreeSet<ObjectKey>>,
     open: BTreeSet<ObjectKey>,
     answers: OrdMap<IpAddr, Arc<BTreeSet<InterfaceName>>>,
+    standbys: OrdMap<IpAddr, Standby>,
     acquisitions: OrdMap<IpAddr, Acquisition>,
     assertions: OrdMap<IpAddr, u32>,
     yields: OrdMap<(u32, IpAddr), MacAddress>,
@@ -44,6 +46,9 @@ impl Ownership {
             self.answers.remove(address);
             self.assertions.remove(address);
         }
+        for (address, _) in &before.standbys {
+            self.standbys.remove(address);
+        }
         for (place, _) in &before.yields {
             self.yields.remove(place);
         }
@@ -58,11 +63,17 @@ impl Ownership {
             addresses(&before).iter().filter_map(|address| self.workers.get(address)).flatten().collect();
         for other in others.into_iter().filter_map(|other| self.works.get(other)) {
             self.answers.extend(other.answers.iter().cloned());
+            self.standbys.extend(other.standbys.iter().cloned());
             self.assertions.extend(other.assertions.iter().copied());
             self.holdings.extend(other.holdings.iter().copied());
             self.apart.extend(other.apart.iter().copied());
         }
         self.answers.extend(work.answers.iter().cloned());
+        self.standbys.extend(work.standbys.iter().cloned());
+        // Of Services that share an address, the one that wants it answered counts.
+        let is_answered = |address: &&IpAddr| self.answers.contains_key(*address);
+        let both: Vec<IpAddr> = addresses(&before).union(&addresses(&work)).filter(is_answered).copied().collect();
+        both.iter().for_each(|address| drop(self.standbys.remove(address)));
         self.acquisitions.extend(work.acquisitions.iter().cloned());
         self.assertions.extend(work.assertions.iter().copied());
         self.yields.extend(work.yields.iter().copied());
@@ -127,7 +138,12 @@ impl Ownership {
         &self.answers
     }
 
-    /// How the addresses above came to this node, or are to come.
+    /// The addresses that another node is to answer for, and this one if the link shows that none does.
+    pub fn standbys(&self) -> &OrdMap<IpAddr, Standby> {
+        &self.standbys
+    }
+
+    /// How the addresses that this node answers for came to it, or are to come.
     pub fn acquisitions(&self) -> &OrdMap<IpAddr, Acquisition> {
         &self.acquisitions
     }
@@ -159,7 +175,9 @@ impl Ownership {
 }
 
 fn addresses(work: &L2Work) -> BTreeSet<IpAddr> {
-    work.answers.iter().map(|(address, _)| *address).chain(work.holdings.iter().map(|(address, _)| *address)).collect()
+    let answers = work.answers.iter().map(|(address, _)| *address);
+    let standbys = work.standbys.iter().map(|(address, _)| *address);
+    answers.chain(standbys).chain(work.holdings.iter().map(|(address, _)| *address)).collect()
 }
 
 #[cfg(test)]

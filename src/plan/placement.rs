@@ -45,6 +45,8 @@ pub enum Cause {
     FirstUse,
     /// The owner stopped responding: no pulse came for this long.
     OwnerSilent { after: Duration },
+    /// Without pulses: no station on the link answered for the address any more.
+    OwnerNotAnswering,
     /// The agent of the owner restarted. It owns nothing until it has proved that it lives and has listened.
     OwnerRestarted,
     /// A node that ranks before the owner is eligible.
@@ -60,6 +62,7 @@ impl Cause {
             Cause::Learned => "learned".to_owned(),
             Cause::FirstUse => "first-use".to_owned(),
             Cause::OwnerSilent { after: _ } => "owner-silent".to_owned(),
+            Cause::OwnerNotAnswering => "owner-not-answering".to_owned(),
             Cause::OwnerRestarted => "owner-restarted".to_owned(),
             Cause::BetterNode => "better-node".to_owned(),
             Cause::OwnerRefused { reason } => reason.code(),
@@ -86,6 +89,7 @@ impl fmt::Display for Cause {
             Cause::OwnerSilent { after } => {
                 write!(f, "the previous owner stopped responding: no pulse for {} ms", after.as_millis())
             }
+            Cause::OwnerNotAnswering => f.write_str("the previous owner no longer answered on the link"),
             Cause::OwnerRestarted => f.write_str("the agent of the previous owner restarted"),
             Cause::BetterNode => f.write_str("a node that ranks higher is available"),
             Cause::OwnerRefused { reason } => write!(f, "the previous owner may not answer any more: {reason}"),

@@ -527,6 +527,7 @@ impl Planner {
             tickets: &self.tickets,
             restraints: &self.restraints,
             answered: self.l2.ownership.answers(),
+            standbys: self.l2.ownership.standbys(),
             placements: self.l2.memory.placements(),
             holders: &self.l2.holders,
             first_turn: self.first_turn,
@@ -569,10 +570,13 @@ impl Planner {
         self.l2.memory.place(before.as_deref(), &decision, causes, &elsewhere, now);
         self.put_histories(key, before.as_deref(), histories);
         // The responder still answers for an address that this node had given up: no fact will say that it begins.
-        let answers_already = |(address, _): &(IpAddr, _)| {
-            !self.l2.ownership.answers().contains_key(address) && self.world.answering.contains_key(address)
+        let ownership = &self.l2.ownership;
+        let answers_already = |address: &IpAddr| {
+            let is_told = ownership.answers().contains_key(address) || ownership.standbys().contains_key(address);
+            !is_told && self.world.answering.contains_key(address)
         };
-        if work.l2.answers.iter().any(answers_already) {
+        let standbys = work.l2.standbys.iter().map(|(address, _)| address);
+        if work.l2.answers.iter().map(|(address, _)| address).chain(standbys).any(answers_already) {
             self.dirty.services.insert(key.clone());
         }
         self.put_work(key, work, now);

@@ -27,6 +27,8 @@ pub struct L2Slice {
     /// The links on which this node may answer for some address, by an `[[l2]]`. Among `links` there are others.
     pub may_answer_on: Arc<BTreeSet<InterfaceName>>,
     pub addresses: OrdMap<IpAddr, Arc<BTreeSet<InterfaceName>>>,
+    /// Addresses that another node is to answer for, and this one if the link shows that none does.
+    pub standbys: OrdMap<IpAddr, Standby>,
     /// How the addresses above came to this node, or are to come. One that is not named comes into use for the first time.
     pub acquisitions: OrdMap<IpAddr, Acquisition>,
     /// Addresses that are to be announced again: once more whenever the number grows.
@@ -45,15 +47,31 @@ pub struct L2Slice {
     pub leaving: bool,
 }
 
+/// Where this node would answer for an address if no node did, and its place in line: 1 or more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standby {
+    pub links: Arc<BTreeSet<InterfaceName>>,
+    pub place: u32,
+}
+
 impl L2Slice {
     /// What the responder is to do about an address.
     pub fn order(&self, address: IpAddr) -> Order {
         let manner = self.manners.iter().find(|(range, _)| range.contains(address)).map(|(_, manner)| manner.clone());
         Order {
-            acquisition: self.acquisitions.get(&address).cloned().unwrap_or_default(),
+            acquisition: match self.standbys.get(&address) {
+                Some(Standby { place, links: _ }) => Acquisition::Standby { place: *place },
+                None => self.acquisitions.get(&address).cloned().unwrap_or_default(),
+            },
             assertions: self.assertions.get(&address).copied().unwrap_or_default(),
             manner: manner.unwrap_or_default(),
         }
+    }
+
+    /// The links that the responder has to do with an address on.
+    pub fn links_of(&self, address: IpAddr) -> impl Iterator<Item = &InterfaceName> {
+        let standby = self.standbys.get(&address).map(|standby| &standby.links);
+        self.addresses.get(&address).into_iter().chain(standby).flat_map(|links| links.iter())
     }
 
     /// Of [`L2Slice::yields`], those of one link.

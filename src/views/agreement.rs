@@ -65,7 +65,7 @@ fn of_pulse(snapshot: &Snapshot) -> Vec<String> {
     };
     match world.pulses {
         Pulses::Off if !config.l2.is_empty() && others > 0 => {
-            let slow = "no pulse: [pulse] has no key, so failover on the link waits for a Node's Ready condition";
+            let slow = "no pulse: [pulse] has no key, so failover on the link takes up to five seconds";
             std::iter::once(slow.to_owned()).chain(segments_unknown(snapshot)).collect()
         }
         Pulses::Off if !config.pulse.interfaces.is_empty() => {

@@ -249,6 +249,7 @@ fn move_report(snapshot: &Snapshot, it: &Move) -> MoveReport {
         Cause::OwnerSilent { after } => u64::try_from(after.as_millis()).ok(),
         Cause::Learned
         | Cause::FirstUse
+        | Cause::OwnerNotAnswering
         | Cause::OwnerRestarted
         | Cause::BetterNode
         | Cause::OwnerRefused { reason: _ } => None,

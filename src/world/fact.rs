@@ -291,7 +291,7 @@ impl ApiServer {
 /// Whether pulses tell which other nodes are alive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pulses {
-    /// There is no key, or no link that wants pulses: a Node's Ready condition decides.
+    /// There is no key, or no link that wants pulses: a Node's Ready condition and the link decide.
     #[default]
     Off,
     On {

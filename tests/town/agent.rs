@@ -74,7 +74,12 @@ impl File {
 
     /// Whether agents with these files have a key in common, and so hear each other.
     pub fn accepts(&self, other: &File) -> bool {
-        self.keys.ids().iter().any(|key| other.keys.ids().contains(key))
+        self.has_pulses() && other.has_pulses() && self.keys.ids().iter().any(|key| other.keys.ids().contains(key))
+    }
+
+    /// Key 0 is none.
+    pub fn has_pulses(&self) -> bool {
+        self.key != 0
     }
 }
 
@@ -145,7 +150,8 @@ impl Agent {
             must_think: false,
             kept: None,
         };
-        agent.learn(Fact::Pulses(Pulses::On { authenticated: true }));
+        let pulses = if agent.file.has_pulses() { Pulses::On { authenticated: true } } else { Pulses::Off };
+        agent.learn(Fact::Pulses(pulses));
         agent.learn(link(mac, ip, true));
         agent.learn(Fact::LinksListed);
         agent
@@ -305,7 +311,9 @@ impl Agent {
         while let Some(action) = self.claims.poll_action(now) {
             match action {
                 Action::Probe(address) => sent.push(Sent::Probe(address, Frame::probe(address, self.mac))),
-                Action::AskNode(node) => sent.extend(Frame::question(node, self.ip, self.mac).map(Sent::Frame)),
+                Action::AskNode(address) | Action::AskOthers(address) => {
+                    sent.extend(Frame::question(address, self.ip, self.mac).map(Sent::Frame));
+                }
                 Action::PassOn { address, to } => {
                     sent.extend(Frame::announcements_of(address, to, self.mac).map(Sent::Frame));
                 }
@@ -380,8 +388,12 @@ impl Agent {
             yields: slice.yields_on(LINK),
             leaving: slice.leaving,
         });
-        let wanted: OrdMap<IpAddr, Order> =
-            slice.addresses.keys().map(|address| (*address, slice.order(*address))).collect();
+        let wanted: OrdMap<IpAddr, Order> = slice
+            .addresses
+            .keys()
+            .chain(slice.standbys.keys())
+            .map(|address| (*address, slice.order(*address)))
+            .collect();
         for (address, order) in &wanted {
             if self.orders.get(address) != Some(order) {
                 self.claims.handle_owned(*address, order, now);

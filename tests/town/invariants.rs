@@ -15,12 +15,18 @@ use crate::town::{Notice, Town};
 const ANSWERED: Duration = Duration::from_millis(1500);
 /// And this on top where pulses do not pass between all: a death is then found by questions on the link.
 const ASKED_ON_THE_LINK: Duration = Duration::from_secs(3);
+/// Where there is no key: the first in line asks every two seconds, and 1.2 s pass until the verdict; the node that is best for the address by
+/// the API server, and has found another one to answer, asks after five.
+const WITHOUT_KEY: Duration = Duration::from_millis(6500);
 /// For how long a node that was lost without a word may be unnoticed: one that owns nothing pulses once in a second.
 const UNNOTICED: Duration = Duration::from_millis(3100);
 /// Where the segments of nodes stay what they are and those of clients do not, no node can notice: until a client asks the link anew.
 const CLIENT_ASKS_ANEW: Duration = Duration::from_secs(60);
-/// (2) Two owners that can hear each other, in any direction, are one. Where frames pass in one direction alone, pulses have to.
+/// (2) Two owners that can hear each other, in any direction, are one.
 const ONE_OWNER: Duration = Duration::from_secs(1);
+/// Where frames pass in one direction alone and no pulse does, nothing but announcements tells the one that hears of the other, and after
+/// the repetitions these come after twice the time each.
+const ONE_WAY_UNHEARD: Duration = Duration::from_secs(20);
 /// And this on top where frames are lost and pulses pass in neither direction. Then nothing but announcements tells the two of
 /// each other, and these are repeated so long after those of the beginning, of which each may be lost (`announce-again`).
 const ANNOUNCED_AGAIN: Duration = Duration::from_millis(1100);
@@ -33,6 +39,8 @@ const ROLLOUT: Duration = Duration::from_secs(60);
 /// (4) Broadcasts and multicasts of a node in one second, once nothing happened for [`STEADY`].
 const FRAMES: usize = 200;
 const STEADY: Duration = Duration::from_secs(10);
+/// And before that: the credit of the long run, and what refills it.
+const FRAMES_AT_ONCE: usize = 8_200;
 /// (5) Nobody asks on the link for what a node has that it hears, once nothing but freezes happened for this long.
 const UNSUSPECTED: Duration = Duration::from_secs(5);
 /// (6) A node that hands over, or has, takes nothing. What it is about to answer for at that moment it may.
@@ -114,6 +122,8 @@ pub struct Watch {
     looked: Instant,
     /// Since when two both answer for an address and can hear each other.
     both: BTreeMap<(IpAddr, Station, Station), Instant>,
+    /// Since when they hear each other as they do now: frames in both directions, and pulses in one.
+    heard: BTreeMap<(IpAddr, Station, Station), (Instant, (bool, bool))>,
     /// When a client was last served at an address, or could not have been.
     served: BTreeMap<(usize, usize), Instant>,
     failing: BTreeSet<(usize, usize)>,
@@ -145,6 +155,7 @@ impl Watch {
             deeds: Vec::new(),
             looked: town.began(),
             both: BTreeMap::new(),
+            heard: BTreeMap::new(),
             served: BTreeMap::new(),
             failing: BTreeSet::new(),
             last_owner: BTreeMap::new(),
@@ -279,7 +290,12 @@ impl Watch {
                 _ => age <= EXPLAINED,
             }
         };
-        let is_asked = self.asked.is_some_and(|at| now <= at + ROLLOUT);
+        // A file that asks for other owners explains moves to the node that is best by what each says of itself, and no others.
+        let best = town.addresses.iter().position(|it| IpAddr::V4(*it) == address).and_then(|number| {
+            let able = (0..agents).filter(|it| *it == host || town.could_serve(*it, number));
+            able.max_by_key(|it| town.rank(*it, number))
+        });
+        let is_asked = self.asked.is_some_and(|at| now <= at + ROLLOUT) && best == Some(host);
         if now > self.began + EXPLAINED && !is_asked && !self.deeds.iter().any(explains) {
             let text = format!("{address} moved from {} to {}", name(before, agents), name(host, agents));
             self.breaks(Broken::Moved, now, address.to_string(), text);
@@ -390,6 +406,9 @@ impl Watch {
         let now = town.now();
         let recent = |most: Duration| self.deeds.iter().filter(move |(at, deed)| ends(*at, deed) + most >= now);
         let all_planned = || recent(EXPLAINED).all(|(at, deed)| is_planned(deed) && !self.is_late(*at, deed));
+        if town.is_keyless() {
+            return WITHOUT_KEY;
+        }
         if !self.deeds.is_empty() && town.link.loss == 0 && all_planned() {
             return NO_GAP;
         }
@@ -410,13 +429,7 @@ impl Watch {
         let hear = |one: Station, other: Station| {
             let both_run = town.is_running(one) && town.is_running(other);
             let passes = |from, to| town.link.passes(from, to, now);
-            let heard = match (passes(one, other), passes(other, one)) {
-                (true, true) => true,
-                (true, false) => town.link.pulses_pass(one, other, now),
-                (false, true) => town.link.pulses_pass(other, one, now),
-                (false, false) => false,
-            };
-            both_run && heard
+            both_run && (passes(one, other) || passes(other, one))
         };
         let mut pairs = BTreeSet::new();
         for (address, owners) in town.owners.iter().filter(|(_, owners)| owners.len() > 1) {
@@ -425,12 +438,30 @@ impl Watch {
             }
         }
         self.both.retain(|pair, _| pairs.contains(pair));
+        self.heard.retain(|pair, _| pairs.contains(pair));
         for pair in pairs {
             let since = *self.both.entry(pair).or_insert(now);
             let lasted = now.duration_since(since);
             let (address, one, other) = pair;
             let pulses = town.link.pulses_pass(one, other, now) || town.link.pulses_pass(other, one, now);
-            let most = ONE_OWNER + if town.link.loss > 0 && !pulses { ANNOUNCED_AGAIN } else { Duration::ZERO };
+            let pulses = pulses && !town.is_keyless();
+            let both_ways = town.link.passes(one, other, now) && town.link.passes(other, one, now);
+            // Since when it was so: the kind of the link may have changed.
+            let since = *self
+                .heard
+                .entry(pair)
+                .and_modify(|it| {
+                    if it.1 != (both_ways, pulses) {
+                        *it = (now, (both_ways, pulses))
+                    }
+                })
+                .or_insert((since, (both_ways, pulses)));
+            let lasted = now.duration_since(since.0).min(lasted);
+            let most = match (both_ways || pulses, town.link.loss > 0 && !pulses) {
+                (false, _) => ONE_WAY_UNHEARD,
+                (true, true) => ONE_OWNER + ANNOUNCED_AGAIN,
+                (true, false) => ONE_OWNER,
+            };
             if lasted > most {
                 let (one, other) = (name(one, self.agents), name(other, self.agents));
                 let text = format!("{one} and {other} both answer for {address} for {lasted:?}");
@@ -443,14 +474,12 @@ impl Watch {
     fn look_at_frames(&mut self, town: &mut Town) {
         let now = town.now();
         let last = self.deeds.last().map_or(self.began, |(at, _)| *at);
-        if now < last + STEADY {
-            return;
-        }
+        let most = if now < last + STEADY { FRAMES_AT_ONCE } else { FRAMES };
         for host in 0..self.agents {
             let sent = town.link.floods_in_a_second(host, now);
-            if sent > FRAMES {
+            if sent > most {
                 let who = name(host, self.agents);
-                let text = format!("{who} sent {sent} broadcasts and multicasts in a second, more than {FRAMES}");
+                let text = format!("{who} sent {sent} broadcasts and multicasts in a second, more than {most}");
                 self.breaks(Broken::Frames, now, who, text);
             }
         }
@@ -460,7 +489,8 @@ impl Watch {
     fn look_at_drains(&mut self, town: &Town) {
         let now = town.now();
         let recent = self.deeds.iter().filter(|(at, deed)| ends(*at, deed) + EXPLAINED >= now);
-        if self.filtered || town.link.loss > 0 || !recent.clone().all(|(_, deed)| is_planned(deed)) {
+        if self.filtered || town.is_keyless() || town.link.loss > 0 || !recent.clone().all(|(_, deed)| is_planned(deed))
+        {
             return;
         }
         let is_over = |host: &Station| {
@@ -488,7 +518,13 @@ impl Watch {
         let all_hear = || alive.iter().all(|one| alive.iter().all(|it| one == it || town.hear_each_other(*one, *it)));
         let settled =
             |it: &Station| town.is_running(*it) && town.hosts[*it].started.is_some_and(|at| now > at + PLACED);
-        if !quiet || self.deeds.is_empty() || self.pulses_filtered || town.link.loss > 0 || town.sticks_anywhere() {
+        if !quiet
+            || self.deeds.is_empty()
+            || self.pulses_filtered
+            || town.is_keyless()
+            || town.link.loss > 0
+            || town.sticks_anywhere()
+        {
             return;
         }
         if !alive.iter().all(|it| sees_api(it) && settled(it) && town.hosts[*it].path) || !all_hear() {

@@ -319,6 +319,11 @@ impl Town {
         (weight, Reverse(Sha256::digest(format!("{name}#{}", self.addresses[address])).into()))
     }
 
+    /// Some file has no key: nothing but the link tells who answers.
+    pub fn is_keyless(&self) -> bool {
+        self.files.iter().any(|file| !file.has_pulses())
+    }
+
     /// One file asks for other owners of addresses than another.
     pub fn asks_other_owners(&self, one: usize, other: usize) -> bool {
         let digest = |file: usize| self.files[file].config.ownership_digest();

@@ -57,6 +57,8 @@ pub enum Trouble {
     Slow,
     /// An agent stands still, for a moment or for long, while it hands an address over or takes one.
     FrozenHandOver,
+    /// Pulses are filtered for good, and the switches lose each other for long.
+    FilteredForGood,
 }
 
 impl Trouble {
@@ -87,7 +89,7 @@ impl Trouble {
     ];
 
     /// What came after the stories of the first ten thousand seeds were told.
-    pub const LATER: [Trouble; 2] = [Trouble::Slow, Trouble::FrozenHandOver];
+    pub const LATER: [Trouble; 3] = [Trouble::Slow, Trouble::FrozenHandOver, Trouble::FilteredForGood];
 
     /// What operators do. Clients notice nothing of it.
     pub const PLANNED: [Trouble; 9] = [
@@ -129,7 +131,8 @@ pub fn story(seed: u64, troubles: &[Trouble]) -> Story {
     }
     story.deeds.sort_by_key(|(at, _)| *at);
     let last = story.deeds.last().map_or(at, |(at, _)| *at);
-    story.ends = last + Duration::from_secs(14);
+    let calm = if chosen.contains(&Trouble::FilteredForGood) { 40 } else { 14 };
+    story.ends = last + Duration::from_secs(calm);
     story
 }
 
@@ -296,6 +299,18 @@ fn deeds(trouble: Trouble, story: &Story, random: &mut Rng) -> Vec<(Duration, De
             };
             let back = matches!(moved, Deed::Drain(..)).then_some((later, Deed::Undrain(who)));
             [(now, moved), freeze].into_iter().chain(back).collect()
+        }
+        Trouble::FilteredForGood => {
+            let filter = match random.u8(0..3) {
+                0 => Family::BOTH.map(|family| (now, Deed::Prune(family, true))).to_vec(),
+                _ => vec![(now, Deed::Firewall { station: who, inward: true, outward: true })],
+            };
+            // The client and the router are on the other side, or it is a matter of the nodes alone.
+            let alone = vec![who];
+            let others = (0..story.agents + 3).filter(|station| *station != who).collect();
+            let cut = millis(random, 1000..12_000);
+            let heals = cut + millis(random, 1000..60_000);
+            [filter, vec![(cut, Deed::Split(vec![alone, others])), (heals, Deed::Heal)]].concat()
         }
         // It is there from the beginning.
         Trouble::Loss => vec![(now, Deed::Kill(who)), (later, Deed::Start(who))],

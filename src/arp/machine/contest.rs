@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use super::conflict::Response;
 use super::dispute::Step;
 use super::schedule::Lane;
-use super::{Claim, Claims, Heard, Next, Report, State};
+use super::{Action, Claim, Claims, Heard, Next, Report, State, former};
 use crate::address::MacAddress;
 use crate::arp::packet::{Claimant, Protocol};
 use crate::arp::settings::{
-    self, DEAF_PAUSE, HASTEN_INTERVAL, MEMBER_PATIENCE, ONCE_MORE_AFTER, PROBATION, Probing, UNSETTLED_FOR, YIELD_PAUSE,
+    self, DEAF_PAUSE, HASTEN_INTERVAL, MEMBER_PATIENCE, ONCE_MORE_AFTER, PROBATION, Probing, STANDBY_PATIENCE,
+    STANDBY_SPACING, UNSETTLED_FOR, YIELD_PAUSE,
 };
 use crate::claim::{Acquisition, ConflictKind, Hearing};
 
@@ -22,6 +23,9 @@ impl Claims {
         let Heard { speaker, says, asks, answers_us } = heard;
         if says.is_some_and(|address| self.stations.handle_speaker(address, speaker)) {
             self.name(speaker);
+        }
+        if answers_us {
+            self.formers.handle_hears_us(speaker, now);
         }
         if self.disputes.is_empty() {
             return;
@@ -44,8 +48,15 @@ impl Claims {
         let Claimant { address, mac } = claimant;
         let Some(claim) = self.claims.get(&address).filter(|claim| !claim.ignores(mac)) else { return };
         let hearing = self.stations.hearing(mac);
-        let asks_first = claim.order.manner.probe;
-        match (claim.state, hearing) {
+        let asks_first = claim.order.manner.probe || claim.is_standby();
+        let was_taken = self.formers.is_from(address, mac);
+        let state = claim.state;
+        if hearing == Some(Hearing::Unheard) && !self.formers.is_empty() {
+            let askable = self.is_askable(mac);
+            self.formers.handle_claim(mac, askable, now);
+        }
+        let Some(claim) = self.claims.get(&address) else { return };
+        match (state, hearing) {
             // It has said goodbye: these are its last words.
             (State::Probing { .. } | State::Deferred { .. }, Some(Hearing::Leaving)) => {}
             // Where nobody is asked before an address is used, only other nodes are given way to.
@@ -57,13 +68,16 @@ impl Claims {
                     self.leave_queue(address);
                     self.enter_queue(address, Next::Wait(now + DEAF_PAUSE));
                 }
+                self.note_left_to(address, mac);
                 self.report_deferral(claimant, now);
             }
             (State::Announced(announced), Some(Hearing::Unheard)) => {
                 // While the link was down, the others went on.
                 let until = self.came_up.map(|at| at + PROBATION).max(Some(announced.on_probation_until));
                 let on_probation = until.is_some_and(|until| now < until);
-                if on_probation { self.defer(claimant, None, now) } else { self.dispute(claimant, now) }
+                // It was only cut off, and had the address before.
+                let gives_way = on_probation || was_taken;
+                if gives_way { self.defer(claimant, None, now) } else { self.dispute(claimant, now) }
             }
             (State::Announced(_), Some(Hearing::Deaf)) => self.defer(claimant, Some(DEAF_PAUSE), now),
             (State::Announced(_), Some(Hearing::Leaving)) => {
@@ -100,6 +114,12 @@ impl Claims {
         let Claimant { address, mac } = claimant;
         let Some(claim) = self.claims.get(&address).filter(|claim| !claim.ignores(mac)) else { return };
         match claim.state {
+            // Whoever else asks takes the address if nobody answers.
+            State::Probing { .. } | State::Deferred { deaf: false }
+                if claim.is_standby() && claim.patient_until.is_some_and(|until| now < until) =>
+            {
+                self.leave_question_to_others(address, now);
+            }
             State::Probing { .. }
                 if mac < self.stations.own_mac() && self.stations.hearing(mac) != Some(Hearing::Leaving) =>
             {
@@ -142,7 +162,7 @@ impl Claims {
             return;
         }
         self.hastened = Some((mac, now));
-        let left_to_it = self.conflicting.iter().filter(|(_, (other, _))| *other == mac);
+        let left_to_it = self.claims.iter().filter(|(_, claim)| claim.left_to == Some(mac));
         let addresses: Vec<IpAddr> = left_to_it.map(|(address, _)| *address).collect();
         for address in addresses {
             let Some(claim) = self.claims.get_mut(&address) else { continue };
@@ -165,6 +185,8 @@ impl Claims {
         self.leave_queue(address);
         self.conflicts.forget(address);
         self.disputes.forget(address);
+        self.formers.forget(address);
+        self.note_left_to(address, claimant.mac);
         if let Some(claim) = self.claims.get_mut(&address) {
             let was_settled = matches!(claim.state, State::Announced(it) if now >= it.on_probation_until);
             let was_announced = matches!(claim.state, State::Announced(_));
@@ -174,8 +196,10 @@ impl Claims {
             claim.deferrals = if was_settled { 1 } else { claim.deferrals.saturating_add(1) };
             claim.state = State::Deferred { deaf: pause == Some(DEAF_PAUSE) };
             self.turned.insert(address);
-            let pause = pause.unwrap_or_else(|| claim.pause());
-            self.enter_queue(address, Next::Wait(now + pause));
+            match pause.or_else(|| (!claim.is_standby()).then(|| claim.pause())) {
+                Some(pause) => self.enter_queue(address, Next::Wait(now + pause)),
+                None => self.stand_by(address, now),
+            }
             // A node that was frozen or cut off for a moment need not have heard the announcement, so it has no reason to announce
             // anything; neighbours believe this node.
             if was_announced && matches!(self.stations.hearing(claimant.mac), Some(Hearing::Unheard | Hearing::Deaf)) {
@@ -184,14 +208,111 @@ impl Claims {
         }
     }
 
+    /// A standby that does not answer yet: the link is asked after a pause.
+    pub(super) fn stand_by(&mut self, address: IpAddr, now: Instant) {
+        let pause = self.standby_pause(address);
+        if let Some(claim) = self.claims.get_mut(&address) {
+            claim.state = State::Deferred { deaf: false };
+            claim.patient_until = Some(now + pause * STANDBY_PATIENCE);
+            self.enter_queue(address, Next::Wait(now + pause));
+        }
+    }
+
+    fn leave_question_to_others(&mut self, address: IpAddr, now: Instant) {
+        self.leave_queue(address);
+        let pause = self.standby_pause(address);
+        if let Some(claim) = self.claims.get_mut(&address) {
+            claim.state = State::Deferred { deaf: false };
+            self.enter_queue(address, Next::Wait(now + pause));
+        }
+    }
+
+    /// With many addresses each is asked for less often. The station that answers for them has more of them, and the first that it does not
+    /// answer for hastens the others.
+    fn standby_pause(&self, address: IpAddr) -> Duration {
+        let waits = |claim: &&Claim| claim.is_standby() && !matches!(claim.state, State::Announced(_));
+        let waiting = u32::try_from(self.claims.values().filter(waits).count()).unwrap_or(u32::MAX);
+        let of_place = self.claims.get(&address).map(Claim::pause).unwrap_or_default();
+        of_place.max(STANDBY_SPACING.saturating_mul(waiting))
+    }
+
+    fn note_left_to(&mut self, address: IpAddr, mac: MacAddress) {
+        if let Some(claim) = self.claims.get_mut(&address) {
+            claim.left_to = Some(mac);
+        }
+    }
+
+    /// This node answers for an address now that nobody answered for. Whose it was may have been cut off.
+    pub(super) fn note_taken(&mut self, address: IpAddr, now: Instant) {
+        let Some(claim) = self.claims.get_mut(&address) else { return };
+        let left_to = claim.left_to.take();
+        let silent = match &claim.order.acquisition {
+            Acquisition::TakeOver { from, suspect: _ } => self.stations.station_of(from),
+            Acquisition::FirstUse | Acquisition::HandOver | Acquisition::Standby { place: _ } => None,
+        };
+        let former = left_to.or(silent).filter(|mac| self.stations.hearing(*mac) == Some(Hearing::Unheard));
+        if let Some(mac) = former {
+            self.formers.handle_taken(address, mac, left_to.is_some(), now);
+        }
+    }
+
+    /// The next question to a former holder.
+    pub(super) fn poll_former(&mut self, now: Instant) -> Option<Action> {
+        if !self.up || self.formers.is_empty() {
+            return None;
+        }
+        loop {
+            let recurs = self.schedule.allows(Lane::Recurring, now);
+            let hurries = self.schedule.allows(Lane::Urgent, now);
+            match self.formers.poll(recurs, hurries, now)? {
+                former::Step::Ask { address, hurried } => {
+                    self.schedule.spend(if hurried { Lane::Urgent } else { Lane::Recurring }, 1, now);
+                    return Some(Action::AskOthers(address));
+                }
+                former::Step::AskNode(mac) => self.stations.ask(mac, now),
+                former::Step::Deaf(mac) => self.give_all_back(mac, now),
+            }
+            if let Some(action) = self.poll_question(now) {
+                return Some(action);
+            }
+        }
+    }
+
+    /// When `poll_former` has something to do.
+    pub(super) fn next_former(&self) -> Option<Instant> {
+        let hurried = self.formers.next_hurried().map(|due| self.schedule.earliest(Lane::Urgent, due));
+        let recurring = self.formers.next_recurring().map(|due| self.schedule.earliest(Lane::Recurring, due));
+        [hurried, recurring].into_iter().flatten().min().filter(|_| self.up)
+    }
+
+    /// The station does not hear this node: what was taken from it is its again, and so is what it was left for a moment.
+    fn give_all_back(&mut self, mac: MacAddress, now: Instant) {
+        let taken = self.formers.take(mac);
+        let left = self.claims.iter().filter(|(_, claim)| {
+            claim.left_to == Some(mac) && matches!(claim.state, State::Probing { .. } | State::Deferred { deaf: false })
+        });
+        let left: Vec<IpAddr> = left.map(|(address, _)| *address).collect();
+        for address in taken.into_iter().chain(left) {
+            self.defer(Claimant { address, mac }, Some(DEAF_PAUSE), now);
+        }
+    }
+
     fn report_deferral(&mut self, claimant: Claimant, now: Instant) {
         let Claimant { address, mac } = claimant;
         let Some(claim) = self.claims.get(&address) else { return };
         let hearing = self.stations.hearing(mac);
+        if claim.is_standby() {
+            // Another node is to answer. Which stations are nodes' is worth knowing.
+            if hearing.is_none() {
+                self.stations.handle_stranger(now);
+            }
+            self.over(address);
+            return;
+        }
         let kind = match claim.order.acquisition {
             Acquisition::TakeOver { .. } => ConflictKind::AliveUnheard,
             Acquisition::FirstUse | Acquisition::HandOver if hearing.is_some() => ConflictKind::AliveUnheard,
-            Acquisition::FirstUse | Acquisition::HandOver => ConflictKind::Occupied,
+            Acquisition::FirstUse | Acquisition::HandOver | Acquisition::Standby { place: _ } => ConflictKind::Occupied,
         };
         if hearing.is_none() {
             self.stations.handle_stranger(now);
@@ -250,13 +371,18 @@ impl Claims {
     /// Goes on beside a node that the plan hears nothing of, until one of the two gives way.
     fn dispute(&mut self, claimant: Claimant, now: Instant) {
         let mac = claimant.mac;
-        let is_askable = self.stations.address_of(mac).is_some_and(|address| self.speaks(Protocol::of(address)));
+        let is_askable = self.is_askable(mac);
         let step = self.disputes.handle_claim(claimant, is_askable, self.stations.own_mac(), now);
         let response = self.note_conflict(claimant, now);
         self.report_contest(claimant, response.report.map(|report| report.frames));
         if let Some(step) = step {
             self.take_step(step, now);
         }
+    }
+
+    /// It can be asked whether it hears this node.
+    fn is_askable(&self, mac: MacAddress) -> bool {
+        self.stations.address_of(mac).is_some_and(|address| self.speaks(Protocol::of(address)))
     }
 
     fn take_step(&mut self, step: Step, now: Instant) {

@@ -43,9 +43,10 @@ impl Load {
         let (backlog, most) = match acquisition {
             Acquisition::TakeOver { suspect: true, .. } => (&self.suspect, LONGEST_LOAD * SUSPECT_LOAD),
             _ if is_urgent => (&self.urgent, LONGEST_LOAD),
-            Acquisition::FirstUse | Acquisition::HandOver | Acquisition::TakeOver { suspect: false, .. } => {
-                (&self.all, LONGEST_LOAD)
-            }
+            Acquisition::FirstUse
+            | Acquisition::HandOver
+            | Acquisition::Standby { place: _ }
+            | Acquisition::TakeOver { suspect: false, .. } => (&self.all, LONGEST_LOAD),
         };
         backlog.until.map(|until| until.saturating_duration_since(now)).unwrap_or_default().min(most)
     }

@@ -87,6 +87,15 @@ impl Stations {
         heard.or_else(|| self.told.addresses.get(self.addresses_of.get(&mac)?))
     }
 
+    /// A station of a node.
+    pub fn station_of(&self, node: &NodeName) -> Option<MacAddress> {
+        let told = self.told.stations.iter().find(|(_, station)| station.node == *node).map(|(mac, _)| *mac);
+        told.or_else(|| {
+            let learned = self.learned.iter().find(|(address, _)| self.told.addresses.get(address) == Some(node));
+            learned.map(|(_, mac)| *mac)
+        })
+    }
+
     /// A station spoke from an address. True if that shows a station to be a node's that was not known to be one.
     pub fn handle_speaker(&mut self, address: IpAddr, mac: MacAddress) -> bool {
         if !self.told.addresses.contains_key(&address) || self.learned.get(&address) == Some(&mac) {

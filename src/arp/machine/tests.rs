@@ -88,7 +88,7 @@ impl Bench {
                     Action::Probe(address) => (Sent::Probe, address),
                     Action::Announce(address) => (Sent::Announce, address),
                     Action::PassOn { address, to: _ } => (Sent::PassOn, address),
-                    Action::AskNode(address) => (Sent::AskNode, address),
+                    Action::AskNode(address) | Action::AskOthers(address) => (Sent::AskNode, address),
                 };
                 sent.push(((self.now - self.start).as_millis(), what, address));
             }

@@ -25,7 +25,7 @@ use crate::arp::packet::{Claimant, Frame, Protocol};
 use crate::arp::socket::groups::Groups;
 use crate::arp::socket::{LinkSender, LinkSocket, wait};
 use crate::arp::state::{LinkState, LinkStates, SocketState};
-use crate::claim::{ConflictKind, Order};
+use crate::claim::{Acquisition, ConflictKind, Order};
 use crate::clock;
 use crate::names::{InterfaceName, NodeName};
 use crate::world::Conflict;
@@ -374,6 +374,7 @@ impl Worker {
             let (Action::Probe(address)
             | Action::Announce(address)
             | Action::AskNode(address)
+            | Action::AskOthers(address)
             | Action::PassOn { address, to: _ }) = action;
             let protocol = Protocol::of(address);
             let Some((_, socket)) = self.sockets.iter().find(|(open, _)| *open == protocol) else { continue };
@@ -388,6 +389,12 @@ impl Worker {
                     if let Some(frame) = question(address, &self.slice) {
                         send(socket.sender(), &self.slice, counters, &frame);
                     }
+                }
+                Action::AskOthers(address) => {
+                    // Without an address in its subnet, as one that has none yet.
+                    let frame = question(address, &self.slice);
+                    let frame = frame.unwrap_or_else(|| Frame::probe(address, self.slice.mac));
+                    send(socket.sender(), &self.slice, counters, &frame);
                 }
                 Action::PassOn { address, to } => {
                     for frame in Frame::announcements_of(address, to, self.slice.mac) {
@@ -442,6 +449,10 @@ impl Worker {
                 let before = state.conflicts.get(address).filter(|before| before.kind == kind);
                 before.map_or(now, |before| before.since)
             };
+            // What it merely stands by for is another node's.
+            let is_own = |address: &IpAddr, order: &Order| {
+                !matches!(order.acquisition, Acquisition::Standby { .. }) || self.answering.contains(address)
+            };
             let conflicts = self.claims.conflicts();
             let conflicts = conflicts
                 .map(|(address, mac, kind)| (address, Conflict { mac, kind, since: since(&address, kind) }))
@@ -451,7 +462,7 @@ impl Worker {
                 mac: *mac,
                 socket: SocketState::Open,
                 offloaded: self.offload.is_some(),
-                addresses: addresses.len(),
+                addresses: addresses.iter().filter(|(address, order)| is_own(address, order)).count(),
                 answering: self.answering.clone(),
                 conflicts,
             };

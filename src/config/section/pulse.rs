@@ -19,7 +19,7 @@ section! {
     pub struct Pulse = Section::one(
         "pulse",
         "Pulses tell the agents on a link which of them are alive: authenticated packets to a link-local multicast group \
-         (UDP port 7473). Without a key no pulses are sent, and failover waits for the Ready condition of the Node.",
+         (UDP port 7473). Without a key no pulses are sent, and failover takes seconds.",
     ), written as Written;
     combined {
         pub key: PulseKey = join pulse_key, split keys_of, of {

@@ -242,6 +242,7 @@ impl Planner {
         if self.l2.ownership.take_moved() {
             self.moved.l2 = true;
             self.plan.l2.addresses = self.l2.ownership.answers().clone();
+            self.plan.l2.standbys = self.l2.ownership.standbys().clone();
             self.plan.l2.acquisitions = self.l2.ownership.acquisitions().clone();
             self.plan.l2.assertions = self.l2.ownership.assertions().clone();
             self.plan.l2.yields = self.l2.ownership.yields().clone();

@@ -18,6 +18,7 @@ use crate::address::{Family, MacAddress};
 use crate::claim::{Acquisition, ConflictKind};
 use crate::config::L2;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
+use crate::path_state::Serving;
 use crate::plan::context::L2Context;
 use crate::plan::context::l2::describe_interfaces;
 use crate::plan::context::nodes::labels_of;
@@ -26,9 +27,10 @@ use crate::plan::elect;
 use crate::plan::holder::{Bid, Ceded, Course, History, LastHolder};
 use crate::plan::placement::Cause;
 use crate::plan::ranking::{Ranking, Wishes, covering};
+use crate::plan::slice::Standby;
 use crate::reason::{HostUse, Reason};
 use crate::roster::{Holding, NodeTicket, Roster, Stage};
-use crate::world::{Endpoints, Pulses, TrafficPolicy};
+use crate::world::{Egress, Endpoints, Pulses, Service, TrafficPolicy};
 
 /// What this node does on the link about the addresses of a Service.
 pub struct Answer {
@@ -45,6 +47,8 @@ pub struct Answer {
 pub struct L2Work {
     /// The addresses that this node answers for, each with the links.
     pub answers: Vec<(IpAddr, Arc<BTreeSet<InterfaceName>>)>,
+    /// Without pulses: addresses that another node is to answer for, with where this one does if no node is found to, and its place in line.
+    pub standbys: Vec<(IpAddr, Standby)>,
     /// How this node takes those of the addresses above that it does not hold yet.
     pub acquisitions: Vec<(IpAddr, Acquisition)>,
     /// Of the addresses above, those that are to be announced again: once more whenever the number grows.
@@ -82,7 +86,8 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
 impl L2Work {
     /// What follows from the judgement of one address.
     fn add(&mut self, inputs: &Inputs<'_>, address: IpAddr, judged: &Judged) {
-        let Judged { verdict, answered_on, weight, courses, links_apart, unsure_apart, cause: _ } = judged;
+        let Judged { verdict, answered_on, standby, weight, courses, links_apart, unsure_apart, cause: _ } = judged;
+        self.standbys.extend(standby.clone().map(|standby| (address, standby)));
         let Courses { course, apart, goes_on_on, history, beside: _ } = courses;
         self.owners.extend(verdict.owner.clone());
         let is_open = !matches!(course, Some(Course::Holds | Course::Watches { .. }));
@@ -157,7 +162,7 @@ fn stage(inputs: &Inputs<'_>, address: IpAddr, course: &Course) -> Option<Stage>
         // It goes on asking until it answers: a grant to a node that asks no more is taken back, and candidates that are
         // ranked behind it wait while it asks the link. Where another station is in its way they may try.
         Course::Takes(Acquisition::HandOver) | Course::Asks { .. } => Some(Stage::Asks),
-        Course::Takes(Acquisition::FirstUse | Acquisition::TakeOver { .. }) => {
+        Course::Takes(Acquisition::FirstUse | Acquisition::TakeOver { .. } | Acquisition::Standby { .. }) => {
             let is_free = conflict(inputs, address).is_none_or(|(kind, _)| kind == ConflictKind::Contested);
             is_free.then_some(Stage::Asks)
         }
@@ -199,6 +204,7 @@ struct Judged {
     verdict: L2Verdict,
     /// Where this node answers for it, in a conflict too: the responder asks again until the conflict is over.
     answered_on: Option<Arc<BTreeSet<InterfaceName>>>,
+    standby: Option<Standby>,
     /// What this node gives itself for the address.
     weight: u32,
     cause: Option<Cause>,
@@ -214,6 +220,7 @@ impl Judged {
         Judged {
             verdict: L2Verdict::refused(reason),
             answered_on: None,
+            standby: None,
             weight: 0,
             cause: None,
             courses: Courses::default(),
@@ -298,9 +305,18 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
         }
         (answered_on, _) => answered_on,
     };
+    let standby = match (&courses.course, &own) {
+        (Some(Course::Watches { holder }), Ok(_)) if holder != inputs.me && inputs.world.pulses == Pulses::Off => {
+            // Every node is to know by which one the packets of pods leave.
+            let leads = |service: &Service| service.egress == Some(Egress::ServiceAddress);
+            let is_way_out = tenants.clone().any(leads);
+            (!is_way_out).then(|| standby(inputs, &covering, &ranking, (address, rank_by))).flatten()
+        }
+        _ => None,
+    };
     let cause = cause(inputs, address, &verdict, &ranking);
     let (links_apart, unsure_apart) = (links.apart().collect(), links.unsure_apart);
-    Judged { verdict, answered_on, weight, cause, links_apart, unsure_apart, courses }
+    Judged { verdict, answered_on, standby, weight, cause, links_apart, unsure_apart, courses }
 }
 
 /// The address is the next hop of a default route by a link where this node would answer for it, or was until a moment ago: whoever gave
@@ -367,6 +383,22 @@ fn without_pulses(winner: Result<&NodeName, Reason>, own: Option<&Bid>, answers:
         Ok(winner) => Course::Watches { holder: winner.clone() },
         Err(_) => Course::Nobody,
     }
+}
+
+/// Without pulses nothing but the link tells whether the agent of the best node runs. The others stand by, each in its place.
+fn standby(
+    inputs: &Inputs<'_>,
+    covering: &[(&L2, &L2Context)],
+    ranking: &Ranking<'_>,
+    (address, rank_by): (IpAddr, IpAddr),
+) -> Option<Standby> {
+    let serves = inputs.context.path.path.serving() == Serving::Yes;
+    if !serves || inputs.world.leaving || inputs.world.drain.is_some() {
+        return None;
+    }
+    let links = link_for(covering, inputs.me, address, rank_by).ok()?;
+    let place = ranking.nodes().iter().take_while(|it| it.node != *inputs.me && it.score.is_ok()).count();
+    Some(Standby { links, place: u32::try_from(place).unwrap_or(u32::MAX).max(1) })
 }
 
 /// Where this node would answer for the address, or why nowhere.
@@ -480,6 +512,14 @@ fn cause(inputs: &Inputs<'_>, address: IpAddr, verdict: &L2Verdict, ranking: &Ra
         // No node may have it, the one that had it included.
         Some(_) if verdict.reason == Reason::NoEndpoints => Cause::OwnerRefused { reason: Reason::NoEndpoints },
         Some(owner) if blind(owner) => Cause::Learned,
+        // It stood by, and by the API server that node is still to answer.
+        Some(owner)
+            if inputs.world.pulses == Pulses::Off
+                && verdict.owner.as_ref() == Some(inputs.me)
+                && ranking.winner(inputs.tickets) == Ok(owner) =>
+        {
+            Cause::OwnerNotAnswering
+        }
         Some(owner) => {
             let rosters = inputs.world.rosters.values();
             let silence = rosters.filter_map(|roster| roster.silent.get(owner)).map(|departed| departed.unheard).max();

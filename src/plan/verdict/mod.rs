@@ -32,6 +32,7 @@ use crate::plan::holder_memory::HolderMemory;
 use crate::plan::overlaps::Overlap;
 use crate::plan::placement::{Cause, Placement};
 use crate::plan::restraints::Restraints;
+use crate::plan::slice::Standby;
 use crate::plan::tickets::Tickets;
 use crate::reason::Reason;
 use crate::world::{Endpoints, Service, World};
@@ -46,6 +47,8 @@ pub struct Inputs<'a> {
     pub tickets: &'a Tickets,
     /// The addresses that this node answers for as of the last turn, each with the links.
     pub answered: &'a OrdMap<IpAddr, Arc<BTreeSet<InterfaceName>>>,
+    /// Those that it would answer for if nobody did.
+    pub standbys: &'a OrdMap<IpAddr, Standby>,
     /// Who has which address on the link as of the last turn.
     pub placements: &'a OrdMap<IpAddr, Arc<Placement>>,
     /// What went before with each address on the link.

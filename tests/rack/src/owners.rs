@@ -33,6 +33,20 @@ impl Lan {
         lan
     }
 
+    /// Tells the agents of the Nodes: each with its address, and its name as a label.
+    #[track_caller]
+    pub fn tell_nodes(&self) {
+        let nodes = &self.site.nodes;
+        let said: Vec<_> =
+            nodes.iter().map(|it| (format!("host: {}", it.name()), [IpAddr::from(it.address)])).collect();
+        let nodes: Vec<_> = nodes
+            .iter()
+            .zip(&said)
+            .map(|(node, (label, addresses))| (node.name(), label.as_str(), &addresses[..]))
+            .collect();
+        self.manifests.nodes(&nodes);
+    }
+
     /// One Service for each of the first `count` addresses of the pool.
     #[track_caller]
     pub fn services(&self, count: u8) -> Vec<Ipv4Addr> {
@@ -140,6 +154,22 @@ impl Watch<'_> {
             arps.iter().filter(|(_, arp)| claims(arp)).map(|(_, arp)| self.lan.name_of(arp.sender_mac)).collect();
         names.dedup();
         names
+    }
+
+    /// How many frames of ARP the client's port has carried so far.
+    pub fn answers(&self) -> usize {
+        self.capture.arps().len()
+    }
+
+    /// Of the frames after so many: for how long, from the first answer of the node that goes on or of another, another one answered too.
+    pub fn doubled(&self, address: Ipv4Addr, after: usize) -> Duration {
+        let arps = self.capture.arps();
+        let answers =
+            |(_, arp): &&(std::time::Instant, Arp)| arp.sender == address && arp.operation == ArpOperation::Reply;
+        let answers: Vec<_> = arps.iter().skip(after).filter(answers).collect();
+        let (Some((first, _)), Some((_, last))) = (answers.first(), answers.last()) else { return Duration::ZERO };
+        let others = answers.iter().filter(|(_, arp)| arp.sender_mac != last.sender_mac);
+        others.map(|(at, _)| at.duration_since(*first)).max().unwrap_or_default()
     }
 
     /// All ARP that the client's port has carried so far and that this client did not send itself.

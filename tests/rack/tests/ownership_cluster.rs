@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use rack::crier::Crier;
 use rack::faults::Faults;
 use rack::kubernetes::Proof;
+use rack::lan::Lan;
 use rack::{Metal, Need, Rack, Service, eventually, eventually_equal, lan, millis, secs, throughout};
 
 const NEEDS: [Need; 3] = [Need::Kubernetes, Need::Crier, Need::Nft];
@@ -201,3 +202,42 @@ fn an_agent_that_stops_while_it_is_cut_off_the_api_server_changes_no_running_add
         if answer.name == "web-2" { Ok(()) } else { Err(answer.name) }
     });
 }
+
+/// K1 of an audit. Input: no key, and every Node stays Ready; agents stop, die, restart and come back. Output: the link alone tells that an owner
+/// is gone; one node answers for each address within seconds, and nothing moves back.
+#[test]
+fn without_a_key_the_next_node_answers_when_the_agent_of_an_owner_stops_or_dies() {
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
+    let lan = Lan::with_quiet_kernels(&rack, 3);
+    lan.tell_nodes();
+    let addresses = lan.services(6);
+    let file = lan.configuration_on("[\"eth0\"]", "");
+    let mut agents: Vec<Crier> = (0..3).map(|node| lan.agent_with(node, &file)).collect();
+    for agent in &agents {
+        agent.wait_ready(secs(20));
+    }
+    let before = lan.owners(&addresses, secs(10));
+    for node in ["node-1", "node-2"] {
+        assert!(before.values().any(|owner| owner == node), "{before:?}");
+    }
+    let watch = lan.watch(&addresses);
+    agents[0].stop(secs(10));
+    let without_first = lan.owners(&addresses, TAKEN_WITHIN);
+    assert!(without_first.values().all(|owner| owner != "node-1"), "{without_first:?}");
+    for (address, owner) in before.iter().filter(|(_, owner)| *owner != "node-1") {
+        assert_eq!(&without_first[address], owner, "{address} had an owner");
+    }
+    agents[0] = lan.agent_with(0, &file);
+    agents[0].wait_ready(secs(20));
+    lan.owners_stay("a node that is back takes nothing that another one answers for", &without_first, secs(8));
+    agents[1].kill();
+    let without_second = lan.owners(&addresses, TAKEN_WITHIN);
+    assert!(without_second.values().all(|owner| owner != "node-2"), "{without_second:?}");
+    lan.restart(&mut agents, 2, &file);
+    let after = lan.owners(&addresses, TAKEN_WITHIN);
+    lan.owners_stay("and each keeps its owner", &after, secs(5));
+    watch.end(TAKEN_WITHIN);
+}
+
+/// How long an address may be without an answer where there is no key: `doc/layer2.md` says five seconds.
+const TAKEN_WITHIN: std::time::Duration = secs(8);

@@ -4,5 +4,5 @@ addresses 320
 judging 1ms
 at 2s prune ipv6
 at 2s prune ipv4
-ends 12500ms
+ends 20s
 holds

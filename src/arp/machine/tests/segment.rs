@@ -122,7 +122,9 @@ impl Segment {
                     Action::Probe(address) => vec![Frame::probe(address, mac)],
                     Action::Announce(address) => Frame::announcements(address, mac).collect(),
                     Action::PassOn { address, to } => Frame::announcements_of(address, to, mac).collect(),
-                    Action::AskNode(address) => Frame::question(address, ip.into(), mac).into_iter().collect(),
+                    Action::AskNode(address) | Action::AskOthers(address) => {
+                        Frame::question(address, ip.into(), mac).into_iter().collect()
+                    }
                 };
                 for frame in frames {
                     self.hosts[at].sent.push(self.now);
@@ -257,6 +259,92 @@ fn what_another_node_answers_is_not_taken_until_it_stops_and_then_within_seconds
     assert_eq!(taken, [], "taken from a node that answers");
     (0..50).for_each(|n| segment.hosts[1].claims.handle_disowned(address(n), segment.now));
     segment.until(Duration::from_secs(7), "the first finds them free", |it| (0..50).all(|n| it.answers(n) == [0]));
+}
+
+/// K3 of an audit. Input: no pulses pass, and the link is cut for minutes; then nobody announces anything. Output: who took addresses meanwhile gives
+/// them back within a second, whatever the MACs are, and few frames are spent on it.
+#[test]
+fn who_took_addresses_in_a_long_cut_gives_them_back_within_a_second_of_its_end() {
+    for (holder, other) in [(0, 1), (1, 0)] {
+        let mut segment = Segment::of(2).acquainted();
+        (0..100).for_each(|n| segment.own(holder, n, Acquisition::FirstUse));
+        segment.pass(Duration::from_secs(60));
+        (0..100).for_each(|n| segment.own(other, n, Acquisition::FirstUse));
+        segment.pass(Duration::from_secs(60));
+        segment.cut(0, 1);
+        segment.cut(1, 0);
+        segment.pass(Duration::from_secs(297));
+        assert!((0..100).all(|n| segment.answers(n) == [0, 1]), "each half has one");
+        let quiet = segment.now;
+        segment.pass(Duration::from_secs(3));
+        let most = segment.most_in_a_second(other, quiet);
+        assert!(most <= 25, "{most} frames in a second");
+        segment.cut.clear();
+        let all = |it: &Segment| (0..100).all(|n| it.answers(n) == [holder]);
+        segment.until(millis(1000), "the one that had them has them", all);
+        segment.pass(Duration::from_secs(600));
+        assert!(all(&segment), "and keeps them");
+    }
+}
+
+/// K2 of an audit. Input: after a cut frames pass in one direction alone, and the node that is not heard announces one of the addresses that it took.
+/// Output: the other one gives way for that, and for all that it took from that node, which will never announce these.
+#[test]
+fn a_claim_of_a_node_that_does_not_hear_this_one_gives_back_all_that_was_taken_from_it() {
+    let mut segment = Segment::of(2).acquainted();
+    for n in 0..6 {
+        segment.own(if n < 3 { 0 } else { 1 }, n, Acquisition::FirstUse);
+    }
+    segment.pass(Duration::from_secs(60));
+    for n in 0..6 {
+        segment.own(if n < 3 { 1 } else { 0 }, n, Acquisition::FirstUse);
+    }
+    segment.pass(Duration::from_secs(60));
+    segment.cut(0, 1);
+    segment.cut(1, 0);
+    segment.pass(Duration::from_secs(300));
+    assert!((0..6).all(|n| segment.answers(n) == [0, 1]));
+    segment.cut.remove(&(1, 0));
+    segment.one_announces(1, 0);
+    segment.until(millis(1000), "it gives all back", |it| [0, 3, 4, 5].iter().all(|n| it.answers(*n) == [1]));
+    segment.pass(Duration::from_secs(100));
+    assert!([3, 4, 5].iter().all(|n| segment.answers(*n) == [1]), "and leaves it there");
+}
+
+/// K1 of an audit. Input: no pulses, one that answers, and two that stand by. Output: the link alone decides who answers; a restart moves nothing.
+#[test]
+fn who_stands_by_takes_an_address_once_nobody_answers_for_it_and_not_before() {
+    let mut segment = Segment::of(3).acquainted();
+    let all = |segment: &Segment, host: usize| (0..30).all(|n| segment.answers(n) == [host]);
+    for n in 0..30 {
+        segment.own(0, n, Acquisition::FirstUse);
+        segment.own(1, n, Acquisition::Standby { place: 1 });
+        segment.own(2, n, Acquisition::Standby { place: 2 });
+    }
+    segment.pass(Duration::from_secs(60));
+    assert!(all(&segment, 0));
+    let quiet = segment.now;
+    segment.pass(Duration::from_secs(60));
+    assert!(segment.most_in_a_second(1, quiet) <= 45 && segment.most_in_a_second(2, quiet) <= 5, "one of them asks");
+    assert_eq!((&segment.hosts[1].reports, &segment.hosts[2].reports), (&vec![], &vec![]), "that is no conflict");
+    let ends = |segment: &mut Segment, host: usize| {
+        (0..30).for_each(|n| segment.hosts[host].claims.handle_disowned(address(n), segment.now));
+    };
+    ends(&mut segment, 0);
+    segment.pass(millis(900));
+    (0..30).for_each(|n| segment.own(0, n, Acquisition::FirstUse));
+    segment.pass(Duration::from_secs(10));
+    assert!(all(&segment, 0), "its agent was back within a second");
+    ends(&mut segment, 0);
+    segment.until(Duration::from_secs(5), "the first in line takes all", |it| all(it, 1));
+    (0..30).for_each(|n| segment.own(0, n, Acquisition::FirstUse));
+    segment.pass(Duration::from_secs(60));
+    assert!(all(&segment, 1), "who comes back takes nothing from it");
+    ends(&mut segment, 1);
+    let one = |it: &Segment| (0..30).all(|n| it.answers(n).len() == 1);
+    segment.until(Duration::from_secs(7), "another one takes each", one);
+    segment.pass(Duration::from_secs(60));
+    assert!(one(&segment), "and one alone");
 }
 
 #[test]

@@ -43,7 +43,8 @@ impl<'a> Links<'a> {
         let other = speakers.iter().find(|(_, member)| heard::answers_for(member, address)).map(|(node, _)| *node);
         // What it answered on a link by itself it gives back to the holder that is heard there again.
         let was_apart = inputs.holders.history(address).is_some_and(|history| history.apart.is_some());
-        let answering = inputs.world.answering.get(&address).filter(|_| inputs.answered.contains_key(&address));
+        let is_told = inputs.answered.contains_key(&address) || inputs.standbys.contains_key(&address);
+        let answering = inputs.world.answering.get(&address).filter(|_| is_told);
         let is_apart = |link: &InterfaceName| names_apart.contains(link);
         let answers_apart = answering.is_some_and(|links| links.iter().any(is_apart));
         let answers = answering.is_some_and(|links| !links.iter().all(is_apart)) && !(was_apart && other.is_some());
