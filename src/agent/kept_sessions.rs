@@ -454,11 +454,6 @@ mod tests {
             assert!(!octets.is_empty(), "each was told");
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     /// A22 of a review. Input: an agent died that had agreed to graceful restart with two peers, of which BFD watched the one.
     #[test]

@@ -553,7 +553,7 @@ fn sessions_without_carrier(snapshot: &Snapshot) -> Vec<String> {
 /// that stands.
 fn sessions_without_next_hop(snapshot: &Snapshot) -> Vec<String> {
     let of_peer = |(name, peer): (&PeerName, &PeerSlice)| {
-        let dropped = reach::dropped_next_hop(peer, snapshot.world)?;
+        let dropped = reach::dropped_next_hop(peer, &snapshot.world)?;
         let stands = snapshot.world.sessions.get(name).is_some_and(|it| it.state == SessionState::Established);
         stands.then(|| format!("peer {name}: its session stands, and none would follow it: {dropped}"))
     };

@@ -111,6 +111,9 @@ impl fmt::Display for Finding {
     }
 }
 
+/// An address, and two that answer for it.
+type Pair = (IpAddr, Station, Station);
+
 /// Watches one town.
 pub struct Watch {
     agents: usize,
@@ -121,9 +124,9 @@ pub struct Watch {
     deeds: Vec<(Instant, Deed)>,
     looked: Instant,
     /// Since when two both answer for an address and can hear each other.
-    both: BTreeMap<(IpAddr, Station, Station), Instant>,
+    both: BTreeMap<Pair, Instant>,
     /// Since when they hear each other as they do now: frames in both directions, and pulses in one.
-    heard: BTreeMap<(IpAddr, Station, Station), (Instant, (bool, bool))>,
+    heard: BTreeMap<Pair, (Instant, (bool, bool))>,
     /// When a client was last served at an address, or could not have been.
     served: BTreeMap<(usize, usize), Instant>,
     failing: BTreeSet<(usize, usize)>,

@@ -113,6 +113,7 @@ fn slice(router_id: [u8; 4], settings: config::Peer, routes: Routes) -> BgpSlice
         peers: [(name, peer)].into_iter().collect(),
         local_addresses: on_lo(&["127.0.0.1/8", "127.0.0.2/8", "fd00::1/64"]),
         unnumbered: Arc::default(),
+        weighed: Arc::default(),
         listen: None,
     }
 }

@@ -10,8 +10,8 @@ use crate::config::complaint::Problem;
 use crate::config::key::{MOST_U32, duration, flag, interface, number, port, set, text, word};
 use crate::config::reader::Reader;
 use crate::config::shape::written;
-use crate::config::words::words;
 use crate::config::taken::{KUBE_PROXYS, PRIORITIES};
+use crate::config::words::words;
 use crate::names::InterfaceName;
 
 section! {

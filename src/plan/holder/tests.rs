@@ -232,7 +232,7 @@ impl Link {
                 let time = match acquisition {
                     Acquisition::HandOver => Duration::ZERO,
                     Acquisition::TakeOver { .. } => TAKE_OVER,
-                    Acquisition::FirstUse => FIRST_USE,
+                    Acquisition::FirstUse | Acquisition::Standby { .. } => FIRST_USE,
                 };
                 match &node.asked_by {
                     Some((known, _)) if known == acquisition => {}
