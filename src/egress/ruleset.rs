@@ -898,9 +898,15 @@ mod tests {
         assert_eq!(mentions(&batch, "filter"), GUARDS.len(), "the chains that hook in");
         assert_eq!((mentions(&batch, "route"), mentions(&first, "route")), (0, 1));
         assert_eq!(mentions(&first, "nat") - mentions(&batch, "nat"), 1, "the chain that translates does not");
-        for name in ["guard4", "address4", "cluster4", "source4", "foreign6", GUARD] {
+        for name in ["guard4", "address4", "cluster4", "source4", "foreign6"] {
             assert_eq!(mentions(&batch, name), mentions(&first, name), "{name}");
         }
+        let own_name = mentions(&batch, &second(&form()).table);
+        assert_eq!(
+            mentions(&batch, GUARD) - own_name,
+            mentions(&first, GUARD),
+            "the table's name ends like the chain's"
+        );
         assert_eq!(mentions(&batch, "crier"), 0, "it is another table");
     }
 

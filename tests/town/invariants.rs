@@ -293,12 +293,7 @@ impl Watch {
                 _ => age <= EXPLAINED,
             }
         };
-        // A file that asks for other owners explains moves to the node that is best by what each says of itself, and no others.
-        let best = town.addresses.iter().position(|it| IpAddr::V4(*it) == address).and_then(|number| {
-            let able = (0..agents).filter(|it| *it == host || town.could_serve(*it, number));
-            able.max_by_key(|it| town.rank(*it, number))
-        });
-        let is_asked = self.asked.is_some_and(|at| now <= at + ROLLOUT) && best == Some(host);
+        let is_asked = self.asked.is_some_and(|at| now <= at + ROLLOUT);
         if now > self.began + EXPLAINED && !is_asked && !self.deeds.iter().any(explains) {
             let text = format!("{address} moved from {} to {}", name(before, agents), name(host, agents));
             self.breaks(Broken::Moved, now, address.to_string(), text);
