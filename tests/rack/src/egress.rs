@@ -18,7 +18,7 @@ use crate::packet::Mac;
 use crate::rack::Rack;
 use crate::service::Service;
 use crate::site::{Host, Pod};
-use crate::wait::{eventually_equal, millis, now, rest, secs};
+use crate::wait::{eventually, eventually_equal, millis, now, rest, secs};
 
 /// The Service's address of IPv4.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 35, 100);
@@ -138,7 +138,10 @@ pub fn rows(agent: &Crier) -> Vec<String> {
 
 /// A UDP socket that waits a moment for what it is to receive.
 pub fn socket(host: &Namespace, address: IpAddr, port: u16) -> UdpSocket {
-    let socket = host.run(|| UdpSocket::bind((address, port))).expect("the namespace is ours");
+    // One that was closed just now may be there yet.
+    let socket = eventually("the port is free", secs(5), || {
+        host.run(|| UdpSocket::bind((address, port))).map_err(|error| error.to_string())
+    });
     socket.set_read_timeout(Some(millis(100))).expect("a socket takes a timeout");
     socket
 }

@@ -35,7 +35,7 @@ connect-retry-time = "1s"
 
 /// The Service that stands while all else happens.
 const HELD: &str = "192.168.35.100";
-const AWAY: &str = "the API server does not answer";
+const AWAY: &str = "the API server gives no usable answer";
 const ANSWERS: &str = "the API server answers";
 
 fn service(name: &str) -> Value {
