@@ -11,11 +11,12 @@ use super::table::printable;
 use super::{Exit, Output, answer, ask, runtime};
 use crate::address::Family;
 use crate::api::readings;
+use crate::config::taken::Numbers;
 use crate::data_path::socket::dropping_forward;
 use crate::kernel::{bypass, numbers, sysctl};
 use crate::names::InterfaceName;
 use crate::views::SCHEMA_VERSION;
-use crate::views::egress::{Numbers, TunnelReport};
+use crate::views::egress::TunnelReport;
 use crate::views::status::{Report, WithheldReport};
 use crate::world::HostProblem;
 
@@ -136,9 +137,8 @@ fn screen(examination: &Examination) -> String {
 }
 
 /// Rules of other programs on this host that have numbers of crier's.
-fn shared(Numbers { mark_mask, priorities, tables }: &Numbers) -> Vec<String> {
-    let ours = numbers::Numbers { mark_mask: *mark_mask, priorities: *priorities, tables: tables.clone() };
-    runtime().map(|runtime| runtime.block_on(numbers::shared(&ours))).unwrap_or_default()
+fn shared(ours: &Numbers) -> Vec<String> {
+    runtime().map(|runtime| runtime.block_on(numbers::shared(ours))).unwrap_or_default()
 }
 
 /// A pod learns of the MTU by ICMP, which its CNI must let pass.

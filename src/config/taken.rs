@@ -6,6 +6,8 @@
 
 use std::ops::RangeInclusive;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Config, EgressSettings, FOR_NETWORKS};
 
 /// A program, and what it uses where nobody tells it otherwise.
@@ -49,8 +51,18 @@ const KNOWN: [Program; 7] = [
     Program { name: "Debian's /etc/nftables.conf", nftables: &["filter"], ..NOTHING },
 ];
 
+/// What of the host's numbers is crier's alone, of `[egress]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Numbers {
+    pub mark_mask: u32,
+    /// Of the policy rules, the first and the last.
+    pub priorities: (u32, u32),
+    /// Ranges of routing tables, each the first and the last.
+    pub tables: Vec<(u32, u32)>,
+}
+
 /// So many priorities from `rule-priority` on are crier's.
-pub const PRIORITIES: u32 = 3;
+pub(super) const PRIORITIES: u32 = 3;
 
 impl EgressSettings {
     /// The routing tables of the marks, and those of networks.
@@ -58,6 +70,15 @@ impl EgressSettings {
         let last = u32::from(self.slots()).saturating_sub(1);
         [self.first_route_table, self.first_route_table.saturating_add(FOR_NETWORKS)]
             .map(|first| first..=first.saturating_add(last))
+    }
+
+    pub fn numbers(&self) -> Numbers {
+        let first = self.rule_priority;
+        Numbers {
+            mark_mask: self.mark_mask,
+            priorities: (first, first.saturating_add(PRIORITIES - 1)),
+            tables: self.route_tables().map(|tables| (*tables.start(), *tables.end())).into(),
+        }
     }
 }
 

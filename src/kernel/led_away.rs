@@ -7,28 +7,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 
-use super::netlink::{Netlink, NetlinkError, PROTOCOL, family_of};
+use super::foreign_rules::ForeignRule;
+use super::netlink::{Netlink, NetlinkError};
 use super::steering::number;
 use crate::address::Family;
 use crate::config::EgressSettings;
 use crate::plan::slice::{EgressSlice, Mapping};
 use crate::world::HostProblem;
-
-/// A rule of another program that the kernel looks at before crier's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Foreign {
-    priority: u32,
-    table: u32,
-    family: Family,
-    /// All packets, or those from there.
-    from: Option<IpNet>,
-    /// The mark and its mask.
-    mark: (u32, u32),
-    /// It is for all packets but these.
-    inverted: bool,
-}
 
 /// Answers with the rules that lead packets of pods elsewhere, in words. The kernel is asked once for all pods of a slot that the same rules
 /// may concern.
@@ -42,7 +28,7 @@ pub(super) async fn rules(
         return Ok(Vec::new());
     }
     let rules = netlink.rules().await?;
-    let mut foreign: Vec<Foreign> = rules.iter().filter_map(|rule| Foreign::read(rule, settings)).collect();
+    let mut foreign: Vec<ForeignRule> = rules.iter().filter_map(|rule| in_front(rule, settings)).collect();
     foreign.sort_by_key(|rule| rule.priority);
     let mut found = BTreeMap::new();
     for Question { pod, slot, rules } in questions(&steered, &foreign, settings) {
@@ -51,7 +37,7 @@ pub(super) async fn rules(
         let Some(table) = table.filter(|table| *table != number(settings, slot)) else { continue };
         let mut rules = rules.iter().filter_map(|place| foreign.get(*place));
         if let Some(rule) = rules.find(|rule| rule.table == table) {
-            found.entry((rule.priority, rule.table)).or_insert_with(|| rule.in_words(pod, settings));
+            found.entry((rule.priority, rule.table)).or_insert_with(|| in_words(rule, pod, settings));
         }
     }
     Ok(found.into_values().collect())
@@ -75,11 +61,11 @@ struct Question {
     rules: Vec<usize>,
 }
 
-fn questions(steered: &[(IpAddr, u8)], foreign: &[Foreign], settings: &EgressSettings) -> Vec<Question> {
+fn questions(steered: &[(IpAddr, u8)], foreign: &[ForeignRule], settings: &EgressSettings) -> Vec<Question> {
     let mut known = BTreeSet::new();
     let question = |(pod, slot): &(IpAddr, u8)| {
         let (pod, slot) = (*pod, *slot);
-        let takes = |(_, rule): &(usize, &Foreign)| rule.may_take(pod, settings.mark(slot));
+        let takes = |(_, rule): &(usize, &ForeignRule)| may_take(rule, pod, settings.mark(slot));
         let rules: Vec<usize> = foreign.iter().enumerate().filter(takes).map(|(place, _)| place).collect();
         let is_new = !rules.is_empty() && known.insert((slot, Family::of(pod), rules.clone()));
         is_new.then_some(Question { pod, slot, rules })
@@ -102,65 +88,42 @@ fn somewhere(slice: &EgressSlice, pod: IpAddr) -> IpAddr {
     bounded.filter(|net| net.prefix_len() > 0).map_or(anywhere, |net| net.hosts().next().unwrap_or(net.addr()))
 }
 
-impl Foreign {
-    /// `None` where the rule is one of crier's or the kernel's own, leads to no table, or comes behind crier's. At equal priority the one
-    /// that was added first comes first.
-    fn read(message: &RouteNetlinkMessage, settings: &EgressSettings) -> Option<Foreign> {
-        let RouteNetlinkMessage::NewRule(RuleMessage { header, attributes, .. }) = message else { return None };
-        if header.action != RuleAction::ToTable {
-            return None;
-        }
-        let (mut priority, mut table, mut mark, mut mask, mut from) = (0, u32::from(header.table), 0, 0, None);
-        for attribute in attributes {
-            match attribute {
-                RuleAttribute::Priority(told) => priority = *told,
-                RuleAttribute::Table(told) => table = *told,
-                RuleAttribute::FwMark(told) => mark = *told,
-                RuleAttribute::FwMask(told) => mask = *told,
-                RuleAttribute::Source(told) => from = IpNet::new(*told, header.src_len).ok(),
-                RuleAttribute::Protocol(told) if *told == PROTOCOL => return None,
-                // The kernel answers for the rest; the enum is not ours.
-                _ => {}
-            }
-        }
-        let family = family_of(header.family)?;
-        let inverted = header.flags.contains(RuleFlags::Invert);
-        let comes_before = priority <= settings.rule_priority && table != LOCAL;
-        comes_before.then_some(Foreign { priority, table, family, from, mark: (mark, mask), inverted })
-    }
-
-    /// Whether it may be for packets of the pod with this mark: it may say more than is looked at.
-    fn may_take(&self, pod: IpAddr, of_packet: u32) -> bool {
-        let (mark, mask) = self.mark;
-        let is_for = self.from.is_none_or(|from| from.contains(&pod)) && (of_packet ^ mark) & mask == 0;
-        self.family == Family::of(pod) && (self.inverted || is_for)
-    }
-
-    fn in_words(&self, pod: IpAddr, settings: &EgressSettings) -> HostProblem {
-        let Foreign { priority, table, family, from, .. } = self;
-        let (ip, own) = (family.option_of_ip(), settings.rule_priority);
-        let from = from.map(|from| format!(", from {from}")).unwrap_or_default();
-        HostProblem {
-            problem: format!(
-                "packets of pods with egress, such as {pod}, do not reach the owner of their Service's address and are dropped: the policy \
-                 rule of another program with the priority {priority} ({family}{from}) leads them into table {table} before crier's rule \
-                 {own} is asked"
-            ),
-            remedy: format!(
-                "ip {ip} rule show pref {priority}; have the program leave these pods out, or add its rule behind crier's; or set [egress] \
-                 rule-priority below {priority} on all nodes, where other programs need no rule before it"
-            ),
-        }
-    }
+/// `None` where the rule is one of crier's or the kernel's own, leads to no table, or comes behind crier's. At equal priority the one
+/// that was added first comes first.
+fn in_front(message: &RouteNetlinkMessage, settings: &EgressSettings) -> Option<ForeignRule> {
+    let RouteNetlinkMessage::NewRule(rule) = message else { return None };
+    ForeignRule::read(rule).filter(|rule| rule.leads_away() && rule.priority <= settings.rule_priority)
 }
 
-/// `RT_TABLE_LOCAL`, of the addresses of this host.
-const LOCAL: u32 = 255;
+/// Whether it may be for packets of the pod with this mark: it may say more than is looked at.
+fn may_take(rule: &ForeignRule, pod: IpAddr, of_packet: u32) -> bool {
+    let is_for = rule.from.is_none_or(|from| from.contains(&pod)) && rule.has_mark(of_packet);
+    rule.family == Family::of(pod) && (rule.inverted || is_for)
+}
+
+fn in_words(rule: &ForeignRule, pod: IpAddr, settings: &EgressSettings) -> HostProblem {
+    let ForeignRule { priority, table, family, from, .. } = rule;
+    let (ip, own) = (family.option_of_ip(), settings.rule_priority);
+    let from = from.map(|from| format!(", from {from}")).unwrap_or_default();
+    HostProblem {
+        problem: format!(
+            "packets of pods with egress, such as {pod}, do not reach the owner of their Service's address and are dropped: the policy \
+             rule of another program with the priority {priority} ({family}{from}) leads them into table {table} before crier's rule \
+             {own} is asked"
+        ),
+        remedy: format!(
+            "ip {ip} rule show pref {priority}; have the program leave these pods out, or add its rule behind crier's; or set [egress] \
+             rule-priority below {priority} on all nodes, where other programs need no rule before it"
+        ),
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use netlink_packet_route::AddressFamily;
+    use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 
+    use super::super::netlink::PROTOCOL;
     use super::*;
     use crate::config::tests::good;
 
@@ -203,20 +166,20 @@ mod tests {
             (ours, false),
         ];
         for (message, expected) in table {
-            let takes = Foreign::read(&message, &settings).is_some_and(|rule| rule.may_take(pod, mark));
+            let takes = in_front(&message, &settings).is_some_and(|rule| may_take(&rule, pod, mark));
             assert_eq!(takes, expected, "{message:?}");
         }
         // Once for all pods of a slot that the same rules may concern.
-        let foreign: Vec<Foreign> = [rule(100, 52, None, None), rule(111, 254, Some(("10.244.1.2", 32)), None)]
+        let foreign: Vec<ForeignRule> = [rule(100, 52, None, None), rule(111, 254, Some(("10.244.1.2", 32)), None)]
             .iter()
-            .filter_map(|rule| Foreign::read(rule, &settings))
+            .filter_map(|rule| in_front(rule, &settings))
             .collect();
         let pods = ["10.244.1.2", "10.244.1.3", "10.244.1.4", "fd44::2"].map(|pod| (pod.parse().unwrap(), 1));
         let asked = questions(&pods, &foreign, &settings);
         let asked: Vec<(String, &[usize])> = asked.iter().map(|it| (it.pod.to_string(), &*it.rules)).collect();
         assert_eq!(asked, [("10.244.1.2".to_owned(), &[0, 1][..]), ("10.244.1.3".to_owned(), &[0])]);
-        let words = Foreign::read(&rule(111, 254, Some(("10.244.1.2", 32)), None), &settings).unwrap();
-        let words = words.in_words(pod, &settings).to_string();
+        let words = in_front(&rule(111, 254, Some(("10.244.1.2", 32)), None), &settings).unwrap();
+        let words = in_words(&words, pod, &settings).to_string();
         assert!(words.contains("priority 111 (IPv4, from 10.244.1.2/32) leads them into table 254"), "{words}");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
@@ -133,68 +133,6 @@ pub(super) async fn take_away<P: Part>(settings: &EgressSettings) -> Result<usiz
     }
     Ok(present.len())
 }
-
-/// A rule of another program that is looked up before those of crier, and leads packets to a table whatever their source, link or user
-/// is; only a mark may select them. The kernel gives a rule that is added without a priority the one before the lowest of all but its
-/// own first rule: so such a rule comes in front of crier's, whatever priorities these have.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ForeignRule {
-    pub(super) priority: u32,
-    pub(super) table: u32,
-    pub(super) family: Family,
-    /// The mark and its mask, and whether it is for all packets without that mark.
-    mark: (u32, u32, bool),
-}
-
-impl ForeignRule {
-    /// `None` where the rule is one of crier's, leads to no table, or only some packets there, or comes behind `priority`.
-    pub(super) fn before(priority: u32, rule: &RuleMessage) -> Option<ForeignRule> {
-        let is_for_all = rule.header.dst_len == 0 && rule.header.src_len == 0 && rule.header.tos == 0;
-        if rule.header.action != RuleAction::ToTable || !is_for_all {
-            return None;
-        }
-        let inverted = rule.header.flags.contains(RuleFlags::Invert);
-        let (mut own_priority, mut table, mut mark, mut mask) = (0, u32::from(rule.header.table), 0, 0);
-        for attribute in &rule.attributes {
-            match attribute {
-                RuleAttribute::Priority(told) => own_priority = *told,
-                RuleAttribute::Table(told) => table = *told,
-                RuleAttribute::FwMark(told) => mark = *told,
-                RuleAttribute::FwMask(told) => mask = *told,
-                RuleAttribute::Protocol(told) if *told == PROTOCOL => return None,
-                // It passes default routes over.
-                RuleAttribute::SuppressPrefixLen(told) if *told != u32::MAX => return None,
-                RuleAttribute::L3MDev(true)
-                | RuleAttribute::Iifname(_)
-                | RuleAttribute::Oifname(_)
-                | RuleAttribute::UidRange(_)
-                | RuleAttribute::IpProtocol(_)
-                | RuleAttribute::SourcePortRange(_)
-                | RuleAttribute::DestinationPortRange(_) => return None,
-                // The enum is not ours; nothing else selects packets.
-                _ => {}
-            }
-        }
-        let family = family_of(rule.header.family)?;
-        // The kernel's own, of the addresses of this host.
-        let is_local = table == LOCAL;
-        (own_priority < priority && !is_local).then_some(ForeignRule {
-            priority: own_priority,
-            table,
-            family,
-            mark: (mark, mask, inverted),
-        })
-    }
-
-    /// Whether it leads packets there that have only this mark.
-    pub(super) fn takes(&self, of_packet: u32) -> bool {
-        let (mark, mask, inverted) = self.mark;
-        ((of_packet ^ mark) & mask == 0) != inverted
-    }
-}
-
-/// `RT_TABLE_LOCAL`.
-const LOCAL: u32 = 255;
 
 /// A rule that leads packets with the mark of a slot to a table.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,18 +2,11 @@
 //! Floor 2. Which numbers programs are known to use says `config::taken`; here the kernel is asked.
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
+use netlink_packet_route::rule::RuleMessage;
 
-use super::netlink::{Netlink, PROTOCOL, family_of};
-
-/// What is crier's alone.
-#[derive(Debug, Clone)]
-pub struct Numbers {
-    pub mark_mask: u32,
-    /// The first and the last, as with the tables.
-    pub priorities: (u32, u32),
-    pub tables: Vec<(u32, u32)>,
-}
+use super::foreign_rules::ForeignRule;
+use super::netlink::Netlink;
+use crate::config::taken::Numbers;
 
 /// The rules of others that use any of these, each in one sentence. Empty where the kernel does not answer.
 pub async fn shared(ours: &Numbers) -> Vec<String> {
@@ -28,18 +21,7 @@ pub async fn shared(ours: &Numbers) -> Vec<String> {
 }
 
 fn in_words(rule: &RuleMessage, ours: &Numbers) -> Option<String> {
-    let (mut priority, mut mark, mut mask, mut table) = (0, 0, 0, u32::from(rule.header.table));
-    for attribute in &rule.attributes {
-        match attribute {
-            RuleAttribute::Protocol(told) if *told == PROTOCOL => return None,
-            RuleAttribute::Priority(told) => priority = *told,
-            RuleAttribute::FwMark(told) => mark = *told,
-            RuleAttribute::FwMask(told) => mask = *told,
-            RuleAttribute::Table(told) => table = *told,
-            // The enum is not ours; nothing else has a number of crier's.
-            _ => {}
-        }
-    }
+    let ForeignRule { priority, table, family, mark: (mark, mask), .. } = ForeignRule::read(rule)?;
     let within = |number: u32, (first, last): &(u32, u32)| (*first..=*last).contains(&number);
     // With the mask of all bits a rule is for one whole mark.
     let bits = ours.mark_mask & if mask == u32::MAX { mark } else { mark | mask };
@@ -52,7 +34,7 @@ fn in_words(rule: &RuleMessage, ours: &Numbers) -> Option<String> {
             .then(|| format!("leads to the table {table}, which is one of crier's ([egress] first-route-table)")),
     ];
     let shared: Vec<String> = shared.into_iter().flatten().collect();
-    let ip = family_of(rule.header.family)?.option_of_ip();
+    let ip = family.option_of_ip();
     (!shared.is_empty()).then(|| {
         format!(
             "a rule of another program {}: see priority {priority} of ip {ip} rule show; where it is about packets of pods or of Services, \
@@ -66,7 +48,9 @@ fn in_words(rule: &RuleMessage, ours: &Numbers) -> Option<String> {
 mod tests {
     use netlink_packet_route::AddressFamily;
     use netlink_packet_route::route::RouteProtocol;
+    use netlink_packet_route::rule::RuleAttribute;
 
+    use super::super::netlink::PROTOCOL;
     use super::*;
 
     /// A13 of a review. Input: rules as other programs make them. Output: those with a number of crier's are named, with which; crier's own

@@ -28,7 +28,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
-use super::marked::{self, ForeignRule, MarkedRule};
+use super::foreign_rules::ForeignRule;
+use super::marked::{self, MarkedRule};
 use super::netlink::{Complaints, Event, Netlink, NetlinkError, PROTOCOL, address_family, family_of};
 use super::routes;
 use crate::address::{Family, is_link_local_v6};

@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::new_pods::{self, NewPodsReport};
 use super::{SCHEMA_VERSION, Snapshot, egress_signs};
 use crate::address::{Family, LINK_LOCAL};
-use crate::config::EgressSettings;
-use crate::config::taken::PRIORITIES;
+use crate::config::taken::Numbers;
 use crate::egress::counters::Counts;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::decision::{EgressOwner, EgressVerdict};
@@ -63,16 +62,6 @@ pub struct HeldBack {
     pub until: Option<Timestamp>,
     /// Services without egress whose EndpointSlices list it now, some of many.
     pub services: Vec<ObjectKey>,
-}
-
-/// What of the host's numbers is crier's alone, of `[egress]`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Numbers {
-    pub mark_mask: u32,
-    /// Of the policy rules, the first and the last.
-    pub priorities: (u32, u32),
-    /// Ranges of routing tables, each the first and the last.
-    pub tables: Vec<(u32, u32)>,
 }
 
 /// The tunnel that leads packets of pods to owners on other links.
@@ -191,18 +180,9 @@ pub fn egress(snapshot: &Snapshot) -> EgressReport {
         held_back,
         tunnel: tunnel(snapshot),
         new_pods: new_pods::report(snapshot),
-        numbers: Some(numbers(&snapshot.config.egress)),
+        numbers: Some(snapshot.config.egress.numbers()),
         problems: problems(snapshot).into_iter().chain(of_host(snapshot)).collect(),
         notes: notes(snapshot).into_iter().chain(egress_signs::notes(snapshot)).collect(),
-    }
-}
-
-fn numbers(settings: &EgressSettings) -> Numbers {
-    let first = settings.rule_priority;
-    Numbers {
-        mark_mask: settings.mark_mask,
-        priorities: (first, first.saturating_add(PRIORITIES - 1)),
-        tables: settings.route_tables().map(|tables| (*tables.start(), *tables.end())).into(),
     }
 }
 

@@ -177,6 +177,19 @@ pub(super) fn verdict(rule: &mut Attributes, code: i32) {
     });
 }
 
+/// The rules of this chain are next, and none of this one after them.
+pub(super) fn go_to(rule: &mut Attributes, chain: &str) {
+    expression(rule, "immediate", |immediate| {
+        immediate.number(1, VERDICT_REGISTER);
+        immediate.nest(2, |data| {
+            data.nest(DATA_VERDICT, |verdict| {
+                verdict.number(1, GOTO.cast_unsigned());
+                verdict.text(2, chain);
+            });
+        });
+    });
+}
+
 pub(super) fn expression(rule: &mut Attributes, name: &str, fill: impl FnOnce(&mut Attributes)) {
     rule.nest(LIST_ELEMENT, |expression| {
         expression.text(EXPRESSION_NAME, name);

@@ -154,15 +154,7 @@ fn unknown(family: Ip, held: &str) -> Attributes {
     lookup(&mut rule, cluster, Found::Not);
     load_meta(&mut rule, META_IN_LINK);
     lookup_in(&mut rule, UPLINKS, Found::Not);
-    expression(&mut rule, "immediate", |immediate| {
-        immediate.number(1, VERDICT_REGISTER);
-        immediate.nest(2, |data| {
-            data.nest(DATA_VERDICT, |verdict| {
-                verdict.number(1, GOTO.cast_unsigned());
-                verdict.text(2, held);
-            });
-        });
-    });
+    go_to(&mut rule, held);
     rule
 }
 

@@ -222,23 +222,7 @@ fn ct_mark(mask: u32, mark: u32) -> Attributes {
 }
 
 fn by_map(rule: &mut Attributes, map: Map) {
-    expression(rule, "lookup", |lookup| {
-        lookup.text(1, map.name());
-        lookup.number(2, REGISTER);
-        lookup.number(3, VERDICT_REGISTER);
-    });
-}
-
-fn go_to(rule: &mut Attributes, chain: &str) {
-    expression(rule, "immediate", |immediate| {
-        immediate.number(1, VERDICT_REGISTER);
-        immediate.nest(2, |data| {
-            data.nest(DATA_VERDICT, |verdict| {
-                verdict.number(1, GOTO.cast_unsigned());
-                verdict.text(2, chain);
-            });
-        });
-    });
+    lookup_in(rule, map.name(), Found::Verdict);
 }
 
 pub(super) fn network_chain(slot: u8) -> String {
