@@ -48,7 +48,7 @@ impl Bucket {
 
 impl EventBudget {
     /// The same of an Event before an address goes.
-    pub fn take_loss(&mut self, service: &ObjectKey, now: Instant) -> bool {
+    pub fn take_removal(&mut self, service: &ObjectKey, now: Instant) -> bool {
         let mut of_service = Bucket::refilled(self.of_service.get(service).copied(), OF_SERVICE, now);
         let granted = of_service.left > 0;
         of_service.left = of_service.left.saturating_sub(1);
@@ -100,10 +100,10 @@ mod tests {
     fn what_tells_of_an_address_that_goes_counts_for_its_service_alone() {
         let (mut budget, now) = (EventBudget::default(), clock::now());
         let key = |number: usize| ObjectKey::new("shop", &format!("web-{number}"));
-        assert!((0..10_000).all(|number| budget.take_loss(&key(number), now)));
+        assert!((0..10_000).all(|number| budget.take_removal(&key(number), now)));
         let burst = usize::try_from(OF_SERVICE.burst).unwrap();
-        assert_eq!((0..100).filter(|_| budget.take_loss(&key(10_000), now)).count(), burst);
-        assert!(budget.take_loss(&key(10_000), now + OF_SERVICE.refill));
+        assert_eq!((0..100).filter(|_| budget.take_removal(&key(10_000), now)).count(), burst);
+        assert!(budget.take_removal(&key(10_000), now + OF_SERVICE.refill));
         assert!(budget.take(&key(0), true, now), "nothing of it counts for the others");
     }
 

@@ -33,7 +33,7 @@ use crate::world::{Condition, Fact, PoolsTold, Renumber};
 /// so that watches and the Lease always have room.
 const SIDE_BY_SIDE: usize = 64;
 /// Events that addresses wait for, in flight.
-const LOSSES_SIDE_BY_SIDE: usize = 8;
+const REMOVALS_SIDE_BY_SIDE: usize = 8;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Writes until the sender of the slices is gone. `node` is the reporting instance of the Events.
@@ -43,7 +43,7 @@ pub async fn run(client: Client, node: NodeName, mut slices: watch::Receiver<Sta
     event_writer.spawn(event::run(client.clone(), node.to_string(), pending));
     let mut queue = StatusQueue::default();
     let mut events = Events { sender: events, budget: EventBudget::default() };
-    let (mut writes, mut losses) = (FuturesUnordered::new(), FuturesUnordered::new());
+    let (mut writes, mut removals) = (FuturesUnordered::new(), FuturesUnordered::new());
     let first = slices.borrow_and_update().clone();
     events.pass_on(queue.turn_to(first));
     loop {
@@ -51,16 +51,16 @@ pub async fn run(client: Client, node: NodeName, mut slices: watch::Receiver<Sta
             let Some((key, wanted, what)) = queue.next_write() else { break };
             writes.push(write(client.clone(), key, wanted, what));
         }
-        while losses.len() < LOSSES_SIDE_BY_SIDE {
-            let Some(event) = queue.next_loss() else { break };
-            match events.budget.take_loss(&event.service, clock::now()) {
-                true => losses.push(event::tell(client.clone(), node.to_string(), event)),
+        while removals.len() < REMOVALS_SIDE_BY_SIDE {
+            let Some(event) = queue.next_removal() else { break };
+            match events.budget.take_removal(&event.service, clock::now()) {
+                true => removals.push(event::tell(client.clone(), node.to_string(), event)),
                 // The condition says the same.
-                false => queue.settle_loss(&event),
+                false => queue.settle_removal(&event),
             }
         }
         for key in queue.take_told() {
-            if facts.send(Fact::LossTold(key)).await.is_err() {
+            if facts.send(Fact::RemovalTold(key)).await.is_err() {
                 return;
             }
         }
@@ -92,7 +92,7 @@ pub async fn run(client: Client, node: NodeName, mut slices: watch::Receiver<Sta
                     return;
                 }
             }
-            Some(event) = losses.next() => queue.settle_loss(&event),
+            Some(event) = removals.next() => queue.settle_removal(&event),
             () = sleep_until(due.unwrap_or_else(clock::now).into()), if due.is_some() => queue.wake(clock::now()),
         }
     }

@@ -5,8 +5,8 @@
 //! takes the outcome of a write, and [`StatusQueue::wake`] is due at [`StatusQueue::next_deadline`]. All may be called at
 //! any time and in any order.
 //!
-//! An Event that tells of an address before it goes is handed out by [`StatusQueue::next_loss`], and settled by
-//! [`StatusQueue::settle_loss`]: once it and the condition were written, [`StatusQueue::take_told`] says so.
+//! An Event that tells of an address before it goes is handed out by [`StatusQueue::next_removal`], and settled by
+//! [`StatusQueue::settle_removal`]: once it and the condition were written, [`StatusQueue::take_told`] says so.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -40,13 +40,13 @@ pub struct StatusQueue {
     /// The last warning of each Service that was told before a write.
     warned: BTreeMap<ObjectKey, Notice>,
     /// How far it was told of each Service that an address of it goes.
-    losses: BTreeMap<ObjectKey, Loss>,
-    loss_events: VecDeque<PendingEvent>,
-    losses_told: Vec<ObjectKey>,
+    removals: BTreeMap<ObjectKey, Removal>,
+    removal_events: VecDeque<PendingEvent>,
+    removals_told: Vec<ObjectKey>,
 }
 
 /// An address of a Service goes, and that is told first.
-struct Loss {
+struct Removal {
     uid: String,
     notice: Notice,
     /// The Event was written, or never will be.
@@ -131,7 +131,7 @@ impl StatusQueue {
                     self.waiting_words.remove(key);
                     self.reported.remove(key);
                     self.warned.remove(key);
-                    self.losses.remove(key);
+                    self.removals.remove(key);
                     self.clear_refusal(key);
                 }
             }
@@ -315,61 +315,63 @@ impl StatusQueue {
         event: Option<PendingEvent>,
     ) -> Option<PendingEvent> {
         let Some(notice) = status.notice.as_ref().filter(|notice| notice.is_loss()) else {
-            self.losses.remove(key);
+            self.removals.remove(key);
             return event;
         };
-        let is_same = |loss: &&mut Loss| loss.notice == *notice && loss.uid == status.uid;
-        match self.losses.get_mut(key).filter(is_same) {
-            Some(loss) => loss.condition |= status.write.is_none(),
+        let is_same = |removal: &&mut Removal| removal.notice == *notice && removal.uid == status.uid;
+        match self.removals.get_mut(key).filter(is_same) {
+            Some(removal) => removal.condition |= status.write.is_none(),
             None => {
                 let (uid, notice) = (status.uid.clone(), notice.clone());
-                let loss = Loss { uid, notice, event: event.is_none(), condition: status.write.is_none() };
-                self.losses.insert(key.clone(), loss);
+                let removal = Removal { uid, notice, event: event.is_none(), condition: status.write.is_none() };
+                self.removals.insert(key.clone(), removal);
             }
         }
-        self.loss_events.extend(event);
+        self.removal_events.extend(event);
         self.look_at_loss(key);
         None
     }
 
     /// The status with its condition was written, or never will be.
     fn note_condition(&mut self, key: &ObjectKey, desired: &ServiceStatus) {
-        let is_of = |loss: &&mut Loss| desired.notice.as_ref() == Some(&loss.notice) && desired.uid == loss.uid;
-        if let Some(loss) = self.losses.get_mut(key).filter(is_of) {
-            loss.condition = true;
+        let is_of =
+            |removal: &&mut Removal| desired.notice.as_ref() == Some(&removal.notice) && desired.uid == removal.uid;
+        if let Some(removal) = self.removals.get_mut(key).filter(is_of) {
+            removal.condition = true;
             self.look_at_loss(key);
         }
     }
 
     fn look_at_loss(&mut self, key: &ObjectKey) {
-        if self.losses.get(key).is_some_and(|loss| loss.event && loss.condition) {
-            self.losses_told.push(key.clone());
+        if self.removals.get(key).is_some_and(|removal| removal.event && removal.condition) {
+            self.removals_told.push(key.clone());
         }
     }
 
     /// The next Event to write that tells of an address before it goes.
-    pub fn next_loss(&mut self) -> Option<PendingEvent> {
+    pub fn next_removal(&mut self) -> Option<PendingEvent> {
         loop {
-            let event = self.loss_events.pop_front()?;
-            let is_of = |loss: &Loss| loss.notice == event.notice && loss.uid == event.uid && !loss.event;
-            if self.losses.get(&event.service).is_some_and(is_of) {
+            let event = self.removal_events.pop_front()?;
+            let is_of =
+                |removal: &Removal| removal.notice == event.notice && removal.uid == event.uid && !removal.event;
+            if self.removals.get(&event.service).is_some_and(is_of) {
                 return Some(event);
             }
         }
     }
 
     /// The Event was written, or never will be.
-    pub fn settle_loss(&mut self, event: &PendingEvent) {
-        let is_of = |loss: &&mut Loss| loss.notice == event.notice && loss.uid == event.uid;
-        if let Some(loss) = self.losses.get_mut(&event.service).filter(is_of) {
-            loss.event = true;
+    pub fn settle_removal(&mut self, event: &PendingEvent) {
+        let is_of = |removal: &&mut Removal| removal.notice == event.notice && removal.uid == event.uid;
+        if let Some(removal) = self.removals.get_mut(&event.service).filter(is_of) {
+            removal.event = true;
             self.look_at_loss(&event.service);
         }
     }
 
     /// The Services of which it was told that an address goes, since this was asked last.
     pub fn take_told(&mut self) -> Vec<ObjectKey> {
-        std::mem::take(&mut self.losses_told)
+        std::mem::take(&mut self.removals_told)
     }
 
     /// The Event for a Service that appears in the slice. A notice of success that needs no write was reported by the agent

@@ -180,7 +180,7 @@ pub(super) fn turn_and_tell(planner: &mut Planner, now: Instant) -> Turn {
     let goes = statuses.filter(|(_, status)| status.notice.as_ref().is_some_and(Notice::is_loss));
     let told: Vec<ObjectKey> = goes.map(|(key, _)| key.clone()).collect();
     if !told.is_empty() {
-        told.into_iter().for_each(|key| planner.apply(Fact::LossTold(key)));
+        told.into_iter().for_each(|key| planner.apply(Fact::RemovalTold(key)));
         planner.turn(now);
     }
     turn

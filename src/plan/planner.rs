@@ -302,7 +302,7 @@ impl Planner {
                     self.restraints.note(key, before, after, wanted);
                 }
             }
-            Fact::LossTold(key) => self.restraints.note_said(key),
+            Fact::RemovalTold(key) => self.restraints.note_said(key),
             Fact::Kept(addresses) => {
                 let touched = self.l2.holders.keep(addresses);
                 self.touch(touched.into_iter());

@@ -84,7 +84,7 @@ pub enum Fact {
     /// The status of the Service could not be written; the addresses stay reserved and the write is retried.
     StatusRefused(ObjectKey, String),
     /// It was told that an address of the Service goes: the Event and the condition that say so were written, or never will be.
-    LossTold(ObjectKey),
+    RemovalTold(ObjectKey),
     /// All problems of this host's settings.
     Host(Vec<HostProblem>),
     /// On some link where this node may answer, the kernel answers ARP for addresses of all its links.
@@ -198,7 +198,7 @@ impl Fact {
             | Fact::Roster(..)
             | Fact::PulsesRefused(..)
             | Fact::StatusRefused(..)
-            | Fact::LossTold(_)
+            | Fact::RemovalTold(_)
             | Fact::Host(_)
             | Fact::ArpOpen(_)
             | Fact::Listening(_)

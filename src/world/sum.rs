@@ -400,7 +400,7 @@ impl World {
                 Touched::Nothing
             }
             // The planner counts from then on.
-            Fact::LossTold(_) => Touched::Nothing,
+            Fact::RemovalTold(_) => Touched::Nothing,
             Fact::Host(problems) => {
                 self.host_problems = problems;
                 Touched::Nothing

@@ -264,10 +264,10 @@ fn what_tells_that_an_address_goes_is_handed_out_for_each_and_settled_with_the_c
         slice(&all)
     };
     assert_eq!(said(queue.turn_to(of(losing("1", Some(words))))), [""; 0], "none of those that may be dropped");
-    let events: Vec<PendingEvent> = std::iter::from_fn(|| queue.next_loss()).collect();
+    let events: Vec<PendingEvent> = std::iter::from_fn(|| queue.next_removal()).collect();
     assert_eq!((events.len(), queue.take_told()), (300, Vec::new()));
     let (first, rest) = events.split_at(150);
-    first.iter().for_each(|event| queue.settle_loss(event));
+    first.iter().for_each(|event| queue.settle_removal(event));
     assert!(queue.take_told().is_empty(), "no condition is written");
     let mut written = 0;
     while let Some((key, wanted, _)) = queue.next_write() {
@@ -276,7 +276,7 @@ fn what_tells_that_an_address_goes_is_handed_out_for_each_and_settled_with_the_c
     }
     let told: Vec<ObjectKey> = first.iter().map(|event| event.service.clone()).collect();
     assert_eq!((written, queue.take_told()), (300, told));
-    rest.iter().for_each(|event| queue.settle_loss(event));
+    rest.iter().for_each(|event| queue.settle_removal(event));
     assert_eq!((queue.take_told().len(), queue.take_told().len()), (150, 0));
 
     let moving = |why: &str| {
@@ -295,12 +295,12 @@ fn a_loss_that_the_condition_tells_or_that_cannot_be_written_is_told_and_one_tha
     let mut queue = StatusQueue::default();
     let found = ServiceStatus { told: true, ..losing("1", None) };
     queue.turn_to(slice(&[("web", found)]));
-    assert_eq!((queue.next_loss(), queue.take_told()), (None, vec![key("web")]));
+    assert_eq!((queue.next_removal(), queue.take_told()), (None, vec![key("web")]));
 
     let words = StatusWrite { ingress: None, transition: false, ..writing("") };
     queue.turn_to(slice(&[("api", losing("1", Some(words.clone())))]));
-    let event = queue.next_loss().expect("an Event");
-    queue.settle_loss(&event);
+    let event = queue.next_removal().expect("an Event");
+    queue.settle_removal(&event);
     let (api, wanted, _) = queue.next_write().expect("a condition");
     queue.settle(&api, &wanted, &refused("500 etcd is away"), clock::now());
     assert!(queue.take_told().is_empty(), "it is tried again");
@@ -310,7 +310,7 @@ fn a_loss_that_the_condition_tells_or_that_cannot_be_written_is_told_and_one_tha
 
     queue.turn_to(slice(&[("db", losing("1", Some(words.clone())))]));
     queue.turn_to(slice(&[("db", status("2", None, None))]));
-    assert_eq!(queue.next_loss(), None, "it stays");
+    assert_eq!(queue.next_removal(), None, "it stays");
     queue.turn_to(slice(&[("db", losing("3", Some(words)))]));
-    assert!(queue.next_loss().is_some() && queue.next_loss().is_none());
+    assert!(queue.next_removal().is_some() && queue.next_removal().is_none());
 }
