@@ -131,7 +131,9 @@ impl Worker {
         }
         let ending = *self.stopping.borrow();
         // From here on, the farewell says how they stand.
-        let _ = self.ledger.take().map(|mut ledger| ledger.note(&[]));
+        if let Some(mut ledger) = self.ledger.take() {
+            let _ = ledger.note(&[]);
+        }
         let kept = if ending == Some(Ending::Rest) { self.rest() } else { Vec::new() };
         let now = clock::now();
         self.watched.values_mut().for_each(|watched| watched.hold_down(now));

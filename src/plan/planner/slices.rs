@@ -423,13 +423,13 @@ fn own_networks(world: &World, me: &NodeName, named: &[IpNet]) -> BTreeSet<IpNet
 }
 
 /// The networks of pods among those that the operator names: these may be that of Services or the Nodes' own instead.
-fn named_networks(world: &World, named: &[IpNet]) -> impl Iterator<Item = IpNet> {
+fn named_networks(world: &World, named: &[IpNet]) -> Vec<IpNet> {
     let is_of_pods = |network: &&IpNet| {
         let has_node = || world.nodes.values().any(|node| node.addresses.iter().any(|it| network.contains(it)));
         let has_services = || world.networks_of_services().any(|it| network.contains(it));
         !has_node() && !has_services()
     };
-    named.iter().filter(is_of_pods).map(IpNet::trunc).collect::<Vec<_>>().into_iter()
+    named.iter().filter(is_of_pods).map(IpNet::trunc).collect()
 }
 
 /// The links that other nodes send packets of pods by: those that they share with this one, and those where this one answers for
