@@ -32,6 +32,18 @@ pub const PLAIN: &str = "
  bgp graceful-restart-disable
 ";
 
+/// A router at 192.168.35.1 that waits for the first node of a site, which is of AS 64513. `of_neighbor` and `of_family`: more lines of that
+/// neighbor (`"bfd"`), and of the family IPv4.
+pub fn waits_for_node(of_neighbor: &[&str], of_family: &[&str]) -> String {
+    let neighbor = ["remote-as 64513", "passive"].iter().chain(of_neighbor);
+    let neighbor: String = neighbor.map(|line| format!(" neighbor 192.168.35.11 {line}\n")).collect();
+    let family: String = of_family.iter().map(|line| format!("  {line}\n")).collect();
+    format!(
+        "router bgp 64512\n bgp router-id 192.168.35.1\n{PLAIN}{neighbor} address-family ipv4 unicast\n  neighbor 192.168.35.11 activate\n\
+         {family} exit-address-family\n"
+    )
+}
+
 /// Where Debian puts FRR's daemons.
 const FOLDER: &str = "/usr/lib/frr";
 /// The group that its packages name at build time.

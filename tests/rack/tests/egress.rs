@@ -543,6 +543,16 @@ fn over_bgp_a_restart_of_the_owner_moves_nothing_where_the_nodes_hear_each_other
     eventually_equal("it is the owner", secs(20), &vec!["203.0.113.7 local 2".to_owned()], || rows(&agents[owner]));
 }
 
+/// All pods leave with the Service's address: the scene, its agents, which of them is the owner's, and which another node's.
+fn leaving_by_owner(rack: &Rack) -> (Scene, Vec<Crier>, usize, usize) {
+    let scene = Scene::new(rack);
+    let agents = scene.lan.agents();
+    scene.serve("service-ip");
+    let owner = scene.lan.owner(ADDRESS);
+    scene.leave_by(&agents, owner);
+    (scene, agents, owner, usize::from(owner == 0))
+}
+
 /// `crier egress` has a row of packets that are held, with these words in the reason.
 fn held_because(agent: &Crier, words: &str) -> Result<(), String> {
     let report = agent.try_json("egress")?;
@@ -557,12 +567,7 @@ fn held_because(agent: &Crier, words: &str) -> Result<(), String> {
 #[test]
 fn a_route_to_the_owner_that_the_kernel_refuses_is_told() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
-    let scene = Scene::new(&rack);
-    let agents = scene.lan.agents();
-    scene.serve("service-ip");
-    let owner = scene.lan.owner(ADDRESS);
-    scene.leave_by(&agents, owner);
-    let other = usize::from(owner == 0);
+    let (scene, agents, owner, other) = leaving_by_owner(&rack);
     let node = scene.lan.site.node(other);
     node.ip("route del 192.168.35.0/24 dev eth0");
     node.ip("route flush table 6770");
@@ -578,12 +583,7 @@ fn a_route_to_the_owner_that_the_kernel_refuses_is_told() {
 #[test]
 fn a_route_of_another_program_in_criers_table_is_told() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
-    let scene = Scene::new(&rack);
-    let agents = scene.lan.agents();
-    scene.serve("service-ip");
-    let owner = scene.lan.owner(ADDRESS);
-    scene.leave_by(&agents, owner);
-    let other = usize::from(owner == 0);
+    let (scene, agents, owner, other) = leaving_by_owner(&rack);
     let node = scene.lan.site.node(other);
     for to in ["default", "203.0.113.0/24"] {
         node.ip(&format!("route replace blackhole {to} table 6770"));
@@ -600,12 +600,7 @@ fn a_route_of_another_program_in_criers_table_is_told() {
 #[test]
 fn a_rule_of_another_program_that_takes_packets_of_a_pod_away_is_told() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
-    let scene = Scene::new(&rack);
-    let agents = scene.lan.agents();
-    scene.serve("service-ip");
-    let owner = scene.lan.owner(ADDRESS);
-    scene.leave_by(&agents, owner);
-    let other = usize::from(owner == 0);
+    let (scene, agents, _, other) = leaving_by_owner(&rack);
     let node = scene.lan.site.node(other);
     for ((ip, family), range) in [("", "IPv4"), ("-6 ", "IPv6")].into_iter().zip(node.pod_ranges()) {
         let rule = |verb: &str, priority: u32, table: &str| {

@@ -261,12 +261,7 @@ fn frr_sees_what_reloads_change_and_take_back_in_one_session() {
     let manifests = Manifests::new(&rack);
     manifests.service(&Service::new("web").anywhere().addresses("203.0.113.1"));
     let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
-    let router = site.router.frr(&format!(
-        "router bgp 64512\n bgp router-id 192.168.35.1\n{} neighbor 192.168.35.11 remote-as 64513\n neighbor 192.168.35.11 passive\n \
-         neighbor 192.168.35.11 password hunter-one\n address-family ipv4 unicast\n  neighbor 192.168.35.11 activate\n \
-         exit-address-family\n",
-        frr::PLAIN
-    ));
+    let router = site.router.frr(&frr::waits_for_node(&["password hunter-one"], &[]));
     let node = site.node(0);
     let _page = node.serve(node.name(), &[80]);
     let password = rack.write("tor.md5", "hunter-one");

@@ -339,11 +339,7 @@ fn frr_sees_no_event_of_a_restart_and_no_update() {
     let manifests = Manifests::new(&rack);
     manifests.service(&Service::new("web").anywhere().addresses("203.0.113.1"));
     let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
-    let router = site.router.frr(&format!(
-        "router bgp 64512\n bgp router-id 192.168.35.1\n{} neighbor 192.168.35.11 remote-as 64513\n neighbor 192.168.35.11 passive\n \
-         address-family ipv4 unicast\n  neighbor 192.168.35.11 activate\n exit-address-family\n",
-        frr::PLAIN
-    ));
+    let router = site.router.frr(&frr::waits_for_node(&[], &[]));
     let node = site.node(0);
     let configuration = format!(
         "{}\n[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/28\"]\nbind = \"lo\"\n[bgp]\nasn = 64513\nlisten = []\n\
@@ -544,11 +540,10 @@ fn frr_keeps_the_routes_of_a_killed_agent_where_graceful_restart_is_asked_for_an
     for graceful_restart in [true, false] {
         let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Frr, Need::Crier]) else { return };
         let crash = Crash::new(&rack);
-        let router = crash.site.router.frr(&format!(
-            "router bgp 64512\n bgp router-id 192.168.35.1\n{} neighbor 192.168.35.11 remote-as 64513\n \
-             neighbor 192.168.35.11 passive\n address-family ipv4 unicast\n  neighbor 192.168.35.11 activate\n exit-address-family\n",
-            frr::PLAIN.replace("bgp graceful-restart-disable", "bgp graceful-restart preserve-fw-state")
-        ));
+        let router = crash.site.router.frr(
+            &frr::waits_for_node(&[], &[])
+                .replace("bgp graceful-restart-disable", "bgp graceful-restart preserve-fw-state"),
+        );
         let has_route = || router.routes().contains_key("203.0.113.1/32");
         let stayed = crash.kill(graceful_restart, has_route, || router.session("192.168.35.11").times_established);
         assert_eq!(stayed, graceful_restart);
@@ -734,12 +729,8 @@ fn a_crash_with_bfd_is_no_event_for_frr_if_the_agent_is_back_in_time_or_frr_is_t
     let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Frr, Need::Crier]) else { return };
     let crash = Crash::new(&rack);
     let router = crash.site.router.frr_with_bfd(
-        &format!(
-            "router bgp 64512\n bgp router-id 192.168.35.1\n{} neighbor 192.168.35.11 remote-as 64513\n \
-             neighbor 192.168.35.11 passive\n neighbor 192.168.35.11 bfd\n neighbor 192.168.35.11 bfd profile fast\n \
-             address-family ipv4 unicast\n  neighbor 192.168.35.11 activate\n exit-address-family\n",
-            frr::PLAIN.replace("bgp graceful-restart-disable", "bgp graceful-restart preserve-fw-state")
-        ),
+        &frr::waits_for_node(&["bfd", "bfd profile fast"], &[])
+            .replace("bgp graceful-restart-disable", "bgp graceful-restart preserve-fw-state"),
         // Its bfdd has no real-time priority: on a busy machine it loses sessions of 100 ms by itself.
         "bfd\n profile fast\n  receive-interval 400\n  transmit-interval 400\n  detect-multiplier 3\n !\n!\n",
     );
@@ -787,12 +778,7 @@ fn bird_and_frr_with_bfd_keep_the_session_over_a_restart() {
         });
         let frr = (router == "frr").then(|| {
             crash.site.router.frr_with_bfd(
-                &format!(
-                    "router bgp 64512\n bgp router-id 192.168.35.1\n{} neighbor 192.168.35.11 remote-as 64513\n \
-                     neighbor 192.168.35.11 passive\n neighbor 192.168.35.11 bfd\n neighbor 192.168.35.11 bfd profile fast\n \
-                     address-family ipv4 unicast\n  neighbor 192.168.35.11 activate\n exit-address-family\n",
-                    frr::PLAIN
-                ),
+                &frr::waits_for_node(&["bfd", "bfd profile fast"], &[]),
                 &format!(
                     "bfd\n profile fast\n  receive-interval {millis}\n  transmit-interval {millis}\n  detect-multiplier {multiplier}\n \
                      !\n!\n"
@@ -862,12 +848,7 @@ impl Talkative {
         let routes: String = (0..count).map(|number| format!("route add blackhole {}\n", prefix(number))).collect();
         let file = crash.site.rack.write("routes", &routes);
         router.ip(&format!("-batch {}", file.display()));
-        Talkative::Frr(router.frr(&format!(
-            "router bgp 64512\n bgp router-id 192.168.35.1\n{} neighbor 192.168.35.11 remote-as 64513\n \
-             neighbor 192.168.35.11 passive\n address-family ipv4 unicast\n  neighbor 192.168.35.11 activate\n  \
-             redistribute kernel\n exit-address-family\n",
-            frr::PLAIN
-        )))
+        Talkative::Frr(router.frr(&frr::waits_for_node(&[], &["redistribute kernel"])))
     }
 
     fn session(&self) -> bird::Session {
