@@ -16,8 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use super::orders::{Order, Wish};
-use super::reload::Refusal;
+use super::order::{Order, Refusal, Wish};
 use crate::config::cluster::{self, Preliminary};
 use crate::config::load::{HostSecrets, Lenience, LoadError};
 use crate::config::{Complaints, Config, SourceFile, parse_running};

@@ -27,8 +27,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::drain_flows::{Awaited, GIVEN_UP, Left};
-use super::orders::Done;
-use super::reload::Refusal;
+use super::order::{Command, Done, Refusal};
 use super::wiring::Query;
 use crate::clock;
 use crate::kernel::bypass;
@@ -69,21 +68,6 @@ const REMEDY: &str = "mend the disk of [state] folder (df, mount); it is written
 
 /// The part of the time that counting may take: one in so many.
 const COUNTING: u32 = 10;
-
-/// What is ordered, and who waits for the answer.
-#[derive(Debug)]
-pub(super) enum Command {
-    Drain {
-        reason: Option<String>,
-        /// Without it as long as usual, or as long as was ordered before.
-        timeout: Option<Duration>,
-        force: bool,
-        answer: oneshot::Sender<Result<Done, Refusal>>,
-    },
-    Undrain {
-        answer: oneshot::Sender<Result<Done, Refusal>>,
-    },
-}
 
 /// Where the drain of this node is kept across restarts.
 fn file(folder: &Path) -> PathBuf {

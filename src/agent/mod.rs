@@ -20,6 +20,7 @@ mod kept_sessions;
 mod log_changes;
 pub mod logging;
 pub mod memory;
+pub mod order;
 pub mod orders;
 mod readiness;
 pub mod reload;

@@ -5,85 +5,13 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tokio::signal::unix::Signal;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
-use super::drain::Command;
-use super::reload::{Refusal, Reloader};
+use super::order::{Command, LONGEST_DRAIN, Order, Refusal, Wish};
+use super::reload::Reloader;
 use crate::clock;
-use crate::config::SourceFile;
-use crate::names::PeerName;
-use crate::views::SCHEMA_VERSION;
-use crate::world::PeerOrder;
-
-/// One order, and who waits to hear what became of it.
-#[derive(Debug)]
-pub struct Order {
-    pub wish: Wish,
-    pub answer: oneshot::Sender<Result<Done, Refusal>>,
-}
-
-/// What is ordered, as the local API takes it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Wish {
-    /// Go by what the files of the configuration say.
-    Apply {
-        /// Replaces the main file first. Without it the files are read again as they are.
-        main: Option<SourceFile>,
-        /// After so many seconds without [`Wish::Confirm`] the configuration before is put back.
-        confirm_secs: Option<u64>,
-    },
-    /// Keep the configuration that waits to be confirmed.
-    Confirm,
-    /// Go by these texts of the ConfigMap. Only the watch of the ConfigMap orders it.
-    #[serde(skip)]
-    Cluster(Vec<SourceFile>),
-    /// This node leaves: see `agent::drain`.
-    Drain {
-        reason: Option<String>,
-        /// How long flows are waited for; without it as long as usual, or as long as was ordered before.
-        timeout_millis: Option<u64>,
-        /// Also where no other node is known to serve.
-        force: bool,
-    },
-    Undrain,
-    Peer {
-        peer: PeerName,
-        order: PeerOrder,
-    },
-}
-
-/// What was done.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Done {
-    pub schema_version: u32,
-    /// In one sentence.
-    pub summary: String,
-    /// The differences that were taken over, each in one line.
-    pub changes: Vec<String>,
-    /// What somebody should look at.
-    pub warnings: Vec<String>,
-    pub unconfirmed_until: Option<Timestamp>,
-}
-
-impl Done {
-    pub(super) fn new(summary: impl Into<String>) -> Done {
-        Done {
-            schema_version: SCHEMA_VERSION,
-            summary: summary.into(),
-            changes: Vec::new(),
-            warnings: Vec::new(),
-            unconfirmed_until: None,
-        }
-    }
-}
-
-/// Longer than anybody waits for a flow.
-pub(super) const LONGEST_DRAIN: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Characters of a reason that are kept.
 const LONGEST_REASON: usize = 255;

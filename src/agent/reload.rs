@@ -12,12 +12,11 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::logging::LogControl;
-use super::orders::{Done, LONGEST_DRAIN, Wish};
+use super::order::{Done, Refusal, Wish};
 use super::readiness;
 use super::unconfirmed::{self, Unconfirmed};
 use super::wiring::Query;
 use crate::clock;
-use crate::config::duration;
 use crate::config::load::{self, HostSecrets, Lenience, LoadError};
 use crate::config::{self, Change, Config, PeerAddress, PulseKey, Source, SourceFile, Touches};
 use crate::k8s::lease::Terms;
@@ -29,51 +28,6 @@ use crate::views::Snapshot;
 use crate::views::bgp::{outcome_of, refusal_of};
 use crate::views::reload::Reloads;
 use crate::world::{Fact, PeerOrder, Pulses};
-
-/// Why an order was not carried out. Unless said otherwise, nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    #[error("{0}")]
-    Load(#[from] LoadError),
-    #[error("needs a restart of the agent, so nothing was changed: {}", list(.0))]
-    NeedsRestart(Vec<Change>),
-    #[error("the files of the configuration changed all the time while they were read; nothing was changed")]
-    Unsettled,
-    #[error("cannot write {}: {source}; nothing was changed", path.display())]
-    Write { path: PathBuf, source: std::io::Error },
-    /// The agent goes by what was confirmed last. The files do not say that yet.
-    #[error("the files beside {} cannot be put back as they were: {source}; it is tried again, before the agent reads them", path.display())]
-    PutBack { path: PathBuf, source: std::io::Error },
-    #[error("there is no [[bgp.peer]] {peer}; there are: {known}")]
-    NoSuchPeer { peer: PeerName, known: String },
-    /// The order is passed on, and there is nothing that could follow it.
-    #[error("{0}")]
-    NothingDone(String),
-    #[error("no configuration waits to be confirmed")]
-    NothingToConfirm,
-    #[error("flows are waited for {} at most, not for {}; nothing was changed", duration::text(LONGEST_DRAIN), duration::text(*.0))]
-    DrainTime(Duration),
-    #[error("the time to confirm is from 1 s to 1 day")]
-    ConfirmTime,
-    #[error("this is the last node that serves: {0}. With --force its addresses are served by nobody")]
-    LastNode(String),
-    #[error("the agent is stopping")]
-    Stopping,
-}
-
-fn list(changes: &[Change]) -> String {
-    changes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-}
-
-impl Refusal {
-    /// In one line, for `status` and systemd.
-    pub(super) fn short(&self) -> String {
-        match self {
-            Refusal::Load(LoadError::Refused(complaints)) => complaints.first_line(),
-            other => other.to_string(),
-        }
-    }
-}
 
 /// Two readings of the files that are alike are this far apart: an editor that writes a file in place takes less for a part of it.
 const SETTLED_AFTER: Duration = Duration::from_millis(20);

@@ -5,8 +5,7 @@
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::drain::Command;
-use super::orders::Order;
+use super::order::{Command, Order};
 use crate::config::Config;
 use crate::data_path::machine::NodeReport;
 use crate::k8s::annotate::{self, Annotation};

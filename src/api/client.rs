@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 
 use super::filter::Filter;
 use super::readings::{Act, ORDERS, Reading, Trial, Tried};
-use crate::agent::orders::{Done, Wish};
+use crate::agent::order::{Done, Wish};
 use crate::views::SCHEMA_VERSION;
 
 /// How long an agent may take to answer.

@@ -13,13 +13,14 @@ use serde::{Deserialize, Serialize};
 use super::filter::{self, Filter, QueryError};
 use crate::config::load::{HostSecrets, Lenience};
 use crate::config::{self, Config, SourceFile, cluster};
+use crate::k8s::annotate::Annotate;
 use crate::views::bfd::BfdSessionsReport;
 use crate::views::bgp::{PeersFilter, PeersReport, RoutesFilter, RoutesReport};
 use crate::views::egress::EgressReport;
 use crate::views::forecast::{self, ForecastReport};
 use crate::views::l2::{AddressFilter, L2Report};
 use crate::views::moving::{MoveRequest, OrderedMove};
-use crate::views::renumber::{Annotate, RenumberReport, RenumberRequest};
+use crate::views::renumber::{RenumberReport, RenumberRequest};
 use crate::views::status::Report;
 use crate::views::{Snapshot, bfd, bgp, egress, l2, metrics, moving, renumber, status};
 

@@ -26,13 +26,11 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::readings::{self, Answer, ORDERS, ROWS};
-use crate::agent::orders::{Order, Wish};
-use crate::agent::reload::Refusal;
+use crate::agent::order::{Order, Refusal, Wish};
 use crate::agent::wiring::Query;
-use crate::k8s::annotate::Annotation;
+use crate::k8s::annotate::{Annotate, Annotation};
 use crate::state_file;
 use crate::views::Snapshot;
-use crate::views::renumber::Annotate;
 
 /// A connection that has asked nothing for this long is closed.
 const IDLE: Duration = Duration::from_secs(10);

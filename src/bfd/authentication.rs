@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use ring::digest;
 
-use super::packet::HEADER_LEN;
+/// Where the section is in a packet: behind the mandatory part, which has 24 octets (RFC 5880 §4.1).
+pub const SECTION_AT: usize = 24;
 
 /// What an authentication section of SHA-1 says beside the digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub struct Sha1 {
 pub const DIGEST_LEN: usize = 20;
 
 /// Where the digest is in a packet: behind type, length, id, a reserved octet and the sequence number.
-const DIGEST_AT: usize = HEADER_LEN + 8;
+const DIGEST_AT: usize = SECTION_AT + 8;
 
 /// The key of a session. Never printed.
 #[derive(Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nom::Parser;
 use nom::number::complete::{be_u8, be_u32};
 
-use super::authentication::{DIGEST_LEN, Key, Sha1};
+use super::authentication::{DIGEST_LEN, Key, SECTION_AT, Sha1};
 use crate::bfd_state::{BfdState, Diagnostic};
 
 /// A control packet. Values that the RFC has every receiver discard do not fit.
@@ -71,7 +71,7 @@ pub enum PacketFault {
 const VERSION: u8 = 1;
 
 /// Octets before the authentication section.
-pub const HEADER_LEN: usize = 24;
+pub const HEADER_LEN: usize = SECTION_AT;
 
 /// The longest packet that is sent, in octets: with an authentication section of SHA-1.
 pub const LONGEST_SENT: usize = HEADER_LEN + SHA1_LEN as usize;

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::table::{Table, printable};
 use super::{Exit, Output, ago, answer, ask, join, order, refused};
 use crate::address::host_prefix;
-use crate::agent::orders::Wish;
+use crate::agent::order::Wish;
 use crate::api::readings;
 use crate::clock;
 use crate::names::PeerName;

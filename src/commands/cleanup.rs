@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use tokio::runtime::Runtime;
 
-use super::{Exit, config, print, runtime};
+use super::{Exit, complain_of_files, print, runtime};
 use crate::agent::{egress_names, memory::Memory};
 use crate::config::load::{self, Lenience, LoadError};
 use crate::config::{Config, EgressSettings, NoSecrets, SourceFile};
@@ -41,7 +41,7 @@ fn load(file: &Path) -> Result<Config, LoadError> {
 pub fn cleanup(Cleanup { config: file }: &Cleanup) -> Exit {
     let (number_on_host, settings, folder) = match load(file) {
         Ok(config) => (config.number_on_host(), config.egress, config.state.folder),
-        Err(error) => return config::complain(&error),
+        Err(error) => return complain_of_files(&error),
     };
     if Memory::is_in_use(&folder) {
         eprintln!(

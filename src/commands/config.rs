@@ -2,7 +2,6 @@
 //! running agent, and to change it. Floor 4.
 
 use std::collections::BTreeSet;
-use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,8 +10,8 @@ use clap::Subcommand;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{Exit, Output, answer, ask, count, order, plan, refused, runtime};
-use crate::agent::orders::Wish;
+use super::{Exit, Output, answer, ask, complain_of_files, count, order, plan, refused, runtime};
+use crate::agent::order::Wish;
 use crate::api::readings;
 use crate::config::load::Lenience;
 use crate::config::{self, Complaint, Complaints, Position, Touches, duration, load};
@@ -93,7 +92,7 @@ pub fn config(socket: &Path, verb: Config) -> Exit {
                         other => other,
                     }
                 }
-                Err(error) => complain(&error),
+                Err(error) => complain_of_files(&error),
             }
         }
         Config::Show { file, output } => match load::load_host(&file, Lenience::Judging) {
@@ -101,7 +100,7 @@ pub fn config(socket: &Path, verb: Config) -> Exit {
                 let shown = Shown { schema_version: SCHEMA_VERSION, configuration: config::shown(&config) };
                 answer(output, &shown, |_| config::show(&config))
             }
-            Err(error) => complain(&error),
+            Err(error) => complain_of_files(&error),
         },
     }
 }
@@ -254,7 +253,7 @@ fn cut_off(config: &config::Config, world: &World) -> Vec<String> {
 fn diff(socket: &Path, file: &Path, cluster_config: Option<&Path>, output: Output) -> Exit {
     let main = match load::read_main(file) {
         Ok(main) => main,
-        Err(error) => return complain(&error),
+        Err(error) => return complain_of_files(&error),
     };
     let agents = match ask(socket, &readings::STATUS, &()) {
         Ok(status) => status.configuration.file,
@@ -262,11 +261,11 @@ fn diff(socket: &Path, file: &Path, cluster_config: Option<&Path>, output: Outpu
     };
     let drop_ins = match load::read_drop_ins(if agents.as_os_str().is_empty() { file } else { &agents }) {
         Ok(drop_ins) => drop_ins,
-        Err(error) => return complain(&error),
+        Err(error) => return complain_of_files(&error),
     };
     let tried = match plan::tried(std::iter::once(main).chain(drop_ins).collect(), cluster_config) {
         Ok(tried) => tried,
-        Err(error) => return complain(&error),
+        Err(error) => return complain_of_files(&error),
     };
     match plan::forecast(socket, &tried) {
         Ok(report) => {
@@ -315,25 +314,11 @@ fn changes(report: &ForecastReport) -> String {
 fn apply(socket: &Path, file: Option<&Path>, confirm: Option<Duration>) -> Exit {
     let main = match file.map(load::read_main).transpose() {
         Ok(main) => main,
-        Err(error) => return complain(&error),
+        Err(error) => return complain_of_files(&error),
     };
     // A part of a second counts as a whole one. What is less than 1 s is refused by the agent.
     let confirm_secs = confirm.map(|time| time.as_secs() + u64::from(time.as_secs() > 0 && time.subsec_nanos() > 0));
     order(socket, &Wish::Apply { main, confirm_secs })
-}
-
-/// Prints why a configuration was refused, in colour where somebody is looking.
-pub fn complain(error: &load::LoadError) -> Exit {
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    match error {
-        load::LoadError::Refused(complaints) => eprint!("{}", complaints.render(colour)),
-        load::LoadError::Unreadable { .. }
-        | load::LoadError::NotText { .. }
-        | load::LoadError::SaysNothing { .. }
-        | load::LoadError::NoConfigMap { .. }
-        | load::LoadError::Unseen { .. } => eprintln!("crier: {error}"),
-    }
-    Exit::Usage
 }
 
 #[cfg(test)]

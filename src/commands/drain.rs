@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::table::printable;
 use super::{Exit, order, refused, runtime};
-use crate::agent::orders::Wish;
+use crate::agent::order::Wish;
 use crate::api::{client, readings};
 use crate::config::duration;
 use crate::views::drain::DrainReport;

@@ -104,7 +104,7 @@ pub fn run(arguments: &Install) -> Exit {
             printed.with_problems(!problems.is_empty() || (arguments.dry_run && changed))
         }
         Err(InstallError::Config(error)) => {
-            let exit = super::config::complain(&error);
+            let exit = super::complain_of_files(&error);
             eprintln!("crier: nothing was changed");
             exit
         }

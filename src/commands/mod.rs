@@ -21,6 +21,7 @@ mod run;
 mod status;
 mod table;
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -29,11 +30,12 @@ use jiff::{SpanRound, Timestamp, Unit};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::agent::orders::{Done, Wish};
+use crate::agent::order::{Done, Wish};
 use crate::api::client::{self, AskError};
 use crate::api::filter::Filter;
 use crate::api::readings::Reading;
 use crate::clock;
+use crate::config::load::LoadError;
 use crate::names::ObjectKey;
 
 /// How a command ended. Scripts rely on the numbers.
@@ -269,6 +271,20 @@ fn refused(error: &AskError) -> Exit {
 /// What an agent answers has texts of others in it, and must not move anybody's cursor.
 fn complain(error: &AskError) {
     eprintln!("crier: {}", printable_lines(&error.to_string()));
+}
+
+/// Prints why a configuration was refused, in colour where somebody is looking.
+fn complain_of_files(error: &LoadError) -> Exit {
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    match error {
+        LoadError::Refused(complaints) => eprint!("{}", complaints.render(colour)),
+        LoadError::Unreadable { .. }
+        | LoadError::NotText { .. }
+        | LoadError::SaysNothing { .. }
+        | LoadError::NoConfigMap { .. }
+        | LoadError::Unseen { .. } => eprintln!("crier: {error}"),
+    }
+    Exit::Usage
 }
 
 /// A script must not take an agent that dies, or that speaks another language, for one that found a problem.

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::config::complain;
 use super::table::{Table, dash};
-use super::{Exit, Output, answer, count, join, refused, runtime};
+use super::{Exit, Output, answer, complain_of_files, count, join, refused, runtime};
 use crate::api::client::{self, AskError};
 use crate::api::readings::{self, Tried};
 use crate::config::{SourceFile, Touches, load};
@@ -37,7 +36,7 @@ pub struct Plan {
 pub fn plan(socket: &Path, Plan { file, cluster_config, output }: &Plan) -> Exit {
     let tried = match load::read(file).and_then(|files| tried(files, cluster_config.as_deref())) {
         Ok(tried) => tried,
-        Err(error) => return complain(&error),
+        Err(error) => return complain_of_files(&error),
     };
     match forecast(socket, &tried) {
         Ok(report) => {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Exit, config, print};
+use super::{Exit, complain_of_files, print};
 use crate::config::load::{self, Lenience};
 use crate::config::{Kubernetes, NewPods, Source, in_namespace};
 use crate::names::ObjectKey;
@@ -41,7 +41,7 @@ impl Scope {
         let Some(file) = &self.config else {
             return Ok(objects(self.lease.as_ref().unwrap_or(&default), Some(&default), NewPods::Pass));
         };
-        let (read, _) = load::load_host(file, Lenience::Judging).map_err(|error| config::complain(&error))?;
+        let (read, _) = load::load_host(file, Lenience::Judging).map_err(|error| complain_of_files(&error))?;
         match &read.source {
             Source::Kubernetes(kubernetes) => {
                 Ok(objects(&kubernetes.lease, kubernetes.config.as_ref(), read.egress.new_pods))

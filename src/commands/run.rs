@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::Exit;
-use super::config::complain;
+use super::{Exit, complain_of_files};
 use crate::agent::unconfirmed::Unconfirmed;
 use crate::agent::{self, cluster_config, heap, logging, wiring};
 use crate::api::server;
@@ -42,7 +41,7 @@ pub fn run(arguments: Run, socket: Option<PathBuf>) -> Exit {
     heap::give_back_early();
     let (Loaded { files, config, cluster }, unconfirmed) = match read(&arguments.config) {
         Ok(read) => read,
-        Err(error) => return complain(&error),
+        Err(error) => return complain_of_files(&error),
     };
     let filter = arguments.log.as_deref().unwrap_or(&config.log.level);
     let log = match logging::start(filter, config.log.format) {

@@ -9,20 +9,14 @@
 //! [`Keepalives::handle_timeout`] returns.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::packet::Ends;
 use super::ruleset::Content;
 use crate::checksum::checksum;
 use crate::plan::slice::Mapping;
-
-/// The ends of a TCP connection of a pod, as the pod knows them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ends {
-    pub pod: SocketAddr,
-    pub other: SocketAddr,
-}
 
 /// How long after the change the segments are sent: routes to the owner may come a moment later than the table, and Linux answers
 /// one connection twice a second at most (`net.ipv4.tcp_invalid_ratelimit`).
@@ -143,6 +137,8 @@ const HOPS: u8 = 64;
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::clock;
     use crate::plan::slice::Hop;

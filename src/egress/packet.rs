@@ -5,9 +5,7 @@
 //! Numbers in netlink headers are in the host's order, those in attributes of netfilter in network order. What cannot be read
 //! is no answer, and never a panic.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use super::keepalive::Ends;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The message type that ends every change of the rules.
 pub const GENERATION: u16 = nftables(15);
@@ -324,6 +322,13 @@ pub fn connection(attributes: &[u8]) -> Option<Connection> {
 fn end(tuple: &[u8], v4: u16, v6: u16) -> Option<IpAddr> {
     let ip = value_of(tuple, CT_TUPLE_IP)?;
     address_of(value_of(ip, v4).or_else(|| value_of(ip, v6))?)
+}
+
+/// The ends of a TCP connection of a pod, as the pod knows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    pub pod: SocketAddr,
+    pub other: SocketAddr,
 }
 
 fn ends(original: &[u8]) -> Option<Ends> {

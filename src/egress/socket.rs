@@ -15,9 +15,9 @@ use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocke
 use socket2::{Domain, Protocol, SockFilter, SockRef, Type};
 
 use super::earlier;
-use super::keepalive::{self, Ends};
+use super::keepalive;
 use super::machine::Ways;
-use super::packet::{self, Answer, Attributes, Batch, Connection, Verb};
+use super::packet::{self, Answer, Attributes, Batch, Connection, Ends, Verb};
 use super::ruleset::{self, Bounded, Form, Hold, LastSets, WayMaps};
 use super::stale::Last;
 use crate::plan::slice::Mapping;

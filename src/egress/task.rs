@@ -20,10 +20,10 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::counters::Counters;
-use super::keepalive::{self, Ends, Keepalives};
+use super::keepalive::{self, Keepalives};
 use super::kept::HeldFile;
 use super::machine::{Guarded, Machine, Release};
-use super::packet::Connection;
+use super::packet::{Connection, Ends};
 use super::ruleset::{self, Content, Count, Form, Hold, Ownership, TunnelDevice};
 use super::socket::{Changes, Netfilter, ToPods};
 use super::stale::{Judge, Relisted, changed, judged};

@@ -8,7 +8,7 @@ use http::{Method, Request};
 use serde_json::Value;
 
 use super::client::{self, ClientError};
-use crate::manifests::document::objects_in;
+use super::list::objects_in;
 
 /// How long one answer may take. A person waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);

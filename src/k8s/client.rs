@@ -3,99 +3,17 @@
 //! TLS is rustls; names are resolved inside the process, because a static binary cannot load the host's name service modules.
 //! Nothing here limits the rate of requests, and nothing retries: each caller decides what a failure means for it.
 
-use std::convert::Infallible;
-use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use bytes::Bytes;
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::ResolverConfig;
-use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT};
-use http::{Response, Uri};
-use http_body_util::{Either, Full};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::Name;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use kube::client::{Body, ConfigExt};
-use kube::config::{InClusterError, KubeconfigError};
-use tower::{BoxError, ServiceBuilder, ServiceExt};
-use tracing::warn;
+use tower::ServiceExt;
 
-use super::certificate;
-use super::credentials::{self, Connection};
+pub use super::client_error::ClientError;
+use super::connection::assemble_all;
+use super::credentials;
 pub use super::credentials::{Renewal, all_of, merged};
 use crate::config::Access;
 use crate::world::ClientCertificate;
-
-/// How long one address of the API server may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A dead connection is noticed this long plus [`PING_TIMEOUT`] after the last octet from it: by HTTP/2 pings if the API
-/// server hangs, by TCP if its host is gone.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// Octets of one answer that may be in flight unread. A page of a list should fit, so that it arrives without a pause.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 4 << 20;
-
-/// Why there is no client. Nothing was opened or changed.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    #[error("the kubeconfig {path} cannot be used: {source}")]
-    Kubeconfig { path: PathBuf, source: KubeconfigError },
-    #[error(
-        "the kubeconfig {path} uses the credential plugin \"{command}\" (exec); crier runs no plugins: use a token, a tokenFile or a client certificate"
-    )]
-    CredentialPlugin { path: PathBuf, command: String },
-    #[error(
-        "the kubeconfig {path} uses the auth-provider \"{name}\"; crier supports none: use a token, a tokenFile or a client certificate"
-    )]
-    AuthProvider { path: PathBuf, name: String },
-    #[error(
-        "the kubeconfig {path} sets the proxy {proxy} (proxy-url); crier uses no proxy: remove proxy-url and let this host reach the API server directly"
-    )]
-    Proxy { path: PathBuf, proxy: String },
-    #[error("the token file {path}, which the kubeconfig {kubeconfig} names, cannot be read: {source}")]
-    Token { path: PathBuf, kubeconfig: PathBuf, source: std::io::Error },
-    #[error("the token that the kubeconfig {path} gives is empty, or no line of text that a request can carry")]
-    TokenText { path: PathBuf },
-    #[error("in-cluster = true needs the service account of a pod, which cannot be used: {0}")]
-    InCluster(#[source] InClusterError),
-    #[error("the credentials for the API server cannot be used: {0}")]
-    Credentials(#[source] kube::Error),
-    #[error(
-        "the client certificate for the API server is of X.509 version 1, which has no extensions, and crier's TLS takes none of these: have it \
-         signed anew with an extension (openssl x509 -req -extfile, with extendedKeyUsage = clientAuth)"
-    )]
-    CertificateVersion,
-    #[error("tls-server-name \"{name}\" is not a host name")]
-    ServerName { name: String },
-    #[error("the API server \"{server}\" is no URL such as https://192.0.2.1:6443")]
-    Server { server: String },
-    #[error("{place} holds no certificate: no API server could be trusted")]
-    NoAuthority { place: String },
-    #[error(
-        "no API server is trusted by them: {why}; look at certificate-authority, tls-server-name and server of the kubeconfig"
-    )]
-    Untrusted { why: String },
-    #[error(
-        "{ended} ended on {}, so the API server would answer 401: make a new kubeconfig with `crier kubeconfig`, or renew the certificate",
-        ended.end()
-    )]
-    CertificateEnded { ended: ClientCertificate },
-    #[error(
-        "the kubeconfig {path} gives its user no token, tokenFile or client certificate, so the API server would see nobody: write one \
-         into it, or make a new one with `crier kubeconfig`"
-    )]
-    NoCredentials { path: PathBuf },
-}
 
 /// A client for the API server, and what keeps it up to date while its files change. Opens no connection; the first request
 /// does.
@@ -132,145 +50,10 @@ pub async fn check(
     credentials::names_somebody(&config, &Access::Kubeconfig(path.to_owned())).map(|()| certificate)
 }
 
-/// The body of an answer.
-pub(super) type Answer = Either<Incoming, Full<Bytes>>;
-
-/// The way to each of the API servers: the one of the configuration in front.
-pub(super) fn assemble_all(config: &kube::Config, servers: &[String]) -> Result<Arc<[Connection]>, ClientError> {
-    let of_server = |server: &String| {
-        let mut config = config.clone();
-        config.cluster_url = server.parse().map_err(|_| ClientError::Server { server: server.clone() })?;
-        Ok(config)
-    };
-    let further = servers.iter().map(of_server).collect::<Result<Vec<_>, ClientError>>()?;
-    std::iter::once(config).chain(&further).map(assemble).collect()
-}
-
-/// The server as a URL. One without a scheme is asked over TLS; kube ends the process at such a one.
-fn server_url(server: &Uri) -> Result<Uri, ClientError> {
-    let refused = || ClientError::Server { server: server.to_string() };
-    let host = server.host().filter(|host| !host.is_empty()).ok_or_else(refused)?;
-    match server.scheme_str() {
-        Some("http" | "https") => Ok(server.clone()),
-        Some(_) => Err(refused()),
-        None => {
-            let port = server.port().map(|port| format!(":{port}")).unwrap_or_default();
-            format!("https://{host}{port}/").parse().map_err(|_| refused())
-        }
-    }
-}
-
-/// Everything between a request and the wire.
-fn assemble(config: &kube::Config) -> Result<Connection, ClientError> {
-    let mut config = config.clone();
-    config.cluster_url = server_url(&config.cluster_url)?;
-    if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
-        return Err(ClientError::NoAuthority { place: "the authority of the API server".to_owned() });
-    }
-    config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("crier/", env!("CARGO_PKG_VERSION")))));
-    if config.cluster_url.scheme_str() == Some("http") {
-        warn!(url = %config.cluster_url, "the API server is used over plain HTTP; credentials and answers can be read on the way");
-    }
-    if config.accept_invalid_certs {
-        warn!(
-            url = %config.cluster_url,
-            "the certificate of the API server is not checked (insecure-skip-tls-verify of the kubeconfig): whoever answers there \
-             gets the credentials"
-        );
-    }
-    let is_version_1 =
-        || credentials::certificate_text(&config.auth_info).is_some_and(|pem| certificate::is_version_1(&pem));
-    let tls = config.rustls_client_config().map_err(|error| match is_version_1() {
-        true => ClientError::CertificateVersion,
-        false => ClientError::Credentials(error),
-    })?;
-    let mut https = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-    if let Some(name) = &config.tls_server_name {
-        let server = name.clone().try_into().map_err(|_| ClientError::ServerName { name: name.clone() })?;
-        https = https.with_server_name_resolver(hyper_rustls::FixedServerNameResolver::new(server));
-    }
-    // HTTP/2 where the API server offers it: all watches and writes of an agent share one connection.
-    let connector = https.enable_all_versions().wrap_connector(tcp());
-    let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .http2_initial_stream_window_size(STREAM_WINDOW)
-        .http2_initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keep_alive_interval(PING_INTERVAL)
-        .http2_keep_alive_timeout(PING_TIMEOUT)
-        .build::<_, Body>(connector);
-    let service = ServiceBuilder::new()
-        .layer(config.base_uri_layer())
-        .option_layer(config.auth_layer().map_err(ClientError::Credentials)?)
-        .layer(config.extra_headers_layer().map_err(ClientError::Credentials)?)
-        .service(http.map_err(BoxError::from).map_response(with_retry_after_in_body));
-    Ok(Connection::new(service))
-}
-
-/// When the API server is overloaded, it refuses requests in plain text, with the delay before a retry in a header. kube reads
-/// the delay only from the body of a Status object, so the answer is turned into one.
-fn with_retry_after_in_body(response: Response<Incoming>) -> Response<Either<Incoming, Full<Bytes>>> {
-    let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"application/json"));
-    // RFC 9110 §10.2.3 also allows a date, which the API server never sends.
-    let seconds = response.headers().get(RETRY_AFTER).and_then(|it| it.to_str().ok()?.parse::<u32>().ok());
-    let Some(seconds) = seconds.filter(|_| response.status().as_u16() >= 400 && !is_json) else {
-        return response.map(Either::Left);
-    };
-    let status = serde_json::json!({
-        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": response.status().as_u16(),
-        "message": format!("{}; retry after {seconds} s", response.status().canonical_reason().unwrap_or("refused")),
-        "details": { "retryAfterSeconds": seconds },
-    });
-    response.map(|_| Either::Right(Full::from(status.to_string())))
-}
-
-fn tcp() -> HttpConnector<Names> {
-    let mut tcp = HttpConnector::new_with_resolver(Names);
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    tcp.set_keepalive(Some(PING_INTERVAL));
-    tcp.set_keepalive_interval(Some(PING_TIMEOUT));
-    tcp.set_keepalive_retries(Some(1));
-    tcp.set_tcp_user_timeout(Some(PING_INTERVAL + PING_TIMEOUT));
-    tcp
-}
-
-/// Resolves host names by /etc/hosts and the name servers of /etc/resolv.conf. Both files are read anew for each connection:
-/// connections are rare, and the name servers may change while the agent runs.
-#[derive(Clone)]
-struct Names;
-
-impl tower::Service<Name> for Names {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = NetError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NetError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), NetError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        Box::pin(async move {
-            let addresses = resolve(name.as_str()).await?;
-            // The connector puts the port of the URL in the place of 0.
-            Ok(addresses.into_iter().map(|address| SocketAddr::new(address, 0)).collect::<Vec<_>>().into_iter())
-        })
-    }
-}
-
-async fn resolve(host: &str) -> Result<Vec<IpAddr>, NetError> {
-    let resolver = TokioResolver::builder_tokio().or_else(|_: NetError| {
-        // Without name servers, /etc/hosts still works.
-        let nobody = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
-        Ok::<_, Infallible>(TokioResolver::builder_with_config(nobody, TokioRuntimeProvider::default()))
-    });
-    let Ok(resolver) = resolver;
-    Ok(resolver.build()?.lookup_ip(host).await?.iter().collect())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::Method;
 
     use super::*;
@@ -404,12 +187,6 @@ mod tests {
     async fn a_missing_kubeconfig_is_named() {
         let Err(error) = build(&Access::Kubeconfig("/nowhere/kubeconfig".into())).await else { panic!("it was built") };
         assert!(error.to_string().contains("/nowhere/kubeconfig"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn a_name_is_resolved_inside_the_process() {
-        let addresses = resolve("localhost").await.expect("every host knows localhost");
-        assert!(addresses.iter().all(IpAddr::is_loopback) && !addresses.is_empty(), "{addresses:?}");
     }
 
     #[tokio::test]

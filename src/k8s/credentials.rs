@@ -20,13 +20,12 @@ use kube::config::{AuthInfo, Cluster, KubeConfigOptions, Kubeconfig, KubeconfigE
 use secrecy::ExposeSecret;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
-use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt};
 use tracing::{info, warn};
 
 use super::certificate::validity;
-use super::client::{Answer, ClientError, assemble_all};
-use super::of_base64;
+use super::client_error::ClientError;
+use super::connection::{Answer, Connection, assemble_all, certificate_text};
 use crate::clock;
 use crate::config::Access;
 use crate::state_file;
@@ -36,9 +35,6 @@ use crate::world::{ClientCertificate, Fact, HostProblem};
 const LOOK: Duration = Duration::from_secs(5);
 /// After an answer 401 they are read again at once, but not more often than this.
 const LEAST: Duration = Duration::from_secs(1);
-
-/// A client in one state of the files.
-pub(super) type Connection = BoxCloneSyncService<Request<Body>, Response<Answer>, BoxError>;
 
 /// What stands in the place of a client, and always is the newest one.
 #[derive(Clone)]
@@ -362,17 +358,6 @@ pub(super) fn client_certificate(config: &kube::Config, kubeconfig: &Path) -> Op
     };
     let (begins, ends) = validity(&certificate_text(user)?)?;
     Some(ClientCertificate { place, begins, ends })
-}
-
-/// The client certificate in PEM. Around it may stand text in any encoding, as names are in what PKCS#12 is unpacked to.
-pub(super) fn certificate_text(user: &AuthInfo) -> Option<String> {
-    // kube takes the data first, too.
-    let octets = match (&user.client_certificate_data, &user.client_certificate) {
-        (Some(data), _) => of_base64(data)?,
-        (None, Some(file)) => std::fs::read(file).ok()?,
-        (None, None) => return None,
-    };
-    Some(String::from_utf8_lossy(&octets).into_owned())
 }
 
 /// Refuses what may be waited for without end when it is opened: a FIFO, a device. That a file is not there is told by who reads it.

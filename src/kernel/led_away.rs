@@ -10,7 +10,6 @@ use netlink_packet_route::RouteNetlinkMessage;
 
 use super::foreign_rules::ForeignRule;
 use super::netlink::{Netlink, NetlinkError};
-use super::steering::number;
 use crate::address::Family;
 use crate::config::EgressSettings;
 use crate::plan::slice::{EgressSlice, Mapping};
@@ -34,7 +33,7 @@ pub(super) async fn rules(
     for Question { pod, slot, rules } in questions(&steered, &foreign, settings) {
         let to = somewhere(slice, pod);
         let table = netlink.table_for(pod, to, settings.mark(slot)).await?;
-        let Some(table) = table.filter(|table| *table != number(settings, slot)) else { continue };
+        let Some(table) = table.filter(|table| *table != settings.route_table(slot)) else { continue };
         let mut rules = rules.iter().filter_map(|place| foreign.get(*place));
         if let Some(rule) = rules.find(|rule| rule.table == table) {
             found.entry((rule.priority, rule.table)).or_insert_with(|| in_words(rule, pod, settings));

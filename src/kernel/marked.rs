@@ -9,7 +9,7 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
-use super::netlink::{Netlink, NetlinkError, PROTOCOL, address_family, family_of};
+use super::netlink::{Netlink, NetlinkError, PROTOCOL, address_family, family_of, table_of};
 use super::routes;
 use crate::address::Family;
 use crate::config::EgressSettings;
@@ -93,7 +93,7 @@ fn is_stranger(route: &RouteMessage, table: u32) -> bool {
         None => false,
     };
     let is_default = route.header.destination_prefix_length == 0;
-    routes::table(route) == table && route.header.protocol != PROTOCOL && (!is_default || comes_before)
+    table_of(route) == table && route.header.protocol != PROTOCOL && (!is_default || comes_before)
 }
 
 /// What the kernel gives a route of IPv6 that is made without one, as crier's are.

@@ -19,7 +19,7 @@ use rtnetlink::sys::{AsyncSocket, SocketAddr};
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::task::JoinSet;
 
-use super::{next_hops, routes};
+use super::next_hops;
 use crate::address::{Family, host_prefix};
 use crate::names::InterfaceName;
 
@@ -157,7 +157,7 @@ impl Netlink {
             RouteAttribute::Iif(link),
             RouteAttribute::Mark(mark),
         ];
-        Ok(self.ask_route(question).await?.as_ref().map(routes::table))
+        Ok(self.ask_route(question).await?.as_ref().map(table_of))
     }
 
     async fn ask_route(&mut self, question: RouteMessage) -> Result<Option<RouteMessage>, NetlinkError> {
@@ -306,6 +306,16 @@ pub(super) fn address_family(of: Family) -> AddressFamily {
         Family::V4 => AddressFamily::Inet,
         Family::V6 => AddressFamily::Inet6,
     }
+}
+
+/// The number of a route's table: beyond 255 the header has no room for it.
+pub(super) fn table_of(route: &RouteMessage) -> u32 {
+    let told = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        // The enum is not ours.
+        _ => None,
+    });
+    told.unwrap_or_else(|| u32::from(route.header.table))
 }
 
 /// `None` for a family that crier has no part in.

@@ -30,7 +30,7 @@ use tracing::{info, warn};
 
 use super::foreign_rules::ForeignRule;
 use super::marked::{self, MarkedRule};
-use super::netlink::{Complaints, Event, Netlink, NetlinkError, PROTOCOL, address_family, family_of};
+use super::netlink::{Complaints, Event, Netlink, NetlinkError, PROTOCOL, address_family, family_of, table_of};
 use super::routes;
 use crate::address::{Family, is_link_local_v6};
 use crate::config::{EgressSettings, FOR_NETWORKS};
@@ -229,7 +229,7 @@ fn concerns(message: &RouteNetlinkMessage, settings: &EgressSettings, watched: &
     let Watched { links, tables: foreign } = watched;
     match message {
         RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
-            let table = routes::table(route);
+            let table = table_of(route);
             tables(settings).contains(&table) || (leads_most(route) && foreign.contains(&table))
         }
         RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => links.contains(&link.header.index),
@@ -381,7 +381,7 @@ async fn in_front(
         let mut request = RouteMessage::default();
         request.attributes.push(RouteAttribute::Table(rule.table));
         let leads = |route: &RouteMessage| {
-            routes::table(route) == rule.table
+            table_of(route) == rule.table
                 && leads_most(route)
                 && family_of(route.header.address_family) == Some(rule.family)
                 && route.header.kind != RouteType::Throw
@@ -458,7 +458,7 @@ fn problems(refused: &BTreeMap<Part, String>, slice: &EgressSlice) -> Vec<HostPr
 }
 
 fn our_route(route: &RouteMessage, settings: &EgressSettings) -> Option<Part> {
-    let number = routes::table(route);
+    let number = table_of(route);
     let slot = (1..=settings.slots()).find(|slot| own_table(settings, *slot) == number)?;
     if route.header.protocol != PROTOCOL {
         return None;

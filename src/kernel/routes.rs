@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::netlink::{Event, Netlink, NetlinkError, family_of};
+use super::netlink::{Event, Netlink, NetlinkError, family_of, table_of};
 use crate::address::Family;
 use crate::world::{DefaultRoute, Fact};
 
@@ -162,7 +162,7 @@ impl Tables {
         if route.header.destination_prefix_length != 0 {
             return None;
         }
-        match table(route) {
+        match table_of(route) {
             MAIN => Some(None),
             other => self.0.get(&other).map(|device| Some(*device)),
         }
@@ -185,16 +185,6 @@ pub(super) fn vrf_table(link: &LinkMessage) -> Option<u32> {
         // The enum is not ours.
         _ => None,
     })
-}
-
-/// The number of a route's table: beyond 255 the header has no room for it.
-pub(super) fn table(route: &RouteMessage) -> u32 {
-    let told = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Table(table) => Some(*table),
-        // The enum is not ours.
-        _ => None,
-    });
-    told.unwrap_or_else(|| u32::from(route.header.table))
 }
 
 pub(super) fn address(told: &RouteAddress) -> Option<IpAddr> {

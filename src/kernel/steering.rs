@@ -358,9 +358,10 @@ async fn work(
         marked::change(part, false, settings, netlink).await?;
     }
     let led: BTreeSet<u8> = wanted.iter().filter_map(Part::leads).map(|(slot, _)| slot).collect();
-    let tables = led.iter().map(|slot| number(settings, *slot)).collect();
+    let tables = led.iter().map(|slot| settings.route_table(*slot)).collect();
     let strangers = marked::strangers(tables, netlink).await?;
-    let strangers = led.iter().filter_map(|slot| Some((*slot, strangers.get(&number(settings, *slot))?.to_string())));
+    let strangers =
+        led.iter().filter_map(|slot| Some((*slot, strangers.get(&settings.route_table(*slot))?.to_string())));
     refused.extend(strangers);
     for part in wanted.difference(&present) {
         match (marked::change(part, true, settings, netlink).await, part) {
@@ -397,7 +398,7 @@ fn our_route(route: &RouteMessage, settings: &EgressSettings) -> Option<Part> {
             _ => {}
         }
     }
-    let slot = (1..=settings.slots()).find(|slot| table == number(settings, *slot))?;
+    let slot = (1..=settings.slots()).find(|slot| table == settings.route_table(*slot))?;
     if route.header.protocol != PROTOCOL || route.header.destination_prefix_length != 0 {
         return None;
     }
@@ -410,11 +411,6 @@ fn our_route(route: &RouteMessage, settings: &EgressSettings) -> Option<Part> {
         (_, Some(gateway), Some(link)) => Some(Part::Route(slot, gateway, link)),
         (_, _, _) => None,
     }
-}
-
-/// The number of the slot's table.
-pub(super) fn number(settings: &EgressSettings, slot: u8) -> u32 {
-    settings.first_route_table.saturating_add(u32::from(slot) - 1)
 }
 
 impl marked::Part for Part {
@@ -436,7 +432,7 @@ impl marked::Part for Part {
     fn message(&self, settings: &EgressSettings, new: bool) -> RouteNetlinkMessage {
         match self {
             Part::Rule(slot, family) => {
-                let (table, link) = (number(settings, *slot), None);
+                let (table, link) = (settings.route_table(*slot), None);
                 MarkedRule { slot: *slot, behind: 0, table, link, family: *family }.message(settings, new)
             }
             Part::Route(..) | Part::Tunnel(..) | Part::Unreachable(..) => {
@@ -487,7 +483,7 @@ impl Part {
             }
         };
         message.header.address_family = address_family(of);
-        message.attributes.push(RouteAttribute::Table(number(settings, slot)));
+        message.attributes.push(RouteAttribute::Table(settings.route_table(slot)));
         message
     }
 }

@@ -25,8 +25,8 @@ use tracing::{debug, info, warn};
 
 use self::messages::Lists;
 use self::wanted::{Change, Found, Made, Outcome, Step, Wanted, changes};
-use super::netlink::{Event, Netlink, NetlinkError};
-use super::{routes, sysctl};
+use super::netlink::{Event, Netlink, NetlinkError, table_of};
+use super::sysctl;
 use crate::address::Family;
 use crate::names::InterfaceName;
 use crate::plan::slice::VrfSlice;
@@ -200,7 +200,7 @@ impl Keeper {
                 is_known(address.header.index)
             }
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
-                slice.vrfs.iter().any(|vrf| vrf.table == routes::table(route))
+                slice.vrfs.iter().any(|vrf| vrf.table == table_of(route))
             }
             RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => true,
             // The enum is not ours; no other message was subscribed to.

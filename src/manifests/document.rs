@@ -8,6 +8,7 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use crate::k8s::endpoints::EndpointSliceFields;
+use crate::k8s::list::{flatten, items_of, kind_of};
 use crate::k8s::namespace::NamespaceFields;
 use crate::k8s::node::NodeFields;
 use crate::k8s::pod::PodFields;
@@ -176,21 +177,6 @@ pub fn objects(text: &str, format: Format) -> Result<Vec<Value>, Fault> {
     Ok(objects)
 }
 
-/// The objects of one document: itself, or those of the list that it is.
-pub fn objects_in(document: Value) -> Result<Vec<Value>, String> {
-    let mut objects = Vec::new();
-    flatten(document, &mut objects).map(|()| objects)
-}
-
-fn flatten(document: Value, objects: &mut Vec<Value>) -> Result<(), String> {
-    let Some(kind) = kind_of(&document)? else { return Ok(()) };
-    if !kind.ends_with("List") {
-        objects.push(document);
-        return Ok(());
-    }
-    items_of(&kind, document)?.into_iter().try_for_each(|item| flatten(item, objects))
-}
-
 fn yaml(text: &str) -> Result<Vec<(u64, Value)>, Fault> {
     // The library's limits against hostile files are below what a real folder may hold, and the file is the operator's own.
     let options = serde_saphyr::options! {
@@ -234,16 +220,6 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-/// The kind of a document; `None` if it is empty, or has nothing but comments.
-fn kind_of(document: &Value) -> Result<Option<String>, String> {
-    match (document.get("kind").and_then(Value::as_str), document) {
-        (Some(kind), _) => Ok(Some(kind.to_owned())),
-        (None, Value::Null) => Ok(None),
-        (None, Value::Object(_)) => Err("an object has no kind".to_owned()),
-        (None, _) => Err("this is not an object".to_owned()),
-    }
-}
-
 /// One document: an object that is read, a list of objects, or something else.
 fn take(document: Value, contents: &mut Contents) -> Result<(), String> {
     let Some(kind) = kind_of(&document)? else { return Ok(()) };
@@ -261,27 +237,6 @@ fn take(document: Value, contents: &mut Contents) -> Result<(), String> {
             Ok(())
         }
     }
-}
-
-/// The items of a list, each with its kind.
-fn items_of(kind: &str, document: Value) -> Result<Vec<Value>, String> {
-    let Value::Object(mut list) = document else { return Err("this is not an object".to_owned()) };
-    let mut items = match list.remove("items") {
-        None | Some(Value::Null) => return Ok(Vec::new()),
-        Some(Value::Array(items)) => items,
-        Some(_) => return Err(format!("the items of the {kind} are not a list")),
-    };
-    // The items of a typed list need not repeat kind and version.
-    if let Some(of) = kind.strip_suffix("List").filter(|of| !of.is_empty()) {
-        let version = list.remove("apiVersion");
-        for item in items.iter_mut().filter_map(Value::as_object_mut) {
-            item.entry("kind").or_insert_with(|| Value::from(of));
-            if let Some(version) = &version {
-                item.entry("apiVersion").or_insert_with(|| version.clone());
-            }
-        }
-    }
-    Ok(items)
 }
 
 fn entry<K: Kind>(document: Value, subject: impl Fn(K::Key) -> Subject, contents: &mut Contents) -> Result<(), String> {

@@ -1,21 +1,12 @@
 //! The annotations that a Service is to have, as `kubectl annotate` lines: crier reads them there, and no line of its file says the
 //! same. Floor 1. Not for which annotations these are; the file of each product knows that.
 
-use super::draft::{Draft, one_line};
-use super::object::{Object, shortened};
+use super::draft::{Annotated, Draft};
+use super::object::Object;
+use super::shown::one_line;
+use super::shown::shortened;
 use crate::names::ObjectKey;
 use crate::selector::{is_dns_label, is_dns_name};
-
-/// What a human must give one Service.
-#[derive(Debug)]
-pub(super) struct Annotated {
-    /// The object that asks for it.
-    pub object: String,
-    /// What crier does otherwise, or not at all. One line each.
-    pub checks: Vec<String>,
-    /// The line for a shell.
-    pub command: String,
-}
 
 /// The annotations of one Service in the making.
 #[derive(Debug)]

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
-use super::annotate::Annotated;
-use super::object::shortened;
+use super::shown::{one_line, shortened};
 use crate::secret::Secret;
 use crate::selector::is_dns_name;
 
@@ -128,14 +127,20 @@ impl Table {
     }
 }
 
-/// A comment is one line, whatever the objects say.
-pub(super) fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(1000).collect()
-}
-
 /// A place among the fields that were read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Begun(usize);
+
+/// What a human must give one Service.
+#[derive(Debug)]
+pub(super) struct Annotated {
+    /// The object that asks for it.
+    pub object: String,
+    /// What crier does otherwise, or not at all. One line each.
+    pub checks: Vec<String>,
+    /// The line for a shell.
+    pub command: String,
+}
 
 /// Everything that was found out so far.
 #[derive(Debug, Default)]

@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::annotate::{Annotations, joined, listed};
 use super::draft::{Draft, Table, texts};
-use super::metallb::{announcing, range};
-use super::object::{Object, shortened};
+use super::metallb_pool::{announcing, range};
+use super::object::Object;
+use super::shown::shortened;
 use crate::address::host_prefix;
 use crate::k8s::annotation::{ADDRESSES, EGRESS, EGRESS_EXCEPT, EGRESS_TO, SERVICE_ADDRESS};
 

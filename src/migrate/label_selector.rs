@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::draft::Draft;
-use super::object::{Fields, shortened};
+use super::object::Fields;
+use super::shown::shortened;
 use crate::selector::Selector;
 
 /// What a list of selectors selects.

@@ -9,8 +9,10 @@ use super::SecretFiles;
 use super::draft::{Draft, Password, Table, text, texts};
 use super::duration::from_go;
 use super::label_selector::any_of;
-use super::metallb::{KnownPool, for_each_selector, of_selectors, pools_of};
-use super::object::{Fields, Object, shortened, shown};
+use super::metallb_pool::{KnownPool, pools_of};
+use super::metallb_selectors::{for_each_selector, of_selectors};
+use super::object::{Fields, Object};
+use super::shown::{shortened, shown};
 use crate::community::Community;
 use crate::secret::Secret;
 

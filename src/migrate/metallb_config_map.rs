@@ -3,11 +3,13 @@
 
 use serde_json::Value;
 
-use super::draft::Draft;
-use super::metallb::{announcing, former_pool};
+use super::draft::{Draft, Table};
 use super::metallb_bgp::{Speaker, profile};
+use super::metallb_pool::{KnownPool, METALLB, addresses, announcing};
 use super::object::{Fields, Object};
+use super::shown::shortened;
 use crate::manifests::document::{Format, values};
+use crate::selector::Labels;
 
 /// What a field of the objects is called in the ConfigMap.
 const FORMER: [(&str, &str); 37] = [
@@ -49,6 +51,41 @@ const FORMER: [(&str, &str); 37] = [
     ("minimumTtl", "minimum-ttl"),
     ("peerAutodiscovery", "peer-autodiscovery"),
 ];
+
+/// A pool of the time before IPAddressPool, which names its protocol itself.
+pub(super) fn former_pool(
+    fields: &mut Fields<'_>,
+    wanted: &str,
+    layer2: &mut Vec<String>,
+    speaker: &mut Speaker<'_>,
+    draft: &mut Draft,
+) -> KnownPool {
+    let mut table = Table::new("pool", &fields.object);
+    let begun = draft.begin();
+    let name = draft.name(&mut table, wanted, "name");
+    addresses(fields, &mut table, draft);
+    let (path, protocol) = (fields.path("protocol"), fields.text("protocol", draft));
+    let advertisements = fields.list("bgpAdvertisements", draft);
+    // The advertisements of a list are judged each by itself.
+    draft.judge(&mut table, begun);
+    match protocol {
+        Some(_) if table.off => {}
+        Some("layer2" | "arp") => layer2.push(name.clone()),
+        Some("bgp") => speaker.former_advertisements(advertisements, &fields.object, &name, draft),
+        other => {
+            let value = shortened(&format!("{:?}", other.unwrap_or_default()));
+            table.check(
+                draft,
+                &path,
+                &value,
+                "the protocol is neither layer2 nor bgp; crier announces the pool nowhere",
+            );
+        }
+    }
+    draft.push(table);
+    draft.know(METALLB, wanted, &name);
+    KnownPool { original: wanted.to_owned(), name, labels: Labels::default() }
+}
 
 /// A ConfigMap with a `config` that speaks of pools or peers, in any spelling of YAML or JSON. What is MetalLB's by its name,
 /// or has such a key in text that is not YAML, is one too: `translate` warns of it.

@@ -11,14 +11,18 @@ mod label_selector;
 mod metallb;
 mod metallb_bgp;
 mod metallb_config_map;
+mod metallb_pool;
+mod metallb_selectors;
 mod networks;
 mod nmstate;
 mod object;
 mod openelb;
 mod ovn;
+mod ovn_label;
 mod own_asn;
 mod purelb;
 mod services;
+mod shown;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -92,7 +96,7 @@ pub fn migrate(objects: Vec<Value>, secrets: &SecretFiles) -> Migration {
     draft.say_what_was_left_out();
     let mut skipped: Vec<String> = Vec::new();
     for (at, object) in objects.iter().enumerate() {
-        let kind = object::shortened(&object.kind);
+        let kind = shown::shortened(&object.kind);
         if products.binary_search(&at).is_err() && !skipped.contains(&kind) {
             skipped.push(kind);
         }

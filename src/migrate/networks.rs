@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::draft::{Draft, Table, text};
-use super::metallb;
-use super::object::{Object, shortened};
-use super::ovn::LABEL;
+use super::metallb_pool;
+use super::object::Object;
+use super::ovn_label::LABEL;
+use super::shown::shortened;
 use crate::names::ObjectKey;
 
 /// Lets the pools of the Service name the VRF. `there`: the Service, if it is among the objects.
@@ -23,7 +24,7 @@ pub(super) fn lead(
     draft: &mut Draft,
 ) -> Result<(), String> {
     let vrf = vrf(network, draft)?;
-    let named = there.map(|it| metallb::pools_named(it, draft)).unwrap_or_default();
+    let named = there.map(|it| metallb_pool::pools_named(it, draft)).unwrap_or_default();
     let pools = if named.is_empty() { advertised(service, objects, draft) } else { named.into_iter().collect() };
     if pools.is_empty() {
         return Err("which pool the address is from is not known".to_owned());

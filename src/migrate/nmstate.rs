@@ -10,7 +10,8 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::draft::{Draft, Table, text, texts};
-use super::object::{Fields, Object, shortened};
+use super::object::{Fields, Object};
+use super::shown::shortened;
 
 const GROUP: &str = "nmstate.io";
 

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value};
 
 use super::draft::Draft;
+use super::shown::{shortened, shown};
 
 /// One object of a cluster.
 #[derive(Debug)]
@@ -203,19 +204,4 @@ impl<'a> Fields<'a> {
 /// A value on one short line; nothing of a field that may hold a password, by its name in lower case.
 fn shown_of(key: &str, value: &Value) -> String {
     if key.contains("pass") || key.contains("secret") { String::new() } else { shown(value) }
-}
-
-/// A value on one short line. Never used for a field that may hold a password.
-pub(super) fn shown(value: &Value) -> String {
-    shortened(&value.to_string())
-}
-
-/// Text that fits into a line of a comment.
-pub(super) fn shortened(text: &str) -> String {
-    const MOST: usize = 120;
-    let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    match text.char_indices().nth(MOST) {
-        None => line.collect(),
-        Some(_) => line.take(MOST).chain("...".chars()).collect(),
-    }
 }

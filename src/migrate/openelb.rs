@@ -6,8 +6,10 @@ use super::SecretFiles;
 use super::annotate::{Annotations, joined, listed};
 use super::draft::{Draft, Password, Table, text, texts};
 use super::label_selector;
-use super::metallb::{announcing, cannot_select, range};
-use super::object::{Fields, Object, shortened, shown};
+use super::metallb_pool::{announcing, range};
+use super::metallb_selectors::cannot_select;
+use super::object::{Fields, Object};
+use super::shown::{shortened, shown};
 use crate::k8s::annotation::{ADDRESSES, POOL};
 use crate::secret::Secret;
 

@@ -3,15 +3,13 @@
 
 use super::annotate::Annotations;
 use super::draft::Draft;
-use super::label_selector::{self, Selected};
+use super::label_selector::{self};
 use super::networks;
-use super::object::{Object, shortened};
+use super::object::Object;
+use super::shown::shortened;
 use crate::k8s::annotation::{EGRESS, EGRESS_NODES, NETWORK, SERVICE_ADDRESS};
 
 const GROUP: &str = "k8s.ovn.org";
-
-/// OVN-Kubernetes gives a label of this prefix to the node that an EgressService has for its own; advertisements select it.
-pub(super) const LABEL: &str = "egress-service.k8s.ovn.org/";
 
 /// Translates what is OVN-Kubernetes'. Returns which objects were of use.
 pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
@@ -85,14 +83,4 @@ fn egress_service(object: &Object, objects: &[Object], draft: &mut Draft) {
     spec.finish(draft);
     let there = annotations.of_service(objects);
     annotations.finish(there, draft);
-}
-
-/// The selectors of nodes without those by a label that OVN-Kubernetes gives: it goes with the EgressService, and crier itself
-/// announces such a Service from the one node that it leaves by.
-pub(super) fn without_labels(selected: Selected) -> (Selected, bool) {
-    let Selected::Any(selectors) = selected else { return (selected, false) };
-    let count = selectors.len();
-    let kept: Vec<_> = selectors.into_iter().filter(|it| !it.keys().any(|key| key.starts_with(LABEL))).collect();
-    let dropped = kept.len() < count;
-    (if kept.is_empty() { Selected::All } else { Selected::Any(kept) }, dropped)
 }

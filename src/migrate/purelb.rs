@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use super::annotate::{Annotations, joined, listed};
 use super::draft::{Draft, Table, text, texts};
-use super::metallb::{announcing, range};
-use super::object::{Fields, Object, shortened, shown};
+use super::metallb_pool::{announcing, range};
+use super::object::{Fields, Object};
+use super::shown::{shortened, shown};
 use crate::k8s::annotation::{ADDRESSES, POOL, SHARE};
 
 const GROUP: &str = "purelb.io";

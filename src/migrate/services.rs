@@ -7,10 +7,11 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::annotate::Annotations;
-use super::draft::{Draft, Item, Table, one_line, texts};
-use super::object::{Object, shortened, shown};
+use super::draft::{Draft, Item, Table, texts};
+use super::object::Object;
+use super::shown::{one_line, shortened, shown};
 use super::told::{ToldClass, told_classes};
-use super::{kube_vip, metallb, openelb, purelb};
+use super::{kube_vip, metallb_pool, openelb, purelb};
 use crate::address::AddressRange;
 use crate::k8s::annotation::SHARE;
 use crate::k8s::raw;
@@ -119,7 +120,7 @@ fn candidate<'a>(object: &'a Object, draft: &mut Draft) -> Candidate<'a> {
     if is_balanced {
         named |= purelb::service(object, &mut annotations, draft);
         named |= openelb::service(object, &mut annotations, draft);
-        named |= metallb::service(object, &mut annotations, draft);
+        named |= metallb_pool::service(object, &mut annotations, draft);
         named |= not_text(object, &mut annotations, draft);
     }
     let service = match read(object, &annotations).filter(|_| is_balanced) {

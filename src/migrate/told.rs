@@ -4,7 +4,8 @@
 use serde_json::Value;
 
 use super::kube_vip;
-use super::object::{Object, shortened};
+use super::object::Object;
+use super::shown::shortened;
 use crate::selector::check_label_key;
 
 /// A class that another load balancer was told on its command line, or by its environment.

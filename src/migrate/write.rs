@@ -6,7 +6,8 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
-use super::draft::{Draft, Item, Line, Table, Warning, one_line};
+use super::draft::{Draft, Item, Line, Table, Warning};
+use super::shown::one_line;
 use crate::config::section::Section;
 use crate::config::{Secrets, SourceFile, parse};
 
@@ -124,7 +125,7 @@ fn switch_off_line(table: &mut Table, at: usize, text: &str, warnings: &mut Vec<
     let object = table.object.clone();
     let Some(Item::Line(line)) = table.items.get_mut(at) else { return };
     line.off = true;
-    let (field, value) = (line.field.clone(), super::object::shortened(&line.value));
+    let (field, value) = (line.field.clone(), super::shown::shortened(&line.value));
     warnings.push(Warning { object, field, value, text: text.to_owned() });
     table.items.insert(at, Item::Check(one_line(text)));
 }
@@ -133,7 +134,7 @@ fn switch_off_line(table: &mut Table, at: usize, text: &str, warnings: &mut Vec<
 fn switch_off(table: &mut Table, at: Option<usize>, text: &str, warnings: &mut Vec<Warning>) {
     table.off = true;
     let line = at.and_then(|at| match table.items.get(at) {
-        Some(Item::Line(line)) => Some((line.field.clone(), super::object::shortened(&line.value))),
+        Some(Item::Line(line)) => Some((line.field.clone(), super::shown::shortened(&line.value))),
         _ => None,
     });
     let (field, value) = line.unwrap_or_default();

@@ -5,32 +5,14 @@ use std::net::IpAddr;
 
 use crate::address::{AddressRange, Family};
 use crate::config::Pool;
-use crate::names::{ObjectKey, PoolName};
+use crate::names::PoolName;
 use crate::plan::address_book::AddressBook;
 use crate::plan::decision::Held;
 use crate::plan::partners;
+pub use crate::plan::pools::{Applicant, may_keep, pool_of};
 use crate::plan::pools::{candidates, leaving, may_have, withheld};
-pub use crate::plan::pools::{may_keep, pool_of};
-use crate::plan::sharing::Terms;
 use crate::reason::Reason;
-use crate::selector::Labels;
-use crate::world::{FamilyPolicy, Renumber, Request, Service};
-
-/// A Service before the pools.
-pub struct Applicant<'a> {
-    pub key: &'a ObjectKey,
-    pub service: &'a Service,
-    /// The labels of its namespace; `None` while the namespace is not known.
-    pub namespace_labels: Option<&'a Labels>,
-    /// On what terms it shares its addresses.
-    pub terms: Option<Terms>,
-    /// The addresses that its status showed before.
-    pub former: &'a [IpAddr],
-    /// Which of its addresses it is to give up: none that it requests.
-    pub renumber: Option<&'a Renumber>,
-    /// Nobody asked for that: the link that the pool names has another prefix.
-    pub by_prefix: bool,
-}
+use crate::world::{FamilyPolicy, Request, Service};
 
 /// Finds addresses for a Service that holds `kept`, which stay and are part of the answer.
 ///

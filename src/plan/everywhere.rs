@@ -11,8 +11,9 @@ use imbl::OrdMap;
 
 use crate::config::{Config, L2};
 use crate::names::NodeName;
-use crate::plan::context::l2::{names_link, numbers};
+use crate::plan::context::l2::numbers;
 use crate::plan::elect;
+use crate::plan::named_links::names_link;
 use crate::roster::{Card, L2Number, Member, Roster};
 use crate::world::{Link, World};
 

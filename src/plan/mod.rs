@@ -33,6 +33,7 @@ pub mod join;
 mod layer2;
 mod link_memory;
 mod manners;
+mod named_links;
 pub mod new_pods;
 pub mod newcomers;
 mod notice;

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use crate::address::Family;
 use crate::config::{Config, Pool};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
-use crate::plan::context::l2::names_link;
+use crate::plan::named_links::names_link;
 use crate::reason::HostUse;
 use crate::world::{Link, World};
 

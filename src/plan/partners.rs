@@ -8,9 +8,8 @@ use crate::address::Family;
 use crate::config::Pool;
 use crate::names::ObjectKey;
 use crate::plan::address_book::AddressBook;
-use crate::plan::allocate::Applicant;
 use crate::plan::decision::Held;
-use crate::plan::pools::{may_have, pool_of};
+use crate::plan::pools::{Applicant, may_have, pool_of};
 use crate::reason::{Mismatch, Reason};
 use crate::world::Request;
 

@@ -5,13 +5,29 @@ use std::net::IpAddr;
 
 use crate::address::Family;
 use crate::config::{Pool, duration};
-use crate::names::PoolName;
+use crate::names::{ObjectKey, PoolName};
 use crate::plan::address_book::AddressBook;
-use crate::plan::allocate::Applicant;
 use crate::plan::decision::Held;
-use crate::plan::sharing::Refusal;
+use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::Reason;
-use crate::world::Request;
+use crate::selector::Labels;
+use crate::world::{Renumber, Request, Service};
+
+/// A Service before the pools.
+pub struct Applicant<'a> {
+    pub key: &'a ObjectKey,
+    pub service: &'a Service,
+    /// The labels of its namespace; `None` while the namespace is not known.
+    pub namespace_labels: Option<&'a Labels>,
+    /// On what terms it shares its addresses.
+    pub terms: Option<Terms>,
+    /// The addresses that its status showed before.
+    pub former: &'a [IpAddr],
+    /// Which of its addresses it is to give up: none that it requests.
+    pub renumber: Option<&'a Renumber>,
+    /// Nobody asked for that: the link that the pool names has another prefix.
+    pub by_prefix: bool,
+}
 
 /// Whether the Service may go on holding an address that it has, and from which pool. What no Service is given anew it may keep.
 pub fn may_keep(pools: &[Pool], applicant: &Applicant<'_>, request: &Request, address: IpAddr) -> Result<Held, Reason> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::status::some_of;
+use super::words::some_of;
 use super::{Snapshot, allocator};
 use crate::address::MacAddress;
 use crate::config::{InterfacePattern, lease_digest};

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Snapshot;
-use super::status::some_of;
+use super::words::some_of;
 use crate::config::{Source, lease_of_class, own_lease_of_class};
 use crate::names::{NodeName, ObjectKey};
 use crate::plan::removals::{self, Wait};

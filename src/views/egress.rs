@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::egress_path::Path;
 use super::new_pods::{self, NewPodsReport};
 use super::{SCHEMA_VERSION, Snapshot, egress_signs};
 use crate::address::{Family, LINK_LOCAL};
@@ -15,7 +16,7 @@ use crate::egress::counters::Counts;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::decision::{EgressOwner, EgressVerdict};
 use crate::plan::newcomers::Who;
-use crate::plan::slice::{Hop, Mapping};
+use crate::plan::slice::Mapping;
 
 /// `crier egress`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -106,64 +107,6 @@ pub struct EgressRow {
     pub dropped: u64,
     /// Why packets are held back, or go by the tunnel.
     pub reason: Option<String>,
-}
-
-/// What this node does with packets of the pods to the outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Path {
-    /// It gives them the address and sends them.
-    Local,
-    /// It sends them to the owner, which gives them the address.
-    Routed,
-    /// It sends them to the owner by the tunnel: the owner is on no link of this node.
-    Tunnel,
-    /// It gives them its address in a network and sends them there.
-    Network,
-    /// It drops them.
-    Held,
-    /// The kernel does not hold the table that does what the plan says.
-    Pending,
-    /// There is no pod.
-    NoPods,
-}
-
-impl Path {
-    /// What this node does with a pod's packets, which is what the plan says only once the kernel holds it.
-    pub fn of(snapshot: &Snapshot, pod: IpAddr, mapping: &Mapping) -> Path {
-        let table = snapshot.counters.egress_table.as_ref();
-        if table.and_then(|table| table.pods.get(&pod)) != Some(mapping) {
-            return Path::Pending;
-        }
-        match mapping {
-            Mapping::Held => Path::Held,
-            Mapping::Steered { slot } if snapshot.world.egress_reach.refused.contains_key(slot) => Path::Held,
-            Mapping::Translated { .. } => Path::Local,
-            Mapping::Steered { slot } => match by_tunnel(snapshot, *slot, Family::of(pod)) {
-                true => Path::Tunnel,
-                false => Path::Routed,
-            },
-            Mapping::Networked(_) => Path::Network,
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Path::Local => "local",
-            Path::Routed => "routed",
-            Path::Tunnel => "tunnel",
-            Path::Network => "network",
-            Path::Held => "held",
-            Path::Pending => "pending",
-            Path::NoPods => "-",
-        }
-    }
-}
-
-fn by_tunnel(snapshot: &Snapshot, slot: u8, family: Family) -> bool {
-    let hops = snapshot.plan.egress.hops.get(&slot);
-    let hop = hops.and_then(|hops| Family::BOTH.iter().zip(hops).find(|(of, _)| **of == family));
-    matches!(hop, Some((_, Some(Hop::Tunnel { .. }))))
 }
 
 /// The view.

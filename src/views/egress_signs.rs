@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Snapshot;
-use super::egress::Path;
+use super::egress_path::Path;
 use crate::address::Family;
 use crate::egress::counters::Counts;
 use crate::egress::earlier;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::status::some_of;
+use super::words::some_of;
 use super::{SCHEMA_VERSION, Snapshot};
 use crate::config::{self, Change, Config, Difference, L2, PulseKey, Source, Touches};
 use crate::names::{NodeName, ObjectKey, PeerName};

@@ -11,6 +11,7 @@ pub mod bgp;
 pub mod counters;
 pub mod drain;
 pub mod egress;
+pub mod egress_path;
 mod egress_signs;
 pub mod forecast;
 pub mod l2;
@@ -21,10 +22,12 @@ mod own_node;
 mod problems;
 pub mod reload;
 pub mod renumber;
+pub mod service;
 mod snapshot;
 mod stations;
 pub mod status;
 mod unannounced;
+mod words;
 
 pub use snapshot::{Counters, LinkFrames, LinkPulses, Snapshot};
 

@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::l2::{AddressFilter, AddressReport, UnknownAddress, l2};
-use super::renumber::Annotate;
+
 use super::{SCHEMA_VERSION, Snapshot};
+use crate::k8s::annotate::Annotate;
 use crate::k8s::annotation;
 use crate::names::{NodeName, ObjectKey};
 use crate::world::Pulses;

@@ -8,7 +8,8 @@ use ipnet::IpNet;
 
 use super::Snapshot;
 use super::bgp::PeerReport;
-use super::status::{ServiceReport, some_of};
+use super::service::ServiceReport;
+use super::words::some_of;
 use super::{agreement, allocator, bfd, egress, own_node, stations, unannounced};
 use crate::address::{Family, host_prefix};
 use crate::config::{Config, Kubernetes, L2, Pool, Source, lease_digest};

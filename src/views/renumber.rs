@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{SCHEMA_VERSION, Snapshot};
 use crate::config::duration;
+use crate::k8s::annotate::Annotate;
 use crate::k8s::annotation::renumbering;
 use crate::names::ObjectKey;
 use crate::plan::decision::Decision;
@@ -19,17 +20,6 @@ pub struct RenumberRequest {
     pub service: ObjectKey,
     /// In milliseconds: how long the old addresses stay beside the new ones.
     pub overlap_millis: u64,
-}
-
-/// An annotation that is to be written to a Service as it is in this version, and to no other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Annotate {
-    pub service: ObjectKey,
-    pub uid: String,
-    pub resource_version: String,
-    pub name: &'static str,
-    /// `None` takes the annotation away.
-    pub value: Option<String>,
 }
 
 /// What was asked of the API server.

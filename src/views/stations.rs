@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::Snapshot;
-use super::status::ServiceReport;
+use super::service::ServiceReport;
 use crate::address::MacAddress;
 use crate::names::InterfaceName;
 use crate::reason::Reason;

@@ -1,7 +1,6 @@
 //! What a running agent says of itself as a whole: the JSON behind `crier status`. Floor 1.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,6 +13,8 @@ use super::counters::{self, CountersReport};
 use super::drain::{self, DrainReport, ShutdownReport};
 use super::problems::{is_unauthorized, problems, remembers};
 use super::reload::Reloads;
+use super::service::ServiceReport;
+use super::words::some_of;
 use super::{SCHEMA_VERSION, Snapshot};
 use crate::address::Family;
 use crate::claim::ConflictKind;
@@ -182,18 +183,6 @@ pub struct MemberReport {
     pub owner: bool,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ServiceReport {
-    pub name: ObjectKey,
-    #[serde(flatten)]
-    pub decision: Decision,
-    /// The reasons above in words, as the table shows them.
-    pub summary: String,
-    /// What fields of the Service that crier leaves to others mean for its clients.
-    #[serde(default)]
-    pub remarks: Vec<String>,
-}
-
 /// The view.
 pub fn status(snapshot: &Snapshot) -> Report {
     let Snapshot { node, started, world, config, plan, counters, .. } = snapshot;
@@ -331,14 +320,6 @@ fn keys_in_words(keys: &KeyUse) -> String {
     } else {
         format!("{used}, the new key, on every node that is heard; old-key-files can be removed")
     }
-}
-
-/// The names, of many the first.
-pub(super) fn some_of<T: Display>(all: &BTreeSet<T>) -> String {
-    const NAMED: usize = 4;
-    let named: Vec<String> = all.iter().take(NAMED).map(T::to_string).collect();
-    let more = all.len().saturating_sub(NAMED);
-    if more > 0 { format!("{} and {more} more", named.join(", ")) } else { named.join(", ") }
 }
 
 fn conflicts_on(link: &InterfaceName, world: &World) -> Vec<ConflictReport> {

@@ -163,6 +163,11 @@ impl EgressSettings {
         slots(self.mark_mask)
     }
 
+    /// The number of the slot's table of routes. Slots count from 1.
+    pub fn route_table(&self, slot: u8) -> u32 {
+        self.first_route_table.saturating_add(u32::from(slot) - 1)
+    }
+
     /// The mark of a slot.
     pub fn mark(&self, slot: u8) -> u32 {
         u32::from(slot) << self.mark_mask.trailing_zeros()

@@ -16,7 +16,7 @@ use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
 use super::wanted::{CLUSTER_PRIORITY, Change, Found, FoundLink, FoundRoute, Hop, L3MDEV_PRIORITY, Route, everything};
 use crate::address::{Family, has_subnet, host_prefix};
-use crate::kernel::netlink::{self, PROTOCOL, UNREACHABLE_METRIC, address_family, family_of};
+use crate::kernel::netlink::{self, PROTOCOL, UNREACHABLE_METRIC, address_family, family_of, table_of};
 use crate::kernel::routes;
 use crate::names::InterfaceName;
 
@@ -54,7 +54,7 @@ impl Lists {
         }
         for message in &self.routes {
             if let RouteNetlinkMessage::NewRoute(route) = message
-                && tables.contains(&routes::table(route))
+                && tables.contains(&table_of(route))
             {
                 let parts = RouteParts::of(route, &names);
                 connected.extend(parts.and_then(|parts| connected_network(route, parts)));
@@ -149,7 +149,7 @@ fn found_route(message: &RouteMessage, RouteParts { to, gateway, link }: RoutePa
         (RouteType::Unicast, Some(via), Some(link)) => Hop::Via { via, link: link.clone() },
         (_, _, _) => return None,
     };
-    let route = Route { table: routes::table(message), to, hop };
+    let route = Route { table: table_of(message), to, hop };
     Some(FoundRoute { route, ours: message.header.protocol == PROTOCOL })
 }
 
@@ -159,7 +159,7 @@ fn connected_network<'a>(
     RouteParts { to, gateway: _, link }: RouteParts<'a>,
 ) -> Option<(u32, &'a InterfaceName, IpNet)> {
     let is_it = message.header.kind == RouteType::Unicast && message.header.protocol == RouteProtocol::Kernel;
-    link.filter(|_| is_it).map(|link| (routes::table(message), link, to))
+    link.filter(|_| is_it).map(|link| (table_of(message), link, to))
 }
 
 fn address(told: &RouteAddress) -> Option<IpAddr> {

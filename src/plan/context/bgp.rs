@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::l2;
 use crate::address::{Family, LocalAddress, Stay};
 use crate::community::Community;
 use crate::config::{self, Config, PeerAddress};
 use crate::names::{InterfaceName, NodeName, PeerName};
+use crate::plan::named_links::is_of_containers;
 use crate::plan::slice::Listen;
 use crate::plan::{elect, reach};
 use crate::reason::Reason;
@@ -159,7 +159,7 @@ fn of_host(config: &Config, world: &World) -> Option<Ipv4Addr> {
     let by_peer = || peers.find_map(|via| outside().find_map(|link| towards(link, via)));
     let of_loopback = |link: &&Link| link.loopback || link.name.as_str().starts_with("dummy");
     let by_loopback = || outside().filter(of_loopback).find_map(first);
-    let by_link = || outside().filter(|link| !l2::is_of_containers(link)).find_map(first);
+    let by_link = || outside().filter(|link| !is_of_containers(link)).find_map(first);
     by_gateway.or_else(by_peer).or_else(by_loopback).or_else(by_link)
 }
 

@@ -15,33 +15,12 @@ use crate::names::{InterfaceName, NodeName};
 use crate::path_state::Serving;
 use crate::plan::elect::{self, Electorate, Hearing};
 use crate::plan::holder::Grade;
+use crate::plan::named_links::{is_left_out_by_default, is_named_by, is_wanted, names_link};
 use crate::plan::own_addresses::OwnAddresses;
 use crate::plan::slice::PulseLink;
 use crate::reason::Reason;
 use crate::roster::{Card, Eligibility, Ends, Given, L2Number, LinkNumber, MOST_ENDS, Member, Roster};
 use crate::world::{DrainStage, Link, Node, Pulses, World};
-
-/// Links that belong to containers, tunnels and virtual switches. An `[[l2]]` that names no interfaces leaves them out, unless
-/// the Node's own address is on them.
-const NOT_BY_DEFAULT: [&str; 17] = [
-    "docker",
-    "cbr",
-    "dummy",
-    "virbr",
-    "lxcbr",
-    "veth",
-    "cali",
-    "tunl",
-    "flannel",
-    "kube-ipvs",
-    "cni",
-    "nodelocaldns",
-    "lxc",
-    "tap",
-    "podman",
-    "br-",
-    "vxlan",
-];
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct L2Context {
@@ -457,26 +436,6 @@ pub fn is_of_interest(config: &Config, node: Option<&Node>, link: &Link, world: 
         || is_named_by(&config.pulse.interfaces, &link.name)
 }
 
-/// Its name says that it belongs to containers, tunnels or virtual switches.
-pub fn is_of_containers(link: &Link) -> bool {
-    NOT_BY_DEFAULT.iter().any(|start| link.name.as_str().starts_with(start))
-}
-
-/// A link with an address of the Node is the node's own, whatever its name: a bridge `br-ex` with the uplink as its port. One of a virtual
-/// router is no node's own: with pulses from it the switch would send the router's packets to whichever node spoke last.
-fn is_left_out_by_default(node: Option<&Node>, link: &Link, world: &World) -> bool {
-    let is_own = |net: &IpNet| node.is_some_and(|node| node.addresses.contains(&net.addr()));
-    let is_second = is_of_containers(link) || is_beside_its_parent(link, world);
-    link.is_of_virtual_router() || is_second && !link.addresses.iter().any(is_own)
-}
-
-/// A macvlan or its like: the host is on that wire by its parent already, unless it has only the macvlan for that.
-fn is_beside_its_parent(link: &Link, world: &World) -> bool {
-    let parent = link.parent.and_then(|index| world.links.get(&index));
-    let has_subnet = |link: &Link| link.in_subnets().next().is_some();
-    parent.is_some_and(|parent| has_subnet(parent) || !has_subnet(link))
-}
-
 /// What pulses call each `[[l2]]`, in their order: a digest of the pools that it names, and which of those it is that name the
 /// same. So it has the same number in two files that differ in anything else.
 pub fn numbers(config: &Config) -> Vec<L2Number> {
@@ -498,16 +457,6 @@ fn usable_links<'a>(l2: &L2, node: Option<&Node>, world: &'a World) -> impl Iter
     world.links.values().filter(move |link| is_usable(link) && names_link(l2, node, link, world))
 }
 
-/// The `[[l2]]` names the link, whether frames pass or not. `node` is this node, where it is known.
-pub fn names_link(l2: &L2, node: Option<&Node>, link: &Link, world: &World) -> bool {
-    is_wanted(l2, node, link, world) && is_in_vrf(l2, link, world)
-}
-
-fn is_in_vrf(l2: &L2, link: &Link, world: &World) -> bool {
-    let of_link = || link.vrf.and_then(|index| world.links.get(&index)).map(|device| &device.name);
-    l2.vrf.as_ref().is_none_or(|vrf| of_link() == Some(vrf))
-}
-
 /// Why no link of this node is usable: that of the link that was asked for by name or pattern, if there is one.
 fn no_link(l2: &L2, node: Option<&Node>, world: &World) -> Reason {
     let asked_for = |link: &&Link| !l2.interfaces.is_empty() && !link.loopback && names_link(l2, node, link, world);
@@ -521,15 +470,6 @@ fn no_link(l2: &L2, node: Option<&Node>, world: &World) -> Reason {
 /// Frames pass, ARP is spoken, and the link is not a part of a bond or bridge that answers in its place.
 fn is_usable(link: &Link) -> bool {
     link.up && link.carrier && link.arp && !link.loopback && link.mac.is_some() && link.master.is_none()
-}
-
-fn is_wanted(l2: &L2, node: Option<&Node>, link: &Link, world: &World) -> bool {
-    let by_default = || l2.interfaces.is_empty() && !is_left_out_by_default(node, link, world);
-    (by_default() || is_named_by(&l2.interfaces, &link.name)) && !is_named_by(&l2.exclude_interfaces, &link.name)
-}
-
-fn is_named_by(patterns: &[InterfacePattern], name: &InterfaceName) -> bool {
-    patterns.iter().any(|pattern| pattern.matches(name))
 }
 
 /// What an `[[l2]]` asks of a link, for the sentence that says that there is none.

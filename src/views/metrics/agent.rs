@@ -6,7 +6,7 @@ use super::{Metric, Series, count, counter, gauge};
 use crate::egress::counters::Counts;
 use crate::path_state::Serving;
 use crate::plan::allocate::capacity;
-use crate::views::{Snapshot, egress, new_pods, status};
+use crate::views::{Snapshot, new_pods, status};
 use crate::world::{ApiServer, DrainStage};
 
 pub(super) const METRICS: [Metric; 20] = [
@@ -132,7 +132,7 @@ pub(super) const METRICS: [Metric; 20] = [
          them the address; routed, it sends them to the owner; tunnel, it sends them to the owner by the tunnel; network, it gives them its address in the Service's network; held, it drops \
          them; pending, the kernel does not hold the table that does one of these.",
         |snapshot, series| {
-            use egress::Path;
+            use crate::views::egress_path::Path;
             for path in [Path::Local, Path::Routed, Path::Tunnel, Path::Network, Path::Held, Path::Pending] {
                 let pods = snapshot.plan.egress.pods.iter();
                 let on_path = pods.filter(|(pod, mapping)| Path::of(snapshot, **pod, mapping) == path);

@@ -25,7 +25,8 @@ use crate::roster::Roster;
 use crate::views::Counters;
 use crate::views::counters::Direction as MoveDirection;
 use crate::views::drain::Flows;
-use crate::views::egress::{Path, egress};
+use crate::views::egress::egress;
+use crate::views::egress_path::Path;
 use crate::world::{
     BfdReport, Conflict, Direction, Egress, EndpointSlice, Fact, Link, MessageCounts, NotificationCount, Request,
     Service, SessionDetail, SessionReport, SessionState,

@@ -1,0 +1,49 @@
+//! Lists of objects of any kind, as the API server and `kubectl get -o yaml` write them. Floor 1.
+
+use serde_json::Value;
+
+/// The objects of one document: itself, or those of the list that it is.
+pub fn objects_in(document: Value) -> Result<Vec<Value>, String> {
+    let mut objects = Vec::new();
+    flatten(document, &mut objects).map(|()| objects)
+}
+
+pub fn flatten(document: Value, objects: &mut Vec<Value>) -> Result<(), String> {
+    let Some(kind) = kind_of(&document)? else { return Ok(()) };
+    if !kind.ends_with("List") {
+        objects.push(document);
+        return Ok(());
+    }
+    items_of(&kind, document)?.into_iter().try_for_each(|item| flatten(item, objects))
+}
+
+/// The kind of a document; `None` if it is empty, or has nothing but comments.
+pub fn kind_of(document: &Value) -> Result<Option<String>, String> {
+    match (document.get("kind").and_then(Value::as_str), document) {
+        (Some(kind), _) => Ok(Some(kind.to_owned())),
+        (None, Value::Null) => Ok(None),
+        (None, Value::Object(_)) => Err("an object has no kind".to_owned()),
+        (None, _) => Err("this is not an object".to_owned()),
+    }
+}
+
+/// The items of a list, each with its kind.
+pub fn items_of(kind: &str, document: Value) -> Result<Vec<Value>, String> {
+    let Value::Object(mut list) = document else { return Err("this is not an object".to_owned()) };
+    let mut items = match list.remove("items") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(items)) => items,
+        Some(_) => return Err(format!("the items of the {kind} are not a list")),
+    };
+    // The items of a typed list need not repeat kind and version.
+    if let Some(of) = kind.strip_suffix("List").filter(|of| !of.is_empty()) {
+        let version = list.remove("apiVersion");
+        for item in items.iter_mut().filter_map(Value::as_object_mut) {
+            item.entry("kind").or_insert_with(|| Value::from(of));
+            if let Some(version) = &version {
+                item.entry("apiVersion").or_insert_with(|| version.clone());
+            }
+        }
+    }
+    Ok(items)
+}
