@@ -6,8 +6,6 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use tower::ServiceExt;
-
 pub use super::client_error::ClientError;
 use super::connection::assemble_all;
 use super::credentials;
