@@ -58,6 +58,9 @@ const LONGEST_PROBLEM: usize = 500;
 /// No name of a pool is longer: it would have to be a DNS subdomain.
 const LONGEST_POOL: usize = 253;
 
+/// So many pools may one Service name. Anybody may write a Service, and every agent looks for an address in each of them.
+const MOST_POOLS: usize = 64;
+
 const SPEC_ADDRESS: &str = "spec.loadBalancerIP";
 
 /// Whether crier reads the annotation of this name; all others are skipped.
@@ -188,15 +191,19 @@ fn unknown(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = (&Str
     annotations.iter().filter(move |(name, _)| name.starts_with(OWN) && !is_known(name))
 }
 
-/// One of them that is most probably an annotation about egress.
+/// One of them that is most probably an annotation about egress, or the first one behind those that are looked at: anybody may
+/// write thousands into a Service, and every agent reads them with each change of it.
 fn misspelt_egress(annotations: &BTreeMap<String, String>) -> Option<(&String, &String)> {
-    unknown(annotations).find(|(name, _)| nearest(name).is_some_and(is_about_egress))
+    let is_egress = |(name, _): &(&String, &String)| nearest(name).is_some_and(is_about_egress);
+    unknown(annotations).take(MOST_UNKNOWN).find(is_egress).or_else(|| unknown(annotations).nth(MOST_UNKNOWN))
 }
 
 /// What may be meant by a name of ours that means nothing.
 fn nearest(name: &str) -> Option<&'static str> {
-    let name: String = name.chars().take(LONGEST_NAME).collect();
-    let distances = OWN_NAMES.iter().map(|known| (strsim::damerau_levenshtein(&name, known), *known));
+    // A name of another length has as many mistakes at least. Those that exist are ASCII.
+    let letters = name.chars().count();
+    let is_near = |known: &&&str| known.len().abs_diff(letters) <= MOST_MISTAKES;
+    let distances = OWN_NAMES.iter().filter(is_near).map(|known| (strsim::damerau_levenshtein(name, known), *known));
     distances.min().filter(|(distance, _)| *distance <= MOST_MISTAKES).map(|(_, known)| known)
 }
 
@@ -207,8 +214,8 @@ fn is_about_egress(name: &str) -> bool {
 /// Letters.
 const MOST_MISTAKES: usize = 3;
 
-/// Letters of a name that are looked at: `crier.dev/` and the 63 that Kubernetes allows behind it.
-const LONGEST_NAME: usize = OWN.len() + 63;
+/// So many names of ours that mean nothing are compared with those that exist. Nobody misspells more.
+const MOST_UNKNOWN: usize = 16;
 
 /// How what the pods open is to leave the cluster, and what bounds that. A Service whose annotations about egress cannot be met
 /// is closed: its user relies on a source address that the packets would not have.
@@ -299,6 +306,10 @@ fn closed(field: &str, value: &str, problem: impl Into<String>) -> RequestError 
 
 /// Names separated by commas, spaces allowed.
 fn parse_pools(field: &str, text: &str) -> Result<Vec<PoolName>, RequestError> {
+    let count = text.split(',').count();
+    if count > MOST_POOLS {
+        return Err(malformed(field, text, format!("it names {count} pools; {MOST_POOLS} are the most")));
+    }
     let mut pools: Vec<PoolName> = Vec::new();
     for name in text.split(',').map(str::trim) {
         if name.is_empty() {
@@ -605,6 +616,31 @@ mod tests {
             assert!(text.contains(problem), "{problem} in: {text}");
         }
         assert_eq!(renumber(None), Ok(None));
+    }
+
+    /// P1b of a review. Input: a list of 48,000 pools. Output: it is refused by its number, before the names are compared with each other.
+    #[test]
+    fn a_list_of_more_pools_than_anybody_has_is_refused_by_its_number() {
+        let list = |count: usize| (0..count).map(|number| format!("p{number}")).collect::<Vec<_>>().join(",");
+        assert_eq!(read(&[(POOL, &list(MOST_POOLS))], None).expect("as many as there may be").pools.len(), MOST_POOLS);
+        let refusal = refused(&[(POOL, &list(48_000))], None);
+        assert!(refusal.contains("it names 48000 pools; 64 are the most"), "{refusal}");
+    }
+
+    /// P1 of a review. Input: names below `crier.dev/` that do not exist, up to 15,000 of them. Output: the Service is refused, and closed from
+    /// one more on than are compared with those that exist, so that none behind them that was meant for egress opens it. All agents stood
+    /// still for seconds with each change of such a Service.
+    #[test]
+    fn of_thousands_of_names_that_do_not_exist_few_are_looked_at() {
+        for (count, closed) in [(1, false), (MOST_UNKNOWN, false), (MOST_UNKNOWN + 1, true), (15_000, true)] {
+            let names = (0..count).map(|number| (format!("{OWN}e{number:05}"), String::new()));
+            let annotations: BTreeMap<String, String> = names.collect();
+            assert_eq!(egress(Some(&annotations)).is_some(), closed, "{count} names");
+            let refused = request(Some(&annotations), None).expect_err("no name of them exists").to_string();
+            assert!(refused.contains("there is no such annotation"), "{refused}");
+        }
+        let misspelt = BTreeMap::from([(format!("{OWN}egres"), "network".to_owned())]);
+        assert_eq!(egress(Some(&misspelt)), Some((Egress::Closed, None)));
     }
 
     #[test]
