@@ -99,6 +99,8 @@ stories! {
     a_restart_before_the_agent_has_planned: "restart-before-a-plan",
     a_node_without_a_link_grants_nothing: "grant-without-link",
     an_address_moves_while_a_better_node_restarts: "missed-while-restarting",
+    nodes_are_upgraded_one_by_one_and_taken_back: "versions",
+    a_restart_that_keeps_addresses_beside_other_versions: "versions-that-wait",
     a_split_is_longer_than_announcements_are_repeated: "split-outlasts-announcements",
 }
 
