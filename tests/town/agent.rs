@@ -263,6 +263,16 @@ impl Agent {
         ]
     }
 
+    /// The nodes that it hears and that do not hear it, as far as it knows.
+    pub fn deaf_to_it(&self) -> Vec<String> {
+        let rosters = self.planner.world().rosters.values();
+        let all = rosters.flat_map(|roster| {
+            let members = roster.members.iter().filter(|(_, it)| it.deaf).map(|(node, _)| node.to_string());
+            members.chain(roster.unproved.keys().map(|node| format!("{node} (never)")))
+        });
+        all.collect()
+    }
+
     /// What it would find on its disk if it started again.
     pub fn remembers(&self) -> Vec<Fact> {
         self.planner.world().to_remember().collect()

@@ -580,6 +580,7 @@ impl Watch {
 
     /// What the agents say in the end of addresses that were where they should not be.
     pub fn tell_end(&mut self, town: &Town) {
+        self.tell_deaf(town);
         let agents = self.agents;
         let places: BTreeSet<String> = self.broken.values().flat_map(|it| it.places.iter().cloned()).collect();
         for (number, agent) in town.hosts.iter().enumerate().filter_map(|(at, host)| Some((at, host.agent.as_ref()?))) {
@@ -595,6 +596,16 @@ impl Watch {
                     )
                 });
             }
+        }
+    }
+
+    fn tell_deaf(&mut self, town: &Town) {
+        for (number, host) in town.hosts.iter().enumerate() {
+            let Some(deaf) = host.agent.as_ref().map(|agent| agent.deaf_to_it()).filter(|it| !it.is_empty()) else {
+                continue;
+            };
+            let agents = self.agents;
+            self.tell(town.now(), || format!("    {} knows that it is not heard by {}", name(number, agents), deaf.join(", ")));
         }
     }
 

@@ -126,6 +126,7 @@ pub fn holders<'a>(
             bidder: Bidder { node, bid: Bid { grade, weight: holding.weight } },
             grants_us: holding.stage == Stage::Grants { to: me },
             cannot_serve: ranking.cannot_serve(node),
+            deaf: member.deaf,
             on_links: BTreeSet::new(),
         })
     };
