@@ -340,7 +340,8 @@ fn an_owner_whose_link_loses_ipv4_leaves_its_addresses_to_nodes_that_can_reply()
     let says = |text: &str| {
         let all: Vec<String> = agents.iter().map(lan::problems).collect();
         let count = all.iter().filter(|said| said.contains(text)).count();
-        if count == 1 { Ok(()) } else { Err(format!("{count} of {all:?}")) }
+        let l2: Vec<_> = agents.iter().map(|agent| agent.json("l2")["addresses"][0].clone()).collect();
+        if count == 1 { Ok(()) } else { Err(format!("{count} of {all:?}: {l2:#?}")) }
     };
     eventually("one goes on, and says so", secs(10), || says("this node answers for IPv4 addresses on eth0 (1), which has no IPv4 address"));
     throughout("it answers", secs(3), || match lan.answering(address).len() {

@@ -87,7 +87,11 @@ fn over_bgp_a_node_that_is_cut_off_the_api_server_withdraws_while_others_hear_it
              ipv4 {{ import all; export none; }}; }}\n"
         )
     });
-    let bird = metal.site.router.bird(&format!("router id 192.168.35.1;\n{}", sessions.collect::<String>()));
+    let bird = metal.site.router.bird(&format!(
+        "router id 192.168.35.1;\n{}\n{}",
+        rack::bird::KERNEL,
+        sessions.collect::<String>()
+    ));
     let _pods = [metal.pod(0, "web-1", "web", &[80]), metal.pod(1, "web-2", "web", &[80])];
     metal.set_pod_ready("web-2", false);
     let faults = Faults::before(&metal);
@@ -101,6 +105,9 @@ fn over_bgp_a_node_that_is_cut_off_the_api_server_withdraws_while_others_hear_it
     for agent in &agents {
         agent.wait_ready(secs(20));
         eventually_equal("the agents hear each other", secs(20), &2, || lan::members(agent).len());
+    }
+    for node in 1..=3 {
+        bird.wait_established(&format!("node{node}"), secs(20));
     }
     for (name, policy, address) in [("local", "Local", "203.0.113.1"), ("cluster", "Cluster", "203.0.113.2")] {
         let service = Service::new(name).selects("web").policy(policy).load_balancer_ip(address);
