@@ -76,6 +76,14 @@ pub struct Station {
     pub hearing: Hearing,
 }
 
+/// A station that answers for an address which this node does not answer for, as the link shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answerer {
+    pub mac: MacAddress,
+    /// The node whose station it is; `None` for one that nobody knows.
+    pub node: Option<NodeName>,
+}
+
 /// The stations of the other nodes, as they are heard on each link of this one.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stations {

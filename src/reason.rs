@@ -142,6 +142,8 @@ pub enum Reason {
     NotCarried { why: String },
     #[error("{owner} answers for it")]
     OwnedBy { owner: NodeName },
+    #[error("the station {mac} answers for it, and is no known node's: {first} is ranked first")]
+    AnsweredByStation { mac: MacAddress, first: NodeName },
     #[error("{first} is first for {address} and does not answer: see `crier l2 {address}` on {first}")]
     NotTaken { address: IpAddr, first: NodeName },
     #[error(
@@ -339,6 +341,12 @@ pub enum Reason {
         list(.links)
     )]
     NoIpv6OnLink { address: IpAddr, links: Vec<InterfaceName> },
+    #[error(
+        "no link of this node that would answer for {address} has an IPv4 address ({}), and other nodes have one there: replies to clients \
+         would have no route; look at: ip -4 address, or set subnet = \"ignore\" in [[l2]] if routes of another kind lead there",
+        list(.links)
+    )]
+    NoIpv4OnLink { address: IpAddr, links: Vec<InterfaceName> },
     #[error(
         "its pulses name no link-local IPv6 address on the link of {address}: IPv6 is switched off there, or the address is a duplicate"
     )]

@@ -208,8 +208,17 @@ impl Card {
 
     /// It says its subnets, and a link-local one of IPv6 is not among them. As many as fit do not tell of those that are left out.
     pub fn lacks_v6(&self) -> bool {
+        self.says_all_subnets() && !self.subnets.iter().any(|net| is_link_local_v6(net.addr()))
+    }
+
+    /// It says its subnets, and none of IPv4 is among them.
+    pub fn lacks_v4(&self) -> bool {
+        self.says_all_subnets() && !self.subnets.iter().any(|net| net.addr().is_ipv4())
+    }
+
+    fn says_all_subnets(&self) -> bool {
         let room = MOST_SUBNETS - self.gateways.len().min(MOST_GATEWAYS);
-        (1..room).contains(&self.subnets.len()) && !self.subnets.iter().any(|net| is_link_local_v6(net.addr()))
+        (1..room).contains(&self.subnets.len())
     }
 }
 

@@ -32,7 +32,7 @@ use super::settings::{
     REFRESH_SPREAD, SPANNING_TREE, UNSETTLED_FOR,
 };
 use crate::address::MacAddress;
-use crate::claim::{Acquisition, ConflictKind, Hearing, Order};
+use crate::claim::{Acquisition, Answerer, ConflictKind, Hearing, Order};
 use crate::names::NodeName;
 
 pub use self::answer::Heard;
@@ -82,6 +82,10 @@ pub struct Claims {
     passes: BTreeMap<IpAddr, (Instant, MacAddress)>,
     /// Addresses whose ownership may have changed.
     turned: BTreeSet<IpAddr>,
+    /// Addresses that may be left to another station than before, or to none.
+    left: BTreeSet<IpAddr>,
+    /// How many claims stand by, and do not answer.
+    standing_by: u32,
     /// Counts refreshes, to spread them over time.
     refreshes: u32,
 }
@@ -183,6 +187,17 @@ impl Claims {
         self.conflicting.iter().map(|(address, (mac, kind))| (*address, *mac, *kind))
     }
 
+    /// The station that answers for an address that this node does not answer for, as far as it was heard.
+    pub fn answerer(&self, address: IpAddr) -> Option<Answerer> {
+        let claim = self.claims.get(&address).filter(|claim| !matches!(claim.state, State::Announced(_)))?;
+        claim.left_to.map(|mac| Answerer { mac, node: self.node(mac).cloned() })
+    }
+
+    /// An address for which `answerer` may say something else since this last named it.
+    pub fn poll_left(&mut self) -> Option<IpAddr> {
+        self.left.pop_first()
+    }
+
     /// The node that a station belongs to.
     pub fn node(&self, mac: MacAddress) -> Option<&NodeName> {
         self.stations.node(mac)
@@ -228,7 +243,10 @@ impl Claims {
     /// know that there was another is said where it is.
     pub fn handle_disowned(&mut self, address: IpAddr, now: Instant) {
         self.leave_queue(address);
-        let before = self.claims.remove(&address).map(|claim| claim.state);
+        let before = self.claims.remove(&address);
+        self.count_standby(before.as_ref(), address);
+        self.left.insert(address);
+        let before = before.map(|claim| claim.state);
         if let (Some(State::Announced(_)), Some(to)) = (before, self.stations.yielded(address)) {
             self.pass_on(address, to, now);
         }
@@ -406,20 +424,20 @@ impl Claims {
         }
         // After a take-over the frames of many nodes that ask at once are worth more than a second announcement.
         let once_more = order.acquisition == Acquisition::HandOver;
-        self.claims.insert(
-            address,
-            Claim {
-                order,
-                state,
-                next: Next::Never,
-                deferrals: 0,
-                left_to: None,
-                patient_until: None,
-                once_more,
-                asserted: None,
-                unsettled_until: None,
-            },
-        );
+        let claim = Claim {
+            order,
+            state,
+            next: Next::Never,
+            deferrals: 0,
+            left_to: None,
+            patient_until: None,
+            once_more,
+            asserted: None,
+            unsettled_until: None,
+        };
+        let before = self.claims.insert(address, claim);
+        self.count_standby(before.as_ref(), address);
+        self.left.insert(address);
         self.formers.forget(address);
         self.turned.insert(address);
         self.begin_or_stand_by(address, now);
@@ -427,11 +445,16 @@ impl Claims {
 
     /// The same, but that a standby first waits.
     fn begin_or_stand_by(&mut self, address: IpAddr, now: Instant) {
-        let stands_by = |claim: &Claim| claim.is_standby() && !matches!(claim.state, State::Announced(_));
-        match self.claims.get(&address).is_some_and(stands_by) {
+        match self.claims.get(&address).is_some_and(Claim::stands_by) {
             true => self.stand_by(address, now),
             false => self.begin(address, now),
         }
+    }
+
+    /// What the claim of an address was, and is none or another one now.
+    fn count_standby(&mut self, before: Option<&Claim>, address: IpAddr) {
+        let (was, is) = (before.is_some_and(Claim::stands_by), self.claims.get(&address).is_some_and(Claim::stands_by));
+        self.standing_by = self.standing_by.saturating_add(u32::from(is)).saturating_sub(u32::from(was));
     }
 
     /// Puts a claim at its first step on a link that is up.
@@ -469,9 +492,12 @@ impl Claims {
                 if lane == Lane::Recurring && !claim.is_standby() {
                     claim.unsettled_until = Some(now + UNSETTLED_FOR);
                 }
+                let stood_by = claim.stands_by();
                 claim.state = announced_at(now);
+                self.standing_by = self.standing_by.saturating_sub(u32::from(stood_by));
                 let left_to = claim.left_to;
                 self.turned.insert(address);
+                self.left.insert(address);
                 self.note_taken(address, now);
                 if let Some(mac) = left_to {
                     self.hasten(mac, now);
@@ -562,6 +588,10 @@ impl Announced {
 impl Claim {
     fn is_standby(&self) -> bool {
         matches!(self.order.acquisition, Acquisition::Standby { place: _ })
+    }
+
+    fn stands_by(&self) -> bool {
+        self.is_standby() && !matches!(self.state, State::Announced(_))
     }
 
     /// The lane for a frame that would go in this one if the claim were settled.

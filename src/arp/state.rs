@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use imbl::OrdSet;
+use imbl::{OrdMap, OrdSet};
 
 use crate::address::MacAddress;
+use crate::claim::Answerer;
 use crate::names::InterfaceName;
 use crate::world::Conflict;
 
@@ -23,6 +24,8 @@ pub struct LinkState {
     pub addresses: usize,
     /// The addresses that this node answers for on the link.
     pub answering: OrdSet<IpAddr>,
+    /// The stations that answer for addresses which this node asks for and does not answer for.
+    pub answerers: OrdMap<IpAddr, Answerer>,
     /// Other stations that claim addresses of this node.
     pub conflicts: BTreeMap<IpAddr, Conflict>,
 }

@@ -31,7 +31,7 @@ use super::machine::Surroundings;
 use super::offload::Offload;
 use super::state::{LinkState, LinkStates, SocketState};
 use crate::by_link::ByLink;
-use crate::claim::Order;
+use crate::claim::{Answerer, Order};
 use crate::clock;
 use crate::names::InterfaceName;
 use crate::plan::slice::L2Slice;
@@ -116,6 +116,7 @@ async fn tell(mut states: watch::Receiver<LinkStates>, facts: mpsc::Sender<Fact>
 struct Told {
     conflicts: BTreeMap<(IpAddr, InterfaceName), Conflict>,
     answering: BTreeMap<InterfaceName, OrdSet<IpAddr>>,
+    answerers: BTreeMap<InterfaceName, OrdMap<IpAddr, Answerer>>,
 }
 
 impl Told {
@@ -135,8 +136,13 @@ impl Told {
         let names = self.answering.keys().chain(answering.keys()).cloned().collect::<BTreeSet<_>>();
         let changed =
             names.into_iter().filter_map(|link| answers(&link, self.answering.get(&link), answering.get(&link)));
-        let news = over.chain(begun).map(conflict).chain(changed).collect();
-        (self.conflicts, self.answering) = (conflicts, answering);
+        let answerers: BTreeMap<InterfaceName, OrdMap<IpAddr, Answerer>> =
+            links.iter().map(|link| (link.name.clone(), link.answerers.clone())).collect();
+        let names = self.answerers.keys().chain(answerers.keys()).cloned().collect::<BTreeSet<_>>();
+        let others =
+            names.into_iter().filter_map(|link| answered(&link, self.answerers.get(&link), answerers.get(&link)));
+        let news = over.chain(begun).map(conflict).chain(changed).chain(others).collect();
+        (self.conflicts, self.answering, self.answerers) = (conflicts, answering, answerers);
         news
     }
 }
@@ -152,6 +158,21 @@ fn answers(link: &InterfaceName, before: Option<&OrdSet<IpAddr>>, after: Option<
         }
     }
     (!began.is_empty() || !ended.is_empty()).then(|| Fact::Answering { link: link.clone(), began, ended })
+}
+
+/// The same of those that other stations answer for.
+fn answered(
+    link: &InterfaceName,
+    before: Option<&OrdMap<IpAddr, Answerer>>,
+    after: Option<&OrdMap<IpAddr, Answerer>>,
+) -> Option<Fact> {
+    let none = OrdMap::new();
+    let by = before.unwrap_or(&none).diff(after.unwrap_or(&none)).map(|item| match item {
+        DiffItem::Add(address, by) | DiffItem::Update { new: (address, by), .. } => (*address, Some(by.clone())),
+        DiffItem::Remove(address, _) => (*address, None),
+    });
+    let by: Vec<_> = by.collect();
+    (!by.is_empty()).then(|| Fact::Answered { link: link.clone(), by })
 }
 
 struct Responder {
@@ -295,6 +316,7 @@ impl Responder {
             offloaded: false,
             addresses: 0,
             answering: OrdSet::new(),
+            answerers: OrdMap::new(),
             conflicts: BTreeMap::new(),
         };
         self.states.send_modify(|states| drop(states.insert(index, opening)));

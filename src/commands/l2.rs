@@ -46,7 +46,7 @@ fn table(addresses: &[AddressReport], wide: bool) -> String {
         let mut row = vec![
             it.address.to_string(),
             join(&it.services),
-            name(it.owner.as_ref()),
+            owner(it),
             since(it),
             dash(join(&it.interfaces)),
             name(next(it).map(|next| &next.node)),
@@ -65,6 +65,14 @@ fn table(addresses: &[AddressReport], wide: bool) -> String {
 /// The best of the nodes beside the owner.
 fn next(it: &AddressReport) -> Option<&RankReport> {
     it.nodes.iter().find(|node| node.rank.is_some() && Some(&node.node) != it.owner.as_ref())
+}
+
+/// Of a station that is no known node's, the MAC.
+fn owner(it: &AddressReport) -> String {
+    match &it.owner {
+        None if !it.owner_macs.is_empty() => join(&it.owner_macs),
+        owner => name(owner.as_ref()),
+    }
 }
 
 fn name(node: Option<&NodeName>) -> String {
@@ -102,6 +110,7 @@ fn whole(it: &AddressReport, me: &NodeName) -> String {
         Some(owner) if owner == me => format!("{owner}, this node"),
         owner => name(owner.as_ref()),
     };
+    let owner = if it.owner.is_none() && !it.owner_macs.is_empty() { "no known node".to_owned() } else { owner };
     line("owner", if it.owner_macs.is_empty() { owner } else { format!("{owner}, {}", join(&it.owner_macs)) });
     let longer = if it.since_is_exact { "" } else { ", or longer: so it was when this node began to look" };
     line("since", it.since.map_or("-".to_owned(), |since| format!("{}{longer}", when(since))));

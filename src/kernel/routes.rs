@@ -82,8 +82,13 @@ fn place(route: &DefaultRoute) -> Place {
 }
 
 async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Told) -> Result<Infallible, Ended> {
-    // When a link goes down, its IPv4 routes go too, and the kernel reports only the link.
-    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
+    // When a link goes down or loses its last address, its IPv4 routes go too, and the kernel reports only the link or the address.
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+    ];
     let mut netlink = Netlink::open_for(&groups).map_err(Ended::Failed)?;
     // With an object of next hops its routes go, and the kernel tells of the object alone, in a message that the library cannot read.
     let open = |error| Ended::Failed(NetlinkError::Open(error));
@@ -208,6 +213,7 @@ fn may_move_default_routes(message: &RouteNetlinkMessage, links: &BTreeSet<u32>,
         RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
             links.contains(&link.header.index) || vrf_table(link).is_some()
         }
+        RouteNetlinkMessage::DelAddress(address) => links.contains(&address.header.index),
         // The enum is not ours; no other message was subscribed to.
         _ => false,
     }

@@ -106,6 +106,8 @@ pub struct Holder<'a> {
     /// It could not serve the address, by what this node knows: under policy Local it has no endpoint, or what the pods open is
     /// not to leave by it.
     pub cannot_serve: bool,
+    /// It does not hear this node, as far as can be told.
+    pub deaf: bool,
     /// The links where it says so, by their indices, if this node answers on another one and it does not say so there; else none.
     pub on_links: BTreeSet<u32>,
 }
@@ -332,6 +334,11 @@ impl History {
         if let Some(node) = situation.deaf_holder.filter(|_| !situation.leaving) {
             self.deaf = Some(Deaf { node: node.clone(), rest: None });
         }
+        // The same of one that heard this node before. Where this node answers beside it, that it goes on tells.
+        let by_deaf = situation.holders.iter().find(|it| it.deaf && !situation.answers && !situation.leaving);
+        if let (Some(holder), None) = (by_deaf, &self.deaf) {
+            self.deaf = Some(Deaf { node: holder.bidder.node.clone(), rest: None });
+        }
         self.waits_until = None;
         // However long nobody was known to hold it: what this node has yet to hear of is waited for from now on.
         self.unknown_since = (!situation.knows_all).then(|| self.unknown_since.unwrap_or(now));
@@ -421,6 +428,10 @@ impl History {
         let rival = best_rival(situation);
         if let Some(better) = rival.filter(|rival| compare(rival, &this, situation.rank_by) == Ordering::Greater) {
             self.yielded_to = Some(better.node.clone());
+            // Where a third one has the address next, that node sees no holder while this one has it from there.
+            if situation.holders.iter().any(|it| it.deaf && it.bidder.node == better.node) {
+                self.deaf = Some(Deaf { node: better.node.clone(), rest: Some(now + DEAF_REST) });
+            }
             return self.stop(better.node);
         }
         // A holder that granted this node the address stops as soon as it hears that this node has it.

@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{SCHEMA_VERSION, Snapshot};
 use crate::address::Family;
-use crate::claim::ConflictKind;
+use crate::claim::{Answerer, ConflictKind};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PoolName};
-use crate::plan::decision::{Announcement, Decision};
+use crate::plan::decision::{Announcement, Decision, L2Verdict};
 use crate::plan::placement::{Cause, Move, PastConflict, Placement};
 use crate::plan::ranking::{RankedNode, Ranking, Score, Wishes, covering};
 use crate::plan::verdict::shared;
 use crate::reason::Reason;
-use crate::world::Endpoints;
+use crate::world::{Endpoints, Pulses};
 
 /// Which address is asked for: all of them, or one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -168,23 +168,55 @@ fn address_report(snapshot: &Snapshot, tenants: &[Tenant<'_>]) -> Option<Address
     let is_guessed =
         matches!(l2.reason, Reason::NoInterface { .. } | Reason::LinkDown { .. } | Reason::NoCarrier { .. });
     let owner = owner.as_ref().filter(|owner| !is_guessed || **owner == snapshot.node);
+    let shown = told_by_link(snapshot, *address, l2);
+    let answerer = shown.as_ref().map(|(answerer, _)| *answerer);
+    // What the plan knows is of the node that is ranked first.
+    let is_of_plan = answerer.is_none_or(|it| it.node.as_ref() == owner);
+    let (owner, owner_macs) = match answerer {
+        Some(it) => (it.node.as_ref(), vec![it.mac.to_string()]),
+        None => (owner, owner.map(|owner| macs(snapshot, owner, *address)).unwrap_or_default()),
+    };
+    let (reason, summary) = match shown {
+        Some((_, reason)) => (reason.clone(), reason.to_string()),
+        None => (l2.reason.clone(), summary),
+    };
     let interfaces = snapshot.plan.l2.addresses.get(address).map(|links| links.iter().cloned().collect());
     Some(AddressReport {
         address: *address,
         pool: pool.clone(),
         services: tenants.iter().map(|(key, ..)| (*key).clone()).collect(),
-        owner_macs: owner.map(|owner| macs(snapshot, owner, *address)).unwrap_or_default(),
+        owner_macs,
         owner: owner.cloned(),
         announced: answers,
         summary,
-        reason: l2.reason.clone(),
+        reason,
         interfaces: interfaces.unwrap_or_default(),
-        since: snapshot.timestamp(*since),
+        since: snapshot.timestamp(*since).filter(|_| is_of_plan),
         since_is_exact: *witnessed,
-        last_move: last_move.as_ref().map(|it| move_report(snapshot, it)),
+        last_move: last_move.as_ref().filter(|_| is_of_plan).map(|it| move_report(snapshot, it)),
         last_conflict: last_conflict.as_ref().map(|it| conflict_report(snapshot, it)),
         nodes: ranks(snapshot, tenants, *address, pool),
     })
+}
+
+/// Without pulses the link alone tells who answers: the plan knows no more than which node is ranked first. The station that answers for an
+/// address in place of this node, and why this node does not; `None` where nothing of it is known.
+pub(super) fn told_by_link<'a>(
+    snapshot: &'a Snapshot,
+    address: IpAddr,
+    l2: &L2Verdict,
+) -> Option<(&'a Answerer, Reason)> {
+    let world = &snapshot.world;
+    if world.pulses != Pulses::Off || world.answering.contains_key(&address) {
+        return None;
+    }
+    let answerer = world.answerers.of(address)?;
+    let reason = match (&l2.reason, &answerer.node) {
+        (Reason::OwnedBy { owner: _ }, Some(node)) => Reason::OwnedBy { owner: node.clone() },
+        (Reason::OwnedBy { owner }, None) => Reason::AnsweredByStation { mac: answerer.mac, first: owner.clone() },
+        (reason, _) => reason.clone(),
+    };
+    Some((answerer, reason))
 }
 
 fn ranks(snapshot: &Snapshot, tenants: &[Tenant<'_>], address: IpAddr, pool: &PoolName) -> Vec<RankReport> {

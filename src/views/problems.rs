@@ -12,7 +12,7 @@ use super::service::ServiceReport;
 use super::words::some_of;
 use super::{agreement, allocator, bfd, egress, own_node, stations, unannounced};
 use crate::address::{Family, host_prefix};
-use crate::config::{Config, Kubernetes, L2, Pool, Source, lease_digest};
+use crate::config::{Config, Kubernetes, L2, Pool, Source, Subnet, lease_digest};
 use crate::names::{InterfaceName, ObjectKey, PeerName};
 use crate::path_state::{PathFault, Serving};
 use crate::plan::allocate::pool_of;
@@ -85,6 +85,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(prefixes_away(snapshot));
     problems.extend(without_link(snapshot));
     problems.extend(without_v6(snapshot));
+    problems.extend(without_v4(snapshot));
     problems.extend(bound_by_others(snapshot));
     problems.extend(left_on_links(snapshot));
     problems.extend(of_hosts_too(snapshot));
@@ -721,6 +722,42 @@ fn without_v6(snapshot: &Snapshot) -> Option<String> {
             links.into_iter().collect::<Vec<_>>().join(", ")
         )
     })
+}
+
+/// The links without any IPv4 address where this node would answer for IPv4 addresses of Services, or does.
+fn without_v4(snapshot: &Snapshot) -> Vec<String> {
+    let Snapshot { config, context, plan, world, .. } = snapshot;
+    let announced = || plan.decisions.values().flat_map(|decision| &decision.announcements);
+    let is_covered = |l2: &L2| {
+        let of_pool = |it: &&Announcement| l2.pools.is_empty() || l2.pools.contains(&it.pool);
+        announced().filter(of_pool).any(|it| it.address.is_ipv4())
+    };
+    let given_way = |(l2, _): &(&L2, &L2Context)| l2.subnet == Subnet::Prefer && is_covered(l2);
+    let of_l2 = config.l2.iter().zip(&context.l2).filter(given_way);
+    let left: BTreeSet<&InterfaceName> = of_l2.flat_map(|(_, context)| context.without_v4()).collect();
+    let answers_on = |link: &Link| {
+        let answered = plan.l2.addresses.iter().filter(|(address, links)| address.is_ipv4() && links.contains(&link.name));
+        answered.count()
+    };
+    let has_way = |link: &Link| {
+        link.addresses.iter().any(|net| net.addr().is_ipv4())
+            || world.default_routes.iter().any(|it| it.family == Family::V4 && it.link == link.index)
+    };
+    let leads_nowhere = world.links.values().filter(|link| !has_way(link) && !left.contains(&link.name));
+    let leads_nowhere = leads_nowhere.map(|link| (link, answers_on(link))).filter(|(_, count)| *count > 0);
+    let given = left.iter().map(|link| {
+        format!(
+            "this node answers for no IPv4 address on {link}, which has no IPv4 address while other nodes have one there: look at: ip -4 \
+             address"
+        )
+    });
+    let kept = leads_nowhere.map(|(Link { name, .. }, count)| {
+        format!(
+            "this node answers for IPv4 addresses on {name} ({count}), which has no IPv4 address and no default route, and it knows of no \
+             other node that has one there: clients get a reply only if another route leads to them; look at: ip -4 address; ip -4 route"
+        )
+    });
+    given.chain(kept).collect()
 }
 
 /// That the networks of Services are not shown, where something goes by them.

@@ -1,5 +1,6 @@
 //! What a running agent says of itself as a whole: the JSON behind `crier status`. Floor 1.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use super::allocator::{self, AllocatorReport};
 use super::bgp::{PeerReport, peer_report};
 use super::counters::{self, CountersReport};
 use super::drain::{self, DrainReport, ShutdownReport};
+use super::l2::told_by_link;
 use super::problems::{is_unauthorized, problems, remembers};
 use super::reload::Reloads;
 use super::service::ServiceReport;
@@ -187,11 +189,14 @@ pub struct MemberReport {
 pub fn status(snapshot: &Snapshot) -> Report {
     let Snapshot { node, started, world, config, plan, counters, .. } = snapshot;
     let (sessions, stays) = (established(snapshot), allocator::stays(snapshot));
-    let of_service = |(key, decision): (&ObjectKey, &Arc<Decision>)| ServiceReport {
-        name: key.clone(),
-        decision: as_sent(decision, &sessions),
-        summary: summary(decision, snapshot, &sessions, stays.as_deref()),
-        remarks: world.services.get(key).map(|service| remarks(service)).unwrap_or_default(),
+    let of_service = |(key, decision): (&ObjectKey, &Arc<Decision>)| {
+        let decision = as_heard(snapshot, decision);
+        ServiceReport {
+            name: key.clone(),
+            decision: as_sent(&decision, &sessions),
+            summary: summary(&decision, snapshot, &sessions, stays.as_deref()),
+            remarks: world.services.get(key).map(|service| remarks(service)).unwrap_or_default(),
+        }
     };
     let services: Vec<ServiceReport> = load_balancers(snapshot).map(of_service).collect();
     let peers: Vec<PeerReport> = plan.bgp.peers.iter().map(|(name, peer)| peer_report(snapshot, name, peer)).collect();
@@ -493,6 +498,20 @@ fn carried(peer: &PeerName, family: Family, sessions: &Sessions<'_>) -> Carried 
         }
     }
     found
+}
+
+/// Without pulses: with the nodes that answer on the link, whichever are ranked first.
+fn as_heard<'a>(snapshot: &Snapshot, decision: &'a Decision) -> Cow<'a, Decision> {
+    let mut told = Cow::Borrowed(decision);
+    for (place, announcement) in decision.announcements.iter().enumerate() {
+        let Some((answerer, reason)) = told_by_link(snapshot, announcement.address, &announcement.l2) else { continue };
+        let Some(announcement) = told.to_mut().announcements.get_mut(place) else { continue };
+        announcement.l2.reason = reason;
+        if let Some(node) = &answerer.node {
+            announcement.l2.owner = Some(node.clone());
+        }
+    }
+    told
 }
 
 /// The decision without the peers that no session can send its routes to.

@@ -13,6 +13,7 @@ use super::{
     BfdReport, ClientCertificate, Conflict, DefaultRoute, Drain, EgressReach, EndpointSlice, HeldPod, HostProblem,
     LeaseState, Link, NetworkNumbers, Node, Pod, Service, SessionDetail, Shutdown,
 };
+use crate::claim::Answerer;
 use crate::config::Config;
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::path_state::DataPath;
@@ -55,6 +56,11 @@ pub enum Fact {
         link: InterfaceName,
         began: Vec<IpAddr>,
         ended: Vec<IpAddr>,
+    },
+    /// Which stations answer for addresses on a link that this node asks for there; `None`: none is known.
+    Answered {
+        link: InterfaceName,
+        by: Vec<(IpAddr, Option<Answerer>)>,
     },
     Session(PeerName, SessionReport),
     /// How the BFD session of a peer stands; `None` where there is none any more.
@@ -189,6 +195,7 @@ impl Fact {
             | Fact::LinksListed
             | Fact::Conflict(..)
             | Fact::Answering { .. }
+            | Fact::Answered { .. }
             | Fact::Session(..)
             | Fact::Bfd(..)
             | Fact::Routers(..)

@@ -1,6 +1,7 @@
 //! Everything crier was told: facts come in, the World is their sum. It decides nothing.
 //! Floor 1. `Fact` is what the sources and actuators report; `World` is what `plan` reads.
 
+mod answerers;
 mod bfd;
 mod client_certificate;
 mod condition;
@@ -17,6 +18,7 @@ mod sum;
 mod tests;
 
 pub use crate::session_state::SessionState;
+pub use answerers::Answerers;
 pub use bfd::{BfdLoss, BfdReport, BfdSessions};
 pub use client_certificate::ClientCertificate;
 pub use condition::{Condition, is_of_default};

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::departed::Departed;
 use super::{
-    ApiServer, BfdSessions, ClientCertificate, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, Egress,
+    Answerers, ApiServer, BfdSessions, ClientCertificate, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, Egress,
     EgressReach, EndpointSlice, Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node,
     NodeCounts, PeerOrder, PeerOrders, Pods, PoolRange, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
 };
@@ -56,6 +56,7 @@ pub struct World {
     pub conflicts: OrdMap<IpAddr, OrdMap<InterfaceName, Conflict>>,
     /// The addresses that this node answers for, each with the links.
     pub answering: OrdMap<IpAddr, OrdSet<InterfaceName>>,
+    pub answerers: Answerers,
     pub sessions: OrdMap<PeerName, SessionReport>,
     /// Of the peers that are watched by BFD.
     pub bfd: BfdSessions,
@@ -209,6 +210,7 @@ impl Default for World {
             links_listed: false,
             conflicts: OrdMap::new(),
             answering: OrdMap::new(),
+            answerers: Answerers::default(),
             sessions: OrdMap::new(),
             bfd: BfdSessions::new(),
             routers: OrdMap::new(),
@@ -332,6 +334,10 @@ impl World {
             }
             Fact::LinksListed => everything_if(!std::mem::replace(&mut self.links_listed, true)),
             Fact::Conflict(address, link, conflict) => self.conflict(address, link, conflict),
+            Fact::Answered { link, by } => {
+                self.answerers.note(&link, by);
+                Touched::Nothing
+            }
             Fact::Answering { link, began, ended } => {
                 for address in ended {
                     if let Some(links) = self.answering.get_mut(&address) {

@@ -47,6 +47,10 @@ fn default_routes_are_told_at_first_and_at_each_change() {
         let hops = [("192.168.35.2".to_owned(), 0), ("192.168.35.3".to_owned(), 0)];
         assert_eq!(told("two next hops").await, hops);
         node("-6 route add default via fe80::1 dev eth0 metric 7");
-        assert_eq!(told("IPv6").await, [&hops[..], &[("fe80::1".to_owned(), 7)]].concat());
+        let v6 = ("fe80::1".to_owned(), 7);
+        assert_eq!(told("IPv6").await, [&hops[..], std::slice::from_ref(&v6)].concat());
+        // Nor with its last address.
+        node("-4 address flush dev eth0");
+        assert_eq!(told("the link has no IPv4 address").await, [v6]);
     });
 }

@@ -23,12 +23,14 @@ use crier::plan::Planner;
 use crier::pulse::machine::{Incarnations, Machine, Stance};
 use crier::pulse::packet::{Key, Keys, Pulse};
 use crier::pulse::settings::Settings;
-use crier::roster::{Holdings, Roster};
+use crier::roster::{Card, Holdings, KeyId, Roster};
 use crier::views::drain::nobody_else;
 use crier::views::{Counters, Snapshot};
 use crier::world::{Conflict, Fact, Link, Pulses};
 use imbl::OrdMap;
 use ipnet::IpNet;
+
+use crate::story::Version;
 
 pub const INTERVAL: Duration = Duration::from_millis(100);
 pub const DETECTION: Duration = Duration::from_millis(300);
@@ -54,6 +56,8 @@ pub struct File {
     pub key: u8,
     /// Those that are accepted beside it.
     pub old_keys: Vec<u8>,
+    /// Of the agent that reads it.
+    pub version: Version,
     keys: Keys,
 }
 
@@ -69,7 +73,11 @@ impl File {
         let file = SourceFile { path: "crier.toml".to_owned(), text };
         let config = config::parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
         let keys = Keys::new(key_of(key), old_keys.iter().map(|key| key_of(*key)).collect());
-        File { config: Arc::new(config), key, old_keys, keys }
+        File { config: Arc::new(config), key, old_keys, version: Version::This, keys }
+    }
+
+    pub fn of_version(self, version: Version) -> File {
+        File { version, ..self }
     }
 
     /// Whether agents with these files have a key in common, and so hear each other.
@@ -89,15 +97,57 @@ type KeyNumbers = (u8, Vec<u8>);
 /// A pulse as it is sent. What a file's keys make of it is worked out once for all that hold the same.
 pub struct Sealed {
     octets: Vec<u8>,
+    /// Of a later version: the key, which the octets do not have. Nobody but crier can seal what crier does not say.
+    key: Option<KeyId>,
     opened: RefCell<BTreeMap<KeyNumbers, Option<Pulse>>>,
 }
 
 impl Sealed {
+    fn of(said: Pulse, file: &File) -> Sealed {
+        let said = known_to(file.version, said);
+        let (octets, key) = match file.version {
+            Version::Earlier | Version::This => (said.emit(file.keys.of(said.key)), None),
+            Version::Later => {
+                let mut octets = said.emit(&Key::none());
+                octets[FLAGS_AT] |= UNKNOWN_FLAG;
+                octets.extend(UNKNOWN_SECTION);
+                (octets, Some(file.keys.of(said.key).id()))
+            }
+        };
+        Sealed { octets, key, opened: RefCell::default() }
+    }
+
     fn open(&self, file: &File) -> Option<Pulse> {
-        let parse = || Pulse::parse(&self.octets, &file.keys).ok();
-        self.opened.borrow_mut().entry((file.key, file.old_keys.clone())).or_insert_with(parse).clone()
+        let parse = || match self.key {
+            None => Pulse::parse(&self.octets, &file.keys).ok(),
+            Some(key) => {
+                let accepted = file.keys.ids().contains(&key);
+                let pulse = Pulse::parse(&self.octets, &Key::none().into()).ok().filter(|_| accepted)?;
+                Some(Pulse { key, ..pulse })
+            }
+        };
+        let mut opened = self.opened.borrow_mut();
+        let pulse = opened.entry((file.key, file.old_keys.clone())).or_insert_with(parse).clone()?;
+        Some(known_to(file.version, pulse))
     }
 }
+
+/// What of a pulse a version says and reads.
+fn known_to(version: Version, pulse: Pulse) -> Pulse {
+    match version {
+        Version::Earlier => {
+            let plain = |card| Card { given: None, lease: None, ends: None, gateways: BTreeSet::new(), ..card };
+            let card = pulse.card.map(plain);
+            Pulse { card, accepts: Vec::new(), egress: None, back_in: None, corrects: None, waits: false, ..pulse }
+        }
+        Version::This | Version::Later => pulse,
+    }
+}
+
+/// Where the flags of a pulse stand, one that nobody knows, and a section of a type that nobody knows.
+const FLAGS_AT: usize = 3;
+const UNKNOWN_FLAG: u8 = 0x80;
+const UNKNOWN_SECTION: [u8; 8] = [200, 0, 5, 1, 2, 3, 4, 5];
 
 /// Key 1, key 2 and so on.
 fn key_of(number: u8) -> Key {
@@ -175,7 +225,13 @@ impl Agent {
         if !config::changes(&self.file.config, &file.config).is_empty() {
             self.learn(Fact::Config(file.config.clone()));
         }
-        self.file = file;
+        // The program that runs is the same.
+        self.file = File { version: self.file.version, ..file };
+    }
+
+    /// It knows of no restart in which addresses stay.
+    pub fn is_of_an_earlier_version(&self) -> bool {
+        self.file.version == Version::Earlier
     }
 
     /// Whether the agent would be drained without `--force`.
@@ -207,6 +263,16 @@ impl Agent {
         ]
     }
 
+    /// The nodes that it hears and that do not hear it, as far as it knows.
+    pub fn deaf_to_it(&self) -> Vec<String> {
+        let rosters = self.planner.world().rosters.values();
+        let all = rosters.flat_map(|roster| {
+            let members = roster.members.iter().filter(|(_, it)| it.deaf).map(|(node, _)| node.to_string());
+            members.chain(roster.unproved.keys().map(|node| format!("{node} (never)")))
+        });
+        all.collect()
+    }
+
     /// What it would find on its disk if it started again.
     pub fn remembers(&self) -> Vec<Fact> {
         self.planner.world().to_remember().collect()
@@ -235,6 +301,17 @@ impl Agent {
         Some(address)
     }
 
+    /// Which stations answer for what it stands by, as the responder tells it.
+    fn tell_answerers(&mut self) {
+        let mut by = Vec::new();
+        while let Some(address) = self.claims.poll_left() {
+            by.push((address, self.claims.answerer(address)));
+        }
+        if !by.is_empty() {
+            self.planner.apply(Fact::Answered { link: "eth0".into(), by });
+        }
+    }
+
     /// `thinks`: a turn of the planner is due already.
     pub fn next_deadline(&self, thinks: bool) -> Option<Instant> {
         let pulse = self.pulse.as_ref().and_then(Machine::next_deadline);
@@ -256,6 +333,9 @@ impl Agent {
     /// SIGTERM in a restart: it says by when it is back. What it holds, and that time; `None` where it has to say goodbye, as
     /// `agent::kept_addresses` decides.
     pub fn restart(&mut self, grace: Duration, now: Instant) -> Option<Kept> {
+        if self.file.version == Version::Earlier {
+            return None;
+        }
         let kept = kept_addresses::keeps(&self.planner.plan().pulse, grace, self.kept.as_ref(), now)?;
         if let Some(pulse) = &mut self.pulse {
             pulse.handle_restarting(kept.back_by, now);
@@ -301,8 +381,7 @@ impl Agent {
         if let Some(pulse) = &mut self.pulse {
             while let Some(said) = pulse.poll_pulse(now) {
                 let families = vec![Family::V6, Family::V4];
-                let octets = said.emit(self.file.keys.of(said.key));
-                sent.push(Sent::Pulse(Rc::new(Sealed { octets, opened: RefCell::default() }), families));
+                sent.push(Sent::Pulse(Rc::new(Sealed::of(said, &self.file)), families));
             }
             if let Some(roster) = pulse.poll_roster(now) {
                 self.learn(Fact::Roster(LINK, Some(Arc::new(roster))));
@@ -321,6 +400,7 @@ impl Agent {
             }
         }
         self.tell_conflicts();
+        self.tell_answerers();
         if self.planner.next_deadline().is_some_and(|due| due <= now) {
             self.must_think = true;
         }

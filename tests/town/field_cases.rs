@@ -77,6 +77,7 @@ stories! {
     a_restart_among_a_thousand_addresses: "many-return",
     an_agent_starts_beside_an_owner_that_does_not_hear_it: "one-way-restart",
     a_third_node_keeps_what_one_way_links_gave_it: "one-way-three",
+    a_chain_of_one_way_links_moves_an_address_not_without_end: "one-way-chain",
     a_third_node_keeps_it_whatever_is_read_anew: "one-way-reload",
     a_third_node_gives_it_back_when_the_link_heals: "one-way-heals",
     a_third_node_keeps_it_after_a_restart_of_the_node_that_is_not_heard: "one-way-restart-unheard",
@@ -99,6 +100,8 @@ stories! {
     a_restart_before_the_agent_has_planned: "restart-before-a-plan",
     a_node_without_a_link_grants_nothing: "grant-without-link",
     an_address_moves_while_a_better_node_restarts: "missed-while-restarting",
+    nodes_are_upgraded_one_by_one_and_taken_back: "versions",
+    a_restart_that_keeps_addresses_beside_other_versions: "versions-that-wait",
     a_split_is_longer_than_announcements_are_repeated: "split-outlasts-announcements",
 }
 

@@ -5,7 +5,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::agent::DETECTION;
+use crier::address::Family;
+
+use crate::agent::{DETECTION, INTERVAL};
 use crate::orders::HAND_OVER;
 use crate::story::{Deed, Station, name};
 use crate::town::{Notice, Town};
@@ -141,8 +143,13 @@ pub struct Watch {
     files: Vec<usize>,
     asked: Option<Instant>,
     filtered: bool,
+    /// In another way than by family.
+    deafened: bool,
     /// Pulses alone were, and frames of ARP were not.
     pulses_filtered: bool,
+    /// Which families are pruned, and when that began or ended to concern both: as long as pulses of one pass, nobody misses those of the other.
+    pruned: BTreeSet<Family>,
+    pruned_both: BTreeSet<Instant>,
     /// Which segment each node was in, and when only clients changed theirs.
     segments: Vec<usize>,
     unnoticed: Option<Instant>,
@@ -168,7 +175,10 @@ impl Watch {
             files: vec![0; town.hosts.len()],
             asked: None,
             filtered: false,
+            deafened: false,
             pulses_filtered: false,
+            pruned: BTreeSet::new(),
+            pruned_both: BTreeSet::new(),
             segments: segments(town),
             unnoticed: None,
         }
@@ -200,6 +210,20 @@ impl Watch {
 
     fn note_deed(&mut self, town: &Town, deed: Deed) {
         let agents = self.agents;
+        // Who restarts beside one that does not wait says goodbye.
+        let deed = match deed {
+            Deed::Restart { station, file, pause, keeps: Some(_) } if town.knows_no_restarts_anywhere() => {
+                Deed::Restart { station, file, pause, keeps: None }
+            }
+            deed => deed,
+        };
+        if let Deed::Prune(family, pruned) = deed {
+            let both = self.pruned.len() == Family::BOTH.len();
+            let _changed = if pruned { self.pruned.insert(family) } else { self.pruned.remove(&family) };
+            if both || self.pruned.len() == Family::BOTH.len() {
+                self.pruned_both.insert(town.now());
+            }
+        }
         if self.deeds.is_empty() {
             self.tell_beginning(town);
         }
@@ -220,6 +244,7 @@ impl Watch {
                 self.unnoticed = Some(town.now());
             }
         }
+        self.deafened |= matches!(&deed, Deed::Deafen { .. } | Deed::Firewall { .. });
         self.filtered |= matches!(&deed, Deed::Deafen { .. } | Deed::Firewall { .. } | Deed::Prune(..));
         self.pulses_filtered |= matches!(&deed, Deed::Firewall { .. } | Deed::Prune(..));
         self.deeds.push((town.now(), deed));
@@ -242,6 +267,7 @@ impl Watch {
         }
         let Some(before) = self.last_owner.insert(address, host).filter(|before| *before != host) else { return };
         let heard = !self.filtered && town.link.loss == 0;
+        let heard_otherwise = !self.deafened && town.link.loss == 0;
         // Who did not run when it was said does not know that a node is back in a moment.
         let heard_it = |at: Instant| heard && town.hosts[host].started.is_some_and(|started| started < at);
         let is_unaware = |(at, deed): &(Instant, Deed)| matches!(deed, Deed::Restart { station: who, keeps: Some(_), .. } if *who != host && now <= *at + EXPLAINED && !heard_it(*at));
@@ -259,7 +285,11 @@ impl Watch {
             match deed {
                 // What is read again asks nothing by itself, and pulses are waited for longer than any frame is under way.
                 Deed::Reload(..) | Deed::Slow(_) => false,
+                // Nobody misses so few pulses.
+                Deed::Freeze(_, time) if *time + INTERVAL <= DETECTION && heard => false,
                 Deed::Freeze(_, time) => age <= *time + EXPLAINED,
+                // Nobody misses the pulses of one family while those of the other pass.
+                Deed::Prune(..) if heard_otherwise => age <= EXPLAINED && self.pruned_both.contains(at),
                 // Who is waited for and is back in time loses nothing.
                 // A better one may ask whoever took it unaware.
                 Deed::Restart { pause, keeps: Some(time), .. } if heard_it(*at) && *pause + STARTED < *time => {
@@ -550,6 +580,7 @@ impl Watch {
 
     /// What the agents say in the end of addresses that were where they should not be.
     pub fn tell_end(&mut self, town: &Town) {
+        self.tell_deaf(town);
         let agents = self.agents;
         let places: BTreeSet<String> = self.broken.values().flat_map(|it| it.places.iter().cloned()).collect();
         for (number, agent) in town.hosts.iter().enumerate().filter_map(|(at, host)| Some((at, host.agent.as_ref()?))) {
@@ -565,6 +596,16 @@ impl Watch {
                     )
                 });
             }
+        }
+    }
+
+    fn tell_deaf(&mut self, town: &Town) {
+        for (number, host) in town.hosts.iter().enumerate() {
+            let Some(deaf) = host.agent.as_ref().map(|agent| agent.deaf_to_it()).filter(|it| !it.is_empty()) else {
+                continue;
+            };
+            let agents = self.agents;
+            self.tell(town.now(), || format!("    {} knows that it is not heard by {}", name(number, agents), deaf.join(", ")));
         }
     }
 

@@ -43,6 +43,19 @@ pub struct FileText {
     pub l2: String,
     pub key: u8,
     pub old_keys: Vec<u8>,
+    /// Of the program that reads it: nodes are upgraded one by one, too.
+    pub version: Version,
+}
+
+/// Which version of crier an agent is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// It neither says nor reads the sections of a pulse that came after the first ones.
+    Earlier,
+    #[default]
+    This,
+    /// Its pulses have a section and a flag that nobody knows today.
+    Later,
 }
 
 /// What is expected of a story.
@@ -147,7 +160,7 @@ impl Story {
             loss: 0,
             interval: INTERVAL,
             judging: JUDGING,
-            files: vec![FileText { l2: String::new(), key: 1, old_keys: Vec::new() }],
+            files: vec![FileText::new(String::new())],
             deeds: Vec::new(),
             ends: Duration::from_secs(10),
             expected: Expected::Holds,
@@ -161,7 +174,7 @@ impl Story {
             story.take_line(line.trim()).map_err(|problem| format!("line {}: {line:?}: {problem}", number + 1))?;
         }
         if story.files.is_empty() {
-            story.files.push(FileText { l2: String::new(), key: 1, old_keys: Vec::new() });
+            story.files.push(FileText::new(String::new()));
         }
         if !story.deeds.is_sorted_by_key(|(at, _)| *at) {
             return Err("the deeds are not in the order of their time".to_owned());
@@ -230,9 +243,14 @@ impl fmt::Display for Story {
         if self.judging != JUDGING {
             writeln!(f, "judging {}ms", self.judging.as_millis())?;
         }
-        for FileText { l2, key, old_keys } in &self.files {
+        for FileText { l2, key, old_keys, version } in &self.files {
             let old: String = old_keys.iter().map(|key| format!(" old {key}")).collect();
-            writeln!(f, "file key {key}{old}: {l2}")?;
+            let version = match version {
+                Version::Earlier => " version earlier",
+                Version::This => "",
+                Version::Later => " version later",
+            };
+            writeln!(f, "file key {key}{old}{version}: {l2}")?;
         }
         for (at, deed) in &self.deeds {
             writeln!(f, "at {}ms {}", at.as_millis(), deed.text(self.agents))?;
@@ -249,15 +267,22 @@ impl fmt::Display for Story {
 }
 
 impl FileText {
+    /// With the first key, for this version.
+    pub fn new(l2: String) -> FileText {
+        FileText { l2, key: 1, old_keys: Vec::new(), version: Version::This }
+    }
+
     fn parse(text: &str) -> Result<FileText, String> {
-        let (keys, l2) = text.split_once(':').ok_or("file key N [old N]: what stands in [[l2]]")?;
-        let mut file = FileText { l2: l2.trim().to_owned(), key: 1, old_keys: Vec::new() };
+        let (keys, l2) = text.split_once(':').ok_or("file key N [old N] [version V]: what stands in [[l2]]")?;
+        let mut file = FileText::new(l2.trim().to_owned());
         let words: Vec<&str> = keys.split_whitespace().collect();
         for pair in words.chunks(2) {
             match pair {
                 ["key", key] => file.key = number(key)?,
                 ["old", key] => file.old_keys.push(number(key)?),
-                other => return Err(format!("{other:?} is neither a key nor an old one")),
+                ["version", "earlier"] => file.version = Version::Earlier,
+                ["version", "later"] => file.version = Version::Later,
+                other => return Err(format!("{other:?} is neither a key, an old one, nor a version")),
             }
         }
         Ok(file)

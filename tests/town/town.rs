@@ -27,7 +27,7 @@ use crate::client::{Client, REQUEST_INTERVAL};
 use crate::events::Events;
 use crate::link::{Firewall, Kind, LATENCY, Link, Port};
 use crate::orders::Draining;
-use crate::story::{Deed, FileText, Station, Story};
+use crate::story::{Deed, FileText, Station, Story, Version};
 
 /// To how many of the addresses the client and the router send requests, where nothing else is said.
 const ASKED: usize = 4;
@@ -328,6 +328,12 @@ impl Town {
     pub fn asks_other_owners(&self, one: usize, other: usize) -> bool {
         let digest = |file: usize| self.files[file].config.ownership_digest();
         digest(one) != digest(other)
+    }
+
+    /// Some node has a program that knows of no restart in which addresses stay.
+    pub fn knows_no_restarts_anywhere(&self) -> bool {
+        let runs = |host: &Host| host.agent.as_ref().is_some_and(Agent::is_of_an_earlier_version);
+        self.hosts.iter().any(|host| runs(host) || self.files[host.file].version == Version::Earlier)
     }
 
     /// Every `[[l2]]` is sticky.
@@ -877,8 +883,8 @@ impl Town {
     }
 }
 
-fn file_of(story: &Story, FileText { l2, key, old_keys }: &FileText) -> File {
-    File::new(l2, *key, old_keys.clone(), story.interval)
+fn file_of(story: &Story, FileText { l2, key, old_keys, version }: &FileText) -> File {
+    File::new(l2, *key, old_keys.clone(), story.interval).of_version(*version)
 }
 
 fn mac(port: Port) -> MacAddress {

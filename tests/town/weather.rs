@@ -5,7 +5,7 @@ use std::time::Duration;
 use crier::address::Family;
 use fastrand::Rng;
 
-use crate::story::{Deed, FileText, RESTART_PAUSE, Station, Story};
+use crate::story::{Deed, FileText, RESTART_PAUSE, Station, Story, Version};
 
 /// A kind of trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +59,8 @@ pub enum Trouble {
     FrozenHandOver,
     /// Pulses are filtered for good, and the switches lose each other for long.
     FilteredForGood,
+    /// Another version of crier, node by node: one that says and reads less, or one that says more.
+    Versions,
 }
 
 impl Trouble {
@@ -89,7 +91,8 @@ impl Trouble {
     ];
 
     /// What came after the stories of the first ten thousand seeds were told.
-    pub const LATER: [Trouble; 3] = [Trouble::Slow, Trouble::FrozenHandOver, Trouble::FilteredForGood];
+    pub const LATER: [Trouble; 4] =
+        [Trouble::Slow, Trouble::FrozenHandOver, Trouble::FilteredForGood, Trouble::Versions];
 
     /// What operators do. Clients notice nothing of it.
     pub const PLANNED: [Trouble; 9] = [
@@ -136,6 +139,19 @@ pub fn story(seed: u64, troubles: &[Trouble]) -> Story {
     story
 }
 
+/// The same, but that nobody takes filters back: they last for most of the story.
+pub fn filtered_for_good(story: Story) -> Story {
+    let takes_back = |deed: &Deed| match deed {
+        Deed::Firewall { inward, outward, .. } => !inward && !outward,
+        Deed::Prune(_, pruned) => !pruned,
+        Deed::Deafen { deaf, .. } => !deaf,
+        _ => false,
+    };
+    let deeds: Vec<_> = story.deeds.into_iter().filter(|(_, deed)| !takes_back(deed)).collect();
+    let ends = story.ends + Duration::from_secs(30);
+    Story { deeds, ends, ..story }
+}
+
 /// A day of flaps in a small town: trouble of any kind every half a minute, and calm at the end of each hour.
 pub fn day(seed: u64) -> Story {
     let random = &mut Rng::with_seed(seed);
@@ -178,7 +194,7 @@ fn calm(story: &Story) -> Vec<Deed> {
 /// The files of a story: the first is there from the beginning.
 fn files(chosen: &[Trouble], agents: usize, random: &mut Rng) -> Vec<FileText> {
     let has = |trouble: Trouble| chosen.contains(&trouble);
-    let file = |l2: String| FileText { l2, key: 1, old_keys: Vec::new() };
+    let file = FileText::new;
     let mut files = vec![file(String::new())];
     if has(Trouble::Rollout) || has(Trouble::Reload) {
         files = vec![file(owners(agents, random)), file(owners(agents, random))];
@@ -190,6 +206,14 @@ fn files(chosen: &[Trouble], agents: usize, random: &mut Rng) -> Vec<FileText> {
     if has(Trouble::Keys) || has(Trouble::ReloadKeys) {
         let last = files.last().cloned();
         files.extend(last.map(|file| FileText { key: 2, old_keys: vec![1], ..file }));
+    }
+    if has(Trouble::Versions) {
+        let mut versions = [Version::Earlier, Version::This, Version::Later];
+        random.shuffle(&mut versions);
+        let [before, after, _] = versions;
+        files.iter_mut().for_each(|file| file.version = before);
+        let last = files.last().cloned();
+        files.extend(last.map(|file| FileText { version: after, ..file }));
     }
     files
 }
@@ -263,6 +287,16 @@ fn deeds(trouble: Trouble, story: &Story, random: &mut Rng) -> Vec<(Duration, De
         }
         Trouble::Keys => node_by_node(story, random, |who| restart(who, story.files.len() - 1)),
         Trouble::ReloadKeys => node_by_node(story, random, |who| Deed::Reload(who, story.files.len() - 1)),
+        Trouble::Versions => {
+            let file = if random.bool() { story.files.len() - 1 } else { 0 };
+            let keeps = random.bool().then(|| millis(random, 2500..6000));
+            node_by_node(story, random, |who| Deed::Restart {
+                station: who,
+                file: Some(file),
+                pause: RESTART_PAUSE,
+                keeps,
+            })
+        }
         Trouble::Drain => drain(who, later, random),
         Trouble::Move => {
             let chosen = |to| Deed::Move { address, to };

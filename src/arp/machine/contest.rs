@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::answer::Ownership;
 use super::conflict::Response;
 use super::dispute::Step;
 use super::schedule::Lane;
@@ -26,6 +27,14 @@ impl Claims {
         }
         if answers_us {
             self.formers.handle_hears_us(speaker, now);
+        }
+        if let (Some(asked), Some(_)) = (asks, says)
+            && !self.formers.is_empty()
+            && self.ownership(asked) == Ownership::Announced
+            && self.stations.hearing(speaker) == Some(Hearing::Unheard)
+        {
+            let askable = self.is_askable(speaker);
+            self.formers.handle_question(speaker, askable, now);
         }
         if self.disputes.is_empty() {
             return;
@@ -195,6 +204,7 @@ impl Claims {
             }
             claim.deferrals = if was_settled { 1 } else { claim.deferrals.saturating_add(1) };
             claim.state = State::Deferred { deaf: pause == Some(DEAF_PAUSE) };
+            self.standing_by = self.standing_by.saturating_add(u32::from(was_announced && claim.is_standby()));
             self.turned.insert(address);
             match pause.or_else(|| (!claim.is_standby()).then(|| claim.pause())) {
                 Some(pause) => self.enter_queue(address, Next::Wait(now + pause)),
@@ -230,15 +240,15 @@ impl Claims {
     /// With many addresses each is asked for less often. The station that answers for them has more of them, and the first that it does not
     /// answer for hastens the others.
     fn standby_pause(&self, address: IpAddr) -> Duration {
-        let waits = |claim: &&Claim| claim.is_standby() && !matches!(claim.state, State::Announced(_));
-        let waiting = u32::try_from(self.claims.values().filter(waits).count()).unwrap_or(u32::MAX);
         let of_place = self.claims.get(&address).map(Claim::pause).unwrap_or_default();
-        of_place.max(STANDBY_SPACING.saturating_mul(waiting))
+        of_place.max(STANDBY_SPACING.saturating_mul(self.standing_by))
     }
 
     fn note_left_to(&mut self, address: IpAddr, mac: MacAddress) {
-        if let Some(claim) = self.claims.get_mut(&address) {
-            claim.left_to = Some(mac);
+        if let Some(claim) = self.claims.get_mut(&address)
+            && claim.left_to.replace(mac) != Some(mac)
+        {
+            self.left.insert(address);
         }
     }
 
@@ -329,6 +339,8 @@ impl Claims {
 
     /// The station turned out to be a node's: what was left to it was not left to a foreign host.
     fn name(&mut self, mac: MacAddress) {
+        let left_to_it = self.claims.iter().filter(|(_, claim)| claim.left_to == Some(mac));
+        self.left.extend(left_to_it.map(|(address, _)| *address));
         let told = self.conflicting.iter().filter(|(_, it)| **it == (mac, ConflictKind::Occupied)).map(|(it, _)| *it);
         let untold = self.unnamed.iter().filter(|(_, it)| **it == mac).map(|(it, _)| *it);
         let addresses: Vec<IpAddr> = told.chain(untold).collect();
@@ -397,6 +409,9 @@ impl Claims {
                 let pause = if deaf { DEAF_PAUSE } else { YIELD_PAUSE };
                 for address in self.disputes.take_yielded(mac, deaf, now) {
                     self.defer(Claimant { address, mac }, Some(pause), now);
+                }
+                if deaf {
+                    self.give_all_back(mac, now);
                 }
             }
             Step::Settled { address } => {

@@ -3,8 +3,8 @@
 //! tells of it. Floor 1. It remembers and answers; `machine` acts.
 //!
 //! Each of them is asked again and again for one of these addresses. One that answers, or claims any address, is asked for all of them at once,
-//! and this node gives way for each that it has. Whoever claims an address and answers no question does not hear this node:
-//! then all that was taken from it is its again.
+//! and this node gives way for each that it has. Whoever claims an address, or asks for one that this node answers for as such a node does in its
+//! turn, and answers no question does not hear this node: then all that was taken from it is its again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -116,8 +116,14 @@ impl Formers {
             former.hurried_at = Some(now);
             former.hurried = former.taken.iter().copied().collect();
         }
-        if askable && former.trial.is_none_or(|trial| now >= trial.began + SETTLED_FOR) {
-            former.trial = Some(Trial { began: now, asked: 0, due: Some(now) });
+        former.begin_trial(askable, now);
+    }
+
+    /// The station asks in its own name for an address that this node answers for: it is there again, and may answer for that address too.
+    /// `askable` as above.
+    pub fn handle_question(&mut self, mac: MacAddress, askable: bool, now: Instant) {
+        if let Some(former) = self.by_station.get_mut(&mac) {
+            former.begin_trial(askable, now);
         }
     }
 
@@ -180,6 +186,13 @@ impl Former {
     fn interval(&self, now: Instant) -> Duration {
         let silent = self.silent_since.map(|since| now.saturating_duration_since(since)).unwrap_or_default();
         (silent / FORMER_PART).clamp(FORMER_INTERVAL, FORMER_LONGEST)
+    }
+
+    /// Whether it hears this node is found out, unless it was a moment ago.
+    fn begin_trial(&mut self, askable: bool, now: Instant) {
+        if askable && self.trial.is_none_or(|trial| now >= trial.began + SETTLED_FOR) {
+            self.trial = Some(Trial { began: now, asked: 0, due: Some(now) });
+        }
     }
 
     fn poll_trial(&mut self, mac: MacAddress, now: Instant) -> Option<Step> {

@@ -25,7 +25,7 @@ use crate::arp::packet::{Claimant, Frame, Protocol};
 use crate::arp::socket::groups::Groups;
 use crate::arp::socket::{LinkSender, LinkSocket, wait};
 use crate::arp::state::{LinkState, LinkStates, SocketState};
-use crate::claim::{Acquisition, ConflictKind, Order};
+use crate::claim::{Acquisition, Answerer, ConflictKind, Order};
 use crate::clock;
 use crate::names::{InterfaceName, NodeName};
 use crate::world::Conflict;
@@ -63,6 +63,8 @@ pub(super) struct Worker {
     claims: Claims,
     /// The addresses that are answered for, as shown in the states.
     answering: OrdSet<IpAddr>,
+    /// The stations that answer for what is not, as shown there too.
+    answerers: OrdMap<IpAddr, Answerer>,
     groups: Groups,
     /// One for each protocol that the slice has addresses of.
     sockets: Vec<(Protocol, LinkSocket)>,
@@ -91,6 +93,7 @@ impl Worker {
             slice,
             claims: Claims::default(),
             answering: OrdSet::new(),
+            answerers: OrdMap::new(),
             groups: Groups::of(index),
             sockets: Vec::new(),
             offload_life,
@@ -297,6 +300,14 @@ impl Worker {
                 answer::Ownership::Pending | answer::Ownership::None => self.answering.remove(&address).is_some(),
             };
         }
+        while let Some(address) = self.claims.poll_left() {
+            let after = self.claims.answerer(address);
+            let before = match after.clone() {
+                Some(after) => self.answerers.insert(address, after),
+                None => self.answerers.remove(&address),
+            };
+            turned |= before != after;
+        }
         let Some(offload) = &mut self.offload else { return turned };
         if offload.next_sign().is_none_or(|due| due <= now) {
             offload.give_sign(now);
@@ -464,6 +475,7 @@ impl Worker {
                 offloaded: self.offload.is_some(),
                 addresses: addresses.iter().filter(|(address, order)| is_own(address, order)).count(),
                 answering: self.answering.clone(),
+                answerers: self.answerers.clone(),
                 conflicts,
             };
         });

@@ -36,6 +36,11 @@ pub struct L2Context {
     without_v6: BTreeSet<InterfaceName>,
     /// The same of all nodes that are heard there.
     v6: V6Ends,
+    /// Those of them without any IPv4 address, where other nodes have one, with the IPv4 subnets of those: the kernel of this node dropped its
+    /// routes with the last address, so what it answers for leads nowhere.
+    without_v4: BTreeMap<InterfaceName, BTreeSet<IpNet>>,
+    /// This node, or one that is heard, has an IPv4 address on one of the links.
+    some_have_v4: bool,
     rule: Subnet,
     /// Nodes with an endpoint go first: what moves an address then is that nodes ask each other by pulses.
     pub prefers_endpoints: bool,
@@ -113,11 +118,12 @@ impl L2Context {
         card.is_of_other_crier(self.lease)
     }
 
-    /// Whether a node with these subnets on the link may answer for an address.
-    pub fn admits(&self, address: IpAddr, subnets: &BTreeSet<IpNet>) -> bool {
+    /// Whether a node that says this of its end of the link may answer for an address.
+    pub fn admits(&self, address: IpAddr, card: &Card) -> bool {
         match self.rule {
-            Subnet::Require => subnets.iter().any(|net| net.contains(&address)),
-            Subnet::Prefer | Subnet::Ignore => true,
+            Subnet::Require => card.subnets.iter().any(|net| net.contains(&address)),
+            Subnet::Prefer => address.is_ipv6() || !self.some_have_v4 || !card.lacks_v4(),
+            Subnet::Ignore => true,
         }
     }
 
@@ -136,6 +142,11 @@ impl L2Context {
         }
     }
 
+    /// The links of this node that have no IPv4 address, while other nodes have one there.
+    pub fn without_v4(&self) -> impl Iterator<Item = &InterfaceName> {
+        self.without_v4.keys()
+    }
+
     /// The links of this node that take no IPv6.
     pub fn without_v6(&self) -> &BTreeSet<InterfaceName> {
         &self.without_v6
@@ -148,8 +159,20 @@ impl L2Context {
         let matching = self.subnets.iter().filter(|(net, _)| net.contains(&address)).map(|(_, link)| link.clone());
         let matching: BTreeSet<InterfaceName> = matching.collect();
         let all = matching.is_empty() && self.rule == Subnet::Prefer;
+        if all && address.is_ipv4() && !self.without_v4.is_empty() {
+            return Arc::new(self.interfaces_with_v4(address));
+        }
         // The same set for all addresses, where it can be: it is told apart by its place.
         if all || matching.len() == self.interfaces.len() { self.interfaces.clone() } else { Arc::new(matching) }
+    }
+
+    /// No link has the subnet of this IPv4 address: those that have an IPv4 address, or where no node has one; none where the address is in
+    /// the subnet that others have on a link without.
+    fn interfaces_with_v4(&self, address: IpAddr) -> BTreeSet<InterfaceName> {
+        if self.without_v4.values().flatten().any(|net| net.contains(&address)) {
+            return BTreeSet::new();
+        }
+        self.interfaces.iter().filter(|link| !self.without_v4.contains_key(*link)).cloned().collect()
     }
 
     /// Every electorate of this `[[l2]]`, in an order that depends on nothing but its links.
@@ -165,6 +188,8 @@ impl L2Context {
             && self.subnets == other.subnets
             && self.without_v6 == other.without_v6
             && self.v6.is_alike(&other.v6)
+            && self.without_v4 == other.without_v4
+            && self.some_have_v4 == other.some_have_v4
             && self.rule == other.rule
             && self.links == other.links
             && self.by_link.iter().map(|(nets, _)| nets).eq(other.by_link.iter().map(|(nets, _)| nets))
@@ -240,11 +265,23 @@ fn l2_context(
     // The kernel asks from no other address where the way to a client is (RFC 4861 §7.2.2).
     let has_v6 = |link: &&&Link| link.addresses.iter().any(|net| is_link_local_v6(net.addr()));
     let without_v6 = links.iter().filter(|link| !has_v6(link)).map(|link| link.name.clone()).collect();
+    let heard: Vec<(&Link, &Roster)> =
+        links.iter().filter_map(|link| Some((*link, &**world.rosters.get(&link.index)?))).collect();
+    let of_v4 = |net: &&IpNet| net.addr().is_ipv4();
+    let has_v4 = |link: &Link| link.addresses.iter().any(|net| net.addr().is_ipv4());
+    let others_v4 = |roster: &Roster| -> BTreeSet<IpNet> {
+        roster.members.values().flat_map(|member| member.card.subnets.iter().filter(of_v4)).map(IpNet::trunc).collect()
+    };
+    let without_v4: BTreeMap<InterfaceName, BTreeSet<IpNet>> = heard
+        .iter()
+        .filter(|(link, _)| !has_v4(link))
+        .map(|(link, roster)| (link.name.clone(), others_v4(roster)))
+        .filter(|(_, nets)| !nets.is_empty())
+        .collect();
+    let some_have_v4 = !without_v4.is_empty() || links.iter().any(|link| has_v4(link));
     let of_link = |link: &&Link| link.addresses.iter().map(|net| (*net, link.name.clone())).collect::<Vec<_>>();
     let subnets: Vec<(IpNet, InterfaceName)> = links.iter().flat_map(of_link).collect();
     let refusal = links.is_empty().then(|| no_link(l2, node, world));
-    let heard: Vec<(&Link, &Roster)> =
-        links.iter().filter_map(|link| Some((*link, &**world.rosters.get(&link.index)?))).collect();
     let drained = world.drain_stage() >= Some(DrainStage::Withdrawing);
     // Without an IPv6 address nobody asks for it.
     let v6 = if serves_v6 { V6Ends::of(me, &heard, &without_v6) } else { V6Ends::default() };
@@ -289,6 +326,8 @@ fn l2_context(
         subnets,
         without_v6,
         v6,
+        without_v4,
+        some_have_v4,
         rule,
         prefers_endpoints,
         number,

@@ -188,6 +188,7 @@ impl Link {
                 bidder: Bidder { node: &names[*other], bid },
                 grants_us: said.grants.as_ref() == Some(&node.name),
                 cannot_serve: said.bid.is_none(),
+                deaf: false,
                 on_links: BTreeSet::new(),
             })
         };
@@ -643,7 +644,7 @@ fn who_left_an_address_to_a_node_that_does_not_hear_it_asks_a_third_one_for_it_o
         Bid { grade: Grade::Eligible, weight }
     }
     fn holder(node: &NodeName, grants_us: bool) -> Holder<'_> {
-        Holder { bidder: Bidder { node, bid: bid(1) }, grants_us, cannot_serve: false, on_links: BTreeSet::new() }
+        Holder { bidder: Bidder { node, bid: bid(1) }, grants_us, cannot_serve: false, deaf: false, on_links: BTreeSet::new() }
     }
     for unproved in [false, true] {
         let mut history = History::default();
@@ -687,6 +688,55 @@ fn who_left_an_address_to_a_node_that_does_not_hear_it_asks_a_third_one_for_it_o
         );
         assert_eq!(course(false, third, false, false, 20_100), Course::Asks { holder: third.clone() }, "now it does");
         assert_eq!(course(false, third, true, false, 20_200), Course::Takes(Acquisition::HandOver));
+    }
+}
+
+/// Input: a better node that does not hear this one takes the address from it; then a third node has it and grants it to this one. Output: this
+/// node does not take it, as the other would see no holder and take it once more, without end; it does from one that hears it.
+#[test]
+fn who_yielded_to_a_better_node_that_does_not_hear_it_takes_no_grant_of_a_third_one() {
+    let names: [NodeName; 3] = ["node-1".into(), "node-2".into(), "node-3".into()];
+    let [me, better, third] = &names;
+    let start = clock::now();
+    for deaf in [false, true] {
+        let mut history = History::default();
+        let mut course = |answers: bool, by: &NodeName, grants_us: bool, after: u64| {
+            let weight = if by == better { 3 } else { 1 };
+            let situation = Situation {
+                me,
+                rank_by: ADDRESS,
+                own: Ok(Bid { grade: Grade::Eligible, weight: 2 }),
+                answers,
+                leaving: false,
+                without_link: false,
+                unheeded: false,
+                unjudged: false,
+                sticky: false,
+                grants: 0,
+                may_ask_from: Some(start),
+                knows_all: true,
+                is_still_deaf: deaf,
+                beside_the_deaf: false,
+                deaf_holder: None,
+                holders: vec![Holder {
+                    bidder: Bidder { node: by, bid: Bid { grade: Grade::Eligible, weight } },
+                    grants_us,
+                    cannot_serve: false,
+                    deaf: deaf && by == better,
+                    on_links: BTreeSet::new(),
+                }],
+                askers: Vec::new(),
+                askers_know_more: false,
+                last: LastHolder::Unknown,
+            };
+            history.decide(&situation, Candidates::default, start + Duration::from_millis(after))
+        };
+        let watches = |node: &NodeName| Course::Watches { holder: node.clone() };
+        assert_eq!(course(true, better, false, 0), watches(better), "it is better");
+        let asks = if deaf { watches(third) } else { Course::Asks { holder: third.clone() } };
+        assert_eq!(course(false, third, false, 1000), asks);
+        let takes = if deaf { watches(third) } else { Course::Takes(Acquisition::HandOver) };
+        assert_eq!(course(false, third, true, 1100), takes);
     }
 }
 
@@ -757,6 +807,7 @@ fn who_hands_the_address_over_to_this_node_has_not_taken_it_over_from_it() {
             bidder: Bidder { node: &other, bid },
             grants_us,
             cannot_serve: false,
+            deaf: false,
             on_links: BTreeSet::new(),
         }],
         askers: vec![Bidder { node: &other, bid }],

@@ -113,6 +113,78 @@ fn a_holder_whose_link_loses_ipv6_stops_at_once_and_leaves_the_address_to_the_ne
     }
 }
 
+/// The mirror of F6. Input: this node answers for an IPv4 address, and its link loses all IPv4 addresses, while the others have theirs; then
+/// they lose them too. Output: it hands the address over, as its kernel has no route for replies any more, and says why; where no node has an
+/// IPv4 address there, or `subnet` is to be ignored, it goes on.
+#[test]
+fn a_holder_whose_link_loses_ipv4_hands_over_to_nodes_that_have_it() {
+    let address: IpAddr = "192.168.35.103".parse().unwrap();
+    let begin = |rule: config::Subnet| {
+        let mut config = configuration();
+        config.pools = vec![pool("lan", &["192.168.35.103"])];
+        config.l2[0].subnet = rule;
+        let mut story = Story::begin(config);
+        story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+        story.endpoints("web", &["a"]);
+        story.put("web", Service { ingress: vec![address], ..service() });
+        assert_eq!(story.owner(roster(&[], &["b", "c"])), "a");
+        story.tell(Fact::Answering { link: "eth0".into(), began: vec![address], ended: Vec::new() });
+        story
+    };
+    let lose = |story: &mut Story| {
+        let mut link = Link::clone(&story.planner.world().links.get(&2).cloned().expect("eth0"));
+        link.addresses = vec!["fe80::2/64".parse().unwrap()];
+        story.tell(Fact::Link(2, Some(link)));
+        story.turn();
+    };
+    let others_have = |story: &mut Story, subnets: &[&str]| {
+        story.tell(heard(roster(&[("b", &[]), ("c", &[])], &[]), |roster| {
+            for member in roster.members.values_mut() {
+                Arc::make_mut(&mut member.card).subnets = subnets.iter().map(|net| net.parse().unwrap()).collect();
+            }
+        }));
+        story.turn();
+    };
+    let said = |story: &Story| story.planner.plan().pulse.holdings.get(&address).map(|it| it.stage);
+    let grants = |story: &Story| matches!(said(story), Some(crate::roster::Stage::Grants { .. }));
+    for nets in [&["192.168.35.0/24", "fe80::/64"][..], &["10.9.0.0/16", "fe80::/64"]] {
+        let mut story = begin(config::Subnet::Prefer);
+        others_have(&mut story, nets);
+        assert!(!grants(&story), "{nets:?}");
+        lose(&mut story);
+        assert!(grants(&story), "{nets:?}: {:?}", said(&story));
+        assert_eq!(story.answered(), ["192.168.35.103"], "until the other has it");
+        others_have(&mut story, &["fe80::/64"]);
+        assert!(!grants(&story), "{nets:?}: nobody has one, {:?}", said(&story));
+        assert_eq!(story.answered(), ["192.168.35.103"]);
+    }
+    let mut story = begin(config::Subnet::Ignore);
+    others_have(&mut story, &["192.168.35.0/24", "fe80::/64"]);
+    lose(&mut story);
+    assert_eq!((grants(&story), story.answered()), (false, vec!["192.168.35.103".to_owned()]));
+}
+
+/// Input: a node that ranks first has no IPv4 address on the link, by its pulses, and the owner is gone. Output: nobody waits for it.
+#[test]
+fn a_node_without_ipv4_on_the_link_is_not_waited_for() {
+    let mut config = configuration();
+    config.pools = vec![pool("lan", &["192.168.35.103"])];
+    let mut story = Story::begin(config);
+    story.tell(Fact::Pulses(crate::world::Pulses::On { authenticated: true }));
+    story.endpoints("web", &["a"]);
+    story.put("web", Service { ingress: vec!["192.168.35.103".parse().unwrap()], ..service() });
+    let having = |v4: bool| {
+        heard(roster(&[("b", &[]), ("c", &[])], &[]), move |roster| {
+            for member in roster.members.values_mut() {
+                let subnets = if v4 { &["192.168.35.0/24", "fe80::/64"][..] } else { &["fe80::/64"] };
+                Arc::make_mut(&mut member.card).subnets = subnets.iter().map(|net| net.parse().unwrap()).collect();
+            }
+        })
+    };
+    assert_ne!(story.owner(having(true)), "a");
+    assert_eq!(story.owner(having(false)), "a");
+}
+
 /// Input: a Service gets an address that a host on the link has. Output: another one at once, if nobody used the first
 /// before; a complaint, if somebody asked for it by name or it was in use already.
 #[test]

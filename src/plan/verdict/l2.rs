@@ -16,7 +16,7 @@ use self::parted::regained;
 use super::{Announceable, Inputs, data_path, egress, shared};
 use crate::address::{Family, MacAddress};
 use crate::claim::{Acquisition, ConflictKind};
-use crate::config::L2;
+use crate::config::{L2, Subnet};
 use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::path_state::Serving;
 use crate::plan::context::L2Context;
@@ -418,11 +418,15 @@ fn link_for(
         return Ok(interfaces);
     }
     if covering.iter().any(|(_, context)| !context.interfaces.is_empty()) {
-        let mine = covering.iter().flat_map(|(_, context)| context.without_v6()).cloned();
-        let without_v6: Vec<InterfaceName> = mine.filter(|_| address.is_ipv6()).collect();
-        return Err(match without_v6.is_empty() {
-            true => Reason::NoLinkInSubnet { address },
-            false => Reason::NoIpv6OnLink { address, links: without_v6 },
+        let without_v6 = || covering.iter().flat_map(|(_, context)| context.without_v6()).cloned().collect();
+        let without_v4 = || covering.iter().flat_map(|(l2, context)| {
+            context.without_v4().filter(|_| l2.subnet == Subnet::Prefer)
+        }).cloned().collect();
+        let links: Vec<InterfaceName> = if address.is_ipv6() { without_v6() } else { without_v4() };
+        return Err(match (links.is_empty(), address.is_ipv6()) {
+            (true, _) => Reason::NoLinkInSubnet { address },
+            (false, true) => Reason::NoIpv6OnLink { address, links },
+            (false, false) => Reason::NoIpv4OnLink { address, links },
         });
     }
     let wanted = covering.iter().map(|(l2, _)| describe_interfaces(l2)).collect::<Vec<_>>().join("; ");

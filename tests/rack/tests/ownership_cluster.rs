@@ -1,6 +1,7 @@
 //! Agents of a cluster whose link does not pass what it should: no pulse at all, a node on another segment, a bridge instead of
 //! an interface, an agent that stops while it is cut off. The exchanges stay few, the cause is named, and what runs stays.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use rack::crier::Crier;
@@ -230,6 +231,11 @@ fn without_a_key_the_next_node_answers_when_the_agent_of_an_owner_stops_or_dies(
     agents[0] = lan.agent_with(0, &file);
     agents[0].wait_ready(secs(20));
     lan.owners_stay("a node that is back takes nothing that another one answers for", &without_first, secs(8));
+    for agent in &agents {
+        eventually(&format!("{} names who answers, whoever is ranked first", agent.node()), secs(30), || {
+            named(agent, &without_first)
+        });
+    }
     agents[1].kill();
     let without_second = lan.owners(&addresses, TAKEN_WITHIN);
     assert!(without_second.values().all(|owner| owner != "node-2"), "{without_second:?}");
@@ -237,6 +243,29 @@ fn without_a_key_the_next_node_answers_when_the_agent_of_an_owner_stops_or_dies(
     let after = lan.owners(&addresses, TAKEN_WITHIN);
     lan.owners_stay("and each keeps its owner", &after, secs(5));
     watch.end(TAKEN_WITHIN);
+}
+
+/// By `crier l2` and `crier status` of the agent these nodes answer, and no other.
+fn named(agent: &Crier, owners: &BTreeMap<Ipv4Addr, String>) -> Result<(), String> {
+    let rows = agent.json("l2")["addresses"].as_array().cloned().unwrap_or_default();
+    let status = agent.status();
+    let services = status["services"].as_array().cloned().unwrap_or_default();
+    for (address, owner) in owners {
+        let row = rows.iter().find(|row| row["address"] == address.to_string()).cloned().unwrap_or_default();
+        let service = row["services"][0].clone();
+        let said = services.iter().find(|it| it["name"] == service).cloned().unwrap_or_default();
+        let summary = said["summary"].as_str().unwrap_or_default();
+        let is_named = match row["reason"]["code"].as_str() {
+            _ if owner == agent.node() => summary == "answered here",
+            // Of the one that is ranked first.
+            Some("owner-keeps") => summary.contains("an address stays with the node that answers for it"),
+            _ => summary == format!("answered by {owner}"),
+        };
+        if row["owner"] != owner.as_str() || !is_named {
+            return Err(format!("{address} of {owner}: {row:#} {}", said["summary"]));
+        }
+    }
+    Ok(())
 }
 
 /// How long an address may be without an answer where there is no key: `doc/layer2.md` says five seconds.

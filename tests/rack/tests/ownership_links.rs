@@ -306,6 +306,50 @@ fn an_owner_whose_link_loses_a_family_leaves_the_addresses_of_that_family_to_oth
     give_back_v6();
 }
 
+/// The mirror of F6, where `subnet` is as by default. Input: the owner's link loses its IPv4 address and has it again; then all links lose
+/// theirs. Output: a client is served by another node within seconds, and the owner says why it gave the address up; where nobody has an IPv4
+/// address any more the address stays, and its owner says what that means.
+#[test]
+fn an_owner_whose_link_loses_ipv4_leaves_its_addresses_to_nodes_that_can_reply() {
+    let Some(rack) = Rack::for_test(&[Need::Crier]) else { return };
+    let lan = Lan::with_quiet_kernels(&rack, 3);
+    let address: Ipv4Addr = "192.168.35.100".parse().unwrap();
+    lan.service("web", "192.168.35.100");
+    let agents = lan.agents_with(&lan.configuration_on("[\"eth0\"]", &lan.patient_pulse()));
+    lan.all_hear(&agents);
+    let index = lan.owner(address);
+    let (owner, name) = (lan.site.node(index), lan.site.node(index).name().to_owned());
+    let served_by = |by_owner: bool| match lan.site.client.get_path((address, 80), "/", secs(1)) {
+        Ok(answer) if (answer.name == name) == by_owner => Ok(()),
+        other => Err(format!("{other:?}, and {name} had it")),
+    };
+    eventually("the owner serves it", secs(10), || served_by(true));
+    let [v4_of_owner, _] = addresses_of_eth0(owner);
+    for round in 0..5 {
+        owner.ip("-4 address flush dev eth0");
+        eventually(&format!("another one serves it, round {round}"), secs(4), || served_by(false));
+        let said = lan::problems(&agents[index]);
+        assert!(said.contains("no IPv4 address on eth0, which has no IPv4 address while other nodes have one"), "{said}");
+        owner.ip(&format!("address add {v4_of_owner} dev eth0"));
+        eventually(&format!("the owner has it again, round {round}"), secs(15), || served_by(true));
+    }
+    let nodes: Vec<usize> = (0..3).filter(|node| *node != index).chain([index]).collect();
+    for node in nodes {
+        lan.site.node(node).ip("-4 address flush dev eth0");
+    }
+    let says = |text: &str| {
+        let all: Vec<String> = agents.iter().map(lan::problems).collect();
+        let count = all.iter().filter(|said| said.contains(text)).count();
+        let l2: Vec<_> = agents.iter().map(|agent| agent.json("l2")["addresses"][0].clone()).collect();
+        if count == 1 { Ok(()) } else { Err(format!("{count} of {all:?}: {l2:#?}")) }
+    };
+    eventually("one goes on, and says so", secs(10), || says("this node answers for IPv4 addresses on eth0 (1), which has no IPv4 address"));
+    throughout("it answers", secs(3), || match lan.answering(address).len() {
+        1 => Ok(()),
+        count => Err(format!("{count} answer")),
+    });
+}
+
 /// The addresses of a node's link with their prefix lengths, one of each family, as the rack gave them.
 fn addresses_of_eth0(node: &Host) -> [String; 2] {
     ["-4", "-6"].map(|family| {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use rack::announcer::{V4, V6};
+use rack::bird::Bird;
 use rack::crier::Crier;
 use rack::frr::Frr;
 use rack::net::connect;
@@ -543,6 +544,54 @@ fn a_router_that_is_replaced_behind_a_switch_is_taken_within_seconds() {
     wait_established(&agent, "tor", &format!("{at_next}%eth0"));
     kernel_leads_to(&next, to_node.into());
     drop((died, of_next));
+}
+
+/// D4. Input: two nodes and a router on one bridge, unnumbered; the router comes up after the nodes, and is away for ten seconds. Output: both
+/// nodes find the router, and neither takes the other for it; the routes are there within seconds each time.
+#[test]
+fn two_nodes_and_a_router_on_one_bridge_find_each_other_whoever_comes_last() {
+    let Some(rack) = Rack::for_test(&[Need::Crier, Need::Bird]) else { return };
+    let nodes = [rack.router("node-1"), rack.router("node-2")];
+    let tor = rack.router("tor");
+    let switch = rack.switch("leaf");
+    let _of_nodes = nodes.each_ref().map(|node| switch.plug(node, "eth0", &[]));
+    let of_tor = switch.plug(&tor, "swp1", &[]);
+    let hops: BTreeSet<IpAddr> = nodes.iter().map(|node| link_local(node, "eth0").into()).collect();
+    let at_tor = link_local(&tor, "swp1");
+    let agents = nodes.each_ref().map(|node| agent(node, &peer("tor", "eth0", "asn = \"external\"")));
+    throughout("without a router there is no session", secs(5), || {
+        let states: Vec<_> = agents.iter().map(|agent| status_of_peer(agent, "tor")["state"].clone()).collect();
+        if states.iter().all(|state| *state != "Established") { Ok(()) } else { Err(format!("{states:?}")) }
+    });
+    let file = format!(
+        "router id 192.0.2.1; {}\nprotocol radv {{ interface \"swp1\" {{ min ra interval 3; max ra interval 4; }}; }}\n\
+         protocol bgp node {{ local as 64512; neighbor range fe80::/10 external; interface \"swp1\"; dynamic name \"node\"; \
+         ipv4 {{ import all; export none; extended next hop on; }}; ipv6 {{ import all; export none; }}; }}",
+        rack::bird::KERNEL
+    );
+    let all_lead = |bird: &Bird, what: &str| {
+        for prefix in [format!("{V4}/32"), format!("{V6}/128")] {
+            eventually_equal(&format!("{what}: {prefix}"), secs(15), &Some(hops.clone()), || {
+                bird.routes().get(&prefix).cloned()
+            });
+        }
+        for agent in &agents {
+            wait_established(agent, "tor", &format!("{at_tor}%eth0"));
+        }
+    };
+    let first = tor.bird(&file);
+    all_lead(&first, "the router came last");
+    // As in a reboot: its link goes, and comes back after ten seconds.
+    drop(first);
+    of_tor.unplug();
+    throughout("the router is away", secs(10), || {
+        let states: Vec<_> = agents.iter().map(|agent| status_of_peer(agent, "tor")).collect();
+        let stood = states.iter().any(|it| it["state"] == "Established" && it["address"] != format!("{at_tor}%eth0"));
+        if stood { Err(format!("{states:?}")) } else { Ok(()) }
+    });
+    of_tor.restore();
+    let second = tor.bird(&file);
+    all_lead(&second, "the router is back");
 }
 
 /// A12 of a review. Input: a peer on a link that is in a VRF, which nothing names but the link. Output: as outside of a VRF.

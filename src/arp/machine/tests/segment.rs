@@ -311,6 +311,49 @@ fn a_claim_of_a_node_that_does_not_hear_this_one_gives_back_all_that_was_taken_f
     assert!([3, 4, 5].iter().all(|n| segment.answers(*n) == [1]), "and leaves it there");
 }
 
+/// K2 of an audit. Input: the same, but that the node which is not heard announces nothing: it asks in turn whether anybody has what it took.
+/// Output: its questions are enough for the other one to find out that it is not heard, and to give back what it took.
+#[test]
+fn questions_of_a_node_that_does_not_hear_this_one_give_back_all_that_was_taken_from_it() {
+    let mut segment = Segment::of(2).acquainted();
+    for n in 0..6 {
+        segment.own(if n < 3 { 0 } else { 1 }, n, Acquisition::FirstUse);
+    }
+    segment.pass(Duration::from_secs(60));
+    for n in 0..6 {
+        segment.own(if n < 3 { 1 } else { 0 }, n, Acquisition::FirstUse);
+    }
+    segment.pass(Duration::from_secs(60));
+    segment.cut(0, 1);
+    segment.cut(1, 0);
+    segment.pass(Duration::from_secs(400));
+    assert!((0..6).all(|n| segment.answers(n) == [0, 1]));
+    segment.cut.remove(&(1, 0));
+    segment.until(millis(1600), "it gives back", |it| [3, 4, 5].iter().all(|n| it.answers(*n) == [1]));
+    segment.pass(Duration::from_secs(100));
+    assert!([3, 4, 5].iter().all(|n| segment.answers(*n) == [1]), "and leaves it there");
+}
+
+/// Input: a station that addresses were taken from is there again, and it is its kernel alone that asks for one of them: it hears this node.
+/// Output: nothing is given up.
+#[test]
+fn questions_of_a_node_that_hears_this_one_give_nothing_back() {
+    let mut segment = Segment::of(2).acquainted();
+    segment.own(1, 0, Acquisition::FirstUse);
+    segment.pass(Duration::from_secs(60));
+    segment.own(0, 0, Acquisition::FirstUse);
+    segment.pass(Duration::from_secs(5));
+    segment.hosts[1].claims.handle_disowned(address(0), segment.now);
+    segment.until(Duration::from_secs(20), "it is taken", |it| it.answers(0) == [0]);
+    for _ in 0..30 {
+        let Host { mac, ip, .. } = segment.hosts[1];
+        let question = Frame::question(address(0), ip.into(), mac).expect("one family");
+        segment.send(1, question);
+        segment.pass(Duration::from_secs(1));
+        assert_eq!(segment.answers(0), [0]);
+    }
+}
+
 /// K1 of an audit. Input: no pulses, one that answers, and two that stand by. Output: the link alone decides who answers; a restart moves nothing.
 #[test]
 fn who_stands_by_takes_an_address_once_nobody_answers_for_it_and_not_before() {

@@ -126,6 +126,7 @@ pub fn holders<'a>(
             bidder: Bidder { node, bid: Bid { grade, weight: holding.weight } },
             grants_us: holding.stage == Stage::Grants { to: me },
             cannot_serve: ranking.cannot_serve(node),
+            deaf: member.deaf,
             on_links: BTreeSet::new(),
         })
     };
@@ -159,8 +160,8 @@ pub fn candidates<'a>(
 ) -> Candidates<'a> {
     let members = members(near);
     let admitted = |node: &NodeName| {
-        let subnets = members.get(node).map(|member| &member.card.subnets);
-        subnets.is_none_or(|subnets| covering.iter().any(|(_, context)| context.admits(address, subnets)))
+        let card = members.get(node).map(|member| &member.card);
+        card.is_none_or(|card| covering.iter().any(|(_, context)| context.admits(address, card)))
     };
     let mut known: Vec<Bidder<'a>> = ranking.others();
     if last == LastHolder::Unknown {
