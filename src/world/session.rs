@@ -1,6 +1,6 @@
 //! What a BGP session tells of itself beyond its state: the rest of [`super::SessionReport`], as commands and metrics show
-//! it. Floor 1. No decision reads it but `plan::reach`, which reads the address and whether there was an error, and `plan::bfd`, which
-//! reads `known_from`; so the rest may change as often as it likes.
+//! it. Floor 1. No decision reads it but `plan::reach`, which reads the address, whether there was an error and whether it fails, and
+//! `plan::bfd`, which reads `known_from`; so the rest may change as often as it likes.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,6 +20,8 @@ pub struct SessionDetail {
     /// How often the session was established.
     pub times_established: u64,
     pub last_error_at: Option<Timestamp>,
+    /// Attempts to have a session fail: several since the last one, or since this address of the peer was chosen.
+    pub fails: bool,
     pub messages_sent: MessageCounts,
     pub messages_received: MessageCounts,
     /// UPDATEs of this session in which something was wrong that RFC 7606 lets a session survive.
