@@ -325,7 +325,8 @@ pub(super) fn keep_one_each(
         for (at, (name, peer)) in sessions.iter().enumerate() {
             let PeerSlice { settings, address: Ok(address), .. } = peer else { continue };
             if matches!(settings.address, PeerAddress::Fixed(_)) == is_given {
-                let source = settings.source_address.or_else(|| own_end(settings, address, local, world.sessions.get(name)));
+                let source =
+                    settings.source_address.or_else(|| own_end(settings, address, local, world.sessions.get(name)));
                 routers.entry((address.clone(), settings.port, settings.vrf.clone(), source)).or_default().push(at);
             }
         }
@@ -752,7 +753,8 @@ mod tests {
         let mut world = World::default();
         let report = |world: &mut World, name: &str, state: SessionState, fails: bool| {
             let last_error_at = fails.then_some(jiff::Timestamp::UNIX_EPOCH);
-            let detail = SessionDetail { address: Some(at("10.0.0.1")), last_error_at, fails, ..SessionDetail::default() };
+            let detail =
+                SessionDetail { address: Some(at("10.0.0.1")), last_error_at, fails, ..SessionDetail::default() };
             let report = SessionReport::new(state, SystemTime::UNIX_EPOCH);
             world.apply(Fact::Session(name.into(), SessionReport { detail: Box::new(detail), ..report }));
         };

@@ -76,6 +76,9 @@ pub enum FormerSession {
         #[serde(default)]
         bfd_ended: bool,
     },
+    /// It does not go on, for the router has closed its connection without a word, and graceful restart was agreed: what the router has of
+    /// the routes is not known.
+    Closed { why: String },
 }
 
 /// As `crier bgp peers` shows it.
@@ -84,6 +87,10 @@ impl fmt::Display for FormerSession {
         match self {
             FormerSession::TakenOver { after_crash: false } => f.write_str("taken over in a restart"),
             FormerSession::TakenOver { after_crash: true } => f.write_str("taken over after a crash"),
+            FormerSession::Closed { why } => write!(
+                f,
+                "not taken over: {why}; routes withdrawn until the new session if the router was started anew, else kept by graceful restart"
+            ),
             FormerSession::Lost { why, routes_kept, bfd_ended } => {
                 let routes = match (routes_kept, bfd_ended) {
                     (true, _) => "kept by graceful restart",

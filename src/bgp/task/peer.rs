@@ -203,7 +203,6 @@ pub(super) async fn run(
         for (_, socket) in &mut task.connections {
             socket.stand(task.standing.begin(task.endpoint.peer.clone()));
         }
-        task.signatures.fit();
         task.read_what_waits().await;
         // There may be a plan already, and then it does not change for this.
         task.handle_desired(task.desired.clone());
@@ -781,8 +780,16 @@ impl PeerTask {
         if self.outbound.is_none() {
             self.signatures.watch(now);
         }
+        let is_first = self.signatures.refused().is_none();
         if self.signatures.look(&self.endpoint.protection, now) {
             self.report.due = Some(now);
+            if is_first && self.outbound.is_some() {
+                warn!(
+                    peer = %self.name,
+                    "the kernel refuses segments for their signature, and nothing comes from the peer that is signed right: the password \
+                     of the open session is another one than the peer's, or segments of another host are refused"
+                );
+            }
         }
     }
 

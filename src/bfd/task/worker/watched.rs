@@ -258,7 +258,10 @@ impl Watched {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        [self.session.next_deadline(), self.untold.then_some(self.tell_from).filter(|_| self.leaves_by.is_none())].into_iter().flatten().min()
+        [self.session.next_deadline(), self.untold.then_some(self.tell_from).filter(|_| self.leaves_by.is_none())]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// A packet of the peer that came to the address.
