@@ -62,7 +62,7 @@ pub struct BfdLoss {
     pub at: Timestamp,
     /// In words: "nothing came for 150 ms".
     pub why: String,
-    /// When the peer last said that it was up, since the kernel booted; zero where that was before this agent.
+    /// When the peer last said that it hears this end, since the kernel booted; zero where that was before this agent.
     #[serde(skip)]
     pub heard: Duration,
 }

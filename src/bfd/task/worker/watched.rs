@@ -66,7 +66,7 @@ pub(super) struct Watched {
     /// It is that of the agent before, and the peer was not heard since: it may have noticed that nobody sent. How long at least it may take
     /// to be heard.
     doubt: Option<Duration>,
-    /// When the peer last said that it was up.
+    /// When the peer last said that it hears this end.
     heard: Option<Instant>,
     /// No peer has it any more. It goes on until BGP has told the router so, until then at most.
     leaves_by: Option<Instant>,
@@ -293,7 +293,7 @@ impl Watched {
         to.into_iter().for_each(|to| self.own_end.note(to, now));
         self.held_by_peer = packet.state == BfdState::AdminDown;
         self.doubt = None;
-        if packet.state == BfdState::Up && self.session.state() == BfdState::Up {
+        if matches!(packet.state, BfdState::Init | BfdState::Up) && self.session.state() == BfdState::Up {
             self.heard = Some(now);
         }
         (self.touched, self.unnoted) = (true, true);
@@ -904,6 +904,14 @@ mod tests {
         }
         let mut session = resumed();
         assert_eq!(hear(&mut session, ours, BfdState::AdminDown, 900), (Ok(()), down, 0));
+
+        // G6 of a review: so it is after a planned restart, where the router was started anew meanwhile.
+        let (kept, peers) = left_by_the_dead(BfdState::Up);
+        let kept = KeptPath { silence: None, ..kept };
+        let place = Place::of(&peers[0].1);
+        let mut session = Watched::resumed(&kept, place, peers, &Counters::default(), start).expect("there is a peer");
+        assert_eq!(hear(&mut session, None, down, 50), (Ok(()), init, 0));
+        assert_eq!(hear(&mut session, ours, up, 51), (Ok(()), up, 0));
 
         let mut session = resumed();
         for (millis, expected) in [(1499, (up, 0)), (1500, (down, 1))] {
