@@ -5,11 +5,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// How a BFD session stands. Prints as `crier bfd` shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BfdState {
     /// An operator holds the session down. That says nothing about the path.
     AdminDown,
+    #[default]
     Down,
     /// This end hears the other, and does not know yet whether the other hears it.
     Init,

@@ -267,7 +267,7 @@ pub enum Reason {
     #[error("every next hop of the default route has a session of its own already")]
     NoOtherGateway,
     #[error(
-        "it is the same router as peer {peer}, which has the session with it: remove one of the two, or give them different nodes or source-address"
+        "it is the same router as peer {peer}, whose turn it is: a router has one session with each address of this node; remove one of the two, or give them different nodes or source addresses"
     )]
     SameRouter { peer: PeerName },
     #[error("no [[bgp.peer]] of the advertisement is configured for this node")]

@@ -16,6 +16,9 @@ pub enum Outlasts {
     PowerLoss,
 }
 
+/// No small file of the state folder is longer.
+const LONGEST: u64 = 64 << 20;
+
 /// Writes the content aside, readable by nobody else, and renames it.
 ///
 /// # Errors
@@ -57,11 +60,29 @@ pub fn folder_of(file: &Path) -> &Path {
 /// What a state file holds.
 ///
 /// # Errors
-/// [`io::ErrorKind::NotFound`] where there is none; [`io::ErrorKind::InvalidData`], with what it is, where it is no regular file.
+/// [`io::ErrorKind::NotFound`] where there is none; [`io::ErrorKind::InvalidData`], with what it is, where it is no regular file or longer
+/// than any of ours.
 pub fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut octets = Vec::new();
-    open(file, OpenOptions::new().read(true))?.read_to_end(&mut octets)?;
+    let file = open(file, OpenOptions::new().read(true))?;
+    is_at_most(&file, LONGEST)?;
+    // It may grow.
+    file.take(LONGEST).read_to_end(&mut octets)?;
     Ok(octets)
+}
+
+/// Refuses a file that is longer: it is none of ours, and memory is not to be filled with it.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`].
+pub fn is_at_most(file: &fs::File, longest: u64) -> io::Result<()> {
+    match file.metadata()?.len() {
+        there if there > longest => {
+            let why = format!("it has {there} octets, and crier writes {longest} at most");
+            Err(io::Error::new(io::ErrorKind::InvalidData, why))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Opens a state file. Never waits for the other end of a FIFO.
@@ -182,6 +203,10 @@ mod tests {
             let told = (refused.kind(), refused.to_string());
             assert_eq!(told, (io::ErrorKind::InvalidData, format!("it is {what} and no regular file")));
         }
+        let huge = folder.path().join("huge");
+        fs::File::create(&huge).and_then(|file| file.set_len(1 << 40)).expect("it takes no room");
+        let refused = read(&huge).expect_err("it is not read").to_string();
+        assert_eq!(refused, "it has 1099511627776 octets, and crier writes 67108864 at most");
         assert_eq!(read(&folder.path().join("none")).expect_err("no file").kind(), io::ErrorKind::NotFound);
     }
 

@@ -29,9 +29,11 @@ use tracing::{info, warn};
 use super::drain_flows::{Awaited, GIVEN_UP, Left};
 use super::order::{Command, Done, Refusal};
 use super::wiring::Query;
+use crate::address::Family;
 use crate::clock;
 use crate::kernel::bypass;
 use crate::kernel::flows::{self, Flow, Open};
+use crate::plan::decision::Announcement;
 use crate::plan::following::NodeSays;
 use crate::state_file::{self, Outlasts};
 use crate::views::Snapshot;
@@ -636,12 +638,15 @@ impl Drainer {
             // After a start: what is announced is not known yet.
             return None;
         }
-        let announced = snapshot.plan.decisions.values().flat_map(|it| &it.announcements).map(|it| it.address);
-        let addresses: BTreeSet<IpAddr> = announced.collect();
+        let announcements = || snapshot.plan.decisions.values().flat_map(|it| &it.announcements);
+        let addresses: BTreeSet<IpAddr> = announcements().map(|it| it.address).collect();
+        // A family that no node announces has no flows, and perhaps nobody who tracks them.
+        let is_announced = |it: &&Announcement| it.l2.owner.is_some() || !it.bgp.peers.is_empty();
+        let families = announcements().filter(is_announced).map(|it| Family::of(it.address)).collect();
         // What comes over a link as well comes here until another node has the address.
         let routed = addresses.iter().filter(|address| !snapshot.plan.l2.addresses.contains_key(*address));
         let routed: BTreeSet<IpAddr> = routed.copied().collect();
-        let listed = spawn_blocking(move || open_flows(&addresses)).await.ok()?;
+        let listed = spawn_blocking(move || open_flows(&addresses, &families)).await.ok()?;
         match listed {
             Ok(open) => {
                 let now = clock::now();
@@ -672,13 +677,13 @@ impl Drainer {
 }
 
 /// Of these addresses. Blocks. That there is none is believed only where the kernel would know.
-fn open_flows(addresses: &BTreeSet<IpAddr>) -> io::Result<HashMap<Flow, Open>> {
+fn open_flows(addresses: &BTreeSet<IpAddr>, families: &BTreeSet<Family>) -> io::Result<HashMap<Flow, Open>> {
     if addresses.is_empty() {
         return Ok(HashMap::new());
     }
     match bypass::unknown_flows(Path::new("/")) {
         Some(why) => Err(io::Error::other(why)),
-        None => flows::open(addresses),
+        None => flows::open(addresses, families),
     }
 }
 

@@ -37,8 +37,9 @@ const ANSWERS_ON: Duration = Duration::from_millis(30);
 /// How much earlier than the time that the other nodes wait for the kernel is silent: they ask then whether anybody has the address.
 const ASKED_BEFORE: Duration = Duration::from_millis(100);
 
-/// How long BFD waits for BGP to have left. Its Cease is written within milliseconds, or the peer reads nothing.
-const BGP_FIRST: Duration = Duration::from_millis(500);
+/// How long BFD waits for BGP to have left. Its Cease is written within milliseconds, or the peer reads nothing; where it is lost on the way,
+/// it is sent again.
+const BGP_FIRST: Duration = Duration::from_millis(2600);
 
 /// Until the neighbours send to the next owner.
 const ACCEPTS_ON: Duration = Duration::from_millis(200);

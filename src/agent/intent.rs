@@ -12,8 +12,10 @@ use tracing::{debug, warn};
 /// What the unit sets to its own name, so that systemd can be asked about it.
 const UNIT: &str = "CRIER_UNIT";
 
-/// systemd answers within milliseconds. An agent that waits longer is late with its Cease, where it has to say one.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// systemd answers within milliseconds, and on a host that is busy within seconds. To take a restart for a stop costs all routes for a moment;
+/// to take a stop for a restart would have routers that agreed to graceful restart go on by routes that nobody serves. With the farewell this
+/// stays well below the unit's TimeoutStopSec.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// How often systemctl is run in all, where it is terminated each time.
 const MOST_ASKED: usize = 5;

@@ -22,7 +22,8 @@ use super::had_sessions::{Had, HadSession};
 use crate::bfd;
 use crate::bfd::kept::KeptPath;
 use crate::bgp::kept;
-use crate::bgp::socket::kept::KeptConnection;
+use crate::bgp::machine::negotiation::Negotiated;
+use crate::bgp::socket::kept::{KeptConnection, KeptError};
 use crate::bgp::socket::ledger::{Entrusted, Trust};
 use crate::bgp::task::Resumable;
 use crate::bgp::wire::{Cease, NotificationReason};
@@ -238,7 +239,7 @@ pub fn take(stored: Vec<Stored>, had: &Had, config: &Config) -> Taken {
         let session = match (socket, state) {
             (Some(socket), Some(ledger)) if is_live => {
                 KeptConnection::recover(ledger, socket).map_err(|(state, error)| {
-                    let of_peer = state.map(|state| (error.keeps_routes(&state.negotiated), state.peer));
+                    let of_peer = state.map(|state| (former(&error, &state.negotiated), state.peer));
                     (of_peer, error.to_string())
                 })
             }
@@ -258,7 +259,7 @@ pub fn take(stored: Vec<Stored>, had: &Had, config: &Config) -> Taken {
                     }
                 }
             }
-            Err((Some((routes_kept, peer)), why)) => drop(taken.former.insert(peer, lost(&why, routes_kept))),
+            Err((Some((former, peer)), _)) => drop(taken.former.insert(peer, former)),
             Err((None, why)) => warn!(
                 number,
                 reason = why,
@@ -343,6 +344,15 @@ impl Taken {
             };
             self.former.insert(peer.clone(), lost(why, *graceful_restart));
         }
+    }
+}
+
+/// Of a session that cannot be taken over for this reason.
+fn former(error: &KeptError, negotiated: &Negotiated) -> FormerSession {
+    let why = error.to_string();
+    match error {
+        KeptError::Ended(_) if negotiated.graceful_restart => FormerSession::Closed { why },
+        _ => lost(&why, error.keeps_routes(negotiated)),
     }
 }
 

@@ -7,7 +7,7 @@
 //! When the file was last changed is when the World was last known to be what the API server has.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -54,6 +54,12 @@ const VERSION: u32 = 2;
 
 /// Hexadecimal digits of a checksum.
 const SUM_LEN: usize = 16;
+
+/// The file is never longer: some file systems leave a length without a content.
+const LONGEST: u64 = 1 << 30;
+
+/// Nor is any line. An object of the API server has 3 MiB at most.
+const LONGEST_LINE: u64 = 16 << 20;
 
 /// Damaged lines that are warned of one by one.
 const MOST_WARNED: usize = 8;
@@ -103,7 +109,7 @@ impl Memory {
     /// Whether an agent before this one has kept anything, and whether that was in this boot of the kernel.
     pub fn past(&self) -> Restart {
         let Ok(file) = self.opened() else { return Restart::default() };
-        let first = BufReader::new(file).split(b'\n').next().and_then(Result::ok).unwrap_or_default();
+        let first = next_line(&mut BufReader::new(file)).ok().flatten().unwrap_or_default();
         let forwarding = heading(&first).is_some_and(|heading| heading.boot == self.boot);
         Restart { restarting: true, forwarding }
     }
@@ -127,8 +133,10 @@ impl Memory {
         let mut recalled = Recalled { as_of: Some(known.modified()?), ..Recalled::default() };
         let (mut same_boot, mut needs_checksum) = (false, false);
         // Octets, for one that is no text costs its line and not the file.
-        for (number, line) in BufReader::new(file).split(b'\n').enumerate() {
-            let line = line?;
+        state_file::is_at_most(&file, LONGEST)?;
+        let mut reader = BufReader::new(file.take(LONGEST));
+        for number in 0_usize.. {
+            let Some(line) = next_line(&mut reader)? else { break };
             if number == 0
                 && let Some(Heading { boot, version }) = heading(&line)
             {
@@ -183,6 +191,23 @@ impl Memory {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The next line without its end, `None` behind the last. Of one that is too long only its beginning, which nobody can read.
+fn next_line(reader: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    if reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    let mut rest = Vec::new();
+    while !line.ends_with(b"\n") && !rest.ends_with(b"\n") {
+        rest.clear();
+        if reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut rest)? == 0 {
+            return Ok(Some(line));
+        }
+    }
+    line.pop_if(|octet| *octet == b'\n');
+    Ok(Some(line))
 }
 
 fn write_line(writer: &mut impl Write, content: &impl Serialize) -> io::Result<()> {
@@ -294,6 +319,29 @@ mod tests {
         assert_eq!(facts(&memory), std::slice::from_ref(&fact));
         fs::write(memory.path(), [&text[..], b"\xff/w\xfe\n"].concat()).unwrap();
         assert_eq!(facts(&memory), [fact], "octets that are no text cost their line");
+    }
+
+    /// G5 of a review: a file system may leave a length without a content.
+    #[test]
+    fn a_huge_file_is_refused_and_a_huge_line_costs_only_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory::open(folder.path(), "boot").unwrap();
+        let mut world = World::default();
+        [promise("a"), promise("b")].into_iter().for_each(|fact| drop(world.apply(fact)));
+        memory.keep(&world, clock::wall()).unwrap();
+        let text = fs::read(memory.path()).unwrap();
+        let at = text.iter().position(|octet| *octet == b'\n').unwrap() + 1;
+        let nothing = vec![0; usize::try_from(LONGEST_LINE).unwrap() * 2];
+        for end in [&b"\n"[..], b""] {
+            let (head, rest) = text.split_at(if end.is_empty() { text.len() } else { at });
+            fs::write(memory.path(), [head, &nothing, end, rest].concat()).unwrap();
+            let recalled = memory.recall().unwrap();
+            assert_eq!((recalled.facts, recalled.damaged), (vec![promise("a"), promise("b")], 1));
+        }
+        fs::File::create(memory.path()).and_then(|file| file.set_len(16 << 30)).unwrap();
+        let refused = memory.recall().expect_err("it is not read").to_string();
+        assert_eq!(refused, "it has 17179869184 octets, and crier writes 1073741824 at most");
+        assert_eq!(memory.past(), Restart { restarting: true, forwarding: false });
     }
 
     /// B19 of the field cases: whichever octet of a line is another one, the line is lost and no other, and nothing else is read for it.

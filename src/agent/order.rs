@@ -103,8 +103,8 @@ pub enum Refusal {
     NothingToConfirm,
     #[error("flows are waited for {} at most, not for {}; nothing was changed", duration::text(LONGEST_DRAIN), duration::text(*.0))]
     DrainTime(Duration),
-    #[error("the time to confirm is from 1 s to 1 day")]
-    ConfirmTime,
+    #[error("the time to confirm is from 1 s to 1 day, and not {0} s; nothing was changed")]
+    ConfirmTime(u64),
     #[error("this is the last node that serves: {0}. With --force its addresses are served by nobody")]
     LastNode(String),
     #[error("the agent is stopping")]

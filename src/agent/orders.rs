@@ -76,6 +76,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_reason_is_one_line_that_fits_the_nodes_annotation() {
+        assert_eq!(one_line("disk\nis full"), "disk is full");
+        assert_eq!(one_line(&"é".repeat(100_000)).chars().count(), LONGEST_REASON);
+    }
+
+    #[test]
     fn a_time_for_flows_beyond_the_longest_is_refused_with_the_longest() {
         assert_eq!(time_for_flows(7 * 86_400_000).ok(), Some(LONGEST_DRAIN));
         let refused = time_for_flows(7 * 86_400_000 + 1).expect_err("it is not cut");

@@ -378,7 +378,7 @@ impl Reloader {
         let is_of_operator = text.is_some();
         let outcome = self.try_apply(text, confirm_secs).await;
         match &outcome {
-            Err(Refusal::ConfirmTime) => {}
+            Err(Refusal::ConfirmTime(_)) => {}
             // Who applied it is told, and there is nothing wrong with this agent or its files.
             Err(why) if is_of_operator => warn!(reason = why.short(), "a configuration was not applied"),
             outcome => self.note(outcome.as_ref().err()),
@@ -387,8 +387,8 @@ impl Reloader {
     }
 
     async fn try_apply(&mut self, text: Option<SourceFile>, confirm_secs: Option<u64>) -> Result<Done, Refusal> {
-        if confirm_secs.is_some_and(|secs| !(1..=LONGEST_TO_CONFIRM).contains(&secs)) {
-            return Err(Refusal::ConfirmTime);
+        if let Some(secs) = confirm_secs.filter(|secs| !(1..=LONGEST_TO_CONFIRM).contains(secs)) {
+            return Err(Refusal::ConfirmTime(secs));
         }
         if text.is_none() {
             self.restore()?;

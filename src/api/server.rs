@@ -352,7 +352,7 @@ fn status_of(refusal: &Refusal) -> StatusCode {
         | Refusal::Unsettled
         | Refusal::NothingToConfirm
         | Refusal::DrainTime(_)
-        | Refusal::ConfirmTime => StatusCode::BAD_REQUEST,
+        | Refusal::ConfirmTime(_) => StatusCode::BAD_REQUEST,
         Refusal::LastNode(_) | Refusal::NothingDone(_) => StatusCode::CONFLICT,
         Refusal::NoSuchPeer { .. } => StatusCode::NOT_FOUND,
         Refusal::Write { .. } | Refusal::PutBack { .. } => StatusCode::INTERNAL_SERVER_ERROR,

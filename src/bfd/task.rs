@@ -33,6 +33,7 @@ use super::socket::Priority;
 use crate::bfd_state::BfdState;
 use crate::names::PeerName;
 use crate::plan::slice::BfdSlice;
+use crate::standing::Standing;
 use crate::world::{BfdReport, BfdSessions, Fact};
 
 /// How BFD is to end.
@@ -47,12 +48,13 @@ pub enum Parting {
 
 /// Runs a session for each peer of the newest slice until `shutdown` says how to end, or no more slices can come. It goes on with the
 /// sessions of `kept` that peers of a slice have, and notes in the ledger beside them, if there is one, what a next agent needs where this
-/// one dies. `sessions` always has how they stand, and `facts` hears of it.
+/// one dies. `sessions` always has how they stand, and `facts` hears of it. While `standing` has the router of a session that no peer has
+/// any more, the session goes on for a moment.
 pub async fn run(
     slices: watch::Receiver<BfdSlice>,
     facts: mpsc::Sender<Fact>,
     counters: Arc<Counters>,
-    sessions: watch::Sender<BfdSessions>,
+    (sessions, standing): (watch::Sender<BfdSessions>, Standing),
     kept: (Vec<KeptPath>, Option<Ledger>),
     shutdown: impl Future<Output = Parting>,
 ) {
@@ -65,7 +67,7 @@ pub async fn run(
         _ = &mut shutdown => return,
         asked = seen.wait_for(|slice| !slice.peers.is_empty()) => if asked.is_err() { return },
     }
-    let mut worker = match Handle::start(slices, kept, counters, sessions.clone()) {
+    let mut worker = match Handle::start(slices, kept, counters, (sessions.clone(), standing)) {
         Ok(worker) => worker,
         Err(error) => {
             error!(%error, "no thread could be started for BFD: no peer is watched");
@@ -105,7 +107,7 @@ impl Handle {
         slices: watch::Receiver<BfdSlice>,
         kept: (Vec<KeptPath>, Option<Ledger>),
         counters: Arc<Counters>,
-        sessions: watch::Sender<BfdSessions>,
+        sessions: (watch::Sender<BfdSessions>, Standing),
     ) -> io::Result<Handle> {
         let (wake, woken) = UnixDatagram::pair()?;
         wake.set_nonblocking(true)?;

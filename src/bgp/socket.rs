@@ -33,6 +33,7 @@ use crate::bgp::wire::{Frame, WireError};
 use crate::config::AoKey;
 use crate::names::InterfaceName;
 use crate::secret::Secret;
+use crate::standing::Stands;
 
 /// How to reach a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -268,6 +269,8 @@ pub struct Connection {
     writable: bool,
     /// What the next agent needs if this one dies without a word; `None` where nobody keeps it.
     ledger: Option<Ledger>,
+    /// The session on it is established, and BFD is not to go before it has ended.
+    stands: Option<Stands>,
 }
 
 /// What is to be done about the ledger of a connection.
@@ -311,6 +314,7 @@ impl Connection {
             queued_octets: 0,
             writable: true,
             ledger: None,
+            stands: None,
         }
     }
 
@@ -333,6 +337,11 @@ impl Connection {
         let unwritten = self.queue.iter().flat_map(|message| message.iter().copied()).collect();
         let remains = Remains { unread: self.inbox.to_vec(), unwritten, socket: self.stream.into_std()?.into() };
         Ok(self.writable.then_some(remains))
+    }
+
+    /// There is a session on it from now on.
+    pub fn stand(&mut self, stands: Stands) {
+        self.stands = Some(stands);
     }
 
     /// See [`Endpoint::sign_anew`], with the endpoint's protection before.
@@ -516,12 +525,14 @@ impl Connection {
         }
     }
 
-    /// Sends a last NOTIFICATION and closes, within [`FAREWELL_TIME`]. Messages in the queue that were not started are left out.
+    /// Sends a last NOTIFICATION and closes, within [`FAREWELL_TIME`], or twice that where packets are lost on the way. Messages in the
+    /// queue that were not started are left out.
     ///
     /// The write side is closed first and the peer's octets are read until it closes too: closing a socket with unread input
     /// makes the kernel send a reset, and a reset can discard the NOTIFICATION before the peer has read it.
     pub async fn say_farewell(mut self, last_word: Bytes) {
         self.ledger = None;
+        let mut is_written = false;
         let said = async {
             if self.first_has_started
                 && let Some(started) = self.queue.pop_front()
@@ -530,13 +541,22 @@ impl Connection {
             }
             self.stream.write_all(&last_word).await?;
             self.stream.shutdown().await?;
-            let mut rest = [0; 4096];
-            while self.stream.read(&mut rest).await? > 0 {}
-            io::Result::Ok(())
+            is_written = true;
+            read_to_the_end(&mut self.stream).await
         };
         // A peer that has not closed its side by then is not waited for.
-        let _ = tokio::time::timeout(FAREWELL_TIME, said).await;
+        let is_late = tokio::time::timeout(FAREWELL_TIME, said).await.is_err();
+        if is_late && is_written && options::is_unacknowledged(self.stream.as_fd()) {
+            // The kernel sends it again, later each time.
+            let _ = tokio::time::timeout(FAREWELL_TIME, read_to_the_end(&mut self.stream)).await;
+        }
     }
+}
+
+async fn read_to_the_end(stream: &mut TcpStream) -> io::Result<()> {
+    let mut rest = [0; 4096];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
 }
 
 #[cfg(test)]

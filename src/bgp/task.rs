@@ -44,6 +44,7 @@ use crate::names::{InterfaceName, PeerName};
 use crate::plan::reach::peer_of;
 use crate::plan::slice::{BgpSlice, PeerSlice};
 use crate::reason::Reason;
+use crate::standing::Standing;
 use crate::world::{BfdSessions, Fact, FormerSession, HostProblem};
 
 /// Connections of one peer that wait to be taken.
@@ -83,6 +84,8 @@ pub struct Past {
     pub former: BTreeMap<PeerName, FormerSession>,
     /// Where sessions are entrusted to whoever keeps them over a crash of this agent; `None` where nobody does.
     pub safe: Option<Safe>,
+    /// Where it shows with which routers there are sessions: BFD outlives them.
+    pub standing: Standing,
 }
 
 /// A session that an agent before this one kept, with the settings that its peer has now.
@@ -108,11 +111,12 @@ pub async fn run(
     past: Past,
     shutdown: impl Future<Output = Parting>,
 ) {
-    let Past { resumable, restart, former, safe } = past;
+    let Past { resumable, restart, former, safe, standing } = past;
     let mut speaker = Speaker {
         restart,
         former,
         safe,
+        standing,
         began: clock::now(),
         peers: BTreeMap::new(),
         expect_until: None,
@@ -196,6 +200,7 @@ struct Speaker {
     /// What became of the sessions of the agent before, where that was known when it was taken out.
     former: BTreeMap<PeerName, FormerSession>,
     safe: Option<Safe>,
+    standing: Standing,
     began: Instant,
     peers: BTreeMap<PeerName, PeerHandle>,
     /// Until then, a session of the agent before goes on although its peer, which is to be found, was not found yet.
@@ -465,6 +470,7 @@ impl Speaker {
             leave: leave_rx,
             facts: self.facts.clone(),
             bfd: self.bfd.clone(),
+            standing: self.standing.clone(),
             safe: self.safe.clone(),
             done,
         };
@@ -595,8 +601,8 @@ impl Speaker {
 
     async fn all_gone(&mut self) {
         let all_gone = async { while self.tasks.join_next().await.is_some() {} };
-        // Half as long again: every task limits its own farewells to the full time.
-        if tokio::time::timeout(FAREWELL_TIME * 3 / 2, all_gone).await.is_err() {
+        // Half as long again: every task limits its own farewells to twice the time.
+        if tokio::time::timeout(FAREWELL_TIME * 5 / 2, all_gone).await.is_err() {
             warn!("a BGP peer got no Cease in time");
         }
     }

@@ -170,7 +170,11 @@ mod tests {
             remote_demand: false,
             times_up: 2,
             losses: 1,
-            last_loss: Some(BfdLoss { at: jiff::Timestamp::UNIX_EPOCH, why: "nothing came for 150 ms".to_owned() }),
+            last_loss: Some(BfdLoss {
+                at: jiff::Timestamp::UNIX_EPOCH,
+                why: "nothing came for 150 ms".to_owned(),
+                heard: Default::default(),
+            }),
             packets_sent: 10,
             packets_unsent: 0,
             packets_received: 9,

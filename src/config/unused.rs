@@ -127,17 +127,27 @@ fn of_peer(config: &Config, peer: &Peer, elsewhere: &str) -> Option<String> {
 /// Peers of one address for nodes that may be the same. Where the selectors are the same text, the file is refused.
 fn peers_of_one_router(config: &Config) -> impl Iterator<Item = String> {
     let given = config.bgp.peers.iter().filter(|it| !it.shutdown && matches!(it.address, PeerAddress::Fixed(_)));
-    let endpoint = |peer: &Peer| (peer.address.clone(), peer.port, peer.source_address, peer.vrf.clone());
+    let endpoint = |peer: &Peer| (peer.address.clone(), peer.port, peer.vrf.clone());
     let peers: Vec<&Peer> = given.collect();
     let pairs = (0..peers.len()).flat_map(move |second| (0..second).map(move |first| (first, second)));
     pairs.filter_map(move |(first, second)| {
         let (first, second) = (*peers.get(first)?, *peers.get(second)?);
         let both = first.nodes.as_ref().zip(second.nodes.as_ref());
         let may_meet = both.is_none_or(|(one, other)| one.and(other).impossible().is_none());
-        (endpoint(first) == endpoint(second) && may_meet).then(|| {
+        let (one, other) = (first.source_address, second.source_address);
+        let (may_be_one, when, or) = match one == other {
+            true => (true, "", ""),
+            // The one that is left open may be chosen like the other.
+            false => (
+                one.is_none() || other.is_none(),
+                ", where both leave from one address,",
+                " or give each a source-address of its own",
+            ),
+        };
+        (endpoint(first) == endpoint(second) && may_be_one && may_meet).then(|| {
             format!(
-                "peer {}: a node that its nodes and those of peer {} match has one session with {}, that of one of the two, and shows \
-                 the other as a problem; let their nodes exclude each other",
+                "peer {}: a node that its nodes and those of peer {} match has one session with {}{when}, that of one of the two, and \
+                 shows the other as a problem; let their nodes exclude each other{or}",
                 second.name, first.name, second.address
             )
         })
@@ -413,7 +423,8 @@ mod tests {
             (["rack=a", "rack=b"], "", 0),
             (["rack=a", "!rack"], "", 0),
             (["rack=a", "row=7"], "port = 1790\n", 0),
-            (["rack=a", "row=7"], "source-address = \"10.0.0.11\"\n", 0),
+            (["rack=a", "row=7"], "source-address = \"10.0.0.11\"\n", 1),
+            (["rack=a", "rack=b"], "source-address = \"10.0.0.11\"\n", 0),
             (["rack=a", "row=7"], "shutdown = true\n", 0),
         ] {
             let second = PEER.replace("tor", "tor-2").replace("[bgp]\nasn = 64513\n", "");

@@ -45,9 +45,8 @@ struct Seen {
 /// connections. So a list without any connection of a family is believed only once a packet that this host sends to itself is tracked.
 ///
 /// # Errors
-/// Where the kernel tracks no connections of a family of the addresses, or does not answer.
-pub fn open(addresses: &BTreeSet<IpAddr>) -> io::Result<HashMap<Flow, Open>> {
-    let families: BTreeSet<Family> = addresses.iter().map(|address| Family::of(*address)).collect();
+/// Where the kernel tracks no connections of one of the families, or does not answer.
+pub fn open(addresses: &BTreeSet<IpAddr>, families: &BTreeSet<Family>) -> io::Result<HashMap<Flow, Open>> {
     let mut seen = list(addresses)?;
     if !families.is_subset(&seen.tracked) {
         families.difference(&seen.tracked).for_each(|family| probe(*family));

@@ -46,7 +46,7 @@ pub(super) fn watched(
 
 /// The address to send from, where the configuration gives none: our end of the BGP session, for the router knows its neighbor by that;
 /// while there is no session, that of the last one, the address that it would be dialled from, or the one that packets leave from now.
-fn from(
+pub(super) fn from(
     settings: &config::Peer,
     address: &ScopedAddress,
     local: &[LocalAddress],

@@ -2,11 +2,13 @@
 //! default gateway. Floor 1. Why a peer is nowhere is named here too; how to get there is the speaker's business.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::address::{Family, ScopedAddress, is_link_local_v6};
+use imbl::OrdMap;
+
+use super::bfd::from;
+use crate::address::{Family, LocalAddress, ScopedAddress, is_link_local_v6, near};
 use crate::config::{self, PeerAddress};
 use crate::names::{InterfaceName, PeerName};
 use crate::plan::slice::PeerSlice;
@@ -307,27 +309,64 @@ pub(super) fn further(
     gateways(settings, own, known, world).into_iter().filter(|gateway| Some(gateway) != own).map(named).collect()
 }
 
-/// Of several peers that turn out to be one router one has a session: a router takes each for the other, started anew. Those whose
-/// address the file gives come first, of them one whose session stands (`stands`), then the first in the file. The file gives several
-/// of one address where their selectors differ and this node matches both.
-pub(super) fn keep_one_each(sessions: &mut [(PeerName, PeerSlice)], stands: impl Fn(&PeerName) -> bool) {
-    let mut taken: BTreeMap<(ScopedAddress, u16, Option<InterfaceName>, Option<IpAddr>), PeerName> = BTreeMap::new();
-    let rank = |name: &PeerName, peer: &PeerSlice| match peer.settings.address {
-        PeerAddress::Fixed(_) if stands(name) => 0,
-        PeerAddress::Fixed(_) => 1,
-        PeerAddress::Interface(_) | PeerAddress::Gateway => 2,
-    };
-    let ranks: Vec<u8> = sessions.iter().map(|(name, peer)| rank(name, peer)).collect();
-    for turn in 0..=2 {
-        for ((name, peer), _) in sessions.iter_mut().zip(&ranks).filter(|(_, rank)| **rank == turn) {
-            let Ok(address) = &peer.address else { continue };
-            let config::Peer { port, vrf, source_address, .. } = &*peer.settings;
-            match taken.entry((address.clone(), *port, vrf.clone(), *source_address)) {
-                Entry::Vacant(place) => drop(place.insert(name.clone())),
-                Entry::Occupied(first) => peer.address = Err(Reason::SameRouter { peer: first.get().clone() }),
+/// Of several peers that turn out to be one router, spoken to from one address, one has a session: a router takes each for the other, started
+/// anew. That is the one whose session stands, else the one that has the router in the plan `before`, and after several attempts that failed
+/// the next: those whose address the file gives come first, in the order of the file. The file gives several of one address where their
+/// selectors differ and this node matches both.
+pub(super) fn keep_one_each(
+    sessions: &mut [(PeerName, PeerSlice)],
+    before: &OrdMap<PeerName, PeerSlice>,
+    local: &[LocalAddress],
+    world: &World,
+) {
+    type Router = (ScopedAddress, u16, Option<InterfaceName>, Option<IpAddr>);
+    let mut routers: BTreeMap<Router, Vec<usize>> = BTreeMap::new();
+    for is_given in [true, false] {
+        for (at, (name, peer)) in sessions.iter().enumerate() {
+            let PeerSlice { settings, address: Ok(address), .. } = peer else { continue };
+            if matches!(settings.address, PeerAddress::Fixed(_)) == is_given {
+                let source =
+                    settings.source_address.or_else(|| own_end(settings, address, local, world.sessions.get(name)));
+                routers.entry((address.clone(), settings.port, settings.vrf.clone(), source)).or_default().push(at);
             }
         }
     }
+    for ((address, ..), of_router) in routers.into_iter().filter(|(_, of_router)| of_router.len() > 1) {
+        let name = |at: usize| &sessions[at].0;
+        let stands = |at: &usize| proven_at(name(*at), world).as_ref() == Some(&address);
+        let has_it = |at: &usize| before.get(name(*at)).is_some_and(|peer| peer.address.as_ref() == Ok(&address));
+        let gives_way = |at: usize| {
+            let session = world.sessions.get(name(at));
+            session.is_some_and(|session| session.detail.fails && has_failed(session, &address))
+        };
+        let first = match of_router.iter().position(stands) {
+            Some(stands) => stands,
+            None => match of_router.iter().position(has_it) {
+                Some(had) if gives_way(of_router[had]) => (had + 1) % of_router.len(),
+                Some(had) => had,
+                None => 0,
+            },
+        };
+        let first = of_router[first];
+        let peer = name(first).clone();
+        for at in of_router.into_iter().filter(|at| *at != first) {
+            sessions[at].1.address = Err(Reason::SameRouter { peer: peer.clone() });
+        }
+    }
+}
+
+/// From where a session is, or would be, that leaves it open; `None` where only the kernel knows, before the first one.
+fn own_end(
+    settings: &config::Peer,
+    address: &ScopedAddress,
+    local: &[LocalAddress],
+    session: Option<&SessionReport>,
+) -> Option<IpAddr> {
+    let only = || match near(address, settings.vrf.as_ref(), local)[..] {
+        [only] => Some(only.net.addr()),
+        [] | [_, ..] => None,
+    };
+    from(settings, address, local, session, None).or_else(only)
 }
 
 /// `None` where the link of a link-local gateway is not known (yet).
@@ -344,6 +383,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+    use crate::address::Stay;
     use crate::config::PeerAsn;
     use crate::world::{Fact, PeerOrders, SessionDetail};
 
@@ -671,7 +711,7 @@ mod tests {
             (PeerName::from(name), PeerSlice { settings, address, routes: Default::default(), orders })
         };
         let fixed = || PeerAddress::Fixed(at("10.0.0.1"));
-        let mut sessions = vec![
+        let sessions = vec![
             session("by-gateway", PeerAddress::Gateway, "10.0.0.1", |_| {}),
             session("elsewhere", PeerAddress::Gateway, "10.0.0.2", |_| {}),
             session("again", PeerAddress::Gateway, "10.0.0.2", |_| {}),
@@ -679,16 +719,30 @@ mod tests {
             session("other-source", fixed(), "10.0.0.1", |it| it.source_address = Some("10.0.0.9".parse().unwrap())),
             session("in-red", PeerAddress::Gateway, "10.0.0.1", |it| it.vrf = Some("red".into())),
         ];
-        keep_one_each(&mut sessions, |_| false);
-        let refused = sessions.iter().filter_map(|(name, it)| Some((name.as_str(), it.address.clone().err()?)));
         let same = |peer: &str| Reason::SameRouter { peer: peer.into() };
-        assert_eq!(refused.collect::<Vec<_>>(), [("by-gateway", same("tor")), ("again", same("elsewhere"))]);
+        let always = [("by-gateway", same("tor")), ("again", same("elsewhere"))];
+        // G1 of a review: the other one's source is the only address that this node has there, so it is that of each.
+        let own = LocalAddress {
+            interface: "eth0".into(),
+            vrf: None,
+            net: "10.0.0.9/24".parse().unwrap(),
+            stay: Stay::Unknown,
+        };
+        let mut with_source = always.to_vec();
+        with_source.insert(2, ("other-source", same("tor")));
+        for (local, expected) in [(&[][..], always.to_vec()), (&[own], with_source)] {
+            let mut sessions = sessions.clone();
+            keep_one_each(&mut sessions, &OrdMap::new(), local, &World::default());
+            let refused = sessions.iter().filter_map(|(name, it)| Some((name.as_str(), it.address.clone().err()?)));
+            assert_eq!(refused.collect::<Vec<_>>(), expected);
+        }
     }
 
-    /// G1 of an audit. Input: MetalLB's peer with two node selectors, as `crier migrate` writes it, and a node that gets the second label, and
-    /// loses the first. Output: one session, that which stands, and the other one says why there is none.
+    /// G1 of an audit, G9 of a review. Input: MetalLB's peer with two node selectors, as `crier migrate` writes it, and a node that matches
+    /// both; sessions that stand, end and fail. Output: one session, that which stands or stood last; where several attempts have failed,
+    /// the other one has its turn.
     #[test]
-    fn of_peers_of_one_address_whose_selectors_both_match_the_one_that_stands_has_the_session() {
+    fn of_peers_of_one_address_whose_selectors_both_match_one_has_the_router_until_it_fails() {
         let session = |name: &str, port: u16| {
             let fixed = PeerAddress::Fixed(at("10.0.0.1"));
             let settings = config::Peer { name: name.into(), port, ..peer(fixed) };
@@ -696,15 +750,41 @@ mod tests {
             let orders = Default::default();
             (PeerName::from(name), PeerSlice { settings, address, routes: Default::default(), orders })
         };
-        for (stands, refused, by) in
-            [(None, "tor-2", "tor"), (Some("tor"), "tor-2", "tor"), (Some("tor-2"), "tor", "tor-2")]
-        {
+        let mut world = World::default();
+        let report = |world: &mut World, name: &str, state: SessionState, fails: bool| {
+            let last_error_at = fails.then_some(jiff::Timestamp::UNIX_EPOCH);
+            let detail =
+                SessionDetail { address: Some(at("10.0.0.1")), last_error_at, fails, ..SessionDetail::default() };
+            let report = SessionReport::new(state, SystemTime::UNIX_EPOCH);
+            world.apply(Fact::Session(name.into(), SessionReport { detail: Box::new(detail), ..report }));
+        };
+        let mut before = OrdMap::new();
+        let mut has_it = |world: &World| {
             let mut sessions = vec![session("tor", 179), session("tor-2", 179), session("other-port", 1790)];
-            keep_one_each(&mut sessions, |name| Some(name.as_str()) == stands);
-            let nowhere = sessions.iter().filter_map(|(name, it)| Some((name.as_str(), it.address.clone().err()?)));
-            let same = Reason::SameRouter { peer: by.into() };
-            assert_eq!(nowhere.collect::<Vec<_>>(), [(refused, same)], "{stands:?}");
-        }
+            keep_one_each(&mut sessions, &before, &[], world);
+            before = sessions.iter().cloned().collect();
+            let refused = |(_, it): &(PeerName, PeerSlice)| it.address.clone().err();
+            match &sessions.iter().map(refused).collect::<Vec<_>>()[..] {
+                [None, Some(Reason::SameRouter { peer }), None] if peer.as_str() == "tor" => "tor",
+                [Some(Reason::SameRouter { peer }), None, None] if peer.as_str() == "tor-2" => "tor-2",
+                other => panic!("{other:?}"),
+            }
+        };
+        use SessionState::{Active, Established, Idle};
+        assert_eq!(has_it(&world), "tor", "the first in the file");
+        report(&mut world, "tor-2", Established, false);
+        assert_eq!(has_it(&world), "tor-2", "it stands, as after a restart");
+        report(&mut world, "tor-2", Idle, false);
+        assert_eq!(has_it(&world), "tor-2", "it stood last");
+        report(&mut world, "tor-2", Active, true);
+        assert_eq!(has_it(&world), "tor", "its turn");
+        report(&mut world, "tor-2", Idle, false);
+        assert_eq!(has_it(&world), "tor");
+        report(&mut world, "tor", Active, true);
+        assert_eq!(has_it(&world), "tor-2", "round about");
+        report(&mut world, "tor", Idle, false);
+        report(&mut world, "tor-2", Established, true);
+        assert_eq!(has_it(&world), "tor-2", "what stands does not give way");
     }
 
     /// F12: a default route that is renewed is away for a moment, and the other family's stands.

@@ -543,10 +543,14 @@ fn sessions_without_carrier(snapshot: &Snapshot) -> Vec<String> {
         let links: Vec<&Link> = snapshot.world.links.values().filter(has_it).collect();
         let carries = |link: &Link| link.loopback || (link.up && link.carrier);
         let first = links.first().filter(|_| !links.iter().any(|link| carries(link)))?;
+        let link = &first.name;
+        let (what, remedy) = match first.up {
+            true => ("has no carrier", "look at the cable and at the port of the switch".to_owned()),
+            false => ("is set down", format!("set it up: ip link set {link} up")),
+        };
         Some(format!(
-            "peer {name}: its link {} has no carrier: the router may have dropped the session and the routes already, and here it ends \
-             with its hold time; look at the cable and at the port of the switch",
-            first.name
+            "peer {name}: its link {link} {what}: the router may have dropped the session and the routes already, and here it ends with \
+             its hold time; {remedy}"
         ))
     };
     snapshot.plan.bgp.peers.keys().filter_map(of_peer).collect()

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use imbl::OrdMap;
 use jiff::Timestamp;
@@ -62,4 +62,7 @@ pub struct BfdLoss {
     pub at: Timestamp,
     /// In words: "nothing came for 150 ms".
     pub why: String,
+    /// When the peer last said that it hears this end, since the kernel booted; zero where that was before this agent.
+    #[serde(skip)]
+    pub heard: Duration,
 }

@@ -1,6 +1,6 @@
 //! What a BGP session tells of itself beyond its state: the rest of [`super::SessionReport`], as commands and metrics show
-//! it. Floor 1. No decision reads it but `plan::reach`, which reads the address and whether there was an error, and `plan::bfd`, which
-//! reads `known_from`; so the rest may change as often as it likes.
+//! it. Floor 1. No decision reads it but `plan::reach`, which reads the address, whether there was an error and whether it fails, and
+//! `plan::bfd`, which reads `known_from`; so the rest may change as often as it likes.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,6 +20,8 @@ pub struct SessionDetail {
     /// How often the session was established.
     pub times_established: u64,
     pub last_error_at: Option<Timestamp>,
+    /// Attempts to have a session fail: several since the last one, or since this address of the peer was chosen.
+    pub fails: bool,
     pub messages_sent: MessageCounts,
     pub messages_received: MessageCounts,
     /// UPDATEs of this session in which something was wrong that RFC 7606 lets a session survive.
@@ -74,6 +76,9 @@ pub enum FormerSession {
         #[serde(default)]
         bfd_ended: bool,
     },
+    /// It does not go on, for the router has closed its connection without a word, and graceful restart was agreed: what the router has of
+    /// the routes is not known.
+    Closed { why: String },
 }
 
 /// As `crier bgp peers` shows it.
@@ -82,6 +87,10 @@ impl fmt::Display for FormerSession {
         match self {
             FormerSession::TakenOver { after_crash: false } => f.write_str("taken over in a restart"),
             FormerSession::TakenOver { after_crash: true } => f.write_str("taken over after a crash"),
+            FormerSession::Closed { why } => write!(
+                f,
+                "not taken over: {why}; routes withdrawn until the new session if the router was started anew, else kept by graceful restart"
+            ),
             FormerSession::Lost { why, routes_kept, bfd_ended } => {
                 let routes = match (routes_kept, bfd_ended) {
                     (true, _) => "kept by graceful restart",

@@ -362,6 +362,7 @@ impl World {
                         report.detail.address.clone(),
                         report.detail.known_from,
                         report.detail.last_error_at.is_some(),
+                        report.detail.fails,
                     )
                 };
                 let now = proof(&report);

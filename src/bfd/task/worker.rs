@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use self::receivers::{Door, Place, Receivers};
 use self::watched::{Flaps, Watched};
+use crate::address::ScopedAddress;
 use crate::bfd::counters::Counters;
 use crate::bfd::discard::Discard;
 use crate::bfd::kept::KeptPath;
@@ -25,6 +26,7 @@ use crate::bfd::socket::{Datagram, wait};
 use crate::clock;
 use crate::names::PeerName;
 use crate::plan::slice::{BfdPeer, BfdSlice};
+use crate::standing::Standing;
 use crate::world::BfdSessions;
 
 /// Packets read before timers are judged, however many more wait: a flood must not hold the timers for ever.
@@ -38,6 +40,12 @@ const BREATH: Duration = Duration::from_millis(1);
 
 /// How often sockets that could not be opened are tried again, and devices are looked after that may have been made anew.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// For how long a session goes on that no peer has any more, at most: longer than BGP takes to end its own.
+const LEAVING: Duration = Duration::from_secs(3);
+
+/// How often it is looked whether BGP has.
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// How the sessions end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +73,7 @@ pub(super) struct Worker {
     wake: UnixDatagram,
     counters: Arc<Counters>,
     sessions: watch::Sender<BfdSessions>,
+    standing: Standing,
     receivers: Receivers,
     /// By our discriminator.
     watched: BTreeMap<NonZeroU32, Watched>,
@@ -80,7 +89,7 @@ impl Worker {
         stopping: watch::Receiver<Option<Ending>>,
         wake: UnixDatagram,
         counters: Arc<Counters>,
-        sessions: watch::Sender<BfdSessions>,
+        (sessions, standing): (watch::Sender<BfdSessions>, Standing),
     ) -> Worker {
         Worker {
             slices,
@@ -91,6 +100,7 @@ impl Worker {
             wake,
             counters,
             sessions,
+            standing,
             receivers: Receivers::default(),
             watched: BTreeMap::new(),
             flaps: BTreeMap::new(),
@@ -118,6 +128,7 @@ impl Worker {
             let taken = self.read();
             let now = clock::now();
             self.watched.values_mut().for_each(|watched| watched.handle_timeout(now));
+            self.let_go(now);
             self.note();
             self.publish(now);
             let patience = if taken < MOST_READ_FIRST { self.patience() } else { BREATH };
@@ -171,7 +182,26 @@ impl Worker {
     /// Until the next timer.
     fn patience(&self) -> Duration {
         let next = self.watched.values().filter_map(Watched::next_deadline).fold(self.look_at, Instant::min);
-        next.saturating_duration_since(clock::now())
+        let patience = next.saturating_duration_since(clock::now());
+        if self.watched.values().any(|watched| watched.leaves_by().is_some()) { patience.min(GLANCE) } else { patience }
+    }
+
+    /// Holds the sessions down that no peer has, once BGP has told their routers so: who keeps the routes when BFD goes down would miss
+    /// that the BGP session has ended, and go on by them.
+    fn let_go(&mut self, now: Instant) {
+        let Worker { watched, standing, .. } = self;
+        let before = watched.len();
+        watched.retain(|_, watched| {
+            let goes = watched.leaves_by().is_some_and(|by| by <= now || !standing.is_with(&watched.place.address));
+            if goes {
+                watched.hold_down(now);
+            }
+            !goes
+        });
+        if self.watched.len() < before {
+            // There may be one that waits for this.
+            self.slices.mark_changed();
+        }
     }
 
     /// Starts, stops and changes sessions as the slice says. Peers that share address, device and source share a session: the path is
@@ -183,11 +213,10 @@ impl Worker {
             wanted.entry(Place::of(peer)).or_default().push((name.clone(), peer.clone()));
         }
         for watched in self.watched.values_mut().filter(|watched| !wanted.contains_key(&watched.place)) {
-            watched.hold_down(now);
+            watched.leave_by(now + LEAVING);
+            self.unnoted = true;
         }
-        let before = self.watched.len();
-        self.watched.retain(|_, watched| wanted.contains_key(&watched.place));
-        self.unnoted |= self.watched.len() < before;
+        self.let_go(now);
         self.flaps.retain(|name, _| slice.peers.contains_key(name));
         let gone = |name: &&PeerName| !slice.peers.contains_key(*name);
         let gone: Vec<PeerName> = self.sessions.borrow().keys().filter(gone).cloned().collect();
@@ -195,8 +224,11 @@ impl Worker {
             self.sessions.send_modify(|sessions| gone.iter().for_each(|name| drop(sessions.remove(name))));
         }
         for (place, peers) in wanted {
+            let leaves = self.leaves(&place.address);
             match self.watched.values_mut().find(|watched| watched.place == place) {
                 Some(watched) => watched.change(peers, &self.counters, now),
+                // The router would take the new one for that which leaves.
+                None if leaves => {}
                 None => {
                     let kept = self.kept.iter().position(|kept| place.is_that_of(kept));
                     let kept = kept.map(|at| self.kept.swap_remove(at));
@@ -211,6 +243,10 @@ impl Worker {
             }
         }
         self.look_at = now;
+    }
+
+    fn leaves(&self, router: &ScopedAddress) -> bool {
+        self.watched.values().any(|watched| watched.leaves_by().is_some() && watched.place.address == *router)
     }
 
     /// RFC 5880 §6.3: unique on this system, not zero, and random, so that nobody off the path can guess it.

@@ -210,6 +210,14 @@ fn passed(socket: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     number(acknowledged).zip(number(received)).ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
+/// Whether something that was sent is on its way, or lost. What waits for a peer that does not read is not.
+pub(super) fn is_unacknowledged(socket: BorrowedFd<'_>) -> bool {
+    // Eight octets and four numbers of 32 bits stand before `tcpi_unacked`.
+    const UNACKNOWLEDGED: usize = 8 + 4 * 4;
+    let info = tcp_info::<{ UNACKNOWLEDGED + 4 }>(socket);
+    info.is_ok_and(|info| info[UNACKNOWLEDGED..].iter().any(|octet| *octet != 0))
+}
+
 /// SIOCOUTQ or SIOCINQ, as tcp(7) has them under the names of terminals.
 fn queued(socket: BorrowedFd<'_>, which: libc::Ioctl) -> io::Result<u64> {
     let mut count: libc::c_int = 0;

@@ -13,6 +13,7 @@ mod handover;
 mod known_ends;
 mod outbound;
 mod own_end;
+mod path;
 mod report;
 mod signatures;
 mod uptake;
@@ -34,11 +35,11 @@ use tracing::{debug, error, info, warn};
 
 use self::known_ends::KnownEnds;
 use self::outbound::Outbound;
+use self::path::Path;
 use self::report::{Counts, Report};
 use self::signatures::Signatures;
 use self::uptake::Uptake;
 use crate::address::{LocalAddress, ScopedAddress};
-use crate::bfd_state::BfdState;
 use crate::bgp::counters::Counters;
 use crate::bgp::kept::Signature;
 use crate::bgp::machine::negotiation::{Negotiated, Restart};
@@ -55,6 +56,7 @@ use crate::bgp::wire::{Capability, Cease, Dialect, Message, Notification, Notifi
 use crate::clock;
 use crate::config;
 use crate::names::PeerName;
+use crate::standing::Standing;
 use crate::world::{BfdSessions, Fact, FormerSession, SessionDetail, SessionReport};
 
 /// What the peer should be told, whole; newest wins.
@@ -98,6 +100,7 @@ pub(super) struct Channels {
     pub facts: mpsc::Sender<Fact>,
     /// How the BFD sessions of all peers stand.
     pub bfd: watch::Receiver<BfdSessions>,
+    pub standing: Standing,
     /// `None`: nobody keeps a session over a crash.
     pub safe: Option<Safe>,
     /// The task has told all that it has to tell, and what it knows of its sessions.
@@ -151,7 +154,7 @@ pub(super) async fn run(
     Before { restart, kept, mut former, task: before }: Before,
     channels: Channels,
 ) {
-    let Channels { mut desired, mut inbound, mut leave, facts, mut bfd, safe, done } = channels;
+    let Channels { mut desired, mut inbound, mut leave, facts, mut bfd, standing, safe, done } = channels;
     let left = match before {
         Some(before) => before.await.ok(),
         None => None,
@@ -183,8 +186,8 @@ pub(super) async fn run(
         warned: Vec::new(),
         restart,
         leaving: false,
-        path_losses: 0,
-        path_state: BfdState::Down,
+        path: Path::default(),
+        standing,
         link_due: None,
         ends,
         unproven: None,
@@ -197,7 +200,9 @@ pub(super) async fn run(
     };
     if let Some(resumption) = resumption {
         task.resume(resumption);
-        task.signatures.fit();
+        for (_, socket) in &mut task.connections {
+            socket.stand(task.standing.begin(task.endpoint.peer.clone()));
+        }
         task.read_what_waits().await;
         // There may be a plan already, and then it does not change for this.
         task.handle_desired(task.desired.clone());
@@ -287,10 +292,8 @@ struct PeerTask {
     restart: Restart,
     /// Sessions that end now end on purpose.
     leaving: bool,
-    /// How often BFD has lost the path. A loss concerns the session that stood at that time, and none that came after.
-    path_losses: u64,
-    /// How BFD says that the path is.
-    path_state: BfdState,
+    path: Path,
+    standing: Standing,
     /// The established session may run over several links, and then is looked at which it is.
     link_due: Option<Instant>,
     ends: KnownEnds,
@@ -461,38 +464,6 @@ impl PeerTask {
             let (sent, pending) = (outbound.outbox.sent_count(), outbound.outbox.pending_count());
             let next_hops_changed = outbound.next_hops_due;
             info!(peer = %self.name, routes = sent, differ = pending, next_hops_changed, "session goes on: only what differs is sent");
-        }
-    }
-
-    /// BFD says something new of the path. Only a path that was up and is lost ends the session: one that never came up, or that an
-    /// operator of either end holds down, says nothing (RFC 5882 §3.2, §4.2).
-    fn handle_bfd(&mut self, sessions: &BfdSessions) {
-        let report = sessions.get(&self.name);
-        self.path_state = report.map_or(BfdState::Down, |report| report.state);
-        let is_up = self.path_state == BfdState::Up;
-        let losses = report.map_or(0, |report| report.losses);
-        let before = std::mem::replace(&mut self.path_losses, losses);
-        if losses > before
-            && let Some(connection) = self.outbound.as_ref().map(|outbound| outbound.connection)
-        {
-            let loss = report.and_then(|report| report.last_loss.as_ref());
-            let why = loss.map_or_else(|| "BFD".to_owned(), |loss| format!("BFD: {}", loss.why));
-            self.reset(connection, Cease::BfdDown, why);
-        }
-        let now = clock::now();
-        let actions = match is_up {
-            true => self.peering.handle_path_up(now),
-            false => self.peering.handle_path_down(now),
-        };
-        self.carry_out(actions);
-        self.note_held(now);
-    }
-
-    /// What a peer without a session waits for, beside what may have ended its last one.
-    fn note_held(&mut self, now: Instant) {
-        if self.peering.is_held() && self.outbound.is_none() && !self.leaving {
-            let why = format!("waiting for BFD, which is {} (bfd-strict)", self.path_state);
-            self.report.fail(why.into(), false, now);
         }
     }
 
@@ -700,11 +671,13 @@ impl PeerTask {
 
     /// The session is established: the peer gets what it should have.
     fn begin(&mut self, connection: ConnectionId, negotiated: Negotiated) {
-        let Some((_, socket)) = self.connections.iter().find(|(id, _)| *id == connection) else { return };
+        let Some((_, socket)) = self.connections.iter_mut().find(|(id, _)| *id == connection) else { return };
         // The connection was just read from. A failure here means that it is gone, which is reported on its own.
         let Ok(local) = socket.local_address() else { return };
         let local_address = local.ip();
         let remote = socket.peer_address().ok();
+        socket.stand(self.standing.begin(self.endpoint.peer.clone()));
+        self.path.begin_session(clock::since_boot());
         let capabilities = self.counters.capabilities(connection);
         self.counters.times_established += 1;
         let (settings, before) = (&self.settings, self.next_hops);
@@ -756,6 +729,7 @@ impl PeerTask {
             debug!(peer = %self.name, %connection, reason = %end, "connection closed");
             return;
         }
+        self.report.note_failure(clock::now());
         let text: Arc<str> = report::reason(end, &self.endpoint).into();
         self.report.fail(Arc::clone(&text), explains, clock::now());
         if self.warned.contains(&text) {
@@ -806,8 +780,16 @@ impl PeerTask {
         if self.outbound.is_none() {
             self.signatures.watch(now);
         }
+        let is_first = self.signatures.refused().is_none();
         if self.signatures.look(&self.endpoint.protection, now) {
             self.report.due = Some(now);
+            if is_first && self.outbound.is_some() {
+                warn!(
+                    peer = %self.name,
+                    "the kernel refuses segments for their signature, and nothing comes from the peer that is signed right: the password \
+                     of the open session is another one than the peer's, or segments of another host are refused"
+                );
+            }
         }
     }
 
@@ -829,6 +811,7 @@ impl PeerTask {
                 negotiated: outbound.map(|outbound| outbound.negotiated(self.router_id)),
                 times_established: self.counters.times_established,
                 last_error_at: self.counters.last_error_at,
+                fails: !self.leaving && self.report.fails(),
                 messages_sent: self.counters.sent,
                 messages_received: self.counters.received,
                 updates_malformed: self.peering.received().malformed,

@@ -111,7 +111,8 @@ impl Planner {
         }
         let of_peer = |settings: &Arc<config::Peer>| self.sessions_of(settings);
         let mut sessions: Vec<(PeerName, PeerSlice)> = self.context.bgp.peers.iter().flat_map(of_peer).collect();
-        reach::keep_one_each(&mut sessions, |name| reach::proven_at(name, &self.world).is_some());
+        let bgp = &self.plan.bgp;
+        reach::keep_one_each(&mut sessions, &bgp.peers, &bgp.local_addresses, &self.world);
         let peers: OrdMap<PeerName, PeerSlice> = sessions.into_iter().collect();
         let before = std::mem::replace(&mut self.plan.bgp.peers, peers);
         let same = |(name, now): (&PeerName, &PeerSlice)| {

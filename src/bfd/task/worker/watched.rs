@@ -63,8 +63,13 @@ pub(super) struct Watched {
     untold: bool,
     /// Something has happened since it was last looked at.
     touched: bool,
-    /// The agent before died, and the peer was not heard since: it may have noticed.
-    is_doubtful: bool,
+    /// It is that of the agent before, and the peer was not heard since: it may have noticed that nobody sent. How long at least it may take
+    /// to be heard.
+    doubt: Option<Duration>,
+    /// When the peer last said that it hears this end.
+    heard: Option<Instant>,
+    /// No peer has it any more. It goes on until BGP has told the router so, until then at most.
+    leaves_by: Option<Instant>,
     /// Where it is noted before each packet, and as what it stands in the ledger.
     slot: Option<Slot>,
     noted: Option<Noted>,
@@ -131,7 +136,9 @@ impl Watched {
             tell_from: now,
             untold: false,
             touched: true,
-            is_doubtful: false,
+            doubt: None,
+            heard: None,
+            leaves_by: None,
             slot: None,
             noted: None,
             unnoted: true,
@@ -147,22 +154,24 @@ impl Watched {
         now: Instant,
     ) -> Option<Watched> {
         let watched = Watched::new(place, peers, kept.standing.discriminator, counters, now)?;
-        let is_doubtful = kept.silence.is_some();
-        let patience = if is_doubtful { HEARD_WITHIN } else { Duration::ZERO };
+        let patience = if kept.silence.is_some() { HEARD_WITHIN } else { Duration::ZERO };
         let session = Session::resumed(settings(&watched.profile), kept.standing, patience, fastrand::u64(..), now);
         let own_end = OwnEnd::resumed(kept.own_end, now);
-        Some(Watched { session, own_end, source_port: kept.source_port, ups: 1, is_doubtful, ..watched })
+        Some(Watched { session, own_end, source_port: kept.source_port, ups: 1, doubt: Some(patience), ..watched })
     }
 
     /// The peer is asked to wait for another process.
     pub(super) fn rest(&mut self, now: Instant) {
-        if self.session.state() == BfdState::Up {
+        if self.session.state() == BfdState::Up && self.leaves_by.is_none() {
             self.session.handle_rest(REST, now);
         }
     }
 
-    /// What another process needs to go on; `None` while the peer has not agreed to wait.
+    /// What another process needs to go on; `None` while the peer has not agreed to wait, and where no peer has the session.
     pub(super) fn kept(&self) -> Option<KeptPath> {
+        if self.leaves_by.is_some() {
+            return None;
+        }
         let Place { address, device, source, multihop } = &self.place;
         Some(KeptPath {
             peers: self.peers.iter().map(|(name, _)| name.clone()).collect(),
@@ -229,6 +238,19 @@ impl Watched {
         self.touched = true;
         // The names may be others.
         (self.noted, self.unnoted) = (None, true);
+        if self.leaves_by.take().is_some() {
+            // Nobody was told of it meanwhile.
+            self.told = None;
+        }
+    }
+
+    /// No peer has it any more.
+    pub(super) fn leave_by(&mut self, by: Instant) {
+        self.leaves_by.get_or_insert(by);
+    }
+
+    pub(super) fn leaves_by(&self) -> Option<Instant> {
+        self.leaves_by
     }
 
     pub(super) fn minimum_ttl(&self) -> u8 {
@@ -236,7 +258,10 @@ impl Watched {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        [self.session.next_deadline(), self.untold.then_some(self.tell_from)].into_iter().flatten().min()
+        [self.session.next_deadline(), self.untold.then_some(self.tell_from).filter(|_| self.leaves_by.is_none())]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// A packet of the peer that came to the address.
@@ -251,8 +276,8 @@ impl Watched {
         let verdict = to.map_or(Verdict::Its, |to| self.own_end.judge(to, packet, self.known_end(), state, now));
         let is_down = matches!(packet.state, BfdState::Down | BfdState::AdminDown);
         let verdict = match verdict {
-            // It has noticed that the agent before died, and that says nothing of the path.
-            Verdict::Its if self.is_doubtful && is_down => Verdict::Anew,
+            // It has noticed that the agent before was gone, or it was started anew itself: that says nothing of the path.
+            Verdict::Its if self.doubt.is_some() && is_down => Verdict::Anew,
             verdict => verdict,
         };
         let judged = match verdict {
@@ -267,7 +292,10 @@ impl Watched {
         let action = judged.inspect_err(|discard| self.refuse(*discard, None))?;
         to.into_iter().for_each(|to| self.own_end.note(to, now));
         self.held_by_peer = packet.state == BfdState::AdminDown;
-        self.is_doubtful = false;
+        self.doubt = None;
+        if matches!(packet.state, BfdState::Init | BfdState::Up) && self.session.state() == BfdState::Up {
+            self.heard = Some(now);
+        }
         (self.touched, self.unnoted) = (true, true);
         self.peers.iter().for_each(|(_, counters)| counters.count_received());
         self.carry_out(action);
@@ -376,7 +404,17 @@ impl Watched {
                     }
                     if before == BfdState::Up && cause.is_loss() && !self.is_elsewhere() {
                         self.losses += 1;
-                        self.last_loss = Some(BfdLoss { at: clock::wall_timestamp(), why: in_words(cause) });
+                        let cause = match (cause, self.doubt) {
+                            (Cause::Silence(time), Some(patience)) => Cause::Silence(time.max(patience)),
+                            (cause, _) => cause,
+                        };
+                        let ago = |heard| clock::now().saturating_duration_since(heard);
+                        let heard = self.heard.map(|heard| clock::since_boot().saturating_sub(ago(heard)));
+                        self.last_loss = Some(BfdLoss {
+                            at: clock::wall_timestamp(),
+                            why: in_words(cause),
+                            heard: heard.unwrap_or_default(),
+                        });
                     }
                 }
             }
@@ -412,7 +450,7 @@ impl Watched {
         flaps: &mut BTreeMap<PeerName, Flaps>,
         now: Instant,
     ) -> Vec<(PeerName, Arc<BfdReport>)> {
-        if !std::mem::take(&mut self.touched) && !self.untold {
+        if self.leaves_by.is_some() || (!std::mem::take(&mut self.touched) && !self.untold) {
             return Vec::new();
         }
         let names: Vec<PeerName> = self.peers.iter().map(|(name, _)| name.clone()).collect();
@@ -866,6 +904,14 @@ mod tests {
         }
         let mut session = resumed();
         assert_eq!(hear(&mut session, ours, BfdState::AdminDown, 900), (Ok(()), down, 0));
+
+        // G6 of a review: so it is after a planned restart, where the router was started anew meanwhile.
+        let (kept, peers) = left_by_the_dead(BfdState::Up);
+        let kept = KeptPath { silence: None, ..kept };
+        let place = Place::of(&peers[0].1);
+        let mut session = Watched::resumed(&kept, place, peers, &Counters::default(), start).expect("there is a peer");
+        assert_eq!(hear(&mut session, None, down, 50), (Ok(()), init, 0));
+        assert_eq!(hear(&mut session, ours, up, 51), (Ok(()), up, 0));
 
         let mut session = resumed();
         for (millis, expected) in [(1499, (up, 0)), (1500, (down, 1))] {

@@ -20,6 +20,9 @@ pub(super) struct Report {
     explanation: Option<Arc<str>>,
     /// How often since then the peer closed the only connection in favour of another one.
     lonely_collisions: u32,
+    /// The attempts since then that have failed, and how many are borne: more after a session, for a router may take a while to start.
+    failures: u32,
+    borne: u32,
     pub(super) counts: Counts,
     pub(super) due: Option<Instant>,
     told_at: Instant,
@@ -51,6 +54,8 @@ impl Report {
             last_error: None,
             explanation: None,
             lonely_collisions: 0,
+            failures: 0,
+            borne: BORNE_BEFORE_A_SESSION,
             counts: Counts::default(),
             due: Some(now),
             told_at: now,
@@ -112,6 +117,20 @@ impl Report {
     /// There is a session: earlier errors explain nothing any more.
     pub(super) fn forget_failures(&mut self) {
         (self.explanation, self.lonely_collisions) = (None, 0);
+        (self.failures, self.borne) = (0, BORNE_AFTER_A_SESSION);
+    }
+
+    /// An attempt to have a session has failed.
+    pub(super) fn note_failure(&mut self, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        if self.failures == self.borne {
+            self.due = Some(now);
+        }
+    }
+
+    /// Another peer that is the same router may have its turn.
+    pub(super) fn fails(&self) -> bool {
+        self.failures >= self.borne
     }
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
@@ -151,6 +170,10 @@ pub(super) fn reason(end: &End, endpoint: &Endpoint) -> String {
     }
     text
 }
+
+/// See [`Report::fails`].
+const BORNE_BEFORE_A_SESSION: u32 = 2;
+const BORNE_AFTER_A_SESSION: u32 = 4;
 
 /// Counts alone are reported this often at most; everything else is at once.
 const COUNTERS_PAUSE: Duration = Duration::from_millis(250);

@@ -9,7 +9,8 @@ use crate::bgp::socket::refusals::Refusals;
 use crate::clock;
 use crate::world::RefusedSegments;
 
-/// Looked at while there is no session, and after a change of the keys of an open one until something comes that they fit.
+/// Looked at while there is no session, and after a change of the keys of an open one, or when it was taken over from another agent, until
+/// something comes that they fit.
 pub(super) struct Signatures {
     before: Refusals,
     since: Timestamp,
