@@ -395,7 +395,7 @@ mod tests {
         ] {
             planner.apply(fact);
         }
-        facts.iter().cloned().for_each(|fact| drop(planner.apply(fact)));
+        facts.iter().cloned().for_each(|fact| planner.apply(fact));
         planner.turn(clock::now());
         let counters = crate::views::Counters::default();
         nobody_else(&Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall()))

@@ -111,7 +111,7 @@ impl Check for Written {
             section.complain(&self.mark_mask.place, message, "write mark-mask = 0x00f00000");
         }
         self.check_tables(section, mask);
-        let tunnel = self.tunnel.value.as_ref();
+        let tunnel = self.tunnel.value.as_ref().and_then(Option::as_ref);
         if let Some((vrf, place)) = section.seen.vrfs.iter().find(|(vrf, _)| Some(vrf) == tunnel).cloned() {
             let message = format!("the VRF \"{vrf}\" has the name of [egress] tunnel");
             section.complain(&place, message, "give the VRF a name of its own");

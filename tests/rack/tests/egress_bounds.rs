@@ -510,7 +510,7 @@ fn with_the_services_address_nothing_leaves_by_another_network_while_that_of_the
     let outside = site.outside("outside");
     scene.tell_pods();
     let configuration = configuration_by_second(lan) + "[egress]\nnew-pods = \"hold\"\n";
-    let mut agents: Vec<Crier> = lan.agents_with(&configuration);
+    let agents: Vec<Crier> = lan.agents_with(&configuration);
     scene.serve_at(&SECOND.join(","), &[("egress", "service-ip")]);
     let first: Vec<(Capture, &Port)> = site.nodes.iter().map(|node| (node.port.capture(), &node.port)).collect();
     let outside_ends = ends(&outside);
@@ -540,10 +540,6 @@ fn with_the_services_address_nothing_leaves_by_another_network_while_that_of_the
     told(&agents);
     rest(secs(1));
     hears("nothing comes while there is no route", &outside_ends, [&set(&[]), &set(&[])]);
-    for agent in &mut agents {
-        agent.restart(&configuration);
-        agent.wait_ready(secs(30));
-    }
     for node in &site.nodes {
         node.ip("route add default via 192.0.2.1 dev eth1 metric 200");
         node.ip("-6 route add default via fd02::1 dev eth1 metric 2048");
