@@ -192,6 +192,12 @@ pub enum Reason {
     )]
     NoEgressVrf { vrf: InterfaceName },
     #[error(
+        "packets with {address} leave by {link} alone, which is down or has no {family} default route any more, and the main table \
+         leads into another network (crier.dev/egress: service-ip); set {link} up, and add its route where that is gone: ip route \
+         add default via GATEWAY dev {link} metric 200"
+    )]
+    EgressNetworkAway { address: IpAddr, link: InterfaceName, family: Family },
+    #[error(
         "this node knows no link by which packets leave the VRF {vrf}: it has several and no {family} default route with a \
          next hop (crier.dev/egress: network)"
     )]
@@ -376,8 +382,18 @@ pub enum Reason {
          answers for it until that one stops"
     )]
     OwnerKeeps { address: IpAddr, link: InterfaceName, mac: MacAddress },
-    #[error("announced by this node, but {mac} claimed {address} on {link} too, in the last five minutes")]
-    AddressContested { address: IpAddr, link: InterfaceName, mac: MacAddress },
+    #[error(
+        "announced by this node, but {mac}{} claimed {address} on {link} too, in the last five minutes",
+        of_node(.node.as_ref())
+    )]
+    AddressContested {
+        address: IpAddr,
+        link: InterfaceName,
+        mac: MacAddress,
+        /// Whose station that is, where it is known to be a node's.
+        #[serde(default)]
+        node: Option<NodeName>,
+    },
 }
 
 /// What a host or a subnet uses an address for.
@@ -511,6 +527,10 @@ impl Reason {
             Ok(_) | Err(_) => "unknown".to_owned(),
         }
     }
+}
+
+fn of_node(node: Option<&NodeName>) -> String {
+    node.map(|node| format!(" (node {node})")).unwrap_or_default()
 }
 
 fn families(wanted: &[Family]) -> String {

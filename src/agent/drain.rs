@@ -37,7 +37,7 @@ use crate::plan::decision::Announcement;
 use crate::plan::following::NodeSays;
 use crate::state_file::{self, Outlasts};
 use crate::views::Snapshot;
-use crate::views::drain::{Flows, Untaken, is_awaited, nobody_else, untaken};
+use crate::views::drain::{Flows, Untaken, found_within, is_awaited, nobody_else, untaken};
 use crate::world::{Drain, DrainStage, Fact, HostProblem};
 
 /// Routers need time to prefer other routes, and a node that begins to leave at the same time to say so.
@@ -506,7 +506,14 @@ impl Drainer {
         self.flows.send_replace(Flows::default());
         let stage = DrainStage::Waiting;
         self.move_to(Drain { stage, reason, since, until, timed_out: false, follows, boot, forced }).await?;
-        let done = Done::new(format!("draining {}; flows are waited for until {until:.0}", snapshot.node));
+        let mut done = Done::new(format!("draining {}; flows are waited for until {until:.0}", snapshot.node));
+        if found_within(&snapshot).is_some() && !snapshot.plan.l2.addresses.is_empty() {
+            done.warnings.push(
+                "no pulses are sent: this node then ceases to answer on the link, and nobody does for about 3.2 s, until another \
+                 node finds that out; one node at a time, for none hears of another's drain"
+                    .to_owned(),
+            );
+        }
         Ok(self.with_warning(done))
     }
 
@@ -570,6 +577,10 @@ impl Drainer {
                     return COUNT_EVERY / 5;
                 }
                 if !left.is_empty() && since.elapsed() < HAND_OVER {
+                    return COUNT_EVERY / 5;
+                }
+                // This node has ceased to answer, and another one finds that nobody does.
+                if found_within(&snapshot).is_some_and(|time| since.elapsed() < time) {
                     return COUNT_EVERY / 5;
                 }
                 if !left.is_empty() && !drain.forced {

@@ -230,6 +230,16 @@ impl Claims {
             self.claim(address, order.clone(), now);
             return;
         }
+        // Its holder is about to give it up.
+        let is_asked_anew = !is_announced
+            && claim.state != State::Deferred { deaf: true }
+            && order.acquisition == Acquisition::FirstUse
+            && claim.order.assertions != order.assertions;
+        if is_asked_anew {
+            self.leave_queue(address);
+            self.claim(address, order.clone(), now);
+            return;
+        }
         let is_asserted = is_announced && claim.order.assertions != order.assertions;
         // The acquisition of an address that is announced is how it came here, whatever the plan says later.
         claim.order = Order { acquisition: claim.order.acquisition.clone(), ..order.clone() };

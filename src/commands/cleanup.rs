@@ -70,6 +70,17 @@ pub fn cleanup(Cleanup { config: file }: &Cleanup) -> Exit {
             tell!("crier: blackhole routes and their rules cannot be removed: {error}");
         }
     }
+    match runtime.block_on(kernel::addresses::take_away()) {
+        Ok(addresses) if addresses.is_empty() => text += "there is no address that crier put on a link\n",
+        Ok(addresses) => {
+            let names: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            text += &format!("removed {} addresses that crier put on a link: {}\n", names.len(), names.join(", "));
+        }
+        Err(error) => {
+            failed = true;
+            eprintln!("crier: the addresses that crier put on links cannot be removed: {error}");
+        }
+    }
     match runtime.block_on(kernel::vrfs::take_away(&folder)) {
         Ok(done) if done.is_empty() => text += "there is nothing that crier made of VRFs\n",
         Ok(done) => text += &done.iter().map(|command| format!("did: {command}\n")).collect::<String>(),
@@ -99,6 +110,8 @@ fn clean_egress(settings: &EgressSettings, runtime: &Runtime, text: &mut String)
                 &format!("removed the nftables table inet {}, and ended {ended} connections of pods\n", settings.table);
         }
         Ok(None) => *text += &format!("there is no nftables table inet {}\n", settings.table),
+        // Another program's: nothing of crier's is left.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => *text += &format!("{error}\n"),
         Err(error) => {
             failed = true;
             let table = &settings.table;

@@ -138,7 +138,8 @@ fn bound() -> BTreeSet<IpAddr> {
 fn screen(examination: &Examination) -> String {
     let notes: String = examination.notes.iter().map(|note| format!("note   {}\n", printable(note))).collect();
     if examination.findings.is_empty() {
-        return format!("nothing is wrong\n{notes}");
+        let first = if notes.is_empty() { "nothing is wrong" } else { "no fault was found; only you can judge this:" };
+        return format!("{first}\n{notes}");
     }
     let mut of_agent = 0;
     let shown = examination.findings.iter().filter(|finding| {

@@ -23,7 +23,8 @@ use crate::world::DrainStage;
                   A router that obeys the community and hashes flows over nodes without a memory of them moves open flows\n\
                   to other nodes at once, where they break. Such flows fall silent here; they are counted apart, and waited\n\
                   for no longer than a minute.\n\n\
-                  What no other node serves is kept, unless with --force: the drain then stands still.\n\n\
+                  What no other node serves is kept, unless with --force: the drain then stands still. Without a pulse key the\n\
+                  node ceases to answer on the link, and another one takes the addresses within about 3.2 s.\n\n\
                   Exit codes: 0 begun, or with --wait every flow ended or fell silent; 1 no other node serves; 3 no agent; 4 with --wait:\n\
                   flows were left when the time was over, or could not be counted, or a peer has not taken its withdrawals."
 )]

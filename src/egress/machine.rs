@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::ruleset::{Content, Foreign, Hold, Networks, Tunnel};
 use crate::address::LINK_LOCAL;
-use crate::plan::slice::{EgressSlice, HoldSlice, Hop, Mapping};
+use crate::plan::slice::{EgressSlice, HoldSlice, Hop, Mapping, ReturnTable};
 use crate::world::{Destinations, PodMark};
 
 /// See the module's documentation.
@@ -205,11 +205,13 @@ impl Machine {
         let hops = slice.hops.values().flatten().flatten();
         let (former, marking): (Vec<_>, Vec<_>) = slice.networks.iter().partition(|it| it.former);
         let links = marking.iter().flat_map(|it| it.links.keys().map(|link| (*link, it.slot)));
+        let alone = marking.iter().filter(|it| matches!(it.table, ReturnTable::Own { .. }));
+        let alone = alone.flat_map(|it| it.links.keys().map(|link| (*link, it.slot))).collect();
         let former = former.iter().map(|it| it.slot).collect();
         let by_tunnel = |hop: &Option<Hop>| matches!(hop, Some(Hop::Tunnel { .. }));
         let tunnelled = slice.hops.iter().filter(|(_, hops)| hops.iter().any(by_tunnel)).map(|(slot, _)| *slot);
-        let networks =
-            Networks { links: links.collect(), former, served: slice.served.clone(), tunnelled: tunnelled.collect() };
+        let (links, served, tunnelled) = (links.collect(), slice.served.clone(), tunnelled.collect());
+        let networks = Networks { links, alone, former, served, tunnelled };
         let next_hop = |hop: &Hop| match hop {
             Hop::Link { via, link: _ } => Some(*via),
             Hop::Tunnel { .. } => None,
@@ -311,7 +313,7 @@ mod tests {
 
     use super::*;
     use crate::clock;
-    use crate::plan::slice::{Exit, ReturnNetwork, ReturnTable, TunnelEnd};
+    use crate::plan::slice::{Exit, ReturnNetwork, TunnelEnd};
     use crate::world::Tenant;
 
     const RELEASE: Duration = Duration::from_secs(600);

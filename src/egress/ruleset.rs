@@ -108,9 +108,19 @@ pub struct Content {
 }
 
 impl Content {
-    /// The Services' addresses that packets leave this node with.
+    /// The Services' addresses that packets leave this node with, by whichever link.
     pub fn addresses(&self) -> BTreeSet<IpAddr> {
-        self.pods.values().filter_map(Mapping::translated).collect()
+        let by_any = self.pods.values().filter(|mapping| self.links_of(mapping).next().is_none());
+        by_any.filter_map(Mapping::translated).collect()
+    }
+
+    /// The links that packets with the Service's address leave by alone; none where they may leave by any.
+    fn links_of(&self, mapping: &Mapping) -> impl Iterator<Item = u32> {
+        let network = match mapping {
+            Mapping::Translated { address: _, network } => *network,
+            Mapping::Held | Mapping::Steered { .. } | Mapping::Networked(_) => None,
+        };
+        self.networks.alone.iter().filter(move |(_, slot)| Some(**slot) == network).map(|(link, _)| *link)
     }
 
     /// The pod's egress is not for the destination: packets leave as without egress.
@@ -401,7 +411,7 @@ impl Ip {
         }
     }
 
-    /// nftables' own number for the type of an address, which only shows in lists.
+    /// nftables' own number for the type of an address, which only shows in lists, and counts where a list is loaded.
     fn data_type(self) -> u32 {
         match self {
             Ip::V4 => 7,
@@ -469,6 +479,9 @@ fn new_set(batch: &mut Batch, form: &Form, set: Set) {
     if let Some((data_type, length)) = data {
         attributes.number(SET_DATA_TYPE, data_type);
         attributes.number(SET_DATA_LENGTH, length);
+    }
+    if matches!(set, Set::Clamp4 | Set::Clamp6) {
+        attributes.octets(SET_NOTES, &tunnel::typeof_segment(family));
     }
     if matches!(set, Set::Guard4 | Set::Guard6 | Set::Source4 | Set::Source6) {
         attributes.nest(SET_EXPRESSION, |counter| counter.text(EXPRESSION_NAME, "counter"));
@@ -645,7 +658,7 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
         }
         elements(batch, form, Verb::NewElements, source_set, &source(&new, true));
         elements(batch, form, Verb::NewElements, steer_set, &steer(&new, true));
-        exits::fill(batch, form, family, &gone, &new);
+        exits::fill(batch, form, family, (before, &gone), (after, &new));
         exempt::fill(batch, form, family, &before.bounded, &after.bounded);
     }
     exempt::remove(batch, form, &before.lists, &after.lists);
@@ -843,6 +856,8 @@ const SET_KEY_LENGTH: u16 = 5;
 const SET_DATA_TYPE: u16 = 6;
 const SET_DATA_LENGTH: u16 = 7;
 const SET_ID: u16 = 10;
+/// `NFTA_SET_USERDATA`
+const SET_NOTES: u16 = 13;
 const SET_EXPRESSION: u16 = 17;
 const INTERVAL: u32 = 4;
 const MAP: u32 = 8;
@@ -951,6 +966,23 @@ mod tests {
         assert_eq!(["network1", "steer4", "source4", "exits4"].map(|name| mentions(&made, name)), [1, 1, 1, 0]);
         assert_eq!(by(Some(1)).addresses(), [address].into());
         assert_eq!(mentions(&change(&form(), &by(Some(1)), &by(None)), "steer4"), 1, "it leaves by the main table");
+        // The network is a link: with the address packets pass on that link alone, and by whichever link it is now.
+        let on = |links: &[u32]| {
+            let alone = links.iter().map(|link| (*link, 1)).collect();
+            Content { networks: Networks { alone, ..Networks::default() }, ..by(Some(1)) }
+        };
+        let keys = |batch: &Batch| -> Vec<u32> {
+            let octets = batch.emit();
+            let key = |link: u32| [&[10, 244, 1, 2, 192, 0, 2, 1], &link.to_ne_bytes()[..]].concat();
+            (1..9).filter(|link| octets.windows(12).any(|window| window == key(*link))).collect()
+        };
+        assert!(on(&[3]).addresses().is_empty(), "by no other link");
+        assert_eq!(on(&[3]).addresses().len() + by(None).addresses().len(), 1);
+        assert_eq!(keys(&change(&form(), &Content::default(), &on(&[3]))), [3]);
+        let moved = change(&form(), &on(&[3]), &on(&[4]));
+        assert_eq!((keys(&moved), mentions(&moved, "exits4")), (vec![3, 4], 2));
+        assert_eq!(keys(&change(&form(), &on(&[4]), &by(Some(1)))), [4]);
+        assert!(change(&form(), &on(&[4]), &on(&[4])).is_empty());
         assert_eq!((WayMaps::network("network15"), WayMaps::network("slot15")), (Some(15), None));
     }
 

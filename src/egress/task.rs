@@ -190,7 +190,8 @@ pub struct Former {
 }
 
 fn foreign(form: &Form) -> io::Error {
-    io::Error::other(format!("the table inet {} is another program's, and stays as it is", form.table))
+    let words = format!("the table inet {} is another program's, and stays as it is", form.table);
+    io::Error::new(io::ErrorKind::AlreadyExists, words)
 }
 
 impl Keeper {

@@ -93,6 +93,20 @@ async fn remove_all_but(networks: &BTreeSet<IpNet>) -> Result<(), NetlinkError> 
     binder.work(&mut netlink).await
 }
 
+/// Takes away all addresses that crier put on links, and answers with them. For a host whose agent is gone.
+pub async fn take_away() -> Result<Vec<IpAddr>, String> {
+    let removed = async {
+        let mut binder = Binder::default();
+        let mut netlink = Netlink::open()?;
+        binder.list(&mut netlink).await?;
+        let ours = |links: &BTreeMap<u32, Whose>| links.values().any(|whose| *whose == Whose::Ours);
+        let all = binder.present.iter().filter(|(_, links)| ours(links)).map(|(address, _)| *address).collect();
+        binder.work(&mut netlink).await?;
+        Ok(all)
+    };
+    removed.await.map_err(|error: NetlinkError| error.to_string())
+}
+
 /// Whether crier put the address there, in this run or an earlier one.
 ///
 /// Since 5.18 the kernel keeps a protocol with every address, which says who put the address there. Older kernels drop the

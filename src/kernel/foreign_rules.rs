@@ -21,6 +21,8 @@ pub(super) struct ForeignRule {
     pub(super) from: Option<IpNet>,
     /// It leads packets to its table.
     leads: bool,
+    /// It has the kernel drop what it is for: prohibit, unreachable, blackhole.
+    pub(super) refuses: bool,
     /// It goes by more than the mark, or passes some routes of its table over.
     narrow: bool,
 }
@@ -36,6 +38,7 @@ impl ForeignRule {
             inverted: header.flags.contains(RuleFlags::Invert),
             from: None,
             leads: header.action == RuleAction::ToTable,
+            refuses: matches!(header.action, RuleAction::Blackhole | RuleAction::Unreachable | RuleAction::Prohibit),
             narrow: header.dst_len != 0 || header.src_len != 0 || header.tos != 0,
         };
         for attribute in attributes {

@@ -1,5 +1,5 @@
 //! Policy rules of other programs that take packets of pods away in front of crier's own, which leads them to the owner of their Service's
-//! address. Floor 2, a part of `steering`. The kernel is asked itself by which table it leads such a packet: what a rule says is not enough,
+//! address, or that refuse them. Floor 2, a part of `steering`. The kernel is asked itself by which table it leads such a packet: what a rule says is not enough,
 //! for its table may lead nowhere.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,67 +9,83 @@ use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 
 use super::foreign_rules::ForeignRule;
-use super::netlink::{Netlink, NetlinkError};
+use super::netlink::{Led, Netlink, NetlinkError};
 use crate::address::Family;
 use crate::config::EgressSettings;
 use crate::plan::slice::{EgressSlice, Mapping};
 use crate::world::HostProblem;
 
-/// Answers with the rules that lead packets of pods elsewhere, in words. The kernel is asked once for all pods of a slot that the same rules
-/// may concern.
+/// Answers with the rules that lead packets of pods elsewhere or refuse them, in words. The kernel is asked once for all pods with the same way
+/// that the same rules may concern.
 pub(super) async fn rules(
     slice: &EgressSlice,
     settings: &EgressSettings,
     netlink: &mut Netlink,
 ) -> Result<Vec<HostProblem>, NetlinkError> {
-    let steered = steered(slice);
-    if steered.is_empty() {
+    let pods = leaving(slice, settings);
+    if pods.is_empty() {
         return Ok(Vec::new());
     }
     let rules = netlink.rules().await?;
     let mut foreign: Vec<ForeignRule> = rules.iter().filter_map(|rule| in_front(rule, settings)).collect();
     foreign.sort_by_key(|rule| rule.priority);
     let mut found = BTreeMap::new();
-    for Question { pod, slot, rules } in questions(&steered, &foreign, settings) {
-        let to = somewhere(slice, pod);
-        let table = netlink.table_for(pod, to, settings.mark(slot)).await?;
-        let Some(table) = table.filter(|table| *table != settings.route_table(slot)) else { continue };
+    for Question { pod, way: Way { mark, table: own }, rules } in questions(&pods, &foreign) {
         let mut rules = rules.iter().filter_map(|place| foreign.get(*place));
-        if let Some(rule) = rules.find(|rule| rule.table == table) {
+        let rule = match netlink.led(pod, somewhere(slice, pod), mark).await? {
+            Led::By(table) if own.is_some_and(|own| own != table) => {
+                rules.find(|rule| !rule.refuses && rule.table == table)
+            }
+            Led::Nowhere => rules.find(|rule| rule.refuses),
+            Led::By(_) | Led::Unknown => None,
+        };
+        if let Some(rule) = rule {
             found.entry((rule.priority, rule.table)).or_insert_with(|| in_words(rule, pod, settings));
         }
     }
     Ok(found.into_values().collect())
 }
 
-/// The pods whose packets are led to another node, with its slot.
-fn steered(slice: &EgressSlice) -> Vec<(IpAddr, u8)> {
-    let steered = slice.pods.iter().filter_map(|(pod, mapping)| match mapping {
-        Mapping::Steered { slot } => Some((*pod, *slot)),
-        Mapping::Held | Mapping::Translated { .. } | Mapping::Networked(_) => None,
-    });
-    steered.collect()
+/// How packets of a pod are led.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Way {
+    mark: u32,
+    /// That leads to another node; `None`: they leave by this one, and whichever table leads them is right.
+    table: Option<u32>,
 }
 
-/// By which table the kernel leads packets of this pod, which these rules may take.
+/// The pods whose packets are to leave, by another node or by this one.
+fn leaving(slice: &EgressSlice, settings: &EgressSettings) -> Vec<(IpAddr, Way)> {
+    let way = |mapping: &Mapping| match mapping {
+        Mapping::Steered { slot } => Some(Way { mark: settings.mark(*slot), table: Some(settings.route_table(*slot)) }),
+        Mapping::Translated { address: _, network } => {
+            Some(Way { mark: network.map_or(0, |slot| settings.mark(slot)), table: None })
+        }
+        Mapping::Held | Mapping::Networked(_) => None,
+    };
+    slice.pods.iter().filter_map(|(pod, mapping)| Some((*pod, way(mapping)?))).collect()
+}
+
+/// How the kernel leads packets of this pod, which these rules may take.
 #[derive(Debug, PartialEq, Eq)]
 struct Question {
     pod: IpAddr,
-    slot: u8,
+    way: Way,
     /// Their places among the rules, the first that the kernel looks at in front.
     rules: Vec<usize>,
 }
 
-fn questions(steered: &[(IpAddr, u8)], foreign: &[ForeignRule], settings: &EgressSettings) -> Vec<Question> {
+fn questions(pods: &[(IpAddr, Way)], foreign: &[ForeignRule]) -> Vec<Question> {
     let mut known = BTreeSet::new();
-    let question = |(pod, slot): &(IpAddr, u8)| {
-        let (pod, slot) = (*pod, *slot);
-        let takes = |(_, rule): &(usize, &ForeignRule)| may_take(rule, pod, settings.mark(slot));
+    let question = |(pod, way): &(IpAddr, Way)| {
+        let (pod, way) = (*pod, *way);
+        let matters = |rule: &ForeignRule| rule.refuses || way.table.is_some();
+        let takes = |(_, rule): &(usize, &ForeignRule)| matters(rule) && may_take(rule, pod, way.mark);
         let rules: Vec<usize> = foreign.iter().enumerate().filter(takes).map(|(place, _)| place).collect();
-        let is_new = !rules.is_empty() && known.insert((slot, Family::of(pod), rules.clone()));
-        is_new.then_some(Question { pod, slot, rules })
+        let is_new = !rules.is_empty() && known.insert((way, Family::of(pod), rules.clone()));
+        is_new.then_some(Question { pod, way, rules })
     };
-    steered.iter().filter_map(question).take(MOST_ASKED).collect()
+    pods.iter().filter_map(question).take(MOST_ASKED).collect()
 }
 
 /// How many questions the kernel is asked for one look. With a rule for each pod there may be one for each.
@@ -87,11 +103,12 @@ fn somewhere(slice: &EgressSlice, pod: IpAddr) -> IpAddr {
     bounded.filter(|net| net.prefix_len() > 0).map_or(anywhere, |net| net.hosts().next().unwrap_or(net.addr()))
 }
 
-/// `None` where the rule is one of crier's or the kernel's own, leads to no table, or comes behind crier's. At equal priority the one
-/// that was added first comes first.
+/// `None` where the rule is one of crier's or the kernel's own, or leads to a table behind crier's. At equal priority the one that was added
+/// first comes first. One that refuses packets has its effect wherever no rule before it leads them.
 fn in_front(message: &RouteNetlinkMessage, settings: &EgressSettings) -> Option<ForeignRule> {
     let RouteNetlinkMessage::NewRule(rule) = message else { return None };
-    ForeignRule::read(rule).filter(|rule| rule.leads_away() && rule.priority <= settings.rule_priority)
+    ForeignRule::read(rule)
+        .filter(|rule| rule.refuses || (rule.leads_away() && rule.priority <= settings.rule_priority))
 }
 
 /// Whether it may be for packets of the pod with this mark: it may say more than is looked at.
@@ -104,6 +121,15 @@ fn in_words(rule: &ForeignRule, pod: IpAddr, settings: &EgressSettings) -> HostP
     let ForeignRule { priority, table, family, from, .. } = rule;
     let (ip, own) = (family.option_of_ip(), settings.rule_priority);
     let from = from.map(|from| format!(", from {from}")).unwrap_or_default();
+    if rule.refuses {
+        return HostProblem {
+            problem: format!(
+                "packets of pods with egress, such as {pod}, are dropped: the policy rule of another program with the priority {priority} \
+                 ({family}{from}) refuses them (prohibit, unreachable or blackhole)"
+            ),
+            remedy: format!("ip {ip} rule show pref {priority}; have the program leave these pods out"),
+        };
+    }
     HostProblem {
         problem: format!(
             "packets of pods with egress, such as {pod}, do not reach the owner of their Service's address and are dropped: the policy \
@@ -173,12 +199,33 @@ mod tests {
             .iter()
             .filter_map(|rule| in_front(rule, &settings))
             .collect();
-        let pods = ["10.244.1.2", "10.244.1.3", "10.244.1.4", "fd44::2"].map(|pod| (pod.parse().unwrap(), 1));
-        let asked = questions(&pods, &foreign, &settings);
+        let way = Way { mark, table: Some(settings.route_table(1)) };
+        let pods = ["10.244.1.2", "10.244.1.3", "10.244.1.4", "fd44::2"].map(|pod| (pod.parse().unwrap(), way));
+        let asked = questions(&pods, &foreign);
         let asked: Vec<(String, &[usize])> = asked.iter().map(|it| (it.pod.to_string(), &*it.rules)).collect();
         assert_eq!(asked, [("10.244.1.2".to_owned(), &[0, 1][..]), ("10.244.1.3".to_owned(), &[0])]);
         let words = in_front(&rule(111, 254, Some(("10.244.1.2", 32)), None), &settings).unwrap();
         let words = in_words(&words, pod, &settings).to_string();
         assert!(words.contains("priority 111 (IPv4, from 10.244.1.2/32) leads them into table 254"), "{words}");
+        // C3 of a review: who refuses is asked about wherever the rule stands, also of pods that leave by this node.
+        let refusing = |priority: u32, action: RuleAction| match rule(priority, 0, Some(("10.244.1.0", 24)), None) {
+            RouteNetlinkMessage::NewRule(mut rule) => {
+                rule.header.action = action;
+                in_front(&RouteNetlinkMessage::NewRule(rule), &settings)
+            }
+            other => panic!("{other:?}"),
+        };
+        let here = Way { mark: 0, table: None };
+        for action in [RuleAction::Prohibit, RuleAction::Blackhole, RuleAction::Unreachable] {
+            let foreign = [refusing(100, action), refusing(own + 1, action)].map(|it| it.expect("it matters"));
+            for way in [way, here] {
+                assert_eq!(questions(&[(pod, way)], &foreign), [Question { pod, way, rules: vec![0, 1] }]);
+            }
+            let words = in_words(&foreign[0], pod, &settings).to_string();
+            assert!(words.contains("priority 100 (IPv4, from 10.244.1.0/24) refuses them"), "{words}");
+        }
+        let leads = in_front(&rule(100, 52, None, None), &settings).expect("it leads away");
+        assert_eq!(questions(&[(pod, here)], &[leads]), [], "the tables of others lead where they lead");
+        assert_eq!(refusing(100, RuleAction::Nop), None);
     }
 }

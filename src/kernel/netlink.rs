@@ -56,6 +56,17 @@ pub(super) enum NetlinkError {
     Interrupted,
 }
 
+/// How the kernel sends a packet on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Led {
+    /// By this table.
+    By(u32),
+    /// It drops it.
+    Nowhere,
+    /// It has no way to who is to send it.
+    Unknown,
+}
+
 impl Netlink {
     /// Opens a connection with the events about links and addresses.
     pub(super) fn open() -> Result<Netlink, NetlinkError> {
@@ -139,10 +150,9 @@ impl Netlink {
         self.ask_route(question).await
     }
 
-    /// By which table a packet with this mark that comes from the address, by the link that leads there, goes on to the other one; `None`
-    /// where it goes nowhere.
-    pub(super) async fn table_for(&mut self, from: IpAddr, to: IpAddr, mark: u32) -> Result<Option<u32>, NetlinkError> {
-        let Some(link) = self.route_to(from).await?.as_ref().and_then(leaves_by) else { return Ok(None) };
+    /// How a packet with this mark that comes from the address, by the link that leads there, goes on to the other one.
+    pub(super) async fn led(&mut self, from: IpAddr, to: IpAddr, mark: u32) -> Result<Led, NetlinkError> {
+        let Some(link) = self.route_to(from).await?.as_ref().and_then(leaves_by) else { return Ok(Led::Unknown) };
         let mut question = RouteMessage::default();
         question.header.address_family = address_family(Family::of(to));
         question.header.destination_prefix_length = host_prefix(to).prefix_len();
@@ -157,7 +167,7 @@ impl Netlink {
             RouteAttribute::Iif(link),
             RouteAttribute::Mark(mark),
         ];
-        Ok(self.ask_route(question).await?.as_ref().map(table_of))
+        Ok(self.ask_route(question).await?.as_ref().map(table_of).map_or(Led::Nowhere, Led::By))
     }
 
     async fn ask_route(&mut self, question: RouteMessage) -> Result<Option<RouteMessage>, NetlinkError> {

@@ -180,9 +180,11 @@ impl Keeper {
                             "the tunnel {name} (VXLAN-GPE, UDP port {port}) to owners of egress addresses on other links cannot be \
                              made: {error}"
                         ),
-                        remedy: "load the kernel's module vxlan; where another VXLAN device has the port, give [egress] tunnel-port \
-                                 another one on all nodes"
-                            .to_owned(),
+                        remedy: format!(
+                            "load the kernel's module vxlan; where another VXLAN device has the port, give [egress] tunnel-port another \
+                             one on all nodes; a {name} that was moved into another network namespace keeps the port: ip netns exec \
+                             NAMESPACE ip link del {name}"
+                        ),
                     }),
                     Err(error) => return Err(error),
                 }

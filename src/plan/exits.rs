@@ -20,6 +20,16 @@ pub struct OwnNetworks<'a> {
     pub world: &'a World,
     pub me: &'a NodeName,
     pub networks: &'a [ReturnNetwork],
+    /// Links that were such networks, and are none now.
+    pub away: &'a [Away],
+}
+
+/// A link that was a network of its own in this family: it is down, or has no default route any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Away {
+    pub link: InterfaceName,
+    pub family: Family,
+    pub subnets: Vec<IpNet>,
 }
 
 /// How packets leave by the network of the address, of the address's family. `before`: how they left until now.
@@ -27,7 +37,7 @@ pub struct OwnNetworks<'a> {
 /// # Errors
 /// Why this node cannot send them so.
 pub fn exit(
-    OwnNetworks { world, me, networks }: OwnNetworks<'_>,
+    OwnNetworks { world, me, networks, away: _ }: OwnNetworks<'_>,
     address: IpAddr,
     vrf: Option<&InterfaceName>,
     before: Option<Exit>,
@@ -63,17 +73,39 @@ pub fn exit(
 /// leave by the main table, which knows the way out of every other subnet, and where no subnet has the address.
 ///
 /// # Errors
-/// This node has not the VRF of the address's pool.
+/// This node has not the VRF of the address's pool, or the network of the address is away: by the main table packets would get into another
+/// network.
 pub fn network(own: OwnNetworks<'_>, address: IpAddr, vrf: Option<&InterfaceName>) -> Result<Option<u8>, Reason> {
-    let OwnNetworks { world, me: _, networks } = own;
+    let OwnNetworks { world, me: _, networks, away } = own;
     if let Some(vrf) = vrf {
         return Ok(Some(of_vrf(networks, vrf)?.slot));
     }
-    if networks.is_empty() {
-        return Ok(None);
+    let family = Family::of(address);
+    let has = |subnets: &[IpNet]| subnets.iter().any(|net| net.contains(&address));
+    let away_link = match link_with(world, address) {
+        Ok(link) => {
+            let leads = |network: &&ReturnNetwork| match &network.table {
+                ReturnTable::Vrf(_) => true,
+                ReturnTable::Own { gateways, subnets: _ } => gateways.contains_key(&family),
+            };
+            if let Some(network) = of_link(networks, link).filter(leads) {
+                return Ok(Some(network.slot));
+            }
+            away.iter().any(|it| it.link == link.name && it.family == family).then_some(&link.name)
+        }
+        Err(Reason::NoEgressNetwork { .. }) => {
+            let down = world.links.values().filter(|link| !link.loopback && link.vrf.is_none());
+            let mut down = down.filter(|link| link.in_subnets().any(|net| net.contains(&address)));
+            let was = || away.iter().find(|it| it.family == family && has(&it.subnets)).map(|it| &it.link);
+            down.next().map(|link| &link.name).or_else(was)
+        }
+        // One of several in the same subnet, or none.
+        Err(_) => None,
+    };
+    match away_link {
+        Some(link) => Err(Reason::EgressNetworkAway { address, link: link.clone(), family }),
+        None => Ok(None),
     }
-    let link = link_with(world, address).ok();
-    Ok(link.and_then(|link| of_link(networks, link)).map(|network| network.slot))
 }
 
 fn of_vrf<'a>(networks: &'a [ReturnNetwork], vrf: &InterfaceName) -> Result<&'a ReturnNetwork, Reason> {
@@ -180,7 +212,7 @@ mod tests {
     }
 
     fn on<'a>(world: &'a World, networks: &'a [ReturnNetwork]) -> OwnNetworks<'a> {
-        OwnNetworks { world, me: &ME, networks }
+        OwnNetworks { world, me: &ME, networks, away: &[] }
     }
 
     static ME: std::sync::LazyLock<NodeName> = std::sync::LazyLock::new(|| "q1".into());

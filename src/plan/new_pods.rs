@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use imbl::OrdSet;
 
+use crate::address::Family;
 use crate::names::{NodeName, ObjectKey};
 use crate::world::{Fact, Listing, Service, World};
 
@@ -54,8 +55,8 @@ impl NewPods {
             Some(service) => self.services.insert(key.clone(), service.clone()),
             None => self.services.remove(key),
         };
-        let selector = |service: &Arc<Service>| service.pod_selector.clone();
-        self.stale |= before.as_ref().map(selector) != service.map(selector);
+        let selects = |service: &Arc<Service>| (service.pod_selector.clone(), service.families.clone());
+        self.stale |= before.as_ref().map(selects) != service.map(selects);
     }
 
     /// There is a Service with egress.
@@ -73,11 +74,14 @@ impl NewPods {
         for (key, pod) in own {
             let first = ObjectKey::new(key.namespace.as_str(), "");
             let inside = self.services.range(first..).take_while(|(service, _)| service.namespace == key.namespace);
-            let service = inside.filter(|(_, service)| service.selects(&pod.labels)).map(|(service, _)| service).next();
+            let selecting: Vec<_> = inside.filter(|(_, service)| service.selects(&pod.labels)).collect();
             for address in &pod.addresses {
+                // No EndpointSlice of another family is ever made, so the pod has no egress of that.
+                let has_family = |service: &Service| service.families.contains(&Family::of(*address));
+                let service = selecting.iter().find(|(_, service)| service.families.is_empty() || has_family(service));
                 match service {
-                    Some(service) => {
-                        let selected = Selected { pod: key.clone(), service: service.clone() };
+                    Some((service, _)) => {
+                        let selected = Selected { pod: key.clone(), service: (*service).clone() };
                         drop(judged.selected.insert(*address, selected));
                     }
                     None if pod.terminates => drop(judged.ending.insert(*address, key.clone())),
@@ -177,6 +181,22 @@ mod tests {
             story.judged(),
             ["10.244.1.2 known", "10.244.1.4 known", "fd44:1::2 known", "10.244.1.3 shop/web-1 shop/web"]
         );
+    }
+
+    /// C1 of a review: no EndpointSlice ever listed the other address.
+    #[test]
+    fn an_address_of_a_family_that_no_service_of_the_pod_has_is_known() {
+        let mut story = Story::new();
+        let with =
+            |families: &[Family]| Arc::new(Service { families: families.to_vec(), ..(*service("app=web")).clone() });
+        story.pods.put(&key("shop/web"), Some(&with(&[Family::V4])));
+        story.pod("shop/web-1", "app=web", &["10.244.1.3", "fd44:1::3"]);
+        assert_eq!(story.judged(), ["fd44:1::3 known", "10.244.1.3 shop/web-1 shop/web"]);
+        story.pods.put(&key("shop/web"), Some(&with(&[Family::V4, Family::V6])));
+        assert_eq!(story.judged(), ["10.244.1.3 shop/web-1 shop/web", "fd44:1::3 shop/web-1 shop/web"]);
+        story.pods.put(&key("shop/web"), Some(&with(&[Family::V4])));
+        story.pods.put(&key("shop/web6"), Some(&with(&[Family::V6])));
+        assert_eq!(story.judged(), ["10.244.1.3 shop/web-1 shop/web", "fd44:1::3 shop/web-1 shop/web6"]);
     }
 
     #[test]

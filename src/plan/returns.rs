@@ -14,10 +14,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::OrdSet;
+use ipnet::IpNet;
 
 use crate::address::Family;
 use crate::config::Config;
 use crate::names::{InterfaceName, ObjectKey};
+use crate::plan::exits::Away;
 use crate::plan::slice::{ReturnNetwork, ReturnTable};
 use crate::world::{DefaultRoute, Link, NetworkNumbers, World};
 
@@ -48,6 +50,8 @@ struct Number {
     slot: u8,
     /// In which a link was an extra network once. Its table is kept for these.
     families: BTreeSet<Family>,
+    /// The subnets that it had then.
+    subnets: Vec<IpNet>,
 }
 
 /// How many networks that are away keep their numbers: links that come with ever new names would take them all.
@@ -131,6 +135,26 @@ impl Returns {
         &self.left_out
     }
 
+    /// The links that were networks, and are none now in some family: neither beside the way out nor as the way out.
+    pub fn away(&self, world: &World) -> Vec<Away> {
+        let of_number = |(name, number): (&InterfaceName, &Number)| {
+            let stands = |family: &Family| {
+                self.networks.iter().filter(|network| network.name == *name).any(|network| match &network.table {
+                    ReturnTable::Own { gateways, subnets: _ } => gateways.contains_key(family),
+                    ReturnTable::Vrf(_) => true,
+                })
+            };
+            let now = world.links.values().filter(|link| link.name == *name).flat_map(Link::in_subnets);
+            let subnets: Vec<IpNet> = number.subnets.iter().chain(now).map(IpNet::trunc).collect();
+            let away = |family: &Family| {
+                let subnets = subnets.iter().filter(|net| Family::of(net.addr()) == *family).copied().collect();
+                Away { link: name.clone(), family: *family, subnets }
+            };
+            number.families.iter().filter(|family| !stands(family)).map(away).collect::<Vec<_>>()
+        };
+        self.numbers.iter().flat_map(of_number).collect()
+    }
+
     /// The addresses of all Services.
     pub fn served(&self) -> &OrdSet<IpAddr> {
         &self.served
@@ -155,21 +179,24 @@ impl Returns {
         let of_links = links.iter().map(|(name, (slot, families))| (name.clone(), *slot, families.clone()));
         let of_vrfs =
             config.vrfs.iter().filter_map(|vrf| Some((vrf.name.clone(), *vrfs.get(&vrf.table)?, BTreeSet::new())));
+        let subnets = Vec::new;
         for (name, slot, families) in of_links.chain(of_vrfs) {
             let is_taken = self.numbers.values().any(|number| number.slot == slot);
             if !is_taken && (1..=config.egress.slots()).contains(&slot) {
-                self.numbers.entry(name).or_insert(Number { slot, families });
+                self.numbers.entry(name).or_insert(Number { slot, families, subnets: subnets() });
             }
         }
     }
 
     /// `None` where all numbers are taken.
     fn number(&mut self, network: &ReturnNetwork, slots: u8) -> Option<u8> {
-        let families = match &network.table {
-            ReturnTable::Own { gateways, subnets: _ } => gateways.keys().copied().collect(),
-            ReturnTable::Vrf(_) => BTreeSet::new(),
+        let (families, subnets) = match &network.table {
+            ReturnTable::Own { gateways, subnets } => (gateways.keys().copied().collect(), subnets.clone()),
+            ReturnTable::Vrf(_) => (BTreeSet::new(), Vec::new()),
         };
         if let Some(number) = self.numbers.get_mut(&network.name) {
+            number.subnets.retain(|net| !families.contains(&Family::of(net.addr())));
+            number.subnets.extend(subnets);
             number.families.extend(families);
             return Some(number.slot);
         }
@@ -180,7 +207,7 @@ impl Returns {
             None if !self.idle.is_empty() => self.numbers.remove(&self.idle.remove(0))?.slot,
             None => return None,
         };
-        self.numbers.insert(network.name.clone(), Number { slot, families });
+        self.numbers.insert(network.name.clone(), Number { slot, families, subnets });
         Some(slot)
     }
 
@@ -220,7 +247,7 @@ fn networks(config: &Config, world: &World, numbers: &BTreeMap<InterfaceName, Nu
             .extend(home.iter().filter(|it| numbers.get(&link.name).is_some_and(|known| known.families.contains(it))));
         let gateways = gateways(&families);
         let of_families = link.in_subnets().filter(|net| families.contains(&Family::of(net.addr())));
-        let mut subnets: Vec<ipnet::IpNet> = of_families.map(ipnet::IpNet::trunc).collect();
+        let mut subnets: Vec<IpNet> = of_families.map(IpNet::trunc).collect();
         subnets.sort_unstable();
         subnets.dedup();
         // Packets come in by its links, not by the VRF device itself.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,7 +16,7 @@ use crate::plan::slice::PeerSlice;
 use crate::plan::{elect, following};
 use crate::roster::{Eligibility, Member};
 use crate::selector::Selector;
-use crate::world::{Drain, DrainStage, Pulses, SessionState};
+use crate::world::{Drain, DrainStage, Node, Pulses, SessionState};
 
 /// What was counted of the flows of a drain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -218,19 +220,17 @@ fn no_node(snapshot: &Snapshot) -> Option<String> {
     let heard = || members().filter(|member| !member.card.is_of_other_crier(lease));
     if !config.l2.is_empty() {
         if world.pulses == Pulses::Off {
-            return Some("no pulses are sent, so no other node learns that it is to answer on the link".to_owned());
+            let stands_by = |node: &Node| config.l2.iter().any(|l2| elect::weight(l2, &node.labels).is_some());
+            return match others(snapshot).any(|(_, node)| stands_by(node)) {
+                true => elected_for_egress(snapshot),
+                false => Some("no other Node that may answer on the link is Ready and stays".to_owned()),
+            };
         }
         let takes =
             heard().any(|member| member.eligibility == Eligibility::Eligible && !member.card.weights.is_empty());
         return (!takes).then(|| "no other node on the links may take an address".to_owned());
     }
-    let others = world
-        .nodes
-        .iter()
-        .filter(|(name, node)| **name != snapshot.node && node.ready && elect::exclusion(node).is_none())
-        // They leave too, or will: their agents follow the same marks.
-        .filter(|(_, node)| node.marks.drain.is_none() && following::why_out(config, node).is_none());
-    let ready = others.count() > 0;
+    let ready = others(snapshot).count() > 0;
     let serves = heard().any(|member| member.eligibility == Eligibility::Eligible);
     match (world.pulses == Pulses::Off, ready, serves) {
         (true, true, _) => elected_for_egress(snapshot),
@@ -239,6 +239,23 @@ fn no_node(snapshot: &Snapshot) -> Option<String> {
         (false, _, false) => Some("no other node is heard that may announce".to_owned()),
     }
 }
+
+/// The other Nodes that are Ready, and stay as far as the API server tells.
+fn others(snapshot: &Snapshot) -> impl Iterator<Item = (&NodeName, &Arc<Node>)> {
+    let able = snapshot.world.nodes.iter();
+    let able = able.filter(|(name, node)| **name != snapshot.node && node.ready && elect::exclusion(node).is_none());
+    // They leave too, or will: their agents follow the same marks.
+    able.filter(|(_, node)| node.marks.drain.is_none() && following::why_out(&snapshot.config, node).is_none())
+}
+
+/// How long an address on the link is left to the nodes that stand by where no pulse tells them; `None` where pulses do, or nothing is answered.
+/// What one waits that finds nobody answering: `doc/layer2.md`.
+pub fn found_within(snapshot: &Snapshot) -> Option<Duration> {
+    let is_unheard = snapshot.world.pulses == Pulses::Off && !snapshot.config.l2.is_empty();
+    is_unheard.then_some(FOUND_WITHIN)
+}
+
+const FOUND_WITHIN: Duration = Duration::from_secs(5);
 
 /// Of an address by which what pods open leaves, one node is elected; without pulses no other node learns that it is to be that.
 fn elected_for_egress(snapshot: &Snapshot) -> Option<String> {
@@ -323,6 +340,25 @@ mod tests {
 
     /// Why node-1 is not drained, whose Service selects `nodes`; beside it is node-2, which says this of itself.
     fn why(egress: Egress, nodes: Option<&str>, labels: &[(&str, &str)], other: Eligibility) -> Option<String> {
+        why_with(Some(egress), nodes, labels, &[Fact::Pulses(Pulses::On { authenticated: true }), heard(other)])
+    }
+
+    fn heard(other: Eligibility) -> Fact {
+        let roster = Roster {
+            settled: true,
+            members: [("node-2".into(), member(other)), ("node-3".into(), member(Eligibility::Eligible))].into(),
+            ..Roster::default()
+        };
+        Fact::Roster(2, Some(Arc::new(roster)))
+    }
+
+    /// Nothing more is known than these facts say.
+    fn why_with(
+        egress: Option<Egress>,
+        nodes: Option<&str>,
+        labels: &[(&str, &str)],
+        facts: &[Fact],
+    ) -> Option<String> {
         let file = SourceFile { path: "crier.toml".to_owned(), text: L2.to_owned() };
         let config = parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"));
         let mut planner = Planner::new(Arc::new(config), "node-1".into());
@@ -333,7 +369,7 @@ mod tests {
             families: vec![crate::address::Family::V4],
             request: Ok(Request::default()),
             external_traffic_policy: TrafficPolicy::Cluster,
-            egress: Some(egress),
+            egress,
             egress_bounds: bounds.map(Arc::new),
             ..Service::default()
         };
@@ -346,11 +382,6 @@ mod tests {
             unready: Default::default(),
             addresses: vec!["10.244.1.2".parse().unwrap()].into(),
         };
-        let roster = Roster {
-            settled: true,
-            members: [("node-2".into(), member(other)), ("node-3".into(), member(Eligibility::Eligible))].into(),
-            ..Roster::default()
-        };
         for fact in [
             Fact::ApiServer(ApiServer::Manifests),
             Fact::Node("node-1".into(), Some(Arc::new(node(&[("gate", "yes")])))),
@@ -358,17 +389,32 @@ mod tests {
             Fact::Node("node-3".into(), Some(Arc::new(node(&[])))),
             Fact::Link(2, Some(Link::carrying(2, "eth0", &["192.168.35.11/24"]))),
             Fact::LinksListed,
-            Fact::Pulses(Pulses::On { authenticated: true }),
-            Fact::Roster(2, Some(Arc::new(roster))),
             Fact::Service(web, Some(Arc::new(service))),
             Fact::EndpointSlice(ObjectKey::new("shop", "web-1"), Some(Arc::new(slice))),
             Fact::FailStatic,
         ] {
             planner.apply(fact);
         }
+        facts.iter().cloned().for_each(|fact| planner.apply(fact));
         planner.turn(clock::now());
         let counters = crate::views::Counters::default();
         nobody_else(&Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall()))
+    }
+
+    /// C9 of a review.
+    #[test]
+    fn without_pulses_ready_nodes_stand_by_but_for_what_pods_leave_with() {
+        let away = |name: &str| Fact::Node(name.into(), Some(Arc::new(Node { ready: false, ..node(&[]) })));
+        let of = |egress: Option<Egress>, facts: &[Fact]| why_with(egress, None, &[], facts);
+        assert_eq!(of(None, &[]), None);
+        assert_eq!(of(None, &[away("node-2")]), None, "node-3 stands by");
+        let alone = of(None, &[away("node-2"), away("node-3")]).expect("nobody stands by");
+        assert!(alone.contains("no other Node"), "{alone}");
+        // One of the three is the owner, and the address stays with it while it is Ready.
+        let (one, others) = (of(Some(Egress::ServiceAddress), &[]), [away("node-2"), away("node-3")]);
+        let owner = of(Some(Egress::ServiceAddress), &others).expect("nobody else");
+        assert!(owner.contains("no other Node"), "{owner}");
+        assert!(one.is_none_or(|why| why.contains("shop/web, with which its pods send")));
     }
 
     #[test]

@@ -277,7 +277,10 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     });
     let of_others = without_egress(snapshot).chain(held_newcomers(snapshot)).chain(egress_signs::problems(snapshot));
     let of_others = of_others.chain(new_pods::problems(snapshot));
-    rows.filter_map(in_words).chain(contested).chain(of_others).collect()
+    let mut all: Vec<String> = rows.filter_map(in_words).chain(contested).chain(of_others).collect();
+    // A Service has a row for each family, and often the same is wrong with both.
+    all.dedup();
+    all
 }
 
 /// Of problems of one kind; the others are alike.

@@ -72,7 +72,7 @@ pub(super) fn of_unheard_nodes(
 /// The stations that claim many addresses which this node announces, each with the link.
 pub(super) fn claiming(services: &[ServiceReport]) -> BTreeMap<(MacAddress, InterfaceName), BTreeSet<IpAddr>> {
     in_the_way(services, |reason| match reason {
-        Reason::AddressContested { address, link, mac } => Some((*address, link, *mac)),
+        Reason::AddressContested { address, link, mac, node: _ } => Some((*address, link, *mac)),
         _ => None,
     })
 }

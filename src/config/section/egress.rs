@@ -111,6 +111,11 @@ impl Check for Written {
             section.complain(&self.mark_mask.place, message, "write mark-mask = 0x00f00000");
         }
         self.check_tables(section, mask);
+        let tunnel = self.tunnel.value.as_ref().and_then(Option::as_ref);
+        if let Some((vrf, place)) = section.seen.vrfs.iter().find(|(vrf, _)| Some(vrf) == tunnel).cloned() {
+            let message = format!("the VRF \"{vrf}\" has the name of [egress] tunnel");
+            section.complain(&place, message, "give the VRF a name of its own");
+        }
         let Some(priority) = self.rule_priority.value else { return };
         if let Some((taken, whose)) =
             TAKEN_PRIORITIES.iter().find(|(taken, _)| (priority..priority + PRIORITIES).contains(taken))
@@ -140,13 +145,16 @@ impl Written {
             let message = format!("the tables from {first} on cover {BLACKHOLES}, that of crier's blackhole routes");
             section.complain(&self.first_route_table.place, message, "write first-route-table = 6770");
         }
+        let vrfs = &section.seen.vrf_tables;
+        let free = (1001..).find(|table| !all(*table) && vrfs.iter().all(|(taken, _)| taken != table));
+        let hint = format!("use a number of its own: table = {}", free.unwrap_or(1001));
         let taken: Vec<_> = section.seen.vrf_tables.iter().filter(|(table, _)| all(*table)).cloned().collect();
         for (table, place) in taken {
             let message = format!(
                 "{table} is one of the tables of [egress], which has {slots} from {first} and from {} on",
                 first + FOR_NETWORKS
             );
-            section.complain(&place, message, "use a number of its own: table = 1001");
+            section.complain(&place, message, hint.clone());
         }
     }
 }

@@ -1,8 +1,7 @@
-//! The part of the table that is about pods whose packets leave by a network of this node: each passes the guard with one source and
-//! by one link. Floor 1. What leads them there are the marks of `returns`, what translates them is the map of all.
+//! The part of the table that is about pods whose packets leave by a network of this node, with an address of the node or with the Service's:
+//! each passes the guard with one source and by one link. Floor 1. What leads them there are the marks of `returns`, what translates them is the map of all.
 
 use super::*;
-use crate::plan::slice::Exit;
 
 /// The type and the length of a pod, its source and its link, one behind the other.
 pub(super) fn key(family: Ip) -> (u32, u32) {
@@ -37,32 +36,45 @@ pub(super) fn pass(family: Ip) -> Attributes {
     rule
 }
 
-/// The difference that pods make that are `gone`, and `new`.
+/// The difference that pods make that are gone, and new ones; all of them where the networks differ.
 pub(super) fn fill(
     batch: &mut Batch,
     form: &Form,
     family: Ip,
-    gone: &[(&IpAddr, &Mapping)],
-    new: &[(&IpAddr, &Mapping)],
+    (before, gone): (&Content, &[(&IpAddr, &Mapping)]),
+    (after, new): (&Content, &[(&IpAddr, &Mapping)]),
 ) {
-    let of = |all: &[(&IpAddr, &Mapping)]| -> Vec<Element> {
-        let exit = |(pod, mapping): &(&IpAddr, &Mapping)| match mapping {
-            Mapping::Networked(exit) => Some(Element { key: octets_of(**pod, exit), value: None }),
-            Mapping::Held | Mapping::Translated { .. } | Mapping::Steered { .. } => None,
-        };
-        all.iter().filter_map(exit).collect()
+    let networks_differ = before.networks.alone != after.networks.alone;
+    let keys = |content: &Content, some: &[(&IpAddr, &Mapping)]| -> BTreeSet<Vec<u8>> {
+        let is_translated = |mapping: &Mapping| networks_differ && mapping.translated().is_some();
+        let all =
+            content.pods.iter().filter(|(pod, mapping)| pod.is_ipv4() == (family == Ip::V4) && is_translated(mapping));
+        all.chain(some.iter().copied()).flat_map(|(pod, mapping)| octets_of(content, *pod, mapping)).collect()
+    };
+    let (was, is) = (keys(before, gone), keys(after, new));
+    let differ = |one: &BTreeSet<Vec<u8>>, other: &BTreeSet<Vec<u8>>| -> Vec<Element> {
+        one.difference(other).map(|key| Element { key: key.clone(), value: None }).collect()
     };
     let set = family.pick(Set::Exits4, Set::Exits6);
-    elements(batch, form, Verb::DeleteElements, set, &of(gone));
-    elements(batch, form, Verb::NewElements, set, &of(new));
+    elements(batch, form, Verb::DeleteElements, set, &differ(&was, &is));
+    elements(batch, form, Verb::NewElements, set, &differ(&is, &was));
 }
 
-fn octets_of(pod: IpAddr, exit: &Exit) -> Vec<u8> {
-    let mut key = octets(pod);
-    key.extend(octets(exit.source));
-    // An index is in the host's order.
-    key.extend(exit.link.to_ne_bytes());
-    key
+fn octets_of(content: &Content, pod: IpAddr, mapping: &Mapping) -> Vec<Vec<u8>> {
+    let key = |source: IpAddr, link: u32| {
+        let mut key = octets(pod);
+        key.extend(octets(source));
+        // An index is in the host's order.
+        key.extend(link.to_ne_bytes());
+        key
+    };
+    match mapping {
+        Mapping::Networked(exit) => vec![key(exit.source, exit.link)],
+        Mapping::Translated { address, network: _ } => {
+            content.links_of(mapping).map(|link| key(*address, link)).collect()
+        }
+        Mapping::Held | Mapping::Steered { .. } => Vec::new(),
+    }
 }
 
 /// By so many bits nftables shifts the types of a key with several parts.

@@ -21,6 +21,8 @@ use super::*;
 pub struct Networks {
     /// The slot of each link, by the link's index.
     pub links: BTreeMap<u32, u8>,
+    /// Of these links those whose network is the link alone: what a pod sends with a Service's address by the network passes on no other.
+    pub alone: BTreeMap<u32, u8>,
     /// The slots that nothing new is marked with: replies of what is marked still leave by their networks.
     pub former: BTreeSet<u8>,
     /// The addresses of Services.

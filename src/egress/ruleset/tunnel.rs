@@ -148,6 +148,21 @@ fn clamp(family: Ip) -> Attributes {
     rule
 }
 
+/// What `nft` notes in the kernel of a map that it makes with `typeof ip saddr : tcp option maxseg size`. It lists the map so, and takes what it
+/// listed; of a type without that it takes back neither the map nor the rule. The kernel does not look at it.
+pub(super) fn typeof_segment(family: Ip) -> Vec<u8> {
+    let number = |kind: u8, value: u32| [&[kind, 4], &value.to_ne_bytes()[..]].concat();
+    let nest = |kind: u8, inner: &[Vec<u8>]| {
+        let inner = inner.concat();
+        [&[kind, u8::try_from(inner.len()).unwrap_or(u8::MAX)], &inner[..]].concat()
+    };
+    // nftables' own numbers: the header of IP and its source; the option of TCP and its size.
+    let (header, source) = if family == Ip::V4 { (12, 11) } else { (13, 8) };
+    let key = nest(3, &[number(0, 7), nest(1, &[number(0, header), number(1, source)])]);
+    let data = nest(4, &[number(0, 8), nest(1, &[number(1, 2), number(2, 1), number(0, 2)])]);
+    [number(0, 2), number(1, 2), key, data, number(6, 0)].concat()
+}
+
 /// `udp dport @tunnel-port ip saddr != @peer drop`
 fn strangers(family: Ip) -> Attributes {
     let mut rule = Attributes::default();
@@ -193,11 +208,12 @@ const OF_TCP: u32 = 1;
 /// Of IP and TCP.
 const HEADERS_V4: u32 = 40;
 const HEADERS_V6: u32 = 60;
-/// The type and the length of a segment's size, in the order of the network.
-pub(super) const SEGMENT: (u32, u32) = (PORT_TYPE, 2);
+/// The type and the length of a segment's size, in the order of the network. nftables has no name for the type: see [`typeof_segment`].
+pub(super) const SEGMENT: (u32, u32) = (INTEGER_TYPE, 2);
+const INTEGER_TYPE: u32 = 4;
 const META_IN_NAME: u32 = 6;
 const META_OUT_NAME: u32 = 7;
-/// nftables' own numbers for the types, which only show in lists.
+/// nftables' own numbers for the types, which only show in lists, and count where a list is loaded.
 const NAME_TYPE: u32 = 41;
 const PORT_TYPE: u32 = 13;
 /// `IFNAMSIZ`.
@@ -245,6 +261,21 @@ mod tests {
             "what was there goes first"
         );
         assert!(!contains(&smaller, b"steer4\0"), "nothing else changes");
+    }
+
+    /// C2 of a review: as nftables 1.0.6 sends it for `typeof ip6 saddr : tcp option maxseg size`.
+    #[test]
+    fn the_type_of_a_segments_size_is_told_as_nft_does() {
+        if cfg!(target_endian = "big") {
+            return;
+        }
+        let of_v6: Vec<u8> = [
+            &[0, 4, 2, 0, 0, 0, 1, 4, 2, 0, 0, 0, 3, 20, 0, 4, 7, 0, 0, 0, 1, 12, 0, 4, 13, 0, 0, 0, 1, 4, 8, 0, 0, 0]
+                [..],
+            &[4, 26, 0, 4, 8, 0, 0, 0, 1, 18, 1, 4, 2, 0, 0, 0, 2, 4, 1, 0, 0, 0, 0, 4, 2, 0, 0, 0, 6, 4, 0, 0, 0, 0],
+        ]
+        .concat();
+        assert_eq!(typeof_segment(Ip::V6), of_v6);
     }
 
     #[test]

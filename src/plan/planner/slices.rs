@@ -271,8 +271,8 @@ impl Planner {
         if peers || self.egress.exits_are_stale() {
             self.renew_returns();
             self.plan.networks_left_out = self.returns.left_out().clone();
-            let networks = self.returns.networks();
-            self.egress.renew_exits(OwnNetworks { world: &self.world, me: &self.me, networks });
+            let (networks, away) = (self.returns.networks(), &self.returns.away(&self.world)[..]);
+            self.egress.renew_exits(OwnNetworks { world: &self.world, me: &self.me, networks, away });
         }
         let slots = self.in_force.config().egress.slots();
         let slots = self.returns.lowest().map_or(slots, |lowest| slots.min(lowest.saturating_sub(1)));

@@ -93,3 +93,28 @@ fn the_pulse_says_how_far_the_node_is_and_who_drains_takes_nothing() {
     assert_eq!(crate::plan::elect::grade(Eligibility::Draining), Some(Grade::Draining), "others hear it so");
     assert_eq!(crate::plan::elect::grade(Eligibility::Drained), None);
 }
+
+/// C9 of a review. Output: without pulses nobody hears of a drain, so the node ceases to answer and stands by for nothing; the nodes that stand by
+/// find that out.
+#[test]
+fn without_pulses_a_node_that_hands_over_answers_for_nothing() {
+    let mut story = Story::begin(configuration());
+    ["b", "c"].into_iter().for_each(|name| story.tell(Fact::Node(name.into(), None)));
+    story.endpoints("web", &["a"]);
+    story.put("web", story_ingress());
+    story.tell(super::pulses::answering());
+    for (stage, answered) in [
+        (None, 1),
+        (Some(DrainStage::Waiting), 1),
+        (Some(DrainStage::HandingOver), 0),
+        (Some(DrainStage::Withdrawing), 0),
+        (Some(DrainStage::Drained), 0),
+        (None, 1),
+    ] {
+        drain(&mut story, stage);
+        let l2 = &story.planner.plan().l2;
+        assert_eq!((story.answered().len(), l2.standbys.len()), (answered, 0), "{stage:?}");
+        let reason = story.decision("web").announcements[0].l2.reason.clone();
+        assert_eq!(reason == Reason::NodeDrained, answered == 0, "{stage:?}: {reason}");
+    }
+}

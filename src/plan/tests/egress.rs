@@ -1063,3 +1063,97 @@ fn pulses_say_which_addresses_packets_of_pods_leave_with_here_once_the_kernel_do
     story.turn();
     assert_eq!(said(&story), Some(Arc::new([ADDRESS.parse().unwrap()].into())));
 }
+
+/// C11 of a review. Input: without pulses a node stands by, finds that nobody answers, and answers itself; then pods are to leave with the address, and
+/// then no more. Output: it leaves the address to the node that all nodes take for the owner, and sends its pods there; a plain address stays.
+#[test]
+fn without_pulses_an_address_that_pods_leave_with_goes_back_to_the_node_that_all_nodes_name() {
+    for me in ["a", "b", "c"] {
+        let mut story = Story::begin_on(me, configuration());
+        let address = vec!["192.168.35.22".parse().unwrap()];
+        for name in ["a", "b", "c"].into_iter().filter(|name| *name != me) {
+            let node = Node { addresses: address.clone(), ..node(&[]) };
+            story.tell(Fact::Node(name.into(), Some(Arc::new(node))));
+        }
+        story.put("web", story_ingress());
+        with_pod(&mut story);
+        let owner =
+            |story: &Story| story.decision("web").announcements[0].l2.owner.clone().expect("a node is the best");
+        let best = owner(&story);
+        let assertions = |story: &Story| story.planner.plan().l2.assertions.values().copied().collect::<Vec<_>>();
+        let is_best = best == me.into();
+        assert_eq!(story.planner.plan().l2.standbys.len(), usize::from(!is_best), "{me}");
+        assert_eq!(assertions(&story), [0; 0]);
+        story.tell(super::pulses::answering());
+        story.turn();
+        assert_eq!((owner(&story), story.answered().len()), (me.into(), 1), "{me} goes on");
+        for _ in 0..2 {
+            story.change("web", |web| web.egress = Some(Egress::ServiceAddress));
+            assert_eq!((owner(&story), story.answered().len()), (best.clone(), usize::from(is_best)), "{me}");
+            assert!(story.planner.plan().l2.standbys.is_empty(), "nobody stands by");
+            assert_eq!(assertions(&story), vec![1; usize::from(is_best)], "the best asks at once");
+            match is_best {
+                true => assert_eq!(mapping(&story), translated()),
+                false => assert!(matches!(mapping(&story), Mapping::Steered { .. }), "{me}: {:?}", mapping(&story)),
+            }
+            story.change("web", |web| web.egress = None);
+        }
+    }
+}
+
+/// C6 of a review. Input: the network of the Service's address loses its link, its carrier or its default route. Output: the pods are held, and
+/// that is told; by the main table they would get into another network. Also where an earlier life of the agent knew the network.
+#[test]
+fn with_the_services_address_pods_are_held_while_the_network_that_it_is_in_is_away() {
+    let address: IpAddr = "192.0.2.100".parse().unwrap();
+    let config = Config { l2: Vec::new(), pools: vec![pool("lan", &["192.0.2.100"])], ..configuration() };
+    let me = ["a", "b", "c"].into_iter().min_by_key(|name| Ticket::of(&(*name).into(), address));
+    let eth1 = Link::carrying(3, "eth1", &["192.0.2.10/24"]);
+    let (home, extra) = (DefaultRoute::via("192.168.35.1", 2, 0), DefaultRoute::via("192.0.2.1", 3, 200));
+    let begin = || {
+        let mut story = Story::begin_on(me.unwrap(), config.clone());
+        story.tell(Fact::Link(3, Some(eth1.clone())));
+        story.put("web", Service { egress: Some(Egress::ServiceAddress), ingress: vec![address], ..service() });
+        with_pod(&mut story);
+        story
+    };
+    let mut story = begin();
+    let away = |story: &Story| match story.planner.plan().without_network.get(&address) {
+        Some(Reason::EgressNetworkAway { link, .. }) => Some((mapping(story), link.to_string())),
+        Some(other) => panic!("{other}"),
+        None => None,
+    };
+    let held = Some((Mapping::Held, "eth1".to_owned()));
+    let (no_carrier, down) = (Link { carrier: false, ..eth1.clone() }, Link { up: false, ..eth1.clone() });
+    let bare = Link { addresses: Vec::new(), ..down.clone() };
+    let both = vec![home.clone(), extra.clone()];
+    let cases = [
+        ("its route is gone", Some(eth1.clone()), vec![home.clone()]),
+        ("no carrier, and its route stays", Some(no_carrier), both.clone()),
+        ("down", Some(down), vec![home.clone()]),
+        ("down, and without its addresses", Some(bare), vec![home.clone()]),
+        ("gone", None, vec![home.clone()]),
+    ];
+    for (what, link, routes) in cases {
+        story.tell(Fact::Link(3, Some(eth1.clone())));
+        story.tell(Fact::DefaultRoutes(both.clone()));
+        story.turn();
+        assert_eq!(mapping(&story), Mapping::Translated { address, network: Some(15) }, "before: {what}");
+        story.tell(Fact::Link(3, link));
+        story.tell(Fact::DefaultRoutes(routes));
+        story.turn();
+        assert_eq!(away(&story), held, "{what}");
+    }
+    // It becomes the way out of this node.
+    story.tell(Fact::Link(3, Some(eth1.clone())));
+    story.tell(Fact::DefaultRoutes(vec![extra.clone()]));
+    story.turn();
+    assert_eq!((away(&story), mapping(&story)), (None, Mapping::Translated { address, network: None }));
+    // An agent that starts meanwhile.
+    let mut story = begin();
+    let links = [("eth1".into(), (15, [crate::address::Family::V4].into()))].into();
+    story.tell(Fact::NetworkNumbers(crate::world::NetworkNumbers { links, ..Default::default() }));
+    story.tell(Fact::DefaultRoutes(vec![home]));
+    story.turn();
+    assert_eq!(away(&story), held);
+}

@@ -30,7 +30,7 @@ use crate::plan::ranking::{Ranking, Wishes, covering};
 use crate::plan::slice::Standby;
 use crate::reason::{HostUse, Reason};
 use crate::roster::{Holding, NodeTicket, Roster, Stage};
-use crate::world::{Egress, Endpoints, Pulses, Service, TrafficPolicy};
+use crate::world::{DrainStage, Egress, Endpoints, Pulses, Service, TrafficPolicy};
 
 /// What this node does on the link about the addresses of a Service.
 pub struct Answer {
@@ -86,7 +86,17 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>) -> Answer {
 impl L2Work {
     /// What follows from the judgement of one address.
     fn add(&mut self, inputs: &Inputs<'_>, address: IpAddr, judged: &Judged) {
-        let Judged { verdict, answered_on, standby, weight, courses, links_apart, unsure_apart, cause: _ } = judged;
+        let Judged {
+            verdict,
+            answered_on,
+            standby,
+            weight,
+            courses,
+            links_apart,
+            unsure_apart,
+            changes_hands,
+            cause: _,
+        } = judged;
         self.standbys.extend(standby.clone().map(|standby| (address, standby)));
         let Courses { course, apart, goes_on_on, history, beside: _ } = courses;
         self.owners.extend(verdict.owner.clone());
@@ -106,6 +116,8 @@ impl L2Work {
         self.acquisitions.extend(course.iter().chain(apart).filter_map(taken).map(|how| (address, how)));
         let assertions = history.as_ref().map_or(0, History::assertions);
         self.assertions.extend((answered_on.is_some() && assertions > 0).then_some((address, assertions)));
+        // Whoever has it gives way about now: the link is asked at once.
+        self.assertions.extend((answered_on.is_some() && *changes_hands).then_some((address, 1)));
         self.answers.extend(answered_on.iter().map(|links| (address, links.clone())));
         let Some(history) = history else { return };
         self.yields.extend(history.yielded_to().into_iter().flat_map(|holder| yields(inputs, address, holder)));
@@ -213,6 +225,8 @@ struct Judged {
     links_apart: Vec<u32>,
     /// It may be so on one more.
     unsure_apart: bool,
+    /// Without pulses: packets of pods leave with it, so it goes to the node that is the best for it.
+    changes_hands: bool,
 }
 
 impl Judged {
@@ -226,6 +240,7 @@ impl Judged {
             courses: Courses::default(),
             links_apart: Vec::new(),
             unsure_apart: false,
+            changes_hands: false,
         }
     }
 }
@@ -260,22 +275,30 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
     if let Some(reason) = links.gateway_of_others(inputs) {
         return refuse(reason);
     }
+    let leads = |service: &Service| service.egress == Some(Egress::ServiceAddress);
+    let is_heard_of = inputs.world.pulses != Pulses::Off;
+    // Every node is to know by which one the packets of pods leave: the Nodes alone say so.
+    let changes_hands = !is_heard_of && tenants.clone().any(leads);
     let ranking = Ranking::of(
         (service, endpoints),
         (&covering, Wishes::of(tenants.clone(), inputs.world)),
         inputs.me,
-        links.holder(inputs.me),
+        links.holder(inputs.me).filter(|_| !changes_hands),
         (address, rank_by),
     );
     let unguarded = tenants.clone().find_map(|service| egress::unguarded(inputs, service));
     let own = unguarded.clone().map_or_else(|| ranking.own_bid(), Err);
     let own = own.and_then(|bid| link_for(&covering, inputs.me, address, rank_by).map(|_| bid));
+    // No other node hears of the drain, so there is no one to hand over to: those that stand by find that nobody answers.
+    let leaves = !is_heard_of && inputs.world.drain_stage() >= Some(DrainStage::HandingOver);
+    let own = own.and_then(|bid| if leaves { Err(Reason::NodeDrained) } else { Ok(bid) });
     let weight = own.as_ref().map_or(0, |bid| bid.weight);
     let courses = if endpoints.is_empty() {
         Courses::default()
-    } else if inputs.world.pulses == Pulses::Off {
+    } else if !is_heard_of {
         let winner = ranking.winner(inputs.tickets);
-        let course = without_pulses(winner, own.as_ref().ok(), links.answers, inputs.me);
+        let goes_on = links.answers && !(changes_hands && winner.as_ref().is_ok_and(|winner| *winner != inputs.me));
+        let course = without_pulses(winner, own.as_ref().ok(), goes_on, inputs.me);
         Courses { course: Some(course), ..Courses::default() }
     } else {
         let (covering, ranking, own, links) = (&covering[..], &ranking, &own, &links);
@@ -306,17 +329,14 @@ fn judge_address<'a>(inputs: &Inputs<'a>, about: &Announceable<'_>, held: &Held,
         (answered_on, _) => answered_on,
     };
     let standby = match (&courses.course, &own) {
-        (Some(Course::Watches { holder }), Ok(_)) if holder != inputs.me && inputs.world.pulses == Pulses::Off => {
-            // Every node is to know by which one the packets of pods leave.
-            let leads = |service: &Service| service.egress == Some(Egress::ServiceAddress);
-            let is_way_out = tenants.clone().any(leads);
-            (!is_way_out).then(|| standby(inputs, &covering, &ranking, (address, rank_by))).flatten()
+        (Some(Course::Watches { holder }), Ok(_)) if holder != inputs.me && !is_heard_of && !changes_hands => {
+            standby(inputs, &covering, &ranking, (address, rank_by))
         }
         _ => None,
     };
     let cause = cause(inputs, address, &verdict, &ranking);
     let (links_apart, unsure_apart) = (links.apart().collect(), links.unsure_apart);
-    Judged { verdict, answered_on, standby, weight, cause, links_apart, unsure_apart, courses }
+    Judged { verdict, answered_on, standby, weight, cause, links_apart, unsure_apart, changes_hands, courses }
 }
 
 /// The address is the next hop of a default route by a link where this node would answer for it, or was until a moment ago: whoever gave
@@ -375,10 +395,10 @@ fn lacks_link(inputs: &Inputs<'_>, covering: &[(&L2, &L2Context)]) -> bool {
 }
 
 /// Without pulses the API server names the node that is to answer, and the wire decides: it does not begin while another
-/// node's station answers, and who answers goes on while it can.
-fn without_pulses(winner: Result<&NodeName, Reason>, own: Option<&Bid>, answers: bool, me: &NodeName) -> Course {
+/// node's station answers, and who answers goes on while it can, but for an address that packets of pods leave with.
+fn without_pulses(winner: Result<&NodeName, Reason>, own: Option<&Bid>, goes_on: bool, me: &NodeName) -> Course {
     match winner {
-        _ if answers && own.is_some() => Course::Holds,
+        _ if goes_on && own.is_some() => Course::Holds,
         Ok(winner) if winner == me && own.is_some() => Course::Takes(Acquisition::FirstUse),
         Ok(winner) => Course::Watches { holder: winner.clone() },
         Err(_) => Course::Nobody,
@@ -542,7 +562,11 @@ fn conflict(inputs: &Inputs<'_>, address: IpAddr) -> Option<(ConflictKind, Reaso
         // As it is to be: the nodes agree about nothing but what the wire tells.
         ConflictKind::AliveUnheard if inputs.world.pulses == Pulses::Off => Reason::OwnerKeeps { address, link, mac },
         ConflictKind::AliveUnheard => Reason::OwnerStillAnswers { address, link, mac },
-        ConflictKind::Contested => Reason::AddressContested { address, link, mac },
+        ConflictKind::Contested => {
+            let mut members = inputs.world.rosters.values().flat_map(|roster| &roster.members);
+            let node = members.find(|(_, member)| member.mac == mac).map(|(node, _)| node.clone());
+            Reason::AddressContested { address, link, mac, node }
+        }
     };
     Some((conflict.kind, reason))
 }

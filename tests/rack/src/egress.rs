@@ -344,3 +344,13 @@ pub fn leaks(captures: &[(Capture, Mac)]) -> BTreeSet<String> {
     let leaks = seen.into_iter().filter(is_leak);
     leaks.map(|(source, protocol, _)| format!("{source} protocol {protocol}")).collect()
 }
+
+/// `nft` takes the rules of this host as it lists them, as at a boot after they were saved.
+#[track_caller]
+pub fn loads_again(rack: &Rack, host: &Namespace) {
+    let listed = host.sh("nft list ruleset");
+    assert!(listed.contains("table inet crier "), "crier's table is there: {listed}");
+    // That of the agent belongs to its socket.
+    let file = rack.write("listed.nft", &listed.replace("table inet crier", "table inet saved"));
+    host.sh(&format!("nft -c -f {}", file.display()));
+}

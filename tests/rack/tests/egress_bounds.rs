@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use rack::capture::Capture;
 use rack::crier::Crier;
-use rack::egress::{ADDRESS, ADDRESSES, Flows, PORT, Scene, Senders, ends, fresh, leaks, rows, socket};
+use rack::egress::{ADDRESS, ADDRESSES, Flows, PORT, Scene, Senders, ends, fresh, leaks, loads_again, rows, socket};
 use rack::lan::{Lan, problems};
 use rack::net::{Port, Switch};
 use rack::{Namespace, Need, Node, Pod, Rack, Site, eventually, eventually_equal, millis, rest, secs};
@@ -471,7 +471,8 @@ fn a_table_of_another_program_is_left_alone_and_named() {
         agent.stop(secs(10));
     }
     let cleanup = agents[0].verb(&format!("cleanup --config {}", agents[0].file().display()));
-    assert!(!cleanup.status.success(), "{}", String::from_utf8_lossy(&cleanup.stdout));
+    let said = String::from_utf8_lossy(&cleanup.stdout);
+    assert!(cleanup.status.success() && said.contains("inet cni is another program's"), "nothing is crier's: {said}");
     assert_eq!(node.sh("nft list table inet cni"), before, "crier cleanup leaves it too");
 }
 
@@ -497,4 +498,62 @@ fn another_name_of_the_table_leaves_nothing_of_the_former_one_behind() {
     });
     let routes = node.sh("ip route show table all");
     assert!(!routes.contains("table 6770"), "its routes too: {routes}");
+}
+
+/// C6 of a review: without a link or a route of the network packets got into that of the default route, with an address of the other one.
+#[test]
+fn with_the_services_address_nothing_leaves_by_another_network_while_that_of_the_address_is_away() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let (lan, site) = (&scene.lan, &scene.lan.site);
+    let second = Second::new(&rack, site);
+    let outside = site.outside("outside");
+    scene.tell_pods();
+    let configuration = configuration_by_second(lan) + "[egress]\nnew-pods = \"hold\"\n";
+    let agents: Vec<Crier> = lan.agents_with(&configuration);
+    scene.serve_at(&SECOND.join(","), &[("egress", "service-ip")]);
+    let first: Vec<(Capture, &Port)> = site.nodes.iter().map(|node| (node.port.capture(), &node.port)).collect();
+    let outside_ends = ends(&outside);
+    let _flows: Vec<Flows> = scene.pods.iter().map(|pod| Flows::start(pod, &outside)).collect();
+    let both = [set(&[SECOND[0]]), set(&[SECOND[1]])];
+    hears("all pods have the address", &outside_ends, [&both[0], &both[1]]);
+    site.nodes.iter().for_each(|node| loads_again(&rack, node));
+    for node in &site.nodes {
+        node.ip("link set eth1 down");
+    }
+    hears("nothing comes", &outside_ends, [&set(&[]), &set(&[])]);
+    for (number, node) in site.nodes.iter().enumerate() {
+        node.up("eth1", &[&format!("fd02::{}/64", number + 10)]);
+    }
+    let told = |agents: &[Crier]| {
+        eventually("the owner tells that the network is away", secs(20), || {
+            let all: Vec<String> = agents.iter().map(problems).collect();
+            let at =
+                all.iter().position(|told| told.contains("by eth1 alone") && told.contains("default route any more"));
+            let at = at.ok_or_else(|| all.join("\n"))?;
+            match agents[at].verb("egress").status.code() {
+                Some(1) => Ok(()),
+                other => Err(format!("crier egress ends with {other:?}")),
+            }
+        });
+    };
+    told(&agents);
+    rest(secs(1));
+    hears("nothing comes while there is no route", &outside_ends, [&set(&[]), &set(&[])]);
+    for node in &site.nodes {
+        node.ip("route add default via 192.0.2.1 dev eth1 metric 200");
+        node.ip("-6 route add default via fd02::1 dev eth1 metric 2048");
+    }
+    hears("and all when it is back", &outside_ends, [&both[0], &both[1]]);
+    // The kernel forgets the way before the agent hears of it.
+    for node in &site.nodes {
+        node.ip("-4 route flush table 6984");
+        node.ip("-4 rule delete priority 1502");
+    }
+    hears("they have it again", &outside_ends, [&both[0], &both[1]]);
+    for (capture, port) in &first {
+        let by_first = sent(capture, port);
+        assert!(SECOND.iter().all(|address| !by_first.contains(*address)), "by eth0 leaves {by_first:?}");
+    }
+    drop(second.link);
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use rack::capture::Capture;
 use rack::crier::Crier;
-use rack::egress::{ADDRESSES, Flows, PORT, ends, fresh, leaks, rows, socket};
+use rack::egress::{ADDRESSES, Flows, PORT, ends, fresh, leaks, loads_again, rows, socket};
 use rack::lan::problems;
 use rack::packet::Mac;
 use rack::{
@@ -230,6 +230,7 @@ fn leaves_by_the_tunnel(underlay: Underlay) {
         }
     }
     assert_eq!(leaks(&captures), BTreeSet::new(), "at first");
+    racks.nodes.iter().for_each(|node| loads_again(&rack, node));
 
     // The device goes by hand, at a node that sends and at the one that receives.
     for number in [sender, owners[0]] {

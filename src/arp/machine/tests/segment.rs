@@ -615,3 +615,21 @@ fn what_was_taken_during_a_cut_is_announced_again_within_twice_its_time() {
     }
     assert!(times.len() <= 12, "{times:?}");
 }
+
+/// C11 of a review. Input: no pulses, a station that has had an address for long, which another one is to have from now on; then the first one gives
+/// it up. Output: it is not asked for after a pause of five seconds, but at once and soon again.
+#[test]
+fn an_address_that_is_to_change_hands_is_asked_for_at_once() {
+    let mut segment = Segment::of(2).acquainted();
+    segment.own(0, 1, Acquisition::FirstUse);
+    segment.pass(Duration::from_secs(1));
+    segment.own(1, 1, Acquisition::FirstUse);
+    segment.pass(Duration::from_secs(57));
+    assert_eq!(segment.answers(1), [0]);
+    let order = Order { assertions: 1, ..Acquisition::FirstUse.into() };
+    segment.hosts[1].claims.handle_owned(address(1), &order, segment.now);
+    segment.pass(millis(200));
+    assert_eq!(segment.answers(1), [0], "it has not given it up yet");
+    segment.hosts[0].claims.handle_disowned(address(1), segment.now);
+    segment.until(millis(400), "the other one takes it", |it| it.answers(1) == [1]);
+}
