@@ -425,8 +425,10 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         Err(reason) => {
             // What the Service would give up for its request it keeps: the request alone takes nothing away.
             let stays = |address: &&IpAddr| lost.iter().all(|(of, why)| of != *address || asked(why));
-            let kept = addresses.iter().filter(stays).filter_map(|address| still_held(inputs, key, *address));
-            let kept: Vec<Held> = kept.filter(|_| chosen).collect();
+            // What somebody put something else in the place of, too.
+            let back = kept.iter().filter(|held| !addresses.contains(&held.address)).cloned();
+            let had = addresses.iter().filter(stays).filter_map(|address| still_held(inputs, key, *address));
+            let kept: Vec<Held> = had.chain(back).filter(|_| chosen).collect();
             let addresses: Vec<IpAddr> = kept.iter().map(|held| held.address).collect();
             let lost = first_lost(service, &addresses, &lost);
             let allocation = Allocation::kept(kept, reason);
