@@ -465,7 +465,6 @@ impl Cluster {
     fn overwrite(&mut self, key: &ObjectKey, known: Service) {
         let is_right = |address: &IpAddr| self.suits(key, *address) && self.asks_for_pool_of(key, *address);
         let asks = !self.request(key).addresses.is_empty() || known.renumber.is_some();
-        if std::env::var("NOFOREIGN").is_ok() && known.family_policy == FamilyPolicy::RequireDualStack { return; }
         if known.ingress.is_empty() || !known.ingress.iter().all(is_right) || asks || self.is_left_alone(key) {
             return;
         }
@@ -604,7 +603,6 @@ impl Cluster {
             self.check_again(key, before, &after);
         }
         for (key, held) in after {
-            if std::env::var("NOFOREIGN").is_ok() && self.is_foreign(&key) { self.had.remove(&key); continue; }
             match held.is_empty() {
                 true => assert!(self.services[&key].load_balancer || self.services[&key].ingress.is_empty()),
                 false => drop(self.had.insert(key, held)),
