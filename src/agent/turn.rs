@@ -390,7 +390,8 @@ mod tests {
         let count = std::env::var("CRIER_DAY").ok().map(|count| count.parse().expect("a number"));
         let (count, lasts) = count.map_or((250_u32, 1200), |count| (count, 86_400));
         let lasts = Duration::from_secs(lasts);
-        let text = "[kubernetes]\nin-cluster = true\n[[pool]]\nname = \"public\"\naddresses = [\"198.18.0.0/15\"]\n[[l2]]\n";
+        let text =
+            "[kubernetes]\nin-cluster = true\n[[pool]]\nname = \"public\"\naddresses = [\"198.18.0.0/15\"]\n[[l2]]\n";
         let file = SourceFile { path: "crier.toml".to_owned(), text: text.to_owned() };
         let config = Arc::new(parse(&[file], &NoSecrets).expect("it is good"));
         let folder = tempfile::tempdir().expect("a folder");
@@ -471,11 +472,18 @@ mod tests {
             counted = churn => counted,
         };
         let size = octets / writes.max(1);
-        println!("{count} Services, {lasts:?}: {writes} writes of {size} octets, {octets} in all, every {:?}", apart(size));
+        println!(
+            "{count} Services, {lasts:?}: {writes} writes of {size} octets, {octets} in all, every {:?}",
+            apart(size)
+        );
         let expected = lasts.as_secs() / apart(size).as_secs();
         assert!(writes <= expected + 2, "{writes} writes, {expected} are allowed");
         assert!(writes >= expected / 2, "{writes} writes, {expected} are expected: a crash loses more than is said");
-        assert!(octets <= (lasts.as_secs() + 2 * KEEP_APART_MOST.as_secs()) * KEPT_EACH_SECOND.max(size / apart(size).as_secs() + 1));
+        assert!(
+            octets
+                <= (lasts.as_secs() + 2 * KEEP_APART_MOST.as_secs())
+                    * KEPT_EACH_SECOND.max(size / apart(size).as_secs() + 1)
+        );
     }
 
     #[test]

@@ -504,8 +504,7 @@ fn left_on_links(snapshot: &Snapshot) -> Vec<String> {
         .filter(|link| world.arp_open && link.up && (link.loopback || !link.arp) && link.name.as_str() != IPVS_LINK);
     let on_links = links.flat_map(|link| link.addresses.iter().map(move |net| (net.addr(), &link.name)));
     // IPv6 answers for what the link itself has.
-    let left: BTreeMap<IpAddr, &InterfaceName> =
-        on_links.filter(|(it, _)| it.is_ipv4() && !it.is_loopback()).collect();
+    let left: BTreeMap<IpAddr, &InterfaceName> = on_links.filter(|(it, _)| it.is_ipv4() && !it.is_loopback()).collect();
     if left.is_empty() {
         return Vec::new();
     }

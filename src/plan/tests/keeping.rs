@@ -1338,7 +1338,10 @@ fn what_somebody_overwrites_comes_back_to_a_service_whose_wish_cannot_be_met() {
     story.change("web", |web| web.ingress = vec![ip(OURS)]);
     story.later(NOTICE * 2);
     assert_eq!(story.written("web"), Some(vec![ip("192.168.35.101")]));
-    assert_eq!((story.addresses("web"), story.addresses("api")), (vec!["192.168.35.101".to_owned()], vec![OURS.to_owned()]));
+    assert_eq!(
+        (story.addresses("web"), story.addresses("api")),
+        (vec!["192.168.35.101".to_owned()], vec![OURS.to_owned()])
+    );
 }
 
 /// Input: a pool goes and takes the address of a Service with it; another one comes that waits too, and goes first by name; the pool is

@@ -569,8 +569,7 @@ impl Cluster {
 
     fn check(&mut self, before: &Statuses) {
         let after = self.holdings();
-        let decided: Statuses =
-            after.clone().into_iter().filter(|(key, _)| !self.is_left_alone(key)).collect();
+        let decided: Statuses = after.clone().into_iter().filter(|(key, _)| !self.is_left_alone(key)).collect();
         for (key, held) in &decided {
             for address in held {
                 let had = before.get(key).is_some_and(|held| held.contains(address));
@@ -578,7 +577,8 @@ impl Cluster {
                 let stays = had && (!self.files_agree() || self.services[key].leaves(*address));
                 assert!(stays || self.suits(key, *address), "{key} may not have {address}");
                 assert!(stays || self.fits(key, *address, &decided), "{key} has {address} against the rules");
-                let mut left_alone = after.iter().filter(|(other, held)| held.contains(address) && self.is_left_alone(other));
+                let mut left_alone =
+                    after.iter().filter(|(other, held)| held.contains(address) && self.is_left_alone(other));
                 let in_the_way = left_alone.find(|(other, _)| {
                     // It has the address only where it goes with the others that have it.
                     let fits = self.fits(other, *address, &decided_without(&decided, key));
@@ -660,9 +660,10 @@ impl Cluster {
         let Some(had) = self.had.get(key).filter(|_| !had_some) else { return };
         let (service, request) = (&self.services[key], self.request(key));
         for address in had {
-            let reserved = self.config().reservations.iter().any(|it| {
-                it.service == *key && it.addresses.iter().any(|it| Family::of(*it) == Family::of(*address))
-            });
+            let reserved =
+                self.config().reservations.iter().any(|it| {
+                    it.service == *key && it.addresses.iter().any(|it| Family::of(*it) == Family::of(*address))
+                });
             let named = !request.pools.is_empty();
             let by_itself = named || self.pool_of(*address).is_some_and(|pool| pool.auto_assign);
             let may = self.suits(key, *address)
@@ -683,7 +684,11 @@ impl Cluster {
         let plan = self.agents[self.leader].plan();
         let of = |(key, it): (&ObjectKey, &Arc<Decision>)| {
             let (allocation, shown) = (&it.allocation, self.services.get(key).map(|service| &service.ingress));
-            format!("{key}: {shown:?}, {}, {:?}", allocation.reason, allocation.complaint.as_ref().map(Reason::to_string))
+            format!(
+                "{key}: {shown:?}, {}, {:?}",
+                allocation.reason,
+                allocation.complaint.as_ref().map(Reason::to_string)
+            )
         };
         let decided = plan.decisions.iter().map(of);
         let waits = format!("files agree: {}, waits: {:?}", self.files_agree(), plan.removals_wait);

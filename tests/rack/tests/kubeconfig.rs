@@ -107,7 +107,8 @@ fn the_rights_that_are_printed_for_a_lease_and_a_config_map_elsewhere_are_enough
     let Some(rack) = Rack::for_test(&[Need::Kubernetes, Need::Crier]) else { return };
     let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
     let cluster = Cluster::start(&site);
-    let put = |object: Value| drop(cluster.try_apply(&object).unwrap_or_else(|refusal| panic!("{refusal}: {object:#}")));
+    let put =
+        |object: Value| drop(cluster.try_apply(&object).unwrap_or_else(|refusal| panic!("{refusal}: {object:#}")));
     for namespace in ["leases", "settings"] {
         put(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } }));
     }

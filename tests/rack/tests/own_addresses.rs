@@ -144,7 +144,8 @@ fn an_address_that_bgp_binds_on_every_node_is_told_until_only_its_owner_answers(
     lan.service("web", "192.168.35.100");
     let address = Ipv4Addr::new(192, 168, 35, 100);
     eventually_equal("all three kernels answer", secs(20), &3, || lan.answering(address).len());
-    let expected = "192.168.35.100 of default/web is on lo of this node, bound for BGP (bind of pool lan), and arp_ignore is 0";
+    let expected =
+        "192.168.35.100 of default/web is on lo of this node, bound for BGP (bind of pool lan), and arp_ignore is 0";
     let says = |agent: &&rack::crier::Crier| {
         let told = lan::problems(agent);
         told.contains(expected) && told.contains("sysctl -w net.ipv4.conf.all.arp_ignore=1")

@@ -95,19 +95,21 @@ fn what_services_ask_for_and_pools_hold_back() {
     let faults = Faults::before(&metal);
     let file = |pools: &str| {
         let access = metal.access_by(Proof::Token, faults.url());
-        let more = format!("servers = [\"{}\"]\nclasses = [\"crier.dev/crier\", \"example.com/second\"]\n", metal.url());
+        let more =
+            format!("servers = [\"{}\"]\nclasses = [\"crier.dev/crier\", \"example.com/second\"]\n", metal.url());
         format!("{access}{more}{BASE}{pools}")
     };
     let pools = [LAN, WAN, RESERVATION].concat();
-    let agents: Vec<Crier> =
-        metal.site.nodes.iter().map(|node| node.crier(node.name(), &file(&pools))).collect();
+    let agents: Vec<Crier> = metal.site.nodes.iter().map(|node| node.crier(node.name(), &file(&pools))).collect();
     for agent in &agents {
         agent.wait_ready(secs(20));
     }
     let web = |name: &str| Service::new(name).selects("web").ports(&[(80, 8080)]);
 
     // Each of two classes is served, and none; another one is not.
-    for (name, class) in [("first", "crier.dev/crier"), ("second", "example.com/second"), ("other", "example.com/other")] {
+    for (name, class) in
+        [("first", "crier.dev/crier"), ("second", "example.com/second"), ("other", "example.com/other")]
+    {
         put(&metal, &web(name).spec("loadBalancerClass", class).object());
     }
     wait(&metal, "first", &[at(100)]);
@@ -186,7 +188,8 @@ fn what_services_ask_for_and_pools_hold_back() {
     });
 
     // What kube-proxy keeps from clients, and what needs no node port, is remarked.
-    let inside = web("inside").annotation("crier.dev/pool", "wan").spec("loadBalancerSourceRanges", json!(["10.0.0.0/8"]));
+    let inside =
+        web("inside").annotation("crier.dev/pool", "wan").spec("loadBalancerSourceRanges", json!(["10.0.0.0/8"]));
     put(&metal, &inside.spec("allocateLoadBalancerNodePorts", false).object());
     wait(&metal, "inside", &[at(124)]);
     eventually("both are remarked", secs(10), || {
@@ -203,10 +206,10 @@ fn what_services_ask_for_and_pools_hold_back() {
     // The first API server is gone, and the second one is asked.
     faults.go_away();
     put(&metal, &web("late-comer").object());
-    eventually_equal("it has an address by the other server", secs(40), &vec![at(109)], || {
+    eventually_equal("it has an address by the other server", secs(40), &vec![at(107)], || {
         metal.ingress("service/default/late-comer")
     });
-    served(&metal, &at(109), 80);
+    served(&metal, &at(107), 80);
     faults.come_back();
 
     // A pool that drains gives nothing more, what it gave stays, and a renumbering leaves it.
@@ -266,15 +269,17 @@ fn plan_names_the_owners_and_routes_that_change_and_they_do() {
 
     let prefers = "interfaces = [\"eth0\"]\npreference = [{ nodes = \"edge=true\", weight = 100 }]\n";
     let after = before.replace("interfaces = [\"eth0\"]\n", prefers);
-    let after = after.replace(
-        &bgp(&[("tor", "192.168.35.201")]),
-        &bgp(&[("tor", "192.168.35.201"), ("spine", "192.168.35.202")]),
-    );
+    let after = after
+        .replace(&bgp(&[("tor", "192.168.35.201")]), &bgp(&[("tor", "192.168.35.201"), ("spine", "192.168.35.202")]));
     let path = rack.write("after.toml", &format!("{}{after}", metal.access()));
     let plan = || -> Value { agents[number].json(&format!("plan {}", path.display())) };
     let told = eventually("the label of the Node is known", secs(10), || {
         let told = plan();
-        if told["owners"].as_array().is_some_and(|owners| !owners.is_empty()) { Ok(told) } else { Err(told.to_string()) }
+        if told["owners"].as_array().is_some_and(|owners| !owners.is_empty()) {
+            Ok(told)
+        } else {
+            Err(told.to_string())
+        }
     });
     let owners = json!([{ "address": at(100), "service": "default/web", "before": first, "after": other }]);
     assert_eq!(told["owners"], owners, "{told:#}");
