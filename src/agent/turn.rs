@@ -414,8 +414,8 @@ mod tests {
             let slice = EndpointSlice {
                 service: key(number),
                 family: None,
-                ready: nodes.clone(),
-                serving: nodes,
+                ready: nodes.clone().into(),
+                serving: nodes.into(),
                 serving_without_node: 0,
                 unready: Default::default(),
                 addresses: Default::default(),

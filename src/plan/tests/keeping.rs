@@ -1366,3 +1366,23 @@ fn of_those_that_wait_who_had_the_address_has_it_again() {
     story.turn();
     assert_eq!((story.addresses("web"), story.addresses("a-new-one")), (vec![OURS.to_owned()], Vec::new()));
 }
+
+/// Found by the model. Input: a Service keeps its address while it requires a family that its pool has not, and somebody writes one of
+/// another pool beside it. Output: that one goes, as from any other Service; it stayed for good.
+#[test]
+fn what_somebody_writes_beside_the_address_of_a_service_whose_wish_cannot_be_met_goes() {
+    use crate::address::Family::{V4, V6};
+    let mut config = configuration();
+    config.pools.push(pool("wan", &["198.51.100.0/30"]));
+    let mut story = Story::begin(config);
+    let of_wan = Ok(Request { addresses: Vec::new(), pools: vec!["wan".into()] });
+    story.put("web", Service { request: of_wan, ..service() });
+    story.confirm("web");
+    story.change("web", |web| (web.families, web.family_policy) = (vec![V6, V4], FamilyPolicy::RequireDualStack));
+    story.confirm("web");
+    assert_eq!(story.addresses("web"), ["198.51.100.0"]);
+    story.change("web", |web| web.ingress.push(ip("192.168.35.104")));
+    story.later(NOTICE * 2);
+    assert_eq!(story.written("web"), Some(vec![ip("198.51.100.0")]));
+    assert_eq!(story.addresses("web"), ["198.51.100.0"]);
+}
