@@ -744,7 +744,7 @@ fn pool_in(config: &Config, address: IpAddr) -> Option<&Pool> {
 fn seeds() -> std::ops::Range<u64> {
     let told = std::env::var("CRIER_MODEL_SEEDS").ok();
     let told = told.as_deref().and_then(|told| told.split_once(".."));
-    told.map_or(0..60, |(first, last)| first.parse().expect("a number")..last.parse().expect("a number"))
+    told.map_or(0..30, |(first, last)| first.parse().expect("a number")..last.parse().expect("a number"))
 }
 
 #[test]
