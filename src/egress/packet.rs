@@ -291,9 +291,8 @@ pub struct Connection {
     identity: Vec<u8>,
 }
 
-#[cfg(test)]
 impl Connection {
-    /// One that conntrack need not find again.
+    /// One that conntrack need not find again: for tests.
     pub fn between(source: IpAddr, peer: IpAddr, leaves_as: IpAddr) -> Connection {
         Connection { source, peer, leaves_as, tcp: None, identity: Vec::new() }
     }

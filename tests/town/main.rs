@@ -8,6 +8,7 @@
 mod agent;
 mod client;
 mod day;
+mod egress;
 mod events;
 mod failover;
 mod field_cases;
@@ -15,6 +16,7 @@ mod heap;
 mod invariants;
 mod life;
 mod link;
+mod netfilter;
 mod orders;
 mod seeds;
 mod story;

@@ -59,6 +59,14 @@ pub enum Trouble {
     FrozenHandOver,
     /// Pulses are filtered for good, and the switches lose each other for long.
     FilteredForGood,
+    /// Another program flushes all rules of nftables, once or again and again.
+    Flush,
+    /// The annotation of a Service with egress goes and comes.
+    Annotation,
+    /// A Service with egress is deleted, and made anew.
+    Recreation,
+    /// Another pod has the address of a pod with egress.
+    Tenants,
 }
 
 impl Trouble {
@@ -90,6 +98,9 @@ impl Trouble {
 
     /// What came after the stories of the first ten thousand seeds were told.
     pub const LATER: [Trouble; 3] = [Trouble::Slow, Trouble::FrozenHandOver, Trouble::FilteredForGood];
+
+    /// What befalls what pods send, in towns with egress.
+    pub const OF_EGRESS: [Trouble; 4] = [Trouble::Flush, Trouble::Annotation, Trouble::Recreation, Trouble::Tenants];
 
     /// What operators do. Clients notice nothing of it.
     pub const PLANNED: [Trouble; 9] = [
@@ -133,6 +144,25 @@ pub fn story(seed: u64, troubles: &[Trouble]) -> Story {
     let last = story.deeds.last().map_or(at, |(at, _)| *at);
     let calm = if chosen.contains(&Trouble::FilteredForGood) { 40 } else { 14 };
     story.ends = last + Duration::from_secs(calm);
+    story
+}
+
+/// The story of a seed in a town with egress: each befalls it together with what befalls all towns.
+pub fn story_with_egress(seed: u64, troubles: &[Trouble]) -> Story {
+    let mut story = story(seed, troubles);
+    let random = &mut Rng::with_seed(!seed);
+    story.egress = random.usize(1..=story.addresses.min(3));
+    story.old_kernel = random.bool();
+    let mut at = millis(random, 3500..6000);
+    for _ in 0..random.usize(2..=5) {
+        let trouble = Trouble::OF_EGRESS[random.usize(0..Trouble::OF_EGRESS.len())];
+        let deeds = deeds(trouble, &story, random);
+        story.deeds.extend(deeds.into_iter().map(|(after, deed)| (at + after, deed)));
+        at += millis(random, 300..7000);
+    }
+    story.deeds.sort_by_key(|(at, _)| *at);
+    let last = story.deeds.last().map_or(at, |(at, _)| *at);
+    story.ends = story.ends.max(last + Duration::from_secs(14));
     story
 }
 
@@ -311,6 +341,27 @@ fn deeds(trouble: Trouble, story: &Story, random: &mut Rng) -> Vec<(Duration, De
             let cut = millis(random, 1000..12_000);
             let heals = cut + millis(random, 1000..60_000);
             [filter, vec![(cut, Deed::Split(vec![alone, others])), (heals, Deed::Heal)]].concat()
+        }
+        Trouble::Flush => {
+            let times = random.u32(1..=6);
+            let pause = millis(random, 1..2000);
+            (0..times).map(|time| (pause * time, Deed::Flush(who))).collect()
+        }
+        Trouble::Annotation => {
+            let address = address % story.egress;
+            vec![(now, Deed::Annotate { address, has: false }), (later, Deed::Annotate { address, has: true })]
+        }
+        Trouble::Recreation => {
+            let address = address % story.egress;
+            vec![(now, Deed::Service { address, is_there: false }), (later, Deed::Service { address, is_there: true })]
+        }
+        Trouble::Tenants => {
+            let address = address % story.egress;
+            let pod = |plain| Deed::Pod { address, host: who, plain };
+            match random.bool() {
+                true => vec![(now, pod(true)), (later, pod(false))],
+                false => vec![(now, pod(false))],
+            }
         }
         // It is there from the beginning.
         Trouble::Loss => vec![(now, Deed::Kill(who)), (later, Deed::Start(who))],
