@@ -249,7 +249,8 @@ impl Keeper {
         let released = self.machine.released();
         if self.told_held != *released {
             self.told_held.clone_from(released);
-            let held = |(address, release): (&IpAddr, &Release)| (*address, HeldPod { until: UNIX_EPOCH, pod: release.pod });
+            let held =
+                |(address, release): (&IpAddr, &Release)| (*address, HeldPod { until: UNIX_EPOCH, pod: release.pod });
             told.push(Fact::EgressHeld(Arc::new(released.iter().map(held).collect())));
         }
     }
@@ -484,4 +485,3 @@ impl Town {
         }
     }
 }
-

@@ -578,7 +578,13 @@ impl Watch {
         let quiet = self.deeds.iter().all(|(at, deed)| ends(*at, deed) + PLACED < now);
         let alive: Vec<Station> = (0..self.agents).filter(|it| town.is_running(*it)).collect();
         let all_hear = || alive.iter().all(|one| alive.iter().all(|it| one == it || town.hear_each_other(*one, *it)));
-        if town.pods.is_empty() || !quiet || now < self.began + PLACED || self.filtered || town.link.loss > 0 || !all_hear() {
+        if town.pods.is_empty()
+            || !quiet
+            || now < self.began + PLACED
+            || self.filtered
+            || town.link.loss > 0
+            || !all_hear()
+        {
             return;
         }
         for pod in town.pods.iter().filter(|pod| !pod.plain && alive.contains(&pod.host)) {

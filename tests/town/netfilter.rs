@@ -32,9 +32,14 @@ pub struct Sent {
 pub enum Fate {
     Dropped,
     /// To another node, with the source that it came with.
-    Led { via: IpAddr, source: IpAddr },
+    Led {
+        via: IpAddr,
+        source: IpAddr,
+    },
     /// To the router.
-    Left { source: IpAddr },
+    Left {
+        source: IpAddr,
+    },
 }
 
 pub struct Kernel {

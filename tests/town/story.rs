@@ -344,7 +344,9 @@ impl Deed {
             ["move", address, "back"] => Deed::Move { address: number(address)?, to: None },
             ["reload", who, "with", file] => Deed::Reload(station(who)?, file_number(file)?),
             ["flush", who] => Deed::Flush(station(who)?),
-            ["egress", address, has @ ("on" | "off")] => Deed::Annotate { address: number(address)?, has: *has == "on" },
+            ["egress", address, has @ ("on" | "off")] => {
+                Deed::Annotate { address: number(address)?, has: *has == "on" }
+            }
             ["service", address, what @ ("made" | "deleted")] => {
                 Deed::Service { address: number(address)?, is_there: *what == "made" }
             }

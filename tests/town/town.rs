@@ -322,7 +322,8 @@ impl Town {
         let Host { up, path, sees_api, drain, .. } = &self.hosts[host];
         let has_endpoint = !self.story.local || (self.endpoints[address] == host && *sees_api);
         let hands_over = drain.as_ref().is_some_and(Draining::hands_over);
-        let is_there = self.exists[address] && (self.made[address] == self.began || self.now() > self.made[address] + MADE);
+        let is_there =
+            self.exists[address] && (self.made[address] == self.began || self.now() > self.made[address] + MADE);
         is_there && *up && *path && has_endpoint && !hands_over && self.is_selected(host) && self.is_running(host)
     }
 
