@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use rack::crier::Crier;
 use rack::lan::Lan;
 use rack::{
-    Manifests, Namespace, Need, Rack, Service, Site, bird, eventually, eventually_equal, frr, millis, rest, secs,
+    Host, Manifests, Namespace, Need, Rack, Service, Site, bird, eventually, eventually_equal, frr, millis, rest, secs,
     throughout,
 };
 use serde_json::Value;
@@ -235,6 +235,8 @@ struct TwoBehindRouter {
     asking: rack::client::Asking,
     /// How many of the connections go through the first node.
     through: usize,
+    /// Its link to the router goes with it.
+    _client: Host,
     _pages: Vec<rack::Process>,
     _manifests: Manifests,
 }
@@ -280,7 +282,19 @@ impl TwoBehindRouter {
         });
         let through = usize::try_from(through).expect("a small number");
         assert!((10..=110).contains(&through), "{through} of the connections, and some of who asks steadily");
-        (TwoBehindRouter { site, agents, open, asking, through, _pages: pages, _manifests: manifests }, router)
+        (
+            TwoBehindRouter {
+                site,
+                agents,
+                open,
+                asking,
+                through,
+                _client: client,
+                _pages: pages,
+                _manifests: manifests,
+            },
+            router,
+        )
     }
 
     /// What becomes of the open connections when their clients go on.
