@@ -69,6 +69,7 @@ impl TurnCounters {
             egress: links.egress.all(),
             egress_table: links.egress.held(),
             egress_earlier: links.egress.earlier(),
+            egress_later_marks: links.egress.later_marks(),
             egress_new_pods: links.egress.new_pods(),
             egress_removable: links.egress.is_removable(),
         }

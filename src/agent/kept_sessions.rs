@@ -316,15 +316,19 @@ impl Taken {
     /// Where BFD at the peer has run out as well, it decides what becomes of the routes, whatever graceful restart says.
     fn note_bfd(&mut self, had: &Had) {
         let goes_on: BTreeSet<&PeerName> = self.paths.iter().flat_map(|path| &path.peers).collect();
+        let has_ended =
+            |peer: &PeerName| had.sessions.get(peer).is_some_and(|session| session.bfd) && !goes_on.contains(peer);
         for (peer, former) in &mut self.former {
-            let had_bfd = had.sessions.get(peer).is_some_and(|session| session.bfd);
             if let FormerSession::Lost { routes_kept, bfd_ended, why: _ } = former
                 && *routes_kept
-                && had_bfd
-                && !goes_on.contains(peer)
+                && has_ended(peer)
             {
                 (*routes_kept, *bfd_ended) = (false, true);
             }
+        }
+        // Of these it may show later that they cannot go on.
+        for Resumable { kept, settings: _ } in &mut self.resumable {
+            kept.bfd_ended = has_ended(&kept.state.peer);
         }
     }
 

@@ -73,6 +73,11 @@ pub(crate) fn good(text: &str) -> Config {
     parse_one(&format!("{LEAST}{text}")).unwrap_or_else(|complaints| panic!("{complaints}"))
 }
 
+/// Whether a text that is added to the least configuration is good.
+pub(crate) fn is_good(text: &str) -> bool {
+    parse_one(&format!("{LEAST}{text}")).is_ok()
+}
+
 /// The complaints about a text that is added to the least configuration.
 fn bad(text: &str) -> Complaints {
     parse_one(&format!("{LEAST}{text}")).expect_err(text)

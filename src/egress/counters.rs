@@ -15,6 +15,7 @@ pub struct Counters {
     pods: Mutex<BTreeMap<IpAddr, Pair>>,
     held: Mutex<Option<Arc<Content>>>,
     earlier: Mutex<Arc<Vec<String>>>,
+    later_marks: Mutex<Arc<Vec<String>>>,
     new_pods: Mutex<NewPods>,
     removable: AtomicBool,
 }
@@ -184,6 +185,16 @@ impl Counters {
     /// The chains of other programs that translate sources before the table does.
     pub fn tell_earlier(&self, chains: Vec<String>) {
         *self.earlier.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(chains);
+    }
+
+    /// The chains of other programs that may mark packets anew.
+    pub fn tell_later_marks(&self, chains: Vec<String>) {
+        *self.later_marks.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(chains);
+    }
+
+    /// As they were told the last time.
+    pub fn later_marks(&self) -> Arc<Vec<String>> {
+        self.later_marks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// As they were told the last time.

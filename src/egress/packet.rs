@@ -21,6 +21,7 @@ pub enum Verb {
     GetChain = 4,
     DeleteChain = 5,
     NewRule = 6,
+    GetRule = 7,
     NewSet = 9,
     DeleteSet = 11,
     NewElements = 12,
@@ -81,6 +82,29 @@ pub fn list_chains(family: u8, sequence: u32) -> Vec<u8> {
     let mut octets = Vec::new();
     message(&mut octets, nftables(Verb::GetChain as u8), DUMP, sequence, family, 0, &[]);
     octets
+}
+
+/// Asks for the rules of all chains of a table.
+pub fn list_rules(family: u8, table: &str, sequence: u32) -> Vec<u8> {
+    let mut attributes = Attributes::default();
+    attributes.text(RULE_TABLE, table);
+    let mut octets = Vec::new();
+    message(&mut octets, nftables(Verb::GetRule as u8), DUMP, sequence, family, 0, &attributes.octets);
+    octets
+}
+
+/// The rule in a message about one gives packets a mark: `meta mark set`, or what iptables has for it.
+pub fn marks(attributes: &[u8]) -> bool {
+    let Some(expressions) = value_of(attributes, RULE_EXPRESSIONS) else { return false };
+    each(expressions).any(|(_, expression)| {
+        let (name, data) = (value_of(expression, EXPRESSION_NAME), value_of(expression, EXPRESSION_DATA));
+        let Some(data) = data else { return false };
+        match name {
+            Some(b"meta\0") => value_of(data, META_SOURCE).is_some() && number_of(data, META_KEY) == Some(META_MARK),
+            Some(b"target\0") => matches!(value_of(data, TARGET_NAME), Some(b"MARK\0" | b"CONNMARK\0")),
+            Some(_) | None => false,
+        }
+    })
 }
 
 /// Asks conntrack for the connections of a family; with a source, for those that it opened.
@@ -289,9 +313,8 @@ pub struct Connection {
     identity: Vec<u8>,
 }
 
-#[cfg(test)]
 impl Connection {
-    /// One that conntrack need not find again.
+    /// One that conntrack need not find again: for tests.
     pub fn between(source: IpAddr, peer: IpAddr, leaves_as: IpAddr) -> Connection {
         Connection { source, peer, leaves_as, tcp: None, identity: Vec::new() }
     }
@@ -420,6 +443,15 @@ const DONE: u16 = 3;
 const CONNTRACK_NEW: u16 = 0x100;
 const CONNTRACK_GET: u16 = 0x101;
 const CONNTRACK_DELETE: u16 = 0x102;
+
+// Of a message about a rule.
+const RULE_TABLE: u16 = 1;
+const RULE_EXPRESSIONS: u16 = 4;
+const EXPRESSION_NAME: u16 = 1;
+const META_KEY: u16 = 2;
+const META_SOURCE: u16 = 3;
+const META_MARK: u32 = 3;
+const TARGET_NAME: u16 = 1;
 
 // Of a message about a chain.
 const CHAIN_TABLE: u16 = 1;

@@ -808,7 +808,7 @@ const TRANSLATE: &str = "translate";
 const GUARD: &str = "guard";
 const OWN_CHAINS: [&str; 3] = [STEER, TRANSLATE, GUARD];
 /// The chains that hold packets back and go by no mark.
-const GUARDS: [&str; 2] = [GUARD, foreign::CHAIN];
+const GUARDS: [&str; 3] = [GUARD, foreign::CHAIN, hold::CHAIN];
 
 const PREROUTING: u32 = 0;
 const INPUT: u32 = 1;
@@ -820,6 +820,8 @@ const FIRST: i32 = -300;
 /// Behind conntrack (-200), before Services' addresses are translated (-100).
 const MANGLE: i32 = -150;
 const FILTER: i32 = 0;
+/// Of the chain that marks packets.
+pub const STEER_PRIORITY: i32 = BEHIND_DNAT;
 /// Services' addresses are translated at -100: behind that a packet has the destination that it is routed by.
 const BEHIND_DNAT: i32 = -90;
 /// All source translation is done at 100, whatever the priorities of the chains that ask for it.

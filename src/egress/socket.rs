@@ -16,6 +16,7 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Type};
 
 use super::earlier;
 use super::keepalive;
+use super::later_marks::Later;
 use super::machine::Ways;
 use super::packet::{self, Answer, Attributes, Batch, Connection, Ends, Verb};
 use super::ruleset::{self, Bounded, Form, Hold, LastSets, WayMaps};
@@ -107,6 +108,28 @@ impl Netfilter {
                     found.extend(earlier::earlier(form, name, attributes));
                 }
             })?;
+        }
+        Ok(found)
+    }
+
+    /// The chains of other programs behind the one that marks packets, in tables with rules that mark.
+    pub(super) fn later_marks(&mut self, form: &Form) -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for (family, name) in earlier::FAMILIES {
+            let question = packet::list_chains(family, self.next());
+            let mut chains = Vec::new();
+            self.list(&question, |answer| {
+                if let Answer::Object(attributes) = answer {
+                    chains.extend(Later::read(form, name, attributes));
+                }
+            })?;
+            for chain in chains {
+                let (question, mut marks) = (packet::list_rules(family, &chain.table, self.next()), false);
+                self.list(&question, |answer| {
+                    marks |= matches!(answer, Answer::Object(attributes) if packet::marks(attributes));
+                })?;
+                found.extend(marks.then(|| chain.in_words(name)));
+            }
         }
         Ok(found)
     }

@@ -323,6 +323,7 @@ impl Keeper {
                 }
                 *written = None;
                 self.counters.tell_earlier(Vec::new());
+                self.counters.tell_later_marks(Vec::new());
                 self.forget_former(kernel, &wanted)?;
                 self.judged = Arc::default();
                 info!(table = %self.form.table, "no pod is held to a Service's address, and there is no extra network; the nftables table is removed");
@@ -483,6 +484,7 @@ impl Keeper {
         if self.machine.content().pods.is_empty() {
             // It does not matter where nothing is guarded.
             self.counters.tell_earlier(Vec::new());
+            self.counters.tell_later_marks(Vec::new());
             self.rules_changed = true;
             return;
         }
@@ -503,6 +505,15 @@ impl Keeper {
                 self.rules_changed = false;
             }
             Err(error) => debug!(%error, "the chains of other programs cannot be listed"),
+        }
+        match kernel.later_marks(&self.form) {
+            Ok(chains) => {
+                if !chains.is_empty() && *self.counters.later_marks() != chains {
+                    warn!(?chains, "other programs may mark packets of pods with egress anew: these are dropped then");
+                }
+                self.counters.tell_later_marks(chains);
+            }
+            Err(error) => debug!(%error, "the rules of other programs cannot be listed"),
         }
     }
 

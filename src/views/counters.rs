@@ -102,6 +102,7 @@ pub fn report(counters: &Counters) -> CountersReport {
         egress: _,
         egress_table: _,
         egress_earlier: _,
+        egress_later_marks: _,
         egress_new_pods: _,
         egress_removable: _,
     } = counters;

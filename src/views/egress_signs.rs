@@ -99,9 +99,17 @@ pub(super) fn notes(snapshot: &Snapshot) -> Vec<String> {
     let earlier = snapshot.counters.egress_earlier.iter().map(|chain| {
         format!("{chain} translates sources before crier does: what it translates of pods with egress is dropped")
     });
+    let is_led = |mapping: &Mapping| matches!(mapping, Mapping::Steered { .. });
+    let leads = snapshot.plan.egress.pods.values().any(is_led);
+    let later_marks = snapshot.counters.egress_later_marks.iter().filter(|_| leads).map(|chain| {
+        format!(
+            "{chain}, or what it leads to, gives packets a mark behind crier's: where it changes the bits of [egress] mark-mask of pods with \
+             egress, these do not reach the owner and are dropped"
+        )
+    });
     let many = dropped(snapshot).filter(|(_, dropped)| dropped.packets >= MANY && dropped.why(snapshot).is_none());
     let many = many.map(|(service, dropped)| format!("{service}: {dropped}: {OTHERWISE}"));
-    let of_pods = earlier.chain(many).chain(on_the_wire(snapshot)).chain(untold_gateway(snapshot));
+    let of_pods = earlier.chain(later_marks).chain(many).chain(on_the_wire(snapshot)).chain(untold_gateway(snapshot));
     of_pods.chain(removable(snapshot)).chain(no_way_out(snapshot)).collect()
 }
 
@@ -172,6 +180,8 @@ struct Dropped {
     stuck: u64,
     families: BTreeSet<Family>,
     paths: BTreeSet<&'static str>,
+    /// Some of these are led to another node, by their mark.
+    led: bool,
     /// The links of networks that these are to leave by and that have no default route.
     ways_gone: BTreeSet<(Family, InterfaceName)>,
 }
@@ -194,6 +204,16 @@ impl Dropped {
                 ", and other programs translate before crier does ([egress] priority {priority}): {}; what these give another source is \
                  dropped: give their chains a priority above {priority} (srcnat is 100), or leave pods with egress out of them",
                 earlier.join("; ")
+            ));
+        }
+        let is_passed = |chain: &&String| self.families.iter().any(|family| earlier::is_of(chain, *family));
+        let later: Vec<&str> =
+            snapshot.counters.egress_later_marks.iter().filter(is_passed).map(String::as_str).collect();
+        if self.led && self.packets >= MANY && !later.is_empty() {
+            return Some(format!(
+                ", and other programs give packets a mark behind crier's: {}; a packet that loses the bits of [egress] mark-mask is not led to \
+                 the owner: have their rules keep these bits, or leave pods with egress out of them",
+                later.join("; ")
             ));
         }
         (self.stuck >= MANY).then(|| {
@@ -230,6 +250,7 @@ fn dropped(snapshot: &Snapshot) -> impl Iterator<Item = (&ObjectKey, Dropped)> {
                 dropped.stuck += if stuck { lately } else { 0 };
                 dropped.families.insert(Family::of(pod));
                 dropped.paths.insert(path.name());
+                dropped.led |= matches!(mapping, Mapping::Steered { .. });
                 dropped.ways_gone.extend(way_gone(snapshot, mapping));
             }
         }
@@ -336,6 +357,22 @@ mod tests {
         let mut snapshot = Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall());
         snapshot.plan.egress.pods.insert(pod, mapping);
         snapshot
+    }
+
+    /// F1 of a review. Input: another program marks behind crier; the pod's packets are led to the owner, or leave here. Output: it is the
+    /// reason where the mark matters, and a note before anything is dropped.
+    #[test]
+    fn who_marks_behind_crier_is_named_where_packets_are_led_by_their_mark() {
+        let chain = "table inet vpn, chain pre (priority 0)".to_owned();
+        let report = |mapping, lately| {
+            let mut snapshot = snapshot_with(("10.244.1.7", "web-1"), mapping, (lately, false), &[], Vec::new());
+            snapshot.counters.egress_later_marks = Arc::new(vec![chain.clone()]);
+            let named = |all: Vec<String>| all.iter().filter(|text| text.contains(&chain)).count();
+            (named(problems(&snapshot)), named(notes(&snapshot)))
+        };
+        let led = Mapping::Steered { slot: 1 };
+        let here = Mapping::Translated { address: "192.168.35.100".parse().unwrap(), network: None };
+        assert_eq!([report(led, 900), report(led, 0), report(here, 900)], [(1, 1), (0, 1), (0, 0)]);
     }
 
     /// A0 of a review. Input: a kernel where a flush takes crier's table too, and that gives no second guard. Output: what leaks then is

@@ -76,6 +76,8 @@ pub struct Counters {
     pub egress_table: Option<Arc<egress::ruleset::Content>>,
     /// The chains of other programs that translate sources before that does.
     pub egress_earlier: Arc<Vec<String>>,
+    /// Those that may mark packets anew behind crier.
+    pub egress_later_marks: Arc<Vec<String>>,
     /// What was held back of new pods.
     pub egress_new_pods: egress::counters::NewPods,
     /// Another program may remove that, and nothing holds packets back meanwhile.

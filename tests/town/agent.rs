@@ -20,6 +20,7 @@ use crier::claim::{ConflictKind, Order};
 use crier::config::{self, Config, NoSecrets, SourceFile};
 use crier::names::{InterfaceName, NodeName};
 use crier::plan::Planner;
+use crier::plan::slice::EgressSlice;
 use crier::pulse::machine::{Incarnations, Machine, Stance};
 use crier::pulse::packet::{Key, Keys, Pulse};
 use crier::pulse::settings::Settings;
@@ -30,6 +31,7 @@ use crier::world::{Conflict, Fact, Link, Pulses};
 use imbl::OrdMap;
 use ipnet::IpNet;
 
+use crate::egress::Keeper;
 use crate::story::Version;
 
 pub const INTERVAL: Duration = Duration::from_millis(100);
@@ -180,6 +182,9 @@ pub struct Agent {
     must_think: bool,
     /// It has restarted: by then it has again what it held.
     kept: Option<Kept>,
+    /// Of crier's table in nftables; none in towns without egress.
+    pub keeper: Option<Keeper>,
+    egress_moved: bool,
 }
 
 impl Agent {
@@ -199,6 +204,8 @@ impl Agent {
             incarnations: Incarnations { first: incarnation, this: incarnation },
             must_think: false,
             kept: None,
+            keeper: None,
+            egress_moved: false,
         };
         let pulses = if agent.file.has_pulses() { Pulses::On { authenticated: true } } else { Pulses::Off };
         agent.learn(Fact::Pulses(pulses));
@@ -410,6 +417,7 @@ impl Agent {
     /// host accepts traffic from now on, if they may be others.
     pub fn think(&mut self, now: Instant) -> Option<BTreeSet<IpAddr>> {
         let moved = self.planner.turn(now).moved;
+        self.egress_moved |= moved.egress;
         if moved.pulse {
             self.follow_pulse(now);
         }
@@ -419,6 +427,15 @@ impl Agent {
         let plan = self.planner.plan();
         // What it held before its restart stays bound until it has it again.
         (moved.l2 || moved.pulse).then(|| plan.l2.addresses.keys().chain(plan.pulse.kept.iter()).copied().collect())
+    }
+
+    pub fn egress_slice(&self) -> &EgressSlice {
+        &self.planner.plan().egress
+    }
+
+    /// Whether that is another one; once for each time.
+    pub fn take_egress_moved(&mut self) -> bool {
+        std::mem::take(&mut self.egress_moved)
     }
 
     /// As `pulse::task` follows its slice.

@@ -79,7 +79,11 @@ fn gaps(seed: u64, agents: usize, loss: u8, blow: Blow) -> Vec<Duration> {
                         *gap = Some(town.now() - failed);
                     }
                 }
-                Notice::Owner { .. } | Notice::Probe { .. } | Notice::Announcement { .. } | Notice::Request { .. } => {}
+                Notice::Owner { .. }
+                | Notice::Probe { .. }
+                | Notice::Announcement { .. }
+                | Notice::Request { .. }
+                | Notice::Leak { .. } => {}
             }
         }
     });

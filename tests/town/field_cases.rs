@@ -50,6 +50,8 @@ macro_rules! stories {
 }
 
 stories! {
+    egress_through_all_that_befalls_table_owner_and_pods: "egress",
+    egress_on_kernels_where_a_flush_takes_the_table: "egress-flushed",
     a1_a_preference_is_rolled_out_node_by_node: "a1-rollout",
     a1_a_preference_is_rolled_back: "a1-roll-back",
     a2_a_node_whose_pulses_are_dropped_by_its_own_firewall: "a2-own-firewall",

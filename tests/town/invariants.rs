@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crier::address::Family;
+use crier::egress::standing;
 
 use crate::agent::{DETECTION, INTERVAL};
 use crate::orders::HAND_OVER;
@@ -51,6 +52,11 @@ const TAKES_NOTHING: Duration = Duration::from_millis(300);
 const DRAINED: Duration = Duration::from_secs(5);
 /// (7) Each address is where it would best be, once nothing happened for this long.
 const PLACED: Duration = Duration::from_millis(11_500);
+/// (8) No packet of a pod with egress leaves a node with the pod's or a node's address, at no time. And once nothing happened for
+/// [`PLACED`], something of each pod has left with the address of its Service within this time.
+const LEAVES: Duration = Duration::from_millis(500);
+/// How long a node whose table was removed again and again is without Services with egress.
+const UNGUARDED: Duration = standing::WITHIN;
 /// An agent has found its place so long after its start.
 const STARTED: Duration = Duration::from_secs(2);
 
@@ -67,10 +73,12 @@ pub enum Broken {
     Suspected,
     Drained,
     Misplaced,
+    Leaked,
+    Stuck,
 }
 
 impl Broken {
-    pub const ALL: [Broken; 7] = [
+    pub const ALL: [Broken; 9] = [
         Broken::Unanswered,
         Broken::TwoOwners,
         Broken::Moved,
@@ -78,6 +86,8 @@ impl Broken {
         Broken::Suspected,
         Broken::Drained,
         Broken::Misplaced,
+        Broken::Leaked,
+        Broken::Stuck,
     ];
 
     /// As a story names it.
@@ -90,6 +100,8 @@ impl Broken {
             Broken::Suspected => "suspected",
             Broken::Drained => "drained",
             Broken::Misplaced => "misplaced",
+            Broken::Leaked => "leaked",
+            Broken::Stuck => "stuck",
         }
     }
 
@@ -197,6 +209,7 @@ impl Watch {
                     self.tell(town.now(), || format!("    {} announces {address}", name(host, agents)));
                 }
                 Notice::Request { client, address, served } => self.note_request(town, client, address, served),
+                Notice::Leak { pod, of, by, source } => self.note_leak(now, pod, [of, by], source),
             }
         }
         if now >= self.looked + LOOKS {
@@ -205,6 +218,7 @@ impl Watch {
             self.look_at_frames(town);
             self.look_at_drains(town);
             self.look_at_places(town);
+            self.look_at_pods(town);
         }
     }
 
@@ -313,6 +327,8 @@ impl Watch {
                     let files_differ = self.files.iter().any(|file| *file != self.files[0]);
                     age <= *waiting + HAND_OVER + EXPLAINED && (*who == before || files_differ)
                 }
+                // The node counts as unguarded until it was left alone for as long as `egress::standing` says.
+                Deed::Flush(_) => age <= UNGUARDED + EXPLAINED,
                 Deed::Undrain(who) => age <= EXPLAINED && *who == host,
                 Deed::Move { address: moved, .. } => age <= EXPLAINED && IpAddr::V4(town.addresses[*moved]) == address,
                 Deed::Foreign(_) | Deed::Proxy(_) => true,
@@ -574,6 +590,39 @@ impl Watch {
                 let text =
                     format!("{address} is with {owners:?} in the end, and {} is best for it", name(best, self.agents));
                 self.breaks(Broken::Misplaced, now, address.to_string(), text);
+            }
+        }
+    }
+
+    /// (8): what pods with egress send has their Service's address.
+    fn note_leak(&mut self, now: Instant, pod: IpAddr, [of, by]: [Station; 2], source: IpAddr) {
+        let [of, by] = [of, by].map(|host| name(host, self.agents));
+        let text = format!("what {pod} of {of} sent left by {by} with {source}");
+        self.breaks(Broken::Leaked, now, pod.to_string(), text);
+    }
+
+    /// (8): and it leaves.
+    fn look_at_pods(&mut self, town: &Town) {
+        let now = town.now();
+        let quiet = self.deeds.iter().all(|(at, deed)| ends(*at, deed) + PLACED < now);
+        let alive: Vec<Station> = (0..self.agents).filter(|it| town.is_running(*it)).collect();
+        let all_hear = || alive.iter().all(|one| alive.iter().all(|it| one == it || town.hear_each_other(*one, *it)));
+        if town.pods.is_empty()
+            || !quiet
+            || now < self.began + PLACED
+            || self.filtered
+            || town.link.loss > 0
+            || !all_hear()
+        {
+            return;
+        }
+        for pod in town.pods.iter().filter(|pod| !pod.plain && alive.contains(&pod.host)) {
+            let is_owned = || alive.iter().any(|it| town.could_serve(*it, pod.service));
+            let is_there = town.exists[pod.service] && town.has_egress[pod.service] && !town.is_disturbed(pod.service);
+            let sees_api = town.hosts.iter().all(|host| host.sees_api);
+            if is_there && sees_api && is_owned() && pod.left.is_none_or(|left| now > left + LEAVES) {
+                let text = format!("nothing of {} of {} leaves", pod.address, name(pod.host, self.agents));
+                self.breaks(Broken::Stuck, now, pod.address.to_string(), text);
             }
         }
     }

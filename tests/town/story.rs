@@ -21,6 +21,10 @@ pub struct Story {
     pub local: bool,
     /// Agents know of no Node but their own, as with manifests that name none.
     pub nodes_unknown: bool,
+    /// So many of the Services have egress, each with a pod on every host.
+    pub egress: usize,
+    /// No table outlasts its socket, so a flush of all rules takes it: Linux before 6.9.
+    pub old_kernel: bool,
     /// Labels of every Node beside its host name.
     pub labels: Vec<(String, String)>,
     /// Of a hundred frames so many are lost.
@@ -142,6 +146,24 @@ pub enum Deed {
     },
     /// Another file is put in place, and a running agent reads it.
     Reload(Station, usize),
+    /// `nft flush ruleset` by another program.
+    Flush(Station),
+    /// The annotation of a Service with egress goes, or comes back.
+    Annotate {
+        address: usize,
+        has: bool,
+    },
+    /// A Service is deleted, or made anew.
+    Service {
+        address: usize,
+        is_there: bool,
+    },
+    /// The pod of a Service with egress on this host ends, and another pod has its address: of another Service, or of this one again.
+    Pod {
+        address: usize,
+        host: Station,
+        plain: bool,
+    },
 }
 
 /// How long a restart takes by itself, from the signal to the next agent.
@@ -156,6 +178,8 @@ impl Story {
             addresses,
             local: false,
             nodes_unknown: false,
+            egress: 0,
+            old_kernel: false,
             labels: Vec::new(),
             loss: 0,
             interval: INTERVAL,
@@ -195,6 +219,8 @@ impl Story {
             "addresses" => self.addresses = number(rest)?,
             "policy" => self.local = rest == "local",
             "nodes" => self.nodes_unknown = rest == "unknown",
+            "egress" => self.egress = number(rest)?,
+            "kernel" => self.old_kernel = rest == "old",
             "loss" => self.loss = number(rest)?,
             "interval" => self.interval = duration(rest)?,
             "judging" => self.judging = duration(rest)?,
@@ -230,6 +256,12 @@ impl fmt::Display for Story {
         }
         if self.nodes_unknown {
             writeln!(f, "nodes unknown")?;
+        }
+        if self.egress > 0 {
+            writeln!(f, "egress {}", self.egress)?;
+        }
+        if self.old_kernel {
+            writeln!(f, "kernel old")?;
         }
         for (name, value) in &self.labels {
             writeln!(f, "label {name}={value}")?;
@@ -336,6 +368,16 @@ impl Deed {
             ["move", address, "to", who] => Deed::Move { address: number(address)?, to: Some(station(who)?) },
             ["move", address, "back"] => Deed::Move { address: number(address)?, to: None },
             ["reload", who, "with", file] => Deed::Reload(station(who)?, file_number(file)?),
+            ["flush", who] => Deed::Flush(station(who)?),
+            ["egress", address, has @ ("on" | "off")] => {
+                Deed::Annotate { address: number(address)?, has: *has == "on" }
+            }
+            ["service", address, what @ ("made" | "deleted")] => {
+                Deed::Service { address: number(address)?, is_there: *what == "made" }
+            }
+            ["pod", address, "on", who, what @ ("other" | "own")] => {
+                Deed::Pod { address: number(address)?, host: station(who)?, plain: *what == "other" }
+            }
             other => return Err(format!("no deed reads {other:?}")),
         })
     }
@@ -396,6 +438,14 @@ impl Deed {
             Deed::Move { address, to: Some(who) } => format!("move {address} to {}", name(who)),
             Deed::Move { address, to: None } => format!("move {address} back"),
             Deed::Reload(who, file) => format!("reload {} with {}", name(who), file + 1),
+            Deed::Flush(who) => format!("flush {}", name(who)),
+            Deed::Annotate { address, has } => format!("egress {address} {}", if *has { "on" } else { "off" }),
+            Deed::Service { address, is_there } => {
+                format!("service {address} {}", if *is_there { "made" } else { "deleted" })
+            }
+            Deed::Pod { address, host, plain } => {
+                format!("pod {address} on {} {}", name(host), if *plain { "other" } else { "own" })
+            }
         }
     }
 }

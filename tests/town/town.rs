@@ -15,17 +15,20 @@ use crier::arp::packet::arp::{Operation, Packet};
 use crier::arp::settings::{Probing, probing};
 use crier::claim::Acquisition;
 use crier::clock;
+use crier::egress::machine;
 use crier::names::{NodeName, ObjectKey};
 use crier::path_state::{DataPath, PathFault, PathSource, PathState};
 use crier::selector::Labels;
-use crier::world::{ApiServer, EndpointSlice, Fact, Listing, Node, Service, TrafficPolicy};
+use crier::world::{ApiServer, Egress, EndpointSlice, Fact, Listing, Node, Service, TrafficPolicy};
 use fastrand::Rng;
 use sha2::{Digest, Sha256};
 
 use crate::agent::{ACCEPTS_ON, ANSWERS_ON, Agent, DETECTION, File, LIFE, PATIENCE, Sealed, Sent, THINKING};
 use crate::client::{Client, REQUEST_INTERVAL};
+use crate::egress::{self, Pod, SEND_INTERVAL};
 use crate::events::Events;
 use crate::link::{Firewall, Kind, LATENCY, Link, Port};
+use crate::netfilter::Kernel;
 use crate::orders::Draining;
 use crate::story::{Deed, FileText, Station, Story, Version};
 
@@ -38,11 +41,14 @@ const PATH_SEEN: Duration = Duration::from_millis(500);
 /// How long at most the API server takes to tell an agent something.
 const API_LATENCY: Duration = Duration::from_millis(50);
 
-/// `orders` has what operators do.
+/// How long after a Service is made it has an owner: nobody is to have its address, so that is asked first.
+const MADE: Duration = Duration::from_secs(5);
+
+/// `orders` has what operators do, and `egress` what concerns packets that pods send.
 pub struct Town {
     pub(crate) events: Events<Event>,
-    random: Rng,
-    story: Story,
+    pub(crate) random: Rng,
+    pub(crate) story: Story,
     pub files: Vec<File>,
     pub link: Link,
     pub hosts: Vec<Host>,
@@ -52,6 +58,11 @@ pub struct Town {
     pub addresses: Vec<Ipv4Addr>,
     /// Under policy Local: on which host the endpoint of each address is.
     endpoints: Vec<Station>,
+    /// Of each address, whether its Service is there, since when, and whether it has egress.
+    pub exists: Vec<bool>,
+    pub(crate) made: Vec<Instant>,
+    pub has_egress: Vec<bool>,
+    pub pods: Vec<Pod>,
     /// The node that an operator chose for each address.
     pub chosen: Vec<Option<Station>>,
     foreign: Option<usize>,
@@ -95,13 +106,20 @@ pub enum Notice {
         address: usize,
         served: bool,
     },
+    /// Something of a pod with egress left its node, or another one, with an address that is not its Service's.
+    Leak {
+        pod: IpAddr,
+        of: Station,
+        by: Station,
+        source: IpAddr,
+    },
 }
 
 /// A node.
 pub struct Host {
     pub name: NodeName,
     pub mac: MacAddress,
-    ip: IpAddr,
+    pub ip: IpAddr,
     /// `None` while no agent runs.
     pub agent: Option<Agent>,
     /// Grows with every start of the agent.
@@ -123,6 +141,9 @@ pub struct Host {
     disk: Vec<Fact>,
     /// What its agent wrote down when it was told to restart: what it held, and by when it is back.
     kept: Option<Kept>,
+    /// And of pods that are held for no Service.
+    pub kept_pods: BTreeMap<IpAddr, machine::Kept>,
+    pub kernel: Kernel,
     wakes: Option<Instant>,
     thinks: bool,
     /// Until when it has frames of ARP to judge.
@@ -157,6 +178,13 @@ pub(crate) enum Event {
         path: Duration,
     },
     PathWorks(Station),
+    /// The next step of the table's keeper, its timer, what it hears of a flush, and the routes to owners.
+    Step(Station, u64),
+    Keep(Station, u64),
+    Flushed(Station, u64),
+    Route(Station, u64),
+    /// All pods send.
+    Send,
     Request {
         client: usize,
         address: usize,
@@ -185,10 +213,11 @@ impl Town {
     pub fn new(story: &Story) -> Town {
         let began = clock::now();
         let mut random = Rng::with_seed(story.seed);
+        let ip = |number: usize| IpAddr::from([10, 0, 200, u8::try_from(number + 1).unwrap()]);
         let host = |number: usize| Host {
             name: crate::story::name(number, story.agents).as_str().into(),
             mac: mac(number),
-            ip: Ipv4Addr::new(10, 0, 200, u8::try_from(number + 1).unwrap()).into(),
+            ip: ip(number),
             agent: None,
             life: 0,
             started: None,
@@ -202,6 +231,8 @@ impl Town {
             sees_api: true,
             disk: Vec::new(),
             kept: None,
+            kept_pods: BTreeMap::new(),
+            kernel: Kernel::new(ip(number), !story.old_kernel),
             wakes: None,
             thinks: false,
             busy_until: began,
@@ -227,6 +258,10 @@ impl Town {
             clients,
             addresses: (0..story.addresses).map(address).collect(),
             endpoints: vec![0; story.addresses],
+            exists: vec![true; story.addresses],
+            made: vec![began; story.addresses],
+            has_egress: (0..story.addresses).map(|number| number < story.egress).collect(),
+            pods: egress::pods(story.agents, story.egress),
             chosen: vec![None; story.addresses],
             foreign: None,
             fouled: BTreeSet::new(),
@@ -287,7 +322,9 @@ impl Town {
         let Host { up, path, sees_api, drain, .. } = &self.hosts[host];
         let has_endpoint = !self.story.local || (self.endpoints[address] == host && *sees_api);
         let hands_over = drain.as_ref().is_some_and(Draining::hands_over);
-        *up && *path && has_endpoint && !hands_over && self.is_selected(host) && self.is_running(host)
+        let is_there =
+            self.exists[address] && (self.made[address] == self.began || self.now() > self.made[address] + MADE);
+        is_there && *up && *path && has_endpoint && !hands_over && self.is_selected(host) && self.is_running(host)
     }
 
     /// Its file has it take part on the link.
@@ -400,6 +437,31 @@ impl Town {
                     self.read_file(host);
                 }
             }
+            Event::Step(host, life) if self.is_life(host, life) => {
+                if !self.waits_for_thaw(host, Event::Step(host, life)) {
+                    self.step_egress(host);
+                }
+            }
+            Event::Keep(host, life) if self.is_life(host, life) => {
+                if !self.waits_for_thaw(host, Event::Keep(host, life)) {
+                    self.wake_keeper(host);
+                }
+            }
+            Event::Flushed(host, life) if self.is_life(host, life) => {
+                if !self.waits_for_thaw(host, Event::Flushed(host, life)) {
+                    self.hear_of_flush(host);
+                }
+            }
+            Event::Route(host, life) if self.is_life(host, life) => {
+                if !self.waits_for_thaw(host, Event::Route(host, life)) {
+                    self.make_routes(host);
+                }
+            }
+            Event::Step(..) | Event::Keep(..) | Event::Flushed(..) | Event::Route(..) => {}
+            Event::Send => {
+                self.send_from_pods();
+                self.events.post(now + SEND_INTERVAL, Event::Send);
+            }
             Event::Gone(host, life) if self.is_life(host, life) => self.end_agent(host),
             Event::Unbind(host, life) if self.hosts[host].life == life => self.hosts[host].accepts.clear(),
             Event::Think(..) | Event::Wake(..) | Event::Learn(..) | Event::Thaw(..) | Event::Gone(..) => {}
@@ -420,6 +482,9 @@ impl Town {
         for host in 0..self.hosts.len() {
             let pause = Duration::from_millis(self.random.u64(0..200));
             self.events.post(self.began + pause, Event::Start(host));
+        }
+        if !self.pods.is_empty() {
+            self.events.post(self.began, Event::Send);
         }
         for client in 0..self.clients.len() {
             for address in 0..self.asked {
@@ -449,6 +514,9 @@ impl Town {
                 self.end_agent(station);
                 let host = &mut self.hosts[station];
                 (host.up, host.path, host.path_since_boot, host.kept) = (false, false, false, None);
+                (host.kernel, host.kept_pods) = (Kernel::new(host.ip, !self.story.old_kernel), BTreeMap::new());
+                self.pods.iter_mut().filter(|pod| pod.host == station).for_each(|pod| pod.sends = false);
+                let host = &mut self.hosts[station];
                 host.accepts.clear();
                 self.link.unplug(station);
                 self.events.post(now + down, Event::PowerOn { host: station, path });
@@ -510,6 +578,10 @@ impl Town {
             Deed::Undrain(host) => self.undrain(host),
             Deed::Move { address, to } => self.choose(address, to),
             Deed::Reload(host, file) => self.reload(host, file),
+            Deed::Flush(host) => self.flush(host),
+            Deed::Annotate { address, has } => self.annotate(address, has),
+            Deed::Service { address, is_there } => self.make_service(address, is_there),
+            Deed::Pod { address, host, plain } => self.replace_pod(address, host, plain),
         }
     }
 
@@ -547,6 +619,7 @@ impl Town {
             true => self.objects(number).into_iter().chain([Fact::ApiServer(ApiServer::Reachable)]).collect(),
             false => vec![Fact::ApiServer(unreachable())],
         };
+        self.adopt_egress(number);
         self.tell(number, facts);
         self.events.post(now + PATIENCE, Event::Learn(number, life, Rc::new(vec![Fact::FailStatic])));
         if let Some(back_by) = back_by {
@@ -610,9 +683,12 @@ impl Town {
 
     /// The agent runs no longer. What the kernel was told stays.
     fn end_agent(&mut self, number: Station) {
+        let now = self.now();
         let host = &mut self.hosts[number];
         let Some(agent) = host.agent.take() else { return };
         host.disk = agent.remembers();
+        host.kernel.close();
+        host.kept_pods = agent.keeper.as_ref().map(|keeper| keeper.kept(now)).unwrap_or_default();
         host.started = None;
         host.frozen = None;
         let owned: Vec<IpAddr> =
@@ -757,6 +833,7 @@ impl Town {
         while let Some(address) = agent.poll_turned() {
             turned.push((address, agent.answers(address)));
         }
+        let egress_moved = agent.take_egress_moved();
         if agent.take_must_think() && !std::mem::replace(&mut host.thinks, true) {
             let time = Duration::from_micros(self.random.u64(50..u64::try_from(THINKING.as_micros()).unwrap()));
             self.events.post(now + time, Event::Think(number, host.life));
@@ -769,6 +846,9 @@ impl Town {
         }
         turned.into_iter().for_each(|(address, answers)| self.note_owner(number, address, answers));
         self.send_all(number, sent);
+        if egress_moved && self.story.egress > 0 {
+            self.follow_egress(number);
+        }
     }
 
     fn note_owner(&mut self, host: Station, address: IpAddr, answers: bool) {
@@ -831,22 +911,35 @@ impl Town {
     /// Everything that the API server tells this host.
     fn objects(&self, to: Station) -> Vec<Fact> {
         let mut facts = Vec::new();
-        let keys: BTreeSet<ObjectKey> = self.addresses.iter().map(key).collect();
-        for number in 0..self.addresses.len() {
+        let there = || (0..self.addresses.len()).filter(|number| self.exists[*number]);
+        let keys: BTreeSet<ObjectKey> = there().map(|number| key(&self.addresses[number])).collect();
+        for number in there() {
             facts.push(self.service(number));
             facts.push(self.endpoint(number));
+        }
+        let mut slices = keys.clone();
+        for plain in (0..self.story.egress).map(|number| self.plain_endpoints(number)) {
+            if let Fact::EndpointSlice(key, _) = &plain {
+                slices.insert(key.clone());
+            }
+            facts.push(plain);
         }
         let hosts = if self.story.nodes_unknown { to..to + 1 } else { 0..self.hosts.len() };
         let names: BTreeSet<NodeName> = hosts.clone().map(|number| self.hosts[number].name.clone()).collect();
         for number in hosts {
             let host = &self.hosts[number];
-            let node = Node { labels: self.labels(number), ready: true, addresses: vec![host.ip], ..Node::default() };
+            let pod_networks = match self.story.egress {
+                0 => Vec::new(),
+                _ => vec![egress::network(number)],
+            };
+            let (labels, addresses) = (self.labels(number), vec![host.ip]);
+            let node = Node { labels, ready: true, addresses, pod_networks, ..Node::default() };
             facts.push(Fact::Node(host.name.clone(), Some(Arc::new(node))));
         }
         facts.extend(
             [
                 Listing::Services(keys.clone()),
-                Listing::EndpointSlices(keys),
+                Listing::EndpointSlices(slices),
                 Listing::Nodes(names),
                 Listing::Namespaces(BTreeSet::new()),
             ]
@@ -863,10 +956,12 @@ impl Town {
     pub fn service(&self, number: usize) -> Fact {
         let address = self.addresses[number];
         let node = self.chosen[number].map(|host| self.hosts[host].name.clone());
-        Fact::Service(key(&address), Some(Arc::new(Service { node, ..service(address.into(), self.story.local) })))
+        let egress = self.has_egress[number].then_some(Egress::ServiceAddress);
+        let service = Service { node, egress, ..service(address.into(), self.story.local) };
+        Fact::Service(key(&address), self.exists[number].then(|| Arc::new(service)))
     }
 
-    fn endpoint(&self, number: usize) -> Fact {
+    pub fn endpoint(&self, number: usize) -> Fact {
         let key = key(&self.addresses[number]);
         let node = self.hosts[self.endpoints[number]].name.clone();
         let on_node: BTreeMap<NodeName, u32> = if self.story.local { [(node, 1)].into() } else { BTreeMap::new() };
@@ -877,9 +972,9 @@ impl Town {
             serving: on_node.into(),
             serving_without_node: u32::from(!self.story.local),
             unready: Default::default(),
-            addresses: Default::default(),
+            addresses: self.tenants(number, false),
         };
-        Fact::EndpointSlice(key, Some(Arc::new(slice)))
+        Fact::EndpointSlice(key, self.exists[number].then(|| Arc::new(slice)))
     }
 }
 

@@ -61,6 +61,14 @@ pub enum Trouble {
     FilteredForGood,
     /// Another version of crier, node by node: one that says and reads less, or one that says more.
     Versions,
+    /// Another program flushes all rules of nftables, once or again and again.
+    Flush,
+    /// The annotation of a Service with egress goes and comes.
+    Annotation,
+    /// A Service with egress is deleted, and made anew.
+    Recreation,
+    /// Another pod has the address of a pod with egress.
+    Tenants,
 }
 
 impl Trouble {
@@ -93,6 +101,9 @@ impl Trouble {
     /// What came after the stories of the first ten thousand seeds were told.
     pub const LATER: [Trouble; 4] =
         [Trouble::Slow, Trouble::FrozenHandOver, Trouble::FilteredForGood, Trouble::Versions];
+
+    /// What befalls what pods send, in towns with egress.
+    pub const OF_EGRESS: [Trouble; 4] = [Trouble::Flush, Trouble::Annotation, Trouble::Recreation, Trouble::Tenants];
 
     /// What operators do. Clients notice nothing of it.
     pub const PLANNED: [Trouble; 9] = [
@@ -150,6 +161,25 @@ pub fn filtered_for_good(story: Story) -> Story {
     let deeds: Vec<_> = story.deeds.into_iter().filter(|(_, deed)| !takes_back(deed)).collect();
     let ends = story.ends + Duration::from_secs(30);
     Story { deeds, ends, ..story }
+}
+
+/// The story of a seed in a town with egress: each befalls it together with what befalls all towns.
+pub fn story_with_egress(seed: u64, troubles: &[Trouble]) -> Story {
+    let mut story = story(seed, troubles);
+    let random = &mut Rng::with_seed(!seed);
+    story.egress = random.usize(1..=story.addresses.min(3));
+    story.old_kernel = random.bool();
+    let mut at = millis(random, 3500..6000);
+    for _ in 0..random.usize(2..=5) {
+        let trouble = Trouble::OF_EGRESS[random.usize(0..Trouble::OF_EGRESS.len())];
+        let deeds = deeds(trouble, &story, random);
+        story.deeds.extend(deeds.into_iter().map(|(after, deed)| (at + after, deed)));
+        at += millis(random, 300..7000);
+    }
+    story.deeds.sort_by_key(|(at, _)| *at);
+    let last = story.deeds.last().map_or(at, |(at, _)| *at);
+    story.ends = story.ends.max(last + Duration::from_secs(14));
+    story
 }
 
 /// A day of flaps in a small town: trouble of any kind every half a minute, and calm at the end of each hour.
@@ -345,6 +375,27 @@ fn deeds(trouble: Trouble, story: &Story, random: &mut Rng) -> Vec<(Duration, De
             let cut = millis(random, 1000..12_000);
             let heals = cut + millis(random, 1000..60_000);
             [filter, vec![(cut, Deed::Split(vec![alone, others])), (heals, Deed::Heal)]].concat()
+        }
+        Trouble::Flush => {
+            let times = random.u32(1..=6);
+            let pause = millis(random, 1..2000);
+            (0..times).map(|time| (pause * time, Deed::Flush(who))).collect()
+        }
+        Trouble::Annotation => {
+            let address = address % story.egress;
+            vec![(now, Deed::Annotate { address, has: false }), (later, Deed::Annotate { address, has: true })]
+        }
+        Trouble::Recreation => {
+            let address = address % story.egress;
+            vec![(now, Deed::Service { address, is_there: false }), (later, Deed::Service { address, is_there: true })]
+        }
+        Trouble::Tenants => {
+            let address = address % story.egress;
+            let pod = |plain| Deed::Pod { address, host: who, plain };
+            match random.bool() {
+                true => vec![(now, pod(true)), (later, pod(false))],
+                false => vec![(now, pod(false))],
+            }
         }
         // It is there from the beginning.
         Trouble::Loss => vec![(now, Deed::Kill(who)), (later, Deed::Start(who))],

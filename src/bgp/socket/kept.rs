@@ -22,6 +22,8 @@ pub struct KeptConnection {
     pub socket: OwnedFd,
     /// Its agent died without a word, and the state is what its ledger says.
     pub after_crash: bool,
+    /// BFD with the peer stood, and does not go on: the peer has noticed, whatever becomes of the connection.
+    pub bfd_ended: bool,
 }
 
 /// Why a session cannot be taken over. Its socket is closed.
@@ -101,7 +103,7 @@ impl KeptConnection {
     pub fn open(text: &[u8], socket: OwnedFd) -> Result<KeptConnection, KeptError> {
         let state = KeptSession::parse(text)?;
         KeptConnection::check(&state, &socket)?;
-        Ok(KeptConnection { state, socket, after_crash: false })
+        Ok(KeptConnection { state, socket, after_crash: false, bfd_ended: false })
     }
 
     /// Whether this is the socket of that session, and connected.
@@ -149,7 +151,7 @@ impl KeptConnection {
 
     /// The connection, ready to be read and written where it was left.
     pub(in crate::bgp) fn resume(self) -> io::Result<(KeptSession, Connection)> {
-        let KeptConnection { mut state, socket, after_crash: _ } = self;
+        let KeptConnection { mut state, socket, after_crash: _, bfd_ended: _ } = self;
         let stream = std::net::TcpStream::from(socket);
         stream.set_nonblocking(true)?;
         let unwritten = std::mem::take(&mut state.unwritten);
@@ -164,7 +166,7 @@ impl Connection {
     pub(in crate::bgp) fn keep(self, mut state: KeptSession) -> Option<KeptConnection> {
         let Remains { socket, unread, unwritten } = self.take_apart().ok().flatten()?;
         (state.unread, state.unwritten) = (unread, unwritten);
-        Some(KeptConnection { state, socket, after_crash: false })
+        Some(KeptConnection { state, socket, after_crash: false, bfd_ended: false })
     }
 }
 

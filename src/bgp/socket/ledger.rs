@@ -219,7 +219,7 @@ impl KeptConnection {
         let state = KeptSession::parse(&state).map_err(|fault| (None, fault.into()))?;
         let named = |error: KeptError| (Some(Box::new(state.clone())), error);
         let state = rest(&file, &entry, &state, &socket).map_err(|error| named(error.with_last_word(&socket)))?;
-        Ok(KeptConnection { state, socket, after_crash: true })
+        Ok(KeptConnection { state, socket, after_crash: true, bfd_ended: false })
     }
 }
 

@@ -436,7 +436,8 @@ impl Written {
 
     /// Two peers of one address need something that tells their sessions apart, for the routers and for the kernel.
     fn check_others(&self, section: &mut Reader<'_>) {
-        let Some((endpoint, signature)) = self.session() else { return };
+        // One that is shut down is in nobody's way: a spare, which takes its turn when the other one is shut down.
+        let Some((endpoint, signature)) = self.session().filter(|_| self.shutdown.value != Some(true)) else { return };
         let place = &self.address.place;
         let address = &endpoint.address;
         let sessions = &section.seen.sessions;
@@ -571,6 +572,23 @@ mod tests {
         assert_eq!(length("rack 7, größer"), Some(14));
         assert_eq!((length(&"é".repeat(255)), length(&"é".repeat(256))), (Some(255), None));
         assert_eq!((length(""), length("a\nb"), length("a\u{7f}")), (None, None, None));
+    }
+
+    /// B11 of a review. Input: two peers of one router, of which none, one or both are shut down, and whether they have one password.
+    #[test]
+    fn of_two_peers_of_one_router_one_that_is_shut_down_is_in_nobodys_way() {
+        let config = |first: bool, second: bool, port: u16| {
+            let peer = |name: &str, shut: bool, port: u16| {
+                format!(
+                    "[[bgp.peer]]\nname = \"{name}\"\naddress = \"10.0.0.1\"\nport = {port}\nasn = 64512\nshutdown = {shut}\n"
+                )
+            };
+            let text = format!("[bgp]\nasn = 64513\n{}{}", peer("tor", first, 179), peer("spare", second, port));
+            crate::config::tests::is_good(&text)
+        };
+        let accepted = [(false, false), (true, false), (false, true), (true, true)].map(|(a, b)| config(a, b, 179));
+        assert_eq!(accepted, [false, true, true, true]);
+        assert!(config(false, false, 1179), "another port is another session");
     }
 
     #[test]

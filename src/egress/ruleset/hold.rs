@@ -50,7 +50,7 @@ impl Hold {
 
 pub(super) const CHAINS: [&str; 3] = [CHAIN, "held4", "held6"];
 
-const CHAIN: &str = "hold";
+pub(super) const CHAIN: &str = "hold";
 const OWN: &str = "own";
 const KNOWN: &str = "known";
 const ENDING: &str = "ending";

@@ -359,6 +359,37 @@ fn intervals_that_a_reload_changes_end_no_session_with_frr() {
     assert_eq!(frr.session(&node(Family::V4)).times_established, 1);
 }
 
+/// A16 of a review, with BIRD: what it takes of the new intervals shows in when it would count the path as dead.
+#[test]
+fn intervals_that_a_reload_changes_end_no_session_with_bird() {
+    let Some(link) = Link::for_test(&[Need::Bird]) else { return };
+    let bird = link.bird(Family::V4, &birds_times(100, 3));
+    let agent = link.agent(Family::V4, &times(100, 3), "");
+    wait_bfd(&agent, "up", |session| session["state"] == "up" && session["detection_time_millis"] == 300);
+    wait_established(&agent);
+    let text = std::fs::read_to_string(agent.file()).expect("the file is there");
+    for (millis, multiplier) in [(300_u64, 3_u64), (120, 5), (700, 2), (100, 6)] {
+        let changed = text
+            .replace("interval = \"100ms\"", &format!("interval = \"{millis}ms\""))
+            .replace("multiplier = 3", &format!("multiplier = {multiplier}"));
+        agent.write_configuration(&changed);
+        assert!(agent.verb("config apply").status.success());
+        wait_bfd(&agent, &format!("at {millis} ms"), |session| {
+            session["state"] == "up" && session["detection_time_millis"] == millis * 3
+        });
+        // As BIRD has it: name, interface, state, since, interval, timeout in seconds.
+        let timeout = (millis * multiplier) as f64 / 1000.0;
+        eventually_equal("the router's detection time", secs(10), &format!("{timeout:.3}"), || {
+            let shown = bird.command("show bfd sessions");
+            let row = shown.lines().find(|line| line.contains("192.168.35.11")).unwrap_or_default();
+            row.split_whitespace().last().unwrap_or_default().to_owned()
+        });
+    }
+    let session = session(&agent).unwrap();
+    assert_eq!((&session["losses"], &session["times_up"]), (&0.into(), &1.into()), "{session:#}");
+    assert_eq!(bird.session("crier").times_established, 1);
+}
+
 #[test]
 fn a_router_that_changes_its_intervals_ends_no_session() {
     let Some(link) = Link::for_test(&[Need::Bird]) else { return };
@@ -422,6 +453,32 @@ fn a_router_without_bfd_keeps_its_session_and_strict_waits_for_bfd() {
     bird.configure(&self::bird(Family::V4, &birds_times(50, 3), ""));
     wait_established(&agent);
     wait_bfd(&agent, "up", |session| session["state"] == "up" && session["strict"] == true);
+    link.cable.cut();
+    wait_bfd(&agent, "lost", |session| session["losses"] == 1);
+    link.cable.restore();
+    wait_established(&agent);
+}
+
+/// A19 of a review.
+#[test]
+fn a_passive_end_says_nothing_first_and_strict_waits_for_bfd_over_ipv6_too() {
+    let Some(link) = Link::for_test(&[Need::Bird]) else { return };
+    let bird = link.bird(Family::V6, "");
+    let capture = link.cable.capture();
+    let passive = format!("{}passive = true\n", times(50, 3));
+    let agent = link.agent(Family::V6, &passive, "bfd-strict = true");
+    throughout("no session without BFD, and no packet of it", secs(4), || {
+        let session = bird.session("crier");
+        // UDP over IPv6 to BFD's port.
+        let is_bfd = |it: &[u8]| {
+            it.get(12..14) == Some(&[0x86, 0xdd]) && it.get(20) == Some(&17) && it.get(56..58) == Some(&[14, 200])
+        };
+        let heard = capture.frames().iter().filter(|frame| is_bfd(&frame.bytes)).count();
+        if session.is_established() || heard > 0 { Err(format!("{heard} {session:?}")) } else { Ok(()) }
+    });
+    bird.configure(&self::bird(Family::V6, &birds_times(50, 3), ""));
+    wait_bfd(&agent, "up", |session| session["state"] == "up" && session["strict"] == true);
+    wait_established(&agent);
     link.cable.cut();
     wait_bfd(&agent, "lost", |session| session["losses"] == 1);
     link.cable.restore();

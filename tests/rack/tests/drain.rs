@@ -6,7 +6,8 @@ use std::net::{Ipv4Addr, TcpStream};
 use rack::crier::Crier;
 use rack::lan::Lan;
 use rack::{
-    Manifests, Namespace, Need, Rack, Service, Site, bird, eventually, eventually_equal, millis, rest, secs, throughout,
+    Host, Manifests, Namespace, Need, Rack, Service, Site, bird, eventually, eventually_equal, frr, millis, rest, secs,
+    throughout,
 };
 use serde_json::Value;
 
@@ -224,6 +225,159 @@ fn routes_say_graceful_shutdown_first_and_go_last_also_across_a_restart() {
         drain(&again)["stage"].as_str().unwrap_or_default().to_owned()
     });
     eventually_equal("the route is gone", secs(10), &String::new(), seen);
+}
+
+/// Two nodes behind a router, with 100 connections from beyond it that are open, when the first node is drained over BGP.
+struct TwoBehindRouter {
+    site: Site,
+    agents: Vec<Crier>,
+    open: Vec<TcpStream>,
+    asking: rack::client::Asking,
+    /// How many of the connections go through the first node.
+    through: usize,
+    /// Its link to the router goes with it.
+    _client: Host,
+    _pages: Vec<rack::Process>,
+    _manifests: Manifests,
+}
+
+const ROUTED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+
+impl TwoBehindRouter {
+    fn new<R>(rack: &Rack, start: impl FnOnce(&Site) -> R) -> (TwoBehindRouter, R) {
+        let manifests = Manifests::new(rack);
+        manifests.service(&Service::new("web").anywhere().addresses("203.0.113.1"));
+        let site = Site::new(rack, "192.168.35.0/24", "fd35::/64", 2);
+        // Over ports too: connections of one client go over both nodes.
+        site.router.sysctl("net/ipv4/fib_multipath_hash_policy", "1");
+        let router = start(&site);
+        site.nodes.iter().for_each(|node| track(node));
+        let pages = site.nodes.iter().map(|node| node.serve(node.name(), &[80])).collect();
+        let configuration = format!(
+            "{}\n[api]\nlisten = \"\"\n[[pool]]\nname = \"public\"\naddresses = [\"203.0.113.0/28\"]\nbind = \"lo\"\n\
+             [bgp]\nasn = 64513\nlisten = []\n[[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\nasn = 64512\n\
+             connect-retry-time = \"1s\"\n[[bgp.advertisement]]\n",
+            manifests.section()
+        );
+        let agents: Vec<Crier> = site.nodes.iter().map(|node| node.crier(node.name(), &configuration)).collect();
+        for agent in &agents {
+            agent.wait_ready(secs(30));
+        }
+        eventually_equal("the router's kernel has both nodes", secs(30), &2, || {
+            site.router.next_hops("203.0.113.1").len()
+        });
+        let client = site.outside("client");
+        eventually("the client reaches both", secs(20), || {
+            let servers = client.get_many((ROUTED, 80), 20);
+            if servers.len() == 2 { Ok(()) } else { Err(format!("{servers:?}")) }
+        });
+        let open: Vec<TcpStream> =
+            (0..100).map(|_| client.connect((ROUTED, 80), secs(5)).expect("the Service answers")).collect();
+        let asking = client.ask_steadily((ROUTED, 80), millis(5));
+        let (code, said) = ordered(&agents[0], "drain --timeout 20s --force");
+        assert_eq!(code, Some(0), "{said}");
+        let through = eventually("every open flow is counted", secs(5), || {
+            let drain = drain(&agents[0]);
+            drain["flows"].as_u64().ok_or_else(|| drain.to_string())
+        });
+        let through = usize::try_from(through).expect("a small number");
+        assert!((10..=110).contains(&through), "{through} of the connections, and some of who asks steadily");
+        (
+            TwoBehindRouter {
+                site,
+                agents,
+                open,
+                asking,
+                through,
+                _client: client,
+                _pages: pages,
+                _manifests: manifests,
+            },
+            router,
+        )
+    }
+
+    /// What becomes of the open connections when their clients go on.
+    fn broken(&mut self) -> usize {
+        self.open.drain(..).map(finish).filter(Result::is_err).count()
+    }
+}
+
+/// A0 of a review. FRR obeys the community: the first node leaves the multipath route, and the packets of its connections come to the second,
+/// which does not know them. The drain says so. It ends when its time is over, or when nothing came for a minute (`drain_flows`).
+#[test]
+fn flows_that_a_router_moves_at_the_step_back_are_told_as_silent_and_new_ones_lose_nothing() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Frr, Need::Crier, Need::Nft]) else { return };
+    let (mut town, _frr) = TwoBehindRouter::new(&rack, |site| {
+        let neighbors: String = ["192.168.35.11", "192.168.35.12"]
+            .map(|it| format!(" neighbor {it} remote-as 64513\n neighbor {it} timers connect 1\n"))
+            .concat();
+        site.router.frr(&format!(
+            "router bgp 64512\n bgp router-id 192.168.35.1\n{}{neighbors} address-family ipv4 unicast\n  \
+             neighbor 192.168.35.11 activate\n  neighbor 192.168.35.12 activate\n  maximum-paths 8\n exit-address-family\n",
+            frr::PLAIN
+        ))
+    });
+    eventually_equal("the router uses the other node alone", secs(10), &1, || {
+        town.site.router.next_hops("203.0.113.1").len()
+    });
+    let leaving = &town.agents[0];
+    eventually("what is left is silent, and told so", secs(15), || {
+        let drain = drain(leaving);
+        let (left, silent) = (&drain["flows_left"], &drain["flows_silent"]);
+        if drain["stage"] == "waiting" && left == silent && left.as_u64() >= Some(10) {
+            Ok(())
+        } else {
+            Err(drain.to_string())
+        }
+    });
+    let status = String::from_utf8_lossy(&leaving.verb("status").stdout).into_owned();
+    assert!(status.contains("of them silent since the routes stepped back"), "{status}");
+    let broken = town.broken();
+    assert!(broken > 0 && broken <= town.through, "{broken} connections broke: doc/operation.md says so");
+    eventually("it is drained, and says what was left", secs(30), || {
+        let drain = drain(&town.agents[0]);
+        if drain["stage"] == "drained" && drain["flows_silent"] == drain["flows_left"] {
+            Ok(())
+        } else {
+            Err(drain.to_string())
+        }
+    });
+    let outcomes = town.asking.stop();
+    // Of those that ask by themselves, those which were under way when the route changed moved with it.
+    assert!(outcomes.lost() <= 2, "{outcomes}");
+}
+
+/// A0 and A12 of a review. BIRD over eBGP does not look at the community: connections end by themselves at the node where they began.
+#[test]
+fn behind_a_router_that_does_not_obey_flows_end_by_themselves_and_nobody_loses_anything() {
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Bird, Need::Crier, Need::Nft]) else { return };
+    let (mut town, bird) = TwoBehindRouter::new(&rack, |site| {
+        let sessions: String = ["1", "2"]
+            .map(|it| {
+                format!(
+                    "protocol bgp node{it} {{ local as 64512; neighbor 192.168.35.1{it} as 64513; passive yes; direct; \
+                     ipv4 {{ import all; export none; }}; }}\n"
+                )
+            })
+            .concat();
+        site.router.bird(&format!("router id 192.168.35.1;\n{}\n{sessions}", bird::KERNEL))
+    });
+    throughout("the node serves on while flows are open", secs(7), || {
+        let drain = drain(&town.agents[0]);
+        let hops = town.site.router.next_hops("203.0.113.1").len();
+        if drain["stage"] == "waiting" && hops == 2 { Ok(()) } else { Err(format!("{hops} {drain}")) }
+    });
+    let silent = drain(&town.agents[0])["flows_silent"].as_u64();
+    assert!(silent >= Some(1), "idle connections look like moved ones: {silent:?}");
+    assert_eq!(town.broken(), 0);
+    eventually("it is drained", secs(30), || {
+        let drain = drain(&town.agents[0]);
+        if drain["stage"] == "drained" && drain["timed_out"] == false { Ok(()) } else { Err(drain.to_string()) }
+    });
+    eventually_equal("its route is gone", secs(10), &1, || bird.route("203.0.113.1/32").len());
+    let outcomes = town.asking.stop();
+    assert!(outcomes.lost() <= 1, "{outcomes}");
 }
 
 #[test]

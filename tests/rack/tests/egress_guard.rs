@@ -111,6 +111,33 @@ fn a_chain_of_another_program_that_translates_first_is_named_while_the_guard_dro
     assert_eq!(leaks(&captures), [].into(), "nothing came through with another address");
 }
 
+/// F1 of a review. Input: another program gives what a pod sends a mark of its own, behind crier, on the node that leads it to the owner.
+#[test]
+fn a_chain_of_another_program_that_marks_behind_crier_is_named_while_the_guard_drops_what_it_marks() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    let (site, client) = (&scene.lan.site, &scene.lan.site.client);
+    let agents = scene.lan.agents();
+    scene.serve("service-ip");
+    let owner = scene.lan.owner(ADDRESS);
+    scene.leave_by(&agents, owner);
+    let captures = [(client.port.capture(), client.port.mac())];
+    let senders = Senders::start(&scene);
+    let (node, agent) = (&site.nodes[1 - owner], &agents[1 - owner]);
+    let pod = scene.pods[1 - owner].address;
+    node.sh("nft add table inet vpn");
+    node.sh("nft add chain inet vpn pre '{ type filter hook prerouting priority 0 ; }'");
+    node.sh("nft add chain inet vpn marks");
+    node.sh(&format!("nft add rule inet vpn marks ip saddr {pod} meta mark set 7"));
+    node.sh("nft add rule inet vpn pre jump marks");
+    says(agent, &["table inet vpn, chain pre (priority 0)", "default/web", "path is routed"]);
+    assert_eq!(problems(&agents[owner]), "", "the owner has no such chain");
+    node.sh("nft delete table inet vpn");
+    eventually_equal("it is over", secs(30), &String::new(), || problems(agent));
+    senders.end();
+    assert_eq!(leaks(&captures), [].into(), "nothing came through with another address");
+}
+
 #[test]
 fn a_node_whose_table_cannot_be_written_takes_no_address_of_egress_until_it_can() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };

@@ -245,6 +245,25 @@ fn where_new_pods_pass_a_new_pod_of_the_service_sends_with_its_nodes_address() {
     }
 }
 
+/// Input: a Service with egress and without pods, and an agent that is started anew with new pods passing.
+#[test]
+fn a_table_that_held_new_pods_alone_goes_with_the_start_of_an_agent_that_lets_them_pass() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let scene = Scene::new(&rack);
+    serve(&scene, &[]);
+    scene.lan.manifests.pods(&[]);
+    let start = |settings: &str| scene.lan.agents_with(&format!("{}{settings}", scene.configuration));
+    let tables = || scene.lan.site.nodes.iter().map(|node| node.sh("nft list ruleset")).collect::<String>();
+    let holding = || tables().matches("table inet crier {").count();
+    let agents = start(HOLD);
+    eventually_equal("both nodes hold new pods", secs(20), &2, holding);
+    agents.iter().for_each(|agent| assert!(agent.stop(secs(10)).success()));
+    assert_eq!(holding(), 2, "the tables stay when the agents stop");
+    drop(agents);
+    let _agents = start("");
+    eventually_equal("nothing is left of them", secs(20), &0, || tables().matches("crier").count());
+}
+
 #[test]
 fn the_pods_of_the_node_are_known_by_the_api_server_and_without_the_right_to_read_them_that_is_said() {
     let Some(rack) = Rack::for_test(&[Need::Kubernetes, Need::Nft, Need::Crier]) else { return };

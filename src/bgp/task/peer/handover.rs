@@ -44,7 +44,8 @@ pub(super) fn begin(
 ) -> (Peering, Option<Resumption>) {
     let seed = fastrand::u64(..);
     let Some(kept) = kept else { return (Peering::new(offer, seed, now), None) };
-    let (after_crash, routes_kept) = (kept.after_crash, kept.state.negotiated.graceful_restart);
+    let (after_crash, graceful, ended) = (kept.after_crash, kept.state.negotiated.graceful_restart, kept.bfd_ended);
+    let (routes_kept, bfd_ended) = (graceful && !ended, graceful && ended);
     let resumed = (|| {
         let (state, connection) = kept.resume().map_err(|error| describe(&error))?;
         let outbox = Outbox::resumed(&state.negotiated, &state.sent).map_err(|fault| fault.to_string())?;
@@ -73,7 +74,7 @@ pub(super) fn begin(
         }
         Err(why) => {
             warn!(peer = %name, reason = why, routes_kept, "the session of the agent before cannot go on; a new one is opened");
-            *former = Some(FormerSession::Lost { why, routes_kept, bfd_ended: false });
+            *former = Some(FormerSession::Lost { why, routes_kept, bfd_ended });
             (Peering::new(offer, seed, now), None)
         }
     }

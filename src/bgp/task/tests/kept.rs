@@ -9,7 +9,7 @@ async fn keep(mut bench: Bench) -> Vec<KeptConnection> {
     bench.shutdown.take().expect("stopped once").send(Parting::Keep(to)).expect("the speaker runs");
     bench.task.await.expect("the speaker ends well");
     let kept: Vec<KeptConnection> = kept.await.expect("it gives its sessions away");
-    let again = |KeptConnection { state, socket, after_crash: _ }: KeptConnection| {
+    let again = |KeptConnection { state, socket, .. }: KeptConnection| {
         KeptConnection::open(&state.emit().expect("it can be written"), socket).expect("it can go on")
     };
     kept.into_iter().map(again).collect()
@@ -217,7 +217,7 @@ async fn what_is_no_connection_of_the_session_is_not_taken_for_it() {
     let (bench, address) = against_a_script(routes(3, 0), |_| {});
     let mut script = Script::dial(address, None).await;
     established(&mut script, &routes(3, 0)).await;
-    let KeptConnection { state, socket, after_crash: _ } = keep(bench).await.remove(0);
+    let KeptConnection { state, socket, .. } = keep(bench).await.remove(0);
     let text = state.emit().expect("it can be written");
 
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -231,6 +231,30 @@ async fn what_is_no_connection_of_the_session_is_not_taken_for_it() {
     assert!(refused.to_string().contains("is no TCP socket"), "{refused}");
     drop(socket);
     assert!(script.hear().await.is_none(), "the connection has ended");
+}
+
+/// Input: what was written down of a session names a prefix twice, which shows only when its peer's task begins; graceful restart was agreed,
+/// and BFD with the peer stood and does not go on, or there was none. Output: that the routes are kept is said only of the latter.
+#[tokio::test]
+async fn that_routes_are_kept_is_claimed_of_no_session_whose_bfd_has_ended() {
+    for bfd_ended in [false, true] {
+        let (bench, address) = against_a_script(routes(3, 0), |_| {});
+        let mut script = Script::dial(address, None).await;
+        established(&mut script, &routes(3, 0)).await;
+        let mut kept = keep(bench).await;
+        kept[0].bfd_ended = bfd_ended;
+        kept[0].state.negotiated.graceful_restart = true;
+        let twice = kept[0].state.sent.routes[0].clone();
+        kept[0].state.sent.routes.push(twice);
+        let mut bench = next(kept, of_script(|_| {}), None);
+        let report = bench.report("it says what became of it", |it| it.detail.former.is_some()).await;
+        let told = report.detail.former.expect("it is there").to_string();
+        let expected = match bfd_ended {
+            true => "routes withdrawn until the new session, unless the router keeps them when BFD goes down",
+            false => "routes kept by graceful restart",
+        };
+        assert!(told.ends_with(expected), "{told}");
+    }
 }
 
 /// B10 of a review. Input: a further session by the default route goes on in the next speaker, and the plan lacks it: before it knew of the
