@@ -130,6 +130,8 @@ pub struct Agent {
     must_think: bool,
     /// It has restarted: by then it has again what it held.
     kept: Option<Kept>,
+    /// How many frames came in.
+    received: u64,
 }
 
 impl Agent {
@@ -149,6 +151,7 @@ impl Agent {
             incarnations: Incarnations { first: incarnation, this: incarnation },
             must_think: false,
             kept: None,
+            received: 0,
         };
         let pulses = if agent.file.has_pulses() { Pulses::On { authenticated: true } } else { Pulses::Off };
         agent.learn(Fact::Pulses(pulses));
@@ -272,6 +275,7 @@ impl Agent {
 
     /// A pulse arrives.
     pub fn hear(&mut self, sealed: &Sealed, now: Instant) {
+        self.received += 1;
         if let (Some(pulse), Some(machine)) = (sealed.open(&self.file), &mut self.pulse) {
             machine.handle_pulse(pulse, now);
         }
@@ -279,6 +283,7 @@ impl Agent {
 
     /// A frame of ARP arrives.
     pub fn receive(&mut self, octets: &[u8], now: Instant, sent: &mut Vec<Sent>) {
+        self.received += 1;
         let station = Station { mac: self.mac, other_macs: &[] };
         let (verdict, heard) = answer::judge(station, |address| self.claims.ownership(address), Protocol::Arp, octets);
         if let Some(heard) = heard {
@@ -299,6 +304,9 @@ impl Agent {
     /// Looks at every timer, sends what is due, and passes on what it learned. To be called after everything that happened.
     pub fn attend(&mut self, now: Instant, sent: &mut Vec<Sent>) {
         if let Some(pulse) = &mut self.pulse {
+            if pulse.wants_count(now) {
+                pulse.handle_received(Some(self.received), now);
+            }
             while let Some(said) = pulse.poll_pulse(now) {
                 let families = vec![Family::V6, Family::V4];
                 let octets = said.emit(self.file.keys.of(said.key));

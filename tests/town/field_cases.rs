@@ -99,6 +99,8 @@ stories! {
     a_restart_before_the_agent_has_planned: "restart-before-a-plan",
     a_node_without_a_link_grants_nothing: "grant-without-link",
     an_address_moves_while_a_better_node_restarts: "missed-while-restarting",
+    a_node_that_receives_nothing_draws_no_address: "receives-nothing",
+    a_node_that_receives_nothing_without_a_key: "receives-nothing-keyless",
     a_split_is_longer_than_announcements_are_repeated: "split-outlasts-announcements",
 }
 

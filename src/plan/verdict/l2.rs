@@ -425,6 +425,9 @@ fn link_for(
             false => Reason::NoIpv6OnLink { address, links: without_v6 },
         });
     }
+    if let Some(reason) = covering.iter().find_map(|(_, context)| context.lacks_socket()) {
+        return Err(reason);
+    }
     let wanted = covering.iter().map(|(l2, _)| describe_interfaces(l2)).collect::<Vec<_>>().join("; ");
     Err(Reason::NoInterface { wanted })
 }
