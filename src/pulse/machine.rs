@@ -117,6 +117,8 @@ struct Received {
     frames: Option<u64>,
     since: Instant,
     counted: Instant,
+    /// Some came after the others were heard last.
+    is_proven: bool,
 }
 
 /// How many links of one process count up from its first incarnation at most.
@@ -525,22 +527,26 @@ impl Machine {
     }
 
     fn counts_at(&self) -> Option<Instant> {
-        let mut lives = self.peers.values().map(|peer| peer.life);
-        let misses_all = self.settled
-            && self.parting.is_none()
-            && lives.clone().any(|life| matches!(life, Life::Silent { .. }))
-            && !lives.any(|life| life == Life::Alive);
-        let counted = self.received.map_or(self.began, |received| received.counted + self.settings.interval);
-        misses_all.then(|| counted.max(self.last_heard + self.settings.detection()))
+        let hears_nobody = self.settled && self.parting.is_none() && self.peers.values().all(|it| it.life != Life::Alive);
+        let is_missed = |peer: &Peer| matches!(peer.life, Life::Silent { .. });
+        let counted = self.received.map_or(self.began, |received| {
+            let missed = self.peers.values().any(is_missed);
+            received.counted + if missed { self.settings.interval } else { self.settings.interval * SLOW }
+        });
+        hears_nobody.then(|| counted.max(self.last_heard + self.settings.detection()))
     }
 
     /// How many frames the link has received so far, by the kernel's count; `None`: it does not say. A node that is alone on a quiet link
     /// says in vain that it receives nothing: nobody is there to take over what it holds.
     pub fn handle_received(&mut self, frames: Option<u64>, now: Instant) {
-        let same = self.received.filter(|before| before.frames == frames && frames.is_some());
-        let since = same.map_or(now, |before| before.since);
-        self.received = Some(Received { frames, since, counted: now });
-        self.say_receives_nothing(now >= since + self.settings.detection(), now);
+        let before = self.received.unwrap_or(Received { frames: None, since: now, counted: now, is_proven: false });
+        let same = frames.is_some() && frames == before.frames;
+        // Frames come, though no pulses do: the link is sound.
+        let is_proven = before.is_proven || before.frames.is_some() && !same;
+        let since = if same { before.since } else { now };
+        self.received = Some(Received { frames, since, counted: now, is_proven });
+        let patience = if is_proven { PROVEN_FOR } else { self.settings.detection() };
+        self.say_receives_nothing(now >= since + patience, now);
     }
 
     /// Somebody is heard.
@@ -901,6 +907,9 @@ const HELLOS: u64 = 2;
 
 /// How many nodes are remembered on one link: more than could share one.
 const MOST_PEERS: usize = 1024;
+
+/// A link that received frames after the others fell silent counts as sound for so long after the last of them.
+const PROVEN_FOR: Duration = Duration::from_secs(10);
 
 /// For so long after its goodbye a node's station may still speak of addresses without a meaning. A node that stops answers for a
 /// fraction of a second more; the rest is for frames and agents that are late.

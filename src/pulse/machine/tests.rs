@@ -1145,7 +1145,7 @@ fn the_only_link_of_a_node_that_begins_anew_holds_nothing_of_what_it_held() {
 fn a_node_that_receives_nothing_says_so_and_is_as_good_as_silent_to_those_that_hear_it() {
     let mut now = START();
     let mut nodes = [machine("a", 1, now), machine("b", 2, now), machine("c", 3, now)];
-    let held: Holdings = [("192.0.2.1".parse().unwrap(), Holding { weight: 0, stage: Stage::Holds })].into();
+    let held = [("192.0.2.1".parse::<IpAddr>().unwrap(), Holding { weight: 0, stage: Stage::Holds })];
     let mut stance = nodes[1].stance.clone();
     (stance.owner, stance.holdings) = (true, held.into_iter().collect());
     nodes[1].handle_stance(stance, now);
