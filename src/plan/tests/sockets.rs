@@ -2,6 +2,7 @@
 
 use super::pulses::{ADDRESS, answering, roster, with_pulses};
 use super::*;
+use crate::names::InterfaceName;
 
 fn no_socket(why: Option<&str>) -> Fact {
     Fact::NoSocket("eth0".into(), why.map(str::to_owned))
