@@ -107,6 +107,8 @@ pub enum Hearing {
     Heard,
     /// It said goodbye a moment ago: what it still says on the link means nothing.
     Leaving,
+    /// They are heard, and say that its link receives nothing: it answers nobody, so what it says on the link means nothing.
+    Numb,
     /// They are not heard. Only what it says on the link tells whether it answers for an address.
     Unheard,
     /// They are heard, and it answers none of this node's. It may take this node for a foreign host, to which no agent gives

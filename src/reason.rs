@@ -270,6 +270,8 @@ pub enum Reason {
     LinkDown { interface: InterfaceName },
     #[error("the link {interface} has no carrier")]
     NoCarrier { interface: InterfaceName },
+    #[error("no socket for ARP and NDP can be opened on {interface}: {why}")]
+    NoSocket { interface: InterfaceName, why: String },
     #[error("{interface} has no link-local IPv6 address; is IPv6 off on it?")]
     NoLinkLocalAddress { interface: InterfaceName },
     #[error(
@@ -342,6 +344,8 @@ pub enum Reason {
     NodeNotReady,
     #[error("the node is not alive: its pulses stopped")]
     NodeSilent,
+    #[error("its end of the link receives nothing, by its own pulses: it answers nobody there")]
+    NodeReceivesNothing,
     #[error("the node left the link: its agent was stopped, or the link is down there")]
     NodeLeft,
     #[error("the node has no serving endpoint of the Service (external traffic policy Local)")]
@@ -512,7 +516,10 @@ impl Reason {
 
     /// This node has no link that an `[[l2]]` asks for: what it hears of nobody says nothing of the others.
     pub fn is_of_own_link(&self) -> bool {
-        matches!(self, Reason::NoInterface { .. } | Reason::LinkDown { .. } | Reason::NoCarrier { .. })
+        matches!(
+            self,
+            Reason::NoInterface { .. } | Reason::LinkDown { .. } | Reason::NoCarrier { .. } | Reason::NoSocket { .. }
+        )
     }
 
     /// A Service asks for egress that is no matter of crier's.

@@ -30,6 +30,10 @@ pub struct Roster {
     /// The others whose pulses are heard and have yet to be shown to be no recording, by the MAC that the pulses name.
     #[serde(default)]
     pub unproved: BTreeMap<NodeName, Unproved>,
+    /// Nodes of `silent` that are heard, and say that their end of the link receives nothing: what they hold they answer for nobody, and
+    /// what their stations say of addresses means nothing. This node, where it says so.
+    #[serde(default)]
+    pub receive_nothing: BTreeSet<NodeName>,
     /// Names that two hosts have, each with the MAC of the one whose pulses are dropped: this node's own, or another one's. What that
     /// station says of addresses is not what the node of this name does.
     #[serde(default)]

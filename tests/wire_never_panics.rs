@@ -209,6 +209,7 @@ fn full_pulse() -> Pulse {
         hello: true,
         hears_api_server: true,
         waits: true,
+        receives_nothing: true,
         back_in: Some(std::time::Duration::from_millis(4321)),
         corrects: Some((NodeTicket::of(&node), 1_800_000_000_000_000)),
         card_version: 1,

@@ -86,6 +86,12 @@ pub struct Claims {
     left: BTreeSet<IpAddr>,
     /// How many claims stand by, and do not answer.
     standing_by: u32,
+    /// When any other station was heard last.
+    heard_at: Option<Instant>,
+    /// A standby was answered by nobody, and heard nobody else either: the next frame of anybody has all of them ask anew.
+    hears_nobody: bool,
+    /// Stations that addresses are left to because they do not hear this node, and when each is asked next whether it does.
+    deaf: BTreeMap<MacAddress, Instant>,
     /// Counts refreshes, to spread them over time.
     refreshes: u32,
 }
@@ -99,6 +105,8 @@ struct Claim {
     deferrals: u32,
     /// The station that it was last left to.
     left_to: Option<MacAddress>,
+    /// When the link was asked first in the round that is under way, or in the last one.
+    asked_at: Option<Instant>,
     /// Of a standby: until when it leaves the question to others that ask.
     patient_until: Option<Instant>,
     /// It was handed over: its first announcement is followed by one more soon.
@@ -223,8 +231,9 @@ impl Claims {
         };
         let is_announced = matches!(claim.state, State::Announced(_));
         // Of a station that does not hear this node the plan knows nothing: it is stayed away from whatever is planned.
+        let is_numb = claim.left_to.is_some_and(|mac| self.stations.hearing(mac) == Some(Hearing::Numb));
         let is_left_to_deaf =
-            claim.state == State::Deferred { deaf: true } && order.acquisition != Acquisition::HandOver;
+            claim.state == State::Deferred { deaf: true } && order.acquisition != Acquisition::HandOver && !is_numb;
         if !is_announced && claim.order.acquisition != order.acquisition && !is_left_to_deaf {
             self.leave_queue(address);
             self.claim(address, order.clone(), now);
@@ -379,6 +388,9 @@ impl Claims {
     fn probe(&mut self, address: IpAddr, sent: u8, lane: Lane, now: Instant) -> Action {
         if let Some(claim) = self.claims.get_mut(&address) {
             claim.state = State::Probing { sent, lane };
+            if sent == 1 {
+                claim.asked_at = Some(now);
+            }
             let Probing { probes, interval, .. } = settings::probing(&claim.order.acquisition);
             let is_urgent = lane == Lane::Urgent;
             let next = if sent < probes {
@@ -386,8 +398,12 @@ impl Claims {
             } else {
                 Next::Wait(now + interval + self.load.to_answer(is_urgent, &claim.order.acquisition, now))
             };
+            let (is_standby, asked_at, left_to) = (claim.is_standby(), claim.asked_at, claim.left_to);
             self.load.add_probe(is_urgent, now);
             self.enter_queue(address, next);
+            if is_standby && sent > 1 && self.heard_at < asked_at {
+                self.stations.ask_others(left_to, now);
+            }
         }
         Action::Probe(address)
     }
@@ -440,6 +456,7 @@ impl Claims {
             next: Next::Never,
             deferrals: 0,
             left_to: None,
+            asked_at: None,
             patient_until: None,
             once_more,
             asserted: None,
@@ -496,6 +513,15 @@ impl Claims {
     fn end_wait(&mut self, address: IpAddr, now: Instant) {
         let Some(claim) = self.claims.get_mut(&address) else { return };
         claim.next = Next::Never;
+        if claim.is_standby()
+            && matches!(claim.state, State::Probing { .. })
+            && self.heard_at < claim.asked_at
+            && self.stations.knows_others(claim.left_to)
+        {
+            self.hears_nobody = true;
+            self.stand_by(address, now);
+            return;
+        }
         match claim.state {
             State::Probing { lane, .. } => {
                 // A standby asks in that lane before it ever had the address.

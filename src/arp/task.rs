@@ -23,6 +23,7 @@ use imbl::ordset::DiffItem as SetDiffItem;
 use imbl::{OrdMap, OrdSet};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tracing::warn;
 
 use self::worker::{LinkSlice, Shared, Worker};
@@ -73,6 +74,7 @@ pub async fn run(
         counters,
         states,
         offload_life,
+        lacks_threads: false,
     };
     tokio::pin!(shutdown);
     let parting = loop {
@@ -81,6 +83,7 @@ pub async fn run(
         tokio::select! {
             parting = &mut shutdown => break parting,
             changed = slices.changed() => if changed.is_err() { break Parting::Leave },
+            () = sleep(RESTART_INTERVAL), if responder.lacks_threads => {}
         }
     };
     let programs = responder.end().await;
@@ -115,6 +118,7 @@ async fn tell(mut states: watch::Receiver<LinkStates>, facts: mpsc::Sender<Fact>
 #[derive(Default)]
 struct Told {
     conflicts: BTreeMap<(IpAddr, InterfaceName), Conflict>,
+    without_socket: BTreeMap<InterfaceName, String>,
     answering: BTreeMap<InterfaceName, OrdSet<IpAddr>>,
     answerers: BTreeMap<InterfaceName, OrdMap<IpAddr, Answerer>>,
 }
@@ -143,6 +147,21 @@ impl Told {
             names.into_iter().filter_map(|link| answered(&link, self.answerers.get(&link), answerers.get(&link)));
         let news = over.chain(begun).map(conflict).chain(changed).chain(others).collect();
         (self.conflicts, self.answering, self.answerers) = (conflicts, answering, answerers);
+        [self.sockets(links), news].concat()
+    }
+
+    /// Of links whose socket fails now, or no longer does. While it is opened for the first time, nothing is known.
+    fn sockets(&mut self, links: &[LinkState]) -> Vec<Fact> {
+        let failed = |link: &LinkState| match &link.socket {
+            SocketState::Failed(why) => Some((link.name.clone(), why.clone())),
+            SocketState::Opening | SocketState::Open => None,
+        };
+        let failing: BTreeMap<InterfaceName, String> = links.iter().filter_map(failed).collect();
+        let over = self.without_socket.keys().filter(|link| !failing.contains_key(*link));
+        let over: Vec<Fact> = over.map(|link| Fact::NoSocket(link.clone(), None)).collect();
+        let begun = failing.iter().filter(|(link, why)| self.without_socket.get(*link) != Some(*why));
+        let news = begun.map(|(link, why)| Fact::NoSocket(link.clone(), Some(why.clone()))).chain(over).collect();
+        self.without_socket = failing;
         news
     }
 }
@@ -185,6 +204,8 @@ struct Responder {
     counters: Arc<ByLink<ByProtocol>>,
     states: watch::Sender<LinkStates>,
     offload_life: Option<Duration>,
+    /// A link has none, because it could not be started: it is tried again.
+    lacks_threads: bool,
 }
 
 /// The responder's end of a link worker. Dropping it ends the worker when that next wakes up.
@@ -263,6 +284,12 @@ impl Responder {
         for index in unwanted {
             self.stop(index);
         }
+        let links = &self.links;
+        self.states.send_if_modified(|states| {
+            let before = states.len();
+            states.retain(|index, _| wanted.contains_key(index) || links.contains_key(index));
+            states.len() != before
+        });
         self.ending.retain(|thread| !thread.is_finished());
         for (index, slice) in wanted {
             match self.links.get(&index) {
@@ -276,16 +303,19 @@ impl Responder {
                 None => self.start(index, slice),
             }
         }
+        self.lacks_threads = self.states.borrow().keys().any(|index| !self.links.contains_key(index));
     }
 
-    /// The slice of each link worker: one for every link that can do ARP and has an address to announce.
+    /// The slice of each link worker: one for every link that can do ARP and has an address to announce, or may have one: where its socket
+    /// cannot be opened, no address is to come to this node.
     fn wanted(&self) -> BTreeMap<u32, LinkSlice> {
         let links = &self.served.links;
         let other_macs = |index| links.iter().filter(|link| link.index != index).filter_map(|link| link.mac).collect();
         let wanted = |link: &Link| {
             let yields = self.served.yields_on(link.index);
             let addresses = self.addresses.get(&link.name).cloned();
-            let addresses = addresses.or_else(|| (!yields.is_empty()).then(OrdMap::new))?;
+            let is_of_use = !yields.is_empty() || self.served.would_answer_on.contains(&link.name);
+            let addresses = addresses.or_else(|| is_of_use.then(OrdMap::new))?;
             let mac = link.mac.filter(|_| link.arp && !link.loopback)?;
             let slice = LinkSlice {
                 name: link.name.clone(),
@@ -319,16 +349,22 @@ impl Responder {
             answerers: OrdMap::new(),
             conflicts: BTreeMap::new(),
         };
-        self.states.send_modify(|states| drop(states.insert(index, opening)));
+        // What could not be started before stays so until it is.
+        let failed = self.states.borrow().get(&index).is_some_and(|link| matches!(link.socket, SocketState::Failed(_)));
+        if !failed {
+            self.states.send_modify(|states| drop(states.insert(index, opening)));
+        }
         let shared =
             Shared { counters: self.counters.of(&name), states: self.states.clone(), offload_life: self.offload_life };
         match LinkHandle::start(index, slice, shared) {
             Ok(link) => drop(self.links.insert(index, link)),
             Err(error) => {
-                warn!(link = %name, %error, "no thread could be started for the link; its addresses are not answered for until the plan changes");
+                if !failed {
+                    warn!(link = %name, %error, "no thread could be started for the link; its addresses are not answered for until one can be");
+                }
                 self.states.send_modify(|states| {
                     if let Some(link) = states.get_mut(&index) {
-                        link.socket = SocketState::Failed(error.to_string());
+                        link.socket = SocketState::Failed(format!("no thread for the link: {error}"));
                     }
                 });
             }
@@ -357,6 +393,9 @@ impl Responder {
         programs
     }
 }
+
+/// How long to wait before a thread that could not be started is tried again.
+const RESTART_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Hands an address to the links that answer for it.
 fn hand_over(addresses: &mut BTreeMap<InterfaceName, OrdMap<IpAddr, Order>>, slice: &L2Slice, address: IpAddr) {

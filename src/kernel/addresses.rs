@@ -16,7 +16,7 @@ use netlink_packet_route::address::{
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -25,6 +25,7 @@ use crate::address::{Family, host_prefix};
 use crate::clock;
 use crate::names::InterfaceName;
 use crate::plan::slice::BindSlice;
+use crate::world::{Fact, HostProblem};
 
 /// What becomes of the bound addresses when crier stops.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,12 +46,14 @@ pub enum Stop {
 ///
 /// The slice that `slices` holds at the start counts only if it names an address. An empty slice is the channel's first value,
 /// before there is a Plan, and must not remove what the last run bound. The first slice that is sent always counts.
-pub async fn run(mut slices: watch::Receiver<BindSlice>, stop: impl Future<Output = Stop>) {
+///
+/// `facts` gets all that is wanted and not bound, whenever that changes.
+pub async fn run(mut slices: watch::Receiver<BindSlice>, facts: mpsc::Sender<Fact>, stop: impl Future<Output = Stop>) {
     tokio::pin!(stop);
     let stop = tokio::select! {
         stop = &mut stop => stop,
         never = first_slice(&mut slices) => match never {
-            Ok(()) => follow_until(&mut slices, &mut stop).await,
+            Ok(()) => follow_until(&mut slices, &facts, &mut stop).await,
             Err(_nobody_plans) => stop.await,
         },
     };
@@ -70,14 +73,19 @@ async fn first_slice(slices: &mut watch::Receiver<BindSlice>) -> Result<(), watc
 
 async fn follow_until(
     slices: &mut watch::Receiver<BindSlice>,
+    facts: &mpsc::Sender<Fact>,
     stop: &mut (impl Future<Output = Stop> + Unpin),
 ) -> Stop {
     let mut binder = Binder::default();
     loop {
-        tokio::select! {
+        let error = tokio::select! {
             stop = &mut *stop => return stop,
-            error = binder.follow(slices) => warn!(%error, "addresses cannot be bound; trying again"),
-        }
+            error = binder.follow(slices, facts) => error,
+        };
+        warn!(%error, "addresses cannot be bound; trying again");
+        let wanted: Vec<IpAddr> = binder.wanted.keys().copied().collect();
+        let problem = (!wanted.is_empty()).then(|| unbound("any link", &error.to_string(), &wanted));
+        binder.tell(problem.into_iter().collect(), facts).await;
         tokio::select! {
             stop = &mut *stop => return stop,
             () = sleep(RETRY_INTERVAL) => {}
@@ -170,6 +178,8 @@ struct Binder {
     complaints: BTreeMap<IpAddr, String>,
     /// When each wanted address was bound last, and how often since it last stayed for [`CALM`].
     bound: BTreeMap<IpAddr, (Instant, u32)>,
+    /// The problems that were told last.
+    told: Vec<HostProblem>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,8 +203,8 @@ enum Step {
 
 impl Binder {
     /// Works until the connection to the kernel fails, and answers with the error.
-    async fn follow(&mut self, slices: &mut watch::Receiver<BindSlice>) -> NetlinkError {
-        match self.follow_slices(slices).await {
+    async fn follow(&mut self, slices: &mut watch::Receiver<BindSlice>, facts: &mpsc::Sender<Fact>) -> NetlinkError {
+        match self.follow_slices(slices, facts).await {
             Ok(never) => match never {},
             Err(error) => error,
         }
@@ -203,12 +213,14 @@ impl Binder {
     async fn follow_slices(
         &mut self,
         slices: &mut watch::Receiver<BindSlice>,
+        facts: &mpsc::Sender<Fact>,
     ) -> Result<std::convert::Infallible, NetlinkError> {
         let mut netlink = Netlink::open()?;
         self.list(&mut netlink).await?;
         loop {
             self.handle_wanted(slices.borrow_and_update().addresses.clone());
             self.work(&mut netlink).await?;
+            self.tell(self.problems(), facts).await;
             let overrun = tokio::select! {
                 Ok(()) = slices.changed() => false,
                 event = netlink.event() => self.take_in(event, &mut netlink)?,
@@ -220,6 +232,30 @@ impl Binder {
             if overrun {
                 self.list(&mut netlink).await?;
             }
+        }
+    }
+
+    /// What is wanted and not there, by link and cause.
+    fn problems(&self) -> Vec<HostProblem> {
+        let mut lacking: BTreeMap<(&InterfaceName, &str), Vec<IpAddr>> = BTreeMap::new();
+        for (address, link) in &self.wanted {
+            let is_there = || self.links.values().any(|it| it.name == *link);
+            let why = match self.complaints.get(address) {
+                Some(error) => error.as_str(),
+                None if !is_there() => "there is no such interface",
+                None => continue,
+            };
+            lacking.entry((link, why)).or_default().push(*address);
+        }
+        lacking.into_iter().map(|((link, why), addresses)| unbound(link.as_str(), why, &addresses)).collect()
+    }
+
+    /// Tells what has changed.
+    async fn tell(&mut self, problems: Vec<HostProblem>, facts: &mpsc::Sender<Fact>) {
+        if self.told != problems {
+            self.told.clone_from(&problems);
+            // The loop of the agent may be gone already.
+            let _ = facts.send(Fact::Unbound(problems)).await;
         }
     }
 
@@ -423,6 +459,21 @@ impl Binder {
         self.links.get(&index).map_or("", |link| link.name.as_str())
     }
 }
+
+fn unbound(link: &str, why: &str, addresses: &[IpAddr]) -> HostProblem {
+    let first: Vec<String> = addresses.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = addresses.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    HostProblem {
+        problem: format!("{}{more} cannot be bound to {link}, as [[pool]] bind asks: {why}", first.join(", ")),
+        remedy: "what comes for them is dropped here, unless kube-proxy has rules for it: name an interface that is there, or give the \
+                 agent CAP_NET_ADMIN"
+            .to_owned(),
+    }
+}
+
+/// How many addresses a problem names.
+const NAMED: usize = 3;
 
 fn link(message: &LinkMessage) -> Option<BindLink> {
     let name = message.attributes.iter().find_map(|attribute| match attribute {

@@ -36,7 +36,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, Rou
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
@@ -47,6 +47,7 @@ use crate::address::Family;
 use crate::config::BLACKHOLES;
 use crate::names::{InterfaceName, PeerName};
 use crate::plan::slice::{BgpSlice, PeerSlice, VrfSlice};
+use crate::world::{Fact, HostProblem};
 
 /// The routing table of the blackholes.
 pub const TABLE: u32 = BLACKHOLES;
@@ -79,14 +80,25 @@ pub async fn run(
     mut slices: watch::Receiver<BgpSlice>,
     mut vrfs: watch::Receiver<VrfSlice>,
     number_on_host: u32,
+    facts: mpsc::Sender<Fact>,
     stop: impl Future<Output = Stop>,
 ) {
     tokio::pin!(stop);
     let mut complaints = Complaints::default();
+    let mut failing = false;
     let stop = loop {
         tokio::select! {
             stop = &mut stop => break stop,
-            Err(error) = follow(&mut slices, &mut vrfs, number_on_host) => {
+            Err(error) = follow(&mut slices, &mut vrfs, number_on_host, &mut failing, &facts) => {
+                if !slices.borrow().peers.is_empty() {
+                    failing = true;
+                    let problem = HostProblem {
+                        problem: format!("blackhole routes cannot be set, so packets to unused addresses and ports may loop: {error}"),
+                        remedy: "give the agent CAP_NET_ADMIN; it is tried again".to_owned(),
+                    };
+                    // The loop of the agent may be gone already.
+                    let _ = facts.send(Fact::Blackholes(vec![problem])).await;
+                }
                 if complaints.is_new(&error) {
                     warn!(%error, "blackhole routes cannot be set, so packets to unused addresses and ports may loop; trying again");
                 }
@@ -133,6 +145,8 @@ async fn follow(
     slices: &mut watch::Receiver<BgpSlice>,
     vrfs: &mut watch::Receiver<VrfSlice>,
     number_on_host: u32,
+    failing: &mut bool,
+    facts: &mpsc::Sender<Fact>,
 ) -> Result<std::convert::Infallible, NetlinkError> {
     let mut netlink = Netlink::open_for(&[MulticastGroup::Ipv4Rule, MulticastGroup::Ipv6Rule])?;
     let mut keeper = Keeper::of(number_on_host);
@@ -149,6 +163,9 @@ async fn follow(
         if keeper.is_news(&slice, complete, &tables) {
             keeper.work(&prefixes(&slice.peers, &tables), complete, &mut netlink).await?;
             keeper.last = Some(Last { complete, peers: slice.peers, tables });
+        }
+        if std::mem::take(failing) {
+            let _ = facts.send(Fact::Blackholes(Vec::new())).await;
         }
         tokio::select! {
             changed = slices.changed() => if changed.is_err() {

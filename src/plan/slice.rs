@@ -26,6 +26,8 @@ pub struct L2Slice {
     pub links: Arc<Vec<Link>>,
     /// The links on which this node may answer for some address, by an `[[l2]]`. Among `links` there are others.
     pub may_answer_on: Arc<BTreeSet<InterfaceName>>,
+    /// The same with those where no socket can be opened: it is tried again there.
+    pub would_answer_on: Arc<BTreeSet<InterfaceName>>,
     pub addresses: OrdMap<IpAddr, Arc<BTreeSet<InterfaceName>>>,
     /// Addresses that another node is to answer for, and this one if the link shows that none does.
     pub standbys: OrdMap<IpAddr, Standby>,

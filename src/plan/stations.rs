@@ -40,16 +40,22 @@ pub fn stations(before: &Stations, world: &World) -> Stations {
         let heard = roster.members.iter().flat_map(|(name, member)| {
             member.macs().map(move |mac| (mac, Station { node: name.clone(), hearing: Hearing::Heard }))
         });
-        before.chain(unproved).chain(heard).collect()
+        let numb = roster.receive_nothing.iter().filter_map(|name| {
+            let mac = roster.silent.get(name)?.mac;
+            Some((mac, Station { node: name.clone(), hearing: Hearing::Numb }))
+        });
+        before.chain(unproved).chain(numb).chain(heard).collect()
     };
     let own: BTreeMap<u32, _> = world.rosters.iter().map(|(index, roster)| (*index, own(index, roster))).collect();
 
     let mut anywhere: BTreeMap<MacAddress, Station> = BTreeMap::new();
     let of_former = |(mac, station): (&MacAddress, &Station)| Some((*mac, former(station, Hearing::Unheard)?));
     anywhere.extend(before.anywhere.iter().filter_map(of_former));
-    for hearing in [Hearing::Leaving, Hearing::Unheard, Hearing::Deaf, Hearing::Heard] {
+    for hearing in [Hearing::Leaving, Hearing::Numb, Hearing::Unheard, Hearing::Deaf, Hearing::Heard] {
         let such = own.values().flatten().filter(|(_, station)| station.hearing == hearing);
-        anywhere.extend(such.map(|(mac, station)| (*mac, station.clone())));
+        // On another link it may receive.
+        let hearing = if hearing == Hearing::Numb { Hearing::Unheard } else { hearing };
+        anywhere.extend(such.map(|(mac, station)| (*mac, Station { node: station.node.clone(), hearing })));
     }
     let with_others = |(index, mut own): (u32, BTreeMap<MacAddress, Station>)| {
         for (mac, station) in &anywhere {

@@ -40,6 +40,7 @@ mod reload;
 mod renumber;
 mod restarts;
 mod sharing;
+mod sockets;
 mod two_links;
 
 /// A planner with the facts of a small cluster, and the verbs of the stories.

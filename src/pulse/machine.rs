@@ -110,6 +110,17 @@ struct Double {
     last_heard: Instant,
 }
 
+/// What the kernel says of the frames that a link has received.
+#[derive(Debug, Clone, Copy)]
+struct Received {
+    /// `None` where it does not say.
+    frames: Option<u64>,
+    since: Instant,
+    counted: Instant,
+    /// Some came after the others were heard last.
+    is_proven: bool,
+}
+
 /// How many links of one process count up from its first incarnation at most.
 const MOST_INCARNATIONS: u64 = 1 << 16;
 
@@ -139,6 +150,10 @@ pub struct Machine {
     copies: Vec<Pulse>,
     /// When anybody was heard last.
     last_heard: Instant,
+    /// How many frames the link has received, since when no more, and when that was counted last; `None` while others are heard.
+    received: Option<Received>,
+    /// All others are missed, and no frame of anybody is received.
+    receives_nothing: bool,
     /// A node is silent that fell silent with all others, and none has been heard since.
     suspects: bool,
     peers: BTreeMap<NodeName, Peer>,
@@ -209,6 +224,8 @@ impl Machine {
             sealing: Sealing::new(keys, settings, now),
             copies: Vec::new(),
             last_heard: now,
+            received: None,
+            receives_nothing: false,
             suspects: false,
             stance,
             peers: BTreeMap::new(),
@@ -346,6 +363,7 @@ impl Machine {
         }
         self.note_questions(&pulse, now);
         self.last_heard = now;
+        self.end_missing_all(now);
         let answered = pulse.answers.contains(&self.incarnations.this);
         // It misses this node, which has not been silent.
         let asks = pulse.asks.contains(&self.ticket);
@@ -462,6 +480,11 @@ impl Machine {
             return outcome;
         }
         self.last_heard = now;
+        self.received = None;
+        if std::mem::take(&mut self.receives_nothing) {
+            self.roster_moved = true;
+            (self.urgent, self.next_pulse) = (URGENT, now);
+        }
         if answered {
             // By whichever link, it hears this node.
             peer.note_answer(now);
@@ -494,6 +517,48 @@ impl Machine {
             }
             peer.life = Life::Silent { unheard, suspect: false };
             self.roster_moved = true;
+        }
+    }
+
+    /// Whether [`Machine::handle_received`] is to be told how many frames the link has received so far: nobody is heard any more, and it
+    /// matters whether this node is alone or receives nothing.
+    pub fn wants_count(&self, now: Instant) -> bool {
+        self.counts_at().is_some_and(|at| at <= now)
+    }
+
+    fn counts_at(&self) -> Option<Instant> {
+        let hears_nobody = self.settled && self.parting.is_none() && self.peers.values().all(|it| it.life != Life::Alive);
+        let is_missed = |peer: &Peer| matches!(peer.life, Life::Silent { .. });
+        let counted = self.received.map_or(self.began, |received| {
+            let missed = self.peers.values().any(is_missed);
+            received.counted + if missed { self.settings.interval } else { self.settings.interval * SLOW }
+        });
+        hears_nobody.then(|| counted.max(self.last_heard + self.settings.detection()))
+    }
+
+    /// How many frames the link has received so far, by the kernel's count; `None`: it does not say. A node that is alone on a quiet link
+    /// says in vain that it receives nothing: nobody is there to take over what it holds.
+    pub fn handle_received(&mut self, frames: Option<u64>, now: Instant) {
+        let before = self.received.unwrap_or(Received { frames: None, since: now, counted: now, is_proven: false });
+        let same = frames.is_some() && frames == before.frames;
+        // Frames come, though no pulses do: the link is sound.
+        let is_proven = before.is_proven || before.frames.is_some() && !same;
+        let since = if same { before.since } else { now };
+        self.received = Some(Received { frames, since, counted: now, is_proven });
+        let patience = if is_proven { PROVEN_FOR } else { self.settings.detection() };
+        self.say_receives_nothing(now >= since + patience, now);
+    }
+
+    /// Somebody is heard.
+    fn end_missing_all(&mut self, now: Instant) {
+        self.received = None;
+        self.say_receives_nothing(false, now);
+    }
+
+    fn say_receives_nothing(&mut self, nothing: bool, now: Instant) {
+        if std::mem::replace(&mut self.receives_nothing, nothing) != nothing {
+            self.roster_moved = true;
+            self.hurry(now);
         }
     }
 
@@ -567,6 +632,7 @@ impl Machine {
             hello: listening && sequence < HELLOS,
             hears_api_server: self.stance.hears_api_server,
             waits: true,
+            receives_nothing: self.receives_nothing,
             card_version: self.card_version,
             holdings_version: self.teller.version(),
             asks,
@@ -621,14 +687,18 @@ impl Machine {
         let alive = self.peers.iter().filter(|(_, peer)| peer.life == Life::Alive || peer.is_awaited());
         let members = alive.map(|(name, peer)| (name.clone(), peer.member())).collect();
         let silent = self.peers.iter().filter_map(|(name, peer)| Some((name.clone(), peer.as_silent()?))).collect();
+        let numb = self.peers.iter().filter(|(_, peer)| peer.is_numb()).map(|(name, _)| name);
+        let receive_nothing = numb.chain(self.receives_nothing.then_some(&self.me)).cloned().collect();
         let left = self.peers.iter().filter(|(_, peer)| peer.life == Life::Left);
         let left = left.map(|(name, peer)| (name.clone(), peer.departed(Duration::ZERO, false))).collect();
         // That a node listens is no news of its keys.
         let key_use = self.sealing.in_use(&self.peers, now).filter(|_| self.settled);
-        let unproved = self.peers.iter().filter(|(_, peer)| peer.life == Life::Unverified && !peer.is_awaited());
+        let is_unproved = |peer: &Peer| peer.life == Life::Unverified && !peer.is_awaited() && !peer.is_numb();
+        let unproved = self.peers.iter().filter(|(_, peer)| is_unproved(peer));
         let unproved = unproved.map(|(name, peer)| (name.clone(), peer.unproved(self.settings))).collect();
         let doubles = self.doubles.iter().map(|(name, double)| (name.clone(), double.mac)).collect();
-        let roster = Roster { settled: self.settled, members, silent, left, unproved, doubles, key_use };
+        let settled = self.settled;
+        let roster = Roster { settled, members, silent, left, unproved, receive_nothing, doubles, key_use };
         if roster == self.roster {
             return None;
         }
@@ -640,7 +710,7 @@ impl Machine {
     pub fn next_deadline(&self) -> Option<Instant> {
         let settles = (!self.settled).then(|| self.settles_at());
         let due = self.next_due()?;
-        self.dues.silence.into_iter().chain(settles).chain([due]).min()
+        self.dues.silence.into_iter().chain(settles).chain(self.counts_at()).chain([due]).min()
     }
 
     /// Whether all pulses that say goodbye were sent.
@@ -698,6 +768,7 @@ impl Machine {
                     continue;
                 }
                 let unheard = now.saturating_duration_since(peer.last_heard);
+                peer.receives_nothing = false;
                 match peer.life {
                     Life::Unverified => peer.lose(suspect, settings, now),
                     _ => peer.life = Life::Silent { unheard, suspect },
@@ -714,6 +785,10 @@ impl Machine {
                 }
             });
             self.dues = Dues::of(self.peers.values(), settings);
+        }
+        if self.receives_nothing && self.counts_at().is_none() {
+            // It misses nobody any more.
+            self.end_missing_all(now);
         }
         let doubles = self.doubles.len();
         self.doubles.retain(|_, double| now < double.last_heard + DOUBLE_FOR);
@@ -832,6 +907,9 @@ const HELLOS: u64 = 2;
 
 /// How many nodes are remembered on one link: more than could share one.
 const MOST_PEERS: usize = 1024;
+
+/// A link that received frames after the others fell silent counts as sound for so long after the last of them.
+const PROVEN_FOR: Duration = Duration::from_secs(10);
 
 /// For so long after its goodbye a node's station may still speak of addresses without a meaning. A node that stops answers for a
 /// fraction of a second more; the rest is for frames and agents that are late.

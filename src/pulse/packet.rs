@@ -52,6 +52,8 @@ pub struct Pulse {
     pub hears_api_server: bool,
     /// The sender waits for nodes that say [`Pulse::back_in`].
     pub waits: bool,
+    /// The sender misses all others, and its link receives no frame of anybody: whoever reads this knows better than it that it is not alone.
+    pub receives_nothing: bool,
     /// The card changed if this number changed.
     pub card_version: u32,
     /// The holdings changed if this number changed.
@@ -140,6 +142,7 @@ const FLAG_OWNER: u8 = 1;
 const FLAG_HELLO: u8 = 2;
 const FLAG_HEARS_API_SERVER: u8 = 4;
 const FLAG_WAITS: u8 = 8;
+const FLAG_RECEIVES_NOTHING: u8 = 16;
 
 const SECTION_ASKS: u8 = 1;
 const SECTION_ANSWERS: u8 = 2;
@@ -212,6 +215,7 @@ impl Pulse {
             hello: flags & FLAG_HELLO != 0,
             hears_api_server: flags & FLAG_HEARS_API_SERVER != 0,
             waits: flags & FLAG_WAITS != 0,
+            receives_nothing: flags & FLAG_RECEIVES_NOTHING != 0,
             card_version,
             holdings_version,
             asks: Vec::new(),
@@ -295,6 +299,7 @@ impl Pulse {
             hello,
             hears_api_server,
             waits,
+            receives_nothing,
             card_version,
             holdings_version,
             asks,
@@ -313,7 +318,8 @@ impl Pulse {
         octets.extend(MAGIC.to_be_bytes());
         octets.push(VERSION);
         let hears = flag(hears_api_server, FLAG_HEARS_API_SERVER);
-        octets.push(flag(owner, FLAG_OWNER) | flag(hello, FLAG_HELLO) | hears | flag(waits, FLAG_WAITS));
+        let says = flag(waits, FLAG_WAITS) | flag(receives_nothing, FLAG_RECEIVES_NOTHING);
+        octets.push(flag(owner, FLAG_OWNER) | flag(hello, FLAG_HELLO) | hears | says);
         octets.extend(key.id.0.to_be_bytes());
         octets.extend(incarnation.to_be_bytes());
         octets.extend(sequence.to_be_bytes());

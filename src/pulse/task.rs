@@ -27,7 +27,7 @@ use super::socket::{Datagram, HOP_LIMIT, PulseSocket};
 use crate::address::{Family, MacAddress, is_link_local_v6};
 use crate::by_link::ByLink;
 use crate::clock;
-use crate::names::NodeName;
+use crate::names::{InterfaceName, NodeName};
 use crate::plan::slice::{PulseLink, PulseSlice};
 use crate::roster::{Card, Eligibility, Roster};
 use crate::world::{Fact, Link};
@@ -315,6 +315,10 @@ impl LinkTask {
             if machine.has_left() && !(translates && listens_until.is_some_and(|until| now < until)) {
                 return Ended::Told;
             }
+            if machine.wants_count(now) {
+                machine.handle_received(frames_received(&slice.link.name), now);
+                continue;
+            }
             if let Some(newest) = machine.poll_roster(now) {
                 log_roster(&slice.link, roster.as_ref(), &newest);
                 self.count_detections(roster.as_ref(), &newest);
@@ -395,7 +399,7 @@ impl LinkTask {
     fn count_detections(&self, before: Option<&Roster>, after: &Roster) {
         for (node, departed) in &after.silent {
             let owned = before.and_then(|before| before.members.get(node)).is_some_and(|member| member.owner);
-            if owned {
+            if owned && !after.receive_nothing.contains(node) {
                 self.counters.count_detection(departed.unheard);
             }
         }
@@ -475,6 +479,13 @@ impl LinkTask {
     }
 }
 
+/// How many frames the link has received so far, by the kernel's count.
+fn frames_received(link: &InterfaceName) -> Option<u64> {
+    let table = std::fs::read_to_string("/proc/thread-self/net/dev").ok()?;
+    let counts = table.lines().find_map(|line| line.trim_start().strip_prefix(link.as_str())?.strip_prefix(':'))?;
+    counts.split_whitespace().nth(1)?.parse().ok()
+}
+
 fn log_hang(Link { name: link, .. }: &Link, hangs: bool) {
     match hangs {
         true => error!(
@@ -503,7 +514,15 @@ fn log_roster(link: &Link, before: Option<&Roster>, after: &Roster) {
             info!(%link, %node, "the agent of the node restarts; it keeps what it holds until it is back, for a limited time");
         }
     }
+    let was_numb = |node: &NodeName| before.is_some_and(|before| before.receive_nothing.contains(node));
+    let heard = |node: &NodeName| after.silent.contains_key(node) && !was_numb(node);
+    for node in after.receive_nothing.iter().filter(|node| heard(node)) {
+        warn!(%link, %node, "the link of the node receives nothing, by its own pulses; others take over what it holds there");
+    }
     for node in before.into_iter().flat_map(|before| before.members.keys()) {
+        if after.receive_nothing.contains(node) {
+            continue;
+        }
         if let Some(after) = after.silent.get(node) {
             warn!(%link, %node, unheard_millis = after.unheard.as_millis(), "node fell silent");
         } else if !after.members.contains_key(node) {

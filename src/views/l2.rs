@@ -165,8 +165,7 @@ fn address_report(snapshot: &Snapshot, tenants: &[Tenant<'_>]) -> Option<Address
         _ => l2.reason.to_string(),
     };
     // Without a link there nobody is heard: who is first in rank need not answer.
-    let is_guessed =
-        matches!(l2.reason, Reason::NoInterface { .. } | Reason::LinkDown { .. } | Reason::NoCarrier { .. });
+    let is_guessed = l2.reason.is_of_own_link();
     let owner = owner.as_ref().filter(|owner| !is_guessed || **owner == snapshot.node);
     let shown = told_by_link(snapshot, *address, l2);
     let answerer = shown.as_ref().map(|(answerer, _)| *answerer);

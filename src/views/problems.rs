@@ -13,7 +13,7 @@ use super::words::some_of;
 use super::{agreement, allocator, bfd, egress, own_node, stations, unannounced};
 use crate::address::{Family, host_prefix};
 use crate::config::{Config, Kubernetes, L2, Pool, Source, Subnet, lease_digest};
-use crate::names::{InterfaceName, ObjectKey, PeerName};
+use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::path_state::{PathFault, Serving};
 use crate::plan::allocate::pool_of;
 use crate::plan::context::L2Context;
@@ -27,6 +27,7 @@ use crate::plan::prefixes::Away;
 use crate::plan::reach;
 use crate::plan::slice::PeerSlice;
 use crate::reason::{HostUse, Reason};
+use crate::roster::Roster;
 use crate::world::{ApiServer, ClusterConfig, Condition, Link, Pulses, SessionState, World};
 
 /// All problems, those that concern most first.
@@ -74,6 +75,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     let of_egress = of_egress.chain(&world.egress_reach.problem).chain(&world.egress_reach.led_away);
     let of_host = world.host_problems.iter().chain(&world.listen_problems).chain(of_egress);
     let of_host = of_host.chain(&world.vrf_problems).chain(&world.return_problems);
+    let of_host = of_host.chain(&world.bind_problems).chain(&world.blackhole_problems);
     problems.extend(of_host.map(ToString::to_string));
     let of_agent = [&world.drain_refused, &world.shutdown.problem, &world.node_not_marked, &world.state_not_kept];
     problems.extend(of_agent.into_iter().flatten().map(ToString::to_string));
@@ -85,6 +87,8 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(without_prefix(snapshot));
     problems.extend(prefixes_away(snapshot));
     problems.extend(without_link(snapshot));
+    problems.extend(without_socket(snapshot));
+    problems.extend(receiving_nothing(snapshot));
     problems.extend(without_v6(snapshot));
     problems.extend(without_v4(snapshot));
     problems.extend(bound_by_others(snapshot));
@@ -717,7 +721,9 @@ fn without_link(snapshot: &Snapshot) -> Vec<String> {
         Some(node) => elect::weight(l2, &node.labels).is_some(),
         None => config.is_standalone() && l2.nodes.is_none(),
     };
-    let without = |(l2, context): &(&L2, &L2Context)| context.interfaces.is_empty() && selected(l2);
+    let without = |(l2, context): &(&L2, &L2Context)| {
+        context.interfaces.is_empty() && context.lacks_socket().is_none() && selected(l2)
+    };
     let in_words = |(l2, _): (&L2, &L2Context)| {
         let pools: Vec<&str> = l2.pools.iter().map(|pool| pool.as_str()).collect();
         let pools = if pools.is_empty() { "all pools".to_owned() } else { format!("pools {}", pools.join(", ")) };
@@ -728,6 +734,44 @@ fn without_link(snapshot: &Snapshot) -> Vec<String> {
         )
     };
     config.l2.iter().zip(&context.l2).filter(without).map(in_words).collect()
+}
+
+/// The links whose ends receive nothing, as this node or others say of themselves.
+fn receiving_nothing(snapshot: &Snapshot) -> Vec<String> {
+    let Snapshot { node: me, world, .. } = snapshot;
+    let of_link = |(index, roster): (&u32, &Arc<Roster>)| {
+        let link = world.links.get(index).map_or_else(|| index.to_string(), |link| link.name.to_string());
+        let in_words = |node: &NodeName| {
+            if node == me {
+                format!(
+                    "{link} receives no frame of anybody: either this node is alone there, or others take over what it holds; look at the \
+                     cable, the port of the switch and the network card: ip -s link show {link}"
+                )
+            } else {
+                format!(
+                    "{node} says that its end of {link} receives nothing: it answers nobody there, and what it held is taken over; look there \
+                     at the cable, the port of the switch and the network card"
+                )
+            }
+        };
+        // Alone from the beginning it misses nobody.
+        let numb = roster.receive_nothing.iter().filter(|node| *node != me || !roster.silent.is_empty());
+        numb.map(in_words).collect::<Vec<_>>()
+    };
+    world.rosters.iter().flat_map(of_link).collect()
+}
+
+/// The links where this node answers for nothing because no socket for ARP and NDP can be opened.
+fn without_socket(snapshot: &Snapshot) -> Vec<String> {
+    let all = snapshot.world.without_socket.iter();
+    let in_words = |(link, why): (&InterfaceName, &String)| {
+        format!(
+            "this node answers for no address on {link}: no socket for ARP and NDP can be opened there ({why}); give the agent CAP_NET_RAW \
+             (CapabilityBoundingSet= of the unit, capabilities of the container), and room for open files, threads and memory (LimitNOFILE=, \
+             TasksMax=); it is tried again all the time"
+        )
+    };
+    all.map(in_words).collect()
 }
 
 /// The links where this node would answer for IPv6 addresses of Services, and takes no IPv6.

@@ -267,7 +267,8 @@ pub(super) fn answered(snapshot: &Snapshot) -> BTreeMap<&InterfaceName, Vec<IpAd
         let conflicts = snapshot.world.conflicts.get(address);
         for link in links.iter() {
             let conflict = conflicts.and_then(|on_links| on_links.get(link));
-            if conflict.is_none_or(|conflict| conflict.kind == ConflictKind::Contested) {
+            let answers = snapshot.world.answering.get(address).is_some_and(|links| links.contains(link));
+            if answers && conflict.is_none_or(|conflict| conflict.kind == ConflictKind::Contested) {
                 answered.entry(link).or_default().push(*address);
             }
         }
@@ -407,6 +408,8 @@ fn summary(decision: &Decision, snapshot: &Snapshot, sessions: &Sessions<'_>, st
         let bgp = &announcement.bgp;
         if l2.announced && l2.reason.is_conflict() {
             parts.push(format!("answered here, but: {}", l2.reason));
+        } else if l2.announced && !snapshot.world.answering.contains_key(&announcement.address) {
+            parts.push("to be answered here".to_owned());
         } else if l2.announced {
             parts.push("answered here".to_owned());
         } else if let Some(owner) = &l2.owner {

@@ -51,6 +51,8 @@ pub enum Fact {
     LinksListed,
     /// Another station uses an address that this node is to answer for on a link, or no longer does.
     Conflict(IpAddr, InterfaceName, Option<Conflict>),
+    /// Why no socket for ARP and NDP can be opened on a link where this node may answer; `None` where one can again.
+    NoSocket(InterfaceName, Option<String>),
     /// Which addresses this node has begun to answer for on a link, and for which it has ended to.
     Answering {
         link: InterfaceName,
@@ -146,6 +148,10 @@ pub enum Fact {
     Vrfs(Vec<HostProblem>),
     /// All routes that the kernel refuses for replies by extra networks.
     Returns(Vec<HostProblem>),
+    /// All addresses of pools that `bind` asks for and this host does not have.
+    Unbound(Vec<HostProblem>),
+    /// Why blackhole routes cannot be set.
+    Blackholes(Vec<HostProblem>),
     /// Which numbers in the marks networks had when the agent started, by the rules in the kernel: connections carry them.
     NetworkNumbers(NetworkNumbers),
     /// The BGP identifier that the planner chose, in this life of the agent or an earlier one.
@@ -194,6 +200,7 @@ impl Fact {
             | Fact::Link(..)
             | Fact::LinksListed
             | Fact::Conflict(..)
+            | Fact::NoSocket(..)
             | Fact::Answering { .. }
             | Fact::Answered { .. }
             | Fact::Session(..)
@@ -230,6 +237,8 @@ impl Fact {
             | Fact::EgressReach(_)
             | Fact::Vrfs(_)
             | Fact::Returns(_)
+            | Fact::Unbound(_)
+            | Fact::Blackholes(_)
             | Fact::NetworkNumbers(_)
             | Fact::FailStatic
             | Fact::Kept(_)

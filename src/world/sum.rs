@@ -54,6 +54,8 @@ pub struct World {
     pub links_listed: bool,
     /// Other stations that have addresses which this node is to answer for, by link.
     pub conflicts: OrdMap<IpAddr, OrdMap<InterfaceName, Conflict>>,
+    /// The links where no socket for ARP and NDP can be opened, each with why.
+    pub without_socket: OrdMap<InterfaceName, String>,
     /// The addresses that this node answers for, each with the links.
     pub answering: OrdMap<IpAddr, OrdSet<InterfaceName>>,
     pub answerers: Answerers,
@@ -113,6 +115,10 @@ pub struct World {
     pub vrf_problems: Vec<HostProblem>,
     /// See [`Fact::Returns`].
     pub return_problems: Vec<HostProblem>,
+    /// See [`Fact::Unbound`].
+    pub bind_problems: Vec<HostProblem>,
+    /// See [`Fact::Blackholes`].
+    pub blackhole_problems: Vec<HostProblem>,
     /// See [`Fact::NetworkNumbers`].
     pub network_numbers: NetworkNumbers,
     /// Of this node; good where nothing tells.
@@ -209,6 +215,7 @@ impl Default for World {
             router_id_of: None,
             links_listed: false,
             conflicts: OrdMap::new(),
+            without_socket: OrdMap::new(),
             answering: OrdMap::new(),
             answerers: Answerers::default(),
             sessions: OrdMap::new(),
@@ -238,6 +245,8 @@ impl Default for World {
             egress_reach: EgressReach::default(),
             vrf_problems: Vec::new(),
             return_problems: Vec::new(),
+            bind_problems: Vec::new(),
+            blackhole_problems: Vec::new(),
             network_numbers: NetworkNumbers::default(),
             data_path: DataPath::UNWATCHED,
             pools: Arc::default(),
@@ -338,6 +347,7 @@ impl World {
                 self.answerers.note(&link, by);
                 Touched::Nothing
             }
+            Fact::NoSocket(link, why) => surroundings_if(put(&mut self.without_socket, link, why)),
             Fact::Answering { link, began, ended } => {
                 for address in ended {
                     if let Some(links) = self.answering.get_mut(&address) {
@@ -463,6 +473,14 @@ impl World {
             }
             Fact::Returns(problems) => {
                 self.return_problems = problems;
+                Touched::Nothing
+            }
+            Fact::Unbound(problems) => {
+                self.bind_problems = problems;
+                Touched::Nothing
+            }
+            Fact::Blackholes(problems) => {
+                self.blackhole_problems = problems;
                 Touched::Nothing
             }
             Fact::NetworkNumbers(numbers) => {

@@ -35,7 +35,8 @@ impl Run {
     fn start() -> Run {
         let (slices, receiver) = watch::channel(BindSlice::default());
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(addresses::run(receiver, async { stopped.await.unwrap_or(Stop::Keep) }));
+        let task =
+            tokio::spawn(addresses::run(receiver, mpsc::channel(1).0, async { stopped.await.unwrap_or(Stop::Keep) }));
         Run { slices, stop, task }
     }
 

@@ -185,6 +185,8 @@ pub struct Agent {
     /// Of crier's table in nftables; none in towns without egress.
     pub keeper: Option<Keeper>,
     egress_moved: bool,
+    /// How many frames came in.
+    received: u64,
 }
 
 impl Agent {
@@ -206,6 +208,7 @@ impl Agent {
             kept: None,
             keeper: None,
             egress_moved: false,
+            received: 0,
         };
         let pulses = if agent.file.has_pulses() { Pulses::On { authenticated: true } } else { Pulses::Off };
         agent.learn(Fact::Pulses(pulses));
@@ -359,6 +362,7 @@ impl Agent {
 
     /// A pulse arrives.
     pub fn hear(&mut self, sealed: &Sealed, now: Instant) {
+        self.received += 1;
         if let (Some(pulse), Some(machine)) = (sealed.open(&self.file), &mut self.pulse) {
             machine.handle_pulse(pulse, now);
         }
@@ -366,6 +370,7 @@ impl Agent {
 
     /// A frame of ARP arrives.
     pub fn receive(&mut self, octets: &[u8], now: Instant, sent: &mut Vec<Sent>) {
+        self.received += 1;
         let station = Station { mac: self.mac, other_macs: &[] };
         let (verdict, heard) = answer::judge(station, |address| self.claims.ownership(address), Protocol::Arp, octets);
         if let Some(heard) = heard {
@@ -386,6 +391,9 @@ impl Agent {
     /// Looks at every timer, sends what is due, and passes on what it learned. To be called after everything that happened.
     pub fn attend(&mut self, now: Instant, sent: &mut Vec<Sent>) {
         if let Some(pulse) = &mut self.pulse {
+            if pulse.wants_count(now) {
+                pulse.handle_received(Some(self.received), now);
+            }
             while let Some(said) = pulse.poll_pulse(now) {
                 let families = vec![Family::V6, Family::V4];
                 sent.push(Sent::Pulse(Rc::new(Sealed::of(said, &self.file)), families));

@@ -104,6 +104,8 @@ stories! {
     an_address_moves_while_a_better_node_restarts: "missed-while-restarting",
     nodes_are_upgraded_one_by_one_and_taken_back: "versions",
     a_restart_that_keeps_addresses_beside_other_versions: "versions-that-wait",
+    a_node_that_receives_nothing_draws_no_address: "receives-nothing",
+    a_node_that_receives_nothing_without_a_key: "receives-nothing-keyless",
     a_split_is_longer_than_announcements_are_repeated: "split-outlasts-announcements",
 }
 

@@ -473,7 +473,9 @@ impl Watch {
         let hear = |one: Station, other: Station| {
             let both_run = town.is_running(one) && town.is_running(other);
             let passes = |from, to| town.link.passes(from, to, now);
-            both_run && (passes(one, other) || passes(other, one))
+            // Nobody reaches one that receives nothing: it answers for nothing.
+            let is_reached = |it: Station| (0..self.agents).any(|from| passes(from, it));
+            both_run && is_reached(one) && is_reached(other) && (passes(one, other) || passes(other, one))
         };
         let mut pairs = BTreeSet::new();
         for (address, owners) in town.owners.iter().filter(|(_, owners)| owners.len() > 1) {

@@ -12,8 +12,8 @@ use super::{Action, Claim, Claims, Heard, Next, Report, State, former};
 use crate::address::MacAddress;
 use crate::arp::packet::{Claimant, Protocol};
 use crate::arp::settings::{
-    self, DEAF_PAUSE, HASTEN_INTERVAL, MEMBER_PATIENCE, ONCE_MORE_AFTER, PROBATION, Probing, STANDBY_PATIENCE,
-    STANDBY_SPACING, UNSETTLED_FOR, YIELD_PAUSE,
+    self, DEAF_PAUSE, DEAF_QUESTION, HASTEN_INTERVAL, MEMBER_PATIENCE, ONCE_MORE_AFTER, PROBATION, Probing,
+    STANDBY_PATIENCE, STANDBY_SPACING, UNSETTLED_FOR, YIELD_PAUSE,
 };
 use crate::claim::{Acquisition, ConflictKind, Hearing};
 
@@ -22,6 +22,13 @@ impl Claims {
     /// called before the frame's verdict is acted on.
     pub fn handle_heard(&mut self, heard: Heard, now: Instant) {
         let Heard { speaker, says, asks, answers_us } = heard;
+        self.heard_at = Some(now);
+        if std::mem::take(&mut self.hears_nobody) {
+            self.ask_anew(now);
+        }
+        if answers_us {
+            self.end_deafness(speaker, now);
+        }
         if says.is_some_and(|address| self.stations.handle_speaker(address, speaker)) {
             self.name(speaker);
         }
@@ -67,7 +74,7 @@ impl Claims {
         let Some(claim) = self.claims.get(&address) else { return };
         match (state, hearing) {
             // It has said goodbye: these are its last words.
-            (State::Probing { .. } | State::Deferred { .. }, Some(Hearing::Leaving)) => {}
+            (State::Probing { .. } | State::Deferred { .. }, Some(Hearing::Leaving | Hearing::Numb)) => {}
             // Where nobody is asked before an address is used, only other nodes are given way to.
             (State::Probing { .. } | State::Deferred { .. }, None) if !asks_first => {}
             (State::Probing { .. }, _) => self.defer(claimant, None, now),
@@ -89,6 +96,12 @@ impl Claims {
                 if gives_way { self.defer(claimant, None, now) } else { self.dispute(claimant, now) }
             }
             (State::Announced(_), Some(Hearing::Deaf)) => self.defer(claimant, Some(DEAF_PAUSE), now),
+            (State::Announced(_), Some(Hearing::Numb)) => {
+                // Neighbours believed it, and it answers none of them.
+                let lane = claim.lane(Lane::Repeat, now);
+                self.note_conflict(claimant, now);
+                self.announce_by(address, lane, now);
+            }
             (State::Announced(_), Some(Hearing::Leaving)) => {
                 // Its last words, and neighbours may have heard them after those of this node.
                 let lane = claim.lane(Lane::Repeat, now);
@@ -130,7 +143,8 @@ impl Claims {
                 self.leave_question_to_others(address, now);
             }
             State::Probing { .. }
-                if mac < self.stations.own_mac() && self.stations.hearing(mac) != Some(Hearing::Leaving) =>
+                if mac < self.stations.own_mac()
+                    && !matches!(self.stations.hearing(mac), Some(Hearing::Leaving | Hearing::Numb)) =>
             {
                 // Of a node that is heard the plan knows what it does. The two do not ask at the same moment again, so that each hears a
                 // third one that has the address.
@@ -153,6 +167,7 @@ impl Claims {
         while let Some(step) = self.disputes.poll(self.stations.own_mac(), now) {
             self.take_step(step, now);
         }
+        self.ask_the_deaf(now);
         if !self.unnamed.is_empty() && self.stations.census_ends().is_none_or(|ends| ends <= now) {
             self.name_all(now);
         }
@@ -161,7 +176,8 @@ impl Claims {
     /// When `end_contests` has something to do.
     pub(super) fn next_contest(&self) -> Option<Instant> {
         let census = self.stations.census_ends().filter(|_| !self.unnamed.is_empty());
-        [self.conflicts.next_deadline(), self.disputes.next_deadline(), census].into_iter().flatten().min()
+        let deaf = self.deaf.values().min().copied();
+        [self.conflicts.next_deadline(), self.disputes.next_deadline(), census, deaf].into_iter().flatten().min()
     }
 
     /// A station to which addresses were left has ceased to answer for one: they are all asked for at once, not each after
@@ -205,6 +221,9 @@ impl Claims {
             claim.deferrals = if was_settled { 1 } else { claim.deferrals.saturating_add(1) };
             claim.state = State::Deferred { deaf: pause == Some(DEAF_PAUSE) };
             self.standing_by = self.standing_by.saturating_add(u32::from(was_announced && claim.is_standby()));
+            if pause == Some(DEAF_PAUSE) {
+                self.deaf.entry(claimant.mac).or_insert(now + DEAF_QUESTION);
+            }
             self.turned.insert(address);
             match pause.or_else(|| (!claim.is_standby()).then(|| claim.pause())) {
                 Some(pause) => self.enter_queue(address, Next::Wait(now + pause)),
@@ -214,6 +233,54 @@ impl Claims {
             // anything; neighbours believe this node.
             if was_announced && matches!(self.stations.hearing(claimant.mac), Some(Hearing::Unheard | Hearing::Deaf)) {
                 self.pass_on(address, claimant.mac, now);
+            }
+        }
+    }
+
+    /// This node hears again: what it stands by for it asks the link for now.
+    fn ask_anew(&mut self, now: Instant) {
+        let waits = |claim: &Claim| claim.is_standby() && claim.state == State::Deferred { deaf: false };
+        let waiting: Vec<IpAddr> = self.claims.iter().filter(|(_, it)| waits(it)).map(|(it, _)| *it).collect();
+        for address in waiting {
+            self.leave_queue(address);
+            self.begin(address, now);
+        }
+    }
+
+    /// The station hears this node: what is left to it is asked for like anything else.
+    fn end_deafness(&mut self, mac: MacAddress, now: Instant) {
+        // Its pulses say that it does not, and it may take this node for a foreign host.
+        if self.stations.hearing(mac) == Some(Hearing::Deaf) || self.deaf.remove(&mac).is_none() {
+            return;
+        }
+        for address in self.left_to_deaf(mac) {
+            self.leave_queue(address);
+            let Some(claim) = self.claims.get_mut(&address) else { continue };
+            claim.state = State::Deferred { deaf: false };
+            let pause = claim.pause();
+            match claim.is_standby() {
+                true => self.stand_by(address, now),
+                false => self.enter_queue(address, Next::Wait(now + pause)),
+            }
+        }
+    }
+
+    fn left_to_deaf(&self, mac: MacAddress) -> Vec<IpAddr> {
+        let is_left = |claim: &Claim| claim.left_to == Some(mac) && claim.state == State::Deferred { deaf: true };
+        self.claims.iter().filter(|(_, claim)| is_left(claim)).map(|(address, _)| *address).collect()
+    }
+
+    /// Asks stations that do not hear this node whether they do by now.
+    fn ask_the_deaf(&mut self, now: Instant) {
+        let due: Vec<MacAddress> = self.deaf.iter().filter(|(_, due)| **due <= now).map(|(mac, _)| *mac).collect();
+        for mac in due {
+            if self.left_to_deaf(mac).is_empty() {
+                self.deaf.remove(&mac);
+                continue;
+            }
+            self.deaf.insert(mac, now + DEAF_QUESTION);
+            if self.stations.hearing(mac) != Some(Hearing::Deaf) {
+                self.stations.ask(mac, now);
             }
         }
     }

@@ -163,6 +163,19 @@ impl Stations {
         }
     }
 
+    /// Stations of other Nodes than the one of `holder` were heard on this link. Where it is not known, one of them may be the holder's.
+    pub fn knows_others(&self, holder: Option<MacAddress>) -> bool {
+        let others = self.addresses_of.keys().filter(|mac| Some(**mac) != holder).count();
+        others > usize::from(holder.is_none())
+    }
+
+    /// Asks a few of them for their Nodes' addresses: whether this node hears anybody.
+    pub fn ask_others(&mut self, holder: Option<MacAddress>, now: Instant) {
+        let others = self.addresses_of.keys().filter(|mac| Some(**mac) != holder);
+        let others: Vec<MacAddress> = others.take(MOST_OTHERS).copied().collect();
+        others.into_iter().for_each(|mac| self.ask(mac, now));
+    }
+
     /// The next address of a Node to ask for.
     pub fn poll_question(&mut self, now: Instant) -> Option<IpAddr> {
         self.next_question().filter(|due| *due <= now)?;
@@ -190,6 +203,9 @@ impl Stations {
         self.told.mac
     }
 }
+
+/// How many stations are asked whether this node hears.
+const MOST_OTHERS: usize = 4;
 
 #[cfg(test)]
 mod tests {

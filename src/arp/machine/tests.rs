@@ -180,6 +180,26 @@ fn the_last_announcement_of_a_node_that_said_goodbye_is_followed_by_one_of_its_h
     assert_eq!(bench.reports(), []);
 }
 
+/// C4 of a review. Input: a node that says in its pulses that it receives nothing announces an address of this one, again and again.
+/// Output: this one goes on, and neighbours hear of it behind each of these announcements.
+#[test]
+fn what_a_node_announces_that_receives_nothing_is_contradicted_each_time() {
+    let mut bench = Bench::new();
+    bench.own(1, Acquisition::HandOver);
+    bench.pass(millis(20_000));
+    bench.meet(FOREIGN, Hearing::Numb);
+    for _ in 0..5 {
+        bench.claims.handle_claimant(Claimant { address: address(1), mac: FOREIGN }, bench.now);
+        let sent = bench.pass(millis(100)).into_iter().filter(|(_, what, _)| *what == Sent::Announce).count();
+        assert_eq!((sent, bench.ownership(1)), (1, Ownership::Announced));
+        bench.pass(millis(1000));
+    }
+    bench.own(2, Acquisition::TakeOver { from: "node2".into(), suspect: false });
+    bench.claims.handle_claimant(Claimant { address: address(2), mac: FOREIGN }, bench.now);
+    bench.pass(millis(100));
+    assert_eq!(bench.ownership(2), Ownership::Announced, "and it is waited for by nobody");
+}
+
 #[test]
 fn an_address_that_is_held_is_refreshed_for_ever_below_the_ageing_of_switches() {
     let mut bench = Bench::new();

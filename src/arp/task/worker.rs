@@ -73,6 +73,8 @@ pub(super) struct Worker {
     offload: Option<Offload>,
     /// The socket's failure was logged: a failure that lasts is logged once.
     failing: bool,
+    /// No socket was opened since the start, or since the last failure: whether one can be is found out though no address needs it.
+    untried: bool,
     joining_failed: bool,
 }
 
@@ -99,6 +101,7 @@ impl Worker {
             offload_life,
             offload: None,
             failing: false,
+            untried: true,
             joining_failed: false,
         }
     }
@@ -110,7 +113,8 @@ impl Worker {
             let outcome = self.serve();
             let Err(error) = outcome else { return self.offload };
             // A link that vanished leaves the slice as soon as the plan has heard of that from the kernel.
-            if is(&error, libc::ENODEV) || is(&error, libc::ENETDOWN) {
+            let is_gone = is(&error, libc::ENODEV) || is(&error, libc::ENETDOWN);
+            if is_gone {
                 debug!(link = %self.slice.name, %error, "socket lost its link");
             } else if !self.failing {
                 self.failing = true;
@@ -120,9 +124,11 @@ impl Worker {
             self.sockets.clear();
             self.claims.handle_link_down();
             self.slice.up = false;
+            self.untried = true;
             self.report(|state| {
-                state.socket = SocketState::Failed(error.to_string());
+                state.socket = if is_gone { SocketState::Opening } else { SocketState::Failed(error.to_string()) };
                 state.offloaded = false;
+                state.answering.clear();
             });
             // If waiting fails too, the socket is tried again at once.
             let _ = wait([Some(self.wake.as_fd())], Some(REOPEN_INTERVAL));
@@ -224,7 +230,9 @@ impl Worker {
         if !after.up {
             self.claims.handle_link_down();
         } else if !before.up || before.mac != after.mac {
-            info!(link = %after.name, mac = %after.mac, addresses = after.addresses.len(), "link came up or changed its MAC; its addresses are announced");
+            if !after.addresses.is_empty() {
+                info!(link = %after.name, mac = %after.mac, addresses = after.addresses.len(), "link came up or changed its MAC; its addresses are announced");
+            }
             self.claims.handle_link_up(now);
         }
         self.report_slice();
@@ -233,6 +241,10 @@ impl Worker {
 
     /// Opens a socket for each protocol that the next slice has addresses of, and closes the others.
     fn open(&mut self, next: &LinkSlice) -> io::Result<()> {
+        if self.untried {
+            Protocol::BOTH.into_iter().try_for_each(|it| LinkSocket::open(self.index, it).map(drop))?;
+            self.untried = false;
+        }
         for protocol in Protocol::BOTH {
             let addresses = next.addresses.keys().chain(next.surroundings.yields.keys());
             let wanted = addresses.copied().any(|address| Protocol::of(address) == protocol);

@@ -30,6 +30,8 @@ pub struct L2Context {
     by_link: Vec<(Vec<IpNet>, Electorate)>,
     /// Where this node would answer.
     pub interfaces: Arc<BTreeSet<InterfaceName>>,
+    /// Where it would too, but for a socket, each with why.
+    without_socket: BTreeMap<InterfaceName, String>,
     /// The subnets of those links.
     subnets: Vec<(IpNet, InterfaceName)>,
     /// Those of them without a usable IPv6 address: the kernel takes no IPv6 packet there, or finds no neighbour.
@@ -147,6 +149,17 @@ impl L2Context {
         self.without_v4.keys()
     }
 
+    /// The links of this node where no socket for ARP and NDP can be opened.
+    pub fn without_socket(&self) -> impl Iterator<Item = &InterfaceName> {
+        self.without_socket.keys()
+    }
+
+    /// Why this node answers nowhere, where a socket is what it lacks.
+    pub fn lacks_socket(&self) -> Option<Reason> {
+        let (interface, why) = self.without_socket.first_key_value().filter(|_| self.interfaces.is_empty())?;
+        Some(Reason::NoSocket { interface: interface.clone(), why: why.clone() })
+    }
+
     /// The links of this node that take no IPv6.
     pub fn without_v6(&self) -> &BTreeSet<InterfaceName> {
         &self.without_v6
@@ -185,6 +198,7 @@ impl L2Context {
     /// It covers the same links, in the same way.
     pub(super) fn has_same_links(&self, other: &L2Context) -> bool {
         self.interfaces == other.interfaces
+            && self.without_socket == other.without_socket
             && self.subnets == other.subnets
             && self.without_v6 == other.without_v6
             && self.v6.is_alike(&other.v6)
@@ -260,7 +274,10 @@ fn l2_context(
     serves_v6: bool,
 ) -> L2Context {
     let node = nodes.get(me).map(|node| &**node);
-    let links: Vec<&Link> = usable_links(l2, node, world).collect();
+    let (lacking, links): (Vec<&Link>, Vec<&Link>) =
+        usable_links(l2, node, world).partition(|link| world.without_socket.contains_key(&link.name));
+    let why = |link: &&Link| Some((link.name.clone(), world.without_socket.get(&link.name)?.clone()));
+    let without_socket: BTreeMap<InterfaceName, String> = lacking.iter().filter_map(why).collect();
     let interfaces = Arc::new(links.iter().map(|link| link.name.clone()).collect());
     // The kernel asks from no other address where the way to a client is (RFC 4861 §7.2.2).
     let has_v6 = |link: &&&Link| link.addresses.iter().any(|net| is_link_local_v6(net.addr()));
@@ -323,6 +340,7 @@ fn l2_context(
         electorate,
         by_link,
         interfaces,
+        without_socket,
         subnets,
         without_v6,
         v6,
@@ -427,7 +445,11 @@ impl PulseContext {
 
 fn pulse_context(config: &Config, node: Option<&Node>, l2: &[L2Context], own: Own<'_>, world: &World) -> PulseContext {
     let of_l2 = |link: &Link| l2.iter().any(|context| context.interfaces.contains(&link.name));
-    let on_links = |link: &&Link| of_l2(link) || (is_usable(link) && is_named_by(&config.pulse.interfaces, &link.name));
+    // Where this node has no socket its pulses say that it serves nothing.
+    let lacks_socket = |link: &Link| l2.iter().any(|context| context.without_socket.contains_key(&link.name));
+    let on_links = |link: &&Link| {
+        of_l2(link) || lacks_socket(link) || (is_usable(link) && is_named_by(&config.pulse.interfaces, &link.name))
+    };
     let weight = |l2: &L2| node.and_then(|node| elect::weight(l2, &node.labels));
     let number = |link: &Link| LinkNumber::of(&link.name);
     let ends: BTreeSet<LinkNumber> = world.links.values().filter(|link| of_l2(link)).map(number).collect();
@@ -499,6 +521,10 @@ fn usable_links<'a>(l2: &L2, node: Option<&Node>, world: &'a World) -> impl Iter
 /// Why no link of this node is usable: that of the link that was asked for by name or pattern, if there is one.
 fn no_link(l2: &L2, node: Option<&Node>, world: &World) -> Reason {
     let asked_for = |link: &&Link| !l2.interfaces.is_empty() && !link.loopback && names_link(l2, node, link, world);
+    let lacking = |link: &Link| Some((link.name.clone(), world.without_socket.get(&link.name)?.clone()));
+    if let Some((interface, why)) = usable_links(l2, node, world).find_map(lacking) {
+        return Reason::NoSocket { interface, why };
+    }
     match world.links.values().find(asked_for) {
         Some(Link { name, up: false, .. }) => Reason::LinkDown { interface: name.clone() },
         Some(Link { name, carrier: false, .. }) => Reason::NoCarrier { interface: name.clone() },

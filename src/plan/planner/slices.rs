@@ -56,6 +56,10 @@ impl Planner {
         let may_answer_on: BTreeSet<InterfaceName> =
             self.context.l2.iter().flat_map(|l2| l2.interfaces.iter()).cloned().collect();
         self.moved.l2 |= *l2.may_answer_on != may_answer_on;
+        let without_socket = self.context.l2.iter().flat_map(|l2| l2.without_socket()).cloned();
+        let would_answer_on = may_answer_on.iter().cloned().chain(without_socket).collect();
+        self.moved.l2 |= *l2.would_answer_on != would_answer_on;
+        l2.would_answer_on = kept(&l2.would_answer_on, would_answer_on);
         l2.may_answer_on = kept(&l2.may_answer_on, may_answer_on);
         let node = self.own_node();
         let config = self.in_force.config();

@@ -47,6 +47,7 @@ pub(super) fn roster(members: &[(&str, &[&str])], silent: &[&str]) -> Fact {
             left: Default::default(),
             unproved: Default::default(),
             doubles: Default::default(),
+            receive_nothing: Default::default(),
             key_use: None,
         })),
     )

@@ -449,6 +449,9 @@ fn link_for(
             (false, false) => Reason::NoIpv4OnLink { address, links },
         });
     }
+    if let Some(reason) = covering.iter().find_map(|(_, context)| context.lacks_socket()) {
+        return Err(reason);
+    }
     let wanted = covering.iter().map(|(l2, _)| describe_interfaces(l2)).collect::<Vec<_>>().join("; ");
     Err(Reason::NoInterface { wanted })
 }

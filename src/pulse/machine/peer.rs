@@ -94,6 +94,8 @@ pub(super) struct Peer {
     /// This node was late to look: until when the peer is given time to be heard after all.
     grace_until: Option<Instant>,
     waits: bool,
+    /// It says that its link receives nothing. While it is heard.
+    pub(super) receives_nothing: bool,
     /// It is to be known whether it hears this node.
     doubt: Option<Doubt>,
     /// It has not answered for too long since then.
@@ -189,6 +191,7 @@ impl Peer {
             former: None,
             grace_until: None,
             waits: pulse.waits,
+            receives_nothing: pulse.receives_nothing,
             doubt: None,
             deaf: false,
             answered: None,
@@ -348,8 +351,17 @@ impl Peer {
             _ if self.eligibility == Eligibility::Leaving => Life::Left,
             Life::Unverified if answered && self.card.is_some() => Life::Alive,
             Life::Unverified | Life::Lost => Life::Unverified,
+            // Whoever asks for what it holds gets no answer: it is as good as dead here.
+            Life::Alive | Life::Silent { .. } | Life::Left if self.receives_nothing => {
+                Life::Silent { unheard: Duration::ZERO, suspect: false }
+            }
             Life::Alive | Life::Silent { .. } | Life::Left => Life::Alive,
         }
+    }
+
+    /// It is heard, and says that its link receives nothing.
+    pub(super) fn is_numb(&self) -> bool {
+        self.receives_nothing && matches!(self.life, Life::Silent { .. } | Life::Unverified)
     }
 
     /// The same node in a new life. It holds nothing of what it held before, unless it said that it would be back by now.
@@ -468,6 +480,7 @@ impl Peer {
         self.hears_api_server = pulse.hears_api_server;
         self.mac = pulse.mac;
         self.waits = pulse.waits;
+        self.receives_nothing = pulse.receives_nothing;
         self.deaf = match self.doubt.as_mut().map(|doubt| &mut doubt.why) {
             Some(Why::Plan { answered }) => answered.is_none_or(|at| now >= at + settings.detection() * UNANSWERED),
             Some(Why::Signs { unanswered }) => {
@@ -499,8 +512,8 @@ impl Peer {
 
     /// What every pulse says of its sender.
     fn shown(&self) -> impl Eq + use<> {
-        let Peer { eligibility, owner, hears_api_server, mac, waits, deaf, .. } = self;
-        (*eligibility, *owner, *hears_api_server, *mac, *waits, *deaf, self.is_restarting())
+        let Peer { eligibility, owner, hears_api_server, mac, waits, receives_nothing, deaf, .. } = self;
+        (*eligibility, *owner, *hears_api_server, *mac, *waits, *receives_nothing, *deaf, self.is_restarting())
     }
 
     /// It says that it restarts. One that listens already is on its way back, and is awaited by those who knew it before.
@@ -575,6 +588,7 @@ impl Peer {
     pub(super) fn as_silent(&self) -> Option<Departed> {
         match self.life {
             Life::Silent { unheard, suspect } => Some(self.departed(unheard, suspect)),
+            Life::Unverified if self.receives_nothing => Some(self.departed(Duration::ZERO, false)),
             Life::Unverified | Life::Lost => self.former.clone(),
             Life::Alive | Life::Left => None,
         }
@@ -585,7 +599,8 @@ impl Peer {
         match self.life {
             Life::Alive => true,
             Life::Unverified => self.awaited.is_none(),
-            Life::Silent { .. } | Life::Left | Life::Lost => false,
+            Life::Silent { .. } => self.receives_nothing,
+            Life::Left | Life::Lost => false,
         }
     }
 

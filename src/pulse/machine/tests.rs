@@ -1138,3 +1138,54 @@ fn the_only_link_of_a_node_that_begins_anew_holds_nothing_of_what_it_held() {
     let holds = a.roster.members.values().any(|it| !it.holdings.is_empty());
     assert!(!holds, "{:?}", a.roster);
 }
+
+/// C4 of a review. Input: three nodes; one of them receives nothing any more, what it sends passes. Output: it says so, and the others count it
+/// as silent with what it held, for as long as it says so; it is alive at once when it hears again.
+#[test]
+fn a_node_that_receives_nothing_says_so_and_is_as_good_as_silent_to_those_that_hear_it() {
+    let mut now = START();
+    let mut nodes = [machine("a", 1, now), machine("b", 2, now), machine("c", 3, now)];
+    let held = [("192.0.2.1".parse::<IpAddr>().unwrap(), Holding { weight: 0, stage: Stage::Holds })];
+    let mut stance = nodes[1].stance.clone();
+    (stance.owner, stance.holdings) = (true, held.into_iter().collect());
+    nodes[1].handle_stance(stance, now);
+    let mut rosters = [Roster::default(), Roster::default(), Roster::default()];
+    let mut frames = 0;
+    let mut pass = |nodes: &mut [Machine; 3], rosters: &mut [Roster; 3], time: u64, deaf: bool| {
+        for _ in 0..time {
+            for from in 0..3 {
+                while let Some(pulse) = nodes[from].poll_pulse(now) {
+                    for to in (0..3).filter(|to| *to != from && !(deaf && *to == 1)) {
+                        frames += u64::from(to == 1);
+                        nodes[to].handle_pulse(pulse.clone(), now);
+                    }
+                }
+            }
+            for (node, roster) in nodes.iter_mut().zip(rosters.iter_mut()) {
+                if node.wants_count(now) {
+                    node.handle_received(Some(frames), now);
+                }
+                if let Some(newest) = node.poll_roster(now) {
+                    *roster = newest;
+                }
+            }
+            now += Duration::from_millis(1);
+        }
+    };
+    let b = NodeName::from("b");
+    pass(&mut nodes, &mut rosters, 3000, false);
+    assert!(rosters[0].members.contains_key(&b) && rosters[2].members.contains_key(&b));
+    pass(&mut nodes, &mut rosters, 4500, true);
+    for roster in &rosters {
+        assert!(roster.receive_nothing.contains(&b), "{roster:?}");
+    }
+    for roster in [&rosters[0], &rosters[2]] {
+        assert!(!roster.members.contains_key(&b) && roster.unproved.is_empty(), "{roster:?}");
+        assert_eq!(roster.silent[&b].holdings.len(), 1);
+        assert_eq!(roster.members.len(), 1, "the two hear each other");
+    }
+    pass(&mut nodes, &mut rosters, 1500, false);
+    for roster in &rosters {
+        assert!(roster.receive_nothing.is_empty() && roster.members.len() == 2, "{roster:?}");
+    }
+}

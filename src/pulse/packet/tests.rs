@@ -30,6 +30,7 @@ fn full() -> Pulse {
         hello: false,
         hears_api_server: true,
         waits: true,
+        receives_nothing: true,
         card_version: 5,
         holdings_version: 6,
         asks: vec![to],

@@ -231,6 +231,35 @@ fn a_node_that_receives_nothing_on_one_of_two_links_takes_no_address_of_another(
     lan.owners_stay("and stays so", &before, secs(2));
 }
 
+/// C4 of a review. Input: a node receives nothing by its only link; what it sends passes, and its carrier is up. Output: clients go on being
+/// answered at every address by the other two, which say why; when it receives again, all is as it was.
+#[test]
+fn a_node_that_receives_nothing_draws_no_address_and_loses_its_own_to_those_that_hear() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let lan = Lan::with_quiet_kernels(&rack, 3);
+    let addresses = lan.services(8);
+    let agents = lan.agents();
+    let before = lan.owners(&addresses, secs(10));
+    assert!(before.values().any(|owner| owner == "node-2"), "{before:?}");
+    let watch = lan.watch(&addresses);
+    let port = &lan.site.node(1).port;
+    port.deafen();
+    let without = eventually("the others answer for all", secs(5), || {
+        let owners = lan.owners(&addresses, secs(3));
+        if owners.values().all(|owner| owner != "node-2") { Ok(owners) } else { Err(format!("{owners:?}")) }
+    });
+    lan.owners_stay("and go on", &without, secs(8));
+    for agent in [&agents[0], &agents[2]] {
+        let problems = lan::problems(agent);
+        assert!(problems.contains("node-2 says that its end of eth0 receives nothing"), "{problems}");
+    }
+    assert!(lan::problems(&agents[1]).contains("eth0 receives no frame of anybody"), "{}", lan::problems(&agents[1]));
+    port.undeafen();
+    eventually_equal("all is as it was", secs(15), &before, || lan.owners(&addresses, secs(3)));
+    lan.owners_stay("and stays so", &before, secs(2));
+    watch.end(millis(2500));
+}
+
 /// R4 of a review. Input: two links of a node on one wire, and the one that began last loses its cable. Output: the others miss nobody, and
 /// both stations are the node's.
 #[test]

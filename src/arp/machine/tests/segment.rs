@@ -354,6 +354,68 @@ fn questions_of_a_node_that_hears_this_one_give_nothing_back() {
     }
 }
 
+/// C5 of a review. Input: no pulses; one that stands by receives nothing, what it sends passes. Output: it takes nothing, for however long, and
+/// nothing moves when it receives again.
+#[test]
+fn who_hears_nobody_at_all_takes_nothing_as_a_standby() {
+    let mut segment = Segment::of(3).acquainted();
+    segment.own(0, 0, Acquisition::FirstUse);
+    segment.own(2, 1, Acquisition::FirstUse);
+    for n in 0..2 {
+        segment.own(1, n, Acquisition::Standby { place: 1 });
+    }
+    segment.pass(Duration::from_secs(20));
+    segment.cut(0, 1);
+    segment.cut(2, 1);
+    for _ in 0..600 {
+        segment.pass(millis(100));
+        assert_eq!((segment.answers(0), segment.answers(1)), (vec![0], vec![2]));
+    }
+    segment.cut.clear();
+    segment.pass(Duration::from_secs(20));
+    assert_eq!((segment.answers(0), segment.answers(1)), (vec![0], vec![2]));
+}
+
+/// Input: all others are gone, and then a client asks. Output: the last one takes the address: it is alone, and not deaf.
+#[test]
+fn the_last_one_takes_what_it_stands_by_for_as_soon_as_anybody_speaks() {
+    let mut segment = Segment::of(3).acquainted();
+    segment.own(0, 0, Acquisition::FirstUse);
+    segment.own(1, 0, Acquisition::Standby { place: 1 });
+    segment.pass(Duration::from_secs(20));
+    for gone in [0, 2] {
+        segment.cut(gone, 1);
+        segment.cut(1, gone);
+    }
+    segment.pass(Duration::from_secs(30));
+    assert_eq!(segment.answers(0), [0], "nobody is there who could ask");
+    let answers = |it: &Segment| it.answers(0) == [0, 1];
+    for _ in 0..4 {
+        let question = Frame::question(address(0), Ipv4Addr::new(10, 0, 99, 9).into(), CLIENT).expect("one family");
+        segment.arrive(1, question);
+        segment.pass(Duration::from_secs(1));
+    }
+    assert!(answers(&segment));
+}
+
+/// C5 of a review. Input: no pulses; one that receives nothing takes an address, and its holder gives way because it is not heard. Then the
+/// other hears again, and is gone a moment later. Output: the address is taken over like any other, and not after `DEAF_PAUSE`.
+#[test]
+fn what_was_left_to_one_that_does_not_hear_is_asked_for_once_it_does() {
+    let mut segment = Segment::of(2).acquainted();
+    segment.own(0, 0, Acquisition::FirstUse);
+    segment.pass(Duration::from_secs(60));
+    segment.cut(0, 1);
+    segment.own(1, 0, Acquisition::FirstUse);
+    segment.until(Duration::from_secs(5), "it gives way", |it| it.answers(0) == [1]);
+    segment.pass(Duration::from_secs(5));
+    segment.cut.clear();
+    segment.pass(Duration::from_secs(5));
+    assert_eq!(segment.answers(0), [1], "it answers for it");
+    segment.hosts[1].claims.handle_disowned(address(0), segment.now);
+    segment.until(Duration::from_secs(10), "it takes it back", |it| it.answers(0) == [0]);
+}
+
 /// K1 of an audit. Input: no pulses, one that answers, and two that stand by. Output: the link alone decides who answers; a restart moves nothing.
 #[test]
 fn who_stands_by_takes_an_address_once_nobody_answers_for_it_and_not_before() {

@@ -1,0 +1,15 @@
+# C5 of a review: the same without a key. n2 takes nothing as a standby; 5 s after it hears again its agent is killed.
+agents 3
+addresses 8
+file key 0:
+at 12s deafen n2 to n1
+at 12s deafen n2 to n3
+at 12s deafen n2 to client
+at 12s deafen n2 to router
+at 52s undeafen n2 to n1
+at 52s undeafen n2 to n3
+at 52s undeafen n2 to client
+at 52s undeafen n2 to router
+at 57s kill n2
+ends 90s
+holds
