@@ -166,6 +166,9 @@ impl Link {
     /// One node has its turn, and all others hear what it says, each as a datagram of its own.
     fn wake(&mut self, number: usize) {
         let mut said = Vec::new();
+        if self.machines[number].wants_count(self.now) {
+            self.machines[number].handle_received(None, self.now);
+        }
         while let Some(pulse) = self.machines[number].poll_pulse(self.now) {
             said.push(pulse.emit(&self.key));
         }

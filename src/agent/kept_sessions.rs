@@ -461,7 +461,8 @@ mod tests {
         assert_eq!((taken.ends.len(), taken.former.len()), (8, 8), "{:?}", taken.former);
         end(taken.ends).await;
         let took = clock::now().saturating_duration_since(began);
-        assert!(took < FAREWELL_TIME * 2, "{took:?}");
+        // Twice that where a router has not acknowledged yet, which the clock of this test does not wait for.
+        assert!(took <= FAREWELL_TIME * 2, "{took:?}");
         for router in &mut routers {
             let mut octets = Vec::new();
             let _ = io::Read::read_to_end(router, &mut octets);

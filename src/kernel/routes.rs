@@ -83,12 +83,8 @@ fn place(route: &DefaultRoute) -> Place {
 
 async fn follow(facts: &mpsc::Sender<Fact>, told: &mut Told) -> Result<Infallible, Ended> {
     // When a link goes down or loses its last address, its IPv4 routes go too, and the kernel reports only the link or the address.
-    let groups = [
-        MulticastGroup::Link,
-        MulticastGroup::Ipv4Ifaddr,
-        MulticastGroup::Ipv4Route,
-        MulticastGroup::Ipv6Route,
-    ];
+    let groups =
+        [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
     let mut netlink = Netlink::open_for(&groups).map_err(Ended::Failed)?;
     // With an object of next hops its routes go, and the kernel tells of the object alone, in a message that the library cannot read.
     let open = |error| Ended::Failed(NetlinkError::Open(error));

@@ -127,8 +127,14 @@ impl Story {
 
     /// The story of one of the nodes a, b and c.
     fn begin_on(node_name: &str, config: Config) -> Story {
+        Story::begin_knowing(Vec::new(), node_name, config)
+    }
+
+    /// The same, of an agent that knows something of an earlier life.
+    fn begin_knowing(facts: Vec<Fact>, node_name: &str, config: Config) -> Story {
         let pools = config.pools.clone();
         let mut story = Story { planner: Planner::new(Arc::new(config), node_name.into()), pools, now: clock::now() };
+        facts.into_iter().for_each(|fact| story.tell(fact));
         for name in ["a", "b", "c"] {
             story.tell(Fact::Node(name.into(), Some(Arc::new(node(&[])))));
         }

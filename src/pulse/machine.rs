@@ -44,6 +44,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::peer::{ASK_PART, Dues, Life, Peer, around, up_to};
+use self::receiving::Received;
 use self::sealing::Sealing;
 use super::holdings::{SetTeller, Teller};
 use super::outcome::Outcome;
@@ -54,6 +55,7 @@ use crate::names::NodeName;
 use crate::roster::{Card, Eligibility, Holdings, KeyId, NodeTicket, Roster};
 
 mod peer;
+mod receiving;
 mod sealing;
 
 /// How many intervals of an owner lie between two pulses of a node that owns nothing.
@@ -108,17 +110,6 @@ pub struct Incarnations {
 struct Double {
     mac: MacAddress,
     last_heard: Instant,
-}
-
-/// What the kernel says of the frames that a link has received.
-#[derive(Debug, Clone, Copy)]
-struct Received {
-    /// `None` where it does not say.
-    frames: Option<u64>,
-    since: Instant,
-    counted: Instant,
-    /// Some came after the others were heard last.
-    is_proven: bool,
 }
 
 /// How many links of one process count up from its first incarnation at most.
@@ -520,48 +511,6 @@ impl Machine {
         }
     }
 
-    /// Whether [`Machine::handle_received`] is to be told how many frames the link has received so far: nobody is heard any more, and it
-    /// matters whether this node is alone or receives nothing.
-    pub fn wants_count(&self, now: Instant) -> bool {
-        self.counts_at().is_some_and(|at| at <= now)
-    }
-
-    fn counts_at(&self) -> Option<Instant> {
-        let hears_nobody = self.settled && self.parting.is_none() && self.peers.values().all(|it| it.life != Life::Alive);
-        let is_missed = |peer: &Peer| matches!(peer.life, Life::Silent { .. });
-        let counted = self.received.map_or(self.began, |received| {
-            let missed = self.peers.values().any(is_missed);
-            received.counted + if missed { self.settings.interval } else { self.settings.interval * SLOW }
-        });
-        hears_nobody.then(|| counted.max(self.last_heard + self.settings.detection()))
-    }
-
-    /// How many frames the link has received so far, by the kernel's count; `None`: it does not say. A node that is alone on a quiet link
-    /// says in vain that it receives nothing: nobody is there to take over what it holds.
-    pub fn handle_received(&mut self, frames: Option<u64>, now: Instant) {
-        let before = self.received.unwrap_or(Received { frames: None, since: now, counted: now, is_proven: false });
-        let same = frames.is_some() && frames == before.frames;
-        // Frames come, though no pulses do: the link is sound.
-        let is_proven = before.is_proven || before.frames.is_some() && !same;
-        let since = if same { before.since } else { now };
-        self.received = Some(Received { frames, since, counted: now, is_proven });
-        let patience = if is_proven { PROVEN_FOR } else { self.settings.detection() };
-        self.say_receives_nothing(now >= since + patience, now);
-    }
-
-    /// Somebody is heard.
-    fn end_missing_all(&mut self, now: Instant) {
-        self.received = None;
-        self.say_receives_nothing(false, now);
-    }
-
-    fn say_receives_nothing(&mut self, nothing: bool, now: Instant) {
-        if std::mem::replace(&mut self.receives_nothing, nothing) != nothing {
-            self.roster_moved = true;
-            self.hurry(now);
-        }
-    }
-
     /// This node leaves. A few pulses that say so follow; after them nothing is sent.
     pub fn handle_leaving(&mut self, now: Instant) {
         if self.parting.is_none() {
@@ -907,9 +856,6 @@ const HELLOS: u64 = 2;
 
 /// How many nodes are remembered on one link: more than could share one.
 const MOST_PEERS: usize = 1024;
-
-/// A link that received frames after the others fell silent counts as sound for so long after the last of them.
-const PROVEN_FOR: Duration = Duration::from_secs(10);
 
 /// For so long after its goodbye a node's station may still speak of addresses without a meaning. A node that stops answers for a
 /// fraction of a second more; the rest is for frames and agents that are late.

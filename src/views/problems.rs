@@ -805,7 +805,8 @@ fn without_v4(snapshot: &Snapshot) -> Vec<String> {
     let of_l2 = config.l2.iter().zip(&context.l2).filter(given_way);
     let left: BTreeSet<&InterfaceName> = of_l2.flat_map(|(_, context)| context.without_v4()).collect();
     let answers_on = |link: &Link| {
-        let answered = plan.l2.addresses.iter().filter(|(address, links)| address.is_ipv4() && links.contains(&link.name));
+        let answered =
+            plan.l2.addresses.iter().filter(|(address, links)| address.is_ipv4() && links.contains(&link.name));
         answered.count()
     };
     let has_way = |link: &Link| {

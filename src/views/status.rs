@@ -627,6 +627,8 @@ mod tests {
         let file = SourceFile { path: "test.toml".to_owned(), text: text.to_owned() };
         let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
         let (now, wall) = (clock::now(), clock::wall());
+        let began = vec!["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        planner.apply(Fact::Answering { link: "eth0".into(), began, ended: Vec::new() });
         planner.turn(now);
         let snapshot = Snapshot::of(&planner, Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
         let said = |reasons: [Option<Reason>; 2]| {

@@ -9,6 +9,7 @@ mod departed;
 mod drain;
 mod fact;
 mod lease;
+mod maps;
 mod node_counts;
 mod objects;
 mod pods;

@@ -11,10 +11,11 @@ use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 
 use super::departed::Departed;
+use super::maps::{add, put, retain, shared, shared_while};
 use super::{
-    Answerers, ApiServer, BfdSessions, ClientCertificate, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage, Egress,
-    EgressReach, EndpointSlice, Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node,
-    NodeCounts, PeerOrder, PeerOrders, Pods, PoolRange, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
+    Answerers, ApiServer, BfdSessions, ClientCertificate, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage,
+    Egress, EgressReach, EndpointSlice, Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node,
+    PeerOrder, PeerOrders, Pods, PoolRange, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
 };
 use crate::address::{Family, is_too_wide};
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -858,52 +859,6 @@ impl World {
         let inside = self.services.range(first..).take_while(|(key, _)| key.namespace == *namespace);
         inside.map(|(key, _)| key.clone()).collect()
     }
-}
-
-fn add(sum: &mut BTreeMap<NodeName, u32>, of: &NodeCounts) {
-    for (node, count) in of.iter().filter(|(_, count)| *count > 0) {
-        let of_node = sum.entry(node.clone()).or_default();
-        *of_node = of_node.saturating_add(count);
-    }
-}
-
-/// Puts or removes, and says whether anything changed.
-fn put<K: Ord + Clone, V: PartialEq + Clone>(map: &mut OrdMap<K, V>, key: K, value: Option<V>) -> bool {
-    match value {
-        Some(value) if map.get(&key) == Some(&value) => false,
-        Some(value) => {
-            map.insert(key, value);
-            true
-        }
-        None => map.remove(&key).is_some(),
-    }
-}
-
-/// Drops whatever is not in a complete list, and says whether anything was.
-fn retain<K: Ord + Clone, V: Clone>(map: &mut OrdMap<K, V>, listed: &BTreeSet<K>) -> bool {
-    let gone: Vec<K> = map.keys().filter(|key| !listed.contains(key)).cloned().collect();
-    gone.iter().for_each(|key| drop(map.remove(key)));
-    !gone.is_empty()
-}
-
-/// The copy of a name that is shared by all who carry it.
-fn shared<N: Ord + Clone>(names: &mut OrdMap<N, ()>, name: &N) -> N {
-    match names.get_key_value(name) {
-        Some((known, ())) => known.clone(),
-        None => {
-            names.insert(name.clone(), ());
-            name.clone()
-        }
-    }
-}
-
-/// The name of an object that is there, or is gone: then nobody else needs the copy.
-fn shared_while<N: Ord + Clone>(is_there: bool, names: &mut OrdMap<N, ()>, name: N) -> N {
-    if is_there {
-        return shared(names, &name);
-    }
-    names.remove(&name);
-    name
 }
 
 fn peers_if(changed: bool) -> Touched {

@@ -656,7 +656,9 @@ impl Watch {
                 continue;
             };
             let agents = self.agents;
-            self.tell(town.now(), || format!("    {} knows that it is not heard by {}", name(number, agents), deaf.join(", ")));
+            self.tell(town.now(), || {
+                format!("    {} knows that it is not heard by {}", name(number, agents), deaf.join(", "))
+            });
         }
     }
 

@@ -67,9 +67,8 @@ fn towns_bear_filters_that_last() {
         complaints.extend(found.iter().next().map(|(seed, broken)| explain(&of(trouble)(*seed), broken)));
     }
     let found = run(0..SEEDS_OF_A_KIND, |seed| filtered_for_good(story(seed, &FILTERS)));
-    complaints.extend(found.iter().next().map(|(seed, broken)| {
-        explain(&filtered_for_good(story(*seed, &FILTERS)), broken)
-    }));
+    complaints
+        .extend(found.iter().next().map(|(seed, broken)| explain(&filtered_for_good(story(*seed, &FILTERS)), broken)));
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 

@@ -644,7 +644,13 @@ fn who_left_an_address_to_a_node_that_does_not_hear_it_asks_a_third_one_for_it_o
         Bid { grade: Grade::Eligible, weight }
     }
     fn holder(node: &NodeName, grants_us: bool) -> Holder<'_> {
-        Holder { bidder: Bidder { node, bid: bid(1) }, grants_us, cannot_serve: false, deaf: false, on_links: BTreeSet::new() }
+        Holder {
+            bidder: Bidder { node, bid: bid(1) },
+            grants_us,
+            cannot_serve: false,
+            deaf: false,
+            on_links: BTreeSet::new(),
+        }
     }
     for unproved in [false, true] {
         let mut history = History::default();

@@ -1070,9 +1070,9 @@ fn pulses_say_which_addresses_packets_of_pods_leave_with_here_once_the_kernel_do
 fn without_pulses_an_address_that_pods_leave_with_goes_back_to_the_node_that_all_nodes_name() {
     for me in ["a", "b", "c"] {
         let mut story = Story::begin_on(me, configuration());
-        let address = vec!["192.168.35.22".parse().unwrap()];
-        for name in ["a", "b", "c"].into_iter().filter(|name| *name != me) {
-            let node = Node { addresses: address.clone(), ..node(&[]) };
+        for (name, other) in ["a", "b", "c"].into_iter().zip(["192.168.35.21", "192.168.35.22", "192.168.35.23"]) {
+            let own = if name == me { "192.168.35.11" } else { other };
+            let node = Node { addresses: vec![own.parse().unwrap()], ..node(&[]) };
             story.tell(Fact::Node(name.into(), Some(Arc::new(node))));
         }
         story.put("web", story_ingress());
@@ -1084,7 +1084,8 @@ fn without_pulses_an_address_that_pods_leave_with_goes_back_to_the_node_that_all
         let is_best = best == me.into();
         assert_eq!(story.planner.plan().l2.standbys.len(), usize::from(!is_best), "{me}");
         assert_eq!(assertions(&story), [0; 0]);
-        story.tell(super::pulses::answering());
+        let began = vec!["192.168.35.100".parse().unwrap()];
+        story.tell(Fact::Answering { link: "eth0".into(), began, ended: Vec::new() });
         story.turn();
         assert_eq!((owner(&story), story.answered().len()), (me.into(), 1), "{me} goes on");
         for _ in 0..2 {
@@ -1110,14 +1111,14 @@ fn with_the_services_address_pods_are_held_while_the_network_that_it_is_in_is_aw
     let me = ["a", "b", "c"].into_iter().min_by_key(|name| Ticket::of(&(*name).into(), address));
     let eth1 = Link::carrying(3, "eth1", &["192.0.2.10/24"]);
     let (home, extra) = (DefaultRoute::via("192.168.35.1", 2, 0), DefaultRoute::via("192.0.2.1", 3, 200));
-    let begin = || {
-        let mut story = Story::begin_on(me.unwrap(), config.clone());
+    let begin = |facts: Vec<Fact>| {
+        let mut story = Story::begin_knowing(facts, me.unwrap(), config.clone());
         story.tell(Fact::Link(3, Some(eth1.clone())));
         story.put("web", Service { egress: Some(Egress::ServiceAddress), ingress: vec![address], ..service() });
         with_pod(&mut story);
         story
     };
-    let mut story = begin();
+    let mut story = begin(Vec::new());
     let away = |story: &Story| match story.planner.plan().without_network.get(&address) {
         Some(Reason::EgressNetworkAway { link, .. }) => Some((mapping(story), link.to_string())),
         Some(other) => panic!("{other}"),
@@ -1150,9 +1151,9 @@ fn with_the_services_address_pods_are_held_while_the_network_that_it_is_in_is_aw
     story.turn();
     assert_eq!((away(&story), mapping(&story)), (None, Mapping::Translated { address, network: None }));
     // An agent that starts meanwhile.
-    let mut story = begin();
     let links = [("eth1".into(), (15, [crate::address::Family::V4].into()))].into();
-    story.tell(Fact::NetworkNumbers(crate::world::NetworkNumbers { links, ..Default::default() }));
+    let numbers = crate::world::NetworkNumbers { links, ..Default::default() };
+    let mut story = begin(vec![Fact::NetworkNumbers(numbers)]);
     story.tell(Fact::DefaultRoutes(vec![home]));
     story.turn();
     assert_eq!(away(&story), held);

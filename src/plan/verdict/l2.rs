@@ -439,9 +439,13 @@ fn link_for(
     }
     if covering.iter().any(|(_, context)| !context.interfaces.is_empty()) {
         let without_v6 = || covering.iter().flat_map(|(_, context)| context.without_v6()).cloned().collect();
-        let without_v4 = || covering.iter().flat_map(|(l2, context)| {
-            context.without_v4().filter(|_| l2.subnet == Subnet::Prefer)
-        }).cloned().collect();
+        let without_v4 = || {
+            covering
+                .iter()
+                .flat_map(|(l2, context)| context.without_v4().filter(|_| l2.subnet == Subnet::Prefer))
+                .cloned()
+                .collect()
+        };
         let links: Vec<InterfaceName> = if address.is_ipv6() { without_v6() } else { without_v4() };
         return Err(match (links.is_empty(), address.is_ipv6()) {
             (true, _) => Reason::NoLinkInSubnet { address },

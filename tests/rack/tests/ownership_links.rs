@@ -358,7 +358,10 @@ fn an_owner_whose_link_loses_ipv4_leaves_its_addresses_to_nodes_that_can_reply()
         owner.ip("-4 address flush dev eth0");
         eventually(&format!("another one serves it, round {round}"), secs(4), || served_by(false));
         let said = lan::problems(&agents[index]);
-        assert!(said.contains("no IPv4 address on eth0, which has no IPv4 address while other nodes have one"), "{said}");
+        assert!(
+            said.contains("no IPv4 address on eth0, which has no IPv4 address while other nodes have one"),
+            "{said}"
+        );
         owner.ip(&format!("address add {v4_of_owner} dev eth0"));
         eventually(&format!("the owner has it again, round {round}"), secs(15), || served_by(true));
     }
@@ -372,7 +375,9 @@ fn an_owner_whose_link_loses_ipv4_leaves_its_addresses_to_nodes_that_can_reply()
         let l2: Vec<_> = agents.iter().map(|agent| agent.json("l2")["addresses"][0].clone()).collect();
         if count == 1 { Ok(()) } else { Err(format!("{count} of {all:?}: {l2:#?}")) }
     };
-    eventually("one goes on, and says so", secs(10), || says("this node answers for IPv4 addresses on eth0 (1), which has no IPv4 address"));
+    eventually("one goes on, and says so", secs(10), || {
+        says("this node answers for IPv4 addresses on eth0 (1), which has no IPv4 address")
+    });
     throughout("it answers", secs(3), || match lan.answering(address).len() {
         1 => Ok(()),
         count => Err(format!("{count} answer")),
