@@ -78,7 +78,7 @@ pub fn cleanup(Cleanup { config: file }: &Cleanup) -> Exit {
         }
         Err(error) => {
             failed = true;
-            eprintln!("crier: the addresses that crier put on links cannot be removed: {error}");
+            tell!("crier: the addresses that crier put on links cannot be removed: {error}");
         }
     }
     match runtime.block_on(kernel::vrfs::take_away(&folder)) {
