@@ -4,18 +4,19 @@
 use rack::announcer::V4;
 use rack::bird::Bird;
 use rack::crier::Crier;
+use rack::net::Switch;
 use rack::pairing::{NODE, ROUTER};
 use rack::{Manifests, Namespace, Need, Rack, Service, eventually, millis, rest, secs, throughout};
 
 const NEEDS: [Need; 3] = [Need::Namespaces, Need::Bird, Need::Crier];
 
-/// A node and a router on one switch.
-fn two(rack: &Rack) -> (Namespace, Namespace) {
+/// A node and a router on one switch, which goes with its last name.
+fn two(rack: &Rack) -> (Switch, Namespace, Namespace) {
     let (node, router) = (rack.namespace("node-1"), rack.namespace("tor"));
     let switch = rack.switch("switch");
     switch.plug(&node, "eth0", &[&format!("{}/24", NODE.0)]);
     switch.plug(&router, "eth0", &[&format!("{}/24", ROUTER.0)]);
-    (node, router)
+    (switch, node, router)
 }
 
 fn bird(bfd: &str, millis: u32, multiplier: u32) -> String {
@@ -70,7 +71,7 @@ fn wait_gone(what: &str, bird: &Bird) {
 #[test]
 fn a_peer_that_is_removed_or_shut_down_leaves_no_routes_where_the_router_keeps_them_when_bfd_goes_down() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
-    let (node, router) = two(&rack);
+    let (_switch, node, router) = two(&rack);
     let bird = router.bird(&bird("graceful", 100, 5));
     let agent = node.announcer(&bgp(100, 5));
     let text = std::fs::read_to_string(agent.file()).expect("the file is there");
@@ -103,7 +104,7 @@ fn a_peer_that_is_removed_or_shut_down_leaves_no_routes_where_the_router_keeps_t
 #[test]
 fn a_cease_that_is_lost_on_the_way_comes_before_bfd_goes_down_all_the_same() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
-    let (node, router) = two(&rack);
+    let (_switch, node, router) = two(&rack);
     let bird = router.bird(&bird("graceful", 100, 5));
     let agent = node.announcer(&bgp(100, 5));
     for how in ["shutdown", "stop"] {
@@ -131,7 +132,7 @@ fn a_cease_that_is_lost_on_the_way_comes_before_bfd_goes_down_all_the_same() {
 #[test]
 fn a_router_that_is_started_anew_during_a_restart_has_one_new_session_that_stays() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
-    let (node, router) = two(&rack);
+    let (_switch, node, router) = two(&rack);
     let manifests = Manifests::new(&rack);
     manifests.service(&Service::new("web").anywhere().addresses(V4));
     let configuration = format!(

@@ -17,7 +17,9 @@ fn without_key(configuration: &str) -> &str {
 
 fn agents(lan: &Lan, configuration: &str) -> Vec<Crier> {
     let agents: Vec<Crier> = (0..lan.site.nodes.len()).map(|node| lan.agent_with(node, configuration)).collect();
-    agents.iter().for_each(|agent| agent.wait_ready(secs(30)));
+    for agent in &agents {
+        agent.wait_ready(secs(30));
+    }
     agents
 }
 
