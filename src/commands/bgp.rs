@@ -83,7 +83,7 @@ pub fn bgp(socket: &Path, verb: Bgp) -> Exit {
                 Err(error) => refused(&error),
             },
             Err(why) => {
-                eprintln!("crier: {why}");
+                tell!("crier: {why}");
                 Exit::Usage
             }
         },

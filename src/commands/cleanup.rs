@@ -44,7 +44,7 @@ pub fn cleanup(Cleanup { config: file }: &Cleanup) -> Exit {
         Err(error) => return complain_of_files(&error),
     };
     if Memory::is_in_use(&folder) {
-        eprintln!(
+        tell!(
             "crier: an agent runs with the state folder {}; stop it first: systemctl stop crier; nothing was removed",
             folder.display()
         );
@@ -53,7 +53,7 @@ pub fn cleanup(Cleanup { config: file }: &Cleanup) -> Exit {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("crier: {error}");
+            tell!("crier: {error}");
             return Exit::Problem;
         }
     };
@@ -67,7 +67,7 @@ pub fn cleanup(Cleanup { config: file }: &Cleanup) -> Exit {
         Ok(count) => text += &format!("removed {count} blackhole routes and their rules\n"),
         Err(error) => {
             failed = true;
-            eprintln!("crier: blackhole routes and their rules cannot be removed: {error}");
+            tell!("crier: blackhole routes and their rules cannot be removed: {error}");
         }
     }
     match runtime.block_on(kernel::vrfs::take_away(&folder)) {
@@ -75,10 +75,19 @@ pub fn cleanup(Cleanup { config: file }: &Cleanup) -> Exit {
         Ok(done) => text += &done.iter().map(|command| format!("did: {command}\n")).collect::<String>(),
         Err(error) => {
             failed = true;
-            eprintln!("crier: what crier made of VRFs cannot be removed: {error}");
+            tell!("crier: what crier made of VRFs cannot be removed: {error}");
         }
     }
     print(&text).with_problems(failed)
+}
+
+/// What to do about the usual reasons.
+fn remedy(error: &str) -> &'static str {
+    match error {
+        denied if denied.contains("Operation not permitted") => "; run crier cleanup as root",
+        other if other.contains("another program's") => "",
+        _ => "; does an agent run? stop it first",
+    }
 }
 
 /// Whether something could not be removed.
@@ -93,23 +102,21 @@ fn clean_egress(settings: &EgressSettings, runtime: &Runtime, text: &mut String)
         Err(error) => {
             failed = true;
             let table = &settings.table;
-            eprintln!(
-                "crier: the nftables table inet {table} cannot be removed: {error}; does an agent run? stop it first"
-            );
+            tell!("crier: the nftables table inet {table} cannot be removed: {error}{}", remedy(&error.to_string()));
         }
     }
     match runtime.block_on(kernel::steering::take_away(settings)) {
         Ok(count) => *text += &format!("removed {count} rules and routes of egress\n"),
         Err(error) => {
             failed = true;
-            eprintln!("crier: rules and routes of egress cannot be removed: {error}");
+            tell!("crier: rules and routes of egress cannot be removed: {error}");
         }
     }
     match runtime.block_on(kernel::returns::take_away(settings)) {
         Ok(count) => *text += &format!("removed {count} rules and routes for replies\n"),
         Err(error) => {
             failed = true;
-            eprintln!("crier: rules and routes for replies cannot be removed: {error}");
+            tell!("crier: rules and routes for replies cannot be removed: {error}");
         }
     }
     failed

@@ -49,7 +49,8 @@ pub enum Config {
     },
     /// Show what `apply` of a file would change: keys, Services, owners, routes and sessions
     #[command(after_help = "Nothing is changed. The drop-ins are those of the running agent.\n\n\
-                            Exit codes: 0 nothing would change, 1 something would, 2 FILE is refused, 3 no agent.")]
+                            Exit codes: 0 nothing would change, 1 something would, also what `apply` refuses because it needs a restart,\n\
+                            2 FILE is refused, 3 no agent.")]
     Diff {
         /// Takes the place of the agent's main file
         file: PathBuf,
@@ -64,7 +65,7 @@ pub enum Config {
         after_help = "FILE is checked whole, and replaces the agent's main file; the former is kept beside it as NAME.former.\n\
                             Without FILE the agent reads its files again, as `systemctl reload crier` makes it do.\n\
                             A file with a mistake, or with a change that needs a restart, is refused, and nothing is changed.\n\n\
-                            Exit codes: 0 applied, 2 refused, 3 no agent.\n\n\
+                            Exit codes: 0 applied, 1 the disk does not take FILE, 2 refused, 3 no agent.\n\n\
                             Examples:\n  crier config apply\n  crier config apply new.toml --confirm 60s"
     )]
     Apply {
@@ -87,10 +88,11 @@ pub fn config(socket: &Path, verb: Config) -> Exit {
             match check(&file, cluster_config.as_deref(), strict) {
                 Ok((config, awaited)) => good(&file, &config, &awaited, output),
                 Err(load::LoadError::Refused(complaints)) if output.is_for_programs() => {
-                    match answer(output, &CheckReport::of_refused(&file, &complaints), |_| String::new()) {
-                        Exit::Fine => Exit::Usage,
-                        other => other,
-                    }
+                    answer(output, &CheckReport::of_refused(&file, &complaints), |_| String::new()).or_usage()
+                }
+                Err(error) if output.is_for_programs() => {
+                    let report = CheckReport::of_unreadable(&file, &error);
+                    answer(output, &report, |_| String::new()).or_usage()
                 }
                 Err(error) => complain_of_files(&error),
             }
@@ -130,6 +132,7 @@ struct CheckReport {
 #[derive(Debug, Serialize)]
 struct ComplaintReport {
     file: String,
+    /// 0 where the file cannot be read.
     line: usize,
     column: usize,
     message: String,
@@ -157,6 +160,16 @@ impl CheckReport {
             let Position { path, line, column } = complaints.position(&it.place);
             ComplaintReport { file: path.to_owned(), line, column, message: it.message.clone(), hint: it.hint.clone() }
         };
+        CheckReport::of_bad(file, complaints.iter().map(of).collect())
+    }
+
+    /// Of a file that cannot be read no line is to blame.
+    fn of_unreadable(file: &Path, error: &load::LoadError) -> CheckReport {
+        let (path, message) = (file.display().to_string(), error.to_string());
+        CheckReport::of_bad(file, vec![ComplaintReport { file: path, line: 0, column: 0, message, hint: None }])
+    }
+
+    fn of_bad(file: &Path, complaints: Vec<ComplaintReport>) -> CheckReport {
         CheckReport {
             schema_version: SCHEMA_VERSION,
             file: file.display().to_string(),
@@ -166,7 +179,7 @@ impl CheckReport {
             peers: 0,
             advertisements: 0,
             warnings: Vec::new(),
-            complaints: complaints.iter().map(of).collect(),
+            complaints,
         }
     }
 

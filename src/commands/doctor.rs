@@ -13,12 +13,13 @@ use crate::address::Family;
 use crate::api::readings;
 use crate::config::taken::Numbers;
 use crate::data_path::socket::dropping_forward;
-use crate::kernel::{bypass, numbers, sysctl};
+use crate::kernel::{bypass, numbers, observe, sysctl};
 use crate::names::InterfaceName;
+use crate::plan::own_addresses::IPVS_LINK;
 use crate::views::SCHEMA_VERSION;
 use crate::views::egress::TunnelReport;
 use crate::views::status::{Report, WithheldReport};
-use crate::world::HostProblem;
+use crate::world::{Fact, HostProblem};
 
 #[derive(Debug, Serialize)]
 struct Examination {
@@ -44,14 +45,14 @@ const MOST_OF_AGENT: usize = 50;
 
 pub fn doctor(socket: &Path, output: Output) -> Exit {
     let mut findings = Vec::new();
-    let announcing = match ask(socket, &readings::STATUS, &()) {
+    let (announcing, drawn) = match ask(socket, &readings::STATUS, &()) {
         Ok(report) => {
             findings.extend(of_agent(&report));
-            announcing_on(&report)
+            (announcing_on(&report), drawn(&report, &bound()))
         }
         Err(error) => {
             findings.push(Finding { about: AGENT, problem: error.to_string(), remedy: None });
-            sysctl::ethernet_links()
+            (sysctl::ethernet_links(), Vec::new())
         }
     };
     let egress = ask(socket, &readings::EGRESS, &()).ok();
@@ -62,7 +63,7 @@ pub fn doctor(socket: &Path, output: Output) -> Exit {
     let egress = egress.is_some_and(|report| !report.services.is_empty());
     let of_egress: Vec<HostProblem> = match egress {
         true => sysctl::forwarding(&Family::BOTH, &BTreeSet::new()).into_iter().chain(bypass::doubts()).collect(),
-        false => Vec::new(),
+        false => sysctl::forwarding_to_pods(&drawn),
     };
     let dropping = egress.then(|| Some(runtime().ok()?.block_on(async { dropping_forward() })));
     notes.extend(dropping.flatten().into_iter().flatten().map(|chain| {
@@ -111,6 +112,27 @@ fn of_agent(report: &Report) -> Vec<Finding> {
 
 fn announcing_on(report: &Report) -> BTreeSet<InterfaceName> {
     report.links.iter().filter(|link| !link.answers_for.is_empty()).map(|link| link.name.clone()).collect()
+}
+
+/// The families of the addresses that this node draws packets for which it leads on to pods: not those that are bound here, for processes of
+/// the host.
+fn drawn(report: &Report, bound: &BTreeSet<IpAddr>) -> Vec<Family> {
+    let answered = report.links.iter().flat_map(|link| &link.answers_for).copied();
+    let is_told = report.peers.iter().any(|peer| peer.prefixes_sent > 0);
+    let held = report.services.iter().filter(|_| is_told).flat_map(|service| &service.decision.allocation.held);
+    let drawn = answered.chain(held.map(|held| held.address)).filter(|address| !bound.contains(address));
+    let families: BTreeSet<Family> = drawn.map(Family::of).collect();
+    families.into_iter().collect()
+}
+
+/// The addresses of this host, without those that kube-proxy has on a link of its own to forward them.
+fn bound() -> BTreeSet<IpAddr> {
+    let facts = runtime().ok().and_then(|runtime| runtime.block_on(observe::look_once()).ok());
+    let links = facts.into_iter().flatten().filter_map(|fact| match fact {
+        Fact::Link(_, link) => link,
+        _ => None,
+    });
+    links.filter(|link| link.name.as_str() != IPVS_LINK).flat_map(|link| link.addresses).map(|net| net.addr()).collect()
 }
 
 fn screen(examination: &Examination) -> String {

@@ -74,27 +74,27 @@ async fn watch_drain(socket: &Path) -> Exit {
             Err(error) => return refused(&error),
         };
         let Some(report) = report else {
-            eprintln!("crier: the drain was taken back");
+            tell!("crier: the drain was taken back");
             return Exit::Problem;
         };
         let line = line(&report);
         if line != shown {
             let (before, after) = if terminal { ("\r\x1b[K", "") } else { ("", "\n") };
-            eprint!("{before}{line}{after}");
+            super::to_stderr(format_args!("{before}{line}{after}"));
             // Nobody may be looking.
             let _ = std::io::stderr().flush();
             shown = line;
         }
         if let Some(why) = report.stands_still.filter(|_| report.stage != DrainStage::Drained) {
             if terminal {
-                eprintln!();
+                tell!("");
             }
-            eprintln!("crier: {}", printable(&why));
+            tell!("crier: {}", printable(&why));
             return Exit::Problem;
         }
         if report.stage == DrainStage::Drained {
             if terminal {
-                eprintln!();
+                tell!("");
             }
             return if report.timed_out || !report.untaken.is_empty() { Exit::TimedOut } else { Exit::Fine };
         }

@@ -19,7 +19,7 @@ use jiff::tz::TimeZone;
 use super::{Exit, print};
 use crate::clock;
 use crate::config::load::{self, HostSecrets, LoadError};
-use crate::config::{self, Access, Secrets, Source};
+use crate::config::{self, Access, LEAST_PULSE_KEY, Secrets, Source};
 use crate::k8s::client::{self, ClientError};
 use crate::world::ClientCertificate;
 use place::{Item, OrElse, Seen, Step, What, below, judge, look, put, within};
@@ -57,6 +57,9 @@ const UNIT_TEXT: &str = include_str!("../../systemd/crier.service");
 const CONFIG: &str = "/etc/crier/crier.toml";
 const KUBECONFIG: &str = "/etc/crier/kubeconfig";
 const PULSE_KEY: &str = "/etc/crier/pulse.key";
+/// Of a kubeconfig that names certificates, keys or tokens by their files.
+const BESIDE: &str = "; files that it names are not taken along, and are looked for as seen from /etc/crier on the host: a kubeconfig with the \
+                      data itself, as `crier kubeconfig` prints it, needs none";
 
 /// Why nothing was done, or not all.
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +79,12 @@ enum InstallError {
     Unwritable { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Config(#[from] LoadError),
-    #[error("{0}; nothing was changed, for the kubeconfig that is there may work")]
-    Kubeconfig(ClientError),
+    #[error("{} cannot become {KUBECONFIG}: {error}{}; nothing was changed", given.display(), if *names_files { BESIDE } else { "" })]
+    Kubeconfig { given: PathBuf, error: ClientError, names_files: bool },
+    #[error("the pulse key in {} is shorter than {LEAST_PULSE_KEY} octets; create one with `openssl rand -hex 32`; nothing was changed", given.display())]
+    ShortKey { given: PathBuf },
+    #[error("there is no directory {}; make the root of the host first; nothing was changed", root.display())]
+    NoRoot { root: PathBuf },
 }
 
 /// What was done, or would be.
@@ -99,19 +106,23 @@ pub fn run(arguments: &Install) -> Exit {
         Ok(Outcome { table, notes, problems, changed }) => {
             let printed = print(&table);
             for line in notes.iter().chain(&problems) {
-                eprintln!("crier: {line}");
+                tell!("crier: {line}");
             }
             printed.with_problems(!problems.is_empty() || (arguments.dry_run && changed))
         }
         Err(InstallError::Config(error)) => {
             let exit = super::complain_of_files(&error);
-            eprintln!("crier: nothing was changed");
+            tell!("crier: nothing was changed");
             exit
         }
         Err(error) => {
-            eprintln!("crier: {error}");
+            tell!("crier: {error}");
             match error {
-                InstallError::Unreadable { .. } | InstallError::Config(_) | InstallError::Kubeconfig(_) => Exit::Usage,
+                InstallError::Unreadable { .. }
+                | InstallError::Config(_)
+                | InstallError::Kubeconfig { .. }
+                | InstallError::ShortKey { .. }
+                | InstallError::NoRoot { .. } => Exit::Usage,
                 InstallError::Masked { .. }
                 | InstallError::Blocked { .. }
                 | InstallError::Random(_)
@@ -123,6 +134,9 @@ pub fn run(arguments: &Install) -> Exit {
 
 fn install(arguments: &Install, binary: Vec<u8>) -> Result<Outcome, InstallError> {
     let Install { root, dry_run, .. } = arguments;
+    if !root.is_dir() {
+        return Err(InstallError::NoRoot { root: root.clone() });
+    }
     let mut steps = Vec::new();
     for item in wanted(arguments, binary)? {
         let path = below(root, &item.path);
@@ -138,9 +152,11 @@ fn install(arguments: &Install, binary: Vec<u8>) -> Result<Outcome, InstallError
     // A configuration that is refused must not take the place of one that works.
     let (config, awaited) = checked(root, &steps, arguments.config.as_deref())?.unzip();
     // Neither must such a kubeconfig: an agent that runs reads it anew, and a second try would put it in the place of the former one that is
-    // kept.
-    if let Some(error) = steps.iter().find_map(|(step, item)| refusal(root, *step, item)) {
-        return Err(InstallError::Kubeconfig(error));
+    // kept. Where there is none, nothing is gained by it.
+    if let Some(given) = &arguments.kubeconfig
+        && let Some((error, names_files)) = steps.iter().find_map(|(step, item)| refusal(root, *step, item))
+    {
+        return Err(InstallError::Kubeconfig { given: given.clone(), error, names_files });
     }
     for (step, item) in steps.iter().filter(|_| !dry_run) {
         let unwritable = |source| InstallError::Unwritable { path: below(root, &item.path), source };
@@ -181,7 +197,11 @@ fn wanted(arguments: &Install, binary: Vec<u8>) -> Result<Vec<Item>, InstallErro
         items.push(file(UNIT, 0o644, unit, OrElse::Replace));
     }
     if let Some(key) = pulse_key {
-        items.push(file(PULSE_KEY, 0o600, read(key)?, OrElse::Leave));
+        let content = read(key)?;
+        if content.trim_ascii().len() < LEAST_PULSE_KEY {
+            return Err(InstallError::ShortKey { given: key.clone() });
+        }
+        items.push(file(PULSE_KEY, 0o600, content, OrElse::Leave));
     } else if *new_pulse_key && !below(root, Path::new(PULSE_KEY)).exists() {
         items.push(file(PULSE_KEY, 0o600, new_key()?, OrElse::Leave));
     }
@@ -231,13 +251,16 @@ fn checked(
     Ok(Some((config, told)))
 }
 
-/// Why a kubeconfig that is to replace another one cannot be used.
-fn refusal(root: &Path, step: Step, item: &Item) -> Option<ClientError> {
+/// Why a kubeconfig that is to be put in place cannot be used, and whether it names files.
+fn refusal(root: &Path, step: Step, item: &Item) -> Option<(ClientError, bool)> {
     let What::File { content, .. } = &item.what else { return None };
-    if step != Step::ReplaceAndKeep || item.path != Path::new(KUBECONFIG) {
+    if !step.changes() || item.path != Path::new(KUBECONFIG) {
         return None;
     }
-    judged(root, content, &item.path)?.err()
+    let error = judged(root, content, &item.path)?.err()?;
+    let text = String::from_utf8_lossy(content);
+    let keys = ["client-certificate:", "client-key:", "certificate-authority:", "tokenFile:"];
+    Some((error, keys.iter().any(|key| text.contains(key))))
 }
 
 /// What is to be said of a kubeconfig at this path of the host: its client certificate, or why it cannot be used.
@@ -289,6 +312,9 @@ fn problems(root: &Path, steps: &[(Step, Item)], config: Option<&config::Config>
             Step::Nothing | Step::Create | Step::Replace | Step::ReplaceAndKeep | Step::Restrict | Step::Blocked => {}
         }
     }
+    if root == Path::new("/") {
+        problems.extend(steps.iter().filter_map(|(_, item)| foreign_owner(&item.path)));
+    }
     let Some(config) = config else {
         problems.push(format!(
             "there is no {CONFIG}: write one after {CONFIG}.example, and run crier install --config FILE"
@@ -308,6 +334,14 @@ fn problems(root: &Path, steps: &[(Step, Item)], config: Option<&config::Config>
         problems.extend(load::warnings_of_secrets(config));
     }
     problems
+}
+
+/// Whoever has the file, or the folder of files, can give a service of root another one.
+fn foreign_owner(path: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let owner = fs::metadata(path).ok()?.uid();
+    let path = path.display();
+    (owner != 0).then(|| format!("{path} belongs to the user {owner}, who can change it: chown root:root {path}"))
 }
 
 /// What is left to do, where nothing is wrong with what is there.

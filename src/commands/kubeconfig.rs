@@ -102,12 +102,12 @@ pub fn run(arguments: &Kubeconfig) -> Exit {
     match runtime.and_then(|runtime| runtime.block_on(make(arguments, &rights))) {
         Ok(made) => {
             for line in made.notes.iter().chain(&made.problems) {
-                eprintln!("crier: {line}");
+                tell!("crier: {line}");
             }
             print(&made.text).with_problems(!made.problems.is_empty())
         }
         Err(trouble) => {
-            eprintln!("crier: {trouble}");
+            tell!("crier: {trouble}");
             trouble.exit()
         }
     }

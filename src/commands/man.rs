@@ -29,7 +29,7 @@ pub fn man(arguments: &Man) -> Exit {
     match text {
         Ok(text) => print(&text),
         Err(error) => {
-            eprintln!("crier: cannot write the manual page: {error}");
+            tell!("crier: cannot write the manual page: {error}");
             Exit::Problem
         }
     }

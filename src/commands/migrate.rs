@@ -5,13 +5,14 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::administrator::kubeconfigs;
+use super::table::printable;
 use super::{Exit, print};
 use crate::k8s::ask::{Asker, RequestError};
 use crate::k8s::foreign;
-use crate::manifests::document::{Format, objects, without_mark};
+use crate::manifests::document::{Format, objects, values, without_mark};
 use crate::migrate::{Migration, Password, SecretFiles, migrate};
 
 /// The most octets of one input: more than any cluster's configuration has.
@@ -59,16 +60,16 @@ pub fn run(arguments: &Migrate) -> Exit {
     match migration(arguments) {
         Ok(migration) => {
             for warning in &migration.warnings {
-                eprintln!("crier: {warning}");
+                tell!("crier: {}", printable(&warning.to_string()));
             }
             // Of a cluster only those kinds are read that may be of use.
             if let Some(left_out) = left_out(&migration).filter(|_| !arguments.from_cluster) {
-                eprintln!("crier: {left_out}");
+                tell!("crier: {left_out}");
             }
             print(&migration.toml).with_problems(!migration.warnings.is_empty())
         }
         Err(error) => {
-            eprintln!("crier: {error}");
+            tell!("crier: {}", printable(&error.to_string()));
             Exit::Usage
         }
     }
@@ -164,9 +165,10 @@ fn parsed(text: &str, path: &Path) -> Result<Vec<Value>, String> {
         }
         read => read,
     }
+    .or_else(|fault| if fault.problem.ends_with("has no kind") { bare(text).ok_or(fault) } else { Err(fault) })
     .map_err(|fault| match (is_template(text), fault.problem.ends_with("has no kind")) {
-        (true, _) => "this is a Helm template, not an object: render it first (helm template RELEASE CHART) and give the result to \
-                      migrate"
+        (true, _) => "this is a Helm template, or one of Ansible, and not an object: render it first (helm template RELEASE CHART) and \
+                      give the result to migrate"
             .to_owned(),
         (false, true) => format!(
             "{fault}; where this is a values.yaml of Helm, render it first (helm template RELEASE CHART -f values.yaml) and give the \
@@ -176,9 +178,20 @@ fn parsed(text: &str, path: &Path) -> Result<Vec<Value>, String> {
     })
 }
 
-/// The text has actions of Go's templates.
+/// What MetalLB's ConfigMap has under `config`, by itself, as kustomize makes the ConfigMap of it.
+fn bare(text: &str) -> Option<Vec<Value>> {
+    let documents = values(text, Format::Yaml).ok()?;
+    let is_one = documents.iter().any(|it| it.get("address-pools").is_some());
+    let metadata = json!({"name": "config", "namespace": "metallb-system"});
+    is_one
+        .then(|| vec![json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"config": text}})])
+}
+
+/// The text has actions of Go's templates, outside of comments.
 fn is_template(text: &str) -> bool {
-    text.lines().any(|line| line.split_once("{{").is_some_and(|(_, rest)| rest.contains("}}")))
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .any(|line| line.split_once("{{").is_some_and(|(_, rest)| rest.contains("}}")))
 }
 
 /// Puts each password into its file, which only its owner may read.
@@ -218,6 +231,13 @@ mod tests {
             values.contains("no kind") && values.contains("helm template RELEASE CHART -f values.yaml"),
             "{values}"
         );
+        // D7 of a review: MetalLB's own file was taken for one of Helm, and a comment with braces for a template.
+        let file =
+            "# {{ of a pool }}\naddress-pools:\n- name: lan\n  protocol: layer2\n  addresses: [198.51.100.0/24]\n";
+        let objects = parsed(file, Path::new("config")).expect("MetalLB's own file");
+        let Migration { toml, used, warnings, .. } = migrate(objects, &SecretFiles::default());
+        assert!(used == 1 && warnings.is_empty() && toml.contains("addresses = [\"198.51.100.0/24\"]"), "{toml}");
+        assert!(!is_template("# {{ x }}\n") && is_template("a: {{ x }}\n"));
     }
 
     /// W13 of a review: only the first of them was read, and the second refused.

@@ -1,5 +1,13 @@
 //! The verbs of the command line, one file each. Floor 4: the only place that prints.
 
+#![deny(clippy::print_stderr)]
+
+/// A line on standard error. Where it cannot be written nobody is left to tell, and the exit code stays what it is: `eprintln!` would end
+/// the process by a signal.
+macro_rules! tell {
+    ($($text:tt)*) => { $crate::commands::to_stderr(format_args!("{}\n", format_args!($($text)*))) };
+}
+
 mod administrator;
 mod bfd;
 mod bgp;
@@ -57,6 +65,14 @@ impl Exit {
     fn with_problems(self, any: bool) -> Exit {
         match self {
             Exit::Fine if any => Exit::Problem,
+            exit => exit,
+        }
+    }
+
+    /// How a command ends that printed what is wrong with a file.
+    fn or_usage(self) -> Exit {
+        match self {
+            Exit::Fine => Exit::Usage,
             exit => exit,
         }
     }
@@ -213,9 +229,9 @@ pub fn dispatch(arguments: Arguments) -> Exit {
 
 fn refuse(verb: &str) -> Exit {
     if NOT_AVAILABLE_YET.contains(&verb) {
-        eprintln!("crier: \"{verb}\" is not available yet in version {}", env!("CARGO_PKG_VERSION"));
+        tell!("crier: \"{verb}\" is not available yet in version {}", env!("CARGO_PKG_VERSION"));
     } else {
-        eprintln!("crier: there is no verb \"{verb}\"; see crier --help");
+        tell!("crier: there is no verb \"{verb}\"; see crier --help");
     }
     Exit::Usage
 }
@@ -237,7 +253,12 @@ fn order(socket: &Path, wish: &Wish) -> Exit {
 }
 
 fn warn(warnings: &[String]) {
-    warnings.iter().for_each(|warning| eprintln!("crier: {}", table::printable(warning)));
+    warnings.iter().for_each(|warning| tell!("crier: {}", table::printable(warning)));
+}
+
+/// Writes to standard error, if that can be done.
+fn to_stderr(text: std::fmt::Arguments<'_>) {
+    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), text);
 }
 
 fn count(number: usize, one: &str, many: &str) -> String {
@@ -252,7 +273,7 @@ fn service_named(text: &str) -> Result<ObjectKey, Exit> {
     {
         Some((namespace, name)) => Ok(ObjectKey::new(namespace, name)),
         None => {
-            eprintln!("crier: \"{text}\" is not the name of a Service: write namespace and name, \"shop/front\"");
+            tell!("crier: \"{text}\" is not the name of a Service: write namespace and name, \"shop/front\"");
             Err(Exit::Usage)
         }
     }
@@ -270,19 +291,19 @@ fn refused(error: &AskError) -> Exit {
 
 /// What an agent answers has texts of others in it, and must not move anybody's cursor.
 fn complain(error: &AskError) {
-    eprintln!("crier: {}", printable_lines(&error.to_string()));
+    tell!("crier: {}", printable_lines(&error.to_string()));
 }
 
 /// Prints why a configuration was refused, in colour where somebody is looking.
 fn complain_of_files(error: &LoadError) -> Exit {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     match error {
-        LoadError::Refused(complaints) => eprint!("{}", complaints.render(colour)),
+        LoadError::Refused(complaints) => to_stderr(format_args!("{}", complaints.render(colour))),
         LoadError::Unreadable { .. }
         | LoadError::NotText { .. }
         | LoadError::SaysNothing { .. }
         | LoadError::NoConfigMap { .. }
-        | LoadError::Unseen { .. } => eprintln!("crier: {error}"),
+        | LoadError::Unseen { .. } => tell!("crier: {error}"),
     }
     Exit::Usage
 }
@@ -314,7 +335,7 @@ fn answer<T: Serialize>(output: Output, answer: &T, screen: impl FnOnce(bool) ->
     match text {
         Ok(text) => print(&text),
         Err(error) => {
-            eprintln!("crier: cannot print the answer: {error}");
+            tell!("crier: cannot print the answer: {error}");
             Exit::Problem
         }
     }
@@ -337,7 +358,7 @@ fn print(text: &str) -> Exit {
         Ok(()) => Exit::Fine,
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Fine,
         Err(error) => {
-            eprintln!("crier: cannot write the answer: {error}");
+            tell!("crier: cannot write the answer: {error}");
             Exit::Problem
         }
     }

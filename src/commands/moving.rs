@@ -103,7 +103,7 @@ fn tell(
     };
     let printed = print(&addresses.iter().map(|it| line(&it.address, &it.owner)).collect::<String>());
     if arrived == Some(false) {
-        eprintln!("crier: not done after {}; `crier l2` says who answers and why", duration::text(limit));
+        tell!("crier: not done after {}; `crier l2` says who answers and why", duration::text(limit));
         return Exit::TimedOut;
     }
     printed

@@ -63,7 +63,7 @@ pub fn forecast(socket: &Path, tried: &Tried) -> Result<ForecastReport, Exit> {
         Ok(report) => Ok(report),
         // The complaints name file and line.
         Err(AskError::NotUnderstood(why)) => {
-            eprintln!("{why}");
+            tell!("{why}");
             Err(Exit::Usage)
         }
         Err(error) => Err(refused(&error)),

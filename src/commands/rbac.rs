@@ -47,10 +47,7 @@ impl Scope {
                 Ok(objects(&kubernetes.lease, kubernetes.config.as_ref(), read.egress.new_pods))
             }
             Source::Manifests(_) => {
-                eprintln!(
-                    "crier: {} has [manifests]: its agent asks no API server and needs no rights",
-                    file.display()
-                );
+                tell!("crier: {} has [manifests]: its agent asks no API server and needs no rights", file.display());
                 Err(Exit::Usage)
             }
         }

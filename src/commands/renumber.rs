@@ -35,7 +35,7 @@ pub fn renumber(socket: &Path, Renumber { service, overlap }: &Renumber) -> Exit
     let overlap = match duration::parse(overlap) {
         Ok(overlap) => overlap,
         Err(error) => {
-            eprintln!("crier: --overlap {error}");
+            tell!("crier: --overlap {error}");
             return Exit::Usage;
         }
     };

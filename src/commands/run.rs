@@ -13,6 +13,7 @@ use crate::clock;
 use crate::config::load::{self, HostSecrets, Lenience, LoadError};
 use crate::config::{self, Config, SourceFile, cluster};
 use crate::names::NodeName;
+use crate::selector::is_dns_name;
 
 #[derive(Debug, Args)]
 pub struct Run {
@@ -20,7 +21,7 @@ pub struct Run {
     #[arg(long, value_name = "FILE", default_value = "/etc/crier/crier.toml")]
     config: PathBuf,
     /// The name of this node's Node, over the one in the configuration
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = node_name)]
     node: Option<String>,
     /// A log filter, over the one in the configuration: debug, or crier::bgp=debug,info
     #[arg(long, value_name = "FILTER")]
@@ -30,10 +31,16 @@ pub struct Run {
 /// Threads for the tasks. Two, so that a long turn of the planner never keeps a BGP session from its timers.
 const WORKERS: usize = 2;
 
+/// As `[node] name`: no Node has another one.
+fn node_name(text: &str) -> Result<String, String> {
+    let hint = "not a valid name: use lower-case letters, digits, - and .; start and end with a letter or digit";
+    if is_dns_name(text) { Ok(text.to_owned()) } else { Err(hint.to_owned()) }
+}
+
 /// `socket` wins over the one in the configuration for the whole life of the agent, as `--node` and `--log` do.
 pub fn run(arguments: Run, socket: Option<PathBuf>) -> Exit {
     if arguments.config == Path::new(load::STANDARD_INPUT) {
-        eprintln!(
+        tell!(
             "crier run --config -: standard input can be read only once, and the agent reads its files again at each reload; name a file"
         );
         return Exit::Usage;
@@ -47,7 +54,7 @@ pub fn run(arguments: Run, socket: Option<PathBuf>) -> Exit {
     let log = match logging::start(filter, config.log.format) {
         Ok(log) => Some(log).filter(|_| arguments.log.is_none()),
         Err(error) => {
-            eprintln!("crier: {error}");
+            tell!("crier: {error}");
             return Exit::Usage;
         }
     };
@@ -55,7 +62,7 @@ pub fn run(arguments: Run, socket: Option<PathBuf>) -> Exit {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("crier: cannot start: {error}");
+            tell!("crier: cannot start: {error}");
             return Exit::Problem;
         }
     };
@@ -110,9 +117,9 @@ fn read(main: &Path) -> Result<(Loaded, Result<Option<Unconfirmed>, String>), Lo
         Ok(_) => "it was not confirmed in time".to_owned(),
         Err(error) => error.to_string(),
     };
-    eprintln!("crier: the configuration before is put back: {why}");
+    tell!("crier: the configuration before is put back: {why}");
     if let Err(source) = waiting.put_back(main) {
-        eprintln!("crier: the configuration before cannot be put back: {source}");
+        tell!("crier: the configuration before cannot be put back: {source}");
     }
     Ok((load(main)?, Ok(None)))
 }

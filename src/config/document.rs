@@ -92,12 +92,12 @@ pub(super) fn read(number: usize, file: &SourceFile) -> Result<Table, Complaint>
         Ok(document) => Ok(reader.table(document.as_table(), Place { file: number, start: 0, end: 0 }, 0)),
         Err(error) => {
             let span = error.span().unwrap_or(0..0);
-            Err(Complaint {
-                place: Place { file: number, start: span.start, end: span.end },
-                message: format!("invalid TOML: {}", error.message().trim().replace('\n', ", ")),
-                hint: None,
-                second: None,
-            })
+            let place = Place { file: number, start: span.start, end: span.end };
+            let message = format!("invalid TOML: {}", error.message().trim().replace('\n', ", "));
+            if error.message().trim() == "duplicate key" {
+                return Err(reader.twice(place, &message));
+            }
+            Err(Complaint { place, message, hint: None, second: None })
         }
     }
 }
@@ -128,6 +128,33 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn place(&self, span: Option<Range<usize>>, or: &Place) -> Place {
         span.map_or_else(|| or.clone(), |span| Place { file: self.file, start: span.start, end: span.end })
+    }
+
+    /// A key or table that is there already, by the line before it that begins with it.
+    fn twice(&self, place: Place, message: &str) -> Complaint {
+        let name = |line: &str| {
+            line.split('=').next().unwrap_or_default().trim_matches(['[', ']', ' ', '\t', '\r']).to_owned()
+        };
+        let begin = self.text.get(..place.start).and_then(|it| it.rfind('\n')).map_or(0, |at| at + 1);
+        let line = self.text.get(begin..).and_then(|it| it.lines().next()).unwrap_or_default();
+        let key = name(self.text.get(place.start..place.end).unwrap_or_default());
+        let is_header = line.trim_start().starts_with('[');
+        let mut at = 0;
+        let mut first = None;
+        // Within an inline table it is on the same line.
+        let until = if name(line) == key { begin } else { 0 };
+        for before in self.text.get(..until).unwrap_or_default().split_inclusive('\n') {
+            if name(before.trim_end()) == key && before.trim_start().starts_with('[') == is_header {
+                let (start, end) = (at, at + before.trim_end().len());
+                first = Some((Place { file: self.file, start, end }, "the first is here".to_owned()));
+            }
+            at += before.len();
+        }
+        let hint = match is_header {
+            true => "write both as [[...]] if this section may come several times, else make one table of them",
+            false => "remove one of the two",
+        };
+        Complaint { place, message: format!("{message} `{key}`"), hint: Some(hint.to_owned()), second: first }
     }
 
     fn table(&self, table: &dyn TableLike, place: Place, depth: usize) -> Table {

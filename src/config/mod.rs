@@ -13,6 +13,7 @@ mod digest;
 mod document;
 pub mod duration;
 mod example;
+mod ineffective;
 pub mod key;
 pub mod load;
 pub mod manual;

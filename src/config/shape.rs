@@ -167,5 +167,10 @@ pub(super) fn quoted(key: &str) -> String {
 
 /// A text value as it stands in the file, on one line whatever is in it.
 pub(super) fn written(text: &str) -> String {
-    format!("{text:?}")
+    // Nobody reads more of it.
+    const MOST: usize = 200;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{:?}...", text.get(..end).unwrap_or_default()),
+        None => format!("{text:?}"),
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use super::ineffective::ineffective;
 use super::{Advertisement, Config, InterfacePattern, Kubernetes, L2, Peer, PeerAddress, Pool, Source};
 use crate::address::is_too_wide;
 use crate::names::{InterfaceName, PoolName};
@@ -39,6 +40,7 @@ pub fn unused(config: &Config, whole: bool) -> Vec<String> {
     all.extend(unused_ports(config));
     all.extend(without_class(config));
     all.extend(cluster_networks(config));
+    all.extend(ineffective(config));
     all
 }
 
@@ -151,14 +153,16 @@ fn may_tell(advertisement: &Advertisement, peer: &Peer) -> bool {
     advertisement.reaches(peer) && both.is_none_or(|(one, other)| one.and(other).impossible().is_none())
 }
 
-/// Addresses of VRFs that a Service may get.
+/// Addresses of VRFs, of their routers and of other nodes that a Service may get.
 fn in_pools(config: &Config) -> impl Iterator<Item = String> {
-    let all = config.vrfs.iter().flat_map(|vrf| vrf.addresses.iter().map(move |net| (&vrf.name, net.addr())));
-    all.filter_map(|(vrf, address)| {
+    let own = config.vrfs.iter().flat_map(|vrf| vrf.addresses.iter().map(move |net| (vrf, "its address", net.addr())));
+    let vias = config.vrfs.iter().flat_map(|vrf| vrf.routes.iter().map(move |route| (vrf, "its router", route.via)));
+    let of_vrfs = own.chain(vias).map(|(vrf, what, address)| (format!("vrf {}: {what}", vrf.name), address));
+    let nodes = config.pulse.peers.iter().map(|address| ("[pulse] peers: the node".to_owned(), *address));
+    of_vrfs.chain(nodes).filter_map(|(whose, address)| {
         let pool = &config.pools.iter().find(|pool| pool.holds(address) && !pool.excludes(address))?.name;
         Some(format!(
-            "vrf {vrf}: its address {address} is in pool {pool}, so a Service may get it too; leave it out of the pool: \
-             exclude = [\"{address}\"]"
+            "{whose} {address} is in pool {pool}, so a Service may get it too; leave it out of the pool: exclude = [\"{address}\"]"
         ))
     })
 }
@@ -168,7 +172,11 @@ fn peers_in_pools(config: &Config) -> impl Iterator<Item = String> {
     let of_peer = |peer: &'_ Peer| {
         let next_hops =
             [("next-hop", peer.next_hop.map(IpAddr::from)), ("next-hop-v6", peer.next_hop_v6.map(IpAddr::from))];
-        let all = [("source-address", peer.source_address)].into_iter().chain(next_hops);
+        let router = match &peer.address {
+            PeerAddress::Fixed(address) => Some(address.ip),
+            PeerAddress::Interface(_) | PeerAddress::Gateway => None,
+        };
+        let all = [("address", router), ("source-address", peer.source_address)].into_iter().chain(next_hops);
         let name = peer.name.clone();
         all.filter_map(move |(key, address)| Some((name.clone(), key, address?))).collect::<Vec<_>>()
     };
@@ -343,6 +351,18 @@ mod tests {
             [only] => only.clone(),
             all => panic!("{more}: {all:?}"),
         };
+        // D11 of a review: a Service was given the router's address.
+        let router = with("[[pool]]\nname = \"x\"\naddresses = [\"10.0.0.0/24\"]\n");
+        assert!(router.len() == 1 && router[0].contains("its address 10.0.0.1 is in pool x"), "{router:?}");
+        let pulse = with("[pulse]\nunauthenticated = true\npeers = [\"10.1.0.9\"]\n");
+        assert!(
+            pulse.len() == 1 && pulse[0].starts_with("[pulse] peers: the node 10.1.0.9 is in pool lan"),
+            "{pulse:?}"
+        );
+        let route = "routes = [{ to = \"0.0.0.0/0\", via = \"10.1.0.1\" }]\n";
+        let vrf = format!("[[vrf]]\nname = \"red\"\ntable = 1001\nmanage = true\ninterfaces = [\"eth1\"]\n{route}");
+        let via = with(&vrf);
+        assert!(via.len() == 1 && via[0].starts_with("vrf red: its router 10.1.0.1 is in pool lan"), "{via:?}");
         for key in ["source-address", "next-hop"] {
             let line = one(&format!("{key} = \"10.1.0.7\"\n"));
             assert!(line.starts_with(&format!("peer tor: its {key} 10.1.0.7 is in pool lan")), "{line}");

@@ -2,6 +2,7 @@
 //! Not for the agent, whose watches and writers have manners of their own.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Method, Request};
@@ -22,12 +23,14 @@ pub enum RequestError {
     #[error(transparent)]
     Client(#[from] ClientError),
     /// The API server's own words.
-    #[error("the API server refused {method} {path}: {message} (status {code})")]
-    Refused { method: Method, path: String, code: u16, message: String },
-    #[error("{method} {path} got no usable answer from the API server: {}", chain(source))]
-    Unanswered { method: Method, path: String, source: Box<kube::Error> },
-    #[error("the API server did not answer {method} {path} within {} s", PATIENCE.as_secs())]
-    TimedOut { method: Method, path: String },
+    #[error("the API server {server} refused {method} {path}: {message} (status {code})")]
+    Refused { server: String, method: Method, path: String, code: u16, message: String },
+    #[error("{method} {path} got no usable answer from the API server {server}: {}", chain(source))]
+    Unanswered { server: String, method: Method, path: String, source: Box<kube::Error> },
+    #[error("the API server {server} did not answer {method} {path} within {} s", PATIENCE.as_secs())]
+    TimedOut { server: String, method: Method, path: String },
+    #[error("the API server {server} put {method} {path} off for {} s (status 429, too many requests); try again later", PATIENCE.as_secs())]
+    Busy { server: String, method: Method, path: String },
     #[error("the API server answered {method} {path} without `{field}`")]
     Lacking { method: Method, path: String, field: &'static str },
     #[error("the list that the API server answered GET {path} with cannot be read: {problem}")]
@@ -51,17 +54,21 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// Asks one API server with the rights of one kubeconfig.
 pub struct Asker {
     client: kube::Client,
+    /// Its URL and the files that say so, for whoever looks for the wrong one.
+    server: String,
 }
 
 impl Asker {
     /// Reads the kubeconfigs, which are merged. The first request connects.
     pub async fn open(kubeconfigs: &[PathBuf]) -> Result<Asker, RequestError> {
-        Ok(Asker { client: client::build_of(kubeconfigs).await? })
+        let (client, url) = client::build_of(kubeconfigs).await?;
+        let files: Vec<String> = kubeconfigs.iter().map(|file| file.display().to_string()).collect();
+        Ok(Asker { client, server: format!("{url} of {}", files.join(", ")) })
     }
 
     #[cfg(test)]
     pub fn of(client: kube::Client) -> Asker {
-        Asker { client }
+        Asker { client, server: "of the test".to_owned() }
     }
 
     /// The object at `path`; `None` if there is none, or no such kind.
@@ -105,10 +112,12 @@ impl Asker {
 
     /// One request, repeated while the API server asks for patience (429), as it does for a kind that was just installed.
     async fn ask(&self, method: Method, path: &str, object: Option<&Value>) -> Result<Value, RequestError> {
+        let busy = AtomicBool::new(false);
         let asking = async {
             loop {
                 match self.once(&method, path, object).await {
                     Err(kube::Error::Api(status)) if status.code == 429 => {
+                        busy.store(true, Ordering::Relaxed);
                         let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
                         tokio::time::sleep(Duration::from_secs(u64::from(seconds.max(1)))).await;
                     }
@@ -116,14 +125,15 @@ impl Asker {
                 }
             }
         };
-        let path = path.to_owned();
+        let (server, path) = (self.server.clone(), path.to_owned());
         match tokio::time::timeout(PATIENCE, asking).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(kube::Error::Api(status))) => {
-                Err(RequestError::Refused { method, path, code: status.code, message: status.message.clone() })
+                Err(RequestError::Refused { server, method, path, code: status.code, message: status.message.clone() })
             }
-            Ok(Err(error)) => Err(RequestError::Unanswered { method, path, source: Box::new(error) }),
-            Err(_) => Err(RequestError::TimedOut { method, path }),
+            Ok(Err(error)) => Err(RequestError::Unanswered { server, method, path, source: Box::new(error) }),
+            Err(_) if busy.load(Ordering::Relaxed) => Err(RequestError::Busy { server, method, path }),
+            Err(_) => Err(RequestError::TimedOut { server, method, path }),
         }
     }
 
@@ -192,7 +202,9 @@ mod tests {
             if let Err(error) = listed {
                 let text = error.to_string();
                 assert!(
-                    text.contains("GET /api/v1/nodes") && text.contains("nodes is forbidden (status 403)"),
+                    text.contains("GET /api/v1/nodes")
+                        && text.contains("the API server of the test")
+                        && text.contains("nodes is forbidden (status 403)"),
                     "{text}"
                 );
             }

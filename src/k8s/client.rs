@@ -25,10 +25,11 @@ pub async fn build_for(access: &Access, servers: &[String]) -> Result<(kube::Cli
     Ok((kube::Client::new(newest, config.default_namespace), renewal))
 }
 
-/// A client for a command, which is over before credentials are renewed, of kubeconfigs that are merged.
-pub async fn build_of(kubeconfigs: &[PathBuf]) -> Result<kube::Client, ClientError> {
+/// A client for a command, which is over before credentials are renewed, of kubeconfigs that are merged; and the URL that it asks.
+pub async fn build_of(kubeconfigs: &[PathBuf]) -> Result<(kube::Client, String), ClientError> {
     let (config, newest) = credentials::of_merged(kubeconfigs).await?;
-    Ok(kube::Client::new(newest, config.default_namespace))
+    let server = config.cluster_url.to_string();
+    Ok((kube::Client::new(newest, config.default_namespace), server))
 }
 
 /// Why a kubeconfig with this content could not be used at `path`; else its client certificate. Nothing is written, and no connection opened.

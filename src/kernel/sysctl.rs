@@ -116,6 +116,21 @@ fn announcing_on(slice: &L2Slice) -> BTreeSet<InterfaceName> {
 /// What keeps this host from passing on packets of pods of these families, as egress needs it of every node; of IPv4 also what comes in
 /// by one of these links.
 pub fn forwarding(families: &[Family], links: &BTreeSet<InterfaceName>) -> Vec<HostProblem> {
+    not_forwarding(families, links, |which| format!("packets of pods{which}, and egress and VRFs need that"))
+}
+
+/// The same for packets to Services of these families, which kube-proxy or a CNI leads to pods by the host's forwarding.
+pub fn forwarding_to_pods(families: &[Family]) -> Vec<HostProblem> {
+    not_forwarding(families, &BTreeSet::new(), |_| {
+        "packets, so what this node draws for its addresses reaches no pod, unless an eBPF program of the CNI leads it there".to_owned()
+    })
+}
+
+fn not_forwarding(
+    families: &[Family],
+    links: &BTreeSet<InterfaceName>,
+    what: impl Fn(String) -> String,
+) -> Vec<HostProblem> {
     // A host without the address family has no such file, and nothing to forward.
     let is_off = |path: String| std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "0");
     let mut off: Vec<(String, String)> = Vec::new();
@@ -132,7 +147,7 @@ pub fn forwarding(families: &[Family], links: &BTreeSet<InterfaceName>) -> Vec<H
         off.push(("net.ipv6.conf.all.forwarding".to_owned(), String::new()));
     }
     let problem = |(key, which): (String, String)| HostProblem {
-        problem: format!("{key} is 0: this host passes on no packets of pods{which}, and egress and VRFs need that"),
+        problem: format!("{key} is 0: this host passes on no {}", what(which)),
         remedy: format!("sysctl -w {key}=1, and a file in /etc/sysctl.d for the next boot"),
     };
     off.into_iter().map(problem).collect()

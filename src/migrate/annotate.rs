@@ -46,6 +46,11 @@ impl Annotations {
         }
     }
 
+    /// Takes an annotation back that would say more than it should.
+    pub fn forgo(&mut self, name: &str) {
+        self.wanted.retain(|(known, _)| *known != name);
+    }
+
     /// The annotations so far.
     pub fn wanted(&self) -> impl Iterator<Item = (&str, &str)> {
         self.wanted.iter().map(|(name, value)| (*name, value.as_str()))
@@ -84,7 +89,12 @@ impl Annotations {
         }
         if !is_dns_name(&service) || !is_dns_label(&namespace) {
             let named = shortened(&format!("{:?}", format!("{namespace}/{service}")));
-            draft.warn(&object, "metadata", &named, "no Service can have this name; its annotations were left out");
+            draft.leave_out(
+                &object,
+                "metadata",
+                &named,
+                "no Service can have this name; its annotations were left out",
+            );
             return;
         }
         let has = |name: &str, value: &str| {

@@ -184,7 +184,8 @@ impl Draft {
                 None => (0, format!("{object}: ")),
             };
             let space = if value.is_empty() { "" } else { " " };
-            let check = Item::Check(one_line(&format!("{whose}{field}{space}{value}: {text}")));
+            let place = if field.is_empty() { String::new() } else { format!("{field}{space}{value}: ") };
+            let check = Item::Check(one_line(&format!("{whose}{place}{text}")));
             if let Some(table) = self.tables.get_mut(at) {
                 table.items.insert(0, check);
             }

@@ -1,6 +1,7 @@
 //! The ConfigMap `kubevip` of kube-vip's cloud provider: ranges by namespace; and kube-vip's annotations on Services. Floor 1.
 //! Whether kube-vip announces by ARP or BGP, and to whom, stands in its DaemonSet and is not read.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -48,7 +49,13 @@ pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
 fn pools(object: &Object, draft: &mut Draft) {
     let label = object.label();
     let data = object.value.get("data").and_then(|data| data.as_object());
-    let mut names: Vec<String> = Vec::new();
+    // The pools by the interface that their Services are announced on; empty for any.
+    let mut names: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let interface = |scope: &str| {
+        let of =
+            |scope: &str| data?.get(&format!("interface-{scope}"))?.as_str().map(str::trim).filter(|it| !it.is_empty());
+        of(scope).or_else(|| of(GLOBAL)).unwrap_or_default()
+    };
     for (key, value) in data.into_iter().flatten() {
         let value = value.as_str().unwrap_or_default();
         let shown = shortened(&format!("{value:?}"));
@@ -56,27 +63,36 @@ fn pools(object: &Object, draft: &mut Draft) {
             Some(("cidr" | "range", scope)) if !scope.is_empty() => {
                 let cidr = |of: &str| data.is_some_and(|data| data.contains_key(&format!("cidr-{of}")));
                 let is_passed_over = key.starts_with("range") && (cidr(scope) || cidr(GLOBAL));
-                names.extend(pool(&label, (key, scope), value, is_passed_over, draft));
+                let name = pool(&label, (key, scope), value, is_passed_over, draft);
+                names.entry(interface(scope)).or_default().extend(name);
             }
+            Some(("interface", scope)) if !scope.is_empty() => {}
             Some(("allow", _)) if key.starts_with("allow-share-") => {
                 if TRUE.contains(&value) {
                     let text = "kube-vip gives one address to Services whose ports differ; crier does so for those with the same \
                                 crier.dev/share: give it to new Services too. Those that share an address now have it at the end of the \
                                 file";
-                    draft.warn(&label, &format!("data.{key}"), &shown, text);
+                    draft.leave_out(&label, &format!("data.{key}"), &shown, text);
                 }
             }
             _ => {
                 let text = "crier has no counterpart; see doc/migrate.md";
-                draft.warn(&label, &format!("data.{key}"), &shown, text);
+                draft.leave_out(&label, &format!("data.{key}"), &shown, text);
             }
         }
     }
+    names.retain(|_, names| !names.is_empty());
     if !names.is_empty() {
         let text = "kube-vip says in its DaemonSet whether it uses ARP or BGP: for BGP, write [[bgp.peer]] and \
                     [[bgp.advertisement]] instead of [[l2]]";
-        draft.warn(&label, "data", "", text);
-        draft.push(announcing(&names, &label));
+        draft.leave_out(&label, "data", "", text);
+    }
+    for (interface, names) in names {
+        let mut table = announcing(&names, &label);
+        if !interface.is_empty() {
+            table.narrow("interfaces", texts(&[interface]), "data.interface");
+        }
+        draft.push(table);
     }
 }
 
@@ -130,6 +146,7 @@ pub(super) fn service(object: &Object, annotations: &mut Annotations, draft: &mu
     let all: Vec<(&str, &str)> =
         of_kube_vip.filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value.trim()))).collect();
     let wants_egress = all.contains(&("egress", "true"));
+    let mut is_unbounded = false;
     if wants_egress {
         annotations.set(EGRESS, SERVICE_ADDRESS.to_owned());
     }
@@ -155,8 +172,12 @@ pub(super) fn service(object: &Object, annotations: &mut Annotations, draft: &mu
                     annotations.set(name, joined(&nets));
                 }
                 Err(part) => {
-                    let text = format!("{part} is neither an address nor a CIDR; the whole list was left out");
+                    let text = format!(
+                        "{part} is neither an address nor a CIDR: without the list more would leave with the Service's address, so all \
+                         that the Service says of egress was left out"
+                    );
                     check(&text, annotations);
+                    is_unbounded = true;
                 }
             },
             "egress-destination-ports" | "egress-source-ports" if wants_egress => {
@@ -213,6 +234,9 @@ pub(super) fn service(object: &Object, annotations: &mut Annotations, draft: &mu
             | "rp_filter" => {}
             _ => check("crier has no counterpart", annotations),
         }
+    }
+    if is_unbounded {
+        [EGRESS, EGRESS_TO, EGRESS_EXCEPT].into_iter().for_each(|name| annotations.forgo(name));
     }
     let asked = object.value.get("spec").and_then(|spec| spec.get("loadBalancerIP")).and_then(Value::as_str);
     let asked = asked.filter(|asked| asked.trim().parse().is_ok_and(|address: IpAddr| address.is_unspecified()));

@@ -39,21 +39,23 @@ pub(super) fn one(mut fields: Fields<'_>, draft: &mut Draft) -> Result<Option<Se
     let before = draft.warnings.len();
     let mut parts: Vec<String> =
         fields.pairs("matchLabels", draft).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
-    for mut expression in fields.list("matchExpressions", draft) {
-        let key = expression.text("key", draft).unwrap_or_default();
+    let expressions = fields.list("matchExpressions", draft);
+    let key = if expressions.is_empty() { "matchLabels" } else { "matchExpressions" };
+    for mut expression in expressions {
+        let label = expression.text("key", draft).unwrap_or_default();
         let operator = expression.text("operator", draft).unwrap_or_default();
         let values = expression.texts("values", draft).join(", ");
         let path = expression.path("operator");
         match operator {
-            "In" => parts.push(format!("{key} in ({values})")),
-            "NotIn" => parts.push(format!("{key} notin ({values})")),
-            "Exists" => parts.push(key.to_owned()),
-            "DoesNotExist" => parts.push(format!("!{key}")),
+            "In" => parts.push(format!("{label} in ({values})")),
+            "NotIn" => parts.push(format!("{label} notin ({values})")),
+            "Exists" => parts.push(label.to_owned()),
+            "DoesNotExist" => parts.push(format!("!{label}")),
             other => draft.warn(&fields.object, &path, &shortened(&format!("{other:?}")), "there is no such operator"),
         }
         expression.finish(draft);
     }
-    let (object, path) = (fields.object.clone(), fields.path("matchLabels"));
+    let (object, path) = (fields.object.clone(), fields.path(key));
     fields.finish(draft);
     if draft.warnings.len() > before {
         return Err(());

@@ -3,7 +3,7 @@
 
 use super::SecretFiles;
 use super::draft::{Draft, Table, text, texts};
-use super::metallb_bgp::{self, Speaker};
+use super::metallb_bgp::Speaker;
 use super::metallb_config_map::{self, former_pool};
 use super::metallb_pool::{KnownPool, announcing, pool, pools_of};
 use super::metallb_selectors::of_selectors;
@@ -26,6 +26,10 @@ pub(super) fn translate(objects: &[Object], secrets: &SecretFiles, draft: &mut D
         take(at);
         speaker.communities(object, draft);
     }
+    for (at, object) in of("BFDProfile") {
+        take(at);
+        speaker.profile(object.spec(draft), &object.name, draft);
+    }
     for (at, object) in of("IPAddressPool") {
         take(at);
         pools.push(pool(object, draft));
@@ -47,10 +51,6 @@ pub(super) fn translate(objects: &[Object], secrets: &SecretFiles, draft: &mut D
     for (at, object) in of("BGPAdvertisement") {
         take(at);
         speaker.advertisement(object, &pools, draft);
-    }
-    for (at, object) in of("BFDProfile") {
-        take(at);
-        metallb_bgp::profile(object.spec(draft), &object.name, draft);
     }
     if !layer2.is_empty() {
         draft.push(announcing(&layer2, "AddressPools with protocol layer2"));

@@ -22,6 +22,8 @@ pub(super) struct Speaker<'a> {
     secrets: &'a SecretFiles,
     /// The names that crier has for a peer: several where it has several node selectors.
     peers: BTreeMap<String, Vec<String>>,
+    /// The name that crier has for a BFD profile. Profiles are translated before the peers that name them.
+    profiles: BTreeMap<String, String>,
     /// `[bgp.communities]`
     aliases: Table,
     /// What crier has for an alias of MetalLB's.
@@ -33,7 +35,8 @@ pub(super) struct Speaker<'a> {
 impl<'a> Speaker<'a> {
     pub fn new(objects: &'a [Object], secrets: &'a SecretFiles) -> Speaker<'a> {
         let aliases = Table::new("bgp.communities", "");
-        Speaker { objects, secrets, peers: BTreeMap::new(), aliases, meanings: BTreeMap::new(), former: Vec::new() }
+        let (peers, profiles, meanings) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Speaker { objects, secrets, peers, profiles, aliases, meanings, former: Vec::new() }
     }
 
     pub fn communities(&mut self, object: &Object, draft: &mut Draft) {
@@ -51,7 +54,7 @@ impl<'a> Speaker<'a> {
     pub fn alias(&mut self, name: &str, value: &str, object: &str, path: &str, draft: &mut Draft) {
         if value.parse::<Community>().is_err() {
             let text = format!("this is no community; the alias {} was left out", shortened(&format!("{name:?}")));
-            draft.warn(object, path, &shortened(&format!("{value:?}")), &text);
+            draft.leave_out(object, path, &shortened(&format!("{value:?}")), &text);
             return;
         }
         if name.is_empty() || name.contains(':') || name.parse::<Community>().is_ok() {
@@ -62,6 +65,11 @@ impl<'a> Speaker<'a> {
             object.clone_into(&mut self.aliases.object);
             self.aliases.set(&key, text(value), path);
         }
+    }
+
+    pub fn profile(&mut self, spec: Fields<'_>, name: &str, draft: &mut Draft) {
+        let here = profile(spec, name, draft);
+        self.profiles.insert(name.to_owned(), here);
     }
 
     /// A peer; several where its node selectors cannot be one.
@@ -79,9 +87,12 @@ impl<'a> Speaker<'a> {
         }
         if spec.flag("ebgpMultiHop", draft) == Some(true) {
             table.set("multihop", "255".to_owned(), &spec.path("ebgpMultiHop"));
+        } else if is_external(&table) {
+            table.note(BEYOND_THE_LINK);
         }
         if let Some(profile) = spec.text("bfdProfile", draft).filter(|profile| !profile.is_empty()) {
-            table.set("bfd", text(profile), &spec.path("bfdProfile"));
+            let here = self.profiles.get(profile).map_or(profile, String::as_str);
+            table.set("bfd", text(here), &spec.path("bfdProfile"));
         }
         if spec.flag("enableGracefulRestart", draft) == Some(true) {
             table.set("graceful-restart", "true".to_owned(), &spec.path("enableGracefulRestart"));
@@ -136,6 +147,10 @@ impl<'a> Speaker<'a> {
             }
         };
         match found {
+            Some(octets) if is_encrypted(&octets) => {
+                let text = "put it in clear text into the file on each node, with mode 0600, or give migrate the decrypted objects";
+                table.check(draft, &field, "", &format!("{from} is encrypted (SOPS): {text}"));
+            }
             Some(octets) if self.secrets.written => {
                 draft.passwords.push(Password { file, secret: Secret::from(&octets[..]) });
             }
@@ -290,11 +305,25 @@ fn times(table: &mut Table, spec: &mut Fields<'_>, draft: &mut Draft) {
     }
 }
 
-/// A BFDProfile.
-pub(super) fn profile(mut spec: Fields<'_>, name: &str, draft: &mut Draft) {
+/// What a session without FRR does by itself.
+const BEYOND_THE_LINK: &str = "MetalLB's native mode reaches a router beyond the link without ebgpMultiHop; for such a router write multihop = 255";
+
+/// Whether the peer is at an address, and of another AS: sessions within one AS may have routers between.
+fn is_external(table: &Table) -> bool {
+    let is_address = table.texts("address").iter().any(|it| it.parse::<std::net::IpAddr>().is_ok());
+    is_address && table.value("asn").is_some_and(|asn| asn != "\"internal\"" && Some(asn) != table.value("local-asn"))
+}
+
+/// What SOPS writes in the place of a value.
+pub(super) fn is_encrypted(octets: &[u8]) -> bool {
+    octets.starts_with(b"ENC[")
+}
+
+/// A BFDProfile. Returns its name here.
+fn profile(mut spec: Fields<'_>, name: &str, draft: &mut Draft) -> String {
     let mut table = Table::new("bfd", &spec.object);
     let begun = draft.begin();
-    draft.name(&mut table, name, "metadata.name");
+    let here = draft.name(&mut table, name, "metadata.name");
     for (key, field) in [("receive-interval", "receiveInterval"), ("transmit-interval", "transmitInterval")] {
         if let Some(millis) = spec.number(field, draft) {
             table.set(key, text(&format!("{millis}ms")), &spec.path(field));
@@ -314,4 +343,5 @@ pub(super) fn profile(mut spec: Fields<'_>, name: &str, draft: &mut Draft) {
     }
     spec.finish(draft);
     draft.push_read(table, begun);
+    here
 }

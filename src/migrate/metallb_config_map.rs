@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::draft::{Draft, Table};
-use super::metallb_bgp::{Speaker, profile};
+use super::metallb_bgp::Speaker;
 use super::metallb_pool::{KnownPool, METALLB, addresses, announcing};
 use super::object::{Fields, Object};
 use super::shown::shortened;
@@ -110,14 +110,14 @@ pub(super) fn translate(object: &Object, speaker: &mut Speaker<'_>, draft: &mut 
     let documents = match values(text.unwrap_or_default(), Format::Yaml) {
         Ok(documents) => documents,
         Err(fault) => {
-            draft.warn(&label, "data.config", "", &format!("this is not YAML, {fault}; nothing of it was taken"));
+            draft.leave_out(&label, "data.config", "", &format!("this is not YAML, {fault}; nothing of it was taken"));
             return;
         }
     };
     for document in documents {
         match document.as_object() {
             Some(map) => config(Fields::new(label.clone(), "", map, &FORMER), object, speaker, draft),
-            None => draft.warn(&label, "data.config", "", "this is not a map; nothing of it was taken"),
+            None => draft.leave_out(&label, "data.config", "", "this is not a map; nothing of it was taken"),
         }
     }
 }
@@ -126,6 +126,10 @@ fn config(mut config: Fields<'_>, object: &Object, speaker: &mut Speaker<'_>, dr
     let label = object.label();
     for (name, value) in config.pairs("bgpCommunities", draft) {
         speaker.alias(name, value, &label, "bgp-communities", draft);
+    }
+    for mut profile in config.list("bfdProfiles", draft) {
+        let name = profile.text("name", draft).unwrap_or_default();
+        speaker.profile(profile, name, draft);
     }
     for (number, peer) in config.list("peers", draft).into_iter().enumerate() {
         speaker.peer(peer, &format!("peer{}", number + 1), &object.namespace, draft);
@@ -138,10 +142,6 @@ fn config(mut config: Fields<'_>, object: &Object, speaker: &mut Speaker<'_>, dr
     }
     if !layer2.is_empty() {
         draft.push(announcing(&layer2, &label));
-    }
-    for mut profile_fields in config.list("bfdProfiles", draft) {
-        let name = profile_fields.text("name", draft).unwrap_or_default();
-        profile(profile_fields, name, draft);
     }
     config.finish(draft);
 }

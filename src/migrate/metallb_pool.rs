@@ -9,8 +9,9 @@ use super::draft::{Draft, Table, texts};
 use super::label_selector::{Selected, any_of};
 use super::metallb_selectors::{cannot_select, only};
 use super::object::{Fields, Object};
-use super::shown::shortened;
+use super::shown::{shortened, shown};
 use crate::address::AddressRange;
+use crate::config::section::pool::unusable;
 use crate::k8s::annotation::POOL;
 use crate::selector::Labels;
 
@@ -123,13 +124,23 @@ pub(super) fn addresses(spec: &mut Fields<'_>, table: &mut Table, draft: &mut Dr
 /// One entry of `addresses` as crier writes it, and whether it had host bits, which MetalLB drops.
 pub(super) fn range(written: &str) -> Result<(String, bool), String> {
     let plain: String = written.split_whitespace().collect();
-    if let Ok(net) = plain.parse::<ipnet::IpNet>() {
-        return Ok((net.trunc().to_string(), net.trunc() != net));
-    }
+    let (plain, changed) = match plain.parse::<ipnet::IpNet>() {
+        Ok(net) if !has_leading_zero(&plain) => (net.trunc().to_string(), net.trunc() != net),
+        Ok(_) => return Err("a number of it begins with 0, and other programs read it as octal".to_owned()),
+        Err(_) => (plain, false),
+    };
     match plain.parse::<AddressRange>() {
-        Ok(_) => Ok((plain, false)),
+        Ok(range) => match unusable(&range) {
+            None => Ok((plain, changed)),
+            Some(what) => Err(format!("it contains {what}, which no Service can have")),
+        },
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// In an octet of IPv4.
+fn has_leading_zero(net: &str) -> bool {
+    !net.contains(':') && net.split(['.', '/']).any(|number| number.len() > 1 && number.starts_with('0'))
 }
 
 /// `pools` of an advertisement, by name and by label. Without either MetalLB announces all.
@@ -142,6 +153,9 @@ pub(super) fn pools_of(table: &mut Table, spec: &mut Fields<'_>, known: &[KnownP
         return;
     }
     let mut pools: Vec<String> = Vec::new();
+    // What is to blame where no pool is left.
+    let path = if names.is_empty() { &selectors_path } else { &names_path };
+    let selecting = spec.value("ipAddressPoolSelectors").filter(|_| names.is_empty()).map(shown).unwrap_or_default();
     for name in names {
         match known.iter().find(|pool| pool.original == name) {
             Some(pool) => pools.push(pool.name.clone()),
@@ -168,13 +182,13 @@ pub(super) fn pools_of(table: &mut Table, spec: &mut Fields<'_>, known: &[KnownP
     if pools.is_empty() {
         table.check(
             draft,
-            &names_path,
-            "",
+            path,
+            &selecting,
             "no pool is left, and an empty list would be all pools; the table is a comment",
         );
         table.off = true;
     }
-    table.narrow("pools", texts(&pools), &names_path);
+    table.narrow("pools", texts(&pools), path);
 }
 
 fn has_items(value: &Value) -> bool {

@@ -103,7 +103,7 @@ pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
                 let value = format!("{to} by {via}");
                 let text =
                     format!("crier sets routes of VRFs only, and table {number} is no VRF's here; it was left out");
-                draft.warn(object, "spec.desiredState.routes.config", &value, &text);
+                draft.leave_out(object, "spec.desiredState.routes.config", &value, &text);
             }
         }
     }
@@ -188,7 +188,7 @@ fn interface(mut fields: Fields<'_>, label: &str, nodes: &mut Nodes, draft: &mut
             if it.flag(automatic, draft) == Some(true) && enabled {
                 let text =
                     format!("crier gives {value} only addresses that are named; what asks for others must go on");
-                draft.warn(label, &it.path(automatic), "true", &text);
+                draft.leave_out(label, &it.path(automatic), "true", &text);
             }
         }
         for mut address in it.list("address", draft) {
@@ -205,7 +205,7 @@ fn interface(mut fields: Fields<'_>, label: &str, nodes: &mut Nodes, draft: &mut
     if kind == "vrf" {
         let settings = fields.fields("vrf", draft);
         let Some(mut settings) = settings else {
-            draft.warn(label, &path, &value, "the VRF has no table; it was left out");
+            draft.leave_out(label, &path, &value, "the VRF has no table; it was left out");
             return;
         };
         // "ports" is another spelling of the same.
@@ -250,7 +250,7 @@ fn take_route(mut fields: Fields<'_>, label: &str, nodes: &mut Nodes, draft: &mu
         _ => {
             let value = shortened(&format!("{destination:?} by {gateway:?}"));
             let text = "crier sets routes to a CIDR by the address of a router; the route was left out";
-            draft.warn(label, &path, &value, text);
+            draft.leave_out(label, &path, &value, text);
         }
     }
 }
@@ -272,7 +272,7 @@ fn kept_in_main(mut fields: Fields<'_>, label: &str, draft: &mut Draft) -> Optio
     if net.is_none() {
         let value = shortened(&format!("{to:?}"));
         let text = "crier makes rules that keep networks of the cluster in the main table, and no others; this one was left out";
-        draft.warn(label, &path, &value, text);
+        draft.leave_out(label, &path, &value, text);
     }
     Some(net?.trunc().to_string())
 }

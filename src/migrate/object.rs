@@ -175,6 +175,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Names every field that nobody took; nobody knows whether one of them narrows, so the table of the fields is a comment then.
+    pub fn finish_narrowing(self, draft: &mut Draft) {
+        for (key, value) in self.map.iter().filter(|(key, _)| !self.taken.contains(key.as_str())) {
+            let text = "migrate does not know this field; it was left out";
+            draft.misread(&self.object, &format!("{}.{key}", self.path), &shown_of(&key.to_lowercase(), value), text);
+        }
+    }
+
     /// Names every field that nobody took.
     pub fn finish(self, draft: &mut Draft) {
         for (key, value) in self.map.iter().filter(|(key, _)| !self.taken.contains(key.as_str())) {

@@ -6,6 +6,7 @@ use super::SecretFiles;
 use super::annotate::{Annotations, joined, listed};
 use super::draft::{Draft, Password, Table, text, texts};
 use super::label_selector;
+use super::metallb_bgp::is_encrypted;
 use super::metallb_pool::{announcing, range};
 use super::metallb_selectors::cannot_select;
 use super::object::{Fields, Object};
@@ -167,7 +168,7 @@ fn eip_is_announced(spec: &mut Fields<'_>, label: &str, name: &str, draft: &mut 
         }
         other => {
             let value = shortened(&format!("{other:?}"));
-            draft.warn(label, &path, &value, "there is no such protocol; crier announces the pool nowhere");
+            draft.leave_out(label, &path, &value, "there is no such protocol; crier announces the pool nowhere");
             None
         }
     }
@@ -180,13 +181,13 @@ fn speaker(object: &Object, draft: &mut Draft) -> Option<i64> {
     for field in ["routerId", "routerID"] {
         if let Some(id) = spec.text(field, draft).filter(|id| !id.is_empty()) {
             let text = "every node would have this router ID; crier takes an address of each node instead";
-            draft.warn(&object.label(), &spec.path(field), &shortened(&format!("{id:?}")), text);
+            draft.leave_out(&object.label(), &spec.path(field), &shortened(&format!("{id:?}")), text);
         }
     }
     for field in ["listenPort", "port"] {
         if let Some(port) = spec.number(field, draft).filter(|port| *port != 179) {
             let text = "set it as `port` of [bgp] if routers connect to it";
-            draft.warn(&object.label(), &spec.path(field), &port.to_string(), text);
+            draft.leave_out(&object.label(), &spec.path(field), &port.to_string(), text);
         }
     }
     spec.finish(draft);
@@ -218,7 +219,11 @@ fn peer(object: &Object, asn: Option<i64>, secrets: &SecretFiles, draft: &mut Dr
         if let Some(password) = password {
             let file = secrets.file(&name);
             let path = text(&file.to_string_lossy());
-            if secrets.written {
+            if is_encrypted(password.as_bytes()) {
+                let text = "the password is encrypted (SOPS): put it in clear text into the file on each node, with mode 0600, or give \
+                            migrate the decrypted objects";
+                table.check(draft, &field, "", text);
+            } else if secrets.written {
                 draft.passwords.push(Password { file, secret: Secret::from(password.as_bytes()) });
             } else {
                 let text = "the password is not printed: put it into the file on each node, with mode 0600, or run migrate \

@@ -26,7 +26,8 @@ pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
 const GATEWAY_MODE: &str = "in shared gateway mode, OVN-Kubernetes' default, packets of pods pass the host's netfilter by, and crier refuses \
                             egress: set routingViaHost: true and ipForwarding: Global in gatewayConfig of the Network operator first";
 
-const UNREADABLE: &str = "a selector cannot be read, so which nodes may send is unknown; write crier.dev/egress-nodes";
+const UNREADABLE: &str = "a selector cannot be read, so which nodes may send is unknown, and crier.dev/egress is left out too; write it with \
+                          crier.dev/egress-nodes";
 
 fn egress_service(object: &Object, objects: &[Object], draft: &mut Draft) {
     let mut annotations = Annotations::of(object);
@@ -38,7 +39,7 @@ fn egress_service(object: &Object, objects: &[Object], draft: &mut Draft) {
         Some("Network") => true,
         other => {
             let value = shortened(&format!("{:?}", other.unwrap_or_default()));
-            draft.warn(
+            draft.leave_out(
                 &object.label(),
                 &source_path,
                 &value,
@@ -69,7 +70,7 @@ fn egress_service(object: &Object, objects: &[Object], draft: &mut Draft) {
     let begun = draft.begin();
     let nodes = spec.fields("nodeSelector", draft).map(|fields| label_selector::one(fields, draft));
     match nodes {
-        None if draft.has_misread(begun) => annotations.check(draft, &nodes_path, "", UNREADABLE),
+        None if draft.has_misread(begun) => unreadable(&mut annotations, &nodes_path, draft),
         None | Some(Ok(None)) => {}
         // There it means nothing; here, pods on other nodes would be held.
         Some(Ok(Some(nodes))) if by_network => {
@@ -78,9 +79,15 @@ fn egress_service(object: &Object, objects: &[Object], draft: &mut Draft) {
             annotations.check(draft, &nodes_path, &value, text);
         }
         Some(Ok(Some(nodes))) => annotations.set(EGRESS_NODES, nodes.to_string()),
-        Some(Err(())) => annotations.check(draft, &nodes_path, "", UNREADABLE),
+        Some(Err(())) => unreadable(&mut annotations, &nodes_path, draft),
     }
     spec.finish(draft);
     let there = annotations.of_service(objects);
     annotations.finish(there, draft);
+}
+
+/// Without its nodes the Service would send from more of them.
+fn unreadable(annotations: &mut Annotations, path: &str, draft: &mut Draft) {
+    annotations.check(draft, path, "", UNREADABLE);
+    annotations.forgo(EGRESS);
 }

@@ -32,25 +32,15 @@ pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
         used.push(at);
         pools.extend(group(object, draft));
     }
-    let mut interfaces = None;
+    let mut table = announcing(&pools, "ServiceGroups");
     let begun = draft.begin();
     for (at, object) in of("LBNodeAgent") {
         used.push(at);
-        interfaces = node_agent(object, draft).or(interfaces);
+        node_agent(object, &mut table, draft);
     }
-    if pools.is_empty() {
-        return used;
+    if !pools.is_empty() {
+        draft.push_read(table, begun);
     }
-    let table = match interfaces {
-        None => announcing(&pools, "ServiceGroups"),
-        Some(interface) => {
-            let mut table = Table::new("l2", "ServiceGroups");
-            table.narrow("pools", texts(&pools), "");
-            table.narrow("interfaces", texts(&[interface]), "spec.local.localint");
-            table
-        }
-    };
-    draft.push_read(table, begun);
     used
 }
 
@@ -79,7 +69,12 @@ fn group(object: &Object, draft: &mut Draft) -> Option<String> {
                 pool.finish(draft);
             }
         }
-        pools.ignore(&["subnet", "aggregation"]);
+        pools.ignore(&["subnet", "aggregation", "skipIPv6DAD", "balancePools"]);
+        if pools.flag("multiPool", draft) == Some(true) {
+            let text = "PureLB gives an address of each range; crier gives one of each pool that crier.dev/pool names, so a pool for each \
+                        range is needed";
+            table.check(draft, &pools.path("multiPool"), "true", text);
+        }
         pools.finish(draft);
         if place == "remote" {
             let text = "crier announces these addresses by BGP: add [[bgp.peer]] and [[bgp.advertisement]]";
@@ -174,26 +169,36 @@ pub(super) fn service(object: &Object, annotations: &mut Annotations, draft: &mu
     !all.is_empty()
 }
 
-/// The interface that addresses are local on, if it is named by its plain name.
-fn node_agent(object: &Object, draft: &mut Draft) -> Option<String> {
+/// The interfaces that addresses are local on: `localInterface` and `interfaces`, the former `localint` before version 2.
+fn node_agent(object: &Object, table: &mut Table, draft: &mut Draft) {
     let mut spec = object.spec(draft);
-    let Some(mut local) = spec.fields("local", draft) else {
-        spec.finish(draft);
-        return None;
-    };
-    let path = local.path("localint");
-    let interface = local.text("localint", draft).filter(|name| *name != DEFAULT && !name.is_empty());
-    let plain = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-    if let Some(pattern) = interface.filter(|name| !plain(name)) {
-        let message = "crier knows names and a * at their end, no regular expressions; [[l2]] is on every link";
-        draft.warn(&object.label(), &path, &text(&shortened(pattern)), message);
+    if let Some(mut local) = spec.fields("local", draft) {
+        let mut interfaces = Vec::new();
+        for field in ["localint", "localInterface"] {
+            interfaces.extend(local.text(field, draft).filter(|name| !name.is_empty()).map(|name| (field, name)));
+        }
+        let by_route = interfaces.is_empty() || interfaces.iter().any(|(_, name)| *name == DEFAULT);
+        interfaces.extend(local.texts("interfaces", draft).into_iter().map(|name| ("interfaces", name)));
+        let is_plain = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        for (field, name) in interfaces.iter().filter(|(_, name)| !is_plain(name)) {
+            let message =
+                "crier knows names and a * at their end, no regular expressions; the whole table is a comment";
+            table.check(draft, &local.path(field), &text(&shortened(name)), message);
+            table.off = true;
+        }
+        // The link of the default route is not one name for all nodes; crier announces on links with a subnet of the address.
+        if let Some((field, _)) = interfaces.first().filter(|_| !by_route) {
+            let names: Vec<&str> = interfaces.iter().map(|(_, name)| *name).collect();
+            table.narrow("interfaces", texts(&names), &local.path(field));
+        }
+        for field in ["extlbint", "dummyInterface"] {
+            if let Some(value) = local.value(field).filter(|value| value.as_str() != Some("kube-lb0")) {
+                let message = "crier needs no such interface; routing software that reads it gets nothing from crier";
+                table.check(draft, &local.path(field), &shown(value), message);
+            }
+        }
+        local.ignore(&["sendgarp", "sendGratuitousARP", "sendGARP", "garpConfig", "skipIPv6DAD", "addressConfig"]);
+        local.finish_narrowing(draft);
     }
-    if let Some(value) = local.value("extlbint").filter(|value| value.as_str() != Some("kube-lb0")) {
-        let message = "crier needs no such interface; routing software that reads it gets nothing from crier";
-        draft.warn(&object.label(), &local.path("extlbint"), &shown(value), message);
-    }
-    local.ignore(&["sendgarp", "sendGratuitousARP", "garpConfig"]);
-    local.finish(draft);
     spec.finish(draft);
-    interface.filter(plain).map(str::to_owned)
 }

@@ -101,7 +101,7 @@ pub(super) fn translate(objects: &[Object], others: bool, draft: &mut Draft) -> 
     share(&mut served, &pools, draft);
     if pools.is_empty() && !served.is_empty() {
         let text = "no pool is among the objects, so the file gives no Service an address; give migrate the objects of the pools too";
-        draft.warn("Services", "", "", text);
+        draft.leave_out("Services", "", "", text);
     } else {
         served.iter_mut().for_each(|it| look_for_pools(it, &pools, draft));
     }

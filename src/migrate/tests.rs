@@ -69,6 +69,15 @@ fn each_case_becomes_its_snapshot_and_crier_accepts_it() {
     for path in cases {
         let migration = migrated(&fs::read_to_string(&path).unwrap());
         loaded(&migration);
+        // D25 of a review: what stands on standard error alone is lost with it.
+        let lost = migration.warnings.iter().filter(|it| {
+            let text = super::shown::one_line(&it.text);
+            let is_cause =
+                ["there is no such operator", "this is not a label selector"].iter().any(|of| text.starts_with(of));
+            let is_line = text.starts_with("crier reads this from annotations of the Service");
+            !is_cause && !is_line && !migration.toml.contains(&text)
+        });
+        lost.for_each(|it| wrong += &format!("{}: the file does not say: {it}\n", path.display()));
         for (end, text) in [("toml", migration.toml.clone()), ("stderr", warnings(&migration))] {
             let snapshot = path.with_extension(end);
             if write {
@@ -166,7 +175,7 @@ fn annotated(migration: &Migration) -> BTreeMap<String, BTreeMap<String, String>
 fn crier_reads_of_the_annotations_what_the_others_were_told() {
     let services = annotated(&of_case("egress-others.yaml"));
     let named: Vec<&str> = services.keys().map(String::as_str).collect();
-    assert_eq!(named, ["default/plain", "shop/by-network", "voice/bad", "voice/sip"], "shop/done has its annotation");
+    assert_eq!(named, ["default/plain", "shop/by-network", "voice/sip"], "shop/done has its annotation");
     let read = |service: &str| {
         let annotations = Some(&services[service]);
         let request = annotation::request(annotations, None).unwrap_or_else(|error| panic!("{service}: {error}"));

@@ -19,6 +19,7 @@ const ORDER: [&str; 10] =
 pub(super) fn write(mut draft: Draft) -> (String, Vec<Warning>, Draft) {
     draft.tables.sort_by_key(|table| ORDER.iter().position(|section| *section == table.section));
     leave_out_what_is_not_there(&mut draft);
+    leave_out_names(&mut draft);
     while leave_out_what_is_refused(&mut draft) {}
     let (text, _) = render(&draft);
     // Several tables may be made of one field; what is wrong with the field is said once.
@@ -74,33 +75,33 @@ fn leave_out_what_is_refused(draft: &mut Draft) -> bool {
     let found = !wrong.is_empty();
     wrong.sort_by(|a, b| b.cmp(a));
     let Draft { tables, warnings, .. } = draft;
-    let mut gone = Vec::new();
     for (number, at, text) in wrong {
         let Some(table) = tables.get_mut(number).filter(|table| !table.off) else { continue };
         match at {
             Some(at) if dispensable(table, at) => switch_off_line(table, at, &text, warnings),
-            at => {
-                switch_off(table, at, &text, warnings);
-                gone.extend(name_of_pool(table));
-            }
+            at => switch_off(table, at, &text, warnings),
         }
     }
-    tables.iter_mut().filter(|table| !table.off).for_each(|table| leave_out_pools(table, &gone, warnings));
+    leave_out_names(draft);
     found
 }
 
-fn name_of_pool(table: &Table) -> Option<String> {
-    let (_, line) = lines(table).find(|(_, line)| table.section == "pool" && line.key == "name")?;
-    Some(line.value.clone())
+/// A table that is for several pools or peers is for the others still, where one is a comment.
+fn leave_out_names(Draft { tables, warnings, .. }: &mut Draft) {
+    for (key, section) in [("pools", "pool"), ("peers", "bgp.peer")] {
+        let off = tables.iter().filter(|table| table.off && table.section == section);
+        let names = off.filter_map(|table| lines(table).find(|(_, line)| line.key == "name"));
+        let gone: Vec<String> = names.map(|(_, line)| line.value.clone()).collect();
+        tables.iter_mut().filter(|table| !table.off).for_each(|table| leave_out_of(table, key, &gone, warnings));
+    }
 }
 
-/// A table that is for several pools is for the others still, where one is a comment.
-fn leave_out_pools(table: &mut Table, gone: &[String], warnings: &mut Vec<Warning>) {
-    let Some(at) = lines(table).find(|(_, line)| line.key == "pools" && !line.off).map(|(at, _)| at) else { return };
+fn leave_out_of(table: &mut Table, key: &str, gone: &[String], warnings: &mut Vec<Warning>) {
+    let Some(at) = lines(table).find(|(_, line)| line.key == key && !line.off).map(|(at, _)| at) else { return };
     let object = table.object.clone();
     let Some(Item::Line(line)) = table.items.get_mut(at) else { return };
     let all: Vec<&str> = line.value.trim_matches(['[', ']']).split(", ").collect();
-    // A name in TOML is as it was written in the pool's own table.
+    // A name in TOML is as it was written in its own table.
     let (left_out, rest): (Vec<&str>, Vec<&str>) = all.into_iter().partition(|name| gone.iter().any(|it| it == name));
     if left_out.is_empty() || rest.is_empty() {
         return;

@@ -143,9 +143,16 @@ pub struct RoutesFilter {
     pub prefix: Option<IpNet>,
 }
 
+fn others(known: &[PeerName]) -> String {
+    match known {
+        [] => ", which has none".to_owned(),
+        known => format!("; there are: {}", known.iter().map(PeerName::as_str).collect::<Vec<_>>().join(", ")),
+    }
+}
+
 /// No peer of this node has the name.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no peer \"{name}\" on this node; there are: {}", .known.iter().map(PeerName::as_str).collect::<Vec<_>>().join(", "))]
+#[error("there is no peer \"{name}\" on this node{}", others(.known))]
 pub struct UnknownPeer {
     pub name: PeerName,
     pub known: Vec<PeerName>,

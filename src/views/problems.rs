@@ -63,7 +63,8 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(services.iter().flat_map(|service| of_service(service, named)));
     problems.extend(unannounced::problems(snapshot));
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
-    problems.extend(peers.iter().filter(wanted).filter_map(|peer| of_peer(peer, peers)));
+    let told = |peer: &PeerReport| Some(of_peer(peer, peers)? + beyond_the_link(snapshot, peer));
+    problems.extend(peers.iter().filter(wanted).filter_map(told));
     problems.extend(without_secret(snapshot));
     problems.extend(sessions_without_carrier(snapshot));
     problems.extend(sessions_without_next_hop(snapshot));
@@ -577,6 +578,20 @@ fn without_secret(snapshot: &Snapshot) -> Vec<String> {
     snapshot.plan.bgp.peers.iter().filter_map(of_peer).collect()
 }
 
+/// What nothing on the wire tells of a peer that is behind a router, while only the link is reached: packets end at the first hop.
+fn beyond_the_link(snapshot: &Snapshot, peer: &PeerReport) -> &'static str {
+    let is_dialled = matches!(peer.state, SessionState::Idle | SessionState::Connect | SessionState::Active);
+    let Some(ip) = peer.address.parse::<IpAddr>().ok().filter(|_| is_dialled) else { return "" };
+    let name = snapshot.context.bgp.peer_of(&peer.name);
+    let settings = snapshot.config.bgp.peers.iter().find(|it| it.name == name);
+    let is_near = settings.is_some_and(|it| it.multihop == 1 && !it.passive);
+    let is_on_link = || snapshot.world.links.values().flat_map(|link| &link.addresses).any(|net| net.contains(&ip));
+    if !is_near || is_on_link() {
+        return "";
+    }
+    "; no link of this node has its subnet, and with multihop = 1 no packet passes a router: where one is between, write multihop = 255"
+}
+
 fn of_peer(peer: &PeerReport, peers: &[PeerReport]) -> Option<String> {
     if peer.state != SessionState::Established {
         let why = peer.last_error.as_deref().unwrap_or(awaited(peer.state, peer.security.ttl_security));
@@ -811,6 +826,38 @@ mod tests {
         assert_eq!(told(true, false, SessionState::Established), [""; 0]);
         assert_eq!(told(false, true, SessionState::Established), [""; 0], "it may go another way");
         assert_eq!(told(false, false, SessionState::Active), [""; 0]);
+    }
+
+    /// D5 of a review. Input: a router behind another one, and one on the link; with multihop, and passive.
+    #[test]
+    fn a_peer_that_no_link_reaches_is_told_with_its_remedy() {
+        let told = |address: &str, more: &str, state: SessionState| {
+            let text = format!(
+                "[manifests]\nfolder = \"/m\"\n[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"rs\"\naddress = \"{address}\"\n\
+                 asn = 64512\n{more}"
+            );
+            let file = SourceFile { path: "test.toml".to_owned(), text };
+            let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+            for fact in [
+                Fact::Link(2, Some(Link::carrying(2, "eth0", &["10.0.0.11/24"]))),
+                Fact::LinksListed,
+                Fact::Session("rs".into(), SessionReport::new(state, std::time::SystemTime::UNIX_EPOCH)),
+                Fact::FailStatic,
+            ] {
+                planner.apply(fact);
+            }
+            let now = clock::now();
+            planner.turn(now);
+            let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, clock::wall());
+            let peers = crate::views::bgp::peers(&snapshot, &Default::default()).unwrap().peers;
+            let all = problems(&snapshot, &[], &peers);
+            all.into_iter().filter(|it| it.starts_with("peer rs (")).any(|it| it.contains("write multihop = 255"))
+        };
+        assert!(told("10.99.0.1", "", SessionState::Connect));
+        assert!(!told("10.0.0.1", "", SessionState::Connect), "it is on the link");
+        assert!(!told("10.99.0.1", "multihop = 2\n", SessionState::Connect));
+        assert!(!told("10.99.0.1", "passive = true\n", SessionState::Active), "it dials");
+        assert!(!told("10.99.0.1", "", SessionState::OpenSent), "it was reached");
     }
 
     /// A8 of a review. Input: two gateways whose sessions go on without the password file, and one of the sessions ends.

@@ -40,7 +40,7 @@ pub enum OrElse {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
     Nothing,
-    Folder,
+    Folder { mode: u32 },
     File { content: Vec<u8>, mode: u32 },
 }
 
@@ -52,7 +52,7 @@ pub enum Step {
     Replace,
     /// The former content goes to `NAME.old`.
     ReplaceAndKeep,
-    /// A secret that others can read: only its permissions.
+    /// A secret that others can read, or a folder that others can write to: only its permissions.
     Restrict,
     /// Another content stays.
     Leave,
@@ -73,7 +73,13 @@ impl Step {
 pub fn judge(item: &Item, seen: &Seen) -> Step {
     match (&item.what, seen) {
         (_, Seen::Nothing) => Step::Create,
-        (What::Folder, Seen::Folder) => Step::Nothing,
+        (What::Folder, Seen::Folder { mode }) => {
+            if mode & 0o022 != 0 {
+                Step::Restrict
+            } else {
+                Step::Nothing
+            }
+        }
         (What::File { content, .. }, Seen::File { content: there, mode }) if content == there => {
             // A file that is to be seen by its owner alone, and is seen by others.
             if item.mode & 0o077 == 0 && mode & 0o077 != 0 { Step::Restrict } else { Step::Nothing }
@@ -83,7 +89,7 @@ pub fn judge(item: &Item, seen: &Seen) -> Step {
             OrElse::KeepFormer => Step::ReplaceAndKeep,
             OrElse::Leave => Step::Leave,
         },
-        (What::Folder, Seen::File { .. }) | (What::File { .. }, Seen::Folder) => Step::Blocked,
+        (What::Folder, Seen::File { .. }) | (What::File { .. }, Seen::Folder { .. }) => Step::Blocked,
     }
 }
 
@@ -92,7 +98,7 @@ pub fn look(path: &Path) -> io::Result<Seen> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Seen::Nothing),
         Err(error) => Err(error),
-        Ok(there) if there.is_dir() => Ok(Seen::Folder),
+        Ok(there) if there.is_dir() => Ok(Seen::Folder { mode: there.permissions().mode() & 0o7777 }),
         Ok(there) if there.is_file() => {
             Ok(Seen::File { content: fs::read(path)?, mode: there.permissions().mode() & 0o7777 })
         }
@@ -131,12 +137,20 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let new = with_end(path, "new");
     // Left by a run that was interrupted.
     let _ = fs::remove_file(&new);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+    let written = write_whole(&new, content, mode).and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        // On a full disk, what was written would keep it full.
+        let _ = fs::remove_file(&new);
+    }
+    written
+}
+
+fn write_whole(new: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(new)?;
     file.write_all(content)?;
     // Over the umask.
     file.set_permissions(Permissions::from_mode(mode))?;
-    file.sync_all()?;
-    fs::rename(&new, path)
+    file.sync_all()
 }
 
 /// What a symbolic link of the operator's leads to, which stays one; else the path itself.
@@ -221,14 +235,26 @@ mod tests {
             (file("a", 0o600, OrElse::KeepFormer), seen("b", 0o600), Step::ReplaceAndKeep),
             (file("a", 0o600, OrElse::KeepFormer), seen("a", 0o640), Step::Restrict),
             (file("a", 0o600, OrElse::Leave), seen("b", 0o644), Step::Leave),
-            (file("a", 0o600, OrElse::Leave), Seen::Folder, Step::Blocked),
+            (file("a", 0o600, OrElse::Leave), Seen::Folder { mode: 0o755 }, Step::Blocked),
             (folder.clone(), Seen::Nothing, Step::Create),
-            (folder.clone(), Seen::Folder, Step::Nothing),
+            (folder.clone(), Seen::Folder { mode: 0o750 }, Step::Nothing),
+            // D27 of a review.
+            (folder.clone(), Seen::Folder { mode: 0o777 }, Step::Restrict),
             (folder, seen("", 0o644), Step::Blocked),
         ];
         for (item, seen, expected) in table {
             assert_eq!(judge(&item, &seen), expected, "{item:?} where {seen:?} is");
         }
+    }
+
+    /// D21 of a review: what fitted of it kept a full disk full. Here the place of the file is a folder.
+    #[test]
+    fn of_a_file_that_cannot_be_put_in_place_nothing_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("etc/crier/file");
+        fs::create_dir_all(path.join("in-the-way")).unwrap();
+        put(root.path(), &file("a", 0o600, OrElse::Replace), Step::Replace).expect_err("a folder is there");
+        assert!(!with_end(&path, "new").exists());
     }
 
     #[test]

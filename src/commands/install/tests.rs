@@ -99,8 +99,22 @@ fn what_is_missing_is_a_problem_with_a_remedy() {
     let without = install(&Install { config, ..host.arguments() });
     assert!(without.problems[0].contains("there is no /etc/crier/kubeconfig, which"), "{:?}", without.problems);
     let kubeconfig = host.bring("kubeconfig", &KUBECONFIG_TEXT.replace("token: t", "exec: {command: aws}"));
-    let unusable = install(&Install { kubeconfig, ..host.arguments() });
-    assert!(unusable.problems[0].contains("credential plugin \"aws\""), "{:?}", unusable.problems);
+    let refused = |arguments: &Install| super::install(arguments, Vec::new()).expect_err("it is refused").to_string();
+    let unusable = refused(&Install { kubeconfig: kubeconfig.clone(), ..host.arguments() });
+    // D19 and D20 of a review: it was put in place, and the message named the place alone.
+    let given = format!("{} cannot become /etc/crier/kubeconfig", kubeconfig.unwrap().display());
+    assert!(unusable.starts_with(&given) && unusable.contains("credential plugin \"aws\""), "{unusable}");
+    assert_eq!(host.read(KUBECONFIG), None);
+    let named =
+        host.bring("named", &KUBECONFIG_TEXT.replace("token: t", "client-certificate: a.crt, client-key: a.key"));
+    let beside = refused(&Install { kubeconfig: named, ..host.arguments() });
+    assert!(beside.contains("files that it names are not taken along"), "{beside}");
+    let short = refused(&Install { pulse_key: host.bring("short.key", "abcd\n"), ..host.arguments() });
+    assert!(short.contains("short.key is shorter than 16 octets"), "{short}");
+    // D23 of a review: a mistyped root became one.
+    let nowhere = host.root.path().join("nowhere");
+    assert!(refused(&Install { root: nowhere.clone(), ..host.arguments() }).contains("there is no directory"));
+    assert!(!nowhere.exists());
 }
 
 #[test]
@@ -161,14 +175,16 @@ fn a_client_certificate_that_has_ended_takes_no_place_and_is_told() {
         format!("the client certificate in the kubeconfig {} ended on 2021-01-01T00:00:00Z", path.display())
     };
     let host = Host::new();
-    let first = install(&Install { kubeconfig: host.bring("ended", &text), ..host.whole() });
-    assert!(first.problems.iter().any(|it| it.starts_with(&words(&host))), "{:?}", first.problems);
+    install(&host.whole());
+    fs::write(below(host.root.path(), Path::new(KUBECONFIG)), &text).unwrap();
+    let later = install(&host.arguments());
+    assert!(later.problems.iter().any(|it| it.starts_with(&words(&host))), "{:?}", later.problems);
     let host = Host::new();
     install(&host.whole());
     let kubeconfig = host.bring("ended", &text);
     let refused = super::install(&Install { kubeconfig, ..host.arguments() }, b"other".to_vec());
     let error = refused.expect_err("it has ended").to_string();
-    assert!(error.starts_with(&words(&host)) && error.contains("nothing was changed"), "{error}");
+    assert!(error.contains(&words(&host)) && error.contains("nothing was changed"), "{error}");
     assert_eq!(host.read(KUBECONFIG).as_deref(), Some(KUBECONFIG_TEXT));
 }
 

@@ -84,12 +84,20 @@ words! {
 /// RFC 5880 §6.7.4: octets of a key.
 const LONGEST_KEY: usize = 20;
 
+/// What `key-id` is without being set.
+const KEY_ID: u8 = 1;
+
 impl Check for Written {
     fn check(&mut self, section: &mut Reader<'_>) {
         unique(section, "profile", &self.name, |seen| &mut seen.bfd);
         let keyless = self.key.value == Some(None);
-        let unused = [(self.key_id.given, &self.key_id.place), (self.authentication.given, &self.authentication.place)];
-        for (_, place) in unused.into_iter().filter(|(given, _)| *given && keyless) {
+        // What `crier config show` prints, which is the default, is none.
+        let (id, authentication) = (self.key_id.value, self.authentication.value);
+        let unused = [
+            (id.is_some_and(|it| it != KEY_ID), &self.key_id.place),
+            (authentication.is_some_and(|it| it != BfdAuthentication::MeticulousKeyedSha1), &self.authentication.place),
+        ];
+        for (_, place) in unused.into_iter().filter(|(is_set, _)| *is_set && keyless) {
             let message = "without key-file, no packet is authenticated";
             section.complain(place, message, "add key-file, or remove this key");
         }

@@ -78,15 +78,19 @@ fn data_path(text: &str) -> Result<DataPath, Problem> {
         "node-ready" => Ok(DataPath::NodeReady),
         text if !text.contains(':') => Err(syntax::no_such_word("check of the data path", text, &WORDS)),
         text => match text.parse::<http::Uri>() {
-            Ok(url) if url.scheme_str() == Some("http") && url.host().is_some_and(|host| !host.is_empty()) => {
-                Ok(DataPath::Http(url))
-            }
+            Ok(url) if url.scheme_str() == Some("http") && has_host(&url) => Ok(DataPath::Http(url)),
             _ => {
                 let hint = "write \"http://127.0.0.1:10256/healthz\", \"auto\", \"node-ready\" or \"none\"";
                 Err(Problem::new(format!("{} is not an http URL", written(text)), hint))
             }
         },
     }
+}
+
+/// A host, and with it a port that is one, if any.
+fn has_host(url: &http::Uri) -> bool {
+    let has_port = |it: &http::uri::Authority| it.port_u16().is_some() || it.as_str().ends_with(it.host());
+    url.authority().is_some_and(|it| !it.host().is_empty() && has_port(it))
 }
 
 #[cfg(test)]
@@ -101,9 +105,17 @@ mod tests {
             let read = data_path(text).unwrap_or_else(|problem| panic!("{text}: {}", problem.message));
             assert_eq!(read.to_string(), text);
         }
-        for text in
-            ["", "ready", "https://127.0.0.1/", "127.0.0.1:10256", "http://", "http:///healthz", "ftp://a/", ":"]
-        {
+        for text in [
+            "",
+            "ready",
+            "https://127.0.0.1/",
+            "127.0.0.1:10256",
+            "http://",
+            "http:///healthz",
+            "ftp://a/",
+            ":",
+            "http://127.0.0.1:99999/",
+        ] {
             assert!(data_path(text).is_err(), "{text}");
         }
         assert_eq!(crate::config::tests::one_of_each().node.data_path, DataPath::Auto);

@@ -247,8 +247,8 @@ fn range(text: &str) -> Result<AddressRange, Problem> {
         let hint = format!("write \"{}\" for the network, or \"{}\" for the address", net.trunc(), net.addr());
         return Err(Problem::new(message, hint));
     }
-    match UNUSABLE.iter().find(|(first, last, _)| overlap(&range, *first, *last)) {
-        Some((_, _, what)) => {
+    match unusable(&range) {
+        Some(what) => {
             let message = format!("{} contains {what}, which a Service cannot use", written(text));
             Err(Problem::new(message, "use only unicast addresses that clients can reach"))
         }
@@ -284,6 +284,11 @@ const UNUSABLE: [(IpAddr, IpAddr, &str); 9] = [
     (v6(0xfe80, 0, 0), v6_up_to(0xfebf), "link-local addresses (fe80::/10)"),
     (v6(0xff00, 0, 0), v6_up_to(0xffff), "multicast addresses (ff00::/8)"),
 ];
+
+/// What the range holds that no Service can have.
+pub fn unusable(range: &AddressRange) -> Option<&'static str> {
+    UNUSABLE.iter().find(|(first, last, _)| overlap(range, *first, *last)).map(|(_, _, what)| *what)
+}
 
 /// Some pool could have the address.
 pub fn can_be_of_service(address: IpAddr) -> bool {

@@ -541,6 +541,12 @@ fn a_configuration_that_does_not_check_out_is_refused_by_run_with_the_text_of_ch
     assert_eq!((run.status.code(), check.status.code()), (Some(2), Some(2)));
     assert_eq!(text(&run.stdout), "");
     assert!(!socket.exists() && !state.exists(), "nothing was opened or made");
+    // D14 of a review: it was aborted, by SIGABRT.
+    for words in [&["config", "check"][..], &["run", "--config"], &["migrate"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+        let told = Command::new(binary()).args(words).arg(&file).stderr(full).status().expect("it runs");
+        assert_eq!(told.code(), Some(2), "{words:?} where standard error cannot be written");
+    }
 }
 
 /// A2 and A3 of a review. Input: the API server is away while the agent of one node is restarted through systemd's store, reloaded twenty
