@@ -375,7 +375,119 @@ impl Loop {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
+    use crate::config::{NoSecrets, SourceFile, parse};
+    use crate::names::ObjectKey;
+    use crate::world::{Condition, EndpointSlice, Listing, Service};
+
+    /// G9 of an audit. Input: an endpoint comes or goes every two seconds, by a clock that stands still while the disk is busy. Output: of
+    /// all that is written to the disk so much as the pace allows, and no less than it promises. `CRIER_DAY=10000/24` counts 24 hours with
+    /// so many Services, which takes minutes: `doc/benchmarks.md` says what that showed.
+    #[tokio::test(start_paused = true)]
+    async fn churn_writes_the_world_as_often_as_the_pace_allows() {
+        let told = std::env::var("CRIER_DAY").ok();
+        let told = told.as_deref().and_then(|told| told.split_once('/'));
+        let number = |text: &str| text.parse().expect("a number");
+        let (count, lasts) =
+            told.map_or((250_u32, 1200), |(count, hours)| (number(count), u64::from(number(hours)) * 3600));
+        let lasts = Duration::from_secs(lasts);
+        let text =
+            "[kubernetes]\nin-cluster = true\n[[pool]]\nname = \"public\"\naddresses = [\"198.18.0.0/15\"]\n[[l2]]\n";
+        let file = SourceFile { path: "crier.toml".to_owned(), text: text.to_owned() };
+        let config = Arc::new(parse(&[file], &NoSecrets).expect("it is good"));
+        let folder = tempfile::tempdir().expect("a folder");
+        let memory = Memory::open(folder.path(), "boot").expect("it is ours");
+        let (path, had) = (memory.path().to_owned(), HadFile::of(folder.path(), "boot"));
+        let readings = Readings {
+            counters: LinkCounters::default(),
+            reloads: watch::channel(Reloads::default()).1,
+            flows: watch::channel(Flows::default()).1,
+        };
+        let (slices, first_plan) = (Slices::default(), oneshot::channel().0);
+        let turned = watch::channel(clock::now()).0;
+        let mut turning = Loop::new(config, "node-1".into(), slices, (memory, had), readings, first_plan, turned);
+        let (facts, mut inbox) = mpsc::channel(64);
+        let (_asking, mut queries) = mpsc::channel(1);
+        let key = |number: u32| ObjectKey::new("shop", &format!("many-{number}"));
+        let slice = |number: u32, serving: u32| {
+            let on = |node: &str| (NodeName::from(node), serving);
+            let nodes: std::collections::BTreeMap<NodeName, u32> = [on("node-1"), on("node-2"), on("node-3")].into();
+            let slice = EndpointSlice {
+                service: key(number),
+                family: None,
+                ready: nodes.clone().into(),
+                serving: nodes.into(),
+                serving_without_node: 0,
+                unready: Default::default(),
+                addresses: Default::default(),
+            };
+            Fact::EndpointSlice(ObjectKey::new("shop", &format!("many-{number}-x7k2p")), Some(Arc::new(slice)))
+        };
+        let service = |number: u32| {
+            let address = std::net::IpAddr::V4((u32::from(std::net::Ipv4Addr::new(198, 18, 0, 0)) + number).into());
+            let condition = Condition::given(true, "assigned", &[address], &["public".into()], None);
+            let service = Service {
+                uid: format!("0b1f6a52-7d53-4c1e-9d0e-{number:012}"),
+                resource_version: format!("{}", 1000 + number),
+                load_balancer: true,
+                families: vec![crate::address::Family::V4],
+                ingress: vec![address],
+                condition: Some(Arc::new(condition)),
+                ..Service::default()
+            };
+            Fact::Service(key(number), Some(Arc::new(service)))
+        };
+        let listed = [
+            Listing::Services((0..count).map(key).collect()),
+            Listing::EndpointSlices((0..count).map(|it| ObjectKey::new("shop", &format!("many-{it}-x7k2p"))).collect()),
+            Listing::Nodes(Default::default()),
+            Listing::Namespaces(Default::default()),
+        ];
+        let churn = async {
+            for number in 0..count {
+                facts.send(service(number)).await.expect("it runs");
+                facts.send(slice(number, 1)).await.expect("it runs");
+            }
+            for fact in [Fact::LinksListed, Fact::ApiServer(ApiServer::Reachable)] {
+                facts.send(fact).await.expect("it runs");
+            }
+            for listing in listed {
+                facts.send(Fact::Listed(listing)).await.expect("it runs");
+            }
+            let (began, mut last, mut writes, mut octets) = (clock::now(), 0, 0_u64, 0_u64);
+            let mut number = 0;
+            while clock::now() < began + lasts {
+                facts.send(slice(number % count, 2 + number / count)).await.expect("it runs");
+                number += 1;
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                // Each write is a new file.
+                let Ok(written) = std::fs::metadata(&path) else { continue };
+                if written.ino() != last {
+                    (last, writes, octets) = (written.ino(), writes + 1, octets + written.len());
+                }
+            }
+            (writes, octets)
+        };
+        let (writes, octets) = tokio::select! {
+            () = turning.run(&mut inbox, &mut queries) => panic!("somebody still tells facts"),
+            counted = churn => counted,
+        };
+        let size = octets / writes.max(1);
+        println!(
+            "{count} Services, {lasts:?}: {writes} writes of {size} octets, {octets} in all, every {:?}",
+            apart(size)
+        );
+        let expected = lasts.as_secs() / apart(size).as_secs();
+        assert!(writes <= expected + 2, "{writes} writes, {expected} are allowed");
+        assert!(writes >= expected / 2, "{writes} writes, {expected} are expected: a crash loses more than is said");
+        assert!(
+            octets
+                <= (lasts.as_secs() + 2 * KEEP_APART_MOST.as_secs())
+                    * KEPT_EACH_SECOND.max(size / apart(size).as_secs() + 1)
+        );
+    }
 
     #[test]
     fn a_cluster_in_which_something_always_changes_wears_no_disk_out() {

@@ -505,8 +505,9 @@ impl Planner {
         batch.extend(self.book.settle());
         batch.append(&mut self.dirty.services);
         let mut batch: Vec<ObjectKey> = batch.into_iter().collect();
-        // Then the requests for a certain address, so that nobody gets by chance what another asked for by name.
-        batch.sort_by_cached_key(|key| (!self.asks_for_address(key), key.clone()));
+        // Then the requests for a certain address, so that nobody gets by chance what another asked for by name, and those that had one,
+        // so that nobody gets what another one had.
+        batch.sort_by_cached_key(|key| (!self.asks_for_address(key), !self.had_address(key), key.clone()));
         for key in batch {
             changes.extend(self.judge(&key, now));
         }

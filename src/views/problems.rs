@@ -496,8 +496,8 @@ fn of_hosts_too(snapshot: &Snapshot) -> Vec<String> {
     plan.decisions.iter().flat_map(of_service).collect()
 }
 
-/// Addresses that other nodes answer for, on links of this node that do no ARP, such as `lo` (a leftover of LVS or keepalived). What
-/// crier itself puts there goes with the address, and kube-proxy's own link is told of as such.
+/// Addresses that other nodes answer for, on links of this node that do no ARP, such as `lo`: a leftover of LVS or keepalived, or what
+/// crier itself binds because BGP announces the address from this node too. Kube-proxy's own link is told of as such.
 fn left_on_links(snapshot: &Snapshot) -> Vec<String> {
     let Snapshot { world, plan, .. } = snapshot;
     let links = world
@@ -506,19 +506,25 @@ fn left_on_links(snapshot: &Snapshot) -> Vec<String> {
         .filter(|link| world.arp_open && link.up && (link.loopback || !link.arp) && link.name.as_str() != IPVS_LINK);
     let on_links = links.flat_map(|link| link.addresses.iter().map(move |net| (net.addr(), &link.name)));
     // IPv6 answers for what the link itself has.
-    let left: BTreeMap<IpAddr, &InterfaceName> =
-        on_links.filter(|(it, _)| it.is_ipv4() && !it.is_loopback() && !plan.bind.addresses.contains_key(it)).collect();
+    let left: BTreeMap<IpAddr, &InterfaceName> = on_links.filter(|(it, _)| it.is_ipv4() && !it.is_loopback()).collect();
     if left.is_empty() {
         return Vec::new();
     }
     let of_service = |(service, decision): (&ObjectKey, &Arc<Decision>)| -> Vec<String> {
-        let told = decision.announcements.iter().filter_map(|Announcement { address, l2, .. }| {
+        let told = decision.announcements.iter().filter_map(|Announcement { address, pool, l2, bgp }| {
             let (link, owner) = (left.get(address)?, l2.owner.as_ref().filter(|owner| **owner != snapshot.node)?);
+            let (why, remedy) = match plan.bind.addresses.contains_key(address) {
+                false => {
+                    let remedy = format!("take it away: ip address del {} dev {link}; or: ", host_prefix(*address));
+                    ("put there by another program".to_owned(), remedy)
+                }
+                // What an owner that was has bound it is about to take off.
+                true if bgp.peers.is_empty() => return None,
+                true => (format!("bound for BGP (bind of pool {pool})"), String::new()),
+            };
             Some(format!(
-                "{address} of {service} is on {link} of this node, put there by another program, and arp_ignore is 0: the kernel \
-                 answers for it beside {owner}; take it away: ip address del {} dev {link}; or: sysctl -w \
-                 net.ipv4.conf.all.arp_ignore=1",
-                host_prefix(*address)
+                "{address} of {service} is on {link} of this node, {why}, and arp_ignore is 0: the kernel answers for it beside \
+                 {owner}; {remedy}sysctl -w net.ipv4.conf.all.arp_ignore=1"
             ))
         });
         told.collect()

@@ -542,6 +542,23 @@ mod tests {
     use crate::views::Counters;
     use crate::world::{Condition, Fact, Listing};
 
+    #[test]
+    fn what_kube_proxy_keeps_out_and_what_has_no_node_port_is_remarked() {
+        let ranges = |count: usize| (0..count).map(|it| format!("10.{it}.0.0/16")).collect();
+        let service = |count, without_node_ports| Service {
+            source_ranges: ranges(count),
+            without_node_ports,
+            ..Service::default()
+        };
+        assert_eq!(remarks(&service(0, false)), Vec::<String>::new());
+        let told = remarks(&service(2, true));
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("only clients of 10.0.0.0/16, 10.1.0.0/16 (loadBalancerSourceRanges)"), "{told:?}");
+        assert!(told[1].starts_with("it has no node ports (allocateLoadBalancerNodePorts = false)"), "{told:?}");
+        let many = remarks(&service(11, false)).remove(0);
+        assert!(many.contains("10.7.0.0/16, 3 more (") && !many.contains("10.8.0.0/16"), "{many}");
+    }
+
     /// H1 of a review. Input: the API server shows another address of the pool than the one that was written, as a policy has it. Output: what
     /// is said of that one names it; "answered here" was said of the one that nobody answers for.
     #[test]

@@ -677,7 +677,8 @@ impl World {
         }
     }
 
-    /// What the status shows and will not show any more.
+    /// What the Service has and will not have any more: what its status shows, and in the place of what somebody else wrote there what crier
+    /// gave it.
     fn note_former(&mut self, key: &ObjectKey, shows: &[IpAddr]) {
         let Some(before) = self.services.get(key).filter(|it| it.load_balancer && !it.ingress.is_empty()) else {
             return;
@@ -685,7 +686,11 @@ impl World {
         if before.ingress == shows {
             return;
         }
-        self.former.insert(key.clone(), before.ingress.clone());
+        let given = before.given();
+        let is_own = |address: &IpAddr| given.is_empty() || given.contains(address) || before.leaves(*address);
+        let mut former: Vec<IpAddr> = before.ingress.iter().copied().filter(is_own).collect();
+        former.extend(given.iter().filter(|address| !before.ingress.contains(address)));
+        self.former.insert(key.clone(), former);
     }
 
     /// The answer to a status write overtakes the watch, which then tells the versions in between: they are history.

@@ -77,4 +77,9 @@ impl Planner {
         let request = self.world.services.get(key).and_then(|service| service.request.as_ref().ok());
         request.is_some_and(|request| !request.addresses.is_empty())
     }
+
+    /// The status of the Service showed addresses before.
+    pub(super) fn had_address(&self, key: &ObjectKey) -> bool {
+        self.world.former.contains_key(key)
+    }
 }

@@ -1305,3 +1305,84 @@ fn a_service_that_is_made_again_does_not_inherit_the_fight_about_the_former_one(
     story.put("web", Service { uid: "v".to_owned(), ..service() });
     assert_eq!(story.written("web"), Some(vec![ip(OURS)]));
 }
+
+/// Found by the model. Input: another controller wrote the status of a Service, which is then made anew. Output: it has again what crier
+/// gave it, and not the lowest that is free: what the other one wrote is none that it had.
+#[test]
+fn what_crier_gave_comes_back_to_a_service_made_anew_whose_status_another_controller_wrote() {
+    let mut story = Story::begin(configuration());
+    for name in ["low", "web"] {
+        story.put(name, service());
+        story.confirm(name);
+    }
+    story.change("web", |web| web.ingress = vec![ip("203.0.113.7")]);
+    story.delete("low");
+    story.delete("web");
+    story.put("web", Service { uid: "w".to_owned(), ..service() });
+    assert_eq!(story.addresses("web"), ["192.168.35.101"]);
+}
+
+/// Found by the model. Input: a Service keeps its address while it requires a family that no pool has, and somebody writes another Service's
+/// address in its place. Output: it has its own again; it was left with none.
+#[test]
+fn what_somebody_overwrites_comes_back_to_a_service_whose_wish_cannot_be_met() {
+    use crate::address::Family::{V4, V6};
+    let mut story = Story::begin(configuration());
+    for name in ["api", "web"] {
+        story.put(name, service());
+        story.confirm(name);
+    }
+    story.change("web", |web| (web.families, web.family_policy) = (vec![V4, V6], FamilyPolicy::RequireDualStack));
+    story.confirm("web");
+    assert_eq!(story.addresses("web"), ["192.168.35.101"]);
+    story.change("web", |web| web.ingress = vec![ip(OURS)]);
+    story.later(NOTICE * 2);
+    assert_eq!(story.written("web"), Some(vec![ip("192.168.35.101")]));
+    assert_eq!(
+        (story.addresses("web"), story.addresses("api")),
+        (vec!["192.168.35.101".to_owned()], vec![OURS.to_owned()])
+    );
+}
+
+/// Input: a pool goes and takes the address of a Service with it; another one comes that waits too, and goes first by name; the pool is
+/// back. Output: who had the address has it again.
+#[test]
+fn of_those_that_wait_who_had_the_address_has_it_again() {
+    let config = |pools: Vec<Pool>| Config { pools, ..configuration() };
+    let lan = || pool("lan", &["192.168.35.100"]);
+    let other = || Pool { auto_assign: false, ..pool("other", &["198.51.100.0/30"]) };
+    let mut story = Story::begin(config(vec![lan()]));
+    story.put("web", service());
+    story.confirm("web");
+    story.tell(Fact::Config(Arc::new(config(vec![other()]))));
+    story.later(Duration::ZERO);
+    story.later(TRUST);
+    story.later(NOTICE);
+    assert_eq!(story.written("web"), Some(Vec::new()));
+    story.confirm("web");
+    story.put("a-new-one", service());
+    assert!(story.addresses("a-new-one").is_empty());
+    story.tell(Fact::Config(Arc::new(config(vec![lan(), other()]))));
+    story.turn();
+    assert_eq!((story.addresses("web"), story.addresses("a-new-one")), (vec![OURS.to_owned()], Vec::new()));
+}
+
+/// Found by the model. Input: a Service keeps its address while it requires a family that its pool has not, and somebody writes one of
+/// another pool beside it. Output: that one goes, as from any other Service; it stayed for good.
+#[test]
+fn what_somebody_writes_beside_the_address_of_a_service_whose_wish_cannot_be_met_goes() {
+    use crate::address::Family::{V4, V6};
+    let mut config = configuration();
+    config.pools.push(pool("wan", &["198.51.100.0/30"]));
+    let mut story = Story::begin(config);
+    let of_wan = Ok(Request { addresses: Vec::new(), pools: vec!["wan".into()] });
+    story.put("web", Service { request: of_wan, ..service() });
+    story.confirm("web");
+    story.change("web", |web| (web.families, web.family_policy) = (vec![V6, V4], FamilyPolicy::RequireDualStack));
+    story.confirm("web");
+    assert_eq!(story.addresses("web"), ["198.51.100.0"]);
+    story.change("web", |web| web.ingress.push(ip("192.168.35.104")));
+    story.later(NOTICE * 2);
+    assert_eq!(story.written("web"), Some(vec![ip("198.51.100.0")]));
+    assert_eq!(story.addresses("web"), ["198.51.100.0"]);
+}

@@ -391,8 +391,11 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     };
     let found = allocate(pools, inputs.book, &applicant, request, &stays).and_then(whole);
     let may_go = inputs.config.is_standalone() || inputs.restraints.may_go(key, inputs.now);
-    // What is given up for a request alone stays where the request cannot be met.
-    let stays_anyway = found.is_err() && lost.iter().all(|(_, why)| asked(why));
+    // What is given up for a request alone stays where the request cannot be met; what somebody wrote beside that is not the Service's.
+    let own = given(inputs, key, service);
+    let is_own = |address: &IpAddr| inputs.config.is_standalone() || own.is_empty() || own.contains(address);
+    let stays_unmet = |(address, why): &(IpAddr, Reason)| asked(why) && is_own(address);
+    let stays_anyway = found.is_err() && lost.iter().all(stays_unmet);
     if let Some((address, reason)) = goes
         && !may_go
         && !stays_anyway
@@ -424,9 +427,11 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         }
         Err(reason) => {
             // What the Service would give up for its request it keeps: the request alone takes nothing away.
-            let stays = |address: &&IpAddr| lost.iter().all(|(of, why)| of != *address || asked(why));
-            let kept = addresses.iter().filter(stays).filter_map(|address| still_held(inputs, key, *address));
-            let kept: Vec<Held> = kept.filter(|_| chosen).collect();
+            let stays = |address: &&IpAddr| lost.iter().all(|it| it.0 != **address || stays_unmet(it));
+            // What somebody put something else in the place of, too.
+            let back = kept.iter().filter(|held| !addresses.contains(&held.address)).cloned();
+            let had = addresses.iter().filter(stays).filter_map(|address| still_held(inputs, key, *address));
+            let kept: Vec<Held> = had.chain(back).filter(|_| chosen).collect();
             let addresses: Vec<IpAddr> = kept.iter().map(|held| held.address).collect();
             let lost = first_lost(service, &addresses, &lost);
             let allocation = Allocation::kept(kept, reason);

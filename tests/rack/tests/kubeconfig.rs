@@ -1,5 +1,6 @@
 //! `crier kubeconfig` beside a real API server: what it creates, and that an agent allocates with what it writes.
 
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use rack::kubernetes::{Cluster, Proof, User};
@@ -81,18 +82,10 @@ fn what_stands_in_the_way_of_a_kubeconfig_is_named() {
     assert!(String::from_utf8_lossy(&lacking.stdout).contains("server: \"https://127.0.0.1:6443\""));
 }
 
-/// G10 of an audit. Input: exactly what `crier rbac` prints, for the group of the nodes' certificates; then one right after the other is
-/// taken away, and an agent starts. Output: with all of them an agent allocates and is refused nothing; without one of them it says which
-/// object it is refused, so none of these is too much.
-#[test]
-fn the_rights_that_are_printed_are_enough_and_each_that_lacks_is_named() {
-    let Some(rack) = Rack::for_test(&[Need::Kubernetes, Need::Crier]) else { return };
-    let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
-    let cluster = Cluster::start(&site);
-    let printed = cluster.host.output(Command::new(rack::crier::binary()).arg("rbac"));
-    cluster.apply(&String::from_utf8_lossy(&printed.stdout));
+/// A kubeconfig with a client certificate of node-1, in the group to which the printed objects give rights.
+fn of_node(rack: &Rack, cluster: &Cluster) -> PathBuf {
     let identity = cluster.authority.client("crier:node-1", &["crier:nodes"]);
-    let file = rack.write(
+    rack.write(
         "kubeconfig",
         &json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "rack",
@@ -103,7 +96,76 @@ fn the_rights_that_are_printed_are_enough_and_each_that_lacks_is_named() {
             "contexts": [{ "name": "rack", "context": { "cluster": "rack", "user": "node" } }],
         })
         .to_string(),
-    );
+    )
+}
+
+/// G10 of an audit. Input: a class, a Lease in one namespace and a ConfigMap in another, and exactly what `crier rbac --config` prints for
+/// that file; then what `crier rbac --lease` prints, for a file with the pools in it. Output: an agent allocates, keeps that Lease, and is
+/// refused nothing.
+#[test]
+fn the_rights_that_are_printed_for_a_lease_and_a_config_map_elsewhere_are_enough() {
+    let Some(rack) = Rack::for_test(&[Need::Kubernetes, Need::Crier]) else { return };
+    let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
+    let cluster = Cluster::start(&site);
+    let put =
+        |object: Value| drop(cluster.try_apply(&object).unwrap_or_else(|refusal| panic!("{refusal}: {object:#}")));
+    for namespace in ["leases", "settings"] {
+        put(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } }));
+    }
+    let pools = "[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100-192.168.35.109\"]\n[[l2]]\n";
+    put(json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "pools", "namespace": "settings" },
+        "data": { "crier.toml": pools } }));
+    let kubeconfig = of_node(&rack, &cluster);
+    let file = |more: &str| {
+        format!(
+            "[node]\ndata-path = \"none\"\n[kubernetes]\nkubeconfig = \"{}\"\nclass = \"example.com/b\"\nlease = \"leases/own\"\n{more}",
+            kubeconfig.display()
+        )
+    };
+    let with_map = file("config = \"settings/pools\"\n");
+    let path = rack.write("agents.toml", &with_map).display().to_string();
+    for (number, (words, configuration)) in
+        [(["--config", &path], with_map.clone()), (["--lease", "leases/own"], file(pools))].into_iter().enumerate()
+    {
+        let printed = cluster.host.output(Command::new(rack::crier::binary()).arg("rbac").args(words));
+        assert!(printed.status.success(), "{}", told(&printed));
+        cluster.apply(&String::from_utf8_lossy(&printed.stdout));
+        let agent = site.node(0).crier("node-1", &configuration);
+        agent.wait_ready(secs(20));
+        let name = format!("by-{number}");
+        put(Service::new(&name).spec("loadBalancerClass", "example.com/b").object());
+        let expected = vec![format!("192.168.35.{}", 100 + number)];
+        eventually_equal(&format!("an address by {words:?}"), secs(20), &expected, || {
+            cluster.ingress(&format!("service/{name}"))
+        });
+        assert!(cluster.get("lease/leases/own").is_some(), "the Lease is where the file says");
+        assert!(cluster.get("lease/kube-system/crier").is_none(), "and nowhere else");
+        eventually("an Event", secs(10), || match cluster.events("Service", &name) {
+            events if events.is_empty() => Err("none"),
+            _ => Ok(()),
+        });
+        let log = agent.process().log();
+        assert!(!log.contains("403") && !log.contains("forbidden"), "nothing is refused: {log}");
+        assert!(agent.stop(secs(10)).success());
+        drop(agent);
+        // Only what is printed next counts.
+        for namespace in ["leases", "settings"] {
+            cluster.kubectl(&format!("delete role,rolebinding --all -n {namespace}"));
+        }
+    }
+}
+
+/// G10 of an audit. Input: exactly what `crier rbac` prints, for the group of the nodes' certificates; then one right after the other is
+/// taken away, and an agent starts. Output: with all of them an agent allocates and is refused nothing; without one of them it says which
+/// object it is refused, so none of these is too much.
+#[test]
+fn the_rights_that_are_printed_are_enough_and_each_that_lacks_is_named() {
+    let Some(rack) = Rack::for_test(&[Need::Kubernetes, Need::Crier]) else { return };
+    let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
+    let cluster = Cluster::start(&site);
+    let printed = cluster.host.output(Command::new(rack::crier::binary()).arg("rbac"));
+    cluster.apply(&String::from_utf8_lossy(&printed.stdout));
+    let file = of_node(&rack, &cluster);
     let config_map = json!({ "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": { "name": "crier", "namespace": "kube-system" },
         "data": { "crier.toml": "[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100-192.168.35.130\"]\n[[l2]]\n" } });

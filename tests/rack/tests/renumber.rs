@@ -176,6 +176,29 @@ fn a_service_follows_the_prefix_of_its_link_with_both_addresses_for_a_while() {
     eventually("the new one is answered", secs(20), || first_page(new));
     first_page(old).expect("and the old one still is");
     assert_eq!(agents[0].status()["pools"][0]["addresses"], json!(["2001:db8:35::100-2001:db8:35::10f"]));
+
+    // A provider that changes its prefix again and again fills no status: of the former ones two stay, and the oldest goes before its ten
+    // minutes are over.
+    for number in [36, 37] {
+        for (index, node) in metal.site.nodes.iter().enumerate() {
+            node.ip(&format!("addr add 2001:db8:{number}::{}/64 dev eth0 nodad", index + 11));
+            node.ip(&format!("addr change 2001:db8:{}::{}/64 dev eth0 preferred_lft 0", number - 1, index + 11));
+        }
+        metal.site.client.ip(&format!("addr add 2001:db8:{number}::99/64 dev eth0 nodad"));
+        let next = format!("2001:db8:{number}::100");
+        eventually("an address below the next prefix", secs(15), || match metal.ingress("service/web") {
+            shown if shown.contains(&next) => Ok(()),
+            shown => Err(format!("{shown:?}")),
+        });
+        eventually("it is answered", secs(20), || first_page(&next));
+    }
+    let last = [35, 36, 37].map(|number| format!("2001:db8:{number}::100")).to_vec();
+    eventually_equal("the oldest has gone", secs(10), &last, || metal.ingress("service/web"));
+    eventually("and is answered no more", secs(20), || match first_page(old) {
+        Ok(_) => Err("it is"),
+        Err(_) => Ok(()),
+    });
+    first_page(&last[0]).expect("what stays is answered");
 }
 
 #[test]
