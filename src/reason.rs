@@ -84,10 +84,31 @@ pub enum Reason {
     UnknownPool { pool: PoolName, known: Vec<PoolName> },
     #[error("pool {pool} does not serve this Service: its namespaces or selectors do not match")]
     PoolNotForService { pool: PoolName },
+    #[error("{address}, which is reserved for this Service, {}", reserved_note(.by.as_ref()))]
+    ReservedNotHeld {
+        address: IpAddr,
+        /// Who has it; `None` where it is free.
+        by: Option<ObjectKey>,
+    },
+    #[error("pool {pool} goes by the prefix of {link}, and {address} is not below it{}", instead(.present.as_ref()))]
+    AddressOfOtherPrefix {
+        address: IpAddr,
+        pool: PoolName,
+        link: InterfaceName,
+        /// The address with the same host part below the present prefix; `None` while that is not known.
+        present: Option<IpAddr>,
+    },
     #[error("no pool with auto-assign = true serves this Service")]
     NoPoolForService,
-    #[error("no free {family} address in {}{}", list(.pools), rest_note(*.resting))]
-    NoFreeAddress { family: Family, pools: Vec<PoolName>, resting: usize },
+    #[error("no free {family} address in {}{}{}", list(.pools), rest_note(*.resting), taken_note(.foreign.as_ref()))]
+    NoFreeAddress {
+        family: Family,
+        pools: Vec<PoolName>,
+        resting: usize,
+        /// A Service that has addresses there which crier did not give.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        foreign: Option<ObjectKey>,
+    },
     #[error("the Service requires IPv4 and IPv6, but no pool can give it {missing}")]
     NoDualStack { missing: Family },
     #[error("{address} is in no pool any more")]
@@ -451,6 +472,9 @@ pub enum Mismatch {
     Pool { pool: PoolName },
     #[error("{most} Services have the address already")]
     Full { most: usize },
+    /// The address is given to nobody anew, or not to this Service.
+    #[error("{why}")]
+    Withheld { why: String },
 }
 
 impl Reason {
@@ -476,8 +500,8 @@ impl Reason {
     /// what agents write one after the other into an object is to be the same.
     pub fn steady(&self) -> Reason {
         match self {
-            Reason::NoFreeAddress { family, pools, resting: _ } => {
-                Reason::NoFreeAddress { family: *family, pools: pools.clone(), resting: 0 }
+            Reason::NoFreeAddress { family, pools, resting: _, foreign } => {
+                Reason::NoFreeAddress { family: *family, pools: pools.clone(), resting: 0, foreign: foreign.clone() }
             }
             Reason::AddressOfHost { address, what: HostUse::Node { node } } => {
                 Reason::AddressOfHost { address: *address, what: HostUse::Node { node: node.clone() } }
@@ -513,13 +537,36 @@ fn said_by(node: Option<&NodeName>) -> String {
     node.map(|node| format!(", says {node}")).unwrap_or_default()
 }
 
+/// So many things are named: a condition has 32,768 characters at most.
+const MOST_NAMED: usize = 20;
+
 fn list<T: std::fmt::Display>(items: &[T]) -> String {
-    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+    let named = items.iter().take(MOST_NAMED).map(T::to_string).collect::<Vec<_>>().join(", ");
+    match items.len().saturating_sub(MOST_NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
 }
 
 /// Only of itself does a node know why.
 fn because(fault: Option<&PathFault>) -> String {
     fault.map(|fault| format!(" ({fault})")).unwrap_or_default()
+}
+
+fn reserved_note(by: Option<&ObjectKey>) -> String {
+    match by {
+        Some(by) => format!("is in use by {by}"),
+        None => "is free: `crier renumber` gives it to the Service".to_owned(),
+    }
+}
+
+fn instead(present: Option<&IpAddr>) -> String {
+    present.map(|present| format!(": with its host part the address is {present} now")).unwrap_or_default()
+}
+
+fn taken_note(foreign: Option<&ObjectKey>) -> String {
+    let by = |by| format!("; addresses of {by} there (spec.externalIPs, or of another load balancer) count as taken");
+    foreign.map(by).unwrap_or_default()
 }
 
 fn rest_note(count: usize) -> String {

@@ -42,12 +42,22 @@ pub fn renumber(socket: &Path, Renumber { service, overlap }: &Renumber) -> Exit
     let overlap_millis = u64::try_from(overlap.as_millis()).unwrap_or(u64::MAX);
     let order = RenumberRequest { service, overlap_millis };
     match runtime().and_then(|runtime| runtime.block_on(client::act(socket, &readings::RENUMBER, &order))) {
-        Ok(report) => print(&format!(
-            "{}: another address is ordered, and given as soon as one is free; {} stays beside it for {}\n",
-            report.service,
-            join(&report.leaving),
-            report.overlap
-        )),
+        Ok(report) => {
+            let shared = match report.shared_with.as_slice() {
+                [] => String::new(),
+                others => format!(
+                    "; {} has it too and keeps it: renumbered as well, it gets the new address of {}",
+                    join(others),
+                    report.service
+                ),
+            };
+            print(&format!(
+                "{}: another address is ordered, and given as soon as one is free; {} stays beside it for {}{shared}\n",
+                report.service,
+                join(&report.leaving),
+                report.overlap
+            ))
+        }
         Err(error) => refused(&error),
     }
 }

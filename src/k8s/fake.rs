@@ -222,6 +222,10 @@ impl FakeApi {
         self.state.lock().unwrap().faults.push_back(fault);
     }
 
+    pub fn clear_faults(&self) {
+        self.state.lock().unwrap().faults.clear();
+    }
+
     pub fn object(&self, collection: &str, key: &str) -> Option<Value> {
         self.state.lock().unwrap().objects.get(&(collection.to_owned(), key.to_owned())).cloned()
     }

@@ -28,7 +28,7 @@ pub use self::record::Terms;
 use self::sight::Sight;
 use crate::clock;
 use crate::k8s::barrier::Barrier;
-use crate::k8s::watch::reason;
+use crate::k8s::watch::{no_answer, reason};
 use crate::names::{NodeName, ObjectKey};
 use crate::stop::Stop;
 use crate::world::{Fact, LeaseState, Silence};
@@ -39,6 +39,9 @@ const DURATION: Duration = Duration::from_secs(6);
 const LONGEST_PROMISE: Duration = Duration::from_secs(60);
 /// How long the release of the Lease may take while the agent stops.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// So many answers, one after the other, a holder may wait for while its Lease lasts.
+const ANSWERS: u32 = 4;
 
 /// The intervals that follow from the duration of a Lease.
 #[derive(Debug, Clone, Copy)]
@@ -53,9 +56,21 @@ impl Timing {
         self.duration / 3
     }
 
-    /// A holder that could not renew for this long gives up, a sixth of the duration before a candidate may take over.
-    fn give_up(self) -> Duration {
-        self.duration * 5 / 6
+    /// A holder that could not renew for this long gives up, a sixth of what it wrote before a candidate may take over.
+    fn give_up(self, lasts: Duration) -> Duration {
+        lasts * 5 / 6
+    }
+
+    /// How long an agent that does not hold the Lease waits for an answer.
+    fn longest_answer(self) -> Duration {
+        self.duration * 5 / 3
+    }
+
+    /// What a holder writes, where answers take so long: an API server in trouble needs seconds for each, and one renewal must not be given
+    /// up before it is answered. Whole seconds.
+    fn lasts(self, answer: Duration) -> Duration {
+        let whole = answer * ANSWERS + Duration::from_millis(999);
+        Duration::from_secs(whole.as_secs()).clamp(self.duration, self.longest_promise.min(self.duration * 5))
     }
 
     /// How often a failing holder retries, and a Lease is read that may not be watched. Random, to spread the agents.
@@ -71,10 +86,6 @@ impl Timing {
     /// After this silence a holder is told as one that does not renew. By then a holder that is dead has been followed.
     fn notable(self) -> Duration {
         self.duration * 2
-    }
-
-    fn duration_secs(self) -> i32 {
-        i32::try_from(self.duration.as_secs()).unwrap_or(i32::MAX)
     }
 }
 
@@ -190,6 +201,8 @@ struct Claim {
     late: Duration,
     /// The failure last logged, so that a lasting failure is logged once.
     trouble: Option<String>,
+    /// How long the API server took for an answer of late.
+    answer: Duration,
 }
 
 /// The Lease as the API server last returned it to this holder.
@@ -197,6 +210,8 @@ struct Held {
     lease: Lease,
     /// When the last successful renewal was sent.
     renewed: Instant,
+    /// When this agent gives up if no other one succeeds.
+    until: Instant,
     /// The last renewal failed: retry soon.
     failing: bool,
 }
@@ -206,7 +221,8 @@ impl Claim {
         let late = timing.look() / 20;
         let (sight, held, trouble) = (Sight::default(), None, None);
         let (inherited, of_former) = (None, None);
-        Claim { api, name, identity, terms, timing, held, sight, inherited, of_former, late, trouble }
+        let answer = Duration::ZERO;
+        Claim { api, name, identity, terms, timing, held, sight, inherited, of_former, late, trouble, answer }
     }
 
     /// Takes in what the watch saw, unless this agent itself has seen a newer Lease.
@@ -226,12 +242,15 @@ impl Claim {
     async fn work(&mut self) {
         let now = clock::now();
         let limit = match &self.held {
-            Some(held) => (held.renewed + self.timing.give_up()).saturating_duration_since(now),
-            None => self.timing.give_up(),
+            Some(held) => held.until.saturating_duration_since(now),
+            None => self.timing.longest_answer(),
         };
         let outcome = match timeout(limit, self.attempt(now)).await {
             Ok(outcome) => outcome.map_err(|error| reason(&error)),
-            Err(_) => Err("no answer".to_owned()),
+            Err(_) => {
+                self.note_answer(limit);
+                Err(no_answer(limit))
+            }
         };
         let outcome = outcome.and_then(|()| self.sight.trouble.clone().map_or(Ok(()), Err));
         match outcome {
@@ -243,7 +262,12 @@ impl Claim {
                 self.trouble = Some(why);
             }
         }
-        self.held = self.held.take().filter(|held| clock::now() < held.renewed + self.timing.give_up());
+        self.held = self.held.take().filter(|held| clock::now() < held.until);
+    }
+
+    /// One answer took so long, or did not come within that. A slow one is not forgotten by the next.
+    fn note_answer(&mut self, took: Duration) {
+        self.answer = took.max(self.answer * 7 / 8);
     }
 
     async fn attempt(&mut self, now: Instant) -> Result<(), kube::Error> {
@@ -325,24 +349,25 @@ impl Claim {
     async fn take(&mut self, lease: Option<Lease>) -> Result<(), kube::Error> {
         let sent = clock::now();
         let is_new = lease.is_none();
-        let secs = self.timing.duration_secs();
+        let lasts = self.timing.lasts(self.answer);
+        let secs = i32::try_from(lasts.as_secs()).unwrap_or(i32::MAX);
         let lease = record::taken(lease, &self.name, &self.identity, &self.terms, secs, clock::wall());
-        let lease = match is_new {
-            true => self.api.create(&PostParams::default(), &lease).await?,
-            false => self.api.replace(&self.name, &PostParams::default(), &lease).await?,
+        let answer = match is_new {
+            true => self.api.create(&PostParams::default(), &lease).await,
+            false => self.api.replace(&self.name, &PostParams::default(), &lease).await,
         };
+        self.note_answer(clock::now() - sent);
+        let lease = answer?;
         self.sight.note(Some(lease.clone()), clock::now(), clock::wall());
-        self.held = Some(Held { lease, renewed: sent, failing: false });
+        let until = sent + self.timing.give_up(lasts);
+        self.held = Some(Held { lease, renewed: sent, until, failing: false });
         Ok(())
     }
 
     /// How long to wait before the next [`Claim::work`], unless something is seen before.
     fn pause(&self, now: Instant) -> Duration {
         match &self.held {
-            Some(held) if held.failing => {
-                let left = (held.renewed + self.timing.give_up()).saturating_duration_since(now);
-                (self.timing.look() / 4).min(left)
-            }
+            Some(held) if held.failing => (self.timing.look() / 4).min(held.until.saturating_duration_since(now)),
             Some(held) => (held.renewed + self.timing.renew()).saturating_duration_since(now),
             None if self.trouble.is_some() => self.timing.look(),
             None => {
@@ -396,7 +421,9 @@ impl Claim {
             Ok(Err(error)) => {
                 warn!(lease = self.name, why = reason(&error), "the Lease was not released and will expire")
             }
-            Err(_) => warn!(lease = self.name, why = "no answer", "the Lease was not released and will expire"),
+            Err(_) => {
+                warn!(lease = self.name, why = no_answer(RELEASE_TIMEOUT), "the Lease was not released and will expire")
+            }
         }
     }
 }

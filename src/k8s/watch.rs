@@ -606,14 +606,19 @@ impl Failure {
     }
 }
 
-fn no_answer(within: Duration) -> String {
-    format!("no answer in {} s", within.as_secs())
+/// In whole seconds.
+pub(super) fn no_answer(within: Duration) -> String {
+    format!("no answer in {:.0} s", within.as_secs_f64())
 }
+
+const UNKNOWN_EVENT: &str = "a watch told an event of a type that Kubernetes does not have";
 
 /// Why a request failed, in one line, from the outermost error to its cause.
 pub(super) fn reason(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
-        return format!("{} {}", status.code, status.message);
+        // What kube makes of an event of a watch that it does not know.
+        let is_nothing = status.code == 0 && status.message.is_empty();
+        return if is_nothing { UNKNOWN_EVENT.to_owned() } else { format!("{} {}", status.code, status.message) };
     }
     let mut text = String::new();
     let mut next: Option<&dyn std::error::Error> = match error {

@@ -22,6 +22,8 @@ pub struct AddressBook {
     /// In order of name, never empty. Several Services where they share the address, or where somebody else wrote a status.
     claims: OrdMap<IpAddr, Arc<[ObjectKey]>>,
     claimed_by: BTreeMap<ObjectKey, Claims>,
+    /// Those that crier has no part in, each with who claims it.
+    foreign: BTreeSet<(IpAddr, ObjectKey)>,
     by_sharing_key: BTreeMap<String, BTreeSet<ObjectKey>>,
     /// Of the addresses that several Services claim.
     standings: BTreeMap<IpAddr, Standings>,
@@ -56,6 +58,8 @@ pub struct Claim {
     pub foreign: Vec<IpAddr>,
     /// Of these, the ones that crier gave it, as its status tells whoever finds it.
     pub given: Vec<IpAddr>,
+    /// Of these, the ones that it is to give up for others.
+    pub leaving: Vec<IpAddr>,
     /// On what terms it shares its addresses.
     pub terms: Option<Terms>,
 }
@@ -66,6 +70,7 @@ struct Claims {
     addresses: Vec<IpAddr>,
     foreign: Vec<IpAddr>,
     given: Vec<IpAddr>,
+    leaving: Vec<IpAddr>,
     /// Since when this agent gives each of them to it; `None` where it was found so.
     since: BTreeMap<IpAddr, Instant>,
     terms: Option<Terms>,
@@ -179,19 +184,26 @@ impl AddressBook {
         Group::of(tenants.map(|tenant| self.claimant(tenant)), self.is_shared_across(address)).0
     }
 
+    /// Addresses that Services claim and that crier has no part in.
+    pub fn foreign(&self) -> impl Iterator<Item = (IpAddr, &ObjectKey)> {
+        self.foreign.iter().map(|(address, service)| (*address, service))
+    }
+
     /// No other Service claims the address.
     pub fn is_free_for(&self, address: IpAddr, service: &ObjectKey) -> bool {
         self.claimants(address).all(|claimant| claimant == service)
     }
 
-    /// The other Services with a sharing key, in order of name, each with the addresses that it claims.
+    /// The other Services with a sharing key, in order of name, each with the addresses that it claims, and those that it is to give up.
     pub fn partners<'a>(
         &'a self,
         key: &str,
         service: &'a ObjectKey,
-    ) -> impl Iterator<Item = (&'a ObjectKey, &'a [IpAddr])> {
+    ) -> impl Iterator<Item = (&'a ObjectKey, &'a [IpAddr], &'a [IpAddr])> {
         let all = self.by_sharing_key.get(key).into_iter().flatten();
-        all.filter(move |partner| *partner != service).map(|partner| (partner, self.claimed_by(partner)))
+        let claims = |partner| Some((partner, self.claimed_by.get(partner)?));
+        let others = all.filter(move |partner| *partner != service).filter_map(claims);
+        others.map(|(partner, claims)| (partner, claims.addresses.as_slice(), claims.leaving.as_slice()))
     }
 
     /// The other Services that have an address of a Service too.
@@ -210,18 +222,24 @@ impl AddressBook {
     pub fn claim(
         &mut self,
         service: &ObjectKey,
-        Claim { addresses, foreign, given, terms }: Claim,
+        Claim { addresses, foreign, given, leaving, terms }: Claim,
         since: Option<Instant>,
         rest: impl Fn(IpAddr) -> Option<Instant>,
     ) -> bool {
         let before = self.claimed_by.remove(service).unwrap_or_default();
         let same = before.addresses == addresses && before.foreign == foreign && before.given == given;
         if same && before.terms == terms {
+            // Which of them leave concerns those alone who look for one.
+            let before = Claims { leaving, ..before };
             if before != Claims::default() {
                 self.claimed_by.insert(service.clone(), before);
             }
             return false;
         }
+        for address in &before.foreign {
+            self.foreign.remove(&(*address, service.clone()));
+        }
+        self.foreign.extend(foreign.iter().map(|address| (*address, service.clone())));
         self.leave_key(service, before.terms.as_ref());
         self.enter_key(service, terms.as_ref());
         for address in before.addresses.iter().filter(|address| !addresses.contains(address)) {
@@ -241,7 +259,7 @@ impl AddressBook {
             self.unsettled.insert(*address);
         }
         // One that has no address yet may get one of its key, so that is kept too.
-        let claims = Claims { addresses, foreign, given, since: order, terms };
+        let claims = Claims { addresses, foreign, given, leaving, since: order, terms };
         if claims != Claims::default() {
             self.claimed_by.insert(service.clone(), claims);
         }

@@ -162,7 +162,32 @@ pub fn notes(
         None => leaving(applicant, held.address),
     });
     let unshared = partners::unshared(pools, book, applicant, request, held);
-    of_address.chain(missing_family(pools, applicant, held)).chain(unshared).collect()
+    let reserved = reserved_elsewhere(pools, book, applicant, request, held);
+    of_address.chain(missing_family(pools, applicant, held)).chain(reserved).chain(unshared).collect()
+}
+
+/// An address that is reserved for the Service and that it could have but for another Service, where it has another one of that family and
+/// requests none.
+fn reserved_elsewhere(
+    pools: &[Pool],
+    book: &AddressBook,
+    applicant: &Applicant<'_>,
+    request: &Request,
+    held: &[Held],
+) -> Option<Reason> {
+    let reserved = book.reservations(applicant.key);
+    let lacks = |address: &&IpAddr| {
+        let mut of_family = held.iter().filter(|held| Family::of(held.address) == Family::of(**address)).peekable();
+        of_family.peek().is_some() && !of_family.any(|held| reserved.contains(&held.address))
+    };
+    let address = *reserved.iter().filter(|_| request.addresses.is_empty()).find(lacks)?;
+    let by = match may_have(pools, book, applicant, request, address) {
+        Ok(_) if book.is_occupied(address) => return None,
+        Ok(_) => None,
+        Err(Reason::AddressInUse { by, .. } | Reason::AddressNotShared { with: by, .. }) => Some(by),
+        Err(_) => return None,
+    };
+    Some(Reason::ReservedNotHeld { address, by })
 }
 
 /// The second family that a Service would like to have and that some pool has.
@@ -207,6 +232,7 @@ fn fill(
     // What the Service had it has again.
     let own = |family: &Family| had_before(&candidates, book, applicant, *family);
     filled.extend(missing.iter().filter_map(own));
+    filled.extend(lacks(&filled).iter().filter_map(|family| same_host_part(&candidates, book, applicant, *family)));
     let missing = lacks(&filled);
     // A pair from one pool is what people expect of a pool with both families, so that is tried first.
     if missing.len() == 2 {
@@ -276,6 +302,17 @@ fn had_before(candidates: &[&Pool], book: &AddressBook, applicant: &Applicant<'_
     former.find_map(held).filter(|_| applicant.renumber.is_none())
 }
 
+/// The link that the pool names has another prefix: the host part of an address that leaves, below that one.
+fn same_host_part(candidates: &[&Pool], book: &AddressBook, applicant: &Applicant<'_>, family: Family) -> Option<Held> {
+    let renumber = applicant.renumber.filter(|_| applicant.by_prefix)?;
+    let below = |leaving: &IpAddr| {
+        let pool = candidates.iter().find(|pool| pool.holds_below_other_prefix(*leaving))?;
+        let address = pool.below_present(*leaving).filter(|address| is_free(pool, book, applicant, *address))?;
+        Some(Held { address, pool: pool.name.clone() })
+    };
+    renumber.leaving.iter().rev().filter(|it| Family::of(**it) == family).find_map(below)
+}
+
 /// The lowest free address of the first range of the family that has one.
 fn first_free(pool: &Pool, book: &AddressBook, applicant: &Applicant<'_>, family: Family) -> Option<Held> {
     let address = book.unheld(&pool.name, family).find(|address| is_free(pool, book, applicant, *address))?;
@@ -313,5 +350,7 @@ fn nothing_free(book: &AddressBook, candidates: &[&Pool], family: Family) -> Rea
         .filter(|address| candidates.iter().any(|pool| pool.holds(*address)))
         .count();
     let pools: Vec<PoolName> = candidates.iter().map(|pool| pool.name.clone()).collect();
-    Reason::NoFreeAddress { family, pools, resting }
+    let mut foreign = book.foreign().filter(|(address, _)| Family::of(*address) == family);
+    let foreign = foreign.find(|(address, _)| candidates.iter().any(|pool| pool.holds(*address)));
+    Reason::NoFreeAddress { family, pools, resting, foreign: foreign.map(|(_, service)| service.clone()) }
 }

@@ -9,7 +9,7 @@ use crate::config::Pool;
 use crate::names::ObjectKey;
 use crate::plan::address_book::AddressBook;
 use crate::plan::decision::Held;
-use crate::plan::pools::{Applicant, may_have, pool_of};
+use crate::plan::pools::{Applicant, leaving, may_have, pool_of};
 use crate::reason::{Mismatch, Reason};
 use crate::world::Request;
 
@@ -60,13 +60,22 @@ pub fn unshared(
                 let why = Box::new(Mismatch::Pool { pool: pool_of(pools, address)?.name.clone() });
                 Some(Reason::AddressNotShared { address, with: partner.clone(), why })
             }
-            Err(reason) => Some(reason),
+            Err(reason @ Reason::AddressNotShared { .. }) => Some(reason),
+            Err(reason) => {
+                let address = *addresses.first()?;
+                let reason = match reason {
+                    Reason::AddressOutsidePools { address } => Reason::AddressLeftPools { address },
+                    reason => reason,
+                };
+                let why = Box::new(Mismatch::Withheld { why: reason.steady().to_string() });
+                Some(Reason::AddressNotShared { address, with: partner.clone(), why })
+            }
         }
     })
 }
 
 /// The addresses that Services with the same sharing key have, one of each of these families, of the requested pools where
-/// they have one there: each set once, with one of those who have it.
+/// they have one there: each set once, with one of those who have it. Where one replaces another, the one that comes.
 fn partners<'a>(
     pools: &[Pool],
     book: &'a AddressBook,
@@ -77,10 +86,12 @@ fn partners<'a>(
     let mut partners = BTreeMap::new();
     let is_requested = |address: &IpAddr| pool_of(pools, *address).is_some_and(|it| request.pools.contains(&it.name));
     let key = applicant.terms.as_ref().map(|terms| terms.key.as_str());
-    for (partner, claimed) in key.into_iter().flat_map(|key| book.partners(key, applicant.key)) {
+    for (partner, claimed, gives_up) in key.into_iter().flat_map(|key| book.partners(key, applicant.key)) {
         let first = |family: &Family| {
-            let mut of_family = claimed.iter().copied().filter(|address| Family::of(*address) == *family);
-            of_family.clone().find(is_requested).or_else(|| of_family.next())
+            let of_family =
+                claimed.iter().copied().filter(|it| Family::of(*it) == *family && leaving(applicant, *it).is_none());
+            let mut stays = of_family.clone().filter(|address| !gives_up.contains(address));
+            stays.clone().find(is_requested).or_else(|| stays.next()).or_else(|| of_family.clone().next())
         };
         let addresses: Vec<IpAddr> = families.iter().filter_map(first).collect();
         if !addresses.is_empty() {

@@ -21,6 +21,7 @@ use std::time::Instant;
 use imbl::OrdMap;
 use ipnet::IpNet;
 
+use self::claims::Promise;
 use crate::address::{Family, MacAddress};
 use crate::claim::ConflictKind;
 use crate::config::{Config, Source};
@@ -323,6 +324,10 @@ impl Planner {
             _ => {}
         }
         let all_services = matches!(fact, Fact::Listed(Listing::Services(_)));
+        let promise = match &fact {
+            Fact::Service(key, Some(_)) | Fact::StatusWritten(key, _) => Promise::of(&self.world, key),
+            _ => None,
+        };
         match self.world.apply(fact) {
             Touched::Nothing => {}
             Touched::Peers => self.dirty.peers = true,
@@ -337,6 +342,9 @@ impl Planner {
         }
         if all_services {
             self.note_pools(true);
+        }
+        if let Some(promise) = promise {
+            self.end_overtaken(promise);
         }
     }
 

@@ -80,6 +80,10 @@ pub fn leaving(applicant: &Applicant<'_>, address: IpAddr) -> Option<Reason> {
 
 fn unavailable(pool: &Pool, book: &AddressBook, applicant: &Applicant<'_>, address: IpAddr) -> Option<Reason> {
     let name = || pool.name.clone();
+    if let Some(link) = pool.prefix_of.as_ref().filter(|_| pool.holds_below_other_prefix(address)) {
+        let present = pool.below_present(address).filter(|_| !pool.awaits_prefix());
+        return Some(Reason::AddressOfOtherPrefix { address, pool: name(), link: link.clone(), present });
+    }
     if pool.excludes(address) {
         return Some(Reason::AddressExcluded { address, pool: name() });
     }

@@ -30,6 +30,9 @@ pub struct RenumberReport {
     /// The addresses that the Service is to give up.
     pub leaving: Vec<IpAddr>,
     pub overlap: String,
+    /// Those that share one of these and keep it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared_with: Vec<ObjectKey>,
 }
 
 /// Why a Service cannot get other addresses.
@@ -41,6 +44,8 @@ pub enum CannotRenumber {
     NoAddress(ObjectKey),
     #[error("{service} requests {address} itself: change its annotation or spec.loadBalancerIP instead")]
     Requested { service: ObjectKey, address: IpAddr },
+    #[error("{address} is reserved for {service} ([[reservation]]): reserve another address for it, or none, before")]
+    Reserved { service: ObjectKey, address: IpAddr },
     #[error("its request cannot be read: {0}")]
     Unreadable(String),
     #[error(
@@ -82,6 +87,13 @@ pub fn renumber(
     if let Some(address) = leaving.iter().find(|address| request.addresses.contains(address)) {
         return Err(CannotRenumber::Requested { service: key.clone(), address: *address });
     }
+    let reservations = snapshot.config.reservations.iter().filter(|reservation| reservation.service == *key);
+    if let Some(address) = reservations.flat_map(|it| &it.addresses).find(|address| leaving.contains(address)) {
+        return Err(CannotRenumber::Reserved { service: key.clone(), address: *address });
+    }
+    let shares = |decision: &Decision| decision.announcements.iter().any(|it| leaving.contains(&it.address));
+    let others = snapshot.plan.decisions.iter().filter(|(other, decision)| *other != key && shares(decision));
+    let shared_with = others.map(|(other, _)| other.clone()).collect();
     let value = renumbering(&Renumber { leaving: leaving.clone(), overlap });
     if snapshot.config.is_standalone() {
         return Err(CannotRenumber::Standalone { service: key.clone(), value });
@@ -94,7 +106,7 @@ pub fn renumber(
         value: Some(value),
     };
     let (schema_version, overlap) = (SCHEMA_VERSION, duration::text(overlap));
-    Ok((annotate, RenumberReport { schema_version, service: key.clone(), leaving, overlap }))
+    Ok((annotate, RenumberReport { schema_version, service: key.clone(), leaving, overlap, shared_with }))
 }
 
 /// Those that are announced: the status shows them.

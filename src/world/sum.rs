@@ -391,8 +391,12 @@ impl World {
                 Touched::Nothing
             }
             Fact::Assigned(key, addresses) => {
-                let before = self.assigned.insert(key.clone(), addresses.clone());
-                if before.as_ref() == Some(&addresses) { Touched::Nothing } else { Touched::Services(vec![key]) }
+                let promise = Some(addresses).filter(|addresses| !addresses.is_empty());
+                if put(&mut self.assigned, key.clone(), promise) {
+                    Touched::Services(vec![key])
+                } else {
+                    Touched::Nothing
+                }
             }
             Fact::StatusWritten(key, service) => self.status_written(key, service),
             Fact::StatusRefused(key, why) => {

@@ -178,6 +178,18 @@ impl Pool {
             .any(|range| host_parts(range).is_some_and(|parts| parts.contains(host_part(address).into())))
     }
 
+    /// The address of the pool with the host part of this one, below the prefix of its link.
+    pub fn below_present(&self, address: IpAddr) -> Option<IpAddr> {
+        let IpAddr::V6(host) = address else { return None };
+        let prefix = |range: &AddressRange| match range.first() {
+            IpAddr::V6(first) => Some(first),
+            IpAddr::V4(_) => None,
+        };
+        self.prefix_of.as_ref()?;
+        let present = self.addresses.iter().find_map(prefix).map(|prefix| IpAddr::V6(below(prefix, host)));
+        present.filter(|address| self.holds(*address))
+    }
+
     /// The prefix of the link is not known (yet): no IPv6 address can be given.
     pub fn awaits_prefix(&self) -> bool {
         self.prefix_of.is_some() && self.addresses.iter().any(is_unresolved)

@@ -2,6 +2,7 @@
 
 use super::pulses::roster;
 use super::*;
+use crate::plan::removals::NOTICE;
 use crate::plan::slice::StatusWrite;
 
 const THEIRS: &str = "kube-system/crier-example.com-b";
@@ -12,12 +13,17 @@ fn crier(class: Option<&str>, addresses: &str) -> Story {
     crier_with(&class, addresses)
 }
 
-fn crier_with(class: &str, addresses: &str) -> Story {
+/// The file of such a crier.
+fn file_of(class: &str, addresses: &str) -> Config {
     let text = format!(
         "[kubernetes]\nin-cluster = true\n{class}[[pool]]\nname = \"lan\"\naddresses = [\"{addresses}\"]\nrest = \"0s\"\n[[l2]]\n"
     );
     let file = SourceFile { path: "crier.toml".to_owned(), text };
-    let mut story = Story::begin(config::parse(&[file], &NoSecrets).expect("it is good"));
+    config::parse(&[file], &NoSecrets).expect("it is good")
+}
+
+fn crier_with(class: &str, addresses: &str) -> Story {
+    let mut story = Story::begin(file_of(class, addresses));
     // One agent is the whole crier, so it agrees with itself.
     for name in ["b", "c"] {
         story.tell(Fact::Node(name.into(), None));
@@ -492,4 +498,67 @@ fn an_own_write_that_the_watch_tells_first_is_nobodys() {
         story.change("web", |it| it.request = asking_for(&[address]).request);
         assert_eq!(story.addresses("web"), [address]);
     }
+}
+
+/// P8 of a review. Input: another controller, or another crier, writes its address into the status while this one's write is under way.
+/// Output: what this one had promised is free for others, and with pools that have the other address too the Service keeps that one.
+#[test]
+fn a_promise_that_somebody_else_overtook_is_free_for_others() {
+    let by_crier = |address: &str| {
+        Condition::given(true, "assigned", &[address.parse().unwrap()], &["lan".into()], None).by(&key_of(THEIRS))
+    };
+    for (theirs, condition) in [("192.168.35.200", Some(by_crier("192.168.35.200"))), ("203.0.113.7", None)] {
+        let mut story = crier(None, "192.168.35.100");
+        story.put("web", service());
+        assert_eq!(story.addresses("web"), ["192.168.35.100"], "a promise");
+        story.put("next", service());
+        assert!(story.addresses("next").is_empty());
+        let told = Service { resource_version: "2".to_owned(), ..service() };
+        let ingress = vec![theirs.parse().unwrap()];
+        story.put("web", Service { ingress, condition: condition.map(Arc::new), ..told });
+        assert_eq!(story.addresses("next"), ["192.168.35.100"], "{theirs}");
+        let wider = pool("lan", &["192.168.35.100", theirs, "192.168.35.240"]);
+        story.tell(Fact::Config(Arc::new(Config { pools: vec![wider], ..file_of("", "192.168.35.100") })));
+        story.turn();
+        assert_eq!(story.addresses("web"), [theirs]);
+    }
+}
+
+/// A newer version of the Service that somebody wrote for another reason ends no promise, and neither does the write itself.
+#[test]
+fn a_promise_outlives_what_is_written_beside_it() {
+    let mut story = crier(None, "192.168.35.100-192.168.35.101");
+    story.put("web", service());
+    story.put("web", Service { resource_version: "2".to_owned(), labels: Labels([("a", "b")].into()), ..service() });
+    story.put("next", service());
+    assert_eq!(
+        (story.addresses("web"), story.addresses("next")),
+        (vec!["192.168.35.100".to_owned()], vec!["192.168.35.101".to_owned()])
+    );
+    // Another crier without a free address has its say in the condition.
+    let word = Condition::nothing("no-free-address", "no free IPv4 address in b").by(&key_of(THEIRS));
+    story.put("web", Service { resource_version: "3".to_owned(), condition: Some(Arc::new(word)), ..service() });
+    assert_eq!(story.addresses("web"), ["192.168.35.100"]);
+}
+
+/// Input: a promise stands in the way of the address that crier gave and that the status shows. Output: that one goes as others do, after it
+/// was told.
+#[test]
+fn an_address_in_use_goes_before_a_promise_only_after_its_notice() {
+    let mut story = crier(None, "192.168.35.100-192.168.35.101");
+    story.put("web", service());
+    story.confirm("web");
+    story.tell(Fact::Assigned(key("web"), vec!["192.168.35.101".parse().unwrap()]));
+    story.turn();
+    let goes = |story: &Story| matches!(story.decision("web").allocation.complaint, Some(Reason::AddressGoes { .. }));
+    assert!(goes(&story), "it is told");
+    assert_eq!(story.addresses("web"), ["192.168.35.100"]);
+    story.now += NOTICE;
+    story.turn();
+    story.now += NOTICE;
+    story.turn();
+    assert!(!goes(&story));
+    assert_eq!(story.written("web"), Some(vec!["192.168.35.101".parse().unwrap()]));
+    story.confirm("web");
+    assert_eq!(story.addresses("web"), ["192.168.35.101"]);
 }

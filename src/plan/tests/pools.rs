@@ -450,3 +450,64 @@ fn a_family_that_comes_back_has_its_former_address() {
         assert_eq!(story.addresses("web"), ["192.168.35.101", "fd35::100"], "rest {rest} s");
     }
 }
+
+/// P11 of a review. Input: a Service of somebody names addresses of a pool in its externalIPs, one of them while another Service has it;
+/// that one is made again. Output: it has its own again, and who finds none free learns who takes them.
+#[test]
+fn external_ips_take_no_address_from_who_had_it_and_are_named_where_none_is_free() {
+    let mut story = Story::begin(Config { pools: vec![pool("lan", &["192.0.2.1-192.0.2.3"])], ..configuration() });
+    story.put("web", service());
+    story.confirm("web");
+    let external_ips = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|it| it.parse().unwrap()).to_vec();
+    story.put("evil", Service { load_balancer: false, external_ips, ..service() });
+    let reason = story.put("next", service()).allocation.reason.steady().to_string();
+    assert!(reason.starts_with("no free IPv4 address in lan; ") && reason.contains("shop/evil"), "{reason}");
+    story.delete("web");
+    story.put("web", Service { uid: "made again".to_owned(), ..service() });
+    assert_eq!(story.addresses("web"), ["192.0.2.1"]);
+    story.confirm("web");
+    assert_eq!(story.addresses("web"), ["192.0.2.1"]);
+    // In a status it would be another load balancer's.
+    story.delete("web");
+    let ingress = vec!["192.0.2.1".parse().unwrap()];
+    story.put(
+        "evil",
+        Service { class: Some("example.com/b".to_owned()), ingress, resource_version: "9".to_owned(), ..service() },
+    );
+    story.put("web", Service { uid: "again".to_owned(), ..service() });
+    assert_ne!(story.addresses("web"), ["192.0.2.1"]);
+}
+
+/// P10 of a review. Input: an address is reserved for a Service while another one has it, which goes then. Output: the Service says who has
+/// it, and then that it is free.
+#[test]
+fn a_reservation_that_does_not_hold_is_told() {
+    let reservation = Reservation { service: key("front"), addresses: vec!["192.168.35.100".parse().unwrap()] };
+    let mut story = Story::begin(configuration());
+    story.put("web", service());
+    story.confirm("web");
+    story.tell(Fact::Config(Arc::new(Config { reservations: vec![reservation], ..configuration() })));
+    story.put("front", service());
+    let said = story.confirm_condition("front");
+    assert!(
+        said.allocated
+            && said.message.contains("192.168.35.100, which is reserved for this Service, is in use by shop/web"),
+        "{said:?}"
+    );
+    story.delete("web");
+    let said = story.confirm_condition("front");
+    assert!(said.message.contains("crier renumber") && said.message.contains("192.168.35.100"), "{said:?}");
+    assert_eq!(story.addresses("front"), ["192.168.35.101"]);
+}
+
+/// P16 of a review. Input: a pool that no file has, and hundreds that it has. Output: a condition that the API server's own schema takes.
+#[test]
+fn a_condition_does_not_grow_with_the_pools() {
+    let name = |number: usize| format!("{:a>55}", number);
+    let pools = (0..250).map(|number| pool(&name(number), &[&format!("198.51.100.{number}")])).collect();
+    let mut story = Story::begin(Config { pools, ..configuration() });
+    let request = Ok(Request { pools: vec!["nope".into()], ..Request::default() });
+    story.put("web", Service { request, ..service() });
+    let said = story.confirm_condition("web").message;
+    assert!(said.len() < 2000 && said.ends_with("and 230 more"), "{said}");
+}

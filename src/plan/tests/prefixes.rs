@@ -302,3 +302,47 @@ fn addresses_that_crier_did_not_choose_are_no_prefix_in_use() {
     assert_eq!(story.addresses("web"), [NEW]);
     assert_eq!(away(&story), None);
 }
+
+/// P2 of a review. Input: two Services share an address, a third has one for itself, and the prefix of the link changes. Output: the two
+/// share an address below the new one, and each host part stays.
+#[test]
+fn services_that_share_an_address_share_one_below_the_new_prefix_too() {
+    use crate::world::{ServicePort, Sharing};
+    let of = |key: &str, port| {
+        let sharing = Sharing { key: key.to_owned(), selector: Labels::default() };
+        let ports = vec![ServicePort { protocol: "TCP".to_owned(), port }];
+        Service { sharing: Some(Box::new(sharing)), ports, families: vec![Family::V6], ..service() }
+    };
+    let mut config = config();
+    config.pools[0].addresses = vec!["::100-::1ff".parse().unwrap()];
+    let mut story = Story::begin(config);
+    readdress(&mut story, &["2001:db8:1::7/64"]);
+    let all = [("gone", "g", 80), ("alone", "a", 80), ("tcp", "k", 81), ("udp", "k", 82)];
+    for (name, key, port) in all {
+        story.put(name, of(key, port));
+        story.confirm(name);
+    }
+    story.delete("gone");
+    readdress_leaving(&mut story, &["2001:db8:2::7/64", "2001:db8:1::7/64"], &["2001:db8:1::7"]);
+    for (name, host) in [("alone", "101"), ("tcp", "102"), ("udp", "102")] {
+        let expected = [format!("2001:db8:1::{host}"), format!("2001:db8:2::{host}")];
+        assert_eq!(story.addresses(name), expected, "{name}");
+    }
+    // Who comes now gets the one that stays.
+    story.put("late", of("k", 83));
+    assert_eq!(story.addresses("late"), ["2001:db8:2::102"]);
+}
+
+/// P3 of a review. Input: a request for a host part, and one for an address below a prefix that the link had. Output: the reason names the
+/// link and the address that there would be, and no `exclude`, for there is none.
+#[test]
+fn what_is_below_another_prefix_is_not_called_excluded() {
+    let asks = |address| Service { request: asking_for(&[address]).request, families: vec![Family::V6], ..service() };
+    let mut story = begin(&["2001:db8:2::7/64"]);
+    for asked in ["::101", "2001:db8:1::101"] {
+        let said = story.put("web", asks(asked)).allocation.reason.to_string();
+        let words = ["lan", "eth0", asked, "2001:db8:2::101"];
+        words.iter().for_each(|word| assert!(said.contains(word) && !said.contains("exclude"), "{word} in: {said}"));
+        story.delete("web");
+    }
+}

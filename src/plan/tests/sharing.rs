@@ -6,7 +6,7 @@ use super::*;
 use crate::address::Family::{V4, V6};
 use crate::plan::removals::NOTICE;
 use crate::reason::Mismatch;
-use crate::world::{ServicePort, Sharing};
+use crate::world::{Renumber, ServicePort, Sharing};
 
 fn port(number: u16) -> ServicePort {
     ServicePort { protocol: "TCP".to_owned(), port: number }
@@ -382,4 +382,82 @@ fn one_more_service_of_a_key_that_many_have_costs_what_its_address_has_and_not_w
     assert!(cost <= 46, "{cost} Services were judged");
     let (cost, shared) = many(300, |_| 80);
     assert_eq!((shared.len(), cost), (301, 1), "each has an address for itself");
+}
+
+/// Crier is to give the Service another address than these.
+fn renumber(story: &mut Story, name: &str, leaving: &[&str]) {
+    let leaving = leaving.iter().map(|text| text.parse().unwrap()).collect();
+    let mut service = Service::clone(&story.planner.world().services[&key(name)]);
+    service.renumber = Some(Box::new(Renumber { leaving, overlap: Duration::from_secs(60) }));
+    service.resource_version = format!("{}", service.resource_version.parse::<u64>().unwrap() + 10);
+    story.put(name, service);
+}
+
+/// P5 of a review. Input: of Services with one address each is renumbered, one after the other, in a pool that drains, before or after the
+/// overlap of the one before is over. Output: they have one address again.
+#[test]
+fn services_that_are_renumbered_one_after_the_other_stay_together() {
+    for pause in [1, 120] {
+        let mut story = Story::begin(configuration());
+        let names = [("a", 80), ("b", 81), ("c", 82)];
+        for (name, number) in names {
+            story.put(name, on_port(number));
+            story.confirm(name);
+        }
+        let drained = Pool { draining: true, ..pool("lan", &["192.168.35.100-192.168.35.110"]) };
+        let pools = vec![drained, pool("b", &["198.51.100.8/30"])];
+        story.tell(Fact::Config(Arc::new(Config { pools, ..configuration() })));
+        story.turn();
+        for (name, _) in names {
+            renumber(&mut story, name, &["192.168.35.100"]);
+            story.confirm(name);
+            assert_eq!(story.addresses(name), ["192.168.35.100", "198.51.100.8"], "{name}");
+            story.now += Duration::from_secs(pause);
+            story.turn();
+        }
+        story.now += Duration::from_secs(120);
+        story.turn();
+        names.iter().for_each(|(name, _)| assert_eq!(story.addresses(name), ["198.51.100.8"], "{name}"));
+    }
+}
+
+/// Input: a Service of the key comes while another one has its former address beside the new one. Output: it gets the new one, and where
+/// there is none the former.
+#[test]
+fn who_comes_to_a_service_that_is_renumbered_gets_the_address_that_stays() {
+    let mut story = Story::begin(configuration());
+    story.put("a", on_port(80));
+    story.confirm("a");
+    renumber(&mut story, "a", &["192.168.35.100"]);
+    story.confirm("a");
+    story.put("b", on_port(81));
+    assert_eq!(story.addresses("b"), ["192.168.35.101"]);
+    let one = Config { pools: vec![pool("lan", &["192.168.35.100"])], ..configuration() };
+    let mut story = Story::begin(one);
+    story.put("a", on_port(80));
+    story.confirm("a");
+    renumber(&mut story, "a", &["192.168.35.100"]);
+    story.put("b", on_port(81));
+    assert_eq!(story.addresses("b"), ["192.168.35.100"]);
+}
+
+/// P7 of a review. Input: the partner's address is one that nobody gets anew: its pool drains, or is gone. Output: what is said names the
+/// partner and its address.
+#[test]
+fn why_a_partners_address_is_not_given_names_the_partner() {
+    let drained = Pool { draining: true, ..pool("lan", &["192.168.35.100-192.168.35.110"]) };
+    for (pools, why) in [(vec![drained], "draining"), (vec![], "is in no pool any more")] {
+        let mut story = Story::begin(configuration());
+        story.put("a", on_port(80));
+        story.confirm("a");
+        let pools = [pools, vec![pool("b", &["198.51.100.8/30"])]].concat();
+        story.tell(Fact::Config(Arc::new(Config { pools, ..configuration() })));
+        story.turn();
+        story.put("b", on_port(81));
+        assert_eq!(story.addresses("b"), ["198.51.100.8"]);
+        let said: Vec<String> = story.decision("b").allocation.notes.iter().map(ToString::to_string).collect();
+        let [said] = said.as_slice() else { panic!("one reason: {said:?}") };
+        let words = ["192.168.35.100 of shop/a", why];
+        words.iter().for_each(|word| assert!(said.contains(word) && !said.contains("requested"), "{word} in: {said}"));
+    }
 }

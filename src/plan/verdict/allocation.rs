@@ -190,6 +190,17 @@ pub fn terms(inputs: &Inputs<'_>, key: &ObjectKey) -> Option<Terms> {
     not_ours(inputs, key, service).is_none().then(|| Terms::of(service))?
 }
 
+/// Of the claims of a Service, those that it is to give up for others.
+pub fn leaving(inputs: &Inputs<'_>, key: &ObjectKey, claims: &[IpAddr]) -> Vec<IpAddr> {
+    let Some(service) = inputs.world.services.get(key) else { return Vec::new() };
+    let requested = service.request.as_ref().map(|request| request.addresses.as_slice()).unwrap_or_default();
+    let wish = wish_without(service.renumber.as_deref(), requested).map(Cow::into_owned);
+    let renumber = wish.or_else(|| renumbering(&inputs.config.pools, claims, requested));
+    let mut leaving = renumber.map(|renumber| renumber.leaving).unwrap_or_default();
+    leaving.retain(|address| claims.contains(address));
+    leaving
+}
+
 /// This agent is the one that chooses addresses, and knows enough to do so. Standalone, a manifest that cannot be read
 /// holds the others up only until patience ends: nobody else will choose for them.
 pub fn allocates(inputs: &Inputs<'_>) -> bool {
@@ -354,9 +365,7 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         // A foreign host, a gateway or the subnet has the address, and no client knows it yet: another address will do. An address that has been in
         // use is never exchanged, whatever is in its way.
         let exchanged = fresh(address) || !chosen;
-        let of_subnet = || inputs.book.own_use(*address).is_some_and(HostUse::is_of_subnet);
-        let taken = inputs.book.is_occupied(*address) || of_subnet();
-        if exchanged && taken && !request.addresses.contains(address) {
+        if exchanged && is_taken(inputs, *address) && !request.addresses.contains(address) {
             continue;
         }
         let may_keep = |()| match may_keep(pools, &applicant, request, *address) {
@@ -379,7 +388,10 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     let is_asked = |reason: &Reason| is_asked(reason, inputs.restraints.is_accepted(key));
     let has = |address: &IpAddr| service.ingress.contains(address) || is_of_emptied(inputs, key, service, *address);
     let against_will = |(address, reason): &&(IpAddr, Reason)| has(address) && !is_asked(reason);
-    let goes = lost.iter().find(against_will);
+    let mut goes = lost.iter().find(against_will).map(|(address, reason)| (*address, Some(reason.clone())));
+    if goes.is_none() && request.addresses.is_empty() && request.pools.is_empty() {
+        goes = replaced(inputs, &applicant, &addresses).filter(|(_, why)| !why.as_ref().is_some_and(is_asked));
+    }
     let (leaving, stays): (Vec<Held>, Vec<Held>) =
         kept.iter().cloned().partition(|held| renumber.is_some_and(|it| it.leaving.contains(&held.address)));
     let asked = |why: &Reason| matches!(why, Reason::AddressInOtherPool { .. });
@@ -396,20 +408,25 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     let is_own = |address: &IpAddr| inputs.config.is_standalone() || own.is_empty() || own.contains(address);
     let stays_unmet = |(address, why): &(IpAddr, Reason)| asked(why) && is_own(address);
     let stays_anyway = found.is_err() && lost.iter().all(stays_unmet);
-    if let Some((address, reason)) = goes
+    if let Some((address, reason)) = &goes
         && !may_go
         && !stays_anyway
     {
         let address = *address;
-        if inputs.world.lacks_config_map() && matches!(reason, Reason::AddressLeftPools { .. }) {
+        if inputs.world.lacks_config_map() && matches!(reason, Some(Reason::AddressLeftPools { .. })) {
             return Answer::told(Allocation::kept(shown(inputs, key, service), Reason::PoolUnknown { address }), None);
         }
-        let why = reason.to_string();
+        let why = reason.as_ref().map_or_else(|| GIVEN_ANOTHER.to_owned(), Reason::to_string);
         let answer = left(inputs, key, service, Reason::AddressGoes { address, why }, still_given);
         // What an emptied status says that crier gave, the next holder goes by, whose file may have it.
         let is_unsaid = service.ingress.is_empty() && answer.allocation.held.is_empty();
         let status = answer.status.filter(|_| !is_unsaid);
         return Answer { goes: true, status, ..answer };
+    }
+    if let Some((address, Some(reason))) = &goes
+        && !lost.iter().any(|(of, _)| of == address)
+    {
+        lost.push((*address, reason.clone()));
     }
     let goes = goes.is_some();
     match found {
@@ -438,6 +455,11 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
             Answer { allocation, assigned: None, status: Some(Wish::Show(addresses)), goes, lost, overlap: None }
         }
     }
+}
+
+/// A foreign host, a gateway or the subnet has the address.
+fn is_taken(inputs: &Inputs<'_>, address: IpAddr) -> bool {
+    inputs.book.is_occupied(address) || inputs.book.own_use(address).is_some_and(HostUse::is_of_subnet)
 }
 
 /// What a Service had before is in no pool that is in use, and the ConfigMap may have one: nothing else is chosen for it.
@@ -563,7 +585,10 @@ fn current(inputs: &Inputs<'_>, applicant: &Applicant<'_>) -> Current {
     let may_have = |address: &&IpAddr| {
         // Those that share it may have it still.
         let shared = || inputs.book.readmits(**address, key, applicant.terms.as_ref());
-        let free = !inputs.book.is_resting(**address, key) && (inputs.book.is_free_for(**address, key) || shared());
+        // Who wrote the address into its externalIPs while it was this Service's does not have it by that.
+        let external = || is_external(inputs, key, **address);
+        let is_open = inputs.book.is_free_for(**address, key) || shared() || external();
+        let free = !inputs.book.is_resting(**address, key) && is_open;
         let pool = pool_of(&inputs.config.pools, **address).filter(|pool| pool.auto_assign || asks);
         free && pool.is_some_and(|pool| withheld(pool, inputs.book, applicant, **address).is_none())
     };
@@ -577,6 +602,17 @@ fn current(inputs: &Inputs<'_>, applicant: &Applicant<'_>) -> Current {
     let former = inputs.world.former.get(key).into_iter().flatten().filter(may_have);
     let former: Vec<IpAddr> = former.filter(|address| !gives_way(address)).copied().collect();
     Current { chosen: former.is_empty(), addresses: former }
+}
+
+/// All others that claim the address name it in their externalIPs alone.
+fn is_external(inputs: &Inputs<'_>, key: &ObjectKey, address: IpAddr) -> bool {
+    let names_alone = |other: &ObjectKey| {
+        let service = inputs.world.services.get(other);
+        let names = service.is_some_and(|it| it.external_ips.contains(&address) && !it.ingress.contains(&address));
+        names && !inputs.world.assigned.get(other).is_some_and(|promised| promised.contains(&address))
+    };
+    let claimants = inputs.book.claims().get(&address);
+    claimants.is_some_and(|claimants| claimants.iter().filter(|other| *other != key).all(names_alone))
 }
 
 /// What crier gave a Service, and of an emptied status in front of it what is to leave and stood there: its overlap is not over. Where
@@ -735,11 +771,44 @@ fn left(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service, reason: Reason,
 /// The first address of the status that is not among the new ones, and why.
 fn first_lost(service: &Service, addresses: &[IpAddr], lost: &[(IpAddr, Reason)]) -> Option<Reason> {
     let address = *service.ingress.iter().find(|address| !addresses.contains(address))?;
-    let reason = lost.iter().find(|(of, _)| *of == address).map(|(_, reason)| reason.to_string());
+    let reason = lost.iter().find(|(of, _)| *of == address).map(|(_, reason)| match reason {
+        Reason::AddressRenumbered { by_prefix: true, .. } => {
+            "its link has another prefix, and the Service has an address below that".to_owned()
+        }
+        Reason::AddressRenumbered { overlap, .. } => {
+            format!(
+                "it is replaced (annotation crier.dev/renumber), and the new address has stood beside it for {overlap}"
+            )
+        }
+        reason => reason.to_string(),
+    });
     let asks = service.request.as_ref().is_ok_and(|it| !it.addresses.is_empty() || !it.pools.is_empty());
-    let other = if asks { "the Service asks for another one" } else { "crier has given the Service another one" };
+    let other = if asks { "the Service asks for another one" } else { GIVEN_ANOTHER };
     let why = reason.unwrap_or_else(|| other.to_owned());
     Some(Reason::AddressGoes { address, why })
+}
+
+/// Why an address goes that the Service may keep: another one was chosen for it, and its status shows the former one still.
+const GIVEN_ANOTHER: &str = "crier has given the Service another one";
+
+/// An address that crier gave, that the status shows and that is not among those chosen for the Service; and why, unless the Service may
+/// keep it. Not one that leaves beside its successor, and none that a foreign host has and nobody has used yet.
+fn replaced(inputs: &Inputs<'_>, applicant: &Applicant<'_>, chosen: &[IpAddr]) -> Option<(IpAddr, Option<Reason>)> {
+    let Applicant { key, service, .. } = *applicant;
+    if inputs.config.is_standalone() || chosen.is_empty() {
+        return None;
+    }
+    let (pools, given) = (&inputs.config.pools, given(inputs, key, service));
+    let by_prefix = renumbering(pools, &service.ingress, &[]);
+    let leaves = |address: &IpAddr| {
+        service.leaves(*address) || by_prefix.as_ref().is_some_and(|it| it.leaving.contains(address))
+    };
+    let mut own =
+        service.ingress.iter().copied().filter(|it| !chosen.contains(it) && given.contains(it) && !leaves(it));
+    let is_unused = |it: &IpAddr| inputs.book.is_fresh(*it, key) && is_taken(inputs, *it);
+    let address = own.find(|it| !is_unused(it))?;
+    let may_keep = |()| may_keep(pools, applicant, &Request::default(), address);
+    Some((address, claim_of(inputs, key, address).and_then(may_keep).err()))
 }
 
 /// The allocation as the status tells it, while another agent decides.

@@ -177,6 +177,33 @@ fn of_two_criers_each_serves_what_it_gave_an_address_and_leaves_the_rest() {
     assert_eq!(told, 1, "told once");
 }
 
+/// P8 of a review. Input: the write of a status fails, and before the next try another controller has written an address of its own. Output:
+/// what crier had chosen for that Service goes to the one that waits; it stayed promised for good.
+#[test]
+fn what_was_chosen_for_a_service_that_another_controller_took_over_is_free() {
+    let Some(rack) = Rack::for_test(&NEEDS) else { return };
+    let metal = Metal::new(&rack, 1);
+    let faults = Faults::before(&metal);
+    let one = "[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100\"]\nrest = \"0s\"\n";
+    let file = format!("{}{one}{LINK}", metal.access_by(Proof::Token, faults.url()));
+    let node = &metal.site.nodes[0];
+    let agent = node.crier(node.name(), &file);
+    agent.wait_ready(secs(20));
+    eventually("it allocates", secs(20), || (agent.status()["allocates"] == true).then_some(()).ok_or("not yet"));
+    let refused = faults.answer(503, "PATCH services/web/status", 1000);
+    apply(&metal, &Service::new("web"));
+    eventually("it was tried", secs(20), || (refused.count() < 1000).then_some(()).ok_or("not yet"));
+    apply(&metal, &Service::new("next"));
+    eventually_equal("nothing is free", secs(20), &json!("NoFreeAddress"), || {
+        condition(&metal, "next")["reason"].clone()
+    });
+    let theirs = json!({ "loadBalancer": { "ingress": [{ "ip": "203.0.113.7", "ipMode": "VIP" }] } });
+    metal.patch_status("service/web", &theirs);
+    faults.behave();
+    wait_ingress(&metal, "next", "192.168.35.100");
+    assert_eq!(metal.ingress("service/web"), ["203.0.113.7"]);
+}
+
 /// What the other controller does while `meanwhile` runs: whenever the status is not `wanted`, it writes that. Returns how
 /// often it wrote.
 fn fighting(metal: &Metal, wanted: Value, meanwhile: impl FnOnce()) -> usize {
