@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::filter::{self, Filter, QueryError};
 use crate::config::load::{HostSecrets, Lenience};
 use crate::config::{self, Config, SourceFile, cluster};
-use crate::k8s::annotate::Annotate;
+use crate::k8s::annotation::Annotate;
 use crate::views::bfd::BfdSessionsReport;
 use crate::views::bgp::{PeersFilter, PeersReport, RoutesFilter, RoutesReport};
 use crate::views::egress::EgressReport;

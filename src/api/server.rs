@@ -28,7 +28,8 @@ use tokio::time::{sleep, timeout};
 use super::readings::{self, Answer, ORDERS, ROWS};
 use crate::agent::order::{Order, Refusal, Wish};
 use crate::agent::wiring::Query;
-use crate::k8s::annotate::{Annotate, Annotation};
+use crate::k8s::annotate::Annotation;
+use crate::k8s::annotation::Annotate;
 use crate::state_file;
 use crate::views::Snapshot;
 

@@ -12,27 +12,16 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::info;
 
+use crate::k8s::annotation::Annotate;
 use crate::k8s::raw::Object;
 use crate::k8s::service::ServiceFields;
 use crate::k8s::watch::reason;
-use crate::names::ObjectKey;
 
 /// How long the API server may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Orders of people: a few at a time. One who comes while the queue is full waits.
 pub const WAITING: usize = 4;
-
-/// An annotation that is to be written to a Service as it is in this version, and to no other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Annotate {
-    pub service: ObjectKey,
-    pub uid: String,
-    pub resource_version: String,
-    pub name: &'static str,
-    /// `None` takes the annotation away.
-    pub value: Option<String>,
-}
 
 /// An annotation to be written, and who waits for it. The answer is why it was not.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::address::{Family, host_prefix, mapped_v4};
 use crate::config::duration;
-use crate::names::{NodeName, PoolName};
+use crate::names::{NodeName, ObjectKey, PoolName};
 use crate::selector::{Selector, SelectorProblem};
 use crate::world::{Destinations, Egress, EgressBounds, OvnGateway, PoolsTold, Renumber, Request, RequestError};
 
@@ -167,6 +167,17 @@ fn first<'a>(annotations: &'a BTreeMap<String, String>, own: &str, metallb: &str
         let value = annotations.get(&name).filter(|value| !value.trim().is_empty())?;
         Some((name, value.as_str()))
     })
+}
+
+/// An annotation that is to be written to a Service as it is in this version, and to no other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Annotate {
+    pub service: ObjectKey,
+    pub uid: String,
+    pub resource_version: String,
+    pub name: &'static str,
+    /// `None` takes the annotation away.
+    pub value: Option<String>,
 }
 
 fn refuse_unknown(annotations: &BTreeMap<String, String>) -> Result<(), RequestError> {

@@ -1,4 +1,4 @@
-//! The way to one API server: names, TLS and HTTP. Floor 1.
+//! The way to one API server: names, TLS and HTTP. Floor 2.
 
 use std::convert::Infallible;
 use std::future::Future;

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::l2::{AddressFilter, AddressReport, UnknownAddress, l2};
 
 use super::{SCHEMA_VERSION, Snapshot};
-use crate::k8s::annotate::Annotate;
 use crate::k8s::annotation;
+use crate::k8s::annotation::Annotate;
 use crate::names::{NodeName, ObjectKey};
 use crate::world::Pulses;
 

@@ -590,7 +590,9 @@ impl Cluster {
                 assert!(had || self.is_given(key, *address), "{key} was given {address}");
                 // Who joins others has what they have, whoever names it as external since; or what they name so themselves.
                 let joins = self.services.iter().any(|(other, service)| {
-                    let has = decided.get(other).is_some_and(|held| held.contains(address));
+                    // Whose status was emptied in this step has it as before.
+                    let has =
+                        [&decided, before].iter().any(|all| all.get(other).is_some_and(|held| held.contains(address)));
                     let names = || service.external_ips.contains(address) && self.go_together(key, other, *address);
                     other != key && (has || names())
                 });
