@@ -29,6 +29,7 @@ pub mod route;
 pub mod secret;
 pub mod selector;
 pub mod session_state;
+pub mod some_of;
 pub mod standing;
 pub mod stop;
 pub mod text_map;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::{Family, MacAddress};
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::path_state::PathFault;
+use crate::some_of::some;
 
 /// One reason. `Display` is the sentence for people, [`Reason::code`] the word for machines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -576,11 +577,7 @@ fn said_by(node: Option<&NodeName>) -> String {
 const MOST_NAMED: usize = 20;
 
 fn list<T: std::fmt::Display>(items: &[T]) -> String {
-    let named = items.iter().take(MOST_NAMED).map(T::to_string).collect::<Vec<_>>().join(", ");
-    match items.len().saturating_sub(MOST_NAMED) {
-        0 => named,
-        more => format!("{named} and {more} more"),
-    }
+    some(items.iter(), MOST_NAMED)
 }
 
 /// Only of itself does a node know why.

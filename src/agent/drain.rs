@@ -35,6 +35,7 @@ use crate::kernel::bypass;
 use crate::kernel::flows::{self, Flow, Open};
 use crate::plan::decision::Announcement;
 use crate::plan::following::NodeSays;
+use crate::some_of::some;
 use crate::state_file::{self, Outlasts};
 use crate::views::Snapshot;
 use crate::views::drain::{Flows, Untaken, found_within, is_awaited, nobody_else, untaken};
@@ -67,6 +68,9 @@ const TRY_AGAIN: Duration = Duration::from_secs(30);
 const DISK_ANSWERS_IN: Duration = Duration::from_secs(2);
 
 const REMEDY: &str = "mend the disk of [state] folder (df, mount); it is written again every 30 s";
+
+/// So many addresses are named in one sentence.
+const MOST_NAMED: usize = 5;
 
 /// The part of the time that counting may take: one in so many.
 const COUNTING: u32 = 10;
@@ -584,11 +588,15 @@ impl Drainer {
                     return COUNT_EVERY / 5;
                 }
                 if !left.is_empty() && !drain.forced {
-                    self.tell_standing(Some(format!("no other node has taken {}", some_of(&left)))).await;
+                    self.tell_standing(Some(format!("no other node has taken {}", some(left.iter(), MOST_NAMED))))
+                        .await;
                     return COUNT_EVERY;
                 }
                 if !left.is_empty() {
-                    warn!(addresses = some_of(&left), "no other node has taken these addresses: they are given up");
+                    warn!(
+                        addresses = some(left.iter(), MOST_NAMED),
+                        "no other node has taken these addresses: they are given up"
+                    );
                 }
                 self.tell_standing(None).await;
                 progress.handing_over_since = None;
@@ -703,16 +711,6 @@ fn left(drain: &Drain) -> Duration {
     let ordered = Duration::try_from(drain.until.duration_since(drain.since)).unwrap_or_default();
     let left = Duration::try_from(drain.until.duration_since(clock::wall_timestamp())).unwrap_or_default();
     left.min(ordered)
-}
-
-/// The first of them by name, and how many more there are.
-fn some_of(addresses: &[IpAddr]) -> String {
-    const NAMED: usize = 5;
-    let named: Vec<String> = addresses.iter().take(NAMED).map(ToString::to_string).collect();
-    match addresses.len().saturating_sub(NAMED) {
-        0 => named.join(", "),
-        more => format!("{} and {more} more", named.join(", ")),
-    }
 }
 
 /// What is in force, on the disk; why it is not there. Blocks.

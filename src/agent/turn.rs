@@ -384,7 +384,7 @@ mod tests {
 
     /// G9 of an audit. Input: an endpoint comes or goes every two seconds, by a clock that stands still while the disk is busy. Output: of
     /// all that is written to the disk so much as the pace allows, and no less than it promises. `CRIER_DAY=10000/24` counts 24 hours with
-    /// so many Services, which takes minutes: `doc/benchmarks.md` says what that showed.
+    /// so many Services, which takes minutes.
     #[tokio::test(start_paused = true)]
     async fn churn_writes_the_world_as_often_as_the_pace_allows() {
         let told = std::env::var("CRIER_DAY").ok();

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Advertisement, Config, Peer, PeerAsn, Pool, PulseKey};
+use super::{Advertisement, Config, PULSE_PORT, Peer, Pool, PulseKey};
 use crate::address::Family;
 
 /// One line for each, with the remedy.
@@ -70,33 +70,21 @@ fn of_l2(config: &Config) -> Vec<String> {
 
 /// Attributes that none of the peers is sent.
 fn of_advertisements(config: &Config) -> Vec<String> {
-    let mut all = Vec::new();
-    for (at, it) in config.bgp.advertisements.iter().enumerate() {
-        let Advertisement { prepend, local_preference, .. } = it;
-        let peers: Vec<&Peer> = config.bgp.peers.iter().filter(|peer| it.reaches(peer)).collect();
-        let (key, sort, is_told): (_, _, fn(&Peer) -> bool) = match (prepend, local_preference) {
-            (1.., _) if !peers.iter().any(|peer| !is_internal(peer)) => {
-                ("prepend", "external", |peer| !is_internal(peer))
-            }
-            (_, Some(_)) => ("local-preference", "internal", is_internal),
-            (_, None) => continue,
-        };
-        if !peers.is_empty() && !peers.into_iter().any(is_told) {
-            let number = at.saturating_add(1);
-            all.push(format!(
+    let of_one = |(at, it): (usize, &Advertisement)| -> Vec<String> {
+        let told: Vec<bool> = config.bgp.peers.iter().filter(|peer| it.reaches(peer)).map(Peer::is_internal).collect();
+        let attributes =
+            [("prepend", "external", it.prepend > 0), ("local-preference", "internal", it.local_preference.is_some())];
+        let is_vain = |sort: &str| !told.is_empty() && !told.contains(&(sort == "internal"));
+        let vain = attributes.into_iter().filter(|(_, sort, is_set)| *is_set && is_vain(sort));
+        let number = at.saturating_add(1);
+        let line = |(key, sort, _)| {
+            format!(
                 "[[bgp.advertisement]] no. {number}: {key} is for {sort} peers, and none of its peers is one: it does nothing; remove it"
-            ));
-        }
-    }
-    all
-}
-
-fn is_internal(peer: &Peer) -> bool {
-    match peer.asn {
-        PeerAsn::Is(asn) => asn == peer.local_asn,
-        PeerAsn::Internal => true,
-        PeerAsn::External => false,
-    }
+            )
+        };
+        vain.map(line).collect()
+    };
+    config.bgp.advertisements.iter().enumerate().flat_map(of_one).collect()
 }
 
 fn of_pulse(config: &Config) -> Vec<String> {
@@ -127,7 +115,7 @@ fn of_ports(config: &Config) -> Vec<String> {
     let mut all = Vec::new();
     let port = config.egress.tunnel_port;
     let whose = match port {
-        PULSES => Some("the port of the pulses"),
+        PULSE_PORT => Some("the port of the pulses"),
         4789 => Some("VXLAN's own, which Calico and others use"),
         8472 => Some("the kernel's for VXLAN, which flannel and Cilium use"),
         _ => None,
@@ -143,9 +131,6 @@ fn of_ports(config: &Config) -> Vec<String> {
     }
     all
 }
-
-/// What `pulse::settings` sends to.
-const PULSES: u16 = 7473;
 
 #[cfg(test)]
 mod tests {

@@ -55,7 +55,7 @@ pub use section::node::{DataPath, Node};
 pub use section::peer::{Peer, PeerAddress, PeerAsn};
 pub use section::pool::{Pool, below, can_be_of_service};
 pub use section::preference::Preference;
-pub use section::pulse::{LEAST_PULSE_KEY, Pulse, PulseKey};
+pub use section::pulse::{LEAST_PULSE_KEY, PULSE_PORT, Pulse, PulseKey};
 pub use section::reservation::Reservation;
 pub use section::state::State;
 pub use section::tcp_ao::{AoAlgorithm, AoKey, LONGEST_PASSWORD};

@@ -63,6 +63,17 @@ const MOST_POOLS: usize = 64;
 
 const SPEC_ADDRESS: &str = "spec.loadBalancerIP";
 
+/// An annotation that is to be written to a Service as it is in this version, and to no other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Annotate {
+    pub service: ObjectKey,
+    pub uid: String,
+    pub resource_version: String,
+    pub name: &'static str,
+    /// `None` takes the annotation away.
+    pub value: Option<String>,
+}
+
 /// Whether crier reads the annotation of this name; all others are skipped.
 pub fn is_read(name: &str) -> bool {
     name.starts_with(OWN) || name == OvnGateway::ANNOTATION || METALLB.iter().any(|prefix| name.starts_with(prefix))
@@ -167,17 +178,6 @@ fn first<'a>(annotations: &'a BTreeMap<String, String>, own: &str, metallb: &str
         let value = annotations.get(&name).filter(|value| !value.trim().is_empty())?;
         Some((name, value.as_str()))
     })
-}
-
-/// An annotation that is to be written to a Service as it is in this version, and to no other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Annotate {
-    pub service: ObjectKey,
-    pub uid: String,
-    pub resource_version: String,
-    pub name: &'static str,
-    /// `None` takes the annotation away.
-    pub value: Option<String>,
 }
 
 fn refuse_unknown(annotations: &BTreeMap<String, String>) -> Result<(), RequestError> {

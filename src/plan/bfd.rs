@@ -8,7 +8,7 @@ use imbl::OrdMap;
 
 use super::slice::{BfdPeer, BgpSlice, PeerSlice};
 use crate::address::{LocalAddress, ScopedAddress, source};
-use crate::config::{self, BfdProfile, Config, PeerAsn};
+use crate::config::{self, BfdProfile, Config};
 use crate::names::PeerName;
 use crate::world::{SessionReport, SessionState};
 
@@ -75,19 +75,15 @@ fn is_far(settings: &config::Peer, address: &ScopedAddress, local: &[LocalAddres
     if settings.multihop <= 1 || settings.ttl_security || address.interface.is_some() {
         return false;
     }
-    let internal = match settings.asn {
-        PeerAsn::Is(asn) => asn == settings.local_asn,
-        PeerAsn::Internal => true,
-        PeerAsn::External => false,
-    };
     let on_link = || local.iter().any(|it| it.vrf == settings.vrf && it.net.contains(&address.ip));
-    !(internal && settings.multihop == u8::MAX && on_link())
+    !(settings.is_internal() && settings.multihop == u8::MAX && on_link())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::address::Stay;
+    use crate::config::PeerAsn;
 
     fn peer(asn: PeerAsn, multihop: u8) -> config::Peer {
         let peer = config::tests::one_of_each().bgp.peers.remove(0);

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use crate::config::{self, PeerAsn};
 use crate::names::ObjectKey;
 use crate::route::RouteAttributes;
 
@@ -19,15 +18,6 @@ pub struct Dispute {
     /// As the first in the file says.
     pub kept: u32,
     pub ignored: u32,
-}
-
-/// Both ends are of one AS, as far as the configuration says: LOCAL_PREF is sent, and nothing is prepended.
-pub fn is_internal(peer: &config::Peer) -> bool {
-    match peer.asn {
-        PeerAsn::Is(asn) => asn == peer.local_asn,
-        PeerAsn::Internal => true,
-        PeerAsn::External => false,
-    }
 }
 
 /// The route; `None` where nobody says anything. One that is said once only is handed on, not copied.

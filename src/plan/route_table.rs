@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use crate::config;
 use crate::names::{ObjectKey, PeerName};
-use crate::plan::join::{Dispute, Said, disputes_of, is_internal, join};
+use crate::plan::join::{Dispute, Said, disputes_of, join};
 use crate::plan::verdict::Contribution;
 use crate::route::RouteAttributes;
 
@@ -37,7 +37,7 @@ pub struct RouteTable {
 impl RouteTable {
     /// Which peers there are: what is a dispute depends on whether a session stays inside the AS.
     pub fn set_peers(&mut self, peers: &[Arc<config::Peer>]) {
-        self.internal = peers.iter().filter(|peer| is_internal(peer)).map(|peer| peer.name.clone()).collect();
+        self.internal = peers.iter().filter(|peer| peer.is_internal()).map(|peer| peer.name.clone()).collect();
     }
 
     /// All that a Service wants from now on. Nothing is joined before [`RouteTable::settle`].

@@ -3,9 +3,6 @@
 use std::num::NonZeroU8;
 use std::time::Duration;
 
-/// The UDP port of pulses, source and destination.
-pub const PORT: u16 = 7473;
-
 /// The pace of the pulses that a node promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {

@@ -11,8 +11,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::packet::LONGEST;
-use super::settings::PORT;
 use crate::address::Family;
+use crate::config::PULSE_PORT;
 
 /// Groups of link-local scope for experiments (RFC 4727 §2.1 and §3): no router forwards them, and switches flood those of
 /// IPv4 to every port (RFC 4541 §2.1.2).
@@ -56,7 +56,7 @@ impl PulseSocket {
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         match family {
             Family::V4 => {
-                socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PORT).into())?;
+                socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PULSE_PORT).into())?;
                 socket.join_multicast_v4_n(&GROUP_V4, &InterfaceIndexOrAddress::Index(index))?;
                 socket.set_multicast_all_v4(false)?;
                 socket.set_multicast_loop_v4(false)?;
@@ -66,7 +66,7 @@ impl PulseSocket {
             }
             Family::V6 => {
                 socket.set_only_v6(true)?;
-                socket.bind(&SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, PORT, 0, 0).into())?;
+                socket.bind(&SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, PULSE_PORT, 0, 0).into())?;
                 socket.join_multicast_v6(&GROUP_V6, index)?;
                 socket.set_multicast_all_v6(false)?;
                 socket.set_multicast_if_v6(index)?;
@@ -117,8 +117,8 @@ impl PulseSocket {
     /// Sends to one host on the link.
     pub fn send_to(&self, octets: &[u8], address: IpAddr) -> io::Result<()> {
         let address: SockAddr = match address {
-            IpAddr::V4(v4) => SocketAddrV4::new(v4, PORT).into(),
-            IpAddr::V6(v6) => SocketAddrV6::new(v6, PORT, 0, self.index).into(),
+            IpAddr::V4(v4) => SocketAddrV4::new(v4, PULSE_PORT).into(),
+            IpAddr::V6(v6) => SocketAddrV6::new(v6, PULSE_PORT, 0, self.index).into(),
         };
         self.inner.get_ref().send_to(octets, &address).map(|_whole_datagram| ())
     }

@@ -22,11 +22,12 @@ use super::machine::{Incarnations, Machine, Stance};
 use super::outcome::Outcome;
 use super::packet::{Keys, Pulse};
 use super::refused::RefusedSenders;
-use super::settings::{PORT, Settings};
+use super::settings::Settings;
 use super::socket::{Datagram, HOP_LIMIT, PulseSocket};
 use crate::address::{Family, MacAddress, is_link_local_v6};
 use crate::by_link::ByLink;
 use crate::clock;
+use crate::config::PULSE_PORT;
 use crate::names::{InterfaceName, NodeName};
 use crate::plan::slice::{PulseLink, PulseSlice};
 use crate::roster::{Card, Eligibility, Roster};
@@ -437,7 +438,7 @@ impl LinkTask {
         refused_senders: &mut RefusedSenders,
     ) {
         let Datagram { source, hop_limit, octets } = datagram;
-        let outcome = if hop_limit != Some(HOP_LIMIT) || source.port() != PORT {
+        let outcome = if hop_limit != Some(HOP_LIMIT) || source.port() != PULSE_PORT {
             Outcome::OffLink
         } else {
             match Pulse::parse(octets, &self.voice.keys) {

@@ -11,13 +11,13 @@ use ipnet::IpNet;
 use super::words::some_of;
 use super::{Snapshot, allocator};
 use crate::address::MacAddress;
-use crate::config::{InterfacePattern, lease_digest};
+use crate::config::{InterfacePattern, PULSE_PORT, lease_digest};
 use crate::names::NodeName;
 use crate::plan::context::nodes::labels_of;
 use crate::plan::doubles::holds;
 use crate::plan::elect;
-use crate::pulse;
 use crate::roster::{Card, Member, Roster};
+use crate::some_of::some;
 use crate::world::{Condition, Fact, Pulses, World};
 
 /// All of it, what concerns most first.
@@ -50,7 +50,7 @@ fn doubles(Snapshot { world, plan, now, .. }: &Snapshot) -> Vec<String> {
             names.join(" and "),
             some_of(&addresses),
             if nodes.len() == 2 { "both" } else { "all" },
-            pulse::settings::PORT
+            PULSE_PORT
         )
     };
     all.into_iter().map(in_words).collect()
@@ -90,7 +90,7 @@ fn of_pulse(snapshot: &Snapshot) -> Vec<String> {
                      does crier run there, with the same key? does the network pass multicast ([pulse] peers)?",
                     world.nodes.len(),
                     links_listened_on(world),
-                    pulse::settings::PORT
+                    PULSE_PORT
                 ));
             }
             let of_link = |(index, roster): (&u32, &Arc<Roster>)| {
@@ -185,7 +185,7 @@ fn not_heard_by(world: &World, me: &NodeName, index: u32, roster: &Roster) -> Op
              UDP port {} filtered from here to there, in the firewall of this node too?",
             some_of(&deaf),
             if deaf.len() == 1 { "does" } else { "do" },
-            pulse::settings::PORT
+            PULSE_PORT
         )
     })
 }
@@ -323,10 +323,7 @@ fn refused_pulses(world: &World) -> Vec<String> {
             if sources == [Fact::OWN_SOCKETS] {
                 return format!("pulses on {link} are neither sent nor heard: {why}");
             }
-            let named: Vec<String> = sources.iter().take(NAMED).map(IpAddr::to_string).collect();
-            let more = sources.len().saturating_sub(NAMED);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            format!("pulses on {link} from {}{more} are dropped: {why}", named.join(", "))
+            format!("pulses on {link} from {} are dropped: {why}", some(sources.iter(), NAMED))
         };
         by_reason.into_iter().map(line).collect::<Vec<_>>()
     };

@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{SCHEMA_VERSION, Snapshot};
 use crate::config::duration;
-use crate::k8s::annotation::Annotate;
-use crate::k8s::annotation::renumbering;
+use crate::k8s::annotation::{Annotate, renumbering};
 use crate::names::ObjectKey;
 use crate::plan::decision::Decision;
 use crate::world::Renumber;

@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
+use crate::some_of::some;
+
 /// The names, of many the first.
 pub(super) fn some_of<T: Display>(all: &BTreeSet<T>) -> String {
-    const NAMED: usize = 4;
-    let named: Vec<String> = all.iter().take(NAMED).map(T::to_string).collect();
-    let more = all.len().saturating_sub(NAMED);
-    if more > 0 { format!("{} and {more} more", named.join(", ")) } else { named.join(", ") }
+    some(all.iter(), 4)
 }

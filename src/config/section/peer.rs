@@ -240,6 +240,17 @@ struct Endpoint {
 /// What segments are signed with.
 type Signature = (Option<SecretFile>, Vec<AoKey>);
 
+impl Peer {
+    /// Both ends are of one AS, as far as the configuration says: LOCAL_PREF is sent, and nothing is prepended.
+    pub fn is_internal(&self) -> bool {
+        match self.asn {
+            PeerAsn::Is(asn) => asn == self.local_asn,
+            PeerAsn::Internal => true,
+            PeerAsn::External => false,
+        }
+    }
+}
+
 impl Check for Written {
     fn enter(&mut self, section: &mut Reader<'_>) {
         section.seen.ao_ids.clear();

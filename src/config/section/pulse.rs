@@ -14,6 +14,9 @@ use crate::config::shape::written;
 use crate::config::syntax;
 use crate::roster::LONGEST_RESTART;
 
+/// The UDP port of pulses, source and destination.
+pub const PULSE_PORT: u16 = 7473;
+
 section! {
     /// `[pulse]`
     pub struct Pulse = Section::one(

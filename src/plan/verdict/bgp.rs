@@ -160,7 +160,7 @@ fn disputes(inputs: &Inputs<'_>, given: &[Contribution]) -> Vec<Reason> {
             continue;
         }
         let all: Vec<_> = given[place..].iter().filter(same).map(|it| (it.advertisement, &it.attributes)).collect();
-        let internal = inputs.context.bgp.peers.iter().any(|it| it.name == *peer && join::is_internal(it));
+        let internal = inputs.context.bgp.peers.iter().any(|it| it.name == *peer && it.is_internal());
         for join::Dispute { key, kept, ignored } in join::disputes(&all, internal) {
             let (peer, key) = (peer.clone(), key.to_owned());
             disputes.push(Reason::AdvertisementsDisagree { prefix, peer, key, kept, ignored });
