@@ -93,6 +93,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(without_v4(snapshot));
     problems.extend(bound_by_others(snapshot));
     problems.extend(left_on_links(snapshot));
+    problems.extend(bound_for_bgp(snapshot));
     problems.extend(of_hosts_too(snapshot));
     problems.extend(not_vip(snapshot));
     problems.extend(egress::problems(snapshot));
@@ -501,8 +502,8 @@ fn of_hosts_too(snapshot: &Snapshot) -> Vec<String> {
     plan.decisions.iter().flat_map(of_service).collect()
 }
 
-/// Addresses that other nodes answer for, on links of this node that do no ARP, such as `lo`: a leftover of LVS or keepalived, or what
-/// crier itself binds because BGP announces the address from this node too. Kube-proxy's own link is told of as such.
+/// Addresses that other nodes answer for, on links of this node that do no ARP, such as `lo` (a leftover of LVS or keepalived). What
+/// crier itself puts there goes with the address, and kube-proxy's own link is told of as such.
 fn left_on_links(snapshot: &Snapshot) -> Vec<String> {
     let Snapshot { world, plan, .. } = snapshot;
     let links = world
@@ -511,30 +512,50 @@ fn left_on_links(snapshot: &Snapshot) -> Vec<String> {
         .filter(|link| world.arp_open && link.up && (link.loopback || !link.arp) && link.name.as_str() != IPVS_LINK);
     let on_links = links.flat_map(|link| link.addresses.iter().map(move |net| (net.addr(), &link.name)));
     // IPv6 answers for what the link itself has.
-    let left: BTreeMap<IpAddr, &InterfaceName> = on_links.filter(|(it, _)| it.is_ipv4() && !it.is_loopback()).collect();
+    let left: BTreeMap<IpAddr, &InterfaceName> =
+        on_links.filter(|(it, _)| it.is_ipv4() && !it.is_loopback() && !plan.bind.addresses.contains_key(it)).collect();
     if left.is_empty() {
         return Vec::new();
     }
     let of_service = |(service, decision): (&ObjectKey, &Arc<Decision>)| -> Vec<String> {
-        let told = decision.announcements.iter().filter_map(|Announcement { address, pool, l2, bgp }| {
+        let told = decision.announcements.iter().filter_map(|Announcement { address, l2, .. }| {
             let (link, owner) = (left.get(address)?, l2.owner.as_ref().filter(|owner| **owner != snapshot.node)?);
-            let (why, remedy) = match plan.bind.addresses.contains_key(address) {
-                false => {
-                    let remedy = format!("take it away: ip address del {} dev {link}; or: ", host_prefix(*address));
-                    ("put there by another program".to_owned(), remedy)
-                }
-                // What an owner that was has bound it is about to take off.
-                true if bgp.peers.is_empty() => return None,
-                true => (format!("bound for BGP (bind of pool {pool})"), String::new()),
-            };
             Some(format!(
-                "{address} of {service} is on {link} of this node, {why}, and arp_ignore is 0: the kernel answers for it beside \
-                 {owner}; {remedy}sysctl -w net.ipv4.conf.all.arp_ignore=1"
+                "{address} of {service} is on {link} of this node, put there by another program, and arp_ignore is 0: the kernel \
+                 answers for it beside {owner}; take it away: ip address del {} dev {link}; or: sysctl -w \
+                 net.ipv4.conf.all.arp_ignore=1",
+                host_prefix(*address)
             ))
         });
         told.collect()
     };
     plan.decisions.iter().flat_map(of_service).collect()
+}
+
+/// Addresses that crier binds because BGP announces them from this node too, while other nodes are to answer for them on the link.
+fn bound_for_bgp(snapshot: &Snapshot) -> Vec<String> {
+    let Snapshot { world, plan, .. } = snapshot;
+    let of_service = |(service, decision): (&ObjectKey, &Arc<Decision>)| -> Vec<String> {
+        let told = decision.announcements.iter().filter_map(|Announcement { address, pool, l2, bgp }| {
+            let link = plan.bind.addresses.get(address)?;
+            let others = match &l2.owner {
+                // Each of them has bound it before one could take it on the link, and none does while the others answer.
+                _ if l2.reason.is_conflict() => "other nodes",
+                Some(owner) if *owner != snapshot.node => owner.as_str(),
+                _ => return None,
+            };
+            // IPv6 answers for what the link itself has; what an owner that was has bound it is about to take off.
+            let answers = address.is_ipv4() && !bgp.peers.is_empty();
+            answers.then(|| {
+                format!(
+                    "{address} of {service} is on {link} of this node, bound for BGP (bind of pool {pool}), and arp_ignore is 0: the kernel \
+                     answers for it beside {others}; sysctl -w net.ipv4.conf.all.arp_ignore=1"
+                )
+            })
+        });
+        told.collect()
+    };
+    plan.decisions.iter().filter(|_| world.arp_open).flat_map(of_service).collect()
 }
 
 /// That there is no session is as it should be: the peer is shut down, or its next hops all have sessions of their own.

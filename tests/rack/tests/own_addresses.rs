@@ -128,3 +128,34 @@ fn what_another_program_has_on_a_link_is_given_to_no_service_by_chance_and_named
         if told.contains("192.168.35.101 ") { Err(told) } else { Ok(()) }
     });
 }
+
+/// B18 of the field cases. Input: three nodes bind an address to `lo`, because BGP announces it from each, and one of them is to answer for
+/// it on the link; `arp_ignore` is 0. Output: all three kernels answer, and so that none can own it; each node says so, with the remedy; with that,
+/// one node answers, and nothing is said any more.
+#[test]
+fn an_address_that_bgp_binds_on_every_node_is_told_until_only_its_owner_answers() {
+    const BGP: &str = "[bgp]\nasn = 64513\nlisten = []\n[[bgp.peer]]\nname = \"tor\"\naddress = \"192.168.35.1\"\nasn = 64512\n\
+                       [[bgp.advertisement]]\n";
+    let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Crier]) else { return };
+    let lan = Lan::new(&rack, 3);
+    let bound = lan.configuration().replace(lan::POOL, &format!("{}bind = \"lo\"\n", lan::POOL));
+    assert!(bound.contains("bind"), "{bound}");
+    let agents = lan.agents_with(&format!("{bound}{BGP}"));
+    lan.service("web", "192.168.35.100");
+    let address = Ipv4Addr::new(192, 168, 35, 100);
+    eventually_equal("all three kernels answer", secs(20), &3, || lan.answering(address).len());
+    let expected =
+        "192.168.35.100 of default/web is on lo of this node, bound for BGP (bind of pool lan), and arp_ignore is 0";
+    let says = |agent: &&rack::crier::Crier| {
+        let told = lan::problems(agent);
+        told.contains(expected) && told.contains("sysctl -w net.ipv4.conf.all.arp_ignore=1")
+    };
+    eventually_equal("each of them says so", secs(20), &3, || agents.iter().filter(says).count());
+    for agent in agents.iter().filter(says) {
+        let doctor = String::from_utf8_lossy(&agent.verb("doctor").stdout).into_owned();
+        assert!(doctor.contains(expected), "{doctor}");
+    }
+    lan.site.nodes.iter().for_each(|node| node.sysctl("net/ipv4/conf/all/arp_ignore", "1"));
+    eventually_equal("its owner alone answers", secs(10), &1, || lan.answering(address).len());
+    eventually_equal("nothing is said any more", secs(45), &0, || agents.iter().filter(says).count());
+}
