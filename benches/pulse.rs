@@ -128,6 +128,7 @@ impl Link {
                 holdings: if number < owners { holdings(number) } else { Holdings::new() },
                 occupied: Default::default(),
                 egress: None,
+                over_bgp: None,
                 back_by: None,
             };
             let incarnation = 1000 + u64::try_from(number).expect("few nodes");

@@ -317,6 +317,7 @@ impl Churn {
                         holdings_known: true,
                         occupied,
                         egress: None,
+                        over_bgp: Arc::default(),
                         restarting: false,
                         waits: true,
                         deaf: false,
@@ -489,6 +490,7 @@ fn pulses(start: Instant) -> (Machine, Pulse) {
         holdings: Holdings::new(),
         occupied: Arc::default(),
         egress: None,
+        over_bgp: None,
         back_by: None,
     };
     let of = |name: &str, incarnation| {

@@ -125,6 +125,8 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
                 page: None,
                 occupied: vec![],
                 egress: None,
+                tells_over_bgp: false,
+                over_bgp: None,
                 ..full.clone()
             };
             vec![full.emit(&Key::none()), bare.emit(&Key::none())]

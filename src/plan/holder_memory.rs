@@ -139,7 +139,7 @@ impl HolderMemory {
         let mut change = RosterChange { own: before.settled != after.settled, ..RosterChange::default() };
         for (node, was) in before.members.iter().filter(|(node, _)| !after.members.contains_key(*node)) {
             change.nodes.insert(node.clone());
-            change.addresses.extend(was.holdings.keys().chain(&was.card.gateways));
+            change.addresses.extend(was.holdings.keys().chain(&was.card.gateways).chain(was.over_bgp.iter()));
             was.holdings.keys().for_each(|address| self.note_silence(*address, link, node));
         }
         // A node that starts again is neither gone nor a member until it has proved that it lives.
@@ -204,6 +204,12 @@ impl HolderMemory {
                 // Whether their holders listen to it may be another matter now: one that restarts is granted nothing.
                 let asks = is.holdings.iter().filter(|(_, holding)| !holding.stage.answers());
                 change.addresses.extend(asks.map(|(address, _)| *address));
+                change.addresses.extend(is.over_bgp.iter());
+            }
+            let untold = Arc::default();
+            let told = was.map_or(&untold, |was| &was.over_bgp);
+            if !Arc::ptr_eq(told, &is.over_bgp) {
+                change.addresses.extend(told.symmetric_difference(&is.over_bgp));
             }
             change.returned |= before.silent.contains_key(node);
             if let Some(was) = was {

@@ -107,6 +107,8 @@ pub struct PulseSlice {
     pub occupied: Arc<Vec<IpAddr>>,
     /// The addresses that packets of pods leave with by this node; `None` as long as that is not known.
     pub egress: Option<Arc<BTreeSet<IpAddr>>>,
+    /// The addresses that this node announces over BGP, while it hears a node that does not hear its API server.
+    pub over_bgp: Option<Arc<BTreeSet<IpAddr>>>,
     /// The addresses that this node held before its agent restarted, and is to have again.
     pub kept: Arc<BTreeSet<IpAddr>>,
     /// Every node that is heard waits for nodes that restart.

@@ -82,6 +82,8 @@ pub struct Stance {
     pub occupied: Arc<Vec<IpAddr>>,
     /// The addresses that packets of pods leave with by this node; `None` as long as that is not known.
     pub egress: Option<Arc<BTreeSet<IpAddr>>>,
+    /// The addresses that this node announces over BGP, while it hears a node that does not hear its API server.
+    pub over_bgp: Option<Arc<BTreeSet<IpAddr>>>,
     /// The agent has restarted: by then this node has again what it held before.
     pub back_by: Option<Instant>,
 }
@@ -136,6 +138,8 @@ pub struct Machine {
     teller: Teller,
     /// What [`Stance::egress`] says, by turns.
     egress: SetTeller,
+    /// What [`Stance::over_bgp`] says, by turns.
+    over_bgp: SetTeller,
     sealing: Sealing,
     /// The last pulse, for the keys that it has yet to be sealed with.
     copies: Vec<Pulse>,
@@ -198,6 +202,10 @@ impl Machine {
         if let Some(addresses) = &stance.egress {
             egress.set(addresses);
         }
+        let mut over_bgp = SetTeller::default();
+        if let Some(addresses) = &stance.over_bgp {
+            over_bgp.set(addresses);
+        }
         Machine {
             ticket: NodeTicket::of(&me),
             me,
@@ -212,6 +220,7 @@ impl Machine {
             card_version: 1,
             teller,
             egress,
+            over_bgp,
             sealing: Sealing::new(keys, settings, now),
             copies: Vec::new(),
             last_heard: now,
@@ -245,9 +254,20 @@ impl Machine {
         }
         let mut moved = self.teller.set(&stance.holdings);
         moved |= stance.egress.as_ref().is_some_and(|egress| self.egress.set(egress));
-        let Stance { mac, eligibility, owner, hears_api_server, card, holdings: _, occupied, egress, back_by } =
-            &self.stance;
-        moved |= egress.is_some() != stance.egress.is_some();
+        moved |= stance.over_bgp.as_ref().is_some_and(|addresses| self.over_bgp.set(addresses));
+        let Stance {
+            mac,
+            eligibility,
+            owner,
+            hears_api_server,
+            card,
+            holdings: _,
+            occupied,
+            egress,
+            over_bgp,
+            back_by,
+        } = &self.stance;
+        moved |= egress.is_some() != stance.egress.is_some() || over_bgp.is_some() != stance.over_bgp.is_some();
         if *card != stance.card {
             self.card_version = self.card_version.wrapping_add(1);
             self.cards = URGENT;
@@ -592,12 +612,17 @@ impl Machine {
             page: None,
             occupied: self.stance.occupied.to_vec(),
             egress: None,
+            tells_over_bgp: self.stance.over_bgp.is_some(),
+            over_bgp: None,
             back_in: self.stance.back_by.map(|by| by.saturating_duration_since(now)).and_then(whole_milliseconds),
             corrects,
         };
         let egress_room = (pulse.room() / 2).min(MOST_EGRESS);
         let tells_egress = self.stance.egress.is_some() && egress_room >= LEAST_PAGE;
         pulse.egress = tells_egress.then(|| self.egress.page(egress_room));
+        let bgp_room = (pulse.room() / 2).min(MOST_OVER_BGP);
+        let tells_bgp = pulse.tells_over_bgp && bgp_room >= LEAST_PAGE;
+        pulse.over_bgp = tells_bgp.then(|| self.over_bgp.page(bgp_room));
         pulse.change = self.teller.change(pulse.room() / 2);
         let has_page = self.teller.version() > 0 && pulse.room() >= LEAST_PAGE;
         pulse.page = has_page.then(|| self.teller.page(pulse.room()));
@@ -847,6 +872,9 @@ const LEAST_PAGE: usize = 64;
 
 /// How many octets of a pulse [`Stance::egress`] takes at most.
 const MOST_EGRESS: usize = 400;
+
+/// How many octets of a pulse [`Stance::over_bgp`] takes at most.
+const MOST_OVER_BGP: usize = 400;
 
 /// One in so many pulses carries the card even if no node asked.
 const CARD_EVERY: u64 = 10;

@@ -71,6 +71,11 @@ pub struct Pulse {
     pub occupied: Vec<IpAddr>,
     /// One stretch of the addresses that packets of pods leave with by the sender, by turns. `None` as long as that is not known.
     pub egress: Option<Page>,
+    /// The sender says by turns which addresses it announces over BGP, because it hears a node that does not hear its API server. Where it
+    /// says so no more, nothing of this is known any more.
+    pub tells_over_bgp: bool,
+    /// One stretch of these addresses.
+    pub over_bgp: Option<Page>,
     /// The agent of the sender restarts: what it held before, it has again within this time. Until then it is not to be taken for
     /// dead, whatever is heard of it. From 1 ms to 65535 ms, whole milliseconds.
     pub back_in: Option<Duration>,
@@ -143,6 +148,7 @@ const FLAG_HELLO: u8 = 2;
 const FLAG_HEARS_API_SERVER: u8 = 4;
 const FLAG_WAITS: u8 = 8;
 const FLAG_RECEIVES_NOTHING: u8 = 16;
+const FLAG_TELLS_OVER_BGP: u8 = 32;
 
 const SECTION_ASKS: u8 = 1;
 const SECTION_ANSWERS: u8 = 2;
@@ -158,6 +164,7 @@ const SECTION_LEASE: u8 = 11;
 const SECTION_ENDS: u8 = 12;
 const SECTION_GATEWAYS: u8 = 13;
 const SECTION_CORRECTS: u8 = 14;
+const SECTION_OVER_BGP: u8 = 15;
 
 impl Pulse {
     /// Reads a pulse and checks its seal against the key that it names.
@@ -226,6 +233,8 @@ impl Pulse {
             page: None,
             occupied: Vec::new(),
             egress: None,
+            tells_over_bgp: flags & FLAG_TELLS_OVER_BGP != 0,
+            over_bgp: None,
             back_in: None,
             corrects: None,
         };
@@ -243,6 +252,7 @@ impl Pulse {
                 SECTION_PAGE => pulse.page = Some(section.page()?),
                 SECTION_KEYS => pulse.accepts = section.key_ids()?,
                 SECTION_EGRESS => pulse.egress = Some(section.page()?),
+                SECTION_OVER_BGP => pulse.over_bgp = Some(section.page()?),
                 SECTION_BACK => pulse.back_in = section.milliseconds()?,
                 // What a later version adds behind it is left out.
                 SECTION_CORRECTS => pulse.corrects = Some((NodeTicket(section.u64()?), section.u64()?)),
@@ -310,6 +320,8 @@ impl Pulse {
             page: _,
             occupied,
             egress,
+            tells_over_bgp,
+            over_bgp,
             back_in,
             corrects,
         } = self;
@@ -318,7 +330,8 @@ impl Pulse {
         octets.extend(MAGIC.to_be_bytes());
         octets.push(VERSION);
         let hears = flag(hears_api_server, FLAG_HEARS_API_SERVER);
-        let says = flag(waits, FLAG_WAITS) | flag(receives_nothing, FLAG_RECEIVES_NOTHING);
+        let tells = flag(tells_over_bgp, FLAG_TELLS_OVER_BGP);
+        let says = flag(waits, FLAG_WAITS) | flag(receives_nothing, FLAG_RECEIVES_NOTHING) | tells;
         octets.push(flag(owner, FLAG_OWNER) | flag(hello, FLAG_HELLO) | hears | says);
         octets.extend(key.id.0.to_be_bytes());
         octets.extend(incarnation.to_be_bytes());
@@ -363,6 +376,9 @@ impl Pulse {
         let back_in = back_in.map_or(0, |time| u16::try_from(time.as_millis()).unwrap_or(u16::MAX));
         if let Some(page) = egress {
             put_section(&mut octets, SECTION_EGRESS, &page_octets(page));
+        }
+        if let Some(page) = over_bgp {
+            put_section(&mut octets, SECTION_OVER_BGP, &page_octets(page));
         }
         if back_in > 0 {
             put_section(&mut octets, SECTION_BACK, &back_in.to_be_bytes());

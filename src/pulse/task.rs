@@ -160,6 +160,7 @@ impl LinkSlice {
             holdings,
             occupied: self.all.occupied.clone(),
             egress: self.all.egress.clone(),
+            over_bgp: self.all.over_bgp.clone(),
             back_by: back_by.filter(|_| !self.all.kept.is_empty()),
         }
     }

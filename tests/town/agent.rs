@@ -140,7 +140,18 @@ fn known_to(version: Version, pulse: Pulse) -> Pulse {
         Version::Earlier => {
             let plain = |card| Card { given: None, lease: None, ends: None, gateways: BTreeSet::new(), ..card };
             let card = pulse.card.map(plain);
-            Pulse { card, accepts: Vec::new(), egress: None, back_in: None, corrects: None, waits: false, ..pulse }
+            Pulse {
+                card,
+                accepts: Vec::new(),
+                egress: None,
+                tells_over_bgp: false,
+                over_bgp: None,
+                back_in: None,
+                corrects: None,
+                waits: false,
+                receives_nothing: false,
+                ..pulse
+            }
         }
         Version::This | Version::Later => pulse,
     }

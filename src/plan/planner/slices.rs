@@ -23,7 +23,7 @@ use crate::plan::verdict::Wish;
 use crate::plan::verdict::egress::is_settled;
 use crate::plan::{manners, reach, stations};
 use crate::reason::Reason;
-use crate::world::{ApiServer, Condition, Fact, Link, PoolsTold, Service, World};
+use crate::world::{ApiServer, Condition, Fact, Link, PoolsTold, Service, SessionState, World};
 
 impl Planner {
     /// Who this agent is one of, where several criers serve one cluster.
@@ -264,10 +264,36 @@ impl Planner {
                 }
             }
         }
+        self.renew_over_bgp();
         if self.binds.take_moved() {
             self.moved.bind = true;
             self.plan.bind.addresses = self.binds.addresses().clone();
         }
+    }
+
+    /// What a node with a stale view is told: it does not know where endpoints are now, and gives way where another node serves.
+    fn renew_over_bgp(&mut self) {
+        let members = || self.world.rosters.values().flat_map(|roster| roster.members.values());
+        let is_asked = self.plan.pulse.hears_api_server && members().any(|member| !member.hears_api_server);
+        let told = is_asked.then(|| self.announced_over_bgp());
+        if self.plan.pulse.over_bgp.as_deref() != told.as_ref() {
+            self.plan.pulse.over_bgp = told.map(Arc::new);
+            self.moved.pulse = true;
+        }
+    }
+
+    /// The addresses that some router hears of by this node.
+    fn announced_over_bgp(&self) -> BTreeSet<IpAddr> {
+        let stands = |peer: &PeerName| {
+            let of_peer = |name: &&PeerName| self.context.bgp.peer_of(name) == *peer;
+            let sessions = self.plan.bgp.peers.keys().filter(of_peer).filter_map(|name| self.world.sessions.get(name));
+            sessions.into_iter().any(|session| session.state == SessionState::Established)
+        };
+        let established: BTreeSet<&PeerName> =
+            self.context.bgp.peers.iter().map(|peer| &peer.name).filter(|name| stands(name)).collect();
+        let announcements = self.plan.decisions.values().flat_map(|decision| &decision.announcements);
+        let announced = announcements.filter(|it| it.bgp.peers.iter().any(|peer| established.contains(peer)));
+        announced.map(|it| it.address).collect()
     }
 
     /// How egress pods leave. `host`: nodes or links may have changed; `peers`: that, or default routes.

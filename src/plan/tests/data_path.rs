@@ -1,9 +1,12 @@
 //! What a node does whose data path is not good, as stories. This node is `a`; by MetalLB's order b, c, a have .103.
 
+use std::collections::BTreeSet;
+
 use super::pulses::{ADDRESS, answering, roster, with_pulses};
 use super::*;
 use crate::path_state::{DataPath, PathFault, PathSource, PathState};
-use crate::roster::{Eligibility, Holding, Stage};
+use crate::roster::{Eligibility, Holding, Member, Stage};
+use crate::world::{SessionReport, SessionState};
 
 fn path(state: PathState, good_since_boot: bool) -> Fact {
     Fact::DataPath(DataPath { state, good_since_boot, source: PathSource::KubeProxy })
@@ -187,6 +190,68 @@ fn unreachable(story: &mut Story) {
         forbidden: false,
     }));
     story.turn();
+}
+
+/// This of b, as it is heard.
+fn of_b(change: fn(&mut Member)) -> Fact {
+    let Fact::Roster(link, Some(mut roster)) = heard(&[("b", Eligibility::Eligible)]) else { panic!("a roster") };
+    change(Arc::make_mut(&mut roster).members.get_mut(&NodeName::from("b")).unwrap());
+    Fact::Roster(link, Some(roster))
+}
+
+/// R2: a stale view does not know where the endpoints are now. Input: policy Local, the endpoint of the Service here, as far as this node knows;
+/// its way to the API server goes, and b, which it hears, says that it announces the address over BGP. Output: this node's route leaves while b
+/// says so, hears its API server and serves, and at no other time.
+#[test]
+fn under_policy_local_a_stale_view_gives_way_over_bgp_to_a_node_that_says_that_it_announces_the_address() {
+    let mut story = with_pulses(true);
+    story.change("web", |web| web.external_traffic_policy = TrafficPolicy::Local);
+    story.endpoints("web", &["a"]);
+    story.tell(Fact::ApiServer(crate::world::ApiServer::Reachable));
+    let announces = |member: &mut Member| member.over_bgp = Arc::new([ADDRESS.parse().unwrap()].into());
+    let stale_too = |member: &mut Member| {
+        member.over_bgp = Arc::new([ADDRESS.parse().unwrap()].into());
+        member.hears_api_server = false;
+    };
+    let after = |story: &mut Story, fact: Fact| {
+        story.tell(fact);
+        story.turn();
+        story.routes().len()
+    };
+    assert_eq!(after(&mut story, of_b(announces)), 1, "a fresh view gives way to nobody");
+    unreachable(&mut story);
+    story.now = story.planner.next_deadline().expect("the view becomes stale");
+    story.turn();
+    assert!(story.routes().is_empty());
+    assert_eq!(story.decision("web").announcements[0].bgp.reason, crate::reason::Reason::NodeViewStale);
+    assert_eq!(after(&mut story, of_b(|_| ())), 1, "b announces it no more");
+    assert_eq!(after(&mut story, of_b(announces)), 0);
+    assert_eq!(after(&mut story, of_b(stale_too)), 1, "b knows no more than this node");
+    assert_eq!(after(&mut story, of_b(announces)), 0);
+    assert_eq!(after(&mut story, heard(&[])), 1, "b is gone");
+}
+
+/// The other end of it. Output: what this node announces by a session that stands, while it hears its API server and another node does not.
+#[test]
+fn a_node_says_what_it_announces_over_bgp_while_it_hears_one_with_a_stale_view() {
+    let mut story = with_pulses(true);
+    story.tell(Fact::ApiServer(crate::world::ApiServer::Reachable));
+    let said = |story: &Story| story.planner.plan().pulse.over_bgp.as_deref().cloned();
+    let stale = |member: &mut Member| member.hears_api_server = false;
+    assert_eq!(story.routes(), ["192.168.35.103/32"]);
+    story.tell(of_b(stale));
+    story.turn();
+    assert_eq!(said(&story), Some(BTreeSet::new()), "no router has heard of it");
+    let report = SessionReport::new(SessionState::Established, std::time::SystemTime::UNIX_EPOCH);
+    story.tell(Fact::Session("tor".into(), report));
+    story.turn();
+    assert_eq!(said(&story), Some([ADDRESS.parse().unwrap()].into()));
+    story.tell(of_b(|_| ()));
+    story.turn();
+    assert_eq!(said(&story), None, "nobody needs it");
+    story.tell(of_b(stale));
+    unreachable(&mut story);
+    assert_eq!(said(&story), None, "it knows no more than b");
 }
 
 #[test]

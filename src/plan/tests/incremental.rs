@@ -136,6 +136,7 @@ fn some_roster(random: &mut fastrand::Rng) -> Fact {
             holdings_known: random.u8(0..6) > 0,
             occupied: Arc::default(),
             egress: None,
+            over_bgp: Arc::new(some_addresses(&mut random.clone(), 9).into_iter().collect()),
             restarting: false,
             waits: true,
             deaf: false,

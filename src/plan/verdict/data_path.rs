@@ -8,6 +8,7 @@ use crate::path_state::Serving;
 use crate::plan::context::PathContext;
 use crate::plan::holder::Grade;
 use crate::reason::Reason;
+use crate::roster::{Eligibility, Member};
 use crate::world::TrafficPolicy;
 
 /// Why this node announces nothing at all: its path was not seen good since the boot.
@@ -32,5 +33,13 @@ pub fn gives_way(inputs: &Inputs<'_>, about: &Announceable<'_>, address: IpAddr)
     };
     let local = about.service.external_traffic_policy == TrafficPolicy::Local;
     let serves = |node: &_| !local || about.endpoints_of(address).by_node.contains_key(node);
-    others.iter().any(serves).then_some(reason)
+    // Where endpoints are, a stale view does not know.
+    let is_served = || *grade == Grade::ViewStale && serve_now(inputs).any(|member| member.over_bgp.contains(&address));
+    (others.iter().any(serves) || is_served()).then_some(reason)
+}
+
+/// The other nodes that are heard, serve, and know where the endpoints are now.
+fn serve_now<'a>(inputs: &Inputs<'a>) -> impl Iterator<Item = &'a Member> {
+    let members = inputs.world.rosters.values().flat_map(|roster| roster.members.values());
+    members.filter(|member| member.eligibility == Eligibility::Eligible && member.hears_api_server)
 }

@@ -89,6 +89,7 @@ pub(super) struct Peer {
     accepted: Vec<KeyId>,
     occupied: Arc<BTreeSet<IpAddr>>,
     egress: Option<Arc<BTreeSet<IpAddr>>>,
+    over_bgp: Arc<BTreeSet<IpAddr>>,
     /// What it was before it started anew, until it has proved that it lives.
     former: Option<Departed>,
     /// This node was late to look: until when the peer is given time to be heard after all.
@@ -188,6 +189,7 @@ impl Peer {
             accepted: pulse.accepts.clone(),
             occupied: Arc::default(),
             egress: None,
+            over_bgp: Arc::default(),
             former: None,
             grace_until: None,
             waits: pulse.waits,
@@ -506,6 +508,13 @@ impl Peer {
             moved |= self.egress.is_none();
             moved |= page.update(self.egress.get_or_insert_default());
         }
+        if !pulse.tells_over_bgp && !self.over_bgp.is_empty() {
+            self.over_bgp = Arc::default();
+            moved = true;
+        }
+        if let Some(page) = pulse.over_bgp {
+            moved |= page.update(&mut self.over_bgp);
+        }
         moved |= self.holdings.take(pulse.holdings_version, pulse.change, pulse.page);
         moved || shown != self.shown()
     }
@@ -553,6 +562,7 @@ impl Peer {
             holdings_known: self.holdings.knows_all(),
             occupied: self.occupied.clone(),
             egress: self.egress.clone(),
+            over_bgp: self.over_bgp.clone(),
             restarting: self.is_restarting(),
             waits: self.waits,
             deaf: self.deaf,

@@ -22,6 +22,7 @@ fn machine_with(name: &str, keys: &[KeyId], incarnation: u64, now: Instant) -> M
         holdings: Holdings::new(),
         occupied: Arc::default(),
         egress: None,
+        over_bgp: None,
         back_by: None,
     };
     Machine::new(

@@ -69,6 +69,12 @@ fn full() -> Pulse {
                 (address("fd35::2"), holding(0, Stage::Holds)),
             ],
         }),
+        tells_over_bgp: true,
+        over_bgp: Some(Page {
+            after: None,
+            through: None,
+            held: vec![(address("192.0.2.3"), holding(0, Stage::Holds))],
+        }),
         back_in: Some(Duration::from_millis(4321)),
         corrects: Some((to, 1 << 50)),
     }
@@ -84,6 +90,8 @@ fn bare() -> Pulse {
         page: None,
         occupied: vec![],
         egress: None,
+        tells_over_bgp: false,
+        over_bgp: None,
         back_in: None,
         corrects: None,
         ..full()
@@ -179,6 +187,8 @@ fn the_longest_fits(node: NodeName, has_ends: bool) {
         occupied: vec![address("fd35::2"); 500],
         // It is told where there is room for it.
         egress: None,
+        tells_over_bgp: false,
+        over_bgp: None,
         ..full()
     };
     let mut teller = super::super::holdings::Teller::default();

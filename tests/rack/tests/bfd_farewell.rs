@@ -110,7 +110,7 @@ fn a_cease_that_is_lost_on_the_way_comes_before_bfd_goes_down_all_the_same() {
     for how in ["shutdown", "stop"] {
         wait_up(&agent, &bird);
         router.sh("nft add table inet lossy");
-        router.sh("nft 'add chain inet lossy in { type filter hook input priority 0; }'");
+        router.sh("nft add chain inet lossy in { type filter hook input priority 0; }");
         router.sh("nft add rule inet lossy in meta l4proto tcp drop");
         std::thread::scope(|scope| {
             scope.spawn(|| match how {

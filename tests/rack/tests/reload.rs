@@ -261,7 +261,7 @@ fn frr_sees_what_reloads_change_and_take_back_in_one_session() {
     let manifests = Manifests::new(&rack);
     manifests.service(&Service::new("web").anywhere().addresses("203.0.113.1"));
     let site = Site::new(&rack, "192.168.35.0/24", "fd35::/64", 1);
-    let router = site.router.frr(&frr::waits_for_node(&["password hunter-one"], &[]));
+    let router = site.router.frr(&frr::waits_for_node(&["password hunter-one", "timers 3 9"], &[]));
     let node = site.node(0);
     let _page = node.serve(node.name(), &[80]);
     let password = rack.write("tor.md5", "hunter-one");
@@ -297,7 +297,8 @@ fn frr_sees_what_reloads_change_and_take_back_in_one_session() {
     let outcomes = asking.stop();
     assert_eq!(outcomes.lost(), 0, "{outcomes}");
 
-    // Another password: the session stays as long as this side alone has it, and FRR begins it anew when its side changes.
+    // Another password: the session stays as long as this side alone has it. FRR begins it anew when its side changes; its farewell is signed with
+    // the former password, so this side learns of that by the hold time.
     std::fs::write(&password, "hunter-two").expect("it can be written");
     fine(&crier.reload());
     throughout("the session stands", secs(2), || match router.session("192.168.35.11") {
