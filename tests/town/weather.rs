@@ -23,6 +23,8 @@ pub enum Trouble {
     Split,
     /// An agent does not hear another that hears it.
     OneWay,
+    /// A node receives no frame of anybody; what it sends passes.
+    Numb,
     /// A host's firewall drops pulses.
     Firewall,
     /// Switches forward no multicast of a family.
@@ -292,6 +294,12 @@ fn deeds(trouble: Trouble, story: &Story, random: &mut Rng) -> Vec<(Duration, De
             let from = (who + random.usize(1..story.agents)) % story.agents;
             let deafen = |deaf| Deed::Deafen { to: who, from, deaf };
             vec![(now, deafen(true)), (later, deafen(false))]
+        }
+        Trouble::Numb => {
+            let later = later * random.u32(1..4);
+            let froms = (0..story.agents + 3).filter(|from| *from != who);
+            let deafen = |at, deaf| froms.clone().map(move |from| (at, Deed::Deafen { to: who, from, deaf }));
+            deafen(now, true).chain(deafen(later, false)).collect()
         }
         Trouble::Firewall => {
             let (inward, outward) = [(true, false), (false, true), (true, true)][random.usize(0..3)];
