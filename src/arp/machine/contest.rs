@@ -105,9 +105,10 @@ impl Claims {
             }
             (State::Announced(_), Some(Hearing::Deaf)) => self.defer(claimant, Some(DEAF_PAUSE), now),
             (State::Announced(_), Some(Hearing::Numb)) => {
-                // Neighbours believed it, and it answers none of them.
+                // Neighbours believed it, and it answers none of them. Its frames and this node's may arrive in another order.
                 let lane = claim.lane(Lane::Repeat, now);
                 self.note_conflict(claimant, now);
+                self.claims.entry(address).and_modify(|claim| claim.once_more = true);
                 self.announce_by(address, lane, now);
             }
             (State::Announced(_), Some(Hearing::Leaving)) => {
