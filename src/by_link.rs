@@ -30,6 +30,11 @@ impl<T: Default> ByLink<T> {
         links.entry(name).or_default().clone()
     }
 
+    /// The value of a link, if somebody asked for it before.
+    pub fn known(&self, link: &InterfaceName) -> Option<Arc<T>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).get(link).cloned()
+    }
+
     /// The values of all links, by name.
     pub fn all(&self) -> Vec<(InterfaceName, Arc<T>)> {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);

@@ -150,7 +150,8 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let (turned, turns_seen) = watch::channel(clock::now());
     let kept_file = KeptFile::of(folder, &boot);
     let held_before = kept_file.take();
-    let (voice, pulse) = pulse_setup(&config, &node, turns_seen, held_before.as_ref());
+    let mut counters = LinkCounters::default();
+    let (voice, pulse) = pulse_setup(&config, &node, turns_seen, held_before.as_ref(), counters.arp.clone());
     // First of all, so that the first plan knows it: there is room for it in the empty queue.
     let _ = facts.send(Fact::Pulses(reload::pulses(&config))).await;
     let _ = facts.send(Fact::NetworkNumbers(kernel::returns::numbers(&config.egress).await)).await;
@@ -184,7 +185,6 @@ pub async fn run(start: Start) -> Result<(), Error> {
         "the watcher of the data path",
         data_path::task::run(path, slices.node.subscribe(), facts.clone()),
     ));
-    let mut counters = LinkCounters::default();
     let had = HadFile::of(folder, &boot);
     let taken = kept_sessions::take(stored, &had.recall(), &config);
     for standing in taken.standing() {
@@ -542,6 +542,7 @@ fn pulse_setup(
     node: &NodeName,
     turned: watch::Receiver<Instant>,
     kept: Option<&Kept>,
+    arp: Arc<crate::by_link::ByLink<arp::counters::ByProtocol>>,
 ) -> (watch::Sender<Voice>, Option<pulse::task::Setup>) {
     let nobody = || Voice { keys: pulse::packet::Key::none().into(), peers: Vec::new(), restart_grace: Duration::ZERO };
     let spoken = reload::voice(config);
@@ -566,6 +567,7 @@ fn pulse_setup(
             incarnation,
             turned,
             back_by: kept.map(|kept| kept.back_by),
+            hears_nobody: Box::new(move |link| arp.known(link).is_some_and(|it| it.hears_nobody())),
         }),
     )
 }

@@ -1,16 +1,17 @@
 //! What is counted on each link since the agent started, for status and metrics.
-//! Floor 1. Nothing is decided by these counters.
+//! Floor 1. Nothing is decided by these counters; whether anybody is heard at all the pulse wants to know.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::machine::answer::Reason;
 use super::packet::Protocol;
 
-/// The counters of one link. Its thread shares them with their readers.
+/// The counters of one link, and whether it hears anybody. Its thread shares them with their readers.
 #[derive(Debug, Default)]
 pub struct ByProtocol {
     arp: Counters,
     ndp: Counters,
+    hears_nobody: AtomicBool,
 }
 
 impl ByProtocol {
@@ -19,6 +20,15 @@ impl ByProtocol {
             Protocol::Arp => &self.arp,
             Protocol::Ndp => &self.ndp,
         }
+    }
+
+    /// Whether stations that have to be there were asked, and nobody was heard meanwhile.
+    pub fn hears_nobody(&self) -> bool {
+        self.hears_nobody.load(Ordering::Relaxed)
+    }
+
+    pub fn set_hears_nobody(&self, nobody: bool) {
+        self.hears_nobody.store(nobody, Ordering::Relaxed);
     }
 }
 

@@ -24,6 +24,7 @@ use self::conflict::Conflicts;
 use self::dispute::Disputes;
 use self::former::Formers;
 use self::load::Load;
+use self::missing::Missing;
 use self::schedule::{Lane, Schedule};
 use self::stations::Stations;
 use super::packet::{Claimant, Protocol};
@@ -44,6 +45,7 @@ mod contest;
 mod dispute;
 mod former;
 mod load;
+mod missing;
 mod schedule;
 mod stations;
 
@@ -92,6 +94,9 @@ pub struct Claims {
     hears_nobody: bool,
     /// Stations that addresses are left to because they do not hear this node, and when each is asked next whether it does.
     deaf: BTreeMap<MacAddress, Instant>,
+    missing: Missing,
+    /// The station of the newest frame, if that answered a question of this node.
+    answered_by: Option<MacAddress>,
     /// Counts refreshes, to spread them over time.
     refreshes: u32,
 }
@@ -298,6 +303,7 @@ impl Claims {
         self.passes.clear();
         self.waits.clear();
         self.disputes.clear();
+        self.missing = Missing::default();
         self.claims.values_mut().for_each(|claim| claim.next = Next::Never);
     }
 

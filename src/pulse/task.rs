@@ -34,7 +34,6 @@ use crate::roster::{Card, Eligibility, Roster};
 use crate::world::{Fact, Link};
 
 /// What does not change while the agent runs.
-#[derive(Debug)]
 pub struct Setup {
     pub node: NodeName,
     pub settings: Settings,
@@ -46,6 +45,8 @@ pub struct Setup {
     pub turned: watch::Receiver<Instant>,
     /// The agent has restarted: by then this node has again what it held before.
     pub back_by: Option<Instant>,
+    /// Whether nobody at all is heard on a link, as those know who ask there by ARP and NDP.
+    pub hears_nobody: Box<dyn Fn(&InterfaceName) -> bool + Send + Sync>,
 }
 
 /// How this node parts from the others.
@@ -318,7 +319,8 @@ impl LinkTask {
                 return Ended::Told;
             }
             if machine.wants_count(now) {
-                machine.handle_received(frames_received(&slice.link.name), now);
+                let hears_nobody = (self.setup.hears_nobody)(&slice.link.name);
+                machine.handle_received(frames_received(&slice.link.name), hears_nobody, now);
                 continue;
             }
             if let Some(newest) = machine.poll_roster(now) {

@@ -198,6 +198,7 @@ pub struct Agent {
     egress_moved: bool,
     /// How many frames came in.
     received: u64,
+    began: Option<Instant>,
 }
 
 impl Agent {
@@ -220,6 +221,7 @@ impl Agent {
             keeper: None,
             egress_moved: false,
             received: 0,
+            began: None,
         };
         let pulses = if agent.file.has_pulses() { Pulses::On { authenticated: true } } else { Pulses::Off };
         agent.learn(Fact::Pulses(pulses));
@@ -403,7 +405,9 @@ impl Agent {
     pub fn attend(&mut self, now: Instant, sent: &mut Vec<Sent>) {
         if let Some(pulse) = &mut self.pulse {
             if pulse.wants_count(now) {
-                pulse.handle_received(Some(self.received), now);
+                // The switch has something to say itself now and then.
+                let of_switch = now.duration_since(*self.began.get_or_insert(now)).as_secs() / 2;
+                pulse.handle_received(Some(self.received + of_switch), self.claims.hears_nobody(), now);
             }
             while let Some(said) = pulse.poll_pulse(now) {
                 let families = vec![Family::V6, Family::V4];
@@ -417,6 +421,7 @@ impl Agent {
             match action {
                 Action::Probe(address) => sent.push(Sent::Probe(address, Frame::probe(address, self.mac))),
                 Action::AskNode(address) | Action::AskOthers(address) => {
+                    self.claims.handle_asked();
                     sent.extend(Frame::question(address, self.ip, self.mac).map(Sent::Frame));
                 }
                 Action::PassOn { address, to } => {

@@ -258,8 +258,8 @@ impl Watch {
                 self.unnoticed = Some(town.now());
             }
         }
-        self.deafened |= matches!(&deed, Deed::Deafen { .. } | Deed::Firewall { .. });
-        self.filtered |= matches!(&deed, Deed::Deafen { .. } | Deed::Firewall { .. } | Deed::Prune(..));
+        self.deafened |= matches!(&deed, Deed::Deafen { .. } | Deed::Numb(..) | Deed::Firewall { .. });
+        self.filtered |= self.deafened || matches!(&deed, Deed::Prune(..));
         self.pulses_filtered |= matches!(&deed, Deed::Firewall { .. } | Deed::Prune(..));
         self.deeds.push((town.now(), deed));
     }
@@ -339,6 +339,12 @@ impl Watch {
                 _ => age <= EXPLAINED,
             }
         };
+        // Without pulses nobody knows whether a node does not hear this one alone, or nobody at all: it is given back what it announces, and
+        // the next one stands by.
+        let receives_nothing = |it: Station| !(0..agents).any(|from| town.link.passes(from, it, now));
+        if town.is_keyless() && (0..agents).any(|it| town.is_running(it) && receives_nothing(it)) {
+            return;
+        }
         let is_asked = self.asked.is_some_and(|at| now <= at + ROLLOUT);
         if now > self.began + EXPLAINED && !is_asked && !self.deeds.iter().any(explains) {
             let text = format!("{address} moved from {} to {}", name(before, agents), name(host, agents));

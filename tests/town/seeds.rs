@@ -72,6 +72,19 @@ fn towns_bear_filters_that_last() {
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
+/// C4 of a review: nodes that receive no frame of anybody, for a while or for good, beside whatever else befalls a town.
+#[test]
+fn clients_are_served_by_those_that_hear_while_other_nodes_receive_nothing() {
+    let of = |number: u64| match number % 3 {
+        0 => story(number, &[Trouble::Numb]),
+        1 => filtered_for_good(story(number, &[Trouble::Numb])),
+        _ => story(number, &[Trouble::Numb, Trouble::Crash, Trouble::Restart, Trouble::Carrier]),
+    };
+    let found = run(0..4 * SEEDS_OF_A_KIND, of);
+    let explained = found.iter().next().map(|(number, broken)| explain(&of(*number), broken));
+    assert!(found.is_empty(), "{found:?}\n{}", explained.unwrap_or_default());
+}
+
 /// How many towns of the long run `cargo test` lives through too: trouble of several kinds at once, the first of them large.
 const MIXED_SEEDS: u64 = 6;
 

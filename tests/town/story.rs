@@ -109,6 +109,8 @@ pub enum Deed {
         from: Station,
         deaf: bool,
     },
+    /// The host receives nothing of anybody, or receives again; what it sends passes.
+    Numb(Station, bool),
     /// What the host's firewall drops of the pulses.
     Firewall {
         station: Station,
@@ -343,6 +345,8 @@ impl Deed {
             ["heal"] => Deed::Heal,
             ["deafen", to, "to", from] => Deed::Deafen { to: station(to)?, from: station(from)?, deaf: true },
             ["undeafen", to, "to", from] => Deed::Deafen { to: station(to)?, from: station(from)?, deaf: false },
+            ["numb", who] => Deed::Numb(station(who)?, true),
+            ["unnumb", who] => Deed::Numb(station(who)?, false),
             ["firewall", who, what] => Deed::Firewall {
                 station: station(who)?,
                 inward: matches!(*what, "in" | "both"),
@@ -411,6 +415,7 @@ impl Deed {
             Deed::Heal => "heal".to_owned(),
             Deed::Deafen { to, from, deaf: true } => format!("deafen {} to {}", name(to), name(from)),
             Deed::Deafen { to, from, deaf: false } => format!("undeafen {} to {}", name(to), name(from)),
+            Deed::Numb(who, numb) => format!("{} {}", if *numb { "numb" } else { "unnumb" }, name(who)),
             Deed::Firewall { station, inward, outward } => {
                 let what = match (inward, outward) {
                     (true, true) => "both",
@@ -531,6 +536,8 @@ mod tests {
             "heal",
             "deafen n1 to n2",
             "undeafen n1 to n2",
+            "numb n1",
+            "unnumb n1",
             "firewall n1 in",
             "firewall n1 out",
             "firewall n1 both",

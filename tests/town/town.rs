@@ -535,6 +535,7 @@ impl Town {
             }
             Deed::Heal => (0..self.hosts.len() + 3).for_each(|port| self.link.move_to(port, 0)),
             Deed::Deafen { to, from, deaf } => self.link.deafen(to, from, deaf),
+            Deed::Numb(to, deaf) => (0..self.hosts.len() + 3).for_each(|from| self.link.deafen(to, from, deaf)),
             Deed::Firewall { station, inward, outward } => {
                 self.link.set_firewall(station, Firewall { inward, outward });
             }

@@ -23,6 +23,8 @@ pub enum Trouble {
     Split,
     /// An agent does not hear another that hears it.
     OneWay,
+    /// A node receives no frame of anybody; what it sends passes.
+    Numb,
     /// A host's firewall drops pulses.
     Firewall,
     /// Switches forward no multicast of a family.
@@ -156,6 +158,7 @@ pub fn filtered_for_good(story: Story) -> Story {
         Deed::Firewall { inward, outward, .. } => !inward && !outward,
         Deed::Prune(_, pruned) => !pruned,
         Deed::Deafen { deaf, .. } => !deaf,
+        Deed::Numb(_, numb) => !numb,
         _ => false,
     };
     let deeds: Vec<_> = story.deeds.into_iter().filter(|(_, deed)| !takes_back(deed)).collect();
@@ -215,7 +218,7 @@ fn calm(story: &Story) -> Vec<Deed> {
     for who in agents() {
         let open = Deed::Firewall { station: who, inward: false, outward: false };
         let plugged = Deed::Plug(who, Duration::ZERO);
-        deeds.extend([open, plugged, Deed::Api(who, true), Deed::Path(who, true)]);
+        deeds.extend([open, plugged, Deed::Api(who, true), Deed::Path(who, true), Deed::Numb(who, false)]);
         deeds.extend([Deed::Start(who), Deed::Undrain(who), Deed::Reload(who, 0)]);
     }
     deeds
@@ -292,6 +295,10 @@ fn deeds(trouble: Trouble, story: &Story, random: &mut Rng) -> Vec<(Duration, De
             let from = (who + random.usize(1..story.agents)) % story.agents;
             let deafen = |deaf| Deed::Deafen { to: who, from, deaf };
             vec![(now, deafen(true)), (later, deafen(false))]
+        }
+        Trouble::Numb => {
+            let later = later * random.u32(1..4);
+            vec![(now, Deed::Numb(who, true)), (later, Deed::Numb(who, false))]
         }
         Trouble::Firewall => {
             let (inward, outward) = [(true, false), (false, true), (true, true)][random.usize(0..3)];

@@ -23,12 +23,14 @@ impl Claims {
     pub fn handle_heard(&mut self, heard: Heard, now: Instant) {
         let Heard { speaker, says, asks, answers_us } = heard;
         self.heard_at = Some(now);
+        self.end_silence();
         if std::mem::take(&mut self.hears_nobody) {
             self.ask_anew(now);
         }
         if answers_us {
             self.end_deafness(speaker, now);
         }
+        self.answered_by = answers_us.then_some(speaker);
         if says.is_some_and(|address| self.stations.handle_speaker(address, speaker)) {
             self.name(speaker);
         }
@@ -65,6 +67,12 @@ impl Claims {
         let Some(claim) = self.claims.get(&address).filter(|claim| !claim.ignores(mac)) else { return };
         let hearing = self.stations.hearing(mac);
         let asks_first = claim.order.manner.probe || claim.is_standby();
+        let is_announced = matches!(claim.state, State::Announced(_));
+        // Who answers this node receives something, whatever its pulses said a moment ago.
+        let hearing = match hearing {
+            Some(Hearing::Numb) if self.answered_by == Some(mac) && !is_announced => Some(Hearing::Unheard),
+            hearing => hearing,
+        };
         let was_taken = self.formers.is_from(address, mac);
         let state = claim.state;
         if hearing == Some(Hearing::Unheard) && !self.formers.is_empty() {
@@ -97,9 +105,10 @@ impl Claims {
             }
             (State::Announced(_), Some(Hearing::Deaf)) => self.defer(claimant, Some(DEAF_PAUSE), now),
             (State::Announced(_), Some(Hearing::Numb)) => {
-                // Neighbours believed it, and it answers none of them.
+                // Neighbours believed it, and it answers none of them. Its frames and this node's may arrive in another order.
                 let lane = claim.lane(Lane::Repeat, now);
                 self.note_conflict(claimant, now);
+                self.claims.entry(address).and_modify(|claim| claim.once_more = true);
                 self.announce_by(address, lane, now);
             }
             (State::Announced(_), Some(Hearing::Leaving)) => {
@@ -168,6 +177,7 @@ impl Claims {
             self.take_step(step, now);
         }
         self.ask_the_deaf(now);
+        self.ask_the_missed(now);
         if !self.unnamed.is_empty() && self.stations.census_ends().is_none_or(|ends| ends <= now) {
             self.name_all(now);
         }
@@ -177,7 +187,8 @@ impl Claims {
     pub(super) fn next_contest(&self) -> Option<Instant> {
         let census = self.stations.census_ends().filter(|_| !self.unnamed.is_empty());
         let deaf = self.deaf.values().min().copied();
-        [self.conflicts.next_deadline(), self.disputes.next_deadline(), census, deaf].into_iter().flatten().min()
+        let all = [self.conflicts.next_deadline(), self.disputes.next_deadline(), census, deaf, self.next_missed()];
+        all.into_iter().flatten().min()
     }
 
     /// A station to which addresses were left has ceased to answer for one: they are all asked for at once, not each after

@@ -176,6 +176,19 @@ impl Stations {
         others.into_iter().for_each(|mac| self.ask(mac, now));
     }
 
+    /// No pulse is heard of anybody, though some node's was.
+    pub fn misses_all(&self) -> bool {
+        let mut hearings = self.told.stations.values().map(|it| it.hearing);
+        !self.told.stations.is_empty() && hearings.all(|it| matches!(it, Hearing::Unheard | Hearing::Leaving))
+    }
+
+    /// Asks a few of those that are missed for their Nodes' addresses.
+    pub fn ask_missed(&mut self, now: Instant) {
+        let missed = self.told.stations.iter().filter(|(_, it)| it.hearing == Hearing::Unheard);
+        let missed: Vec<MacAddress> = missed.map(|(mac, _)| *mac).take(MOST_OTHERS).collect();
+        missed.into_iter().for_each(|mac| self.ask(mac, now));
+    }
+
     /// The next address of a Node to ask for.
     pub fn poll_question(&mut self, now: Instant) -> Option<IpAddr> {
         self.next_question().filter(|due| *due <= now)?;

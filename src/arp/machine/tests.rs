@@ -2,6 +2,7 @@ use std::collections::BTreeMap as Map;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::*;
@@ -88,7 +89,10 @@ impl Bench {
                     Action::Probe(address) => (Sent::Probe, address),
                     Action::Announce(address) => (Sent::Announce, address),
                     Action::PassOn { address, to: _ } => (Sent::PassOn, address),
-                    Action::AskNode(address) | Action::AskOthers(address) => (Sent::AskNode, address),
+                    Action::AskNode(address) | Action::AskOthers(address) => {
+                        self.claims.handle_asked();
+                        (Sent::AskNode, address)
+                    }
                 };
                 sent.push(((self.now - self.start).as_millis(), what, address));
             }
@@ -191,13 +195,46 @@ fn what_a_node_announces_that_receives_nothing_is_contradicted_each_time() {
     for _ in 0..5 {
         bench.claims.handle_claimant(Claimant { address: address(1), mac: FOREIGN }, bench.now);
         let sent = bench.pass(millis(100)).into_iter().filter(|(_, what, _)| *what == Sent::Announce).count();
-        assert_eq!((sent, bench.ownership(1)), (1, Ownership::Announced));
+        assert_eq!((sent, bench.ownership(1)), (2, Ownership::Announced), "at once, and when its own are past");
         bench.pass(millis(1000));
     }
     bench.own(2, Acquisition::TakeOver { from: "node2".into(), suspect: false });
     bench.claims.handle_claimant(Claimant { address: address(2), mac: FOREIGN }, bench.now);
     bench.pass(millis(100));
     assert_eq!(bench.ownership(2), Ownership::Announced, "and it is waited for by nobody");
+    // But one that answers a question of this node was quiet, not deaf.
+    bench.own(3, Acquisition::TakeOver { from: "node2".into(), suspect: false });
+    bench
+        .claims
+        .handle_heard(Heard { speaker: FOREIGN, says: Some(address(3)), asks: None, answers_us: true }, bench.now);
+    bench.claims.handle_claimant(Claimant { address: address(3), mac: FOREIGN }, bench.now);
+    bench.pass(millis(100));
+    assert_eq!(bench.ownership(3), Ownership::Pending);
+}
+
+/// C4 of a review. Input: the pulses of all other nodes are missed, and nobody answers questions for their addresses. Output: this node knows
+/// that it hears nobody until the next frame of anybody, asks seldom then, and asks nobody as long as some pulse is heard.
+#[test]
+fn a_node_that_misses_all_others_asks_for_them_and_knows_when_nobody_is_heard() {
+    let mut bench = Bench::new();
+    let told = |hearing: Hearing| Surroundings {
+        mac: OUR_MAC,
+        stations: Arc::new([(FOREIGN, Station { node: "node2".into(), hearing })].into()),
+        addresses: Arc::new([(address(200), "node2".into())].into()),
+        own: [IpNet::new(address(201), 24).unwrap()].into(),
+        ..Surroundings::default()
+    };
+    bench.claims.handle_surroundings(told(Hearing::Heard));
+    assert_eq!(bench.pass(millis(5000)), [], "a pulse is heard");
+    bench.claims.handle_surroundings(told(Hearing::Unheard));
+    let asked = |bench: &mut Bench, time| bench.times(millis(time), Sent::AskNode).len();
+    assert_eq!((asked(&mut bench, 1199), bench.claims.hears_nobody()), (4, false));
+    assert_eq!((asked(&mut bench, 9999), bench.claims.hears_nobody()), (2, true), "and it asks seldom now");
+    let stranger = Heard { speaker: FOREIGN, says: None, asks: Some(address(9)), answers_us: false };
+    bench.claims.handle_heard(stranger, bench.now);
+    assert!(!bench.claims.hears_nobody());
+    bench.claims.handle_surroundings(told(Hearing::Heard));
+    assert_eq!((asked(&mut bench, 20_000), bench.claims.hears_nobody()), (0, false));
 }
 
 #[test]

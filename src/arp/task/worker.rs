@@ -111,7 +111,10 @@ impl Worker {
         self.slices.mark_changed();
         loop {
             let outcome = self.serve();
-            let Err(error) = outcome else { return self.offload };
+            let Err(error) = outcome else {
+                self.counters.set_hears_nobody(false);
+                return self.offload;
+            };
             // A link that vanished leaves the slice as soon as the plan has heard of that from the kernel.
             let is_gone = is(&error, libc::ENODEV) || is(&error, libc::ENETDOWN);
             if is_gone {
@@ -123,6 +126,7 @@ impl Worker {
             self.offload = None;
             self.sockets.clear();
             self.claims.handle_link_down();
+            self.counters.set_hears_nobody(false);
             self.slice.up = false;
             self.untried = true;
             self.report(|state| {
@@ -148,6 +152,7 @@ impl Worker {
             let now = clock::now();
             self.act(now);
             let busy = self.receive(now);
+            self.counters.set_hears_nobody(self.claims.hears_nobody());
             let told = self.tell();
             let turned = self.tend_offload(now);
             if told || turned {
@@ -409,8 +414,9 @@ impl Worker {
                     }
                 }
                 Action::AskNode(address) => {
-                    if let Some(frame) = question(address, &self.slice) {
-                        send(socket.sender(), &self.slice, counters, &frame);
+                    let frame = question(address, &self.slice);
+                    if frame.is_some_and(|frame| send(socket.sender(), &self.slice, counters, &frame)) {
+                        self.claims.handle_asked();
                     }
                 }
                 Action::AskOthers(address) => {

@@ -37,9 +37,10 @@ impl Machine {
         hears_nobody.then(|| counted.max(self.last_heard + self.settings.detection()))
     }
 
-    /// How many frames the link has received so far, by the kernel's count; `None`: it does not say. A node that is alone on a quiet link
+    /// How many frames the link has received so far, by the kernel's count; `None`: it does not say. `hears_nobody`: stations were asked by
+    /// ARP and NDP meanwhile, and no frame of anybody came; a switch that sends frames of its own is not somebody. A node that is alone on a quiet link
     /// says in vain that it receives nothing: nobody is there to take over what it holds.
-    pub fn handle_received(&mut self, frames: Option<u64>, now: Instant) {
+    pub fn handle_received(&mut self, frames: Option<u64>, hears_nobody: bool, now: Instant) {
         let before = self.received.unwrap_or(Received { frames: None, since: now, counted: now, is_proven: false });
         let same = frames.is_some() && frames == before.frames;
         // Frames come, though no pulses do: the link is sound.
@@ -47,7 +48,7 @@ impl Machine {
         let since = if same { before.since } else { now };
         self.received = Some(Received { frames, since, counted: now, is_proven });
         let patience = if is_proven { PROVEN_FOR } else { self.settings.detection() };
-        self.say_receives_nothing(now >= since + patience, now);
+        self.say_receives_nothing(hears_nobody || now >= since + patience, now);
     }
 
     /// Somebody is heard.

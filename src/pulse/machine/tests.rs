@@ -185,7 +185,7 @@ fn a_node_whose_clock_went_back_is_heard_again_although_its_former_life_is_lost(
 /// The kernel does not say how many frames came.
 fn count(machine: &mut Machine, now: Instant) {
     if machine.wants_count(now) {
-        machine.handle_received(None, now);
+        machine.handle_received(None, false, now);
     }
 }
 
@@ -1173,7 +1173,7 @@ fn a_node_that_receives_nothing_says_so_and_is_as_good_as_silent_to_those_that_h
             }
             for (node, roster) in nodes.iter_mut().zip(rosters.iter_mut()) {
                 if node.wants_count(now) {
-                    node.handle_received(Some(frames), now);
+                    node.handle_received(Some(frames), false, now);
                 }
                 if let Some(newest) = node.poll_roster(now) {
                     *roster = newest;

@@ -85,14 +85,28 @@ impl Port {
 
     /// The host receives nothing more by this port, as with a dead fibre of one direction; what it sends passes.
     pub fn deafen(&self) {
-        self.switch.sh("nft add table bridge reception");
-        self.switch.sh("nft add chain bridge reception between { type filter hook forward priority 0 ; }");
-        self.switch.sh(&format!("nft add rule bridge reception between oifname {} drop", self.port));
+        let hook = format!("type filter hook egress device {} priority 0 ;", self.port);
+        self.switch.sh("nft add table netdev reception");
+        self.switch.sh(&format!("nft add chain netdev reception out {{ {hook} }}"));
+        self.switch.sh("nft add rule netdev reception out drop");
     }
 
     /// Undoes [`deafen`](Self::deafen).
     pub fn undeafen(&self) {
-        self.switch.sh("nft delete table bridge reception");
+        self.switch.sh("nft delete table netdev reception");
+    }
+
+    /// The host receives nothing more of other hosts by this port, and now and then a frame of the switch itself, as where a filter or a
+    /// VLAN is wrong there; what it sends passes.
+    pub fn isolate(&self) {
+        self.switch.sh("nft add table bridge isolation");
+        self.switch.sh("nft add chain bridge isolation between { type filter hook forward priority 0 ; }");
+        self.switch.sh(&format!("nft add rule bridge isolation between oifname {} drop", self.port));
+    }
+
+    /// Undoes [`isolate`](Self::isolate).
+    pub fn unisolate(&self) {
+        self.switch.sh("nft delete table bridge isolation");
     }
 
     /// The cable is pulled: the host sees its carrier go.

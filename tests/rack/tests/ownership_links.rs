@@ -235,15 +235,29 @@ fn a_node_that_receives_nothing_on_one_of_two_links_takes_no_address_of_another(
 /// answered at every address by the other two, which say why; when it receives again, all is as it was.
 #[test]
 fn a_node_that_receives_nothing_draws_no_address_and_loses_its_own_to_those_that_hear() {
+    a_node_receives(false, Port::deafen, Port::undeafen);
+}
+
+/// The same where frames of the switch itself go on coming.
+#[test]
+fn a_node_that_receives_nothing_but_frames_of_the_switch_draws_no_address_either() {
+    a_node_receives(true, Port::isolate, Port::unisolate);
+}
+
+/// `nodes`: the agents know the addresses of the Nodes, and can ask for them.
+fn a_node_receives(nodes: bool, no_more: fn(&Port), again: fn(&Port)) {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
     let lan = Lan::with_quiet_kernels(&rack, 3);
+    if nodes {
+        lan.tell_nodes();
+    }
     let addresses = lan.services(8);
     let agents = lan.agents();
     let before = lan.owners(&addresses, secs(10));
     assert!(before.values().any(|owner| owner == "node-2"), "{before:?}");
     let watch = lan.watch(&addresses);
     let port = &lan.site.node(1).port;
-    port.deafen();
+    no_more(port);
     let without = eventually("the others answer for all", secs(5), || {
         let owners = lan.owners(&addresses, secs(3));
         if owners.values().all(|owner| owner != "node-2") { Ok(owners) } else { Err(format!("{owners:?}")) }
@@ -254,7 +268,7 @@ fn a_node_that_receives_nothing_draws_no_address_and_loses_its_own_to_those_that
         assert!(problems.contains("node-2 says that its end of eth0 receives nothing"), "{problems}");
     }
     assert!(lan::problems(&agents[1]).contains("eth0 receives no frame of anybody"), "{}", lan::problems(&agents[1]));
-    port.undeafen();
+    again(port);
     eventually_equal("all is as it was", secs(15), &before, || lan.owners(&addresses, secs(3)));
     lan.owners_stay("and stays so", &before, secs(2));
     watch.end(millis(2500));

@@ -2,14 +2,8 @@
 agents 3
 addresses 8
 file key 0:
-at 12s deafen n2 to n1
-at 12s deafen n2 to n3
-at 12s deafen n2 to client
-at 12s deafen n2 to router
-at 52s undeafen n2 to n1
-at 52s undeafen n2 to n3
-at 52s undeafen n2 to client
-at 52s undeafen n2 to router
+at 12s numb n2
+at 52s unnumb n2
 at 57s kill n2
 ends 90s
 holds
