@@ -168,7 +168,7 @@ impl Link {
     fn wake(&mut self, number: usize) {
         let mut said = Vec::new();
         if self.machines[number].wants_count(self.now) {
-            self.machines[number].handle_received(None, self.now);
+            self.machines[number].handle_received(None, false, self.now);
         }
         while let Some(pulse) = self.machines[number].poll_pulse(self.now) {
             said.push(pulse.emit(&self.key));

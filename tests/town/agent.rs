@@ -480,6 +480,7 @@ impl Agent {
             holdings: slice.holdings,
             occupied: slice.occupied,
             egress: slice.egress,
+            over_bgp: slice.over_bgp.clone(),
             back_by: self.kept.as_ref().map(|kept| kept.back_by).filter(|_| !slice.kept.is_empty()),
         };
         match &mut self.pulse {
