@@ -243,6 +243,12 @@ fn full_pulse() -> Pulse {
             ],
         }),
         occupied: vec!["192.0.2.9".parse().unwrap(), "fd35::9".parse().unwrap()],
+        tells_over_bgp: true,
+        over_bgp: Some(Page {
+            after: None,
+            through: None,
+            held: vec![("192.0.2.3".parse().unwrap(), Holding { weight: 0, stage: Stage::Holds })],
+        }),
         egress: Some(Page {
             after: None,
             through: Some("fd35::1".parse().unwrap()),
