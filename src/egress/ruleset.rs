@@ -507,6 +507,14 @@ fn set_attributes(form: &Form, name: &str, flags: u32, (key_type, key_length): (
     attributes
 }
 
+/// What `nft` notes in the kernel of a set whose keys are in the order of the host. Without it it lists them turned round: of the name of a link
+/// nothing is left, which it does not take back. The kernel does not look at it. Sets of links by their indices are without it on purpose:
+/// `nft` would list names, and refuse all of a file that names a link which is not there yet.
+fn in_order_of_host(set: &mut Attributes) {
+    let order = [&[0, 4], &1_u32.to_ne_bytes()[..]].concat();
+    set.octets(SET_NOTES, &order);
+}
+
 fn new_chain(batch: &mut Batch, form: &Form, name: &str, base: Option<(&str, u32, i32)>) {
     let mut attributes = Attributes::default();
     attributes.text(1, &form.table);
