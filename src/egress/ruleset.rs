@@ -108,8 +108,13 @@ pub struct Content {
 }
 
 impl Content {
-    /// The Services' addresses that packets leave this node with, by whichever link.
-    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+    /// The Services' addresses that packets of pods leave this node with.
+    pub fn translated(&self) -> BTreeSet<IpAddr> {
+        self.pods.values().filter_map(Mapping::translated).collect()
+    }
+
+    /// Of these those that packets pass the guard with by whichever link.
+    fn by_any_link(&self) -> BTreeSet<IpAddr> {
         let by_any = self.pods.values().filter(|mapping| self.links_of(mapping).next().is_none());
         by_any.filter_map(Mapping::translated).collect()
     }
@@ -502,6 +507,14 @@ fn set_attributes(form: &Form, name: &str, flags: u32, (key_type, key_length): (
     attributes
 }
 
+/// What `nft` notes in the kernel of a set whose keys are in the order of the host. Without it it lists them turned round: of the name of a link
+/// nothing is left, which it does not take back. The kernel does not look at it. Sets of links by their indices are without it on purpose:
+/// `nft` would list names, and refuse all of a file that names a link which is not there yet.
+fn in_order_of_host(set: &mut Attributes) {
+    let order = [&[0, 4], &1_u32.to_ne_bytes()[..]].concat();
+    set.octets(SET_NOTES, &order);
+}
+
 fn new_chain(batch: &mut Batch, form: &Form, name: &str, base: Option<(&str, u32, i32)>) {
     let mut attributes = Attributes::default();
     attributes.text(1, &form.table);
@@ -677,7 +690,7 @@ fn fill(batch: &mut Batch, form: &Form, before: &Content, after: &Content) {
             renew(batch, form, v6.name(), !was.is_empty(), &of_v6);
         }
     }
-    let (addresses_before, addresses) = (before.addresses(), after.addresses());
+    let (addresses_before, addresses) = (before.by_any_link(), after.by_any_link());
     renew_addresses(batch, form, [Set::Via4, Set::Via6], &before.via, &after.via);
     renew_addresses(batch, form, [Set::Address4, Set::Address6], &addresses_before, &addresses);
     if before.egress != after.egress {
@@ -957,7 +970,8 @@ mod tests {
         key.extend_from_slice(&3_u32.to_ne_bytes());
         assert!(octets.windows(key.len()).any(|window| window == key), "pod, source and link");
         assert!(octets.windows(9).any(|window| window == b"network1\0"), "it is led there by the mark of the network");
-        assert!(content.addresses().is_empty(), "another pod with this source is held");
+        assert!(content.by_any_link().is_empty(), "another pod with this source is held");
+        assert!(content.translated().is_empty(), "no pod of another node leaves with it");
     }
 
     #[test]
@@ -966,7 +980,7 @@ mod tests {
         let by = |network| content(&[("10.244.1.2", Mapping::Translated { address, network })]);
         let made = change(&form(), &Content::default(), &by(Some(1)));
         assert_eq!(["network1", "steer4", "source4", "exits4"].map(|name| mentions(&made, name)), [1, 1, 1, 0]);
-        assert_eq!(by(Some(1)).addresses(), [address].into());
+        assert_eq!(by(Some(1)).by_any_link(), [address].into());
         assert_eq!(mentions(&change(&form(), &by(Some(1)), &by(None)), "steer4"), 1, "it leaves by the main table");
         // The network is a link: with the address packets pass on that link alone, and by whichever link it is now.
         let on = |links: &[u32]| {
@@ -978,8 +992,9 @@ mod tests {
             let key = |link: u32| [&[10, 244, 1, 2, 192, 0, 2, 1], &link.to_ne_bytes()[..]].concat();
             (1..9).filter(|link| octets.windows(12).any(|window| window == key(*link))).collect()
         };
-        assert!(on(&[3]).addresses().is_empty(), "by no other link");
-        assert_eq!(on(&[3]).addresses().len() + by(None).addresses().len(), 1);
+        assert!(on(&[3]).by_any_link().is_empty(), "by no other link");
+        assert_eq!(on(&[3]).translated(), [address].into(), "other nodes learn that pods leave with it here");
+        assert_eq!(on(&[3]).by_any_link().len() + by(None).by_any_link().len(), 1);
         assert_eq!(keys(&change(&form(), &Content::default(), &on(&[3]))), [3]);
         let moved = change(&form(), &on(&[3]), &on(&[4]));
         assert_eq!((keys(&moved), mentions(&moved, "exits4")), (vec![3, 4], 2));

@@ -535,7 +535,7 @@ impl Keeper {
 
     /// Tells the World which addresses pods' packets leave with here, by a table that stands, where that is news.
     async fn tell_translated(&mut self, written: Option<&Content>) {
-        let addresses = written.map(Content::addresses).unwrap_or_default();
+        let addresses = written.map(Content::translated).unwrap_or_default();
         if self.told_translated.as_deref() == Some(&addresses) {
             return;
         }

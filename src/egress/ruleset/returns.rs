@@ -76,7 +76,7 @@ impl Map {
         }
     }
 
-    /// nftables' own number for the type of the key, which only shows in lists.
+    /// nftables' own number for the type of the key, which only shows in lists, and counts where a list is loaded.
     fn key_type(self) -> u32 {
         match self {
             Map::Links => 20,
@@ -97,6 +97,9 @@ pub(super) fn frame(batch: &mut Batch, form: &Form) {
         attributes.number(SET_DATA_TYPE, VERDICT_TYPE);
         attributes.number(SET_DATA_LENGTH, 16);
         attributes.number(SET_ID, 1);
+        if matches!(map, Map::Replies | Map::Requests) {
+            in_order_of_host(&mut attributes);
+        }
         batch.push(Verb::NewSet, CREATE, &attributes);
     }
     for (slot, mark) in (1..).zip(&form.marks) {

@@ -211,6 +211,6 @@ mod tests {
         assert!(contains(&made, b"egress4\0") && contains(&made, &[192, 0, 2, 1]) && !contains(&made, b"egress6\0"));
         assert!(contains(&change(&form, &one, &two), b"egress6\0"));
         assert!(change(&form, &two, &two).is_empty());
-        assert!(one.addresses().is_empty(), "none of them is this node's for that");
+        assert!(one.translated().is_empty(), "none of them is this node's for that");
     }
 }

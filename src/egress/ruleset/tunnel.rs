@@ -38,7 +38,9 @@ const PEERS: [&str; 2] = ["peer4", "peer6"];
 
 /// The sets and chains, without elements.
 pub(super) fn frame(batch: &mut Batch, form: &Form) {
-    batch.push(Verb::NewSet, CREATE, &set_attributes(form, DEVICES, 0, (NAME_TYPE, NAME_LENGTH)));
+    let mut devices = set_attributes(form, DEVICES, 0, (NAME_TYPE, NAME_LENGTH));
+    in_order_of_host(&mut devices);
+    batch.push(Verb::NewSet, CREATE, &devices);
     batch.push(Verb::NewSet, CREATE, &set_attributes(form, PORTS, 0, (PORT_TYPE, 2)));
     for (family, name) in [Ip::V4, Ip::V6].into_iter().zip(PEERS) {
         let key = (family.data_type(), family.length());
@@ -276,6 +278,17 @@ mod tests {
         ]
         .concat();
         assert_eq!(typeof_segment(Ip::V6), of_v6);
+    }
+
+    /// As nftables 1.0.6 sends it for `type ifname` and `type mark`: the device, and the marks of replies and requests.
+    #[test]
+    fn the_order_of_names_and_marks_is_told_as_nft_does() {
+        if cfg!(target_endian = "big") {
+            return;
+        }
+        let whole = whole(&form(), &Content::default(), Ownership::None, false).emit();
+        let told = [10, 0, 13, 0, 0, 4, 1, 0, 0, 0];
+        assert_eq!(whole.windows(told.len()).filter(|window| *window == told).count(), 3);
     }
 
     #[test]

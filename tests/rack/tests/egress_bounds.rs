@@ -25,6 +25,19 @@ fn set(addresses: &[&str]) -> BTreeSet<String> {
     addresses.iter().map(|address| (*address).to_owned()).collect()
 }
 
+/// Both pods leave with the addresses in the second network by the owner, whose number this is.
+#[track_caller]
+fn one_owns_and_the_other_leads(agents: &[Crier]) -> usize {
+    let all = |way: &str| vec![format!("{} {way} 2", SECOND[0]), format!("{} {way} 2", SECOND[1])];
+    eventually("one node is the owner", secs(20), || {
+        let ways: Vec<Vec<String>> = agents.iter().map(rows).collect();
+        match ways.iter().position(|ways| *ways == all("local")) {
+            Some(owner) if ways[1 - owner] == all("routed") => Ok(owner),
+            _ => Err(format!("{ways:?}")),
+        }
+    })
+}
+
 /// The addresses of the nodes.
 fn of_nodes(scene: &Scene) -> [BTreeSet<String>; 2] {
     let nodes = &scene.lan.site.nodes;
@@ -378,14 +391,7 @@ fn with_the_services_address_packets_leave_by_the_extra_network_that_it_is_in_an
     let configuration = configuration_by_second(lan);
     let agents: Vec<Crier> = lan.agents_with(&configuration);
     scene.serve_at(&SECOND.join(","), &[("egress", "service-ip")]);
-    let ways = |agent: &Crier| -> Vec<String> { rows(agent) };
-    let all = |way: &str| vec![format!("{} {way} 2", SECOND[0]), format!("{} {way} 2", SECOND[1])];
-    let owned = |agents: &[Crier]| agents.iter().position(|agent| ways(agent) == all("local"));
-    eventually("one node is the owner", secs(20), || match owned(&agents) {
-        Some(owner) if ways(&agents[1 - owner]) == all("routed") => Ok(()),
-        _ => Err(format!("{:?}", agents.iter().map(ways).collect::<Vec<_>>())),
-    });
-    let owner = owned(&agents).expect("it is there");
+    let owner = one_owns_and_the_other_leads(&agents);
     let row = &agents[owner].json("egress")["services"][0];
     assert_eq!(row["link"].as_str(), Some("eth1"), "{row}");
 
@@ -516,6 +522,7 @@ fn with_the_services_address_nothing_leaves_by_another_network_while_that_of_the
     let outside_ends = ends(&outside);
     let _flows: Vec<Flows> = scene.pods.iter().map(|pod| Flows::start(pod, &outside)).collect();
     let both = [set(&[SECOND[0]]), set(&[SECOND[1]])];
+    one_owns_and_the_other_leads(&agents);
     hears("all pods have the address", &outside_ends, [&both[0], &both[1]]);
     site.nodes.iter().for_each(|node| loads_again(&rack, node));
     for node in &site.nodes {
@@ -544,6 +551,7 @@ fn with_the_services_address_nothing_leaves_by_another_network_while_that_of_the
         node.ip("route add default via 192.0.2.1 dev eth1 metric 200");
         node.ip("-6 route add default via fd02::1 dev eth1 metric 2048");
     }
+    one_owns_and_the_other_leads(&agents);
     hears("and all when it is back", &outside_ends, [&both[0], &both[1]]);
     // The kernel forgets the way before the agent hears of it.
     for node in &site.nodes {

@@ -126,7 +126,7 @@ fn a_chain_of_another_program_that_marks_behind_crier_is_named_while_the_guard_d
     let (node, agent) = (&site.nodes[1 - owner], &agents[1 - owner]);
     let pod = scene.pods[1 - owner].address;
     node.sh("nft add table inet vpn");
-    node.sh("nft add chain inet vpn pre '{ type filter hook prerouting priority 0 ; }'");
+    node.sh("nft add chain inet vpn pre { type filter hook prerouting priority 0 ; }");
     node.sh("nft add chain inet vpn marks");
     node.sh(&format!("nft add rule inet vpn marks ip saddr {pod} meta mark set 7"));
     node.sh("nft add rule inet vpn pre jump marks");
