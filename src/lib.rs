@@ -20,6 +20,7 @@ pub mod by_link;
 pub mod checksum;
 pub mod claim;
 pub mod community;
+pub mod in_session;
 pub mod kept_text;
 pub mod names;
 pub mod path_state;
@@ -30,7 +31,6 @@ pub mod secret;
 pub mod selector;
 pub mod session_state;
 pub mod some_of;
-pub mod standing;
 pub mod stop;
 pub mod text_map;
 

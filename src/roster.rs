@@ -105,10 +105,10 @@ pub struct Member {
     /// The addresses that packets of pods leave with by the node; `None` of a version that does not say so.
     #[serde(default)]
     pub egress: Option<Arc<BTreeSet<IpAddr>>>,
-    /// The addresses that the node announces over BGP. It says so only while it hears a node that does not hear its API server, and a
-    /// version that does not say so says none.
+    /// The addresses that the node announces over BGP, as far as it has told them. It says so only while it hears a node that does not hear
+    /// its API server; `None` at other times, and of a version that does not say so.
     #[serde(default)]
-    pub over_bgp: Arc<BTreeSet<IpAddr>>,
+    pub over_bgp: Option<Arc<BTreeSet<IpAddr>>>,
     /// Its agent restarts, and is back in a moment: the node holds what it says here until then, although nothing is heard of it.
     #[serde(default)]
     pub restarting: bool,
@@ -134,7 +134,7 @@ impl Member {
             holdings_known: true,
             occupied: Arc::default(),
             egress: None,
-            over_bgp: Arc::default(),
+            over_bgp: None,
             restarting: false,
             waits: true,
             deaf: false,

@@ -317,7 +317,7 @@ impl Churn {
                         holdings_known: true,
                         occupied,
                         egress: None,
-                        over_bgp: Arc::default(),
+                        over_bgp: None,
                         restarting: false,
                         waits: true,
                         deaf: false,

@@ -54,12 +54,12 @@ use crate::bgp::socket::kept::KeptConnection;
 use crate::bgp::socket::ledger::Safe;
 use crate::bgp::task::Past;
 use crate::config::{Config, Kubernetes, Manifests, NewPods, Source, SourceFile};
+use crate::in_session::InSession;
 use crate::k8s::annotate::Annotation;
 use crate::k8s::lease::Terms;
 use crate::names::NodeName;
 use crate::plan::slice::BfdSlice;
 use crate::pulse::task::Voice;
-use crate::standing::Standing;
 use crate::stop::{Cause, Stop};
 use crate::views::drain::Flows;
 use crate::views::reload::Reloads;
@@ -196,7 +196,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     slices.bfd.send_replace(kept_sessions::watched(&paths, &config));
     let safe = fd_store::is_there().then(|| tasks.entrust());
     let ledger = tasks.entrust_paths(slices.bfd.subscribe());
-    let past = Past { resumable, restart: memory.past(), former, safe, standing: Standing::default() };
+    let past = Past { resumable, restart: memory.past(), former, safe, in_session: InSession::default() };
     let ((keeper, kept), (path_keeper, kept_paths)) = (oneshot::channel(), oneshot::channel());
     let bgp = Bgp { listeners, past, keeper, paths: (paths, ledger), path_keeper };
     let (program_keeper, kept_programs) = oneshot::channel();
@@ -372,7 +372,7 @@ impl Tasks {
         let (paths, _) = watch::channel(BfdSessions::new());
         let (routes, counted) = (slices.bgp.subscribe(), counters.bfd.clone());
         let (seen, parting) = (paths.subscribe(), stopping.clone().bgp(keeper));
-        let paths = (paths, past.standing.clone());
+        let paths = (paths, past.in_session.clone());
         let speaker = bgp::task::run(routes, facts.clone(), listeners, seen, past, parting);
         let (left, has_left) = oneshot::channel();
         self.farewell.spawn(named("the BGP speaker", async move {

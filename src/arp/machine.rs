@@ -88,8 +88,6 @@ pub struct Claims {
     left: BTreeSet<IpAddr>,
     /// How many claims stand by, and do not answer.
     standing_by: u32,
-    /// When any other station was heard last.
-    heard_at: Option<Instant>,
     /// A standby was answered by nobody, and heard nobody else either: the next frame of anybody has all of them ask anew.
     hears_nobody: bool,
     /// Stations that addresses are left to because they do not hear this node, and when each is asked next whether it does.
@@ -407,7 +405,7 @@ impl Claims {
             let (is_standby, asked_at, left_to) = (claim.is_standby(), claim.asked_at, claim.left_to);
             self.load.add_probe(is_urgent, now);
             self.enter_queue(address, next);
-            if is_standby && sent > 1 && self.heard_at < asked_at {
+            if is_standby && sent > 1 && self.stations.heard_at() < asked_at {
                 self.stations.ask_others(left_to, now);
             }
         }
@@ -521,7 +519,7 @@ impl Claims {
         claim.next = Next::Never;
         if claim.is_standby()
             && matches!(claim.state, State::Probing { .. })
-            && self.heard_at < claim.asked_at
+            && self.stations.heard_at() < claim.asked_at
             && self.stations.knows_others(claim.left_to)
         {
             self.hears_nobody = true;

@@ -161,6 +161,9 @@ pub const DEAF_PAUSE: Duration = Duration::from_secs(150);
 /// How often such a node is asked whether it hears this one by now: once it answers, it is asked for the address like any other.
 pub const DEAF_QUESTION: Duration = Duration::from_secs(2);
 
+/// A Node's station that was not heard for so long, while others were, is away.
+pub const PRESENT_FOR: Duration = Duration::from_secs(60);
+
 /// The pause after this node gave way in a dispute. The probe after it tells the other node that it was heard.
 pub const YIELD_PAUSE: Duration = Duration::from_millis(100);
 

@@ -31,9 +31,9 @@ use super::kept::KeptPath;
 use super::ledger::Ledger;
 use super::socket::Priority;
 use crate::bfd_state::BfdState;
+use crate::in_session::InSession;
 use crate::names::PeerName;
 use crate::plan::slice::BfdSlice;
-use crate::standing::Standing;
 use crate::world::{BfdReport, BfdSessions, Fact};
 
 /// How BFD is to end.
@@ -48,13 +48,13 @@ pub enum Parting {
 
 /// Runs a session for each peer of the newest slice until `shutdown` says how to end, or no more slices can come. It goes on with the
 /// sessions of `kept` that peers of a slice have, and notes in the ledger beside them, if there is one, what a next agent needs where this
-/// one dies. `sessions` always has how they stand, and `facts` hears of it. While `standing` has the router of a session that no peer has
+/// one dies. `sessions` always has how they stand, and `facts` hears of it. While `in_session` has the router of a session that no peer has
 /// any more, the session goes on for a moment.
 pub async fn run(
     slices: watch::Receiver<BfdSlice>,
     facts: mpsc::Sender<Fact>,
     counters: Arc<Counters>,
-    (sessions, standing): (watch::Sender<BfdSessions>, Standing),
+    (sessions, in_session): (watch::Sender<BfdSessions>, InSession),
     kept: (Vec<KeptPath>, Option<Ledger>),
     shutdown: impl Future<Output = Parting>,
 ) {
@@ -67,7 +67,7 @@ pub async fn run(
         _ = &mut shutdown => return,
         asked = seen.wait_for(|slice| !slice.peers.is_empty()) => if asked.is_err() { return },
     }
-    let mut worker = match Handle::start(slices, kept, counters, (sessions.clone(), standing)) {
+    let mut worker = match Handle::start(slices, kept, counters, (sessions.clone(), in_session)) {
         Ok(worker) => worker,
         Err(error) => {
             error!(%error, "no thread could be started for BFD: no peer is watched");
@@ -107,7 +107,7 @@ impl Handle {
         slices: watch::Receiver<BfdSlice>,
         kept: (Vec<KeptPath>, Option<Ledger>),
         counters: Arc<Counters>,
-        sessions: (watch::Sender<BfdSessions>, Standing),
+        sessions: (watch::Sender<BfdSessions>, InSession),
     ) -> io::Result<Handle> {
         let (wake, woken) = UnixDatagram::pair()?;
         wake.set_nonblocking(true)?;

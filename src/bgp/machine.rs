@@ -544,9 +544,9 @@ impl Peering {
         actions
     }
 
-    /// Another router on the link of an unnumbered peer has dialled. Where it is there in the peer's place, the peer does not answer any
-    /// more on its established connection.
-    pub fn handle_other_on_link(&mut self, now: Instant) -> Vec<Action> {
+    /// Another router on the link of an unnumbered peer has dialled, and may be there in the peer's place, or BFD has lost a path that it had
+    /// before the session: the peer is to prove on its established connection that it still answers.
+    pub fn handle_doubt(&mut self, now: Instant) -> Vec<Action> {
         let established = self.established().map(|connection| connection.id);
         established.and_then(|id| self.question(id, now)).into_iter().collect()
     }

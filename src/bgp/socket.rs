@@ -31,9 +31,9 @@ use crate::address::ScopedAddress;
 use crate::bgp::kept::KeptSession;
 use crate::bgp::wire::{Frame, WireError};
 use crate::config::AoKey;
+use crate::in_session::SessionMark;
 use crate::names::InterfaceName;
 use crate::secret::Secret;
-use crate::standing::Stands;
 
 /// How to reach a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -270,7 +270,7 @@ pub struct Connection {
     /// What the next agent needs if this one dies without a word; `None` where nobody keeps it.
     ledger: Option<Ledger>,
     /// The session on it is established, and BFD is not to go before it has ended.
-    stands: Option<Stands>,
+    mark: Option<SessionMark>,
 }
 
 /// What is to be done about the ledger of a connection.
@@ -314,7 +314,7 @@ impl Connection {
             queued_octets: 0,
             writable: true,
             ledger: None,
-            stands: None,
+            mark: None,
         }
     }
 
@@ -340,8 +340,8 @@ impl Connection {
     }
 
     /// There is a session on it from now on.
-    pub fn stand(&mut self, stands: Stands) {
-        self.stands = Some(stands);
+    pub fn mark(&mut self, mark: SessionMark) {
+        self.mark = Some(mark);
     }
 
     /// See [`Endpoint::sign_anew`], with the endpoint's protection before.

@@ -40,11 +40,11 @@ use crate::bgp::socket::{Endpoint, FAREWELL_TIME, describe};
 use crate::bgp::wire::{Cease, Notification, NotificationReason};
 use crate::clock;
 use crate::config::{self, PeerAddress};
+use crate::in_session::InSession;
 use crate::names::{InterfaceName, PeerName};
 use crate::plan::reach::peer_of;
 use crate::plan::slice::{BgpSlice, PeerSlice};
 use crate::reason::Reason;
-use crate::standing::Standing;
 use crate::world::{BfdSessions, Fact, FormerSession, HostProblem};
 
 /// Connections of one peer that wait to be taken.
@@ -85,7 +85,7 @@ pub struct Past {
     /// Where sessions are entrusted to whoever keeps them over a crash of this agent; `None` where nobody does.
     pub safe: Option<Safe>,
     /// Where it shows with which routers there are sessions: BFD outlives them.
-    pub standing: Standing,
+    pub in_session: InSession,
 }
 
 /// A session that an agent before this one kept, with the settings that its peer has now.
@@ -111,12 +111,12 @@ pub async fn run(
     past: Past,
     shutdown: impl Future<Output = Parting>,
 ) {
-    let Past { resumable, restart, former, safe, standing } = past;
+    let Past { resumable, restart, former, safe, in_session } = past;
     let mut speaker = Speaker {
         restart,
         former,
         safe,
-        standing,
+        in_session,
         began: clock::now(),
         peers: BTreeMap::new(),
         expect_until: None,
@@ -200,7 +200,7 @@ struct Speaker {
     /// What became of the sessions of the agent before, where that was known when it was taken out.
     former: BTreeMap<PeerName, FormerSession>,
     safe: Option<Safe>,
-    standing: Standing,
+    in_session: InSession,
     began: Instant,
     peers: BTreeMap<PeerName, PeerHandle>,
     /// Until then, a session of the agent before goes on although its peer, which is to be found, was not found yet.
@@ -470,7 +470,7 @@ impl Speaker {
             leave: leave_rx,
             facts: self.facts.clone(),
             bfd: self.bfd.clone(),
-            standing: self.standing.clone(),
+            in_session: self.in_session.clone(),
             safe: self.safe.clone(),
             done,
         };

@@ -140,7 +140,7 @@ fn peers_of_one_router(config: &Config) -> impl Iterator<Item = String> {
             // The one that is left open may be chosen like the other.
             false => (
                 one.is_none() || other.is_none(),
-                ", where both leave from one address,",
+                ", where both leave from one address",
                 " or give each a source-address of its own",
             ),
         };

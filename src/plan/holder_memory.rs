@@ -139,7 +139,9 @@ impl HolderMemory {
         let mut change = RosterChange { own: before.settled != after.settled, ..RosterChange::default() };
         for (node, was) in before.members.iter().filter(|(node, _)| !after.members.contains_key(*node)) {
             change.nodes.insert(node.clone());
-            change.addresses.extend(was.holdings.keys().chain(&was.card.gateways).chain(was.over_bgp.iter()));
+            change.addresses.extend(
+                was.holdings.keys().chain(&was.card.gateways).chain(was.over_bgp.iter().flat_map(|it| it.iter())),
+            );
             was.holdings.keys().for_each(|address| self.note_silence(*address, link, node));
         }
         // A node that starts again is neither gone nor a member until it has proved that it lives.
@@ -196,6 +198,7 @@ impl HolderMemory {
                 (was.eligibility, was.hears_api_server, was.holdings_known, was.mac)
                     == (is.eligibility, is.hears_api_server, is.holdings_known, is.mac)
                     && (was.restarting, was.waits) == (is.restarting, is.waits)
+                    && was.over_bgp.is_some() == is.over_bgp.is_some()
                     && was.card == is.card
                     && was.other_macs == is.other_macs
             });
@@ -204,12 +207,12 @@ impl HolderMemory {
                 // Whether their holders listen to it may be another matter now: one that restarts is granted nothing.
                 let asks = is.holdings.iter().filter(|(_, holding)| !holding.stage.answers());
                 change.addresses.extend(asks.map(|(address, _)| *address));
-                change.addresses.extend(is.over_bgp.iter());
+                change.addresses.extend(is.over_bgp.iter().flat_map(|it| it.iter()));
             }
-            let untold = Arc::default();
-            let told = was.map_or(&untold, |was| &was.over_bgp);
-            if !Arc::ptr_eq(told, &is.over_bgp) {
-                change.addresses.extend(told.symmetric_difference(&is.over_bgp));
+            let over_bgp = |member: &Member| member.over_bgp.clone().unwrap_or_default();
+            let (told, tells) = (was.map(over_bgp).unwrap_or_default(), over_bgp(is));
+            if !Arc::ptr_eq(&told, &tells) {
+                change.addresses.extend(told.symmetric_difference(&tells));
             }
             change.returned |= before.silent.contains_key(node);
             if let Some(was) = was {

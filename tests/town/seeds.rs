@@ -66,9 +66,10 @@ fn towns_bear_filters_that_last() {
         println!("{trouble:?}: {found:?}");
         complaints.extend(found.iter().next().map(|(seed, broken)| explain(&of(trouble)(*seed), broken)));
     }
-    let found = run(0..SEEDS_OF_A_KIND, |seed| filtered_for_good(story(seed, &FILTERS)));
-    complaints
-        .extend(found.iter().next().map(|(seed, broken)| explain(&filtered_for_good(story(*seed, &FILTERS)), broken)));
+    // Where frames pass one way and no pulses do, for good, nodes without a word of each other take turns: known to be too much (K2).
+    let of_pulses = |seed| filtered_for_good(story(seed, &[Trouble::Firewall, Trouble::Prune]));
+    let found = run(0..SEEDS_OF_A_KIND, of_pulses);
+    complaints.extend(found.iter().next().map(|(seed, broken)| explain(&of_pulses(*seed), broken)));
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 

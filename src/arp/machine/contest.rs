@@ -22,7 +22,6 @@ impl Claims {
     /// called before the frame's verdict is acted on.
     pub fn handle_heard(&mut self, heard: Heard, now: Instant) {
         let Heard { speaker, says, asks, answers_us } = heard;
-        self.heard_at = Some(now);
         self.end_silence();
         if std::mem::take(&mut self.hears_nobody) {
             self.ask_anew(now);
@@ -34,6 +33,7 @@ impl Claims {
         if says.is_some_and(|address| self.stations.handle_speaker(address, speaker)) {
             self.name(speaker);
         }
+        self.stations.note_heard(speaker, now);
         if answers_us {
             self.formers.handle_hears_us(speaker, now);
         }

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use crate::address::MacAddress;
-use crate::arp::settings::{CENSUS_INTERVAL, CENSUS_PATIENCE, CENSUS_SPACING, CONFLICT_OF_NODES_OVER, CONFLICT_OVER};
+use crate::arp::settings::{
+    CENSUS_INTERVAL, CENSUS_PATIENCE, CENSUS_SPACING, CONFLICT_OF_NODES_OVER, CONFLICT_OVER, PRESENT_FOR,
+};
 use crate::claim::{Hearing, Station};
 use crate::names::NodeName;
 
@@ -48,6 +50,10 @@ pub struct Stations {
     learned: BTreeMap<IpAddr, MacAddress>,
     /// The same by station.
     addresses_of: BTreeMap<MacAddress, IpAddr>,
+    /// When each of these was heard last.
+    heard: BTreeMap<MacAddress, Instant>,
+    /// When any station was.
+    heard_at: Option<Instant>,
     census: Census,
 }
 
@@ -67,6 +73,7 @@ impl Stations {
         let known = &self.told.addresses;
         self.learned.retain(|address, _| known.contains_key(address));
         self.addresses_of.retain(|_, address| known.contains_key(address));
+        self.heard.retain(|mac, _| self.addresses_of.contains_key(mac));
         self.census.queue.retain(|address| known.contains_key(address));
     }
 
@@ -96,6 +103,19 @@ impl Stations {
         })
     }
 
+    /// A station was heard, whatever it said.
+    pub fn note_heard(&mut self, mac: MacAddress, now: Instant) {
+        self.heard_at = Some(now);
+        if self.addresses_of.contains_key(&mac) {
+            self.heard.insert(mac, now);
+        }
+    }
+
+    /// When any station was heard last.
+    pub fn heard_at(&self) -> Option<Instant> {
+        self.heard_at
+    }
+
     /// A station spoke from an address. True if that shows a station to be a node's that was not known to be one.
     pub fn handle_speaker(&mut self, address: IpAddr, mac: MacAddress) -> bool {
         if !self.told.addresses.contains_key(&address) || self.learned.get(&address) == Some(&mac) {
@@ -106,6 +126,7 @@ impl Stations {
             && self.addresses_of.get(&before) == Some(&address)
         {
             self.addresses_of.remove(&before);
+            self.heard.remove(&before);
         }
         self.addresses_of.entry(mac).or_insert(address);
         !was_known
@@ -163,16 +184,21 @@ impl Stations {
         }
     }
 
-    /// Stations of other Nodes than the one of `holder` were heard on this link. Where it is not known, one of them may be the holder's.
+    /// Stations of other Nodes than the one of `holder` were heard on this link until it fell silent: one that had not been heard for
+    /// [`PRESENT_FOR`] by then is away itself. Where the holder is not known, one of them may be the holder's.
     pub fn knows_others(&self, holder: Option<MacAddress>) -> bool {
-        let others = self.addresses_of.keys().filter(|mac| Some(**mac) != holder).count();
-        others > usize::from(holder.is_none())
+        self.others(holder).count() > usize::from(holder.is_none())
+    }
+
+    fn others(&self, holder: Option<MacAddress>) -> impl Iterator<Item = MacAddress> {
+        let present = |at: Instant| self.heard_at.is_some_and(|last| at + PRESENT_FOR >= last);
+        let others = self.heard.iter().filter(move |(mac, at)| Some(**mac) != holder && present(**at));
+        others.map(|(mac, _)| *mac)
     }
 
     /// Asks a few of them for their Nodes' addresses: whether this node hears anybody.
     pub fn ask_others(&mut self, holder: Option<MacAddress>, now: Instant) {
-        let others = self.addresses_of.keys().filter(|mac| Some(**mac) != holder);
-        let others: Vec<MacAddress> = others.take(MOST_OTHERS).copied().collect();
+        let others: Vec<MacAddress> = self.others(holder).take(MOST_OTHERS).collect();
         others.into_iter().for_each(|mac| self.ask(mac, now));
     }
 

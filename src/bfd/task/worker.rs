@@ -16,7 +16,6 @@ use tokio::sync::watch;
 
 use self::receivers::{Door, Place, Receivers};
 use self::watched::{Flaps, Watched};
-use crate::address::ScopedAddress;
 use crate::bfd::counters::Counters;
 use crate::bfd::discard::Discard;
 use crate::bfd::kept::KeptPath;
@@ -24,9 +23,9 @@ use crate::bfd::ledger::Ledger;
 use crate::bfd::packet::Packet;
 use crate::bfd::socket::{Datagram, wait};
 use crate::clock;
+use crate::in_session::{InSession, Router};
 use crate::names::PeerName;
 use crate::plan::slice::{BfdPeer, BfdSlice};
-use crate::standing::Standing;
 use crate::world::BfdSessions;
 
 /// Packets read before timers are judged, however many more wait: a flood must not hold the timers for ever.
@@ -73,13 +72,18 @@ pub(super) struct Worker {
     wake: UnixDatagram,
     counters: Arc<Counters>,
     sessions: watch::Sender<BfdSessions>,
-    standing: Standing,
+    in_session: InSession,
     receivers: Receivers,
     /// By our discriminator.
     watched: BTreeMap<NonZeroU32, Watched>,
     /// What was counted of each peer, over all of its sessions.
     flaps: BTreeMap<PeerName, Flaps>,
     look_at: Instant,
+}
+
+/// The router at the other end.
+fn router(place: &Place) -> Router {
+    Router::new(place.address.clone(), place.device.as_ref())
 }
 
 impl Worker {
@@ -89,7 +93,7 @@ impl Worker {
         stopping: watch::Receiver<Option<Ending>>,
         wake: UnixDatagram,
         counters: Arc<Counters>,
-        (sessions, standing): (watch::Sender<BfdSessions>, Standing),
+        (sessions, in_session): (watch::Sender<BfdSessions>, InSession),
     ) -> Worker {
         Worker {
             slices,
@@ -100,7 +104,7 @@ impl Worker {
             wake,
             counters,
             sessions,
-            standing,
+            in_session,
             receivers: Receivers::default(),
             watched: BTreeMap::new(),
             flaps: BTreeMap::new(),
@@ -189,10 +193,10 @@ impl Worker {
     /// Holds the sessions down that no peer has, once BGP has told their routers so: who keeps the routes when BFD goes down would miss
     /// that the BGP session has ended, and go on by them.
     fn let_go(&mut self, now: Instant) {
-        let Worker { watched, standing, .. } = self;
+        let Worker { watched, in_session, .. } = self;
         let before = watched.len();
         watched.retain(|_, watched| {
-            let goes = watched.leaves_by().is_some_and(|by| by <= now || !standing.is_with(&watched.place.address));
+            let goes = watched.leaves_by().is_some_and(|by| by <= now || !in_session.has(&router(&watched.place)));
             if goes {
                 watched.hold_down(now);
             }
@@ -224,7 +228,7 @@ impl Worker {
             self.sessions.send_modify(|sessions| gone.iter().for_each(|name| drop(sessions.remove(name))));
         }
         for (place, peers) in wanted {
-            let leaves = self.leaves(&place.address);
+            let leaves = self.leaves(&place);
             match self.watched.values_mut().find(|watched| watched.place == place) {
                 Some(watched) => watched.change(peers, &self.counters, now),
                 // The router would take the new one for that which leaves.
@@ -245,8 +249,9 @@ impl Worker {
         self.look_at = now;
     }
 
-    fn leaves(&self, router: &ScopedAddress) -> bool {
-        self.watched.values().any(|watched| watched.leaves_by().is_some() && watched.place.address == *router)
+    fn leaves(&self, place: &Place) -> bool {
+        let leaves = |watched: &Watched| watched.leaves_by().is_some() && router(&watched.place) == router(place);
+        self.watched.values().any(leaves)
     }
 
     /// RFC 5880 §6.3: unique on this system, not zero, and random, so that nobody off the path can guess it.

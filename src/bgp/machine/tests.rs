@@ -954,13 +954,13 @@ fn a_second_open_makes_the_established_connection_prove_itself_once_within_a_bou
 fn another_router_on_the_link_of_the_peer_makes_the_established_connection_prove_itself() {
     let mut bench = Bench::in_phase(SessionState::Established);
     let began = bench.now;
-    assert_eq!(summary(&bench.peering.handle_other_on_link(bench.now)), "KEEPALIVE");
+    assert_eq!(summary(&bench.peering.handle_doubt(bench.now)), "KEEPALIVE");
     bench.now += secs(1);
-    assert_eq!(summary(&bench.peering.handle_other_on_link(bench.now)), "");
+    assert_eq!(summary(&bench.peering.handle_doubt(bench.now)), "");
     let (_, asked) = bench.next_timeout();
     assert_eq!((bench.now - began, asked.as_str()), (PROOF_TIME, "prove"));
     assert_eq!(happens(Event::Unanswered, &mut bench), "close, down");
-    assert_eq!(summary(&bench.peering.handle_other_on_link(bench.now)), "", "there is nothing to prove");
+    assert_eq!(summary(&bench.peering.handle_doubt(bench.now)), "", "there is nothing to prove");
 }
 
 /// RFC 4724 §5.

@@ -55,8 +55,8 @@ use crate::bgp::socket::{Connection, ConnectionEvent, Endpoint, Protection, desc
 use crate::bgp::wire::{Capability, Cease, Dialect, Message, Notification, NotificationReason};
 use crate::clock;
 use crate::config;
+use crate::in_session::{InSession, Router};
 use crate::names::PeerName;
-use crate::standing::Standing;
 use crate::world::{BfdSessions, Fact, FormerSession, SessionDetail, SessionReport};
 
 /// What the peer should be told, whole; newest wins.
@@ -100,7 +100,7 @@ pub(super) struct Channels {
     pub facts: mpsc::Sender<Fact>,
     /// How the BFD sessions of all peers stand.
     pub bfd: watch::Receiver<BfdSessions>,
-    pub standing: Standing,
+    pub in_session: InSession,
     /// `None`: nobody keeps a session over a crash.
     pub safe: Option<Safe>,
     /// The task has told all that it has to tell, and what it knows of its sessions.
@@ -154,7 +154,7 @@ pub(super) async fn run(
     Before { restart, kept, mut former, task: before }: Before,
     channels: Channels,
 ) {
-    let Channels { mut desired, mut inbound, mut leave, facts, mut bfd, standing, safe, done } = channels;
+    let Channels { mut desired, mut inbound, mut leave, facts, mut bfd, in_session, safe, done } = channels;
     let left = match before {
         Some(before) => before.await.ok(),
         None => None,
@@ -187,7 +187,7 @@ pub(super) async fn run(
         restart,
         leaving: false,
         path: Path::default(),
-        standing,
+        in_session,
         link_due: None,
         ends,
         unproven: None,
@@ -201,7 +201,7 @@ pub(super) async fn run(
     if let Some(resumption) = resumption {
         task.resume(resumption);
         for (_, socket) in &mut task.connections {
-            socket.stand(task.standing.begin(task.endpoint.peer.clone()));
+            socket.mark(task.in_session.mark(Router::new(task.endpoint.peer.clone(), task.endpoint.device.as_ref())));
         }
         task.read_what_waits().await;
         // There may be a plan already, and then it does not change for this.
@@ -222,7 +222,7 @@ pub(super) async fn run(
                 Inbound::Connection(stream) => task.handle_inbound(stream),
                 Inbound::Refused(why) => task.note_refusal(&why),
                 Inbound::OtherOnLink => {
-                    let actions = task.peering.handle_other_on_link(clock::now());
+                    let actions = task.peering.handle_doubt(clock::now());
                     task.carry_out(actions);
                 }
             },
@@ -293,7 +293,7 @@ struct PeerTask {
     /// Sessions that end now end on purpose.
     leaving: bool,
     path: Path,
-    standing: Standing,
+    in_session: InSession,
     /// The established session may run over several links, and then is looked at which it is.
     link_due: Option<Instant>,
     ends: KnownEnds,
@@ -676,7 +676,7 @@ impl PeerTask {
         let Ok(local) = socket.local_address() else { return };
         let local_address = local.ip();
         let remote = socket.peer_address().ok();
-        socket.stand(self.standing.begin(self.endpoint.peer.clone()));
+        socket.mark(self.in_session.mark(Router::new(self.endpoint.peer.clone(), self.endpoint.device.as_ref())));
         self.path.begin_session(clock::since_boot());
         let capabilities = self.counters.capabilities(connection);
         self.counters.times_established += 1;

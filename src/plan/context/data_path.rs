@@ -9,7 +9,7 @@ use crate::names::NodeName;
 use crate::path_state::{DataPath, PathFault, PathState};
 use crate::plan::elect;
 use crate::plan::holder::Grade;
-use crate::roster::Eligibility;
+use crate::roster::{Eligibility, Member};
 use crate::world::{Node, World};
 
 /// The state of this node's data path, and what that asks to know of others.
@@ -20,12 +20,18 @@ pub struct PathContext {
     pub grade: Grade,
     /// While the node is not as good as it can be: the other nodes that are known to serve. Empty else, for nobody asks.
     pub others: BTreeSet<NodeName>,
+    /// While its view is stale: those of them that say themselves what they announce over BGP.
+    pub telling: BTreeSet<NodeName>,
 }
 
 impl PathContext {
     pub(super) fn of(me: &NodeName, nodes: &OrdMap<NodeName, Arc<Node>>, world: &World, grade: Grade) -> PathContext {
         let others = if grade == Grade::Eligible { BTreeSet::new() } else { others(me, nodes, world) };
-        PathContext { path: world.data_path.clone(), grade, others }
+        let members = world.rosters.values().flat_map(|roster| &roster.members);
+        let tells = |(name, member): &(&NodeName, &Member)| member.over_bgp.is_some() && others.contains(*name);
+        let telling =
+            members.filter(|_| grade == Grade::ViewStale).filter(tells).map(|(name, _)| name.clone()).collect();
+        PathContext { path: world.data_path.clone(), grade, others, telling }
     }
 }
 

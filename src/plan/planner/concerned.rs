@@ -54,6 +54,11 @@ impl Planner {
             let inputs = self.inputs(now);
             let outranked = self.plan.decisions.iter().filter(|(key, it)| verdict::l2::is_outranked(&inputs, key, it));
             concerned.extend(outranked.map(|(key, _)| key.clone()));
+            if nodes.gained.contains(&self.me) {
+                // What is answered here still goes on, whoever ranks first.
+                let answered = self.world.answering.keys().flat_map(|address| self.book.tenants(*address));
+                concerned.extend(answered.cloned());
+            }
         }
         concerned
     }

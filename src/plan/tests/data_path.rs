@@ -208,9 +208,9 @@ fn under_policy_local_a_stale_view_gives_way_over_bgp_to_a_node_that_says_that_i
     story.change("web", |web| web.external_traffic_policy = TrafficPolicy::Local);
     story.endpoints("web", &["a"]);
     story.tell(Fact::ApiServer(crate::world::ApiServer::Reachable));
-    let announces = |member: &mut Member| member.over_bgp = Arc::new([ADDRESS.parse().unwrap()].into());
+    let announces = |member: &mut Member| member.over_bgp = Some(Arc::new([ADDRESS.parse().unwrap()].into()));
     let stale_too = |member: &mut Member| {
-        member.over_bgp = Arc::new([ADDRESS.parse().unwrap()].into());
+        member.over_bgp = Some(Arc::new([ADDRESS.parse().unwrap()].into()));
         member.hears_api_server = false;
     };
     let after = |story: &mut Story, fact: Fact| {
@@ -229,6 +229,19 @@ fn under_policy_local_a_stale_view_gives_way_over_bgp_to_a_node_that_says_that_i
     assert_eq!(after(&mut story, of_b(stale_too)), 1, "b knows no more than this node");
     assert_eq!(after(&mut story, of_b(announces)), 0);
     assert_eq!(after(&mut story, heard(&[])), 1, "b is gone");
+    // N1 of a review: this node goes by what it last knew of endpoints only where b does not say what it announces.
+    let says_nothing_of_it = |member: &mut Member| member.over_bgp = Some(Arc::default());
+    story.endpoints("web", &["a", "b"]);
+    for policy in [TrafficPolicy::Local, TrafficPolicy::Cluster] {
+        story.change("web", |web| web.external_traffic_policy = policy);
+        assert_eq!(after(&mut story, of_b(|_| ())), 0, "as far as this node knows b serves");
+        assert_eq!(
+            after(&mut story, of_b(says_nothing_of_it)),
+            1,
+            "b says that it does not: its endpoint has gone, or its session"
+        );
+        assert_eq!(after(&mut story, of_b(announces)), 0);
+    }
 }
 
 /// The other end of it. Output: what this node announces by a session that stands, while it hears its API server and another node does not.

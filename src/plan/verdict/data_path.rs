@@ -4,11 +4,11 @@
 use std::net::IpAddr;
 
 use super::{Announceable, Inputs};
+use crate::names::NodeName;
 use crate::path_state::Serving;
 use crate::plan::context::PathContext;
 use crate::plan::holder::Grade;
 use crate::reason::Reason;
-use crate::roster::{Eligibility, Member};
 use crate::world::TrafficPolicy;
 
 /// Why this node announces nothing at all: its path was not seen good since the boot.
@@ -24,7 +24,7 @@ pub fn gives_way(inputs: &Inputs<'_>, about: &Announceable<'_>, address: IpAddr)
     if let Some(reason) = not_seen(inputs) {
         return Some(reason);
     }
-    let PathContext { path, grade, others } = &inputs.context.path;
+    let PathContext { path, grade, others, telling } = &inputs.context.path;
     let reason = match grade {
         // What a drain forbids over BGP stands in the context of BGP.
         Grade::Eligible | Grade::Draining => return None,
@@ -32,14 +32,14 @@ pub fn gives_way(inputs: &Inputs<'_>, about: &Announceable<'_>, address: IpAddr)
         Grade::DataPathBad => Reason::DataPathBad { fault: path.fault().cloned() },
     };
     let local = about.service.external_traffic_policy == TrafficPolicy::Local;
+    // Where endpoints are now, and who announces what, a stale view does not know: of those that say it themselves their word counts.
+    let told = telling.iter().any(|node| announces(inputs, node, address));
     let serves = |node: &_| !local || about.endpoints_of(address).by_node.contains_key(node);
-    // Where endpoints are, a stale view does not know.
-    let is_served = || *grade == Grade::ViewStale && serve_now(inputs).any(|member| member.over_bgp.contains(&address));
-    (others.iter().any(serves) || is_served()).then_some(reason)
+    (told || others.difference(telling).any(serves)).then_some(reason)
 }
 
-/// The other nodes that are heard, serve, and know where the endpoints are now.
-fn serve_now<'a>(inputs: &Inputs<'a>) -> impl Iterator<Item = &'a Member> {
-    let members = inputs.world.rosters.values().flat_map(|roster| roster.members.values());
-    members.filter(|member| member.eligibility == Eligibility::Eligible && member.hears_api_server)
+/// The node is heard, and says that it announces the address over BGP.
+fn announces(inputs: &Inputs<'_>, node: &NodeName, address: IpAddr) -> bool {
+    let of_node = inputs.world.rosters.values().filter_map(|roster| roster.members.get(node)?.over_bgp.as_ref());
+    of_node.into_iter().any(|told| told.contains(&address))
 }

@@ -89,7 +89,7 @@ pub(super) struct Peer {
     accepted: Vec<KeyId>,
     occupied: Arc<BTreeSet<IpAddr>>,
     egress: Option<Arc<BTreeSet<IpAddr>>>,
-    over_bgp: Arc<BTreeSet<IpAddr>>,
+    over_bgp: Option<Arc<BTreeSet<IpAddr>>>,
     /// What it was before it started anew, until it has proved that it lives.
     former: Option<Departed>,
     /// This node was late to look: until when the peer is given time to be heard after all.
@@ -189,7 +189,7 @@ impl Peer {
             accepted: pulse.accepts.clone(),
             occupied: Arc::default(),
             egress: None,
-            over_bgp: Arc::default(),
+            over_bgp: None,
             former: None,
             grace_until: None,
             waits: pulse.waits,
@@ -508,12 +508,12 @@ impl Peer {
             moved |= self.egress.is_none();
             moved |= page.update(self.egress.get_or_insert_default());
         }
-        if !pulse.tells_over_bgp && !self.over_bgp.is_empty() {
-            self.over_bgp = Arc::default();
+        if pulse.tells_over_bgp != self.over_bgp.is_some() {
+            self.over_bgp = pulse.tells_over_bgp.then(Arc::default);
             moved = true;
         }
-        if let Some(page) = pulse.over_bgp {
-            moved |= page.update(&mut self.over_bgp);
+        if let (Some(page), Some(told)) = (pulse.over_bgp, &mut self.over_bgp) {
+            moved |= page.update(told);
         }
         moved |= self.holdings.take(pulse.holdings_version, pulse.change, pulse.page);
         moved || shown != self.shown()

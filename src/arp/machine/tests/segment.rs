@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use super::*;
 use crate::arp::machine::answer::{Station as End, Verdict, judge};
 use crate::arp::packet::Frame;
+use crate::arp::settings::PRESENT_FOR;
 use crate::claim::Manner;
 
 const FIRST: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
@@ -396,6 +397,24 @@ fn the_last_one_takes_what_it_stands_by_for_as_soon_as_anybody_speaks() {
         segment.pass(Duration::from_secs(1));
     }
     assert!(answers(&segment));
+}
+
+/// N3 of a review. Input: a node has been away for long, and then the holder of an address goes, on a link where nobody speaks. Output: the one
+/// that stands by takes it: whom it would have to hear was away before.
+#[test]
+fn a_node_that_is_away_for_long_is_no_reason_to_wait_for_the_last_one() {
+    let mut segment = Segment::of(3).acquainted();
+    segment.own(0, 0, Acquisition::FirstUse);
+    segment.own(1, 0, Acquisition::Standby { place: 1 });
+    segment.pass(Duration::from_secs(20));
+    for other in [0, 1] {
+        segment.cut(other, 2);
+        segment.cut(2, other);
+    }
+    segment.pass(PRESENT_FOR + Duration::from_secs(20));
+    segment.cut(0, 1);
+    segment.cut(1, 0);
+    segment.until(Duration::from_secs(8), "it takes it", |it| it.answers(0) == [0, 1]);
 }
 
 /// C5 of a review. Input: no pulses; one that receives nothing takes an address, and its holder gives way because it is not heard. Then the

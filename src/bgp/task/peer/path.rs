@@ -42,7 +42,14 @@ impl PeerTask {
             let loss = report.and_then(|report| report.last_loss.as_ref());
             match loss {
                 Some(BfdLoss { heard, why, at: _ }) if *heard < self.path.session_began => {
-                    info!(peer = %self.name, reason = why, "BFD has lost the path of a session before this one, which goes on");
+                    info!(
+                        peer = %self.name,
+                        reason = why,
+                        "BFD has lost the path of a session before this one, which goes on if the peer acknowledges a KEEPALIVE"
+                    );
+                    // The path of this one may be lost with it, right after it began.
+                    let actions = self.peering.handle_doubt(clock::now());
+                    self.carry_out(actions);
                 }
                 Some(BfdLoss { why, .. }) => self.reset(connection, Cease::BfdDown, format!("BFD: {why}")),
                 None => self.reset(connection, Cease::BfdDown, "BFD".to_owned()),
