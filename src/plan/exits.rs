@@ -94,10 +94,12 @@ pub fn network(own: OwnNetworks<'_>, address: IpAddr, vrf: Option<&InterfaceName
             away.iter().any(|it| it.link == link.name && it.family == family).then_some(&link.name)
         }
         Err(Reason::NoEgressNetwork { .. }) => {
-            let down = world.links.values().filter(|link| !link.loopback && link.vrf.is_none());
-            let mut down = down.filter(|link| link.in_subnets().any(|net| net.contains(&address)));
-            let was = || away.iter().find(|it| it.family == family && has(&it.subnets)).map(|it| &it.link);
-            down.next().map(|link| &link.name).or_else(was)
+            // A link that is down and never was a network beside the way out says nothing: others may lead there as well.
+            let was = away.iter().find(|it| it.family == family && has(&it.subnets)).map(|it| &it.link);
+            let is_network = |link: &&Link| link.vrf.is_none() && of_link(networks, link).is_some();
+            let mut without_carrier = world.links.values().filter(is_network);
+            let has_it = |link: &&Link| link.in_subnets().any(|net| net.contains(&address));
+            was.or_else(|| without_carrier.find(has_it).map(|link| &link.name))
         }
         // One of several in the same subnet, or none.
         Err(_) => None,

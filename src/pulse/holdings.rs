@@ -126,13 +126,18 @@ pub struct SetTeller {
     addresses: Arc<BTreeSet<IpAddr>>,
     /// Where the next page begins.
     next: Option<IpAddr>,
+    /// How many addresses pages have yet to name until what has changed was told, and told again.
+    untold: usize,
 }
 
 impl SetTeller {
     /// Takes over what is so now. True if it differs: then pages begin anew, with the first address that does.
     pub fn set(&mut self, addresses: &Arc<BTreeSet<IpAddr>>) -> bool {
-        let Some(first) = self.addresses.symmetric_difference(addresses).next().copied() else { return false };
+        let mut differing = self.addresses.symmetric_difference(addresses).copied();
+        let Some(first) = differing.next() else { return false };
+        let last = differing.last().unwrap_or(first);
         self.addresses = addresses.clone();
+        self.untold = self.untold.max(2 * self.addresses.range(first..=last).count().max(1));
         self.next = self.addresses.range(..first).next_back().copied();
         true
     }
@@ -144,7 +149,13 @@ impl SetTeller {
         let rest = self.addresses.range((from, Bound::Unbounded));
         let page = Page::of(after, rest.map(|address| (*address, PLAIN)), room);
         self.next = page.through;
+        self.untold = self.untold.saturating_sub(page.held.len().max(1));
         page
+    }
+
+    /// Something has changed that pages have not told twice: a datagram may be lost.
+    pub fn is_untold(&self) -> bool {
+        self.untold > 0
     }
 }
 
@@ -433,6 +444,12 @@ mod tests {
         });
         assert!(pages.is_some_and(|pages| (5..20).contains(&pages)), "{pages:?}");
         assert!(!teller.page(400).update(&mut heard), "no news");
+        assert!(teller.is_untold(), "a datagram may be lost");
+        let more = (1..100).find(|_| {
+            teller.page(400);
+            !teller.is_untold()
+        });
+        assert!(more < pages, "told twice: {more:?} more");
         let mut fewer = all.clone();
         fewer.remove(&address(300));
         teller.set(&Arc::new(fewer.clone()));

@@ -582,6 +582,10 @@ impl Machine {
                 false if self.teller.pages() > 1 && self.somebody_listens() => {
                     promise.min(self.settings.interval) / HASTE
                 }
+                // A node that does not hear its API server waits for this to withdraw routes, or to have them again.
+                false if self.stance.over_bgp.is_some() && self.over_bgp.is_untold() => {
+                    promise.min(self.settings.interval) / HASTE
+                }
                 false => promise - jitter,
             };
         let mut pulse = Pulse {

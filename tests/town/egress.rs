@@ -171,7 +171,7 @@ impl Keeper {
             let moved = keepalive::moved(&known, &content, self.written.is_some());
             let is_same = self.written.as_ref() == Some(&content);
             if is_same && moved.is_empty() && released.is_subset(&self.ended) {
-                self.tell_translated(content.addresses());
+                self.tell_translated(content.translated());
             } else {
                 let mut pods = match &self.written {
                     Some(before) => changed(before, &content),
@@ -182,7 +182,7 @@ impl Keeper {
                 let let_go = self.machine.take_let_go();
                 let marks = self.slice.marks.iter().map(|(pod, mark)| (*pod, *mark)).collect();
                 self.steps.push_back(Step::Put { content: content.clone(), marks });
-                self.tell_translated(content.addresses());
+                self.tell_translated(content.translated());
                 self.steps.push_back(Step::Forget { content: content.clone(), pods, released });
                 self.steps.push_back(Step::ForgetFormer(content, let_go));
             }

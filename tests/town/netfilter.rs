@@ -63,7 +63,7 @@ struct Table {
 
 impl Table {
     fn of(content: &Arc<Content>) -> Table {
-        Table { content: content.clone(), addresses: content.addresses() }
+        Table { content: content.clone(), addresses: content.translated() }
     }
 
     /// `map source`
