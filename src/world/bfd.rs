@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use imbl::OrdMap;
 use jiff::Timestamp;
@@ -62,7 +62,7 @@ pub struct BfdLoss {
     pub at: Timestamp,
     /// In words: "nothing came for 150 ms".
     pub why: String,
-    /// When the peer last said that it hears this end, since the kernel booted; zero where that was before this agent.
+    /// The session is that of the agent before, and the peer has said to this one at no time that it hears it.
     #[serde(skip)]
-    pub heard: Duration,
+    pub is_of_agent_before: bool,
 }

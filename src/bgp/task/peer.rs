@@ -677,7 +677,7 @@ impl PeerTask {
         let local_address = local.ip();
         let remote = socket.peer_address().ok();
         socket.mark(self.in_session.mark(Router::new(self.endpoint.peer.clone(), self.endpoint.device.as_ref())));
-        self.path.begin_session(clock::since_boot());
+        self.path.begin_session();
         let capabilities = self.counters.capabilities(connection);
         self.counters.times_established += 1;
         let (settings, before) = (&self.settings, self.next_hops);

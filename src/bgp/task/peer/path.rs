@@ -1,6 +1,6 @@
 //! What BFD says of the path to the peer, and what follows for the session. Floor 2, a part of the peer's task.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tracing::info;
 
@@ -16,14 +16,15 @@ pub(super) struct Path {
     /// How often BFD has lost it. A loss concerns the session that stood at that time, and none that came after.
     losses: u64,
     state: BfdState,
-    /// When the session was established, since the kernel booted; zero for one of the agent before, and without any. A BFD session that has
-    /// not heard the peer since was up with it as it was before, and may end only because the peer was started anew.
-    session_began: Duration,
+    /// The BGP session, if there is any, was established by this agent. A BFD session of the agent before may end only because the peer was
+    /// started anew.
+    is_of_this_agent: bool,
 }
 
 impl Path {
-    pub(super) fn begin_session(&mut self, now: Duration) {
-        self.session_began = now;
+    /// This agent has established a session.
+    pub(super) fn begin_session(&mut self) {
+        self.is_of_this_agent = true;
     }
 }
 
@@ -41,13 +42,13 @@ impl PeerTask {
         {
             let loss = report.and_then(|report| report.last_loss.as_ref());
             match loss {
-                Some(BfdLoss { heard, why, at: _ }) if *heard < self.path.session_began => {
+                Some(BfdLoss { why, is_of_agent_before: true, at: _ }) if self.path.is_of_this_agent => {
                     info!(
                         peer = %self.name,
                         reason = why,
-                        "BFD has lost the path of a session before this one, which goes on if the peer acknowledges a KEEPALIVE"
+                        "the BFD session of the agent before has ended; this session goes on if the peer acknowledges a KEEPALIVE"
                     );
-                    // The path of this one may be lost with it, right after it began.
+                    // The path of this one may be lost with it.
                     let actions = self.peering.handle_doubt(clock::now());
                     self.carry_out(actions);
                 }
