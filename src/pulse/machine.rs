@@ -638,15 +638,6 @@ impl Machine {
         Some(pulse)
     }
 
-    /// Chooses the keys that seal from now on. A node that has not been able to hear this one hears it soon.
-    fn review_keys(&mut self, now: Instant) {
-        let joined = self.sealing.review(&self.peers, now);
-        self.roster_moved |= self.settled && self.sealing.in_use(&self.peers, now) != self.roster.key_use;
-        if joined && self.parting.is_none() {
-            self.hurry(now);
-        }
-    }
-
     fn somebody_listens(&self) -> bool {
         let listens = |peer: &Peer| match peer.life {
             Life::Unverified => true,

@@ -10,11 +10,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::SLOW;
 use super::peer::{Life, Peer};
+use super::{Machine, SLOW};
 use crate::names::NodeName;
 use crate::pulse::settings::Settings;
 use crate::roster::{KeyId, KeyUse};
+
+impl Machine {
+    /// Chooses the keys that seal from now on. A node that has not been able to hear this one hears it soon.
+    pub(super) fn review_keys(&mut self, now: Instant) {
+        let joined = self.sealing.review(&self.peers, now);
+        self.roster_moved |= self.settled && self.sealing.in_use(&self.peers, now) != self.roster.key_use;
+        if joined && self.parting.is_none() {
+            self.hurry(now);
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Sealing {
