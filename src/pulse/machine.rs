@@ -198,14 +198,13 @@ impl Machine {
     ) -> Machine {
         let mut teller = Teller::default();
         teller.set(&stance.holdings);
-        let mut egress = SetTeller::default();
-        if let Some(addresses) = &stance.egress {
-            egress.set(addresses);
-        }
-        let mut over_bgp = SetTeller::default();
-        if let Some(addresses) = &stance.over_bgp {
-            over_bgp.set(addresses);
-        }
+        let [egress, over_bgp] = [&stance.egress, &stance.over_bgp].map(|said| {
+            let mut teller = SetTeller::default();
+            if let Some(addresses) = said {
+                teller.set(addresses);
+            }
+            teller
+        });
         Machine {
             ticket: NodeTicket::of(&me),
             me,
@@ -621,12 +620,12 @@ impl Machine {
             back_in: self.stance.back_by.map(|by| by.saturating_duration_since(now)).and_then(whole_milliseconds),
             corrects,
         };
-        let egress_room = (pulse.room() / 2).min(MOST_EGRESS);
-        let tells_egress = self.stance.egress.is_some() && egress_room >= LEAST_PAGE;
-        pulse.egress = tells_egress.then(|| self.egress.page(egress_room));
-        let bgp_room = (pulse.room() / 2).min(MOST_OVER_BGP);
-        let tells_bgp = pulse.tells_over_bgp && bgp_room >= LEAST_PAGE;
-        pulse.over_bgp = tells_bgp.then(|| self.over_bgp.page(bgp_room));
+        let stretch = |pulse: &Pulse, is_said: bool, teller: &mut SetTeller| {
+            let room = (pulse.room() / 2).min(MOST_OF_SET);
+            (is_said && room >= LEAST_PAGE).then(|| teller.page(room))
+        };
+        pulse.egress = stretch(&pulse, self.stance.egress.is_some(), &mut self.egress);
+        pulse.over_bgp = stretch(&pulse, self.stance.over_bgp.is_some(), &mut self.over_bgp);
         pulse.change = self.teller.change(pulse.room() / 2);
         let has_page = self.teller.version() > 0 && pulse.room() >= LEAST_PAGE;
         pulse.page = has_page.then(|| self.teller.page(pulse.room()));
@@ -865,11 +864,8 @@ const HASTE: u32 = 4;
 /// A page with less room in octets than this might hold no address, and say so that there is none.
 const LEAST_PAGE: usize = 64;
 
-/// How many octets of a pulse [`Stance::egress`] takes at most.
-const MOST_EGRESS: usize = 400;
-
-/// How many octets of a pulse [`Stance::over_bgp`] takes at most.
-const MOST_OVER_BGP: usize = 400;
+/// How many octets of a pulse [`Stance::egress`] takes at most, and [`Stance::over_bgp`].
+const MOST_OF_SET: usize = 400;
 
 /// One in so many pulses carries the card even if no node asked.
 const CARD_EVERY: u64 = 10;
