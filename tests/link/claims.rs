@@ -61,9 +61,14 @@ fn an_address_that_a_host_has_is_not_claimed_until_it_leaves() {
                 told.get(&vip).is_some_and(|it| (it.mac, it.kind) == (CLIENT_MAC, ConflictKind::Occupied))
             })
             .await;
+            node.until_answered("the station that answers", |answered| {
+                answered.get(&vip).is_some_and(|it| it.mac == CLIENT_MAC && it.node.is_none())
+            })
+            .await;
             assert_eq!(node.counted(Protocol::of(vip)).gratuitous, 0, "announced though somebody has it");
             host_has(wire, vip, "delete");
             node.until_told("that it is free", |told| told.is_empty()).await;
+            node.until_answered("that nobody else answers", |answered| answered.is_empty()).await;
             assert_eq!(kernel_resolves(&wire.client, vip, SOON), Some(NODE_MAC));
         });
     });

@@ -15,7 +15,7 @@ use crier::arp::packet::{Frame, Protocol as Spoken};
 use crier::arp::state::LinkStates;
 use crier::arp::task::Parting;
 use crier::by_link::ByLink;
-use crier::claim::Acquisition;
+use crier::claim::{Acquisition, Answerer};
 use crier::clock;
 use crier::kernel::observe;
 use crier::names::InterfaceName;
@@ -86,6 +86,8 @@ pub struct Node {
     pub conflicts: watch::Receiver<BTreeMap<IpAddr, Conflict>>,
     /// What the World would be told that this node answers for.
     pub answering: watch::Receiver<BTreeSet<IpAddr>>,
+    /// Which other stations the World would be told to answer.
+    pub answered: watch::Receiver<BTreeMap<IpAddr, Answerer>>,
 }
 
 impl Node {
@@ -113,6 +115,7 @@ impl Node {
         let (listed, mut is_listed) = watch::channel(false);
         let (conflicts, conflicts_seen) = watch::channel(BTreeMap::new());
         let (answering, answering_seen) = watch::channel(BTreeSet::new());
+        let (answered, answered_seen) = watch::channel(BTreeMap::new());
         let plan = slices.clone();
         tokio::spawn(async move {
             let mut links = BTreeMap::new();
@@ -129,13 +132,29 @@ impl Node {
                         all.extend(began);
                         all.retain(|address| !ended.contains(address));
                     }),
+                    Fact::Answered { link: _, by } => answered.send_modify(|all| {
+                        for (address, answerer) in by {
+                            match answerer {
+                                Some(answerer) => drop(all.insert(address, answerer)),
+                                None => drop(all.remove(&address)),
+                            }
+                        }
+                    }),
                     other => panic!("neither the observer of links nor the responder tells {other:?}"),
                 }
                 plan.send_modify(|slice| slice.links = Arc::new(links.values().cloned().collect()));
             }
         });
         is_listed.wait_for(|listed| *listed).await.expect("the links of the node");
-        Node { slices, counters, parting, states: states_seen, conflicts: conflicts_seen, answering: answering_seen }
+        Node {
+            slices,
+            counters,
+            parting,
+            states: states_seen,
+            conflicts: conflicts_seen,
+            answering: answering_seen,
+            answered: answered_seen,
+        }
     }
 
     /// What was counted on `eth0` so far.
@@ -164,6 +183,12 @@ impl Node {
         if !told.is_ok_and(|told| told.is_ok()) {
             panic!("the World was not told {what}: {:?}", self.answering.borrow());
         }
+    }
+
+    /// Waits until the World was told so about who else answers.
+    pub async fn until_answered(&mut self, what: &str, condition: impl FnMut(&BTreeMap<IpAddr, Answerer>) -> bool) {
+        let in_time = matches!(timeout(SOON, self.answered.wait_for(condition)).await, Ok(Ok(_)));
+        assert!(in_time, "{what} was not told; told was {:?}", *self.answered.borrow());
     }
 
     /// Waits until the World was told so about conflicts.
