@@ -397,7 +397,7 @@ impl Tasks {
         let responder = arp::task::run(l2, facts.clone(), counters.arp.clone(), states, offload, stop);
         self.farewell.spawn(named("the responder on the link", responder));
         let stop = stopping.clone().bound_addresses(handed_over, slices.bgp.subscribe(), slices.l2.subscribe());
-        let bound = kernel::addresses::run(slices.bind.subscribe(), facts.clone(), stop);
+        let bound = kernel::addresses::run(slices.bind.subscribe(), config.number_on_host(), facts.clone(), stop);
         self.farewell.spawn(named("the keeper of bound addresses", bound));
         let stop = stopping.clone().blackholes();
         let (bgp, vrfs) = (slices.bgp.subscribe(), slices.vrfs.subscribe());

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use self::peer::{Before, Channels, Desired, Inbound, Leave, Left};
 use crate::address::ScopedAddress;
@@ -61,8 +61,8 @@ const WAITING_TIME: Duration = Duration::from_secs(10);
 /// decides.
 const EXPECTING_TIME: Duration = Duration::from_secs(30);
 
-/// Connections that are closed at once are logged this often at most.
-const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// What a [`LogLimit`] bounds is logged this often at most.
+const LOG_PAUSE: Duration = Duration::from_secs(60);
 
 /// How the speaker is to end.
 #[derive(Debug)]
@@ -128,8 +128,9 @@ pub async fn run(
         unnumbered: Arc::default(),
         waiting: None,
         problems: Vec::new(),
-        unknown_callers: Refused::default(),
+        unknown_callers: LogLimit::default(),
         hasty: BTreeMap::new(),
+        turns: BTreeMap::new(),
         stopped: BTreeMap::new(),
     };
     resumable.into_iter().for_each(|resumable| speaker.resume(resumable));
@@ -218,9 +219,11 @@ struct Speaker {
     /// What keeps connections from being accepted, as the agent was told.
     problems: Vec<HostProblem>,
     /// From addresses that belong to no peer.
-    unknown_callers: Refused,
+    unknown_callers: LogLimit,
     /// Of peers that have more connections waiting than they need.
-    hasty: BTreeMap<PeerName, Refused>,
+    hasty: BTreeMap<PeerName, LogLimit>,
+    /// Of peers that take turns with others that are the same router, while it does not answer.
+    turns: BTreeMap<PeerName, LogLimit>,
     /// The last task of each peer that has been stopped, for the next one: see [`Before::task`].
     stopped: BTreeMap<PeerName, oneshot::Receiver<Left>>,
 }
@@ -324,13 +327,15 @@ impl Speaker {
         let gone: Vec<PeerName> = self.peers.iter().filter(is_gone).map(|(name, _)| name.clone()).collect();
         for name in gone {
             let (notification, why) = of_removed(&name, slice);
-            self.stop(&name, notification, &why);
+            info!(peer = %name, reason = why, "peer stopped");
+            self.stop(&name, notification, why);
             moved = true;
         }
         self.unnumbered = Arc::clone(&slice.unnumbered);
         self.nowhere.retain(|name, _| slice.peers.contains_key(name));
         self.stopped.retain(|name, _| slice.peers.contains_key(name));
         self.hasty.retain(|name, _| slice.peers.contains_key(name));
+        self.turns.retain(|name, _| slice.peers.contains_key(name));
         for (name, peer) in &slice.peers {
             let is_expected = |handle: &PeerHandle| peer.address.is_err() && self.is_expected(name, handle, slice);
             if self.peers.get(name).is_some_and(is_expected) {
@@ -349,12 +354,21 @@ impl Speaker {
                         FormerSession::Lost { why: why.clone(), routes_kept: false, bfd_ended: false },
                     );
                 }
-                let done = self.stop(name, notification, &why);
+                match &peer.address {
+                    Err(Reason::SameRouter { .. }) => debug!(peer = %name, reason = why, "peer stopped"),
+                    _ => info!(peer = %name, reason = why, "peer stopped"),
+                }
+                let done = self.stop(name, notification, why);
                 self.stopped.extend(done.map(|done| (name.clone(), done)));
             }
             match &peer.address {
                 Ok(address) => {
-                    self.nowhere.remove(name);
+                    match self.nowhere.remove(name) {
+                        Some(Nowhere { reason: Reason::SameRouter { .. }, .. }) => {
+                            debug!(peer = %name, %address, "peer started");
+                        }
+                        _ => info!(peer = %name, %address, "peer started"),
+                    }
                     moved = true;
                     let desired = Desired::of(slice, peer);
                     let identity = Identity { address: address.clone(), router_id, resets: peer.orders.resets };
@@ -364,7 +378,7 @@ impl Speaker {
                 Err(reason) => {
                     let nowhere = Nowhere { reason: reason.clone(), address: given_address(&peer.settings) };
                     if self.nowhere.insert(name.clone(), nowhere).is_none_or(|before| before.reason != *reason) {
-                        info!(peer = %name, %reason, "peer not found");
+                        self.log_nowhere(name, reason);
                     }
                 }
             }
@@ -377,6 +391,17 @@ impl Speaker {
                 true => self.hand_over(arrival),
                 false => self.waiting = Some((arrival, since)),
             }
+        }
+    }
+
+    /// Peers that are one router take turns as long as it does not answer, which may be for days.
+    fn log_nowhere(&mut self, name: &PeerName, reason: &Reason) {
+        match reason {
+            Reason::SameRouter { .. } => match self.turns.entry(name.clone()).or_default().note(clock::now()) {
+                Some(more_before) => info!(peer = %name, %reason, more_before, "peer not found"),
+                None => debug!(peer = %name, %reason, "peer not found"),
+            },
+            _ => info!(peer = %name, %reason, "peer not found"),
         }
     }
 
@@ -428,6 +453,7 @@ impl Speaker {
         let identity = Identity { address: state.address.clone(), router_id: state.router_id, resets: 0 };
         let desired =
             Desired { routes: Routes::new(), complete: false, local_addresses: Arc::default(), settings, refreshes: 0 };
+        info!(peer = %name, address = %identity.address, "peer started");
         self.start(&name, identity, desired, Some(kept), None);
         if let Some(handle) = self.peers.get_mut(&name) {
             (handle.is_kept, handle.is_resumed) = (is_to_be_found, true);
@@ -481,7 +507,6 @@ impl Speaker {
         let task = peer::run(name.clone(), Arc::clone(&settings), address.clone(), router_id, before, channels);
         self.tasks.spawn(task);
         let endpoint = settings::endpoint(&settings, address.clone());
-        info!(peer = %name, %address, "peer started");
         let (is_kept, is_resumed) = (false, false);
         self.peers.insert(
             name.clone(),
@@ -502,11 +527,10 @@ impl Speaker {
     }
 
     /// What the task that follows for the peer waits for.
-    fn stop(&mut self, name: &PeerName, notification: Notification, why: &str) -> Option<oneshot::Receiver<Left>> {
+    fn stop(&mut self, name: &PeerName, notification: Notification, why: String) -> Option<oneshot::Receiver<Left>> {
         let handle = self.peers.remove(name)?;
-        info!(peer = %name, reason = why, "peer stopped");
         // It fails when the task has ended already, and then there is nobody to tell.
-        let _ = handle.leave.send(Leave::End { notification, why: why.to_owned() });
+        let _ = handle.leave.send(Leave::End { notification, why });
         Some(handle.done)
     }
 
@@ -594,7 +618,7 @@ impl Speaker {
     async fn leave(mut self, why: &str) {
         let names: Vec<PeerName> = self.peers.keys().cloned().collect();
         for name in names {
-            self.stop(&name, Notification::administrative_shutdown(why), why);
+            self.stop(&name, Notification::administrative_shutdown(why), why.to_owned());
         }
         self.all_gone().await;
     }
@@ -633,17 +657,17 @@ impl Desired {
     }
 }
 
-/// Connections that are closed at once. Whoever opens many of them does not fill the log.
+/// What may happen again and again, and must not fill the log: connections that are closed at once, peers that take turns.
 #[derive(Debug, Default)]
-struct Refused {
+struct LogLimit {
     logged_at: Option<Instant>,
     unlogged: u64,
 }
 
-impl Refused {
+impl LogLimit {
     /// One more. Where it is to be logged: how many were not, since the last that was.
     fn note(&mut self, now: Instant) -> Option<u64> {
-        if self.logged_at.is_some_and(|at| now < at + REFUSED_PAUSE) {
+        if self.logged_at.is_some_and(|at| now < at + LOG_PAUSE) {
             self.unlogged += 1;
             return None;
         }

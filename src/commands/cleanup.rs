@@ -70,15 +70,15 @@ pub fn cleanup(Cleanup { config: file }: &Cleanup) -> Exit {
             tell!("crier: blackhole routes and their rules cannot be removed: {error}");
         }
     }
-    match runtime.block_on(kernel::addresses::take_away()) {
-        Ok(addresses) if addresses.is_empty() => text += "there is no address that crier put on a link\n",
+    match runtime.block_on(kernel::addresses::take_away(number_on_host)) {
+        Ok(addresses) if addresses.is_empty() => text += "there is no address that this agent put on a link\n",
         Ok(addresses) => {
             let names: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-            text += &format!("removed {} addresses that crier put on a link: {}\n", names.len(), names.join(", "));
+            text += &format!("removed {} addresses that this agent put on a link: {}\n", names.len(), names.join(", "));
         }
         Err(error) => {
             failed = true;
-            tell!("crier: the addresses that crier put on links cannot be removed: {error}");
+            tell!("crier: the addresses that this agent put on links cannot be removed: {error}");
         }
     }
     match runtime.block_on(kernel::vrfs::take_away(&folder)) {

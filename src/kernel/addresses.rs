@@ -1,6 +1,6 @@
 //! Binds addresses to a link of this host, so that a local server can accept packets to them, and removes them again.
-//! Floor 2. An actuator: it follows its slice of the Plan. It never touches an address that crier did not put there: crier's
-//! addresses carry a mark (`is_ours`), so a restart finds them again without a file.
+//! Floor 2. An actuator: it follows its slice of the Plan. It never touches an address that this agent did not put there: an agent's
+//! addresses carry its mark (`is_ours`), so a restart finds them again without a file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -47,20 +47,27 @@ pub enum Stop {
 /// The slice that `slices` holds at the start counts only if it names an address. An empty slice is the channel's first value,
 /// before there is a Plan, and must not remove what the last run bound. The first slice that is sent always counts.
 ///
-/// `facts` gets all that is wanted and not bound, whenever that changes.
-pub async fn run(mut slices: watch::Receiver<BindSlice>, facts: mpsc::Sender<Fact>, stop: impl Future<Output = Stop>) {
+/// `facts` gets all that is wanted and not bound, whenever that changes. The number tells the agents of one host apart
+/// ([`Config::number_on_host`](crate::config::Config::number_on_host)): another's address is the host's.
+pub async fn run(
+    mut slices: watch::Receiver<BindSlice>,
+    number_on_host: u32,
+    facts: mpsc::Sender<Fact>,
+    stop: impl Future<Output = Stop>,
+) {
     tokio::pin!(stop);
+    let new_binder = || Binder::new(number_on_host);
     let stop = tokio::select! {
         stop = &mut stop => stop,
         never = first_slice(&mut slices) => match never {
-            Ok(()) => follow_until(&mut slices, &facts, &mut stop).await,
+            Ok(()) => follow_until(new_binder(), &mut slices, &facts, &mut stop).await,
             Err(_nobody_plans) => stop.await,
         },
     };
     let removed = match stop {
         Stop::Keep => Ok(()),
-        Stop::KeepIn(networks) => remove_all_but(&networks).await,
-        Stop::Remove => remove_all_but(&BTreeSet::new()).await,
+        Stop::KeepIn(networks) => remove_all_but(new_binder(), &networks).await,
+        Stop::Remove => remove_all_but(new_binder(), &BTreeSet::new()).await,
     };
     if let Err(error) = removed {
         warn!(%error, "bound addresses could not be removed and stay on their links");
@@ -72,11 +79,11 @@ async fn first_slice(slices: &mut watch::Receiver<BindSlice>) -> Result<(), watc
 }
 
 async fn follow_until(
+    mut binder: Binder,
     slices: &mut watch::Receiver<BindSlice>,
     facts: &mpsc::Sender<Fact>,
     stop: &mut (impl Future<Output = Stop> + Unpin),
 ) -> Stop {
-    let mut binder = Binder::default();
     loop {
         let error = tokio::select! {
             stop = &mut *stop => return stop,
@@ -93,18 +100,17 @@ async fn follow_until(
     }
 }
 
-async fn remove_all_but(networks: &BTreeSet<IpNet>) -> Result<(), NetlinkError> {
-    let mut binder = Binder::default();
+async fn remove_all_but(mut binder: Binder, networks: &BTreeSet<IpNet>) -> Result<(), NetlinkError> {
     let mut netlink = Netlink::open()?;
     binder.list(&mut netlink).await?;
     binder.touched.retain(|address| !networks.iter().any(|network| network.contains(address)));
     binder.work(&mut netlink).await
 }
 
-/// Takes away all addresses that crier put on links, and answers with them. For a host whose agent is gone.
-pub async fn take_away() -> Result<Vec<IpAddr>, String> {
+/// Takes away all addresses that the agent of this number put on links, and answers with them. For a host whose agent is gone.
+pub async fn take_away(number_on_host: u32) -> Result<Vec<IpAddr>, String> {
     let removed = async {
-        let mut binder = Binder::default();
+        let mut binder = Binder::new(number_on_host);
         let mut netlink = Netlink::open()?;
         binder.list(&mut netlink).await?;
         let ours = |links: &BTreeMap<u32, Whose>| links.values().any(|whose| *whose == Whose::Ours);
@@ -115,11 +121,16 @@ pub async fn take_away() -> Result<Vec<IpAddr>, String> {
     removed.await.map_err(|error: NetlinkError| error.to_string())
 }
 
-/// Whether crier put the address there, in this run or an earlier one.
+/// Whether the agent of this number put the address there, in this run or an earlier one.
+fn is_ours(message: &AddressMessage, number_on_host: u32) -> bool {
+    marked_by(message) == Some(number_on_host)
+}
+
+/// The number on the host of the agent that put the address there, in this run or an earlier one; `None` where no agent did.
 ///
-/// Since 5.18 the kernel keeps a protocol with every address, which says who put the address there. Older kernels drop the
-/// protocol, but keep the metric of the prefix route. A host prefix has no such route, so there the metric is the mark.
-pub(super) fn is_ours(message: &AddressMessage) -> bool {
+/// The metric of the prefix route carries the number; a host prefix has no such route. Since 5.18 the kernel also keeps a protocol with
+/// every address, which says what program put the address there.
+pub(super) fn marked_by(message: &AddressMessage) -> Option<u32> {
     let mut protocol = None;
     let mut metric = None;
     for attribute in &message.attributes {
@@ -130,21 +141,21 @@ pub(super) fn is_ours(message: &AddressMessage) -> bool {
             _ => {}
         }
     }
-    match protocol {
-        Some(protocol) => protocol == MARK_PROTOCOL,
-        None => metric == Some(MARK_METRIC),
+    if protocol.is_some_and(|protocol| protocol != MARK_PROTOCOL) {
+        return None;
     }
+    metric?.checked_sub(MARK_METRIC).filter(|number| *number < MOST_ON_HOST)
 }
 
-/// The kernel's description of an address of ours on a link.
-pub(super) fn message(index: u32, loopback: bool, address: IpAddr) -> AddressMessage {
+/// The kernel's description of an address on a link that the agent of this number puts there.
+pub(super) fn message(index: u32, loopback: bool, address: IpAddr, number_on_host: u32) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.index = index;
     message.header.prefix_len = host_prefix(address).prefix_len();
     message.attributes = vec![
         AddressAttribute::Local(address),
         AddressAttribute::Address(address),
-        AddressAttribute::RoutePriority(MARK_METRIC),
+        AddressAttribute::RoutePriority(MARK_METRIC + number_on_host),
         AddressAttribute::Protocol(MARK_PROTOCOL),
     ];
     match Family::of(address) {
@@ -170,6 +181,7 @@ pub(super) fn message(index: u32, loopback: bool, address: IpAddr) -> AddressMes
 /// What is wanted, what the kernel has, and which addresses may differ.
 #[derive(Debug, Default)]
 struct Binder {
+    number_on_host: u32,
     wanted: OrdMap<IpAddr, InterfaceName>,
     links: BTreeMap<u32, BindLink>,
     present: BTreeMap<IpAddr, BTreeMap<u32, Whose>>,
@@ -202,6 +214,10 @@ enum Step {
 }
 
 impl Binder {
+    fn new(number_on_host: u32) -> Binder {
+        Binder { number_on_host, ..Binder::default() }
+    }
+
     /// Works until the connection to the kernel fails, and answers with the error.
     async fn follow(&mut self, slices: &mut watch::Receiver<BindSlice>, facts: &mpsc::Sender<Fact>) -> NetlinkError {
         match self.follow_slices(slices, facts).await {
@@ -339,7 +355,7 @@ impl Binder {
             }
             RouteNetlinkMessage::NewAddress(message) => {
                 if let Some(address) = host_address(message) {
-                    let whose = if is_ours(message) { Whose::Ours } else { Whose::TheHosts };
+                    let whose = if is_ours(message, self.number_on_host) { Whose::Ours } else { Whose::TheHosts };
                     self.present.entry(address).or_default().insert(message.header.index, whose);
                     self.touched.insert(address);
                 }
@@ -426,7 +442,7 @@ impl Binder {
     async fn make(&mut self, step: &Step, netlink: &mut Netlink) -> Result<(), NetlinkError> {
         match *step {
             Step::Add { address, index, loopback } => {
-                let request = RouteNetlinkMessage::NewAddress(message(index, loopback, address));
+                let request = RouteNetlinkMessage::NewAddress(message(index, loopback, address, self.number_on_host));
                 match netlink.change(request, NLM_F_CREATE | NLM_F_EXCL).await {
                     Ok(()) => {
                         info!(%address, link = %self.link_name(index), "address bound");
@@ -441,7 +457,7 @@ impl Binder {
                 }
             }
             Step::Remove { address, index } => {
-                let request = RouteNetlinkMessage::DelAddress(message(index, false, address));
+                let request = RouteNetlinkMessage::DelAddress(message(index, false, address, self.number_on_host));
                 match netlink.change(request, 0).await {
                     Ok(()) => info!(%address, link = %self.link_name(index), "address unbound"),
                     Err(error) if error.is_refusal(libc::EADDRNOTAVAIL) || error.is_refusal(libc::ENODEV) => {
@@ -497,8 +513,11 @@ const MARK_PROTOCOL: AddressProtocol = AddressProtocol::Other(67);
 /// The lifetime of an address that never expires, in seconds.
 const FOR_EVER: u32 = u32::MAX;
 
-/// "crie" in ASCII.
+/// "crie" in ASCII, and so the mark of the agent with number 0; the others' follow.
 const MARK_METRIC: u32 = 0x6372_6965;
+
+/// No agent's number on its host is as high.
+const MOST_ON_HOST: u32 = 1 << 24;
 
 /// So often in a row an address that vanished is bound again at once.
 const AT_ONCE: u32 = 3;
@@ -549,7 +568,7 @@ mod tests {
     }
 
     fn the_hosts(index: u32, address: &str) -> AddressMessage {
-        let mut message = message(index, false, ip(address));
+        let mut message = message(index, false, ip(address), 0);
         message.attributes.retain(|attribute| {
             !matches!(attribute, AddressAttribute::Protocol(_) | AddressAttribute::RoutePriority(_))
         });
@@ -557,7 +576,7 @@ mod tests {
     }
 
     fn ours(index: u32, address: &str) -> RouteNetlinkMessage {
-        RouteNetlinkMessage::NewAddress(message(index, index == LO, ip(address)))
+        RouteNetlinkMessage::NewAddress(message(index, index == LO, ip(address), 0))
     }
 
     /// A binder on a host with `lo` and `eth0`, that has heard `heard` and wants `wanted`.
@@ -641,33 +660,41 @@ mod tests {
 
     #[test]
     fn the_mark_is_found_on_kernels_that_know_address_protocols_and_on_those_that_do_not() {
-        let marked = message(LO, true, ip("192.0.2.1"));
-        assert!(is_ours(&marked));
+        let marked = message(LO, true, ip("192.0.2.1"), 7);
+        assert!(is_ours(&marked, 7));
         let mut old_kernel = marked.clone();
         old_kernel.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Protocol(_)));
-        assert!(is_ours(&old_kernel));
+        assert!(is_ours(&old_kernel, 7));
         let mut another_program = marked;
         for attribute in &mut another_program.attributes {
             if let AddressAttribute::Protocol(protocol) = attribute {
                 *protocol = AddressProtocol::Other(18);
             }
         }
-        assert!(!is_ours(&another_program));
-        assert!(!is_ours(&the_hosts(LO, "192.0.2.1")));
+        assert_eq!(marked_by(&another_program), None);
+        assert_eq!(marked_by(&the_hosts(LO, "192.0.2.1")), None);
+    }
+
+    /// N9 of a review: `crier cleanup` of one agent took away what another agent on the host had bound.
+    #[test]
+    fn what_another_agent_of_the_host_bound_is_left_to_it() {
+        let others = RouteNetlinkMessage::NewAddress(message(LO, true, ip("192.0.2.1"), 7));
+        let mut binder = binder(&[others], &[]);
+        assert_eq!(steps(&mut binder), []);
     }
 
     /// D5 of the field cases; that the kernel heeds it is seen in tests/link.
     #[test]
     fn a_bound_address_is_made_so_that_nothing_chooses_it_as_a_source() {
         let lifetimes = |address: &str| {
-            message(ETH0, false, ip(address)).attributes.into_iter().find_map(|attribute| match attribute {
+            message(ETH0, false, ip(address), 0).attributes.into_iter().find_map(|attribute| match attribute {
                 AddressAttribute::CacheInfo(info) => Some((info.ifa_preferred, info.ifa_valid)),
                 _ => None,
             })
         };
         assert_eq!(lifetimes("fd35::1"), Some((0, u32::MAX)));
-        assert_eq!(message(ETH0, false, ip("192.0.2.1")).header.scope, AddressScope::Link);
-        assert_eq!(message(LO, true, ip("192.0.2.1")).header.scope, AddressScope::Host);
+        assert_eq!(message(ETH0, false, ip("192.0.2.1"), 0).header.scope, AddressScope::Link);
+        assert_eq!(message(LO, true, ip("192.0.2.1"), 0).header.scope, AddressScope::Host);
     }
 
     #[test]

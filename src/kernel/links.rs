@@ -234,7 +234,7 @@ fn link_local_of(MacAddress([a, b, c, d, e, f]): MacAddress) -> Ipv6Addr {
 /// detection has let it pass.
 fn is_the_hosts_own(message: &AddressMessage) -> bool {
     let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed;
-    !addresses::is_ours(message)
+    addresses::marked_by(message).is_none()
         && !message.attributes.iter().any(
             |attribute| matches!(attribute, AddressAttribute::Flags(flags) if flags.intersects(unusable) && !flags.contains(AddressFlags::Optimistic)),
         )
@@ -485,7 +485,7 @@ mod tests {
     #[test]
     fn an_address_that_crier_put_there_is_not_the_hosts_own() {
         let mut links = listed(&[]);
-        let bound = addresses::message(ETH0, false, "192.168.35.100".parse().unwrap());
+        let bound = addresses::message(ETH0, false, "192.168.35.100".parse().unwrap(), 7);
         links.handle_message(&RouteNetlinkMessage::NewAddress(bound));
         assert_eq!(facts(&mut links), []);
     }

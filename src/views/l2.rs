@@ -164,9 +164,7 @@ fn address_report(snapshot: &Snapshot, tenants: &[Tenant<'_>]) -> Option<Address
         Reason::Announced if !answers => PROBING.to_owned(),
         _ => l2.reason.to_string(),
     };
-    // Without a link there nobody is heard: who is first in rank need not answer.
-    let is_guessed = l2.reason.is_of_own_link();
-    let owner = owner.as_ref().filter(|owner| !is_guessed || **owner == snapshot.node);
+    let owner = owner.as_ref().filter(|owner| is_known(owner, &l2.reason, snapshot));
     let shown = told_by_link(snapshot, *address, l2);
     let answerer = shown.as_ref().map(|(answerer, _)| *answerer);
     // What the plan knows is of the node that is ranked first.
@@ -196,6 +194,17 @@ fn address_report(snapshot: &Snapshot, tenants: &[Tenant<'_>]) -> Option<Address
         last_conflict: last_conflict.as_ref().map(|it| conflict_report(snapshot, it)),
         nodes: ranks(snapshot, tenants, *address, pool),
     })
+}
+
+/// Whether this node knows that the owner in its plan answers. Where it hears nobody, who is first in rank need not.
+fn is_known(owner: &NodeName, reason: &Reason, snapshot: &Snapshot) -> bool {
+    let is_this_node = *owner == snapshot.node;
+    match reason {
+        // It answers for nothing. Pulses need no such socket.
+        Reason::NoSocket { .. } => !is_this_node && snapshot.world.pulses != Pulses::Off,
+        reason if reason.is_of_own_link() => is_this_node,
+        _ => true,
+    }
 }
 
 /// Without pulses the link alone tells who answers: the plan knows no more than which node is ranked first. The station that answers for an

@@ -21,6 +21,7 @@ tests!(
     an_address_of_the_host_is_never_touched,
     a_restart_keeps_the_addresses_and_the_next_run_takes_away_what_is_no_longer_wanted,
     a_clean_leave_takes_everything_away_even_before_the_first_plan,
+    what_another_agent_of_the_host_bound_stays_when_this_one_leaves,
     an_address_that_somebody_deletes_and_a_link_that_comes_late_are_mended,
     bound_addresses_are_not_told_as_the_hosts_own,
 );
@@ -33,10 +34,16 @@ struct Run {
 
 impl Run {
     fn start() -> Run {
+        Run::of_agent(7)
+    }
+
+    /// Of the agent with this number on the host.
+    fn of_agent(number: u32) -> Run {
         let (slices, receiver) = watch::channel(BindSlice::default());
         let (stop, stopped) = oneshot::channel();
-        let task =
-            tokio::spawn(addresses::run(receiver, mpsc::channel(1).0, async { stopped.await.unwrap_or(Stop::Keep) }));
+        let task = tokio::spawn(addresses::run(receiver, number, mpsc::channel(1).0, async {
+            stopped.await.unwrap_or(Stop::Keep)
+        }));
         Run { slices, stop, task }
     }
 
@@ -137,6 +144,22 @@ fn a_clean_leave_takes_everything_away_even_before_the_first_plan() {
         until_bound("lo", &["192.0.2.1"]).await;
         run.stop(Stop::Keep).await;
         Run::start().stop(Stop::Remove).await;
+        assert_eq!(bound("lo"), [""; 0]);
+    });
+}
+
+/// N9 of a review: two agents with a state folder each.
+fn what_another_agent_of_the_host_bound_stays_when_this_one_leaves() {
+    Wire::new().run(async || {
+        let run = Run::start();
+        run.want(&[("192.0.2.1", "lo"), ("fd35::1", "lo")]);
+        until_bound("lo", &["192.0.2.1", "fd35::1"]).await;
+        run.stop(Stop::Keep).await;
+        let others: Vec<IpAddr> = addresses::take_away(0).await.expect("a host");
+        assert_eq!(others, [IpAddr::from([0; 4]); 0]);
+        Run::of_agent(8).stop(Stop::Remove).await;
+        assert_eq!(bound("lo"), ["192.0.2.1", "fd35::1"]);
+        assert_eq!(addresses::take_away(7).await.expect("a host").len(), 2);
         assert_eq!(bound("lo"), [""; 0]);
     });
 }

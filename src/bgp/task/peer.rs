@@ -124,6 +124,8 @@ pub(super) struct Left {
     peer: ScopedAddress,
     ends: KnownEnds,
     chosen: Memory,
+    /// The failures that were logged since the last session.
+    warned: Vec<Arc<str>>,
 }
 
 /// How many last NOTIFICATIONs may be under way at once. Beyond that, as in a flood, a connection is closed without one.
@@ -163,10 +165,10 @@ pub(super) async fn run(
     let newest = desired.borrow_and_update().clone();
     let offer = settings::local_offer(&settings, &address, router_id, restart);
     let endpoint = settings::endpoint(&settings, address);
-    let (ends, chosen) = match left {
-        Some(Left { peer, ends, chosen }) if peer == endpoint.peer => (ends, chosen),
+    let (ends, chosen, warned) = match left {
+        Some(Left { peer, ends, chosen, warned }) if peer == endpoint.peer => (ends, chosen, warned),
         // What another router took or refused says nothing of this one.
-        Some(Left { peer: _, ends, chosen }) => (KnownEnds::new(ends.last()), chosen),
+        Some(Left { peer: _, ends, chosen, warned: _ }) => (KnownEnds::new(ends.last()), chosen, Vec::new()),
         None => Default::default(),
     };
     let (peering, resumption) = handover::begin(&name, &endpoint, offer, kept, &mut former, now);
@@ -183,7 +185,7 @@ pub(super) async fn run(
         router_id: settings.router_id.unwrap_or(router_id),
         next_hops: NextHops::default(),
         chosen,
-        warned: Vec::new(),
+        warned,
         restart,
         leaving: false,
         path: Path::default(),
@@ -261,8 +263,9 @@ pub(super) async fn run(
     // The agent may be gone already.
     let _ = facts.send(task.report_now()).await;
     // Nobody may follow.
-    let PeerTask { endpoint, ends, chosen, .. } = &mut task;
-    let _ = done.send(Left { peer: endpoint.peer.clone(), ends: std::mem::take(ends), chosen: *chosen });
+    let PeerTask { endpoint, ends, chosen, warned, .. } = &mut task;
+    let (ends, warned) = (std::mem::take(ends), std::mem::take(warned));
+    let _ = done.send(Left { peer: endpoint.peer.clone(), ends, chosen: *chosen, warned });
     while task.farewells.join_next().await.is_some() {}
 }
 

@@ -286,11 +286,11 @@ fn change_routes(bench: &Bench, routes: Routes) {
 /// F1 of a review. Input: a peer opens 3,000 connections. Output: one line, and after a minute one more that says how many were closed.
 #[test]
 fn of_a_flood_of_connections_one_a_minute_is_logged() {
-    let (mut refused, now) = (Refused::default(), clock::now());
+    let (mut refused, now) = (LogLimit::default(), clock::now());
     assert_eq!(refused.note(now), Some(0));
     assert!((0..3000).all(|_| refused.note(now + Duration::from_secs(9)).is_none()));
-    assert_eq!(refused.note(now + REFUSED_PAUSE), Some(3000));
-    assert_eq!(refused.note(now + REFUSED_PAUSE), None);
+    assert_eq!(refused.note(now + LOG_PAUSE), Some(3000));
+    assert_eq!(refused.note(now + LOG_PAUSE), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -51,6 +51,9 @@ fn an_agent_that_may_open_no_packet_socket_owns_nothing_and_says_so() {
     let status = lame.status();
     assert_eq!(status["links"][0]["answers_for"], serde_json::json!([]), "{status:#}");
     assert!(!status["services"].to_string().contains("answered here"), "{status:#}");
+    let rows = lame.json("l2")["addresses"].as_array().cloned().unwrap_or_default();
+    let owners: Vec<_> = rows.iter().map(|row| row["owner"].as_str().unwrap_or("nobody").to_owned()).collect();
+    assert_eq!(owners, ["node-1"; 6], "the pulses of node-1 say so");
     assert!(!lame.verb("doctor").status.success(), "doctor names it");
     drop(lame);
     let healed = lan.agent(1);
