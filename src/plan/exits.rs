@@ -289,4 +289,25 @@ mod tests {
         world.apply(Fact::Link(7, None));
         assert_eq!(why(&world, &networks(), "192.0.2.100", None), "no-egress-network", "the link is down");
     }
+
+    /// N11 of a review: egress over BGP was held back by a link that is down and was never a network, and by one of two uplinks.
+    #[test]
+    fn only_a_link_that_was_a_network_beside_the_way_out_holds_packets_back_while_it_is_away() {
+        let address = ip("203.0.113.7");
+        let mut world = world();
+        world.apply(Fact::Link(4, None));
+        let of = |world: &World, away: &[Away]| {
+            network(OwnNetworks { away, ..on(world, &networks()) }, address, None).map_err(|reason| reason.code())
+        };
+        let down = Link { up: false, carrier: false, ..link(5, "old0", None, &["203.0.113.250/24"]) };
+        world.apply(Fact::Link(5, Some(down)));
+        assert_eq!(of(&world, &[]), Ok(None), "a NIC out of use");
+        let away = |family| Away { link: "old0".into(), family, subnets: vec!["203.0.113.0/24".parse().unwrap()] };
+        assert_eq!(of(&world, &[away(Family::V4)]), Err("egress-network-away".to_owned()), "it was one");
+        assert_eq!(of(&world, &[away(Family::V6)]), Ok(None), "of the other family alone");
+        // Input: eth1, which is a network still, has lost its carrier.
+        let without_carrier = Link { carrier: false, ..link(3, "eth1", None, &["203.0.113.10/24"]) };
+        world.apply(Fact::Link(3, Some(without_carrier)));
+        assert_eq!(of(&world, &[]), Err("egress-network-away".to_owned()));
+    }
 }

@@ -1199,3 +1199,46 @@ fn a_node_that_receives_nothing_says_so_and_is_as_good_as_silent_to_those_that_h
         assert!(roster.receive_nothing.is_empty() && roster.members.len() == 2, "{roster:?}");
     }
 }
+
+/// N10 of a review: a node told what it announces over BGP at 74 addresses a second. Input: 10,000 addresses, of which it ceases to announce
+/// every second one, and one datagram of seven is lost. Output: who hears it knows them all within four seconds.
+#[test]
+fn what_one_ceases_to_announce_over_bgp_is_known_soon_by_all() {
+    let mut now = START();
+    let (mut a, mut b) = (machine("a", 1, now), machine("b", 2, now));
+    let all: BTreeSet<IpAddr> = (0..10_000_u32).map(|n| IpAddr::from((0x0a00_0000 + n).to_be_bytes())).collect();
+    let half: BTreeSet<IpAddr> = all.iter().copied().step_by(2).collect();
+    let known = |a: &mut Machine, now| {
+        a.roster_moved = true;
+        a.poll_roster(now);
+        let b = a.roster.members.get(&NodeName::from("b"));
+        b.and_then(|member| member.over_bgp.clone()).unwrap_or_default()
+    };
+    for announced in [&all, &half] {
+        b.handle_stance(Stance { over_bgp: Some(Arc::new(announced.clone())), ..b.stance.clone() }, now);
+        let began = now;
+        let mut said = 0;
+        while *known(&mut a, now) != *announced {
+            assert!(now - began < Duration::from_secs(8), "{} are known", known(&mut a, now).len());
+            for _ in 0..10 {
+                while let Some(pulse) = a.poll_pulse(now) {
+                    b.handle_pulse(pulse, now);
+                }
+                while let Some(pulse) = b.poll_pulse(now) {
+                    said += 1;
+                    if said % 7 != 3 {
+                        a.handle_pulse(pulse, now);
+                    }
+                }
+                now += Duration::from_millis(5);
+            }
+        }
+    }
+    let calm = now;
+    let mut said = 0;
+    while now < calm + Duration::from_secs(20) {
+        said += usize::from(b.poll_pulse(now).is_some());
+        now += Duration::from_millis(10);
+    }
+    assert!(said < 200, "it goes on hurrying: {said}");
+}
