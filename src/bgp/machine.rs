@@ -55,9 +55,25 @@ struct Connection {
     id: ConnectionId,
     opened_by: Side,
     session: Session,
-    /// When the peer, having opened another connection, was asked to prove that it still answers on this one. It has
-    /// [`PROOF_TIME`] for that.
-    asked_at: Option<Instant>,
+    /// The peer was asked to prove that it still answers on this one.
+    question: Option<Question>,
+}
+
+/// A KEEPALIVE that the peer is to acknowledge.
+#[derive(Debug, Clone, Copy)]
+struct Question {
+    asked_at: Instant,
+    due: Instant,
+    doubt: Doubt,
+}
+
+/// Why an established connection may be dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// The peer, or another router on the link of an unnumbered peer, has opened another connection.
+    OtherConnection,
+    /// BFD has lost a path that it had before the session.
+    Path,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +142,7 @@ pub enum Action {
     Prove {
         connection: ConnectionId,
         asked_at: Instant,
+        doubt: Doubt,
     },
 }
 
@@ -176,7 +193,7 @@ impl Peering {
         let offer = Arc::clone(&peering.offer);
         let session = Session::resumed(offer, negotiated, standing, passed, peering.rng.u64(..), now);
         // Who opened it matters only until it is established.
-        peering.connections.push(Connection { id, opened_by: Side::Us, session, asked_at: None });
+        peering.connections.push(Connection { id, opened_by: Side::Us, session, question: None });
         (peering, id)
     }
 
@@ -271,7 +288,7 @@ impl Peering {
             Approach::Held => None,
         };
         let of = |connection: &Connection| {
-            [connection.session.next_deadline(), connection.asked_at.map(|at| at + PROOF_TIME)]
+            [connection.session.next_deadline(), connection.question.map(|question| question.due)]
         };
         self.connections.iter().flat_map(of).chain([approach]).flatten().min()
     }
@@ -301,8 +318,8 @@ impl Peering {
             actions.extend(self.with_session(id, now, |session| session.handle_timeout(now)));
         }
         for connection in &mut self.connections {
-            if let Some(asked_at) = connection.asked_at.take_if(|at| *at + PROOF_TIME <= now) {
-                actions.push(Action::Prove { connection: connection.id, asked_at });
+            if let Some(Question { asked_at, due: _, doubt }) = connection.question.take_if(|it| it.due <= now) {
+                actions.push(Action::Prove { connection: connection.id, asked_at, doubt });
             }
         }
         match self.approach {
@@ -535,7 +552,7 @@ impl Peering {
                 actions.extend(self.lose_collision(other, now));
             } else {
                 actions.extend(self.lose_collision(id, now));
-                actions.extend(self.question(other, now));
+                actions.extend(self.question(other, Doubt::OtherConnection, PROOF_TIME, now));
                 return actions;
             }
         }
@@ -544,21 +561,23 @@ impl Peering {
         actions
     }
 
-    /// Another router on the link of an unnumbered peer has dialled, and may be there in the peer's place, or BFD has lost a path that it had
-    /// before the session: the peer is to prove on its established connection that it still answers.
-    pub fn handle_doubt(&mut self, now: Instant) -> Vec<Action> {
+    /// The peer is to prove within this time, on its established connection, that it still answers.
+    pub fn handle_doubt(&mut self, doubt: Doubt, patience: Duration, now: Instant) -> Vec<Action> {
         let established = self.established().map(|connection| connection.id);
-        established.and_then(|id| self.question(id, now)).into_iter().collect()
+        established.and_then(|id| self.question(id, doubt, patience, now)).into_iter().collect()
     }
 
-    /// The peer has opened another connection beside this one. A peer that has lost its state does, and the kernel of such a
-    /// peer answers the next segment with a reset, or not at all.
-    fn question(&mut self, id: ConnectionId, now: Instant) -> Option<Action> {
+    /// A peer that has lost its state opens another connection beside this one. The kernel of such a peer answers the next segment with a
+    /// reset, or not at all. Of two questions at a time, the one that is due first counts.
+    fn question(&mut self, id: ConnectionId, doubt: Doubt, patience: Duration, now: Instant) -> Option<Action> {
         let connection = self.connections.iter_mut().find(|connection| connection.id == id)?;
-        if connection.session.state() != SessionState::Established || connection.asked_at.is_some() {
+        let due = now + patience;
+        if connection.session.state() != SessionState::Established
+            || connection.question.is_some_and(|before| before.due <= due)
+        {
             return None;
         }
-        connection.asked_at = Some(now);
+        connection.question = Some(Question { asked_at: now, due, doubt });
         Some(Action::Send(id, Message::Keepalive))
     }
 
@@ -757,7 +776,7 @@ impl Peering {
 
     fn open(&mut self, id: ConnectionId, opened_by: Side, now: Instant, actions: &mut Vec<Action>) {
         let (session, effect) = Session::new(Arc::clone(&self.offer), self.rng.u64(..), now);
-        self.connections.push(Connection { id, opened_by, session, asked_at: None });
+        self.connections.push(Connection { id, opened_by, session, question: None });
         actions.extend(self.carry_out(id, vec![effect], now));
     }
 

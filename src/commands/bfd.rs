@@ -173,7 +173,7 @@ mod tests {
             last_loss: Some(BfdLoss {
                 at: jiff::Timestamp::UNIX_EPOCH,
                 why: "nothing came for 150 ms".to_owned(),
-                is_of_agent_before: false,
+                heard: None,
             }),
             packets_sent: 10,
             packets_unsent: 0,

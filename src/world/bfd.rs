@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use imbl::OrdMap;
 use jiff::Timestamp;
@@ -62,7 +62,7 @@ pub struct BfdLoss {
     pub at: Timestamp,
     /// In words: "nothing came for 150 ms".
     pub why: String,
-    /// The session is that of the agent before, and the peer has said to this one at no time that it hears it.
+    /// When the peer last said to this agent that it hears it; `None`: never, the session is that of an earlier agent.
     #[serde(skip)]
-    pub is_of_agent_before: bool,
+    pub heard: Option<Instant>,
 }

@@ -954,13 +954,31 @@ fn a_second_open_makes_the_established_connection_prove_itself_once_within_a_bou
 fn another_router_on_the_link_of_the_peer_makes_the_established_connection_prove_itself() {
     let mut bench = Bench::in_phase(SessionState::Established);
     let began = bench.now;
-    assert_eq!(summary(&bench.peering.handle_doubt(bench.now)), "KEEPALIVE");
+    assert_eq!(summary(&bench.peering.handle_doubt(Doubt::OtherConnection, PROOF_TIME, bench.now)), "KEEPALIVE");
     bench.now += secs(1);
-    assert_eq!(summary(&bench.peering.handle_doubt(bench.now)), "");
+    assert_eq!(summary(&bench.peering.handle_doubt(Doubt::OtherConnection, PROOF_TIME, bench.now)), "");
     let (_, asked) = bench.next_timeout();
     assert_eq!((bench.now - began, asked.as_str()), (PROOF_TIME, "prove"));
     assert_eq!(happens(Event::Unanswered, &mut bench), "close, down");
-    assert_eq!(summary(&bench.peering.handle_doubt(bench.now)), "", "there is nothing to prove");
+    assert_eq!(
+        summary(&bench.peering.handle_doubt(Doubt::OtherConnection, PROOF_TIME, bench.now)),
+        "",
+        "there is nothing to prove"
+    );
+}
+
+/// C15-1 of a review. Input: BFD has lost a path of before the session while another connection puts the session in doubt as well. Output: the
+/// question that is due first counts, and is asked once.
+#[test]
+fn of_two_doubts_the_one_that_is_due_first_is_proved() {
+    let mut bench = Bench::in_phase(SessionState::Established);
+    let short = Duration::from_millis(250);
+    assert_eq!(summary(&bench.peering.handle_doubt(Doubt::OtherConnection, PROOF_TIME, bench.now)), "KEEPALIVE");
+    assert_eq!(summary(&bench.peering.handle_doubt(Doubt::Path, short, bench.now)), "KEEPALIVE");
+    assert_eq!(summary(&bench.peering.handle_doubt(Doubt::OtherConnection, PROOF_TIME, bench.now)), "");
+    let actions = bench.peering.handle_timeout(bench.now + short);
+    let proved = |action: &Action| matches!(action, Action::Prove { doubt: Doubt::Path, .. });
+    assert!(matches!(&actions[..], [only] if proved(only)), "{actions:?}");
 }
 
 /// RFC 4724 §5.

@@ -43,8 +43,8 @@ use crate::address::{LocalAddress, ScopedAddress};
 use crate::bgp::counters::Counters;
 use crate::bgp::kept::Signature;
 use crate::bgp::machine::negotiation::{Negotiated, Restart};
-use crate::bgp::machine::session::End;
-use crate::bgp::machine::{Action, ConnectionId, Peering};
+use crate::bgp::machine::session::{End, PROOF_TIME};
+use crate::bgp::machine::{Action, ConnectionId, Doubt, Peering};
 use crate::bgp::outbox::chosen::Memory;
 use crate::bgp::outbox::refreshes::{RefreshStep, Refreshes};
 use crate::bgp::outbox::{NextHops, Routes};
@@ -224,7 +224,7 @@ pub(super) async fn run(
                 Inbound::Connection(stream) => task.handle_inbound(stream),
                 Inbound::Refused(why) => task.note_refusal(&why),
                 Inbound::OtherOnLink => {
-                    let actions = task.peering.handle_doubt(clock::now());
+                    let actions = task.peering.handle_doubt(Doubt::OtherConnection, PROOF_TIME, clock::now());
                     task.carry_out(actions);
                 }
             },
@@ -572,16 +572,21 @@ impl PeerTask {
         }
     }
 
-    /// The peer has opened a second connection: does it still answer on this one?
-    fn prove(&mut self, id: ConnectionId, asked_at: Instant) {
+    /// Does the peer still answer on this connection?
+    fn prove(&mut self, id: ConnectionId, asked_at: Instant, doubt: Doubt) {
         let now = clock::now();
         let found = self.connections.iter().find(|(name, _)| *name == id);
         let answered = found.is_some_and(|(_, socket)| {
             // A kernel that does not tell is no reason to end a session.
             socket.since_acknowledgement().is_none_or(|since| since <= now.duration_since(asked_at) + CLOCK_TICK)
         });
-        let actions = self.peering.handle_proof(id, answered, now);
-        self.carry_out(actions);
+        match doubt {
+            Doubt::Path if !answered => self.reset(id, Cease::BfdDown, format!("BFD: {}", self.path.lost)),
+            Doubt::Path | Doubt::OtherConnection => {
+                let actions = self.peering.handle_proof(id, answered, now);
+                self.carry_out(actions);
+            }
+        }
     }
 
     fn reset(&mut self, connection: ConnectionId, cease: Cease, why: String) {
@@ -645,7 +650,7 @@ impl PeerTask {
                         warn!(peer = %self.name, %connection, reason = why, "UPDATE ignored, and any more like it in this session");
                     }
                 }
-                Action::Prove { connection, asked_at } => self.prove(connection, asked_at),
+                Action::Prove { connection, asked_at, doubt } => self.prove(connection, asked_at, doubt),
             }
         }
     }
@@ -680,7 +685,7 @@ impl PeerTask {
         let local_address = local.ip();
         let remote = socket.peer_address().ok();
         socket.mark(self.in_session.mark(Router::new(self.endpoint.peer.clone(), self.endpoint.device.as_ref())));
-        self.path.begin_session();
+        self.path.begin_session(clock::now());
         let capabilities = self.counters.capabilities(connection);
         self.counters.times_established += 1;
         let (settings, before) = (&self.settings, self.next_hops);

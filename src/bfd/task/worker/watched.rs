@@ -66,8 +66,8 @@ pub(super) struct Watched {
     /// It is that of the agent before, and the peer was not heard since: it may have noticed that nobody sent. How long at least it may take
     /// to be heard.
     doubt: Option<Duration>,
-    /// The peer has said to this agent that it hears it.
-    is_heard: bool,
+    /// When the peer last said to this agent that it hears it.
+    heard: Option<Instant>,
     /// No peer has it any more. It goes on until BGP has told the router so, until then at most.
     leaves_by: Option<Instant>,
     /// Where it is noted before each packet, and as what it stands in the ledger.
@@ -137,7 +137,7 @@ impl Watched {
             untold: false,
             touched: true,
             doubt: None,
-            is_heard: false,
+            heard: None,
             leaves_by: None,
             slot: None,
             noted: None,
@@ -294,7 +294,7 @@ impl Watched {
         self.held_by_peer = packet.state == BfdState::AdminDown;
         self.doubt = None;
         if matches!(packet.state, BfdState::Init | BfdState::Up) && self.session.state() == BfdState::Up {
-            self.is_heard = true;
+            self.heard = Some(now);
         }
         (self.touched, self.unnoted) = (true, true);
         self.peers.iter().for_each(|(_, counters)| counters.count_received());
@@ -408,11 +408,8 @@ impl Watched {
                             (Cause::Silence(time), Some(patience)) => Cause::Silence(time.max(patience)),
                             (cause, _) => cause,
                         };
-                        self.last_loss = Some(BfdLoss {
-                            at: clock::wall_timestamp(),
-                            why: in_words(cause),
-                            is_of_agent_before: !self.is_heard,
-                        });
+                        self.last_loss =
+                            Some(BfdLoss { at: clock::wall_timestamp(), why: in_words(cause), heard: self.heard });
                     }
                 }
             }

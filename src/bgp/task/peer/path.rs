@@ -1,11 +1,13 @@
 //! What BFD says of the path to the peer, and what follows for the session. Floor 2, a part of the peer's task.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::info;
 
 use super::PeerTask;
 use crate::bfd_state::BfdState;
+use crate::bgp::machine::Doubt;
+use crate::bgp::machine::session::PROOF_TIME;
 use crate::bgp::wire::Cease;
 use crate::clock;
 use crate::world::{BfdLoss, BfdSessions};
@@ -16,17 +18,32 @@ pub(super) struct Path {
     /// How often BFD has lost it. A loss concerns the session that stood at that time, and none that came after.
     losses: u64,
     state: BfdState,
-    /// The BGP session, if there is any, was established by this agent. A BFD session of the agent before may end only because the peer was
-    /// started anew.
-    is_of_this_agent: bool,
+    /// When this agent established the BGP session; `None` for one of the agent before, and without any.
+    session_began: Option<Instant>,
+    /// Why BFD said last that the path is lost.
+    pub(super) lost: String,
 }
 
 impl Path {
-    /// This agent has established a session.
-    pub(super) fn begin_session(&mut self) {
-        self.is_of_this_agent = true;
+    pub(super) fn begin_session(&mut self, now: Instant) {
+        self.session_began = Some(now);
+    }
+
+    /// How long the peer has to prove that the BGP session goes on although BFD has lost the path; `None` where the path was this session's.
+    ///
+    /// What BFD heard before the session says nothing of it: a router that was started anew has begun its BFD anew as well. That the session
+    /// came up says that the path was there then, and silence counts from there.
+    fn patience(&self, loss: &BfdLoss, detection: Duration, now: Instant) -> Option<Duration> {
+        let began = self.session_began?;
+        if loss.heard.is_some_and(|heard| heard >= began) {
+            return None;
+        }
+        Some((began + detection).saturating_duration_since(now).max(LEAST_PATIENCE))
     }
 }
+
+/// A kernel that delays its acknowledgements does so for less.
+const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 
 impl PeerTask {
     /// BFD says something new of the path. Only a path that was up and is lost ends the session: one that never came up, or that an
@@ -41,19 +58,22 @@ impl PeerTask {
             && let Some(connection) = self.outbound.as_ref().map(|outbound| outbound.connection)
         {
             let loss = report.and_then(|report| report.last_loss.as_ref());
-            match loss {
-                Some(BfdLoss { why, is_of_agent_before: true, at: _ }) if self.path.is_of_this_agent => {
+            let detection =
+                report.and_then(|report| report.detection_time_micros).map_or(PROOF_TIME, Duration::from_micros);
+            let now = clock::now();
+            let patience = loss.and_then(|loss| self.path.patience(loss, detection, now));
+            self.path.lost = loss.map_or_else(|| "the path is lost".to_owned(), |loss| loss.why.clone());
+            match patience {
+                Some(patience) => {
                     info!(
                         peer = %self.name,
-                        reason = why,
-                        "the BFD session of the agent before has ended; this session goes on if the peer acknowledges a KEEPALIVE"
+                        reason = self.path.lost,
+                        "BFD has lost a path of before this session, which goes on if the peer acknowledges a KEEPALIVE"
                     );
-                    // The path of this one may be lost with it.
-                    let actions = self.peering.handle_doubt(clock::now());
+                    let actions = self.peering.handle_doubt(Doubt::Path, patience, now);
                     self.carry_out(actions);
                 }
-                Some(BfdLoss { why, .. }) => self.reset(connection, Cease::BfdDown, format!("BFD: {why}")),
-                None => self.reset(connection, Cease::BfdDown, "BFD".to_owned()),
+                None => self.reset(connection, Cease::BfdDown, format!("BFD: {}", self.path.lost)),
             }
         }
         let now = clock::now();
