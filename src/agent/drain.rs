@@ -569,7 +569,7 @@ impl Drainer {
                     let next = Drain { stage: DrainStage::HandingOver, timed_out, ..drain };
                     return self.next(next).await;
                 }
-                (began.elapsed() * COUNTING).max(COUNT_EVERY)
+                (clock::since(began) * COUNTING).max(COUNT_EVERY)
             }
             DrainStage::HandingOver => {
                 let since = *progress.handing_over_since.get_or_insert_with(clock::now);
@@ -577,14 +577,14 @@ impl Drainer {
                 let left: Vec<IpAddr> = snapshot.plan.l2.addresses.keys().copied().collect();
                 // Whoever has not heard that other nodes are to be used would lose the routes without a word.
                 let uptake = if self.shuts_down { self.uptake.min(UPTAKE_IN_SHUTDOWN) } else { self.uptake };
-                if is_awaited(&snapshot, &untaken(&snapshot)) && since.elapsed() < uptake {
+                if is_awaited(&snapshot, &untaken(&snapshot)) && clock::since(since) < uptake {
                     return COUNT_EVERY / 5;
                 }
-                if !left.is_empty() && since.elapsed() < HAND_OVER {
+                if !left.is_empty() && clock::since(since) < HAND_OVER {
                     return COUNT_EVERY / 5;
                 }
                 // This node has ceased to answer, and another one finds that nobody does.
-                if found_within(&snapshot).is_some_and(|time| since.elapsed() < time) {
+                if found_within(&snapshot).is_some_and(|time| clock::since(since) < time) {
                     return COUNT_EVERY / 5;
                 }
                 if !left.is_empty() && !drain.forced {
@@ -606,7 +606,7 @@ impl Drainer {
                 let since = *progress.withdrawing_since.get_or_insert_with(clock::now);
                 let Ok(snapshot) = self.snapshot().await else { return Duration::MAX };
                 let behind = untaken(&snapshot);
-                if is_awaited(&snapshot, &behind) && since.elapsed() < self.uptake {
+                if is_awaited(&snapshot, &behind) && clock::since(since) < self.uptake {
                     return COUNT_EVERY / 5;
                 }
                 for Untaken { peer, routes } in behind {
@@ -1142,6 +1142,21 @@ mod tests {
         reads.send_replace(Some(0));
         assert_eq!(stage(bench.fact("the drain").await), DrainStage::Withdrawing);
         assert_eq!(stage(bench.fact("the drain").await), DrainStage::Drained);
+    }
+
+    /// Input: a slow router, and a clock of tests, which goes on only where everybody waits. Output: it is waited for by that clock.
+    #[tokio::test(start_paused = true)]
+    async fn routers_are_waited_for_by_the_clock_that_timers_follow() {
+        let (_stuck, slow) = watch::channel(Some(9999));
+        let uptake = Duration::from_secs(5);
+        let mut bench = bench_beside(Some(ready()), |drainer| drainer.uptake = uptake, slow);
+        let began = clock::now();
+        bench
+            .order(|answer| Command::Drain { reason: None, timeout: Some(Duration::ZERO), force: false, answer })
+            .await;
+        bench.drained().await;
+        let took = clock::since(began);
+        assert!((uptake * 2..uptake * 3).contains(&took), "for the community, and for the withdrawals: {took:?}");
     }
 
     /// R8 of a review. Input: a peer that is known to read nothing. Output: the others are not kept waiting for it. They were, twice.

@@ -308,7 +308,7 @@ async fn follow<K: Kind>(client: Client, only: Option<String>, (facts, outcomes,
                     end = watch(&api, (open.take(), doubted), version, &facts, &outcomes) => end,
                     () = barrier.is_asked(round) => End::Asked,
                 };
-                let is_barren = matches!(end, End::Closed) && began.elapsed() < LIVED && *version == before;
+                let is_barren = matches!(end, End::Closed) && clock::since(began) < LIVED && *version == before;
                 barren = if is_barren { barren + 1 } else { 0 };
                 end
             }
@@ -326,8 +326,8 @@ async fn follow<K: Kind>(client: Client, only: Option<String>, (facts, outcomes,
             }
             end => end,
         };
-        let lived = began.elapsed() >= LIVED;
-        broke_off = !matches!(end, End::Closed) || began.elapsed() < SOONEST_END;
+        let lived = clock::since(began) >= LIVED;
+        broke_off = !matches!(end, End::Closed) || clock::since(began) < SOONEST_END;
         if lived {
             churn.reset();
         }
@@ -901,7 +901,7 @@ mod tests {
         let began = clock::now();
         let (mut facts, _tasks) = watching(&api).await;
         listed(&mut facts).await;
-        assert!(began.elapsed() >= Duration::from_secs(1), "it was asked again after {:?}", began.elapsed());
+        assert!(clock::since(began) >= Duration::from_secs(1), "it was asked again after {:?}", clock::since(began));
     }
 
     #[tokio::test]
