@@ -521,7 +521,7 @@ fn log_roster(link: &Link, before: Option<&Roster>, after: &Roster) {
     let was_numb = |node: &NodeName| before.is_some_and(|before| before.receive_nothing.contains(node));
     let heard = |node: &NodeName| after.silent.contains_key(node) && !was_numb(node);
     for node in after.receive_nothing.iter().filter(|node| heard(node)) {
-        warn!(%link, %node, "the link of the node receives nothing, by its own pulses; others take over what it holds there");
+        warn!(%link, %node, "the node reports that it receives no frames on this link; others take over its addresses there");
     }
     for node in before.into_iter().flat_map(|before| before.members.keys()) {
         if after.receive_nothing.contains(node) {
