@@ -494,10 +494,10 @@ fn log_hang(Link { name: link, .. }: &Link, hangs: bool) {
     match hangs {
         true => error!(
             %link,
-            seconds = HUNG_AFTER.as_secs(),
-            "no pulse is sent: the loop of this agent has not turned for so long; restart crier, and report what it was given"
+            hung_secs = HUNG_AFTER.as_secs(),
+            "no pulses are sent: the main loop of this agent hangs; restart crier, and report this with the configuration and the log"
         ),
-        false => warn!(%link, "pulses are sent again: the loop of this agent turns"),
+        false => warn!(%link, "pulses are sent again: the main loop of this agent goes on"),
     }
 }
 

@@ -159,7 +159,7 @@ fn untold_gateway(snapshot: &Snapshot) -> Option<String> {
     (matters && !is_told && is_there()).then(|| {
         format!(
             "OVN-Kubernetes is on this node (the link {} is there), and the Node's annotation {} does not say whether it is in shared gateway \
-             mode: with that, packets of pods pass the guard of egress by",
+             mode: with that, packets of pods bypass the guard of egress",
             OvnGateway::LINK,
             OvnGateway::ANNOTATION
         )

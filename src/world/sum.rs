@@ -101,7 +101,7 @@ pub struct World {
     pub cluster_texts: Arc<Vec<(String, String)>>,
     /// What keeps egress pods from being held to their Services' addresses.
     pub egress_problems: Vec<HostProblem>,
-    /// By what packets of pods pass the host's netfilter by.
+    /// By what packets of pods bypass the host's netfilter.
     pub egress_bypasses: Vec<HostProblem>,
     /// The addresses that packets of pods leave with by this node; `None` as long as that is not known.
     pub egress_translated: Option<Arc<BTreeSet<IpAddr>>>,
