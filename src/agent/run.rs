@@ -155,7 +155,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     // First of all, so that the first plan knows it: there is room for it in the empty queue.
     let _ = facts.send(Fact::Pulses(reload::pulses(&config))).await;
     let _ = facts.send(Fact::NetworkNumbers(kernel::returns::numbers(&config.egress).await)).await;
-    // The router id, which is chosen once, and the ways of what pods open go by them from the first plan on.
+    // The router id, which is chosen once, and the ways of outbound connections of pods go by them from the first plan on.
     if let Some(routes) = kernel::routes::at_start().await {
         let _ = facts.send(routes).await;
     }

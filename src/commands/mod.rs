@@ -113,7 +113,7 @@ enum Verb {
     Bfd(bfd::Bfd),
     /// Show who answers for which address on the link, since when and why
     L2(l2::L2),
-    /// Show by which node and with which address connections leave that pods open to the outside
+    /// Show from which node and with which source address outbound connections of pods leave
     Egress(Output),
     /// Look for what is wrong with this host and the running agent, and say what to do
     Doctor(Output),

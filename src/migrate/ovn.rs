@@ -22,7 +22,7 @@ pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
     used
 }
 
-/// OpenShift's default keeps what pods open from the host.
+/// OpenShift's default keeps outbound connections of pods from the host.
 const GATEWAY_MODE: &str = "in shared gateway mode, OVN-Kubernetes' default, packets of pods bypass the host's netfilter, and crier refuses \
                             egress: set routingViaHost: true and ipForwarding: Global in gatewayConfig of the Network operator first";
 
