@@ -349,7 +349,7 @@ impl Drainer {
     /// Nobody asks for the drain any more.
     async fn take_part(&mut self, again: &mut Option<Instant>) {
         if let Err(error) = self.take_back().await {
-            warn!(%error, "the Node takes part again, and the drain cannot be taken back");
+            warn!(%error, "nobody asks for the drain any more, but it cannot be ended");
             *again = Some(clock::now() + TRY_AGAIN);
         }
     }
@@ -382,7 +382,7 @@ impl Drainer {
     async fn keep(&mut self) {
         let unkept = self.write().await;
         if let Some(unkept) = unkept.as_ref().filter(|it| self.unkept.as_ref() != Some(it)) {
-            warn!(%unkept, "the drain goes by memory");
+            warn!(%unkept, "the drain could not be saved and is kept in memory only");
         }
         self.unkept = unkept;
         self.keep_again = self.unkept.is_some().then(|| clock::now() + TRY_AGAIN);
@@ -471,7 +471,10 @@ impl Drainer {
         orderer: Orderer,
     ) -> Result<Done, Refusal> {
         if let Some(drain) = self.drain.clone() {
-            let mut summary = format!("the node is drained already ({}), since {:.0}", drain.stage.code(), drain.since);
+            let mut summary = match drain.stage {
+                DrainStage::Drained => format!("the node is already drained, since {:.0}", drain.since),
+                stage => format!("the node is already being drained ({}), since {:.0}", stage.code(), drain.since),
+            };
             let follows = drain.follows && matches!(orderer, Orderer::Node | Orderer::Host);
             let boot = drain.boot.clone().filter(|_| follows);
             let forced = drain.forced || orderer == Orderer::Operator { force: true };
@@ -531,7 +534,7 @@ impl Drainer {
         self.flows.send_replace(Flows::default());
         info!("the drain was taken back");
         self.tell().await?;
-        Ok(Done::new("the node takes part again"))
+        Ok(Done::new("the node is back in service"))
     }
 
     /// One step; how long to wait before the next.
@@ -595,7 +598,7 @@ impl Drainer {
                 if !left.is_empty() {
                     warn!(
                         addresses = some(left.iter(), MOST_NAMED),
-                        "no other node has taken these addresses: they are given up"
+                        "no other node took these addresses; they are given up, as the drain was forced"
                     );
                 }
                 self.tell_standing(None).await;
@@ -633,7 +636,11 @@ impl Drainer {
     async fn move_to(&mut self, drain: Drain) -> Result<(), Refusal> {
         self.drain = Some(drain.clone());
         self.keep().await;
-        info!(stage = drain.stage.code(), reason = drain.reason.as_deref().unwrap_or("none given"), "drain");
+        info!(
+            stage = drain.stage.code(),
+            reason = drain.reason.as_deref().unwrap_or("none given"),
+            "drain: next stage"
+        );
         self.tell().await
     }
 
@@ -730,7 +737,7 @@ fn write_down(folder: &Path, in_force: Option<&Drain>, over: Overruled, boot: &s
         (Ok(()), Ok(())) => None,
         (Err(error), _) if in_force.is_none() => Some((drain, error, "the node is drained again")),
         (Err(error), _) if drain.exists() => Some((drain, error, "the drain goes on from an earlier step")),
-        (Err(error), _) => Some((drain, error, "the node takes part again")),
+        (Err(error), _) => Some((drain, error, "the node is back in service")),
         (Ok(()), Err(error)) if over != Overruled::default() => {
             Some((marker, error, "the node is drained again while its Node is cordoned or tainted"))
         }
@@ -1083,7 +1090,7 @@ mod tests {
         let done = bench.order(|answer| Command::Undrain { answer }).await;
         let [warning] = done.warnings.as_slice() else { panic!("{:?}", done.warnings) };
         assert!(warning.contains("when the agent restarts, the node is drained again"), "{warning}");
-        assert_eq!(done.summary, "the node takes part again");
+        assert_eq!(done.summary, "the node is back in service");
         assert_eq!(bench.warned().await, *warning);
         bench.taken_back().await;
         bench.out();

@@ -655,7 +655,7 @@ fn forget_stale(kernel: &mut Netfilter, judge: Judge<'_>, moved: &BTreeSet<IpAdd
         judge.is_stale(connection)
     })?;
     if ended > 0 {
-        info!(connections = ended, "connections of pods that left with another address are ended");
+        info!(connections = ended, "ended connections of pods that left with another address");
     }
     Ok(going_on)
 }
@@ -670,7 +670,7 @@ fn forget_former(kernel: &mut Netfilter, judge: Judge<'_>) -> io::Result<()> {
     info!(
         ?addresses,
         connections = ended,
-        "addresses that were held back for no Service are other pods' now and are let go"
+        "released addresses that were held for no Service and belong to other pods now"
     );
     Ok(())
 }

@@ -494,10 +494,10 @@ fn log_hang(Link { name: link, .. }: &Link, hangs: bool) {
     match hangs {
         true => error!(
             %link,
-            seconds = HUNG_AFTER.as_secs(),
-            "no pulse is sent: the loop of this agent has not turned for so long; restart crier, and report what it was given"
+            hung_secs = HUNG_AFTER.as_secs(),
+            "no pulses are sent: the main loop of this agent hangs; restart crier, and report this with the configuration and the log"
         ),
-        false => warn!(%link, "pulses are sent again: the loop of this agent turns"),
+        false => warn!(%link, "pulses are sent again: the main loop of this agent goes on"),
     }
 }
 
@@ -521,7 +521,7 @@ fn log_roster(link: &Link, before: Option<&Roster>, after: &Roster) {
     let was_numb = |node: &NodeName| before.is_some_and(|before| before.receive_nothing.contains(node));
     let heard = |node: &NodeName| after.silent.contains_key(node) && !was_numb(node);
     for node in after.receive_nothing.iter().filter(|node| heard(node)) {
-        warn!(%link, %node, "the link of the node receives nothing, by its own pulses; others take over what it holds there");
+        warn!(%link, %node, "the node reports that it receives no frames on this link; others take over its addresses there");
     }
     for node in before.into_iter().flat_map(|before| before.members.keys()) {
         if after.receive_nothing.contains(node) {

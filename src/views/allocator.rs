@@ -58,7 +58,7 @@ pub(super) fn awaited(snapshot: &Snapshot) -> String {
     let lease = &snapshot.world.lease;
     match &lease.holder {
         Some(holder) if !snapshot.world.leader && is_no_crier(lease) => {
-            format!("{holder} holds the Lease and is no crier, so it writes no address")
+            format!("{holder}, which is not a crier agent, holds the Lease, so no address is written")
         }
         Some(holder) => format!("the agent of {holder} holds the Lease and has not written an address yet"),
         None => "no agent is known to hold the Lease, so none has written an address".to_owned(),
@@ -115,9 +115,7 @@ fn silent(snapshot: &Snapshot, lease: &ObjectKey, holder: &NodeName) -> Option<S
     }
     let renewed = last_renewal.map(|at| format!(" (last by its own clock: {})", time(at))).unwrap_or_default();
     let then = match taken_after {
-        Some(_) if trouble.is_some() => {
-            "this agent cannot take it over, for the reason that is told beside this".to_owned()
-        }
+        Some(_) if trouble.is_some() => "this agent cannot take it over (see the problem of the Lease)".to_owned(),
         Some(after) => format!("this agent takes it over {} s after that", after.as_secs()),
         None => "this agent has no [[pool]] and never takes it over; does an agent run that has one?".to_owned(),
     };
@@ -180,7 +178,7 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     if is_no_crier(&snapshot.world.lease) {
         let ObjectKey { namespace, name } = lease;
         problems.push(format!(
-            "the Lease {lease} is held by {holder}{since}, which is no crier (it wrote neither its class nor its pools there) and renews it: no \
+            "the Lease {lease} is held by {holder}{since}, which is not a crier agent (it wrote neither class nor pools there) and renews it: no \
              Service gets an address; have that program use another Lease, and `kubectl -n {namespace} delete lease {name}`, or give this \
              one's agents another ([kubernetes] lease)"
         ));
@@ -323,13 +321,20 @@ mod tests {
         let state = LeaseState { holder: Some("kube-vip-7".into()), ..LeaseState::default() };
         let told = said(CONFIG, state.clone());
         assert_eq!(told.len(), 1, "{told:?}");
-        for word in
-            ["the Lease kube-system/crier is held by kube-vip-7", "no crier", "no Service gets", "[kubernetes] lease"]
-        {
+        for word in [
+            "the Lease kube-system/crier is held by kube-vip-7",
+            "not a crier agent",
+            "no Service gets",
+            "[kubernetes] lease",
+        ] {
             assert!(told[0].contains(word), "{word} in: {}", told[0]);
         }
         let snapshot = snapshot(CONFIG, state, ApiServer::Reachable);
-        assert!(awaited(&snapshot).contains("kube-vip-7 holds the Lease and is no crier"), "{}", awaited(&snapshot));
+        assert!(
+            awaited(&snapshot).contains("kube-vip-7, which is not a crier agent, holds the Lease"),
+            "{}",
+            awaited(&snapshot)
+        );
         assert!(allocator(&snapshot).no_crier);
     }
 

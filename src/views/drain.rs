@@ -257,7 +257,7 @@ pub fn found_within(snapshot: &Snapshot) -> Option<Duration> {
 
 const FOUND_WITHIN: Duration = Duration::from_secs(5);
 
-/// Of an address by which what pods open leaves, one node is elected; without pulses no other node learns that it is to be that.
+/// Of an address with which outbound connections of pods leave, one node is elected; without pulses no other node learns that it is to be that.
 fn elected_for_egress(snapshot: &Snapshot) -> Option<String> {
     let owned = snapshot.plan.decisions.iter().find_map(|(service, decision)| {
         let mut owners = decision.egress.iter().flat_map(|egress| &egress.owners);

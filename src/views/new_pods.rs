@@ -73,7 +73,7 @@ fn whose(snapshot: &Snapshot, address: IpAddr) -> (Option<ObjectKey>, String) {
         return (Some(pod.clone()), format!("it is a pod of {service}, and no EndpointSlice of that lists it yet"));
     }
     if let Some(pod) = judged.ending.get(&address) {
-        let reason = "it terminates, so its address may be another pod's: what is open goes on, and nothing is opened";
+        let reason = "it terminates, so its address may be another pod's: open connections go on, and it opens no new ones";
         return (Some(pod.clone()), reason.to_owned());
     }
     (None, unknown(snapshot))
@@ -103,7 +103,7 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
         let HeldNewPod { pod, dropped, reason, .. } = held_new_pod(snapshot, address);
         let pod = pod.map_or_else(|| format!("the pod with {address}"), |pod| format!("the pod {pod} ({address})"));
         format!(
-            "{pod} is new on this node, and what it opens to the outside is held back for more than ten seconds ([egress] new-pods), \
+            "{pod} is new on this node, and its outbound connections are held back for more than ten seconds ([egress] new-pods), \
              {dropped} packets of late: {reason}"
         )
     });

@@ -107,9 +107,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
 fn drained_by_damage(snapshot: &Snapshot) -> Option<String> {
     let drain = snapshot.world.drain.as_ref().filter(|drain| drain.is_unreadable())?;
     let why = drain.reason.as_deref().unwrap_or_default();
-    Some(format!(
-        "this node counts as drained and announces nothing, for {why}; `crier undrain` takes it back into service"
-    ))
+    Some(format!("this node is treated as drained and announces nothing: {why}; `crier undrain` returns it to service"))
 }
 
 /// Services whose annotation names a node that is none.
@@ -153,7 +151,7 @@ fn of_api_server(snapshot: &Snapshot) -> Option<String> {
         format!("{what}, the last known state stays in use: {why}{remedy}")
     } else {
         format!(
-            "{what}, and nothing is remembered from before, so what it has not told is not announced: {why}{remedy}"
+            "{what}, and no earlier state is known, so nothing is announced that depends on the missing lists: {why}{remedy}"
         )
     })
 }
@@ -175,8 +173,8 @@ fn unknown_to_api_server(snapshot: &Snapshot) -> String {
     match &snapshot.world.client_certificate {
         Some(it) if it.has_ended(snapshot.wall) => format!("; {it} ended on {}: {RENEW}", it.end()),
         Some(it) => format!(
-            "; {it}, good until {}, is none that this API server takes: is it of an authority of this cluster, and are the clocks right? \
-             Else renew it: crier reads it again when its file changes",
+            "; {it} is valid until {}, and this API server rejects it: check that the cluster's authority issued it and that the clocks \
+             agree, or renew it: crier reads it again when its file changes",
             it.end()
         ),
         None => "; renew the client certificate (`openssl x509 -enddate` tells when it ended) or the token that the kubeconfig names: \
@@ -286,7 +284,7 @@ fn of_cluster_config(snapshot: &Snapshot) -> Option<String> {
         ClusterConfig::NotUsed | ClusterConfig::Current => return None,
         ClusterConfig::Waiting { why } => {
             format!(
-                "the ConfigMap {name} has changed, and the one of before stays in use until this agent is restarted: {why}"
+                "the ConfigMap {name} has changed; the previous text stays in use until this agent is restarted: {why}"
             )
         }
         ClusterConfig::Refused { why } => format!("the ConfigMap {name} is refused, {in_use}: {why}"),
@@ -306,8 +304,8 @@ fn of_nobody(snapshot: &Snapshot) -> Option<String> {
     let all = unheld(snapshot);
     (!all.is_empty() && !snapshot.world.lacks_config_map()).then(|| {
         format!(
-            "{}: the status shows what this crier gave, of a class that the file names no more and of a pool that no file of this node is \
-             known to have had, so this node does not announce it: have the file name the class or the pool again, or empty the status",
+            "{}: the status shows an address from this crier, but the file no longer names the class, and no file of this node is known to \
+             have had its pool, so this node does not announce it: put the class or the pool back into the file, or empty the status",
             some_of(&all)
         )
     })
@@ -340,9 +338,9 @@ fn of_unheard_crier(snapshot: &Snapshot) -> Vec<String> {
     let unheard = by_lease.into_iter().filter(|(lease, _)| !is_heard(lease));
     let told = unheard.map(|(lease, services)| {
         format!(
-            "{}: the status shows what the crier with the Lease {lease} gave, of pools that this file has too, and of a class that it does \
-             not name; no agent with that Lease is heard, and this node does not announce it: if that was this crier, before its class led \
-             to another Lease, set [kubernetes] lease = \"{lease}\", or have the file name the class again",
+            "{}: the status shows addresses that the crier with the Lease {lease} assigned from pools that this file has too, for a class \
+             that this file does not name; no agent with that Lease is heard, and this node does not announce them: if that was this crier \
+             under its former Lease, set [kubernetes] lease = \"{lease}\", or name the class in the file again",
             some_of(&services)
         )
     });
@@ -593,7 +591,7 @@ fn sessions_without_next_hop(snapshot: &Snapshot) -> Vec<String> {
     let of_peer = |(name, peer): (&PeerName, &PeerSlice)| {
         let dropped = reach::dropped_next_hop(peer, &snapshot.world)?;
         let stands = snapshot.world.sessions.get(name).is_some_and(|it| it.state == SessionState::Established);
-        stands.then(|| format!("peer {name}: its session stands, and none would follow it: {dropped}"))
+        stands.then(|| format!("peer {name}: the session is up, but a new one could not be opened: {dropped}"))
     };
     snapshot.plan.bgp.peers.iter().filter_map(of_peer).collect()
 }
@@ -642,12 +640,14 @@ fn of_peer(peer: &PeerReport, peers: &[PeerReport]) -> Option<String> {
     }
     if let Some(since) = peer.session.reads_nothing_since {
         let waiting = match peer.session.prefixes_pending {
-            0 => "its last routes wait".to_owned(),
-            routes => format!("{routes} of its routes wait"),
+            0 => "its last routes are pending".to_owned(),
+            1 => "one route is pending".to_owned(),
+            routes => format!("{routes} routes are pending"),
         };
         return Some(format!(
-            "peer {} reads nothing since {}: {waiting}, and it goes by those that it had; look at the load of the router's control plane: \
-             the session ends where it takes nothing for eight minutes, or two hold times (RFC 9687); `crier bgp reset {0}` begins it anew",
+            "peer {} has not read from its session since {}: {waiting}, and it still uses the routes that it had; check the load of the \
+             router's control plane. The session ends after eight minutes without progress, or two hold times if that is longer (RFC \
+             9687); `crier bgp reset {0}` restarts it now",
             peer.name,
             since.strftime("%H:%M:%SZ")
         ));
@@ -765,13 +765,13 @@ fn receiving_nothing(snapshot: &Snapshot) -> Vec<String> {
         let in_words = |node: &NodeName| {
             if node == me {
                 format!(
-                    "{link} receives no frame of anybody: either this node is alone there, or others take over what it holds; look at the \
-                     cable, the port of the switch and the network card: ip -s link show {link}"
+                    "no frames are received on {link}: this node is alone there, or other nodes take over its addresses; check the cable, \
+                     the switch port and the network card: ip -s link show {link}"
                 )
             } else {
                 format!(
-                    "{node} says that its end of {link} receives nothing: it answers nobody there, and what it held is taken over; look there \
-                     at the cable, the port of the switch and the network card"
+                    "{node} reports that it receives no frames on {link}: other nodes take over its addresses there; check the cable, the \
+                     switch port and the network card of {node}"
                 )
             }
         };
@@ -1188,7 +1188,7 @@ mod tests {
         }
         let (state, problem) = said("nodes: timed out", false);
         assert_eq!(state, "unreachable");
-        assert!(problem.starts_with("API server unreachable, and nothing is remembered from before, so "), "{problem}");
+        assert!(problem.starts_with("API server unreachable, and no earlier state is known, so "), "{problem}");
     }
 
     /// B6 and B7 of a review. Input: a Service that is to be on a Node, which goes; and a drain whose file is damaged.
@@ -1283,7 +1283,7 @@ mod tests {
             (
                 300,
                 true,
-                "401 Unauthorized; the client certificate /pki/c.crt, good until 1971-01-01T00:00:00Z, is none",
+                "401 Unauthorized; the client certificate /pki/c.crt is valid until 1971-01-01T00:00:00Z, and this API server rejects it",
             ),
         ] {
             let said = said(today, refused);
@@ -1370,9 +1370,12 @@ mod tests {
         };
         assert_eq!(stuck(9999, None), None, "it may be slow");
         let told = stuck(9999, Some("2026-11-30T10:00:05Z")).expect("it is a problem");
-        assert!(told.starts_with("peer slow reads nothing since 10:00:05Z: 9999 of its routes wait, and "), "{told}");
+        assert!(
+            told.starts_with("peer slow has not read from its session since 10:00:05Z: 9999 routes are pending, and "),
+            "{told}"
+        );
         let told = stuck(0, Some("2026-11-30T10:00:05Z")).expect("it is a problem");
-        assert!(told.contains(": its last routes wait, and "), "{told}");
+        assert!(told.contains(": its last routes are pending, and "), "{told}");
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub struct BfdLoss {
     pub at: Timestamp,
     /// In words: "nothing came for 150 ms".
     pub why: String,
-    /// The session is that of the agent before, and the peer has said to this one at no time that it hears it.
+    /// The session is that of the previous agent, and the peer has said to this one at no time that it hears it.
     #[serde(skip)]
     pub is_of_agent_before: bool,
 }

@@ -133,7 +133,7 @@ pub enum Fact {
     Egress(Vec<HostProblem>),
     /// The addresses that packets of pods leave with by this node: the kernel holds the table that gives them.
     EgressTranslated(Arc<BTreeSet<IpAddr>>),
-    /// All by which packets of pods pass the host's netfilter by, and so the guard.
+    /// All by which packets of pods bypass the host's netfilter, and so the guard.
     EgressBypass(Vec<HostProblem>),
     /// All settings of this host by which the kernel drops packets of pods with egress, or replies to them.
     EgressFiltered(Vec<HostProblem>),

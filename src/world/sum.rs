@@ -101,7 +101,7 @@ pub struct World {
     pub cluster_texts: Arc<Vec<(String, String)>>,
     /// What keeps egress pods from being held to their Services' addresses.
     pub egress_problems: Vec<HostProblem>,
-    /// By what packets of pods pass the host's netfilter by.
+    /// By what packets of pods bypass the host's netfilter.
     pub egress_bypasses: Vec<HostProblem>,
     /// The addresses that packets of pods leave with by this node; `None` as long as that is not known.
     pub egress_translated: Option<Arc<BTreeSet<IpAddr>>>,
@@ -539,7 +539,7 @@ impl World {
         all.filter(|(_, net)| is_too_wide(net))
     }
 
-    /// Why what pods open cannot be guarded on this node; `None` where it can.
+    /// Why outbound connections of pods cannot be guarded on this node; `None` where it can.
     pub fn egress_obstacle(&self) -> Option<&HostProblem> {
         self.egress_bypasses.iter().chain(&self.egress_problems).next()
     }
@@ -555,7 +555,7 @@ impl World {
         self.drain.as_ref().map(|drain| drain.stage)
     }
 
-    /// The endpoints of a Service that take new connections for addresses of one family. What its pods open may leave by the node that
+    /// The endpoints of a Service that take new connections for addresses of one family. Outbound connections of its pods may leave by the node that
     /// announces its address, and a pod may need that to become ready: of such a Service all endpoints count while none takes connections.
     pub fn endpoints(&self, service: &ObjectKey, family: Family) -> Endpoints {
         let (mut ready, mut serving, mut without_node) = (BTreeMap::new(), BTreeMap::new(), 0_u32);

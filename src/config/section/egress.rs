@@ -1,4 +1,4 @@
-//! `[egress]`: how what pods open leaves the cluster with their Service's address. Floor 1.
+//! `[egress]`: how outbound connections of pods leave the cluster with their Service's address. Floor 1.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ section! {
     /// `[egress]`
     pub struct EgressSettings = Section::one(
         "egress",
-        "How connections that pods open leave the cluster with the address of their Service (annotation crier.dev/egress). \
+        "How outbound connections of pods leave the cluster with the address of their Service (annotation crier.dev/egress). \
          Nothing is set in the kernel before some Service asks for it, or there is an extra network.",
     ), written as Written;
     keys {

@@ -144,7 +144,7 @@ fn a_pod_is_held_back_before_its_service_has_an_address_and_that_is_said_once_th
     assert_lines(&seen(), &["crier_egress_pods{path=\"held\"} 0", "crier_egress_pods{path=\"pending\"} 1"]);
     assert_eq!(path(), Path::Pending);
     let said = egress(&seen()).problems;
-    assert!(said.iter().any(|it| it.contains("shop/web") && it.contains("is not guarded on this node")), "{said:?}");
+    assert!(said.iter().any(|it| it.contains("shop/web") && it.contains("are not guarded on this node")), "{said:?}");
     // The table holds another pod, and then this one with what was before.
     let table = |pods: [(IpAddr, Mapping); 1]| Some(Arc::new(Content { pods: pods.into(), ..Content::default() }));
     for other in [("10.244.1.9".parse().unwrap(), Mapping::Held), (pod, Mapping::Steered { slot: 1 })] {

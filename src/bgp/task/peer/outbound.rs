@@ -27,7 +27,7 @@ pub(super) struct Outbound {
     pub(super) next_hops: NextHops,
     /// The outbox does not write them yet: it will, into the routes that they change, as soon as it is idle.
     pub(super) next_hops_due: bool,
-    /// The session is that of an agent before this one, and what the peer should have is not known yet: it is sent nothing.
+    /// The session is that of a previous agent, and what the peer should have is not known yet: it is sent nothing.
     pub(super) awaits_plan: bool,
     /// An UPDATE of the peer was ignored, and that was logged.
     pub(super) ignores: bool,

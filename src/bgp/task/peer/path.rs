@@ -16,7 +16,7 @@ pub(super) struct Path {
     /// How often BFD has lost it. A loss concerns the session that stood at that time, and none that came after.
     losses: u64,
     state: BfdState,
-    /// The BGP session, if there is any, was established by this agent. A BFD session of the agent before may end only because the peer was
+    /// The BGP session, if there is any, was established by this agent. A BFD session of the previous agent may end only because the peer was
     /// started anew.
     is_of_this_agent: bool,
 }
@@ -46,7 +46,7 @@ impl PeerTask {
                     info!(
                         peer = %self.name,
                         reason = why,
-                        "the BFD session of the agent before has ended; this session goes on if the peer acknowledges a KEEPALIVE"
+                        "the BFD session of the previous agent has ended; this session goes on if the peer acknowledges a KEEPALIVE"
                     );
                     // The path of this one may be lost with it.
                     let actions = self.peering.handle_doubt(clock::now());

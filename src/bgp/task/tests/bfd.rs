@@ -155,7 +155,7 @@ async fn with_bfd_strict_a_connection_is_closed_until_bfd_is_up() {
     bench.stop("the test ends").await;
 }
 
-/// G6 and N6 of reviews. Input: a session that this agent has established; BFD's session of the agent before loses the path without having
+/// G6 and N6 of reviews. Input: a session that this agent has established; BFD's session of the previous agent loses the path without having
 /// heard the peer, and then one that has heard it does, however short before. Output: the session goes on the first time: the peer was started
 /// anew, and its BFD with it; and ends the second time.
 #[tokio::test]
