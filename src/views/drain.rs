@@ -132,12 +132,11 @@ impl DrainReport {
 
 /// The view; `None` where this node is not drained.
 pub fn drain(snapshot: &Snapshot) -> Option<DrainReport> {
-    let Drain { stage, reason, since, until, timed_out, follows, boot: _, forced: _ } =
-        &**snapshot.world.drain.as_ref()?;
+    let Drain { stage, ordered, since, until, timed_out } = &**snapshot.world.drain.as_ref()?;
     let Flows { first, left, silent, trouble } = snapshot.flows.clone();
     Some(DrainReport {
         stage: *stage,
-        reason: reason.clone(),
+        reason: ordered.reason(),
         since: *since,
         until: *until,
         flows: first,
@@ -145,7 +144,7 @@ pub fn drain(snapshot: &Snapshot) -> Option<DrainReport> {
         flows_silent: silent,
         addresses_left: snapshot.plan.l2.addresses.len(),
         timed_out: *timed_out,
-        follows: *follows,
+        follows: ordered.follows(),
         trouble,
         stands_still: snapshot.world.drain_refused.as_ref().map(|it| it.problem.clone()),
         untaken: untaken(snapshot),
@@ -317,13 +316,10 @@ mod tests {
             let now = Timestamp::UNIX_EPOCH;
             let of_node = Drain {
                 stage,
-                reason: None,
+                ordered: Ordered::Operator { reason: None, forced: true },
                 since: now,
                 until: now,
                 timed_out: false,
-                follows: false,
-                boot: None,
-                forced: true,
             };
             planner.apply(Fact::Session("tor".into(), SessionReport { detail, ..session }));
             planner.apply(Fact::Drain(Some(Arc::new(of_node))));

@@ -28,7 +28,7 @@ use crate::plan::reach;
 use crate::plan::slice::PeerSlice;
 use crate::reason::{HostUse, Reason};
 use crate::roster::Roster;
-use crate::world::{ApiServer, ClusterConfig, Condition, Link, Pulses, SessionState, World};
+use crate::world::{ApiServer, ClusterConfig, Condition, Link, Ordered, Pulses, SessionState, World};
 
 /// All problems, those that concern most first.
 pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {
@@ -105,8 +105,8 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
 
 /// A drain that nobody can read the orders of.
 fn drained_by_damage(snapshot: &Snapshot) -> Option<String> {
-    let drain = snapshot.world.drain.as_ref().filter(|drain| drain.is_unreadable())?;
-    let why = drain.reason.as_deref().unwrap_or_default();
+    let ordered = &snapshot.world.drain.as_ref()?.ordered;
+    let why = ordered.reason().filter(|_| matches!(ordered, Ordered::Unreadable { .. }))?;
     Some(format!("this node is treated as drained and announces nothing: {why}; `crier undrain` returns it to service"))
 }
 
@@ -1217,14 +1217,17 @@ mod tests {
         assert!(matches!(&told[..], [it] if it.starts_with("shop/web: ") && it.contains("no such Node")), "{told:?}");
         let drain = Drain {
             stage: crate::world::DrainStage::Drained,
-            reason: Some(format!("/var/lib/crier/{}expected value", Drain::UNREADABLE)),
+            ordered: Ordered::Unreadable {
+                file: "/var/lib/crier/drain.json".into(),
+                why: "expected value".to_owned(),
+            },
             since: jiff::Timestamp::UNIX_EPOCH,
             until: jiff::Timestamp::UNIX_EPOCH,
             timed_out: false,
-            follows: false,
-            boot: None,
-            forced: true,
         };
+        let reason = Some("as if drain.json cannot be read: by an operator".to_owned());
+        let by_operator = Drain { ordered: Ordered::Operator { reason, forced: false }, ..drain.clone() };
+        assert_eq!(said(Fact::Drain(Some(Arc::new(by_operator)))), [""; 0], "what an operator says is no damage");
         let told = said(Fact::Drain(Some(Arc::new(drain))));
         assert!(
             told.iter().any(|it| it.contains("/var/lib/crier/drain.json") && it.contains("`crier undrain`")),

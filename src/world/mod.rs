@@ -23,7 +23,7 @@ pub use answerers::Answerers;
 pub use bfd::{BfdLoss, BfdReport, BfdSessions};
 pub use client_certificate::ClientCertificate;
 pub use condition::{Condition, is_of_default};
-pub use drain::{Drain, DrainStage, Shutdown};
+pub use drain::{Drain, DrainStage, Ordered, Shutdown};
 pub use fact::{ApiServer, ClusterConfig, Fact, Listing, PeerOrder, PeerOrders, PoolRange, Pulses, SessionReport};
 pub use lease::{LeaseState, Silence};
 pub use node_counts::NodeCounts;

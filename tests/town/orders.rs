@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crier::world::{Drain, DrainStage, Fact};
+use crier::world::{Drain, DrainStage, Fact, Ordered};
 
 use crate::agent::THINKING;
 use crate::story::Station;
@@ -42,13 +42,10 @@ impl Draining {
         let (since, until) = (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::UNIX_EPOCH);
         let drain = Drain {
             stage: self.stage,
-            reason: None,
+            ordered: Ordered::default(),
             since,
             until,
             timed_out: false,
-            follows: false,
-            boot: None,
-            forced: false,
         };
         Fact::Drain(Some(Arc::new(drain)))
     }

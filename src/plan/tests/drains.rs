@@ -2,20 +2,17 @@
 
 use super::*;
 use crate::community::Community;
-use crate::world::{Drain, DrainStage};
+use crate::world::{Drain, DrainStage, Ordered};
 
 fn drain(story: &mut Story, stage: Option<DrainStage>) -> Turn {
     let drain = stage.map(|stage| {
         let (since, until) = (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::UNIX_EPOCH);
         Arc::new(Drain {
             stage,
-            reason: None,
+            ordered: Ordered::default(),
             since,
             until,
             timed_out: false,
-            follows: false,
-            boot: None,
-            forced: false,
         })
     });
     story.tell(Fact::Drain(drain));
