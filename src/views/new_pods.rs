@@ -73,7 +73,8 @@ fn whose(snapshot: &Snapshot, address: IpAddr) -> (Option<ObjectKey>, String) {
         return (Some(pod.clone()), format!("it is a pod of {service}, and no EndpointSlice of that lists it yet"));
     }
     if let Some(pod) = judged.ending.get(&address) {
-        let reason = "it terminates, so its address may be another pod's: open connections go on, and it opens no new ones";
+        let reason =
+            "it terminates, so its address may be another pod's: open connections go on, and it opens no new ones";
         return (Some(pod.clone()), reason.to_owned());
     }
     (None, unknown(snapshot))

@@ -73,8 +73,8 @@ pub struct Report {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ApiServerReport {
-    /// `connecting`, `reachable`, `unreachable`, `forbidden` where it answers and refuses what crier must read, or `manifests` where
-    /// a folder takes its place.
+    /// `connecting`, `reachable`, `unreachable`, `unauthorized` where it answers and does not know this agent (401), `forbidden` where
+    /// it answers and refuses what crier must read, or `manifests` where a folder takes its place.
     pub state: String,
     pub since: Option<Timestamp>,
     pub error: Option<String>,
