@@ -3,7 +3,7 @@
 use super::*;
 use crate::address::MacAddress;
 use crate::roster::{Card, Departed, Eligibility, Holding, Member, NodeTicket, Roster, Stage};
-use crate::world::{Conflict, Pulses, SessionReport, SessionState};
+use crate::world::{ApiServer, Conflict, Pulses, SessionReport, SessionState};
 
 const NODES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
 const SERVICES: usize = 12;
@@ -42,7 +42,12 @@ fn happening(random: &mut fastrand::Rng) -> Fact {
     let name = NODES[random.usize(..NODES.len())];
     let number = random.usize(..SERVICES);
     let service_key = key(&format!("s{number}"));
-    match random.u8(0..14) {
+    match random.u8(0..16) {
+        14 => {
+            let state = [SessionState::Established, SessionState::Active][random.usize(..2)];
+            Fact::Session("tor".into(), SessionReport::new(state, std::time::SystemTime::UNIX_EPOCH))
+        }
+        15 => Fact::ApiServer(if random.u8(0..4) > 0 { ApiServer::Reachable } else { ApiServer::Connecting }),
         12 | 13 => {
             let (began, ended) = (some_addresses(random, 4), some_addresses(random, 4));
             Fact::Answering { link: "eth0".into(), began, ended }
@@ -184,6 +189,7 @@ fn begin(config: &Config, pulses: bool, leader: bool) -> Planner {
 fn a_turn_comes_to_the_plan_that_judging_everything_comes_to_whatever_happened() {
     // Input: random happenings, some of them in one turn. Output: after every turn the plan, with its history, of a planner
     // that was told the same and judges every Service in every turn.
+    let mut said_over_bgp = 0;
     for seed in 0..50 {
         let mut random = fastrand::Rng::with_seed(seed);
         let config = many_rules(seed % 2 == 0);
@@ -204,6 +210,7 @@ fn a_turn_comes_to_the_plan_that_judging_everything_comes_to_whatever_happened()
             }
             let (of_one, of_all) = (one.plan(), all.plan());
             assert_eq!(of_one.pulse, of_all.pulse, "seed {seed}, step {step}");
+            said_over_bgp += usize::from(of_one.pulse.over_bgp.as_ref().is_some_and(|said| !said.is_empty()));
             assert_eq!(of_one.l2.addresses, of_all.l2.addresses, "seed {seed}, step {step}");
             assert_eq!(outcome(&one), outcome(&all), "seed {seed}, step {step}");
             assert_eq!(turn_one.handovers, turn_all.handovers, "seed {seed}, step {step}");
@@ -212,6 +219,7 @@ fn a_turn_comes_to_the_plan_that_judging_everything_comes_to_whatever_happened()
             assert_eq!(history(&one), history(&all), "seed {seed}, step {step}");
         }
     }
+    assert!(said_over_bgp > 100, "what is announced over BGP was said {said_over_bgp} times");
 }
 
 #[test]
