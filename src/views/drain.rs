@@ -282,8 +282,8 @@ mod tests {
     use crate::roster::{Card, L2Number, Roster};
     use crate::selector::Labels;
     use crate::world::{
-        ApiServer, Egress, EgressBounds, EndpointSlice, Fact, Link, Node, NodeCounts, Request, Service, SessionDetail,
-        SessionReport, TrafficPolicy,
+        ApiServer, Egress, EgressBounds, EndpointSlice, Fact, Link, Node, NodeCounts, Ordered, Request, Service,
+        SessionDetail, SessionReport, TrafficPolicy,
     };
 
     const L2: &str = "[manifests]\nfolder = \"/m\"\n[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100-192.168.35.110\"]\n\
