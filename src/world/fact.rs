@@ -80,9 +80,8 @@ pub enum Fact {
     Pulses(Pulses),
     /// Which nodes are alive on a link, by its index, as their pulses tell; `None` where pulses are no longer heard.
     Roster(u32, Option<Arc<Roster>>),
-    /// All sources whose pulses are dropped on a link, by the link's index, each with the reason; of [`Fact::OWN_SOCKETS`] why none is
-    /// sent or heard.
-    PulsesRefused(u32, Arc<BTreeMap<IpAddr, String>>),
+    /// What is wrong with pulses on a link, by the link's index.
+    PulseTrouble(u32, PulseTrouble),
     /// The planner chose these addresses for a Service; kept until the Service status shows them.
     Assigned(ObjectKey, Vec<IpAddr>),
     /// The API server accepted a status write and returned the Service, ahead of the watch. Applied only to a Service of
@@ -171,9 +170,6 @@ pub enum Fact {
 pub type PoolRange = (PoolName, IpAddr, IpAddr);
 
 impl Fact {
-    /// The kernel takes no packet from this address.
-    pub const OWN_SOCKETS: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
-
     /// Whether the fact is a part of what is kept on disk: see [`World::to_remember`](super::World::to_remember).
     pub fn is_worth_remembering(&self) -> bool {
         match self {
@@ -210,7 +206,7 @@ impl Fact {
             | Fact::DefaultRoutes(_)
             | Fact::Pulses(_)
             | Fact::Roster(..)
-            | Fact::PulsesRefused(..)
+            | Fact::PulseTrouble(..)
             | Fact::StatusRefused(..)
             | Fact::RemovalTold(_)
             | Fact::Host(_)
@@ -314,6 +310,27 @@ pub enum Pulses {
         /// Pulses are authenticated with a key; those without are dropped.
         authenticated: bool,
     },
+}
+
+/// What is wrong with pulses on a link.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PulseTrouble {
+    #[default]
+    None,
+    /// None is sent or heard.
+    NoSockets { why: String },
+    /// Those of these sources are dropped, each for a reason.
+    Dropped(Arc<BTreeMap<IpAddr, String>>),
+}
+
+impl PulseTrouble {
+    pub fn is_none(&self) -> bool {
+        match self {
+            PulseTrouble::None => true,
+            PulseTrouble::NoSockets { .. } => false,
+            PulseTrouble::Dropped(sources) => sources.is_empty(),
+        }
+    }
 }
 
 /// What an operator wants of a BGP peer. Each reset and each refresh counts, also one that was wanted before.

@@ -24,7 +24,7 @@ pub use bfd::{BfdLoss, BfdReport, BfdSessions};
 pub use client_certificate::ClientCertificate;
 pub use condition::{Condition, is_of_default};
 pub use drain::{Drain, DrainStage, Ordered, Shutdown};
-pub use fact::{ApiServer, ClusterConfig, Fact, Listing, PeerOrder, PeerOrders, PoolRange, Pulses, SessionReport};
+pub use fact::{ApiServer, ClusterConfig, Fact, Listing, PeerOrder, PeerOrders, PoolRange, PulseTrouble, Pulses, SessionReport};
 pub use lease::{LeaseState, Silence};
 pub use node_counts::NodeCounts;
 pub use objects::{

@@ -15,7 +15,7 @@ use super::maps::{add, put, retain, shared, shared_while};
 use super::{
     Answerers, ApiServer, BfdSessions, ClientCertificate, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage,
     Egress, EgressReach, EndpointSlice, Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node,
-    PeerOrder, PeerOrders, Pods, PoolRange, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
+    PeerOrder, PeerOrders, Pods, PoolRange, PulseTrouble, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
 };
 use crate::address::{Family, is_too_wide};
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -75,7 +75,7 @@ pub struct World {
     /// Who is there on each link, by its index.
     pub rosters: OrdMap<u32, Arc<Roster>>,
     /// Whose pulses are not believed on each link, by its index: each with why. Never empty for a link.
-    pub refused_pulses: OrdMap<u32, Arc<BTreeMap<IpAddr, String>>>,
+    pub pulse_trouble: OrdMap<u32, PulseTrouble>,
     /// Addresses that were chosen for a Service and that its status does not show yet.
     pub assigned: OrdMap<ObjectKey, Vec<IpAddr>>,
     /// The addresses that the status of a Service of this name showed before: it gets them back if nobody else has them.
@@ -227,7 +227,7 @@ impl Default for World {
             dead_default_routes: Vec::new(),
             pulses: Pulses::Off,
             rosters: OrdMap::new(),
-            refused_pulses: OrdMap::new(),
+            pulse_trouble: OrdMap::new(),
             assigned: OrdMap::new(),
             former: OrdMap::new(),
             departed: Departed::default(),
@@ -404,8 +404,8 @@ impl World {
                 put(&mut self.rosters, index, roster);
                 Touched::Nothing
             }
-            Fact::PulsesRefused(index, refused) => {
-                put(&mut self.refused_pulses, index, Some(refused).filter(|refused| !refused.is_empty()));
+            Fact::PulseTrouble(index, trouble) => {
+                put(&mut self.pulse_trouble, index, Some(trouble).filter(|trouble| !trouble.is_none()));
                 Touched::Nothing
             }
             Fact::Assigned(key, addresses) => {
