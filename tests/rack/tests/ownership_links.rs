@@ -186,7 +186,7 @@ fn clients_of_a_link_that_the_owner_has_lost_are_answered_although_it_is_heard_o
         assert!(without.values().all(|owner| owner != "node-1"), "{without:?}");
         let told = || agents[1..].iter().map(lan::problems).collect::<String>();
         eventually("who answers says why", secs(3), || match told() {
-            told if told.contains("node-1 answers, and is not heard on eth0") => Ok(()),
+            told if told.contains("node-1 answers for it, but is not heard on eth0") => Ok(()),
             told => Err(told),
         });
         port.restore();
