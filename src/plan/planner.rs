@@ -669,9 +669,13 @@ fn leases_of(roster: &Option<Arc<Roster>>) -> BTreeSet<u64> {
 impl Planner {
     /// The next turn judges every Service, whatever was told.
     pub fn judge_everything(&mut self) {
-        self.dirty.over_bgp = true;
         let every: Vec<ObjectKey> = self.every_service().cloned().collect();
         self.dirty.services.extend(every);
+    }
+
+    /// The next turn looks at all that is announced over BGP, whatever was told.
+    pub fn look_over_bgp(&mut self) {
+        self.dirty.over_bgp = true;
     }
 
     /// All that is known, at once.
