@@ -14,8 +14,17 @@ const PROTOCOLS: &[&str] = &["arp", "bgp", "bfd", "data_path", "discovery", "egr
 const SHARED_EDGES: &[&str] = &["clock.rs", "config/load.rs", "datagram.rs", "state_file.rs"];
 
 /// What files of floors 0 and 1 never name.
-const NEVER_BELOW: &[&str] =
-    &["tokio", "std::net::Tcp", "std::net::Udp", "socket2", "Instant::now", "SystemTime::now", ".elapsed()", "tracing::", "std::fs"];
+const NEVER_BELOW: &[&str] = &[
+    "tokio",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "socket2",
+    "Instant::now",
+    "SystemTime::now",
+    ".elapsed()",
+    "tracing::",
+    "std::fs",
+];
 
 /// Above this a file is more than one can keep in mind.
 const LONGEST: usize = 900;

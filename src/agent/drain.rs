@@ -500,9 +500,7 @@ impl Drainer {
         let ordered = match orderer {
             Orderer::Operator { force } => Ordered::Operator { reason, forced: force },
             Orderer::Asker(Asker::Node) => Ordered::Node { why: reason.unwrap_or_default() },
-            Orderer::Asker(Asker::Host) => {
-                Ordered::Host { boot: self.boot.clone(), why: reason.unwrap_or_default() }
-            }
+            Orderer::Asker(Asker::Host) => Ordered::Host { boot: self.boot.clone(), why: reason.unwrap_or_default() },
         };
         if let Some(why) = nobody_else(&snapshot).filter(|_| !ordered.is_forced()) {
             return Err(Refusal::LastNode(why));

@@ -280,11 +280,13 @@ impl Origin {
         let address_at = |offset: usize| message.octets.get(offset..);
         match (message.level, message.kind) {
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                let to = address_at(std::mem::offset_of!(libc::in_pktinfo, ipi_addr)).and_then(<[u8]>::first_chunk::<4>);
+                let to =
+                    address_at(std::mem::offset_of!(libc::in_pktinfo, ipi_addr)).and_then(<[u8]>::first_chunk::<4>);
                 self.to = to.map(|to| IpAddr::from(*to)).or(self.to);
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                let to = address_at(std::mem::offset_of!(libc::in6_pktinfo, ipi6_addr)).and_then(<[u8]>::first_chunk::<16>);
+                let to =
+                    address_at(std::mem::offset_of!(libc::in6_pktinfo, ipi6_addr)).and_then(<[u8]>::first_chunk::<16>);
                 self.to = to.map(|to| IpAddr::from(*to)).or(self.to);
             }
             _ => {}

@@ -102,8 +102,11 @@ pub async fn run(
         Ok(ended) => drop(ended.await),
         Err(error) => {
             let problem = HostProblem {
-                problem: format!("no thread can be started for egress, so pods may send with addresses that are not their Service's: {error}"),
-                remedy: "let crier have more threads (TasksMax= of its unit, pids.max of its cgroup), and restart it".to_owned(),
+                problem: format!(
+                    "no thread can be started for egress, so pods may send with addresses that are not their Service's: {error}"
+                ),
+                remedy: "let crier have more threads (TasksMax= of its unit, pids.max of its cgroup), and restart it"
+                    .to_owned(),
             };
             warn!(%problem, "the guard of egress does not stand");
             // Nobody takes facts any more only when the agent ends.
@@ -708,7 +711,8 @@ mod tests {
     #[test]
     fn the_keeper_works_where_no_thread_of_the_agent_waits_for_it() {
         let text = "[manifests]\nfolder = \"/m\"\n[egress]\ntable = \"crier-test-of-keeper\"\n".to_owned();
-        let config: Config = parse(&[SourceFile { path: "test.toml".to_owned(), text }], &NoSecrets).expect("it is good");
+        let config: Config =
+            parse(&[SourceFile { path: "test.toml".to_owned(), text }], &NoSecrets).expect("it is good");
         let folder = tempfile::tempdir().expect("a folder");
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let (agent, test) = (runtime(), runtime());
@@ -727,6 +731,7 @@ mod tests {
         // It ends with the task that it belongs to, and so with the agent.
         drop(agent);
         let all_told = async { while told.recv().await.is_some() {} };
-        test.block_on(async { tokio::time::timeout(Duration::from_secs(20), all_told).await }).expect("the keeper ends");
+        test.block_on(async { tokio::time::timeout(Duration::from_secs(20), all_told).await })
+            .expect("the keeper ends");
     }
 }

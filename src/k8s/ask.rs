@@ -87,8 +87,7 @@ impl Asker {
             let Some(list) = unless(404, self.ask(Method::GET, &page, None).await)? else { return Ok(None) };
             let next = list.pointer("/metadata/continue").and_then(Value::as_str).filter(|token| !token.is_empty());
             let next = next.map(|token| format!("&continue={}", escaped(token)));
-            let unreadable =
-                |flaw: Flaw| RequestError::Unreadable { path: path.to_owned(), problem: flaw.to_string() };
+            let unreadable = |flaw: Flaw| RequestError::Unreadable { path: path.to_owned(), problem: flaw.to_string() };
             objects.extend(objects_in(list).map_err(unreadable)?);
             match next {
                 Some(next) => from = next,

@@ -472,7 +472,8 @@ mod tests {
 
     #[test]
     fn only_what_tls_says_of_a_certificate_is_about_the_certificate() {
-        let of_tls = |error: rustls::Error| Connect(io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error)));
+        let of_tls =
+            |error: rustls::Error| Connect(io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error)));
         let unknown = of_tls(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
         assert_eq!(of_certificate(&unknown).as_deref(), Some("invalid peer certificate: UnknownIssuer"));
         let others = [

@@ -144,7 +144,8 @@ fn set_option(socket: &Socket, level: libc::c_int, option: libc::c_int, value: l
 /// One datagram: how long it was (one more than fits is as good as longer), from where, and its hop limit.
 fn receive_one(socket: &Socket, buffer: &mut [u8]) -> io::Result<(usize, Option<SocketAddr>, Option<u8>)> {
     let mut hop_limit = None;
-    let (length, source) = datagram::receive_one(socket, buffer, |message| hop_limit = message.hop_limit().or(hop_limit))?;
+    let (length, source) =
+        datagram::receive_one(socket, buffer, |message| hop_limit = message.hop_limit().or(hop_limit))?;
     Ok((length, source, hop_limit))
 }
 

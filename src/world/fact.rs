@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BfdReport, ClientCertificate, Conflict, DefaultRoute, Drain, EgressReach, EndpointSlice, HeldPod, HostProblem,
-    LeaseState, Link, NetworkNumbers, Node, Pod, Service, SessionDetail, Shutdown,
+    LeaseState, Link, NetworkNumbers, Node, Pod, Refusal, Service, SessionDetail, Shutdown,
 };
 use crate::claim::Answerer;
 use crate::config::Config;
@@ -258,7 +258,11 @@ pub enum ClusterConfig {
     /// It is not there: what was in use before stays.
     Missing,
     /// It cannot be seen: what was in use before stays.
-    Unseen { why: String },
+    Unseen {
+        why: String,
+        #[serde(default)]
+        refusal: Refusal,
+    },
 }
 
 /// The keys of a complete list.
@@ -281,23 +285,11 @@ pub enum ApiServer {
     Unreachable {
         since: SystemTime,
         why: String,
-        /// It answers, and refuses what crier asks for: this agent lacks rights (403).
         #[serde(default)]
-        forbidden: bool,
+        refusal: Refusal,
     },
     /// Standalone: the objects come from a folder of manifests.
     Manifests,
-}
-
-impl ApiServer {
-    /// What to do where it [sees nobody](Self::sees_nobody).
-    pub const SEES_NOBODY: &str = "the credentials of the kubeconfig do not reach it: look whether its user has some, and whether a \
-         proxy or load balancer on the way ends TLS and drops the client certificate";
-
-    /// A refusal that is about the anonymous user: no right would help.
-    pub fn sees_nobody(why: &str) -> bool {
-        why.contains("\"system:anonymous\"")
-    }
 }
 
 /// Whether pulses tell which other nodes are alive.

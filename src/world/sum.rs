@@ -15,7 +15,8 @@ use super::maps::{add, put, retain, shared, shared_while};
 use super::{
     Answerers, ApiServer, BfdSessions, ClientCertificate, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage,
     Egress, EgressReach, EndpointSlice, Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node,
-    PeerOrder, PeerOrders, Pods, PoolRange, PulseTrouble, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
+    PeerOrder, PeerOrders, Pods, PoolRange, PulseTrouble, Pulses, Service, SessionReport, SessionState, Shutdown,
+    Tenant,
 };
 use crate::address::{Family, is_too_wide};
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};

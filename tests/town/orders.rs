@@ -40,13 +40,7 @@ impl Draining {
 
     pub fn fact(&self) -> Fact {
         let (since, until) = (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::UNIX_EPOCH);
-        let drain = Drain {
-            stage: self.stage,
-            ordered: Ordered::default(),
-            since,
-            until,
-            timed_out: false,
-        };
+        let drain = Drain { stage: self.stage, ordered: Ordered::default(), since, until, timed_out: false };
         Fact::Drain(Some(Arc::new(drain)))
     }
 }

@@ -293,13 +293,7 @@ fn a_drained_node_sends_packets_to_the_next_owner_where_that_one_knows_and_holds
         story.turn();
         assert_eq!(mapping(&story), translated());
         let (since, until) = (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::UNIX_EPOCH);
-        let drain = Drain {
-            stage: DrainStage::Drained,
-            ordered: Ordered::default(),
-            since,
-            until,
-            timed_out: false,
-        };
+        let drain = Drain { stage: DrainStage::Drained, ordered: Ordered::default(), since, until, timed_out: false };
         story.tell(Fact::Drain(Some(Arc::new(drain))));
         story.turn();
         assert!(story.routes().is_empty());
