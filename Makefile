@@ -131,7 +131,7 @@ bench-failover: ## How long an address is away when its owner fails, beside keep
 	cargo run --quiet --release --package crier-rack --bin crier-rack -- bench failover
 
 .PHONY: bench-egress
-bench-egress: ## How long what pods open does not get out when the owner of its egress address fails
+bench-egress: ## How long outbound connections of pods do not get out when the owner of its egress address fails
 	@scripts/install-missing build rack
 	@$(MAKE) --no-print-directory build
 	cargo run --quiet --release --package crier-rack --bin crier-rack -- bench egress

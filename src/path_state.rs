@@ -114,6 +114,8 @@ impl DataPath {
 }
 
 impl Serving {
+    pub const ALL: [Serving; 3] = [Serving::Yes, Serving::Lost, Serving::NotSinceBoot];
+
     /// The state of the path as a word for machines: a field of JSON, a label of a metric.
     pub fn code(self) -> &'static str {
         match self {

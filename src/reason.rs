@@ -75,7 +75,7 @@ pub enum Reason {
          annotation"
     )]
     RenumberRequested { address: IpAddr },
-    #[error("the Service has another address of its family, {other}, and crier did not give it {address}")]
+    #[error("the Service already has {other} of this family, and crier did not assign {address}")]
     AddressToSpare { address: IpAddr, other: IpAddr },
     #[error("the agents found a foreign host on the link that uses {address}")]
     AddressTaken { address: IpAddr },
@@ -166,10 +166,10 @@ pub enum Reason {
     OwnedBy { owner: NodeName },
     #[error("the station {mac} answers for it, and is no known node's: {first} is ranked first")]
     AnsweredByStation { mac: MacAddress, first: NodeName },
-    #[error("{first} is first for {address} and does not answer: see `crier l2 {address}` on {first}")]
+    #[error("{first} ranks first for {address} but does not answer for it; run `crier l2 {address}` on {first}")]
     NotTaken { address: IpAddr, first: NodeName },
     #[error(
-        "{owner} answers, and {} on {}: this node answers there; see to the link",
+        "{owner} answers for it, but {} on {}, so this node answers there instead: check that link",
         if *.without_v6 { "has no link-local IPv6 address" } else { "is not heard" },
         list(.links)
     )]
@@ -180,22 +180,25 @@ pub enum Reason {
         #[serde(default)]
         without_v6: bool,
     },
-    #[error("{owner} alone announces it: what the pods of the Service open leaves by that node (crier.dev/egress)")]
+    #[error(
+        "{owner} alone announces it: outbound connections of the Service's pods leave through that node (crier.dev/egress)"
+    )]
     EgressOwnedBy { owner: NodeName },
     #[error(
-        "no node can be the one by which what the pods of the Service open leaves (crier.dev/egress): none that \
-         [[bgp.advertisement]] selects is Ready"
+        "no node can send out the outbound connections of the Service's pods (crier.dev/egress): none that [[bgp.advertisement]] \
+         selects is Ready"
     )]
     NoEgressNode,
     #[error(
-        "no node can be the one by which what the pods of the Service open leaves: none that crier.dev/egress-nodes \
-         \"{selector}\" and [[bgp.advertisement]] select is Ready"
+        "no node can send out the outbound connections of the Service's pods: none that both crier.dev/egress-nodes \"{selector}\" \
+         and [[bgp.advertisement]] select is Ready"
     )]
     NoSelectedEgressNode { selector: String },
     #[error("the annotation crier.dev/egress-nodes \"{selector}\" does not match the labels of the node")]
     EgressNodeNotSelected { selector: String },
     #[error(
-        "this node cannot guard what the pods of the Service open (crier.dev/egress), so it does not announce it: {why}"
+        "this node cannot guard the outbound connections of the Service's pods (crier.dev/egress), so it does not announce the \
+         address: {why}"
     )]
     EgressUnguarded { why: String },
     #[error(
@@ -252,13 +255,13 @@ pub enum Reason {
     )]
     EgressMarksUsedUp { owner: NodeName },
     #[error(
-        "crier.dev/egress needs a Service of type LoadBalancer, and this one is of another type: what its pods open leaves as \
-         without egress; change the type, or remove the annotations"
+        "crier.dev/egress needs a Service of type LoadBalancer, and this Service is of another type: outbound connections of its \
+         pods leave as they would without egress; change the type, or remove the annotations"
     )]
     EgressNeedsLoadBalancer,
     #[error(
-        "crier.dev/egress needs a Service of a load balancer class that is ours, and the class {} is not: what the pods open \
-         leaves as without egress; change the class, or remove the annotations", .class.as_deref().unwrap_or("(none)")
+        "crier.dev/egress needs a Service of a load balancer class that is ours, and the class {} is not: outbound connections of its \
+         pods leave as they would without egress; change the class, or remove the annotations", .class.as_deref().unwrap_or("(none)")
     )]
     EgressOfOtherClass { class: Option<String> },
     #[error("no [[l2]] covers pool {pool} and this Service")]
@@ -297,7 +300,8 @@ pub enum Reason {
     #[error("every next hop of the default route has a session of its own already")]
     NoOtherGateway,
     #[error(
-        "it is the same router as peer {peer}, whose turn it is: a router has one session with each address of this node; remove one of the two, or give them different nodes or source addresses"
+        "it is the same router as peer {peer}, which is in use now, and a router can have only one session with each address of this \
+         node: remove one of the two peers, or give them different nodes or source addresses"
     )]
     SameRouter { peer: PeerName },
     #[error("no [[bgp.peer]] of the advertisement is configured for this node")]
@@ -331,7 +335,7 @@ pub enum Reason {
     NodeExcluded,
     #[error("the node is being drained, and another node can serve")]
     NodeDraining,
-    #[error("the node was drained; `crier undrain` there takes it back")]
+    #[error("the node is drained; `crier undrain` on it returns it to service")]
     NodeDrained,
     #[error("the node's data path is bad{}, and another node serves", because(.fault.as_ref()))]
     DataPathBad { fault: Option<PathFault> },
@@ -345,7 +349,7 @@ pub enum Reason {
     NodeNotReady,
     #[error("the node is not alive: its pulses stopped")]
     NodeSilent,
-    #[error("its end of the link receives nothing, by its own pulses: it answers nobody there")]
+    #[error("the node reports in its pulses that it receives no frames on this link")]
     NodeReceivesNothing,
     #[error("the node left the link: its agent was stopped, or the link is down there")]
     NodeLeft,
@@ -507,7 +511,7 @@ pub enum Mismatch {
 }
 
 impl Reason {
-    /// A foreign host uses the address on the link: needs operator action.
+    /// Another station answers for the address on the link, a foreign host's or that of a node that is not heard: an operator must look.
     pub fn is_conflict(&self) -> bool {
         matches!(
             self,

@@ -16,7 +16,7 @@ use crate::names::PeerName;
 use crate::state_file::{self, Outlasts};
 use crate::world::{BfdSessions, SessionReport, SessionState};
 
-/// The sessions that the agent before had when it was heard of last.
+/// The sessions that the previous agent had when it was heard of last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Had {
     pub sessions: BTreeMap<PeerName, HadSession>,
@@ -57,13 +57,13 @@ impl HadFile {
         HadFile { path: folder.join("sessions"), boot: boot.to_owned(), written: None }
     }
 
-    /// What the agent before had; nothing where it left, or where the file cannot be read.
+    /// What the previous agent had; nothing where it left, or where the file cannot be read.
     pub fn recall(&self) -> Had {
         match self.read() {
             Ok(Content { boot, sessions }) => Had { sessions, of_this_boot: boot == self.boot },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Had::default(),
             Err(error) => {
-                warn!(file = %self.path.display(), %error, "which sessions the agent before had is not known");
+                warn!(file = %self.path.display(), %error, "which sessions the previous agent had is not known");
                 Had::default()
             }
         }

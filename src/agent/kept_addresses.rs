@@ -25,7 +25,7 @@ use crate::plan::slice::PulseSlice;
 use crate::state_file::{self, Outlasts};
 use crate::world::Fact;
 
-/// What the agent before held.
+/// What the previous agent held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     pub addresses: Arc<BTreeSet<IpAddr>>,
@@ -66,14 +66,14 @@ impl KeptFile {
         state_file::replace(&self.path, octets.as_ref(), Outlasts::Agent)
     }
 
-    /// What the agent before held, if no other node has taken it over yet. The file is gone afterwards.
+    /// What the previous agent held, if no other node has taken it over yet. The file is gone afterwards.
     pub fn take(&self) -> Option<Kept> {
         let content = match self.read() {
             Ok(content) => Some(content),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             // Nothing of it is used.
             Err(error) => {
-                warn!(file = %self.path.display(), %error, "which addresses the agent before held is not known; they are asked for on the link");
+                warn!(file = %self.path.display(), %error, "which addresses the previous agent held is not known; they are asked for on the link");
                 None
             }
         };
@@ -145,7 +145,7 @@ pub fn put(programs: &[OwnedFd]) {
     }
 }
 
-/// Takes the programs of the agent before out of what came back. They are no longer in the store.
+/// Takes the programs of the previous agent out of what came back. They are no longer in the store.
 pub fn take_programs(stored: &mut Vec<Stored>) -> Vec<Stored> {
     let (programs, rest) = std::mem::take(stored).into_iter().partition(|it: &Stored| it.name.starts_with(PROGRAM));
     *stored = rest;
@@ -158,7 +158,7 @@ pub fn take_programs(stored: &mut Vec<Stored>) -> Vec<Stored> {
     programs
 }
 
-/// Removes the programs of the agent before from their links once this agent [has](returned) what it kept. They answer no longer than
+/// Removes the programs of the previous agent from their links once this agent [has](returned) what it kept. They answer no longer than
 /// until `kept` is over, whatever becomes of this task.
 pub async fn relieve(programs: Vec<Stored>, kept: Option<Kept>, slices: watch::Receiver<PulseSlice>) {
     returned(kept, slices).await;

@@ -49,7 +49,7 @@ pub async fn put(sessions: Vec<KeptConnection>, paths: &[KeptPath]) {
     if !paths.is_empty()
         && let Err(error) = put_paths(paths)
     {
-        warn!(%error, "BFD sessions cannot be kept for the agent that comes: their peers take this node for dead soon");
+        warn!(%error, "BFD sessions cannot be kept for the next agent: their peers take this node for dead soon");
     }
     let mut ends = JoinSet::new();
     let count = sessions.len();
@@ -58,7 +58,7 @@ pub async fn put(sessions: Vec<KeptConnection>, paths: &[KeptPath]) {
         match put_one(number, &session) {
             Ok(()) => stored.push(session),
             Err(why) => {
-                warn!(peer = %session.state.peer, reason = why, "the session cannot be kept for the agent that comes, and ends");
+                warn!(peer = %session.state.peer, reason = why, "the session cannot be kept for the next agent, and ends");
                 ends.spawn(session.begin_anew("the agent restarts"));
             }
         }
@@ -68,7 +68,7 @@ pub async fn put(sessions: Vec<KeptConnection>, paths: &[KeptPath]) {
         Ok(false) => warn!(waited_secs = PATIENCE.as_secs(), "systemd did not say that it has stored the sessions"),
         Err(error) => warn!(%error, "systemd was not asked whether it has stored the sessions"),
     }
-    info!(sessions = stored.len(), of = count, "BGP sessions stored for the agent that comes");
+    info!(sessions = stored.len(), of = count, "BGP sessions stored for the next agent");
     while ends.join_next().await.is_some() {}
 }
 
@@ -175,7 +175,7 @@ impl Drop for LivePaths {
     }
 }
 
-/// What came back of the agent before.
+/// What came back of the previous agent.
 #[derive(Debug, Default)]
 pub struct Taken {
     /// The sessions that can go on.
@@ -192,13 +192,13 @@ pub struct Taken {
 pub async fn end(sessions: Vec<KeptConnection>) {
     let mut ends = JoinSet::new();
     for session in sessions {
-        info!(peer = %session.state.peer, "a BGP session of the agent before ends: its peer is not in the configuration any more");
+        info!(peer = %session.state.peer, "a BGP session of the previous agent ends: its peer is not in the configuration any more");
         ends.spawn(session.end(NotificationReason::Cease(Cease::PeerDeconfigured).into()));
     }
     while ends.join_next().await.is_some() {}
 }
 
-/// The sessions of the agent before that can go on, of BGP and of BFD, of all that came back. The store is empty afterwards.
+/// The sessions of the previous agent that can go on, of BGP and of BFD, of all that came back. The store is empty afterwards.
 /// `had`: the sessions that it is known to have had.
 pub fn take(stored: Vec<Stored>, had: &Had, config: &Config) -> Taken {
     let mut taken = Taken::default();
@@ -221,7 +221,7 @@ pub fn take(stored: Vec<Stored>, had: &Had, config: &Config) -> Taken {
             match open_paths(descriptor) {
                 Ok(kept) => taken.paths.extend(kept),
                 Err(why) => {
-                    warn!(reason = why, "the BFD sessions of the agent before are not taken over; new ones begin")
+                    warn!(reason = why, "the BFD sessions of the previous agent are not taken over; new ones begin")
                 }
             }
         } else if name == LIVE_PATHS {
@@ -263,7 +263,7 @@ pub fn take(stored: Vec<Stored>, had: &Had, config: &Config) -> Taken {
             Err((None, why)) => warn!(
                 number,
                 reason = why,
-                "a BGP session of the agent before is not taken over: its connection is closed, and a new one is opened"
+                "a BGP session of the previous agent is not taken over: its connection is closed, and a new one is opened"
             ),
         }
     }
@@ -271,7 +271,7 @@ pub fn take(stored: Vec<Stored>, had: &Had, config: &Config) -> Taken {
     taken.note_missing(had);
     taken.note_bfd(had);
     for (peer, former) in &taken.former {
-        warn!(%peer, %former, "the BGP session of the agent before is not taken over; a new one is opened");
+        warn!(%peer, %former, "the BGP session of the previous agent is not taken over; a new one is opened");
     }
     taken
 }
@@ -341,9 +341,9 @@ impl Taken {
             }
             let why = match (had.of_this_boot, fd_store::is_there()) {
                 (false, _) => "the host was restarted since",
-                (true, false) => "the agent before died, and no systemd keeps its connections",
+                (true, false) => "the previous agent died, and no systemd keeps its connections",
                 (true, true) => {
-                    "the agent before died, and systemd gave its connection not back usable (does the unit set FileDescriptorStoreMax?)"
+                    "the previous agent died, and systemd did not give back its connection in a usable state (does the unit set FileDescriptorStoreMax?)"
                 }
             };
             self.former.insert(peer.clone(), lost(why, *graceful_restart));

@@ -107,7 +107,7 @@ fn log_announcements(
             if now.bgp.peers.is_empty() {
                 info!(%service, %address, reason = now.bgp.reason.code(), "not announced over BGP any more");
             } else {
-                info!(%service, %address, peers, "to be announced over BGP");
+                info!(%service, %address, peers, "announcement over BGP planned");
             }
         }
         if now.lacks_node_names() && !was.is_some_and(Announcement::lacks_node_names) {

@@ -106,7 +106,7 @@ impl Memory {
         file.is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
     }
 
-    /// Whether an agent before this one has kept anything, and whether that was in this boot of the kernel.
+    /// Whether a previous agent has kept anything, and whether that was in this boot of the kernel.
     pub fn past(&self) -> Restart {
         let Ok(file) = self.opened() else { return Restart::default() };
         let first = next_line(&mut BufReader::new(file)).ok().flatten().unwrap_or_default();

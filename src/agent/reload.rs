@@ -352,9 +352,10 @@ impl Reloader {
             shut.filter(|peer| !self.config.bgp.peers.iter().any(|it| it.name == *peer)).collect();
         let mut told = Vec::new();
         for peer in gone {
-            info!(%peer, "the peer that an operator shut down is in the configuration no more: the order is forgotten");
+            info!(%peer, "the peer is no longer in the configuration; the operator's shutdown of it is dropped");
             told.push(format!(
-                "{peer} was shut down by an operator; that is forgotten: if a [[bgp.peer]] of the name comes back, it has a session"
+                "{peer} was shut down by an operator and is no longer in the configuration: a [[bgp.peer]] added again under this \
+                 name opens a session"
             ));
             self.tell(Fact::Peer(peer, PeerOrder::Enable)).await?;
         }

@@ -9,7 +9,7 @@
 //!   `kernel::vrfs` and `k8s::status`. A
 //!   status write that is cancelled is made again by whoever allocates next.
 //! - the keepers of ledgers: `kept_sessions::entrust` and `entrust_paths`. Cancelled, they take out of systemd's store what they put there.
-//! - who ends sessions of the agent before: `kept_sessions::end`. Cancelled, their sockets are closed.
+//! - who ends sessions of the previous agent: `kept_sessions::end`. Cancelled, their sockets are closed.
 //! - the taker of orders: `orders` with the `reload`er. Cancelled, it leaves things as the last order left them.
 //! - the drainer: `drain`. Cancelled, it goes on with the next start.
 //! - the listener to shutdowns of the host: `shutdown`. Cancelled, it ends its programs, and holds none up.
@@ -155,7 +155,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     // First of all, so that the first plan knows it: there is room for it in the empty queue.
     let _ = facts.send(Fact::Pulses(reload::pulses(&config))).await;
     let _ = facts.send(Fact::NetworkNumbers(kernel::returns::numbers(&config.egress).await)).await;
-    // The router id, which is chosen once, and the ways of what pods open go by them from the first plan on.
+    // The router id, which is chosen once, and the ways of outbound connections of pods go by them from the first plan on.
     if let Some(routes) = kernel::routes::at_start().await {
         let _ = facts.send(routes).await;
     }
@@ -175,7 +175,7 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let returned = kept_addresses::returned(held_before.clone().filter(|_| pulse.is_some()), slices.pulse.subscribe());
     let drained = drain::recall(folder, &boot);
     if let Some(drain) = &drained {
-        warn!(stage = drain.stage.code(), "this node is drained: `crier undrain` takes it back");
+        warn!(stage = drain.stage.code(), "this node is drained: `crier undrain` returns it to service");
         let _ = facts.send(Fact::Drain(Some(Arc::new(drain.clone())))).await;
     }
     let path = data_path::task::setup(&config.node.data_path, config.is_standalone(), &boot, folder);
@@ -262,12 +262,10 @@ pub async fn run(start: Start) -> Result<(), Error> {
         match how {
             Stop::Leave(cause) => info!(%cause, "leaving: withdrawing what is announced"),
             Stop::Restart { back_by: None } => {
-                info!(
-                    "restarting: BGP sessions are kept for the agent that comes; addresses on the link are handed over"
-                );
+                info!("restarting: BGP sessions are kept for the next agent; addresses on the link are handed over");
             }
             Stop::Restart { back_by: Some(_) } => {
-                info!("restarting: BGP sessions and addresses on the link are kept for the agent that comes");
+                info!("restarting: BGP sessions and addresses on the link are kept for the next agent");
             }
         }
         let leave = async {
@@ -314,7 +312,7 @@ async fn how_to_stop(cause: Cause, file: &KeptFile, keeps: impl FnOnce(Instant) 
     match file.write(&kept) {
         Ok(()) => Stop::Restart { back_by: Some(kept.back_by) },
         Err(error) => {
-            warn!(%error, "the addresses on the link cannot be written down for the agent that comes, and are handed over");
+            warn!(%error, "the addresses on the link cannot be written down for the next agent, and are handed over");
             Stop::Restart { back_by: None }
         }
     }
@@ -323,9 +321,9 @@ async fn how_to_stop(cause: Cause, file: &KeptFile, keeps: impl FnOnce(Instant) 
 /// What the BGP speaker is given, and BFD with it.
 struct Bgp {
     listeners: bgp::socket::listeners::Listeners,
-    /// The sessions of the agent before, and what peers are told of it.
+    /// The sessions of the previous agent, and what peers are told of it.
     past: Past,
-    /// Takes the sessions for the agent that comes.
+    /// Takes the sessions for the next agent.
     keeper: oneshot::Sender<Vec<KeptConnection>>,
     /// The same for BFD, and where its sessions are noted in case the agent dies.
     paths: (Vec<KeptPath>, Option<bfd::ledger::Ledger>),
@@ -422,7 +420,7 @@ impl Tasks {
         let returns = kernel::returns::run(slices.egress.subscribe(), config.egress.clone(), facts.clone());
         self.endless.spawn(named("the keeper of routes for replies", returns));
         let bypass = kernel::bypass::run(slices.egress.subscribe(), facts.clone());
-        self.endless.spawn(named("the observer of what passes netfilter by", bypass));
+        self.endless.spawn(named("the observer of netfilter bypasses", bypass));
         let manage = config.host.manage_sysctls;
         let crossing = kernel::reverse_path::run(slices.egress.subscribe(), manage, facts.clone());
         self.endless.spawn(named("the observer of the reverse path filter", crossing));
@@ -529,7 +527,7 @@ impl Tasks {
         let the_last = async { while self.farewell.join_next().await.is_some() {} };
         let until = until.max(clock::now() + LAST_FAREWELL);
         if timeout_at(until.into(), the_last).await.is_err() {
-            warn!(waited_secs = FAREWELL.as_secs(), "left without the farewell of everybody");
+            warn!(waited_secs = FAREWELL.as_secs(), "stopped before all tasks had finished");
         }
         self.farewell.shutdown().await;
         self.endless.shutdown().await;
@@ -553,7 +551,7 @@ fn pulse_setup(
     }
     let folder = &config.state.folder;
     let incarnation = incarnation::next(folder, clock::wall()).unwrap_or_else(|error| {
-        warn!(folder = %folder.display(), %error, "the incarnation is not kept; where the clock goes back, others take this node for a recording until they have told it so");
+        warn!(folder = %folder.display(), %error, "the incarnation cannot be saved; if the clock goes back, other nodes ignore this node's pulses until their answers have corrected it");
         let now = clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
     });

@@ -289,11 +289,11 @@ impl Watcher {
                 // An error: the drainer is gone, and the agent with it.
                 () = async { drop(far_enough.wait_for(|it| *it).await) }, if until.is_some() => {
                     sleep(HEARD).await;
-                    info!("the host shuts down: it waits for this node no longer");
+                    info!("the drain of this node is over: the shutdown of the host is released");
                     return Ok(());
                 }
                 () = sleep_until(until.unwrap_or(ask_at).into()), if until.is_some() => {
-                    warn!("the host shuts down: it waits for this node no longer, as its time is over");
+                    warn!("the time that logind grants is over: the shutdown of the host is released before the drain of this node is over");
                     return Ok(());
                 }
             }
@@ -352,9 +352,9 @@ impl Watcher {
         }
         match (self.told.begun, begun) {
             (before, Some(true)) if before != Some(true) => {
-                info!(waits_secs = granted.as_secs(), "the host shuts down, and waits for this node");
+                info!(waits_secs = granted.as_secs(), "the host is shutting down and waits for the drain of this node");
             }
-            (Some(true), Some(false)) => info!("the host shuts down no more"),
+            (Some(true), Some(false)) => info!("the shutdown of the host was cancelled"),
             _ => {}
         }
         self.told = now.clone();

@@ -57,7 +57,7 @@ const LIFE: Duration = Duration::from_secs(60);
 /// The socket or port could not be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("another crier answers on {}; stop it first, or give this one another [api] socket", .0.display())]
+    #[error("another agent answers on {}; stop it first, or give this one another [api] socket", .0.display())]
     AlreadyRunning(PathBuf),
     #[error("{} exists and is not a socket; move it away, or set another [api] socket", .0.display())]
     NotASocket(PathBuf),

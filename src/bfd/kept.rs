@@ -1,4 +1,4 @@
-//! BFD sessions between two agents, written down: the agent that comes goes on with them, and no router notices. Floor 1.
+//! BFD sessions between two agents, written down: the next agent goes on with them, and no router notices. Floor 1.
 //! Before it ends, an agent has the peers agree to intervals that outlast the pause (RFC 5880 §6.8.3).
 
 use std::net::IpAddr;

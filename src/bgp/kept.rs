@@ -1,4 +1,4 @@
-//! A session between two agents, written down: what the agent that comes must know to go on with the socket of an established
+//! A session between two agents, written down: what the next agent must know to go on with the socket of an established
 //! session. Floor 1. Text in and out; `socket::kept` puts it together with its socket.
 //!
 //! The first line names the format, its version, and the length and SHA-256 of all that follows, which is JSON. A field that a

@@ -56,7 +56,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// A connection whose caller the plan does not make a peer's within this time is closed.
 const WAITING_TIME: Duration = Duration::from_secs(10);
 
-/// For how long a session of the agent before goes on whose peer is to be found and was not found yet. Router discovery takes a
+/// For how long a session of the previous agent goes on whose peer is to be found and was not found yet. Router discovery takes a
 /// few seconds where an advertisement is lost. Where the default route says who the peers are, the first plan that knew of the session
 /// decides.
 const EXPECTING_TIME: Duration = Duration::from_secs(30);
@@ -88,7 +88,7 @@ pub struct Past {
     pub in_session: InSession,
 }
 
-/// A session that an agent before this one kept, with the settings that its peer has now.
+/// A session that a previous agent kept, with the settings that its peer has now.
 #[derive(Debug)]
 pub struct Resumable {
     pub kept: KeptConnection,
@@ -198,13 +198,13 @@ fn given_address(settings: &config::Peer) -> Option<IpAddr> {
 
 struct Speaker {
     restart: Restart,
-    /// What became of the sessions of the agent before, where that was known when it was taken out.
+    /// What became of the sessions of the previous agent, where that was known when it was taken out.
     former: BTreeMap<PeerName, FormerSession>,
     safe: Option<Safe>,
     in_session: InSession,
     began: Instant,
     peers: BTreeMap<PeerName, PeerHandle>,
-    /// Until then, a session of the agent before goes on although its peer, which is to be found, was not found yet.
+    /// Until then, a session of the previous agent goes on although its peer, which is to be found, was not found yet.
     expect_until: Option<Instant>,
     tasks: JoinSet<()>,
     facts: mpsc::Sender<Fact>,
@@ -236,9 +236,9 @@ struct PeerHandle {
     endpoint: Endpoint,
     /// How often operators had reset the peer when its task began.
     resets: u32,
-    /// The session is that of the agent before, and its peer is to be found yet.
+    /// The session is that of the previous agent, and its peer is to be found yet.
     is_kept: bool,
-    /// The session is that of the agent before, and no slice has said that it may go on.
+    /// The session is that of the previous agent, and no slice has said that it may go on.
     is_resumed: bool,
     desired: watch::Sender<Desired>,
     inbound: mpsc::Sender<Inbound>,
@@ -433,7 +433,7 @@ impl Speaker {
         self.tell_problems();
     }
 
-    /// Goes on with a session of the agent before, if its settings let it.
+    /// Goes on with a session of the previous agent, if its settings let it.
     fn resume(&mut self, Resumable { kept, settings }: Resumable) {
         let (name, state) = (kept.state.peer.clone(), &kept.state);
         let mut changed = state.changed_keys(&config::session_keys(&settings));
@@ -443,7 +443,7 @@ impl Speaker {
         changed.retain(|key| *key != "address" || is_elsewhere(&settings.address));
         if !changed.is_empty() {
             let why = format!("the settings of the peer have changed: {}", changed.join(", "));
-            info!(peer = %name, reason = why, "the session of the agent before ends");
+            info!(peer = %name, reason = why, "the session of the previous agent ends");
             self.former.insert(name, FormerSession::Lost { why, routes_kept: false, bfd_ended: false });
             let notification = NotificationReason::Cease(Cease::OtherConfigurationChange).into();
             self.tasks.spawn(kept.end(notification));
@@ -463,7 +463,7 @@ impl Speaker {
         }
     }
 
-    /// Its peer is to be found yet, its session is that of the agent before, and the plan has not decided against it.
+    /// Its peer is to be found yet, its session is that of the previous agent, and the plan has not decided against it.
     fn is_expected(&self, name: &PeerName, handle: &PeerHandle, slice: &BgpSlice) -> bool {
         let peer = slice.peers.get(name).or_else(|| slice.peers.get(&peer_of(name)));
         let is_shut = |peer: &PeerSlice| matches!(peer.address, Err(Reason::PeerShutDown | Reason::PeerShutByOperator));

@@ -31,7 +31,7 @@ pub enum Bgp {
     Refresh(Peer),
     /// Hold no session with a peer until it is enabled again, also after a restart of the agent
     Shutdown(Peer),
-    /// Take `shutdown` back
+    /// Allow the session again after `shutdown`
     Enable(Peer),
 }
 

@@ -71,7 +71,7 @@ pub enum Config {
     Apply {
         /// Takes the place of the agent's main file
         file: Option<PathBuf>,
-        /// Put the configuration before back after this time, unless `crier config confirm` comes first
+        /// Restore the previous configuration after this time, unless `crier config confirm` comes first
         #[arg(long, value_name = "TIME", value_parser = duration::parse)]
         confirm: Option<Duration>,
     },

@@ -19,7 +19,7 @@ use crate::world::DrainStage;
 #[command(
     after_help = "Routes first say GRACEFUL_SHUTDOWN (RFC 8326) and have the lowest local preference. The flows that are open then\n\
                   are waited for. Then other nodes take the addresses on the link, and the routes are withdrawn. It survives a\n\
-                  restart of the agent and of the host; `crier undrain` takes it back.\n\n\
+                  restart of the agent and of the host; `crier undrain` ends it.\n\n\
                   A router that obeys the community and hashes flows over nodes without a memory of them moves open flows\n\
                   to other nodes at once, where they break. Such flows fall silent here; they are counted apart, and waited\n\
                   for no longer than a minute.\n\n\
@@ -38,7 +38,7 @@ pub struct Drain {
     /// How long to wait for flows, from now on: 10m, or as ordered before [168h at most]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<Duration>,
-    /// Also where no other node is known to serve: the addresses of the cluster go
+    /// Drain even if no other node can serve: the addresses become unreachable
     #[arg(long)]
     force: bool,
 }

@@ -1,4 +1,4 @@
-//! `crier egress`: by which node and with which address what pods open leaves the cluster. Floor 4.
+//! `crier egress`: from which node and with which address outbound connections of pods leave the cluster. Floor 4.
 
 use std::path::Path;
 

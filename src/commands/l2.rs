@@ -15,7 +15,7 @@ use crate::views::l2::{AddressFilter, AddressReport, LastConflictReport, MoveRep
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without an address: one line for each. With one: also every node by rank, and why the others may not answer.\n\
+    after_help = "Without an address: one line for each. With one: also every node by rank, and why each of the others cannot answer.\n\
                         A \"+\" behind the time: it was so when this node began to look, and may be so for longer.\n\n\
                         Examples:\n  crier l2\n  crier l2 192.168.35.100\n  crier l2 --json"
 )]

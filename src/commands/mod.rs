@@ -93,7 +93,7 @@ impl From<Exit> for ExitCode {
                   Examples:\n  crier config check /etc/crier/crier.toml\n  crier run --config /etc/crier/crier.toml\n  crier status"
 )]
 pub struct Arguments {
-    /// The Unix socket of the agent; with `run`, over the one in the configuration [env: CRIER_SOCKET=] [default: /run/crier/crier.sock]
+    /// The Unix socket of the agent; with `run` it overrides [api] socket [env: CRIER_SOCKET=] [default: /run/crier/crier.sock]
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
     #[command(subcommand)]
@@ -113,7 +113,7 @@ enum Verb {
     Bfd(bfd::Bfd),
     /// Show who answers for which address on the link, since when and why
     L2(l2::L2),
-    /// Show by which node and with which address connections leave that pods open to the outside
+    /// Show from which node and with which source address outbound connections of pods leave
     Egress(Output),
     /// Look for what is wrong with this host and the running agent, and say what to do
     Doctor(Output),
@@ -125,7 +125,7 @@ enum Verb {
     Move(moving::Move),
     /// Take this node out: traffic goes to other nodes first, then its addresses and routes
     Drain(drain::Drain),
-    /// Take a drain back
+    /// Return a drained node to service
     Undrain,
     /// Check, print, compare or apply a configuration
     #[command(subcommand)]
@@ -138,7 +138,7 @@ enum Verb {
     Kubeconfig(kubeconfig::Kubeconfig),
     /// Put binary, unit, configuration and key of this host in their places, and check the result
     Install(install::Install),
-    /// Take away what a stopped agent leaves in the kernel: table, rules, routes and tunnel of egress, blackhole routes, VRFs
+    /// Remove what a stopped agent leaves in the kernel: tables, rules, routes and tunnel of egress, blackhole routes, bound addresses, VRFs
     Cleanup(cleanup::Cleanup),
     /// Print a manual page, for `man -l -`
     Man(man::Man),

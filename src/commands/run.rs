@@ -20,15 +20,16 @@ pub struct Run {
     /// The configuration; *.toml in conf.d beside it are read too
     #[arg(long, value_name = "FILE", default_value = "/etc/crier/crier.toml")]
     config: PathBuf,
-    /// The name of this node's Node, over the one in the configuration
+    /// The name of this node's Node; overrides [node] name
     #[arg(long, value_name = "NAME", value_parser = node_name)]
     node: Option<String>,
-    /// A log filter, over the one in the configuration: debug, or crier::bgp=debug,info
+    /// A log filter, such as debug or crier::bgp=debug,info; overrides [log] level
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
 }
 
-/// Threads for the tasks. Two, so that a long turn of the planner never keeps a BGP session from its timers.
+/// Threads for the tasks. Two, so that a long turn of the planner never keeps a BGP session from its timers. What waits for long answers
+/// of the kernel has a thread of its own, as egress has.
 const WORKERS: usize = 2;
 
 /// As `[node] name`: no Node has another one.

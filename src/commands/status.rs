@@ -100,11 +100,12 @@ fn head(report: &Report, wide: bool) -> String {
     let answered: usize = report.links.iter().map(|link| link.answers_for.len()).sum();
     let announced: usize = report.peers.iter().map(|peer| peer.prefixes_sent).sum();
     let mut text = format!(
-        "node        {}   crier {}   up {}\nAPI server  {state}\nallocates   {}\naddresses   {answered} answered on the link, {announced} prefixes announced over BGP\n",
+        "node        {}   crier {}   up {}\nAPI server  {state}\nallocates   {}\naddresses   {answered} answered on the link, {} announced over BGP\n",
         report.node,
         report.version,
         ago(report.started),
         allocates(report),
+        super::count(announced, "prefix", "prefixes"),
     );
     let DataPathReport { state, source, fault } = &report.data_path;
     let _ = match (source, fault) {
@@ -160,7 +161,9 @@ fn allocates(report: &Report) -> String {
     match (holder, not_renewed_since) {
         _ if report.allocates => "this agent".to_owned(),
         (None, _) => "no agent that this one knows of".to_owned(),
-        (Some(holder), None) if *no_crier => format!("nobody: {holder} holds the Lease, and is no crier"),
+        (Some(holder), None) if *no_crier => {
+            format!("no agent: the Lease is held by {holder}, which is not a crier agent")
+        }
         (Some(holder), None) => format!("the agent of {holder}"),
         (Some(holder), Some(since)) => {
             format!("the agent of {holder}, which has not renewed the Lease for {}", ago(*since))

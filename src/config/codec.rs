@@ -135,6 +135,26 @@ impl<N: Integer> Codec for Number<N> {
     }
 }
 
+/// A number of which the bits matter: printed in hexadecimal.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mask;
+
+impl Codec for Mask {
+    type Value = u32;
+
+    fn read(&self, row: &Row, section: &mut Reader<'_>) -> Option<u32> {
+        match (section.value(row), row.default) {
+            (Some(Data::Number(number)), _) => u32::of(*number),
+            (None, Default::Mask(mask)) => Some(mask),
+            _ => None,
+        }
+    }
+
+    fn print(&self, value: &u32) -> Option<String> {
+        Some(format!("{value:#010x}"))
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asn;
 

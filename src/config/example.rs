@@ -78,9 +78,12 @@ fn write_inner(page: &mut String, section: &Section) {
 fn type_and_default(row: &Row) -> String {
     let default = match row.default {
         Default::Required => "Required.".to_owned(),
-        Default::Unset(_) | Default::Flag(_) | Default::Number(_) | Default::Text(_) | Default::Texts(_) => {
-            format!("Default: {}.", row.default)
-        }
+        Default::Unset(_)
+        | Default::Flag(_)
+        | Default::Number(_)
+        | Default::Mask(_)
+        | Default::Text(_)
+        | Default::Texts(_) => format!("Default: {}.", row.default),
     };
     format!("{}. {default}", capitalised(&row.kind.to_string()))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::change::Touches;
 use super::codec::{
-    Asn, AutoFlag, Codec, Credential, Flag, List, Number, Optional, PeerNumber, Secret, SecretList, Text, TextOr,
+    Asn, AutoFlag, Codec, Credential, Flag, List, Mask, Number, Optional, PeerNumber, Secret, SecretList, Text, TextOr,
 };
 use super::complaint::Problem;
 use super::seen::{self, Seen};
@@ -85,6 +85,8 @@ pub enum Default {
     Unset(&'static str),
     Flag(bool),
     Number(i64),
+    /// A number whose bits matter, in hexadecimal.
+    Mask(u32),
     Text(&'static str),
     Texts(&'static [&'static str]),
 }
@@ -136,6 +138,7 @@ impl fmt::Display for Default {
             Default::Unset(meaning) => f.write_str(meaning),
             Default::Flag(flag) => write!(f, "{flag}"),
             Default::Number(number) => write!(f, "{number}"),
+            Default::Mask(mask) => write!(f, "{mask:#010x}"),
             Default::Text(text) => write!(f, "\"{text}\""),
             Default::Texts(texts) => {
                 let texts: Vec<String> = texts.iter().map(|text| format!("\"{text}\"")).collect();
@@ -202,6 +205,12 @@ pub(super) const fn number<N>(
     summary: &'static str,
 ) -> Key<Number<N>> {
     Key { row: Row::new(key, Kind::Number { least, most, unit }, summary), codec: Number::new() }
+}
+
+/// A number of 32 bits that is not 0, of which the bits matter.
+pub(super) const fn mask(key: &'static str, default: u32, summary: &'static str) -> Key<Mask> {
+    let kind = Kind::Number { least: 1, most: MOST_U32, unit: "" };
+    Key { row: Row::new(key, kind, summary), codec: Mask }.with_default(Default::Mask(default))
 }
 
 pub(super) const fn port(key: &'static str, summary: &'static str) -> Key<Number<u16>> {

@@ -54,9 +54,12 @@ fn write_row(page: &mut String, row: &Row) {
     }
     let default = match row.default {
         Default::Required => "Required.".to_owned(),
-        Default::Unset(_) | Default::Flag(_) | Default::Number(_) | Default::Text(_) | Default::Texts(_) => {
-            format!("Default: {}.", row.default)
-        }
+        Default::Unset(_)
+        | Default::Flag(_)
+        | Default::Number(_)
+        | Default::Mask(_)
+        | Default::Text(_)
+        | Default::Texts(_) => format!("Default: {}.", row.default),
     };
     let _ = writeln!(page, ".br\nValue: {}. {}", roff(&row.kind.to_string()), roff(&default));
     match row.example {

@@ -326,6 +326,7 @@ fn the_table_knows_each_key_once_and_its_defaults_are_of_its_types() {
                 (Kind::Flag, Default::Flag(_)) => true,
                 (Kind::FlagOr(words), Default::Text(text)) => words.contains(&text),
                 (Kind::Number { least, most, .. }, Default::Number(number)) => (least..=most).contains(&number),
+                (Kind::Number { least, most, .. }, Default::Mask(mask)) => (least..=most).contains(&i64::from(mask)),
                 (Kind::Duration { least, most }, Default::Text(text)) => {
                     duration::parse(text).is_ok_and(|duration| (least..=most).contains(&duration))
                 }

@@ -139,7 +139,7 @@ impl Watcher {
             Ok(socket) => self.rules = Some(socket),
             Err(error) => warn!(
                 %error,
-                "the kernel does not tell of nftables; that kube-proxy's rules are gone is seen only by kube-proxy's health"
+                "the kernel sends no nftables notifications: missing kube-proxy rules are noticed only by kube-proxy's health check"
             ),
         }
     }
@@ -149,7 +149,7 @@ impl Watcher {
             // A change that follows at once is seen with this one.
             Ok(()) => sleep(LOOK_EVERY).await,
             Err(error) => {
-                warn!(%error, "the kernel tells no more of nftables; kube-proxy's rules are looked for once a second");
+                warn!(%error, "nftables notifications ended: kube-proxy's rules are polled once a second");
                 self.changes = false;
             }
         }

@@ -50,7 +50,7 @@ impl HeldFile {
         HeldFile { path: folder.join("egress-held"), boot: boot.to_owned(), written: None, refused: false }
     }
 
-    /// What the agent before kept, `up` after the boot. Nothing of a file that is damaged, or of another boot: then every address
+    /// What the previous agent kept, `up` after the boot. Nothing of a file that is damaged, or of another boot: then every address
     /// counts as released just now, as does one whose time is yet to come.
     pub fn read(&mut self, up: Duration) -> BTreeMap<IpAddr, Kept> {
         let read = state_file::read(&self.path).and_then(|text| {

@@ -1,7 +1,7 @@
 //! Which connections are to end because the table has their packets leave otherwise now. Floor 1.
 //!
 //! Conntrack keeps the source that a connection began with, whatever the table says later. What the connections of a pod may have
-//! begun with is told by the content that they were judged by the last time: before a restart that is what the agent before had in
+//! begun with is told by the content that they were judged by the last time: before a restart that is what the previous agent had in
 //! the kernel. A pod that is held meanwhile keeps its connections, but only those to destinations that egress is still for.
 
 use std::collections::BTreeSet;

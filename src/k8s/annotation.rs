@@ -32,7 +32,7 @@ const METALLB_OUTPUT: &str = "metallb.io/ip-allocated-from-pool";
 /// The annotations that say which pool the addresses are from.
 pub const POOL_OUTPUTS: [&str; 2] = [OUTPUT, METALLB_OUTPUT];
 const SHARED: &str = "allow-shared-ip";
-/// The value of [`EGRESS`] that gives what the pods open the Service's address.
+/// The value of [`EGRESS`] with which outbound connections of the pods leave with the Service's address.
 pub const SERVICE_ADDRESS: &str = "service-ip";
 /// The value that has it leave by the network of the Service's address.
 pub const NETWORK: &str = "network";
@@ -228,7 +228,7 @@ const MOST_MISTAKES: usize = 3;
 /// So many names of ours that mean nothing are compared with those that exist. Nobody misspells more.
 const MOST_UNKNOWN: usize = 16;
 
-/// How what the pods open is to leave the cluster, and what bounds that. A Service whose annotations about egress cannot be met
+/// How outbound connections of the pods are to leave the cluster, and what bounds that. A Service whose annotations about egress cannot be met
 /// is closed: its user relies on a source address that the packets would not have.
 pub fn egress(annotations: Option<&BTreeMap<String, String>>) -> Option<(Egress, Option<Arc<EgressBounds>>)> {
     match read_egress(annotations?) {
@@ -312,7 +312,7 @@ fn parse_destination(field: &str, text: &str, part: &str) -> Result<IpNet, Reque
 fn closed(field: &str, value: &str, problem: impl Into<String>) -> RequestError {
     let problem = shortened(&problem.into(), LONGEST_PROBLEM / 2);
     let then = if problem.ends_with('?') { " Until" } else { "; until" };
-    malformed(field, value, format!("{problem}{then} then what the pods open to the outside is held back"))
+    malformed(field, value, format!("{problem}{then} then outbound connections of the pods are held back"))
 }
 
 /// Names separated by commas, spaces allowed.
@@ -497,8 +497,8 @@ mod tests {
         assert_eq!(read_of_egress(&[("crier.dev/pool", "lan")]), (None, None, None));
         let (closed, _, why) = read_of_egress(&[("crier.dev/egress", "servce-ip")]);
         assert_eq!(closed, Some(Egress::Closed));
-        let expected = "crier.dev/egress is \"servce-ip\": write service-ip or network; until then what the pods open to the \
-                        outside is held back";
+        let expected = "crier.dev/egress is \"servce-ip\": write service-ip or network; until then outbound connections of the \
+                        pods are held back";
         assert_eq!(why.as_deref(), Some(expected));
         let (closed, _, why) = read_of_egress(&[("crier.dev/egress-to", "192.0.2.0/24")]);
         assert_eq!(closed, Some(Egress::Closed));
@@ -521,8 +521,8 @@ mod tests {
                 assert_eq!((egress, bounds), (Some(Egress::Closed), None), "{name}");
                 let complaint = complaint.expect("a complaint");
                 let expected = format!(
-                    "{name} is \"service-ip\": there is no such annotation; did you mean {known}? Until then what the pods open to \
-                     the outside is held back"
+                    "{name} is \"service-ip\": there is no such annotation; did you mean {known}? Until then outbound connections \
+                     of the pods are held back"
                 );
                 assert_eq!(complaint, expected);
             }
@@ -581,7 +581,7 @@ mod tests {
             let shown: String = value.chars().take(20).collect();
             assert!(complaint.starts_with(&format!("{field} is \"{shown}")), "{complaint}");
             assert!(complaint.contains(problem), "{problem} in: {complaint}");
-            assert!(complaint.ends_with("what the pods open to the outside is held back"), "{complaint}");
+            assert!(complaint.ends_with("outbound connections of the pods are held back"), "{complaint}");
             assert!(complaint.len() < 1000, "{}", complaint.len());
         }
     }

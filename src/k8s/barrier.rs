@@ -1,6 +1,6 @@
 //! The barrier behind the Lease: who takes it allocates only on lists that are newer than the taking. Floor 2.
 //!
-//! The agent before may have written statuses that a watch has not told yet, and an address given twice is taken back from
+//! The previous agent may have written statuses that a watch has not told yet, and an address given twice is taken back from
 //! one. So the kinds that decide who gets which address are listed anew after each taking.
 
 use std::collections::BTreeMap;

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::k8s::node::NodeFields;
 use crate::k8s::raw::Object;
-use crate::k8s::watch::reason;
+use crate::k8s::refusal::reason;
 use crate::names::NodeName;
 use crate::plan::following::NodeMark;
 use crate::world::{Fact, HostProblem, Marks};

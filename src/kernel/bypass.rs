@@ -1,4 +1,4 @@
-//! Whether packets of pods pass the host's netfilter by, and so the guard of egress: by what CNIs leave on the host. Floor 2.
+//! Whether packets of pods bypass the host's netfilter, and so the guard of egress: by what CNIs leave on the host. Floor 2.
 //!
 //! Task: [`run`], owned by the caller. Cancelling it loses nothing.
 //!
@@ -46,7 +46,7 @@ const MOST_OCTETS: u64 = 8 * 1024 * 1024;
 /// What was seen on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
-    /// Nothing that passes netfilter by.
+    /// Nothing that bypasses netfilter.
     Nothing,
     Calico {
         link: &'static str,
@@ -69,8 +69,8 @@ impl Seen {
         match self {
             Seen::Calico { link } => Some(HostProblem {
                 problem: format!(
-                    "Calico is in eBPF mode (the link {link} is there), and so packets of pods pass the host's netfilter by: nothing \
-                     holds them to their Service's address"
+                    "Calico is in eBPF mode (the link {link} exists): packets of pods bypass the host's netfilter, so crier cannot hold \
+                     them to their Service's address"
                 ),
                 remedy: "set spec.calicoNetwork.linuxDataplane of the Installation to Iptables or Nftables (bpfEnabled: false of \
                          the FelixConfiguration), or remove the annotation crier.dev/egress"
@@ -78,8 +78,8 @@ impl Seen {
             }),
             Seen::Cilium { file } => Some(HostProblem {
                 problem: format!(
-                    "Cilium's eBPF host routing is on ({} says so), and so packets of pods pass the host's netfilter by: nothing \
-                     holds them to their Service's address",
+                    "Cilium's eBPF host routing is on (by {}): packets of pods bypass the host's netfilter, so crier cannot hold them to \
+                     their Service's address",
                     file.display()
                 ),
                 remedy: "set enable-host-legacy-routing: \"true\" in the ConfigMap cilium-config (bpf.hostLegacyRouting=true for \
@@ -88,8 +88,8 @@ impl Seen {
             }),
             Seen::Ovn => Some(HostProblem {
                 problem: format!(
-                    "OVN-Kubernetes is in shared gateway mode (this Node's annotation {} says so), and so packets of pods pass the host's \
-                     netfilter by: nothing holds them to their Service's address",
+                    "OVN-Kubernetes is in shared gateway mode (by this Node's annotation {}): packets of pods bypass the host's \
+                     netfilter, so crier cannot hold them to their Service's address",
                     OvnGateway::ANNOTATION
                 ),
                 remedy: "set routingViaHost: true and ipForwarding: Global in spec.defaultNetwork.ovnKubernetesConfig.gatewayConfig of \
@@ -107,7 +107,7 @@ impl Seen {
             Seen::CiliumUntold { why } => Some(HostProblem {
                 problem: format!(
                     "Cilium is on this node, and whether its eBPF host routing is on cannot be seen ({why}): with it, packets of \
-                     pods pass the guard of egress by"
+                     pods bypass the guard of egress"
                 ),
                 remedy:
                     "look for \"Host Routing: Legacy\" in what `cilium-dbg status` prints in the pod of Cilium's agent"
@@ -126,8 +126,8 @@ pub async fn run(slices: watch::Receiver<EgressSlice>, facts: mpsc::Sender<Fact>
         let found = if !slice.pods.is_empty() { look(Path::new("/"), slice.ovn_gateway).refusal() } else { None };
         if found != reported {
             match &found {
-                Some(problem) => warn!(%problem, "the guard of egress is passed by"),
-                None => info!("packets of pods pass the host's netfilter"),
+                Some(problem) => warn!(%problem, "packets of pods bypass the guard of egress"),
+                None => info!("packets of pods go through the host's netfilter again"),
             }
             reported.clone_from(&found);
             if facts.send(Fact::EgressBypass(found.into_iter().collect())).await.is_err() {

@@ -37,7 +37,7 @@ struct Seen {
     tracked: BTreeSet<Family>,
 }
 
-/// Lists the open flows to these addresses, and those that pods opened and that leave with them, in this network namespace. Blocks for as long as the list is. Needs CAP_NET_ADMIN.
+/// Lists the open flows to these addresses, and the outbound connections of pods that leave with them, in this network namespace. Blocks for as long as the list is. Needs CAP_NET_ADMIN.
 ///
 /// Open is a TCP connection from its SYN's answer until both ends have said FIN, and any other flow that went both ways.
 ///

@@ -2,7 +2,7 @@
 //! Floor 2. `observe` and `routes` are sources of facts, `addresses`, `blackholes`, `steering`, `returns` and `vrfs` actuators;
 //! `links` is the pure part of the first, `next_hops` reads for `netlink` what its library cannot, `marked` what `steering` and `returns`
 //! share, `tunnel` the device by which `steering` reaches other links, and `led_away` what it asks of rules of other programs; `sysctl` looks
-//! after the host's own settings, and `host` judges them; `bypass` sees whether packets of pods pass netfilter by, `numbers` what other
+//! after the host's own settings, and `host` judges them; `bypass` sees whether packets of pods bypass netfilter, `numbers` what other
 //! programs' rules share with crier's, and `reverse_path` where the kernel drops them on the way, `looks` being when; `foreign_rules` reads
 //! rules of other programs for all who ask about them. Every connection lives in the network namespace of the thread that opens it.
 

@@ -229,7 +229,12 @@ impl Reader {
                     self.scene.spoil(file);
                 }
                 Err(Unreadable::Text(Fault { line, problem })) => {
-                    warn!(file, line, problem, "a manifest has a fault; its last contents stay in use");
+                    warn!(
+                        file,
+                        line,
+                        problem = problem.to_string(),
+                        "a manifest has a fault; its last contents stay in use"
+                    );
                     self.faults.insert(file.clone(), format!("line {line}: {problem}"));
                     self.scene.spoil(file);
                 }

@@ -22,8 +22,8 @@ pub(super) fn translate(objects: &[Object], draft: &mut Draft) -> Vec<usize> {
     used
 }
 
-/// OpenShift's default keeps what pods open from the host.
-const GATEWAY_MODE: &str = "in shared gateway mode, OVN-Kubernetes' default, packets of pods pass the host's netfilter by, and crier refuses \
+/// OpenShift's default keeps outbound connections of pods from the host.
+const GATEWAY_MODE: &str = "in shared gateway mode, OVN-Kubernetes' default, packets of pods bypass the host's netfilter, and crier refuses \
                             egress: set routingViaHost: true and ipForwarding: Global in gatewayConfig of the Network operator first";
 
 const UNREADABLE: &str = "a selector cannot be read, so which nodes may send is unknown, and crier.dev/egress is left out too; write it with \

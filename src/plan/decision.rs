@@ -15,7 +15,7 @@ pub struct Decision {
     pub allocation: Allocation,
     /// One entry for each address that may be announced.
     pub announcements: Vec<Announcement>,
-    /// How what its pods open leaves the cluster; `None` where the Service does not ask for that.
+    /// How outbound connections of its pods leave the cluster; `None` where the Service does not ask for that.
     #[serde(default)]
     pub egress: Option<EgressVerdict>,
 }
@@ -39,7 +39,7 @@ pub struct EgressVerdict {
     pub closed: bool,
 }
 
-/// The node by which what the pods open leaves with an address.
+/// The node through which outbound connections of the pods leave with an address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EgressOwner {
     pub address: IpAddr,

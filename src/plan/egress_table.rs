@@ -63,7 +63,7 @@ pub struct EgressTable {
     owned: BTreeMap<IpAddr, NetworkUse<Option<u8>>>,
     /// An address is new among these, or gone.
     exits_stale: bool,
-    /// What was known, when the exits were last worked out, of the sources that the agent before used.
+    /// What was known, when the exits were last worked out, of the sources that the previous agent used.
     sources: BTreeSet<IpAddr>,
     moved: bool,
 }

@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(source(&world, "fd31::100", Some("fd31::11")), Ok("fd31::11".to_owned()), "it was used so far");
         assert_eq!(source(&world, "fd31::100", Some("fd31::12")), Ok("fd31::4".to_owned()), "that one is gone");
         world.apply(Fact::EgressSources([ip("fd31::11")].into()));
-        assert_eq!(source(&world, "fd31::100", None), Ok("fd31::11".to_owned()), "the agent before used it");
+        assert_eq!(source(&world, "fd31::100", None), Ok("fd31::11".to_owned()), "the previous agent used it");
         assert_eq!(source(&world, "fd31::100", Some("fd31::4")), Ok("fd31::4".to_owned()), "this one has another");
         world.apply(Fact::EgressSources(Default::default()));
         let addresses = vec![ip("fd31::11")];

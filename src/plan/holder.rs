@@ -103,8 +103,8 @@ pub struct Holder<'a> {
     pub bidder: Bidder<'a>,
     /// It says that it hands the address over to this node.
     pub grants_us: bool,
-    /// It could not serve the address, by what this node knows: under policy Local it has no endpoint, or what the pods open is
-    /// not to leave by it.
+    /// It could not serve the address, by what this node knows: under policy Local it has no endpoint, or outbound
+    /// connections of the pods are not to leave by it.
     pub cannot_serve: bool,
     /// It does not hear this node, as far as can be told.
     pub deaf: bool,

@@ -56,6 +56,18 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// The codes of the causes that clusters see every day. Any other is the code of the reason that refuses the owner, or that of
+    /// [`Cause::Learned`], which is no move.
+    pub const USUAL: [&str; 7] = [
+        "first-use",
+        "owner-silent",
+        "owner-not-answering",
+        "owner-restarted",
+        "node-left",
+        "better-node",
+        "node-lacks-endpoint",
+    ];
+
     /// The cause as a label of a metric, in kebab-case.
     pub fn code(&self) -> String {
         match self {

@@ -73,7 +73,7 @@ impl<'a> Wishes<'a> {
     }
 }
 
-/// The nodes that alone may own the addresses of a Service, because what its pods open leaves by the owner.
+/// The nodes that alone may own the addresses of a Service, because outbound connections of its pods leave by the owner.
 pub fn egress_nodes(service: &Service) -> Option<&Selector> {
     match service.egress? {
         Egress::ServiceAddress => service.egress_bounds.as_ref()?.nodes.as_ref(),

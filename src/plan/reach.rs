@@ -117,8 +117,11 @@ fn usable_link<'w>(interface: &InterfaceName, world: &'w World) -> Result<&'w Li
     let Some(link) = world.links.values().find(|link| link.name == interface) else {
         return Err(Reason::NoSuchInterface { interface });
     };
-    if !link.up || !link.carrier {
+    if !link.up {
         return Err(Reason::LinkDown { interface });
+    }
+    if !link.carrier {
+        return Err(Reason::NoCarrier { interface });
     }
     if !link.addresses.iter().any(|net| is_link_local_v6(net.addr())) {
         return Err(Reason::NoLinkLocalAddress { interface });
@@ -445,7 +448,7 @@ mod tests {
         let table: Vec<(&str, Option<&str>, Vec<Fact>, &str)> = vec![
             ("no interface", None, vec![], "no-such-interface"),
             ("set down", None, vec![eth0(false, false, &["fe80::11/64"]), routers(&[A])], "link-down"),
-            ("no carrier", held, vec![eth0(true, false, &["fe80::11/64"]), routers(&[A])], "link-down"),
+            ("no carrier", held, vec![eth0(true, false, &["fe80::11/64"]), routers(&[A])], "no-carrier"),
             ("no IPv6", None, vec![eth0(true, true, &["10.0.0.11/24"])], "no-link-local-address"),
             ("nobody there", None, vec![good_eth0()], "no-router-heard"),
             ("one router", None, vec![good_eth0(), routers(&[A])], "fe80::a%eth0"),
@@ -468,7 +471,7 @@ mod tests {
                 vec![good_eth0(), routers(&[B]), established.clone()],
                 "fe80::b%eth0",
             ),
-            ("a session on a dead link", held, vec![eth0(true, false, &["fe80::11/64"]), established], "link-down"),
+            ("a session on a dead link", held, vec![eth0(true, false, &["fe80::11/64"]), established], "no-carrier"),
         ];
         for (story, before, facts, expected) in table {
             assert_eq!(found(&unnumbered, before, facts), expected, "{story}");

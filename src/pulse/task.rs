@@ -31,7 +31,7 @@ use crate::config::PULSE_PORT;
 use crate::names::{InterfaceName, NodeName};
 use crate::plan::slice::{PulseLink, PulseSlice};
 use crate::roster::{Card, Eligibility, Roster};
-use crate::world::{Fact, Link};
+use crate::world::{Fact, Link, PulseTrouble};
 
 /// What does not change while the agent runs.
 pub struct Setup {
@@ -251,7 +251,7 @@ impl LinkTask {
             let ended = match Sockets::open(&slice.link) {
                 Ok(sockets) => {
                     if std::mem::take(&mut failing) {
-                        let _ = self.facts.send(Fact::PulsesRefused(self.index, Arc::default())).await;
+                        let _ = self.facts.send(Fact::PulseTrouble(self.index, PulseTrouble::None)).await;
                     }
                     self.pulse(sockets, slice, &mut machine, &mut refused_senders, &mut slices, &mut stop).await
                 }
@@ -267,8 +267,8 @@ impl LinkTask {
                 warn!(%link, %error, "pulses are neither sent nor heard on this link until its sockets can be opened again");
                 let is_taken = error.kind() == io::ErrorKind::AddrInUse;
                 let by_whom = if is_taken { ", does another agent run on this host?" } else { "" };
-                let why = [(Fact::OWN_SOCKETS, format!("{error}{by_whom}"))].into();
-                let _ = self.facts.send(Fact::PulsesRefused(self.index, Arc::new(why))).await;
+                let trouble = PulseTrouble::NoSockets { why: format!("{error}{by_whom}") };
+                let _ = self.facts.send(Fact::PulseTrouble(self.index, trouble)).await;
             }
             tokio::select! {
                 () = sleep(REOPEN_INTERVAL) => {}
@@ -278,7 +278,7 @@ impl LinkTask {
         }
         // The loop of the agent may be gone already.
         let _ = self.facts.send(Fact::Roster(self.index, None)).await;
-        let _ = self.facts.send(Fact::PulsesRefused(self.index, Arc::default())).await;
+        let _ = self.facts.send(Fact::PulseTrouble(self.index, PulseTrouble::None)).await;
     }
 
     /// Sends and hears through these sockets until they fail, or it is over.
@@ -332,10 +332,11 @@ impl LinkTask {
                     return Ended::Told;
                 }
             }
-            if let Some(refused) = refused_senders.poll_refused(now)
-                && self.facts.send(Fact::PulsesRefused(self.index, Arc::new(refused))).await.is_err()
-            {
-                return Ended::Told;
+            if let Some(refused) = refused_senders.poll_refused(now) {
+                let dropped = PulseTrouble::Dropped(Arc::new(refused));
+                if self.facts.send(Fact::PulseTrouble(self.index, dropped)).await.is_err() {
+                    return Ended::Told;
+                }
             }
             let deadline = machine.next_deadline().into_iter().chain(listens_until).min();
             tokio::select! {
@@ -494,10 +495,10 @@ fn log_hang(Link { name: link, .. }: &Link, hangs: bool) {
     match hangs {
         true => error!(
             %link,
-            seconds = HUNG_AFTER.as_secs(),
-            "no pulse is sent: the loop of this agent has not turned for so long; restart crier, and report what it was given"
+            hung_secs = HUNG_AFTER.as_secs(),
+            "no pulses are sent: the main loop of this agent hangs; restart crier, and report this with the configuration and the log"
         ),
-        false => warn!(%link, "pulses are sent again: the loop of this agent turns"),
+        false => warn!(%link, "pulses are sent again: the main loop of this agent goes on"),
     }
 }
 
@@ -521,7 +522,7 @@ fn log_roster(link: &Link, before: Option<&Roster>, after: &Roster) {
     let was_numb = |node: &NodeName| before.is_some_and(|before| before.receive_nothing.contains(node));
     let heard = |node: &NodeName| after.silent.contains_key(node) && !was_numb(node);
     for node in after.receive_nothing.iter().filter(|node| heard(node)) {
-        warn!(%link, %node, "the link of the node receives nothing, by its own pulses; others take over what it holds there");
+        warn!(%link, %node, "the node reports that it receives no frames on this link; others take over its addresses there");
     }
     for node in before.into_iter().flat_map(|before| before.members.keys()) {
         if after.receive_nothing.contains(node) {

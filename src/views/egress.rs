@@ -1,4 +1,4 @@
-//! What a running agent says of connections that pods open to the outside: the JSON behind `crier egress`. Floor 1.
+//! What a running agent says of outbound connections of pods: the JSON behind `crier egress`. Floor 1.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -189,7 +189,7 @@ fn held_newcomers(snapshot: &Snapshot) -> impl Iterator<Item = String> {
         };
         let until = until.map_or_else(String::new, |until| format!(" until {until}"));
         format!(
-            "{}: what its pod {address} opens to the outside is held back on this node{until}: {why} ([egress] release-after)",
+            "{}: outbound connections of its pod {address} are held back on this node{until}: {why} ([egress] release-after)",
             services.join(", ")
         )
     })
@@ -255,13 +255,13 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
         match path {
             Path::Held => {
                 let reason = reason.unwrap_or_else(|| "it has no address yet".to_owned());
-                Some(format!("{service}: what its pods open to the outside is held back on this node: {reason}"))
+                Some(format!("{service}: outbound connections of its pods are held back on this node: {reason}"))
             }
             // The kernel lets them go as it did, and guards them.
             Path::Pending if reason.as_deref() == Some(AS_BEFORE) => None,
             Path::Pending => {
                 let reason = reason.unwrap_or_default();
-                Some(format!("{service}: what its pods open to the outside is not guarded on this node: {reason}"))
+                Some(format!("{service}: outbound connections of its pods are not guarded on this node: {reason}"))
             }
             Path::Local | Path::Routed | Path::Tunnel | Path::Network | Path::NoPods => None,
         }
@@ -270,7 +270,7 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
         let [first, others @ ..] = services.as_slice() else { return String::new() };
         let others: Vec<String> = others.iter().map(ToString::to_string).collect();
         format!(
-            "{}: what its pod {pod} opens to the outside leaves as egress of {first} says, whose pod it is too, and lists of destinations \
+            "{}: outbound connections of its pod {pod} leave as egress of {first} says, whose pod it is too, and lists of destinations \
              count only where both have the same; give one of the Services no crier.dev/egress, or other pods",
             others.join(", ")
         )

@@ -29,6 +29,9 @@ pub enum Path {
 }
 
 impl Path {
+    /// What this node does with a pod's packets, where there is a pod.
+    pub const OF_PODS: [Path; 6] = [Path::Local, Path::Routed, Path::Tunnel, Path::Network, Path::Held, Path::Pending];
+
     /// What this node does with a pod's packets, which is what the plan says only once the kernel holds it.
     pub fn of(snapshot: &Snapshot, pod: IpAddr, mapping: &Mapping) -> Path {
         let table = snapshot.counters.egress_table.as_ref();

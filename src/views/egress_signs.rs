@@ -35,7 +35,7 @@ fn of_pools(snapshot: &Snapshot) -> impl Iterator<Item = String> {
                 )),
                 None if is_of_service(snapshot, pod) => None,
                 None => Some(format!(
-                    "{service}: its endpoint {pod} has an address of the pool {pool} and counts as no pod, so what it opens leaves as \
+                    "{service}: its endpoint {pod} has an address of the pool {pool} and counts as no pod, so its outbound connections leave as \
                      without egress; take the network of the pods out of the pool, or name the pod in the EndpointSlice (targetRef)"
                 )),
             }
@@ -143,8 +143,8 @@ fn no_way_out(snapshot: &Snapshot) -> impl Iterator<Item = String> {
         let pod = pods.find(|pod| !egress.bounded.contains_key(pod) && !has_default(Family::of(*pod)))?;
         let family = Family::of(pod);
         Some(format!(
-            "{service}: this node sends on what its pods open, such as {pod}, and has no default route of {family}: what goes beyond the \
-             networks that its main table names is lost; ip {} route show",
+            "{service}: this node sends on outbound connections of its pods, such as {pod}, and has no default route of {family}: what \
+             goes beyond the networks that its main table names is lost; ip {} route show",
             family.option_of_ip()
         ))
     })
@@ -159,7 +159,7 @@ fn untold_gateway(snapshot: &Snapshot) -> Option<String> {
     (matters && !is_told && is_there()).then(|| {
         format!(
             "OVN-Kubernetes is on this node (the link {} is there), and the Node's annotation {} does not say whether it is in shared gateway \
-             mode: with that, packets of pods pass the guard of egress by",
+             mode: with that, packets of pods bypass the guard of egress",
             OvnGateway::LINK,
             OvnGateway::ANNOTATION
         )
@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(notes(&snapshot), "");
     }
 
-    /// E1 of a review. Input: all that pods open is translated by a chain of another program before crier's, and so dropped.
+    /// E1 of a review. Input: all outbound connections of pods are translated by a chain of another program before crier's, and so dropped.
     #[test]
     fn what_is_dropped_though_it_has_a_way_is_told_with_the_chains_that_come_first() {
         let here = Mapping::Translated { address: "192.168.35.100".parse().unwrap(), network: None };

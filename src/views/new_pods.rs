@@ -73,7 +73,8 @@ fn whose(snapshot: &Snapshot, address: IpAddr) -> (Option<ObjectKey>, String) {
         return (Some(pod.clone()), format!("it is a pod of {service}, and no EndpointSlice of that lists it yet"));
     }
     if let Some(pod) = judged.ending.get(&address) {
-        let reason = "it terminates, so its address may be another pod's: what is open goes on, and nothing is opened";
+        let reason =
+            "it terminates, so its address may be another pod's: open connections go on, and it opens no new ones";
         return (Some(pod.clone()), reason.to_owned());
     }
     (None, unknown(snapshot))
@@ -103,7 +104,7 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
         let HeldNewPod { pod, dropped, reason, .. } = held_new_pod(snapshot, address);
         let pod = pod.map_or_else(|| format!("the pod with {address}"), |pod| format!("the pod {pod} ({address})"));
         format!(
-            "{pod} is new on this node, and what it opens to the outside is held back for more than ten seconds ([egress] new-pods), \
+            "{pod} is new on this node, and its outbound connections are held back for more than ten seconds ([egress] new-pods), \
              {dropped} packets of late: {reason}"
         )
     });
@@ -151,7 +152,7 @@ mod tests {
     use crate::selector::Labels;
     use crate::views::Counters;
     use crate::views::egress::{EgressReport, egress};
-    use crate::world::{Egress, Fact, Listing, Node, Pod, Service};
+    use crate::world::{Egress, Fact, Listing, Node, Pod, Refusal, Service};
 
     const FILE: &str = "[kubernetes]\nin-cluster = true\n[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100\"]\n[[l2]]\n\
                         [egress]\nnew-pods = \"hold\"\n";
@@ -257,7 +258,8 @@ mod tests {
 
     #[test]
     fn with_the_api_server_away_the_reason_says_so() {
-        let away = ApiServer::Unreachable { since: clock::wall(), why: "no route".to_owned(), forbidden: false };
+        let away =
+            ApiServer::Unreachable { since: clock::wall(), why: "no route".to_owned(), refusal: Refusal::NoAnswer };
         let facts = listed(vec![]).into_iter().chain([Fact::ApiServer(away)]).collect();
         let said = said(&[("10.244.1.5", 9)], facts);
         let problems = about_new_pods(&said);

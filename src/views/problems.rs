@@ -11,7 +11,7 @@ use super::bgp::PeerReport;
 use super::service::ServiceReport;
 use super::words::some_of;
 use super::{agreement, allocator, bfd, egress, own_node, stations, unannounced};
-use crate::address::{Family, host_prefix};
+use crate::address::{Family, ScopedAddress, host_prefix};
 use crate::config::{Config, Kubernetes, L2, Pool, Source, Subnet, lease_digest};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::path_state::{PathFault, Serving};
@@ -28,7 +28,7 @@ use crate::plan::reach;
 use crate::plan::slice::PeerSlice;
 use crate::reason::{HostUse, Reason};
 use crate::roster::Roster;
-use crate::world::{ApiServer, ClusterConfig, Condition, Link, Pulses, SessionState, World};
+use crate::world::{ApiServer, ClusterConfig, Condition, Link, Ordered, Pulses, Refusal, SessionState, World};
 
 /// All problems, those that concern most first.
 pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {
@@ -64,7 +64,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(services.iter().flat_map(|service| of_service(service, named)));
     problems.extend(unannounced::problems(snapshot));
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
-    let told = |peer: &PeerReport| Some(of_peer(peer, peers)? + beyond_the_link(snapshot, peer));
+    let told = |peer: &PeerReport| Some(of_peer(peer, peers)? + beyond_the_link(snapshot, &peer.name));
     problems.extend(peers.iter().filter(wanted).filter_map(told));
     problems.extend(without_secret(snapshot));
     problems.extend(sessions_without_carrier(snapshot));
@@ -105,11 +105,9 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
 
 /// A drain that nobody can read the orders of.
 fn drained_by_damage(snapshot: &Snapshot) -> Option<String> {
-    let drain = snapshot.world.drain.as_ref().filter(|drain| drain.is_unreadable())?;
-    let why = drain.reason.as_deref().unwrap_or_default();
-    Some(format!(
-        "this node counts as drained and announces nothing, for {why}; `crier undrain` takes it back into service"
-    ))
+    let ordered = &snapshot.world.drain.as_ref()?.ordered;
+    let why = ordered.reason().filter(|_| matches!(ordered, Ordered::Unreadable { .. }))?;
+    Some(format!("this node is treated as drained and announces nothing: {why}; `crier undrain` returns it to service"))
 }
 
 /// Services whose annotation names a node that is none.
@@ -129,15 +127,19 @@ fn moved_to_nobody(snapshot: &Snapshot) -> impl Iterator<Item = String> {
 /// That the API server does not tell this agent what it must know, with what that means, and the remedy where it only refuses.
 fn of_api_server(snapshot: &Snapshot) -> Option<String> {
     let world = &snapshot.world;
-    let ApiServer::Unreachable { since: _, why, forbidden } = &world.api_server else { return None };
-    let (what, remedy) = match (forbidden, is_unauthorized(why)) {
-        (true, _) if ApiServer::sees_nobody(why) => (
+    let ApiServer::Unreachable { since: _, why, refusal } = &world.api_server else { return None };
+    let (what, remedy) = match refusal {
+        Refusal::Anonymous => (
             "the API server refuses what this agent must read, because it does not see who asks",
-            &*format!("; {}", ApiServer::SEES_NOBODY),
+            &*format!("; {}", Refusal::SEES_NOBODY),
         ),
-        (true, _) => ("the API server refuses what this agent must read", "; apply the objects of `crier rbac` again"),
-        (false, true) => ("the API server refuses the credentials of this agent", &*unknown_to_api_server(snapshot)),
-        (false, false) => ("API server unreachable", ""),
+        Refusal::Forbidden => {
+            ("the API server refuses what this agent must read", "; apply the objects of `crier rbac` again")
+        }
+        Refusal::Unauthorized => {
+            ("the API server refuses the credentials of this agent", &*unknown_to_api_server(snapshot))
+        }
+        Refusal::NoAnswer | Refusal::Other(_) => ("API server unreachable", ""),
     };
     Some(if snapshot.context.path.grade == Grade::ViewStale {
         format!(
@@ -153,7 +155,7 @@ fn of_api_server(snapshot: &Snapshot) -> Option<String> {
         format!("{what}, the last known state stays in use: {why}{remedy}")
     } else {
         format!(
-            "{what}, and nothing is remembered from before, so what it has not told is not announced: {why}{remedy}"
+            "{what}, and no earlier state is known, so nothing is announced that depends on the missing lists: {why}{remedy}"
         )
     })
 }
@@ -175,8 +177,8 @@ fn unknown_to_api_server(snapshot: &Snapshot) -> String {
     match &snapshot.world.client_certificate {
         Some(it) if it.has_ended(snapshot.wall) => format!("; {it} ended on {}: {RENEW}", it.end()),
         Some(it) => format!(
-            "; {it}, good until {}, is none that this API server takes: is it of an authority of this cluster, and are the clocks right? \
-             Else renew it: crier reads it again when its file changes",
+            "; {it} is valid until {}, and this API server rejects it: check that the cluster's authority issued it and that the clocks \
+             agree, or renew it: crier reads it again when its file changes",
             it.end()
         ),
         None => "; renew the client certificate (`openssl x509 -enddate` tells when it ended) or the token that the kubeconfig names: \
@@ -189,7 +191,7 @@ fn unknown_to_api_server(snapshot: &Snapshot) -> String {
 fn of_client_certificate(snapshot: &Snapshot) -> Option<String> {
     let world = &snapshot.world;
     let certificate = world.client_certificate.as_ref()?;
-    let is_told = matches!(&world.api_server, ApiServer::Unreachable { why, .. } if is_unauthorized(why));
+    let is_told = matches!(&world.api_server, ApiServer::Unreachable { refusal: Refusal::Unauthorized, .. });
     if is_told && certificate.has_ended(snapshot.wall) {
         return None;
     }
@@ -201,11 +203,6 @@ fn of_client_certificate(snapshot: &Snapshot) -> Option<String> {
 
 const RENEW: &str =
     "renew it, or make a new kubeconfig with `crier kubeconfig`: crier reads it again when its file changes";
-
-/// The API server answered 401: it does not know who asks.
-pub(super) fn is_unauthorized(why: &str) -> bool {
-    why.split_once(": ").is_some_and(|(_, answer)| answer.starts_with("401 "))
-}
 
 /// Addresses that the status shows with another `ipMode` than VIP.
 fn not_vip(snapshot: &Snapshot) -> Vec<String> {
@@ -286,15 +283,18 @@ fn of_cluster_config(snapshot: &Snapshot) -> Option<String> {
         ClusterConfig::NotUsed | ClusterConfig::Current => return None,
         ClusterConfig::Waiting { why } => {
             format!(
-                "the ConfigMap {name} has changed, and the one of before stays in use until this agent is restarted: {why}"
+                "the ConfigMap {name} has changed; the previous text stays in use until this agent is restarted: {why}"
             )
         }
         ClusterConfig::Refused { why } => format!("the ConfigMap {name} is refused, {in_use}: {why}"),
         ClusterConfig::Missing => {
             format!("there is no ConfigMap {name}, {in_use}: make it, or remove [kubernetes] config")
         }
-        ClusterConfig::Unseen { why } => {
-            let remedy = kubernetes.remedy_of_config_map(name, why).map(|it| format!("; {it}")).unwrap_or_default();
+        ClusterConfig::Unseen { why, refusal } => {
+            let remedy = kubernetes
+                .remedy_of_config_map(name, refusal.is_about_rights())
+                .map(|it| format!("; {it}"))
+                .unwrap_or_default();
             format!("the ConfigMap {name} is not seen, {in_use}: {why}{remedy}")
         }
     })
@@ -306,8 +306,8 @@ fn of_nobody(snapshot: &Snapshot) -> Option<String> {
     let all = unheld(snapshot);
     (!all.is_empty() && !snapshot.world.lacks_config_map()).then(|| {
         format!(
-            "{}: the status shows what this crier gave, of a class that the file names no more and of a pool that no file of this node is \
-             known to have had, so this node does not announce it: have the file name the class or the pool again, or empty the status",
+            "{}: the status shows an address from this crier, but the file no longer names the class, and no file of this node is known to \
+             have had its pool, so this node does not announce it: put the class or the pool back into the file, or empty the status",
             some_of(&all)
         )
     })
@@ -340,9 +340,9 @@ fn of_unheard_crier(snapshot: &Snapshot) -> Vec<String> {
     let unheard = by_lease.into_iter().filter(|(lease, _)| !is_heard(lease));
     let told = unheard.map(|(lease, services)| {
         format!(
-            "{}: the status shows what the crier with the Lease {lease} gave, of pools that this file has too, and of a class that it does \
-             not name; no agent with that Lease is heard, and this node does not announce it: if that was this crier, before its class led \
-             to another Lease, set [kubernetes] lease = \"{lease}\", or have the file name the class again",
+            "{}: the status shows addresses that the crier with the Lease {lease} assigned from pools that this file has too, for a class \
+             that this file does not name; no agent with that Lease is heard, and this node does not announce them: if that was this crier \
+             under its former Lease, set [kubernetes] lease = \"{lease}\", or name the class in the file again",
             some_of(&services)
         )
     });
@@ -593,7 +593,7 @@ fn sessions_without_next_hop(snapshot: &Snapshot) -> Vec<String> {
     let of_peer = |(name, peer): (&PeerName, &PeerSlice)| {
         let dropped = reach::dropped_next_hop(peer, &snapshot.world)?;
         let stands = snapshot.world.sessions.get(name).is_some_and(|it| it.state == SessionState::Established);
-        stands.then(|| format!("peer {name}: its session stands, and none would follow it: {dropped}"))
+        stands.then(|| format!("peer {name}: the session is up, but a new one could not be opened: {dropped}"))
     };
     snapshot.plan.bgp.peers.iter().filter_map(of_peer).collect()
 }
@@ -615,13 +615,17 @@ fn without_secret(snapshot: &Snapshot) -> Vec<String> {
 }
 
 /// What nothing on the wire tells of a peer that is behind a router, while only the link is reached: packets end at the first hop.
-fn beyond_the_link(snapshot: &Snapshot, peer: &PeerReport) -> &'static str {
-    let is_dialled = matches!(peer.state, SessionState::Idle | SessionState::Connect | SessionState::Active);
-    let Some(ip) = peer.address.parse::<IpAddr>().ok().filter(|_| is_dialled) else { return "" };
-    let name = snapshot.context.bgp.peer_of(&peer.name);
+fn beyond_the_link(snapshot: &Snapshot, peer: &PeerName) -> &'static str {
+    let state = snapshot.session(peer).map_or(SessionState::Idle, |session| session.state);
+    let is_dialled = matches!(state, SessionState::Idle | SessionState::Connect | SessionState::Active);
+    let slice = snapshot.plan.bgp.peers.get(peer).filter(|_| is_dialled);
+    let Some(ScopedAddress { ip, interface: None }) = slice.and_then(|slice| slice.address.as_ref().ok()) else {
+        return "";
+    };
+    let name = snapshot.context.bgp.peer_of(peer);
     let settings = snapshot.config.bgp.peers.iter().find(|it| it.name == name);
     let is_near = settings.is_some_and(|it| it.multihop == 1 && !it.passive);
-    let is_on_link = || snapshot.world.links.values().flat_map(|link| &link.addresses).any(|net| net.contains(&ip));
+    let is_on_link = || snapshot.world.links.values().flat_map(|link| &link.addresses).any(|net| net.contains(ip));
     if !is_near || is_on_link() {
         return "";
     }
@@ -642,17 +646,19 @@ fn of_peer(peer: &PeerReport, peers: &[PeerReport]) -> Option<String> {
     }
     if let Some(since) = peer.session.reads_nothing_since {
         let waiting = match peer.session.prefixes_pending {
-            0 => "its last routes wait".to_owned(),
-            routes => format!("{routes} of its routes wait"),
+            0 => "its last routes are pending".to_owned(),
+            1 => "one route is pending".to_owned(),
+            routes => format!("{routes} routes are pending"),
         };
         return Some(format!(
-            "peer {} reads nothing since {}: {waiting}, and it goes by those that it had; look at the load of the router's control plane: \
-             the session ends where it takes nothing for eight minutes, or two hold times (RFC 9687); `crier bgp reset {0}` begins it anew",
+            "peer {} has not read from its session since {}: {waiting}, and it still uses the routes that it had; check the load of the \
+             router's control plane. The session ends after eight minutes without progress, or two hold times if that is longer (RFC \
+             9687); `crier bgp reset {0}` restarts it now",
             peer.name,
             since.strftime("%H:%M:%SZ")
         ));
     }
-    let told = peer.session.unsendable.iter().filter(|it| !travels_beside(peer, peers, &it.reason));
+    let told = peer.session.unsendable.iter().filter(|it| !travels_beside(peer, peers, it.family));
     let reasons: Vec<String> = told.map(|it| format!("{} because {}", it.prefixes, it.reason)).collect();
     (!reasons.is_empty()).then(|| format!("peer {}: prefixes not announced: {}", peer.name, reasons.join("; ")))
 }
@@ -674,18 +680,16 @@ fn awaited(state: SessionState, ttl_security: bool) -> &'static str {
     }
 }
 
-/// The reason is that the session does not carry a family, and another session with the same router does, as where each family has
-/// its own. A session of our family is with another router that has the same identifier by mistake.
-fn travels_beside(peer: &PeerReport, peers: &[PeerReport], reason: &str) -> bool {
-    let Some(ours) = &peer.session.negotiated else { return false };
-    let Some(missing) = ours.families.iter().find(|it| it.unsendable.as_deref() == Some(reason)) else { return false };
+/// The session does not carry this family, and another session with the same router does, as where each family has its own. A session of our family is with another router that has the same identifier by mistake.
+fn travels_beside(peer: &PeerReport, peers: &[PeerReport], family: Option<Family>) -> bool {
+    let (Some(ours), Some(family)) = (&peer.session.negotiated, family) else { return false };
     let runs_over = |peer: &PeerReport| peer.local_address.map(Family::of);
     let is_other = |it: &&PeerReport| it.state == SessionState::Established && runs_over(it) != runs_over(peer);
     let sessions = peers.iter().filter(is_other);
     let mut with_router = sessions
         .filter_map(|it| it.session.negotiated.as_ref())
         .filter(|it| (it.peer_asn, it.peer_router_id) == (ours.peer_asn, ours.peer_router_id));
-    with_router.any(|it| it.families.iter().any(|it| it.family == missing.family && it.next_hop.is_some()))
+    with_router.any(|it| it.families.iter().any(|it| it.family == family && it.next_hop.is_some()))
 }
 
 fn disputes(snapshot: &Snapshot) -> Vec<String> {
@@ -765,13 +769,13 @@ fn receiving_nothing(snapshot: &Snapshot) -> Vec<String> {
         let in_words = |node: &NodeName| {
             if node == me {
                 format!(
-                    "{link} receives no frame of anybody: either this node is alone there, or others take over what it holds; look at the \
-                     cable, the port of the switch and the network card: ip -s link show {link}"
+                    "no frames are received on {link}: this node is alone there, or other nodes take over its addresses; check the cable, \
+                     the switch port and the network card: ip -s link show {link}"
                 )
             } else {
                 format!(
-                    "{node} says that its end of {link} receives nothing: it answers nobody there, and what it held is taken over; look there \
-                     at the cable, the port of the switch and the network card"
+                    "{node} reports that it receives no frames on {link}: other nodes take over its addresses there; check the cable, the \
+                     switch port and the network card of {node}"
                 )
             }
         };
@@ -1113,7 +1117,7 @@ mod tests {
             "local_address": local, "hold_time_secs": 90, "prefixes_wanted": 2, "prefixes_sent": 1, "prefixes_unsendable": 1,
             "prefixes_received": 0, "last_error": null, "security": {},
             "session": {
-                "unsendable": if carries_v6 { json!([]) } else { json!([{ "reason": why, "prefixes": 1 }]) },
+                "unsendable": if carries_v6 { json!([]) } else { json!([{ "family": "IPv6", "reason": why, "prefixes": 1 }]) },
                 "negotiated": {
                     "local": "192.0.2.2:179", "remote": null, "local_asn": 64513, "peer_asn": 64512, "local_router_id": "192.0.2.2",
                     "peer_router_id": router_id, "hold_time_secs": 90, "keepalive_time_millis": 30000, "max_message_len": 4096,
@@ -1152,12 +1156,12 @@ mod tests {
     /// Input: the API server answers 403, or does not answer. Output: the refusal with its remedy, or the absence.
     #[test]
     fn a_right_that_is_missing_is_told_as_such_with_its_remedy() {
-        let said = |why: &str, forbidden| {
+        let said = |why: &str, refusal| {
             let file =
                 SourceFile { path: "test.toml".to_owned(), text: "[kubernetes]\nin-cluster = true\n".to_owned() };
             let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
             let since = std::time::SystemTime::UNIX_EPOCH;
-            planner.apply(Fact::ApiServer(ApiServer::Unreachable { since, why: why.to_owned(), forbidden }));
+            planner.apply(Fact::ApiServer(ApiServer::Unreachable { since, why: why.to_owned(), refusal }));
             let (now, wall) = (clock::now(), clock::wall());
             let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
             (
@@ -1165,7 +1169,7 @@ mod tests {
                 of_api_server(&snapshot).expect("it is a problem"),
             )
         };
-        let (state, problem) = said("endpointslices: 403 forbidden", true);
+        let (state, problem) = said("endpointslices: 403 forbidden", Refusal::Forbidden);
         assert_eq!(state, "forbidden");
         assert!(!problem.contains("unreachable"), "{problem}");
         for word in ["the API server refuses", "endpointslices: 403 forbidden", "`crier rbac`"] {
@@ -1174,21 +1178,21 @@ mod tests {
         // H8 of a review: rights were named as the remedy.
         let anonymous =
             "services: 403 services is forbidden: User \"system:anonymous\" cannot list resource \"services\"";
-        let (_, problem) = said(anonymous, true);
+        let (_, problem) = said(anonymous, Refusal::Anonymous);
         assert!(!problem.contains("crier rbac"), "{problem}");
         for word in ["does not see who asks", "system:anonymous", "credentials of the kubeconfig do not reach it"] {
             assert!(problem.contains(word), "{word} in: {problem}");
         }
         // V4 of a review: it was called unreachable.
-        let (state, problem) = said("nodes: 401 Unauthorized", false);
+        let (state, problem) = said("nodes: 401 Unauthorized", Refusal::Unauthorized);
         assert_eq!(state, "unauthorized", "it answers");
         assert!(!problem.contains("unreachable"), "{problem}");
         for word in ["refuses the credentials", "nodes: 401 Unauthorized", "client certificate", "token"] {
             assert!(problem.contains(word), "{word} in: {problem}");
         }
-        let (state, problem) = said("nodes: timed out", false);
+        let (state, problem) = said("nodes: timed out", Refusal::NoAnswer);
         assert_eq!(state, "unreachable");
-        assert!(problem.starts_with("API server unreachable, and nothing is remembered from before, so "), "{problem}");
+        assert!(problem.starts_with("API server unreachable, and no earlier state is known, so "), "{problem}");
     }
 
     /// B6 and B7 of a review. Input: a Service that is to be on a Node, which goes; and a drain whose file is damaged.
@@ -1217,14 +1221,15 @@ mod tests {
         assert!(matches!(&told[..], [it] if it.starts_with("shop/web: ") && it.contains("no such Node")), "{told:?}");
         let drain = Drain {
             stage: crate::world::DrainStage::Drained,
-            reason: Some(format!("/var/lib/crier/{}expected value", Drain::UNREADABLE)),
+            ordered: Ordered::Unreadable { file: "/var/lib/crier/drain.json".into(), why: "expected value".to_owned() },
             since: jiff::Timestamp::UNIX_EPOCH,
             until: jiff::Timestamp::UNIX_EPOCH,
             timed_out: false,
-            follows: false,
-            boot: None,
-            forced: true,
         };
+        let reason = Some("as if drain.json cannot be read: by an operator".to_owned());
+        let by_operator = Drain { ordered: Ordered::Operator { reason, forced: false }, ..drain.clone() };
+        let told = said(Fact::Drain(Some(Arc::new(by_operator))));
+        assert!(!told.iter().any(|it| it.contains("drain.json")), "what an operator says is no damage: {told:?}");
         let told = said(Fact::Drain(Some(Arc::new(drain))));
         assert!(
             told.iter().any(|it| it.contains("/var/lib/crier/drain.json") && it.contains("`crier undrain`")),
@@ -1242,7 +1247,7 @@ mod tests {
             let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
             remembered.iter().for_each(|fact| planner.apply(fact.clone()));
             let (since, why) = (std::time::SystemTime::UNIX_EPOCH, "nodes: 403 forbidden".to_owned());
-            planner.apply(Fact::ApiServer(ApiServer::Unreachable { since, why, forbidden: true }));
+            planner.apply(Fact::ApiServer(ApiServer::Unreachable { since, why, refusal: Refusal::Forbidden }));
             planner.apply(Fact::FailStatic);
             let (now, wall) = (clock::now(), clock::wall());
             let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
@@ -1266,7 +1271,7 @@ mod tests {
             planner.apply(Fact::ClientCertificate(Some(certificate)));
             let why = "nodes: 401 Unauthorized".to_owned();
             let api_server = match refused {
-                true => ApiServer::Unreachable { since: at(0), why, forbidden: false },
+                true => ApiServer::Unreachable { since: at(0), why, refusal: Refusal::Unauthorized },
                 false => ApiServer::Reachable,
             };
             planner.apply(Fact::ApiServer(api_server));
@@ -1283,7 +1288,7 @@ mod tests {
             (
                 300,
                 true,
-                "401 Unauthorized; the client certificate /pki/c.crt, good until 1971-01-01T00:00:00Z, is none",
+                "401 Unauthorized; the client certificate /pki/c.crt is valid until 1971-01-01T00:00:00Z, and this API server rejects it",
             ),
         ] {
             let said = said(today, refused);
@@ -1295,19 +1300,19 @@ mod tests {
     /// Output: the Role that gives the right, and the command that makes it; no rights where something else is the matter.
     #[test]
     fn a_config_map_that_may_not_be_read_names_the_role_that_it_takes() {
-        let said = |keys: &str, why: &str| {
+        let said = |keys: &str, refusal, why: &str| {
             let text = format!("[kubernetes]\nin-cluster = true\n{keys}");
             let mut planner = Planner::new(
                 Arc::new(parse(&[SourceFile { path: "test.toml".to_owned(), text }], &NoSecrets).unwrap()),
                 "node-1".into(),
             );
-            let state = ClusterConfig::Unseen { why: why.to_owned() };
+            let state = ClusterConfig::Unseen { why: why.to_owned(), refusal };
             planner.apply(Fact::ClusterConfig(state, Arc::default()));
             let (now, wall) = (clock::now(), clock::wall());
             of_cluster_config(&Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall))
                 .unwrap()
         };
-        let default = said("config = \"kube-system/crier\"\n", "403 forbidden");
+        let default = said("config = \"kube-system/crier\"\n", Refusal::Forbidden, "403 forbidden");
         assert!(
             default.ends_with(
                 "the Role crier in the namespace kube-system lets crier read it: apply the objects of `crier rbac`"
@@ -1315,11 +1320,11 @@ mod tests {
             "{default}"
         );
         let other = "lease = \"lb/b\"\nconfig = \"conf/pools\"\n";
-        let refused = said(other, "403 forbidden");
+        let refused = said(other, Refusal::Forbidden, "403 forbidden");
         for words in ["the Role b-config in the namespace conf", "`crier rbac --config FILE`"] {
             assert!(refused.contains(words), "{words} in: {refused}");
         }
-        assert!(said(other, "timed out").ends_with("timed out"));
+        assert!(said(other, Refusal::NoAnswer, "timed out").ends_with("timed out"));
     }
 
     /// V5 of a review (t2). Input: the status of a Service shows crier's address with `ipMode: Proxy`; its class is served, or the file does
@@ -1370,9 +1375,12 @@ mod tests {
         };
         assert_eq!(stuck(9999, None), None, "it may be slow");
         let told = stuck(9999, Some("2026-11-30T10:00:05Z")).expect("it is a problem");
-        assert!(told.starts_with("peer slow reads nothing since 10:00:05Z: 9999 of its routes wait, and "), "{told}");
+        assert!(
+            told.starts_with("peer slow has not read from its session since 10:00:05Z: 9999 routes are pending, and "),
+            "{told}"
+        );
         let told = stuck(0, Some("2026-11-30T10:00:05Z")).expect("it is a problem");
-        assert!(told.contains(": its last routes wait, and "), "{told}");
+        assert!(told.contains(": its last routes are pending, and "), "{told}");
     }
 
     #[test]

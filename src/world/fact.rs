@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BfdReport, ClientCertificate, Conflict, DefaultRoute, Drain, EgressReach, EndpointSlice, HeldPod, HostProblem,
-    LeaseState, Link, NetworkNumbers, Node, Pod, Service, SessionDetail, Shutdown,
+    LeaseState, Link, NetworkNumbers, Node, Pod, Refusal, Service, SessionDetail, Shutdown,
 };
 use crate::claim::Answerer;
 use crate::config::Config;
@@ -80,9 +80,8 @@ pub enum Fact {
     Pulses(Pulses),
     /// Which nodes are alive on a link, by its index, as their pulses tell; `None` where pulses are no longer heard.
     Roster(u32, Option<Arc<Roster>>),
-    /// All sources whose pulses are dropped on a link, by the link's index, each with the reason; of [`Fact::OWN_SOCKETS`] why none is
-    /// sent or heard.
-    PulsesRefused(u32, Arc<BTreeMap<IpAddr, String>>),
+    /// What is wrong with pulses on a link, by the link's index.
+    PulseTrouble(u32, PulseTrouble),
     /// The planner chose these addresses for a Service; kept until the Service status shows them.
     Assigned(ObjectKey, Vec<IpAddr>),
     /// The API server accepted a status write and returned the Service, ahead of the watch. Applied only to a Service of
@@ -133,7 +132,7 @@ pub enum Fact {
     Egress(Vec<HostProblem>),
     /// The addresses that packets of pods leave with by this node: the kernel holds the table that gives them.
     EgressTranslated(Arc<BTreeSet<IpAddr>>),
-    /// All by which packets of pods pass the host's netfilter by, and so the guard.
+    /// All by which packets of pods bypass the host's netfilter, and so the guard.
     EgressBypass(Vec<HostProblem>),
     /// All settings of this host by which the kernel drops packets of pods with egress, or replies to them.
     EgressFiltered(Vec<HostProblem>),
@@ -171,9 +170,6 @@ pub enum Fact {
 pub type PoolRange = (PoolName, IpAddr, IpAddr);
 
 impl Fact {
-    /// The kernel takes no packet from this address.
-    pub const OWN_SOCKETS: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
-
     /// Whether the fact is a part of what is kept on disk: see [`World::to_remember`](super::World::to_remember).
     pub fn is_worth_remembering(&self) -> bool {
         match self {
@@ -210,7 +206,7 @@ impl Fact {
             | Fact::DefaultRoutes(_)
             | Fact::Pulses(_)
             | Fact::Roster(..)
-            | Fact::PulsesRefused(..)
+            | Fact::PulseTrouble(..)
             | Fact::StatusRefused(..)
             | Fact::RemovalTold(_)
             | Fact::Host(_)
@@ -262,7 +258,11 @@ pub enum ClusterConfig {
     /// It is not there: what was in use before stays.
     Missing,
     /// It cannot be seen: what was in use before stays.
-    Unseen { why: String },
+    Unseen {
+        why: String,
+        #[serde(default)]
+        refusal: Refusal,
+    },
 }
 
 /// The keys of a complete list.
@@ -285,23 +285,11 @@ pub enum ApiServer {
     Unreachable {
         since: SystemTime,
         why: String,
-        /// It answers, and refuses what crier asks for: this agent lacks rights (403).
         #[serde(default)]
-        forbidden: bool,
+        refusal: Refusal,
     },
     /// Standalone: the objects come from a folder of manifests.
     Manifests,
-}
-
-impl ApiServer {
-    /// What to do where it [sees nobody](Self::sees_nobody).
-    pub const SEES_NOBODY: &str = "the credentials of the kubeconfig do not reach it: look whether its user has some, and whether a \
-         proxy or load balancer on the way ends TLS and drops the client certificate";
-
-    /// A refusal that is about the anonymous user: no right would help.
-    pub fn sees_nobody(why: &str) -> bool {
-        why.contains("\"system:anonymous\"")
-    }
 }
 
 /// Whether pulses tell which other nodes are alive.
@@ -314,6 +302,27 @@ pub enum Pulses {
         /// Pulses are authenticated with a key; those without are dropped.
         authenticated: bool,
     },
+}
+
+/// What is wrong with pulses on a link.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PulseTrouble {
+    #[default]
+    None,
+    /// None is sent or heard.
+    NoSockets { why: String },
+    /// Those of these sources are dropped, each for a reason.
+    Dropped(Arc<BTreeMap<IpAddr, String>>),
+}
+
+impl PulseTrouble {
+    pub fn is_none(&self) -> bool {
+        match self {
+            PulseTrouble::None => true,
+            PulseTrouble::NoSockets { .. } => false,
+            PulseTrouble::Dropped(sources) => sources.is_empty(),
+        }
+    }
 }
 
 /// What an operator wants of a BGP peer. Each reset and each refresh counts, also one that was wanted before.

@@ -48,7 +48,7 @@ pub struct Service {
     /// The other entries of `status.loadBalancer.ingress`: host names, which crier never writes.
     #[serde(default)]
     pub host_names: Vec<String>,
-    /// How what its pods open leaves the cluster; `None` as the host and its CNI do it.
+    /// How outbound connections of its pods leave the cluster; `None` as the host and its CNI do it.
     #[serde(default)]
     pub egress: Option<Egress>,
     /// By which nodes, and to which destinations only; `None` by any and to all.
@@ -436,7 +436,7 @@ pub struct Node {
     /// `spec.podCIDRs`: the addresses of its pods.
     #[serde(default)]
     pub pod_networks: Vec<IpNet>,
-    /// How OVN-Kubernetes sends out what its pods open; `None` where it does not say that, or is not there.
+    /// How OVN-Kubernetes sends out outbound connections of pods; `None` where it does not say that, or is not there.
     #[serde(default)]
     pub ovn_gateway: Option<OvnGateway>,
     #[serde(default)]

@@ -48,7 +48,7 @@ pub struct SessionDetail {
     pub next_attempt_at: Option<Timestamp>,
     /// What the kernel has dropped for its signature while nothing that is signed right comes from the peer.
     pub refused: Option<RefusedSegments>,
-    /// What became of the session that the agent before this one had with the peer; `None` where it had none.
+    /// What became of the session that the previous agent had with the peer; `None` where it had none.
     pub former: Option<FormerSession>,
     /// Our end by which the router knows this host, of the last session.
     pub known_from: Option<IpAddr>,
@@ -61,11 +61,11 @@ pub struct RefusedSegments {
     pub since: Timestamp,
 }
 
-/// What became of the session that the agent before had with a peer, at the start of this agent.
+/// What became of the session that the previous agent had with a peer, at the start of this agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FormerSession {
-    /// It goes on. `after_crash`: the agent before died without a word, and its routes are sent again as far as they are not known.
+    /// It goes on. `after_crash`: the previous agent died without a word, and its routes are sent again as far as they are not known.
     TakenOver { after_crash: bool },
     /// It does not go on, for the reason in the text. `routes_kept`: graceful restart was agreed, so the router keeps the routes for a
     /// while; without it, it drops them until the new session. `bfd_ended`: it was agreed, and BFD at the router has run out all the same,
@@ -207,6 +207,9 @@ pub struct LastNotification {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnsendablePrefixes {
+    /// The session carries no route of this family; `None` where something else is the matter.
+    #[serde(default)]
+    pub family: Option<Family>,
     pub reason: String,
     pub prefixes: usize,
 }

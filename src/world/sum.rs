@@ -15,7 +15,8 @@ use super::maps::{add, put, retain, shared, shared_while};
 use super::{
     Answerers, ApiServer, BfdSessions, ClientCertificate, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage,
     Egress, EgressReach, EndpointSlice, Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node,
-    PeerOrder, PeerOrders, Pods, PoolRange, Pulses, Service, SessionReport, SessionState, Shutdown, Tenant,
+    PeerOrder, PeerOrders, Pods, PoolRange, PulseTrouble, Pulses, Service, SessionReport, SessionState, Shutdown,
+    Tenant,
 };
 use crate::address::{Family, is_too_wide};
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -75,7 +76,7 @@ pub struct World {
     /// Who is there on each link, by its index.
     pub rosters: OrdMap<u32, Arc<Roster>>,
     /// Whose pulses are not believed on each link, by its index: each with why. Never empty for a link.
-    pub refused_pulses: OrdMap<u32, Arc<BTreeMap<IpAddr, String>>>,
+    pub pulse_trouble: OrdMap<u32, PulseTrouble>,
     /// Addresses that were chosen for a Service and that its status does not show yet.
     pub assigned: OrdMap<ObjectKey, Vec<IpAddr>>,
     /// The addresses that the status of a Service of this name showed before: it gets them back if nobody else has them.
@@ -101,7 +102,7 @@ pub struct World {
     pub cluster_texts: Arc<Vec<(String, String)>>,
     /// What keeps egress pods from being held to their Services' addresses.
     pub egress_problems: Vec<HostProblem>,
-    /// By what packets of pods pass the host's netfilter by.
+    /// By what packets of pods bypass the host's netfilter.
     pub egress_bypasses: Vec<HostProblem>,
     /// The addresses that packets of pods leave with by this node; `None` as long as that is not known.
     pub egress_translated: Option<Arc<BTreeSet<IpAddr>>>,
@@ -227,7 +228,7 @@ impl Default for World {
             dead_default_routes: Vec::new(),
             pulses: Pulses::Off,
             rosters: OrdMap::new(),
-            refused_pulses: OrdMap::new(),
+            pulse_trouble: OrdMap::new(),
             assigned: OrdMap::new(),
             former: OrdMap::new(),
             departed: Departed::default(),
@@ -404,8 +405,8 @@ impl World {
                 put(&mut self.rosters, index, roster);
                 Touched::Nothing
             }
-            Fact::PulsesRefused(index, refused) => {
-                put(&mut self.refused_pulses, index, Some(refused).filter(|refused| !refused.is_empty()));
+            Fact::PulseTrouble(index, trouble) => {
+                put(&mut self.pulse_trouble, index, Some(trouble).filter(|trouble| !trouble.is_none()));
                 Touched::Nothing
             }
             Fact::Assigned(key, addresses) => {
@@ -539,7 +540,7 @@ impl World {
         all.filter(|(_, net)| is_too_wide(net))
     }
 
-    /// Why what pods open cannot be guarded on this node; `None` where it can.
+    /// Why outbound connections of pods cannot be guarded on this node; `None` where it can.
     pub fn egress_obstacle(&self) -> Option<&HostProblem> {
         self.egress_bypasses.iter().chain(&self.egress_problems).next()
     }
@@ -555,7 +556,7 @@ impl World {
         self.drain.as_ref().map(|drain| drain.stage)
     }
 
-    /// The endpoints of a Service that take new connections for addresses of one family. What its pods open may leave by the node that
+    /// The endpoints of a Service that take new connections for addresses of one family. Outbound connections of its pods may leave by the node that
     /// announces its address, and a pod may need that to become ready: of such a Service all endpoints count while none takes connections.
     pub fn endpoints(&self, service: &ObjectKey, family: Family) -> Endpoints {
         let (mut ready, mut serving, mut without_node) = (BTreeMap::new(), BTreeMap::new(), 0_u32);

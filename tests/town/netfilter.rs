@@ -1,4 +1,4 @@
-//! What the kernel of a host does with what pods open: crier's table as nftables holds it, conntrack, the routes to owners, and the
+//! What the kernel of a host does with outbound connections of pods: crier's table as nftables holds it, conntrack, the routes to owners, and the
 //! masquerade of a CNI behind crier's translation. The table is made of the [`Content`] that `crier::egress` puts into the kernel, and
 //! packets go through its chains in the order of their hooks, as the head of `egress::ruleset` draws them. IPv4, and no lists of
 //! destinations, extra networks or new pods that are held.

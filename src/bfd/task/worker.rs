@@ -61,7 +61,7 @@ const REST_PATIENCE: Duration = Duration::from_millis(400);
 /// The thread. It owns everything in here but the counters.
 pub(super) struct Worker {
     slices: watch::Receiver<BfdSlice>,
-    /// Sessions of the agent before that no peer has taken up yet.
+    /// Sessions of the previous agent that no peer has taken up yet.
     kept: Vec<KeptPath>,
     /// For the case that the agent dies, where there is anything that outlives it.
     ledger: Option<Ledger>,

@@ -46,7 +46,7 @@ pub struct LocalOffer {
 pub struct Restart {
     /// The R bit: this agent is not the first of this node, and has not had a session with the peer.
     pub restarting: bool,
-    /// The F bit: the kernel still forwards as it did for the last session, be it of an agent before.
+    /// The F bit: the kernel still forwards as it did for the last session, be it of a previous agent.
     pub forwarding: bool,
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Chosen<A> {
 const MOMENT: Duration = Duration::from_secs(60);
 
 impl Memory {
-    /// Of an agent before this one.
+    /// Of a previous agent.
     pub fn of(Kept { v4, v6 }: Kept) -> Memory {
         Memory { v4: Chosen { chosen: v4, stands_in: None }, v6: Chosen { chosen: v6, stands_in: None } }
     }
@@ -49,7 +49,7 @@ impl Memory {
         self.v6.settle(now);
     }
 
-    /// An agent before this one told the peer these. What stood in for what it had chosen goes on to do so.
+    /// A previous agent told the peer these. What stood in for what it had chosen goes on to do so.
     pub fn go_on(&mut self, told: NextHops, now: Instant) {
         let Kept { v4, v6 } = self.kept();
         self.note(NextHops { v4: told.v4.filter(|_| v4.is_some()), v6: told.v6.filter(|_| v6.is_some()) }, now);

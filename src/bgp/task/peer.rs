@@ -146,7 +146,7 @@ const CLOCK_TICK: Duration = Duration::from_millis(50);
 /// Messages moved from the outbox to the socket between two looks at everything else: short ones fill one write.
 const MESSAGES_PER_TURN: usize = 256;
 
-/// Runs the sessions with one peer until it is told to leave. On the established session of an agent before this one nothing is sent
+/// Runs the sessions with one peer until it is told to leave. On the established session of a previous agent nothing is sent
 /// that its peer has, as far as that is known, and no route at all before the first desired state that is complete.
 pub(super) async fn run(
     name: PeerName,
@@ -303,7 +303,7 @@ struct PeerTask {
     /// The connection that was dialled from one of them, and on which the peer has sent no OPEN.
     unproven: Option<ConnectionId>,
     signatures: Signatures,
-    /// What became of the session of the agent before.
+    /// What became of the session of the previous agent.
     former: Option<FormerSession>,
     /// When the session that stands was last taken over from an agent that had died without a word, since the kernel booted.
     recovered: Option<Duration>,
@@ -531,7 +531,7 @@ impl PeerTask {
             let hold_time = self.outbound.as_ref().and_then(|outbound| outbound.negotiated.hold_time);
             warn!(
                 peer = %self.name,
-                hold_time = hold_time.map_or(0, |time| time.as_secs()),
+                hold_time_secs = hold_time.map_or(0, |time| time.as_secs()),
                 "the password of the open session has changed: change it on the peer's side too, or the session ends with its hold time"
             );
         }
@@ -699,7 +699,7 @@ impl PeerTask {
             peer = %self.name,
             address = %self.endpoint.peer,
             asn = negotiated.peer_asn,
-            hold_time = negotiated.hold_time.map_or(0, |time| time.as_secs()),
+            hold_time_secs = negotiated.hold_time.map_or(0, |time| time.as_secs()),
             %local_address,
             "session established"
         );

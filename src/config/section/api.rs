@@ -24,7 +24,7 @@ section! {
         )
         .or_else("")
         .default("127.0.0.1:7472")
-        .trade("Whoever can reach this address can read counters and the names of pools, peers and interfaces, and change nothing."), touches Restart;
+        .trade("Whoever can reach this address can read counters and the names of pools, peers, interfaces and Services with egress (with metallb-metrics, of all announced Services and their addresses), and change nothing."), touches Restart;
         /// The names that MetalLB's controller and speaker serve, beside crier's own.
         pub metallb_metrics: bool = flag(
             "metallb-metrics",

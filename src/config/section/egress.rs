@@ -1,4 +1,4 @@
-//! `[egress]`: how what pods open leaves the cluster with their Service's address. Floor 1.
+//! `[egress]`: how outbound connections of pods leave the cluster with their Service's address. Floor 1.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{Check, Section, section};
 use crate::address::mapped_v4;
 use crate::config::complaint::Problem;
-use crate::config::key::{MOST_U32, duration, flag, interface, number, port, set, text, word};
+use crate::config::key::{duration, flag, interface, mask, number, port, set, text, word};
 use crate::config::reader::Reader;
 use crate::config::shape::written;
 use crate::config::taken::{KUBE_PROXYS, PRIORITIES};
@@ -18,7 +18,7 @@ section! {
     /// `[egress]`
     pub struct EgressSettings = Section::one(
         "egress",
-        "How connections that pods open leave the cluster with the address of their Service (annotation crier.dev/egress). \
+        "How outbound connections of pods leave the cluster with the address of their Service (annotation crier.dev/egress). \
          Nothing is set in the kernel before some Service asks for it, or there is an extra network.",
     ), written as Written;
     keys {
@@ -32,10 +32,9 @@ section! {
             .default(95)
             .trade("It must be below that of the masquerade rules of the CNI and kube-proxy (100)."), touches Restart;
         /// One run of bits.
-        pub mark_mask: u32 = number("mark-mask", "", 1, MOST_U32,
+        pub mark_mask: u32 = mask("mark-mask", 0x00f0_0000,
             "The bits of the packet mark (one run of bits) that crier uses to lead packets of pods to the node that owns the \
              Service's address.")
-            .default(0x00f0_0000)
             .trade("Four bits serve 15 owners. The bits must be used by nobody else: kube-proxy has 0xc000, Calico takes its \
                  bits from 0xffff0000 (0x00f00000 may be taken from its mask by iptablesMarkMask), Cilium has 0xffff0f00."), touches Restart;
         /// Of the rules that lead marked packets to the tables below. The two after it are used too.

@@ -88,7 +88,7 @@ section! {
             "ascending times such as \"1s, 2s, 4s\"",
             |text, _| schedule(text),
             "When to repeat the gratuitous ARP or the unsolicited Neighbor Advertisement, counted from the move of the \
-             address; \"\" repeats it not at all. What was not handed over is announced again after twice the time, from 5 s on.",
+             address; \"\" sends no repetition. What was not handed over is announced again after twice the time, from 5 s on.",
         )
         .default("1100ms, 2200ms, 3300ms, 4400ms")
         .trade("More repetitions reach hosts and switches that lose frames; each costs two frames for an IPv4 address, one for IPv6."), touches Decisions;

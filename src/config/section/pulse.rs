@@ -75,7 +75,7 @@ section! {
              wait so long for it. \"0s\" hands them over at every restart.",
         )
         .default("5s")
-        .trade("Nobody takes the addresses over while a restart fails, for so long; the time must be enough for the agent to stop, start and hear the API server."), touches Pulse;
+        .trade("If the restart fails, the addresses stay unanswered for this long; the agent must be able to stop, start and hear the API server within it."), touches Pulse;
         /// Nodes on the same link that are sent pulses besides the multicast group.
         pub peers: Vec<IpAddr> = set(
             "peers",

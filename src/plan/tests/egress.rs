@@ -11,7 +11,7 @@ use crate::plan::tickets::Ticket;
 use crate::roster::{Eligibility, NodeTicket, Stage, Unproved};
 use crate::world::{
     Conflict, DefaultRoute, Destinations, Drain, DrainStage, Egress, EgressBounds, EndpointAddresses, HeldPod,
-    HostProblem, NodeCounts, OvnGateway, Pulses, Tenant,
+    HostProblem, NodeCounts, Ordered, OvnGateway, Pulses, Tenant,
 };
 
 const POD: &str = "10.244.1.2";
@@ -293,16 +293,7 @@ fn a_drained_node_sends_packets_to_the_next_owner_where_that_one_knows_and_holds
         story.turn();
         assert_eq!(mapping(&story), translated());
         let (since, until) = (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::UNIX_EPOCH);
-        let drain = Drain {
-            stage: DrainStage::Drained,
-            reason: None,
-            since,
-            until,
-            timed_out: false,
-            follows: false,
-            boot: None,
-            forced: false,
-        };
+        let drain = Drain { stage: DrainStage::Drained, ordered: Ordered::default(), since, until, timed_out: false };
         story.tell(Fact::Drain(Some(Arc::new(drain))));
         story.turn();
         assert!(story.routes().is_empty());

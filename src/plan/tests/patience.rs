@@ -108,7 +108,7 @@ fn a_node_that_is_first_and_does_not_take_an_address_is_named_after_a_while() {
     assert_eq!(story.wait_for_deadline(), crate::plan::holder::OVERDUE_AFTER);
     assert_eq!(
         reason(&story).to_string(),
-        "b is first for 192.168.35.103 and does not answer: see `crier l2 192.168.35.103` on b"
+        "b ranks first for 192.168.35.103 but does not answer for it; run `crier l2 192.168.35.103` on b"
     );
     assert_eq!(story.planner.next_deadline(), None, "it is said, and there is nothing to wait for");
     assert_eq!(story.owner(roster(&[("b", &[ADDRESS])], &[])), "b");

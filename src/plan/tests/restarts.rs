@@ -115,7 +115,7 @@ fn a_node_whose_data_path_is_bad_goes_on_with_what_it_held_and_takes_nothing_els
 
 #[test]
 fn a_node_that_has_not_asked_for_its_data_path_yet_goes_on_with_what_it_held_and_takes_nothing_else() {
-    // Input: a restarted agent whose kube-proxy was healthy when the agent before ended and answers 503 now; b holds the
+    // Input: a restarted agent whose kube-proxy was healthy when the previous agent ended and answers 503 now; b holds the
     // address, or nobody does.
     let state = PathState::Unknown { why: PathFault::NotAsked { url: "http://127.0.0.1:10256/healthz".into() } };
     let unasked = Fact::DataPath(DataPath { state, good_since_boot: true, source: PathSource::KubeProxy });

@@ -71,7 +71,7 @@ fn an_address_whose_owner_is_heard_on_one_of_two_links_alone_is_answered_on_the_
     let acquisition = story.planner.plan().l2.acquisitions.get(&address()).cloned();
     assert_eq!(acquisition, Some(Acquisition::TakeOver { from: "b".into(), suspect: false }));
     let reason = story.decision("web").announcements[0].l2.reason.to_string();
-    assert!(reason.contains("b answers, and is not heard on eth0"), "{reason}");
+    assert!(reason.contains("b answers for it, but is not heard on eth0"), "{reason}");
     story.owner(answers_on("eth0", true));
     assert_eq!((answered_on(&story).as_str(), said(&story)), ("eth0", ["Holds", "nothing"].map(str::to_owned)));
     // It is back.
@@ -487,7 +487,7 @@ fn an_ipv6_address_whose_owner_has_no_ipv6_on_one_of_two_links_is_answered_there
     story.turn();
     assert_eq!(answered(&story), "eth1");
     let reason = story.decision("web").announcements[0].l2.reason.to_string();
-    assert!(reason.contains("b answers, and has no link-local IPv6 address on eth1"), "{reason}");
+    assert!(reason.contains("b answers for it, but has no link-local IPv6 address on eth1"), "{reason}");
     story.owner(Fact::Answering { link: "eth1".into(), began: vec![address], ended: Vec::new() });
     assert_eq!(answered(&story), "eth1");
     assert_eq!(story.owner(on_eth1(says("b", both, true))), "b");

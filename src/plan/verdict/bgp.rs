@@ -85,7 +85,7 @@ fn refusal(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held, covering:
     egress::unguarded(inputs, about.service).or_else(|| data_path::gives_way(inputs, about, held.address))
 }
 
-/// Replies to what the pods open must come to the node that knows these connections.
+/// Replies to outbound connections of the pods must come to the node that knows these connections.
 fn not_the_owner(inputs: &Inputs<'_>, owner: &Result<NodeName, Reason>) -> Option<Reason> {
     match owner {
         Ok(owner) if owner == inputs.me => None,

@@ -62,14 +62,14 @@ pub enum Way {
     },
 }
 
-/// Why this node announces no address of a Service with egress: what its pods open could leave with any address.
+/// Why this node announces no address of a Service with egress: outbound connections of its pods could leave with any address.
 pub fn unguarded(inputs: &Inputs<'_>, service: &Service) -> Option<Reason> {
     let _asked_for = service.egress?;
     let why = inputs.world.egress_obstacle()?.problem.clone();
     Some(Reason::EgressUnguarded { why })
 }
 
-/// The one node that may announce each of the addresses, where what the pods open leaves by it: `None` for a Service without
+/// The one node that may announce each of the addresses, where outbound connections of the pods leave by it: `None` for a Service without
 /// egress. An address that is on a link has its owner there. Of one that is announced over BGP alone, all nodes elect the same.
 pub fn owners(
     inputs: &Inputs<'_>,

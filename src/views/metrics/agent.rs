@@ -6,6 +6,7 @@ use super::{Metric, Series, count, counter, gauge};
 use crate::egress::counters::Counts;
 use crate::path_state::Serving;
 use crate::plan::allocate::capacity;
+use crate::views::egress_path::Path;
 use crate::views::{Snapshot, new_pods, status};
 use crate::world::{ApiServer, DrainStage};
 
@@ -44,7 +45,7 @@ pub(super) const METRICS: [Metric; 20] = [
          node announces nothing.",
         |snapshot, series| {
             let serving = snapshot.world.data_path.serving();
-            for state in [Serving::Yes, Serving::Lost, Serving::NotSinceBoot] {
+            for state in Serving::ALL {
                 series.set([state.code()], u64::from(serving == state));
             }
         },
@@ -54,8 +55,9 @@ pub(super) const METRICS: [Metric; 20] = [
         &["outcome"],
         "Reloads of the configuration since the agent started: taken over, or refused whole so that the one before stays in use.",
         |snapshot, series| {
-            series.set(["ok"], snapshot.reloads.succeeded);
-            series.set(["failed"], snapshot.reloads.failed);
+            for (outcome, count) in RELOADS.into_iter().zip([snapshot.reloads.succeeded, snapshot.reloads.failed]) {
+                series.set([outcome], count);
+            }
         },
     ),
     gauge(
@@ -132,8 +134,7 @@ pub(super) const METRICS: [Metric; 20] = [
          them the address; routed, it sends them to the owner; tunnel, it sends them to the owner by the tunnel; network, it gives them its address in the Service's network; held, it drops \
          them; pending, the kernel does not hold the table that does one of these.",
         |snapshot, series| {
-            use crate::views::egress_path::Path;
-            for path in [Path::Local, Path::Routed, Path::Tunnel, Path::Network, Path::Held, Path::Pending] {
+            for path in Path::OF_PODS {
                 let pods = snapshot.plan.egress.pods.iter();
                 let on_path = pods.filter(|(pod, mapping)| Path::of(snapshot, **pod, mapping) == path);
                 series.set([path.name()], count(on_path.count()));
@@ -174,6 +175,9 @@ pub(super) const METRICS: [Metric; 20] = [
         },
     ),
 ];
+
+/// How a reload ends.
+pub(super) const RELOADS: [&str; 2] = ["ok", "failed"];
 
 fn of_services(snapshot: &Snapshot, series: &mut Series, read: fn(&Counts) -> u64) {
     for (key, _) in snapshot.plan.decisions.iter().filter(|(_, decision)| decision.egress.is_some()) {

@@ -34,7 +34,7 @@ pub(super) const METRICS: [Metric; 6] = [
             for name in snapshot.plan.bfd.peers.keys() {
                 let counted = snapshot.counters.bfd.peers.get(name).copied().unwrap_or_default();
                 let PeerReport { sent, unsent, received } = counted;
-                for (outcome, count) in [("sent", sent), ("unsent", unsent), ("received", received)] {
+                for (outcome, count) in OUTCOMES.into_iter().zip([sent, unsent, received]) {
                     series.set([outcome, name.as_str()], count);
                 }
             }
@@ -51,6 +51,9 @@ pub(super) const METRICS: [Metric; 6] = [
         },
     ),
 ];
+
+/// What became of a packet of a session.
+pub(super) const OUTCOMES: [&str; 3] = ["sent", "unsent", "received"];
 
 /// A number of each session; 0 where there is none yet.
 fn of_sessions(snapshot: &Snapshot, series: &mut Series, read: impl Fn(&BfdReport) -> u64) {

@@ -54,7 +54,7 @@ pub(super) const METRICS: [Metric; 12] = [
     counter(
         "crier_bgp_prefixes_received_total",
         &["peer"],
-        "Prefixes that the peer announced in this session. crier drops all of them.",
+        "Prefixes of this session that the peer announced. crier drops all of them.",
         |snapshot, series| of_sessions(snapshot, series, |session| session.prefixes_received),
     ),
     counter(

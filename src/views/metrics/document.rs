@@ -1,15 +1,20 @@
 //! `doc/metrics.md`, written from the table of metrics. Floor 1.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use prometheus::proto::MetricType;
 
-use super::{Metric, link, metallb, table};
+use super::{Metric, agent, bfd, link, metallb, table};
 use crate::arp::machine::answer::Reason;
 use crate::arp::packet::Protocol;
+use crate::bfd::discard::Discard;
 use crate::claim::ConflictKind;
+use crate::path_state::Serving;
+use crate::plan::placement::Cause;
 use crate::pulse::outcome::Outcome;
 use crate::views::counters::Direction;
+use crate::views::egress_path::Path;
 use crate::world::{DrainStage, MessageCounts};
 
 /// A label, and what its values are. Where the values are words of crier's own, they are listed from the code.
@@ -23,7 +28,7 @@ const LABELS: [Label; 18] = [
     Label {
         name: "cause",
         meaning: "why the owner changed: one of these, or the code of the reason that refuses the previous owner, such as `no-carrier`",
-        values: || link::USUAL_CAUSES.to_vec(),
+        values: || Cause::USUAL.to_vec(),
     },
     Label { name: "code", meaning: "error code of the NOTIFICATION (RFC 4271 §4.5)", values: Vec::new },
     Label {
@@ -40,10 +45,14 @@ const LABELS: [Label; 18] = [
     },
     Label {
         name: "outcome",
-        meaning: "of a pulse: `taken`, or why it was dropped. Of a reload: taken over, or refused",
-        values: || Outcome::ALL.map(Outcome::code).into_iter().chain(["ok", "failed"]).collect(),
+        meaning: "of a pulse: `taken`, or why it was dropped. Of a reload: taken over, or refused. Of a BFD packet: sent, refused by the kernel, or received and taken",
+        values: || Outcome::ALL.map(Outcome::code).into_iter().chain(agent::RELOADS).chain(bfd::OUTCOMES).collect(),
     },
-    Label { name: "path", meaning: "what this node does with the packets", values: || vec!["local", "routed", "held"] },
+    Label {
+        name: "path",
+        meaning: "what this node does with the packets",
+        values: || Path::OF_PODS.map(Path::name).to_vec(),
+    },
     Label { name: "peer", meaning: "name of the `[[bgp.peer]]`", values: Vec::new },
     Label { name: "pool", meaning: "name of the `[[pool]]`", values: Vec::new },
     Label {
@@ -53,8 +62,12 @@ const LABELS: [Label; 18] = [
     },
     Label {
         name: "reason",
-        meaning: "why a frame was not answered",
-        values: || Reason::ALL.map(Reason::code).to_vec(),
+        meaning: "why a frame was not answered, or a BFD packet was dropped",
+        values: || {
+            let all: BTreeSet<&str> =
+                Reason::ALL.map(Reason::code).into_iter().chain(Discard::ALL.map(Discard::code)).collect();
+            all.into_iter().collect()
+        },
     },
     Label { name: "service", meaning: "namespace and name of the Service", values: Vec::new },
     Label {
@@ -62,7 +75,11 @@ const LABELS: [Label; 18] = [
         meaning: "how far the drain of the node is",
         values: || DrainStage::ALL.map(DrainStage::code).to_vec(),
     },
-    Label { name: "state", meaning: "of another node, by its pulses", values: || vec!["alive", "silent"] },
+    Label {
+        name: "state",
+        meaning: "of another node, by its pulses; of this node's data path",
+        values: || link::NODES.into_iter().chain(Serving::ALL.map(Serving::code)).collect(),
+    },
     Label { name: "subcode", meaning: "error subcode of the NOTIFICATION", values: Vec::new },
     Label {
         name: "type",
@@ -85,7 +102,7 @@ curl -s http://127.0.0.1:7472/metrics
 curl -s --unix-socket /run/crier/crier.sock http://crier/metrics
 ```
 
-Counters run from the start of the agent. A metric that has no series yet is left out.
+Counters run from the start of the agent, and those of one session from the start of that session. A metric that has no series yet is left out.
 
 ";
 
@@ -143,8 +160,8 @@ fn quoted(words: &[&str]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// The labels that the page explains.
+/// The labels that the page explains, with the values that it lists: none where they are names, numbers and the like.
 #[cfg(test)]
-pub(super) fn labels() -> impl Iterator<Item = &'static str> {
-    LABELS.iter().map(|label| label.name)
+pub(super) fn labels() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+    LABELS.iter().map(|label| (label.name, (label.values)()))
 }

@@ -4,6 +4,7 @@ use super::{Metric, Series, count, counter, gauge, histogram};
 use crate::arp::counters::Report;
 use crate::arp::machine::answer::Reason;
 use crate::names::InterfaceName;
+use crate::plan::placement::Cause;
 use crate::pulse;
 use crate::roster::Roster;
 use crate::views::counters::Direction;
@@ -85,7 +86,8 @@ pub(super) const METRICS: [Metric; 19] = [
         &["cause", "direction"],
         "Changes of the owner of an address, by direction as seen from this node, and by cause.",
         |snapshot, series| {
-            for (direction, cause) in Direction::ALL.into_iter().flat_map(|it| USUAL_CAUSES.map(|cause| (it, cause))) {
+            // So that the first of them is seen as a change.
+            for (direction, cause) in Direction::ALL.into_iter().flat_map(|it| Cause::USUAL.map(|cause| (it, cause))) {
                 series.set([cause, direction.code()], 0);
             }
             for ((direction, cause), count) in &snapshot.counters.moves {
@@ -143,8 +145,9 @@ pub(super) const METRICS: [Metric; 19] = [
         "Other nodes on the link: alive, or silent without having left.",
         |snapshot, series| {
             for (link, roster) in rosters(snapshot) {
-                series.set([link.as_str(), "alive"], count(roster.members.len()));
-                series.set([link.as_str(), "silent"], count(roster.silent.len()));
+                for (state, nodes) in NODES.into_iter().zip([roster.members.len(), roster.silent.len()]) {
+                    series.set([link.as_str(), state], count(nodes));
+                }
             }
         },
     ),
@@ -166,9 +169,8 @@ pub(super) const METRICS: [Metric; 19] = [
     ),
 ];
 
-/// Causes of moves that have a series from the start, so that the first of them is seen as a change.
-pub(super) const USUAL_CAUSES: [&str; 6] =
-    ["first-use", "owner-silent", "owner-restarted", "node-left", "better-node", "node-lacks-endpoint"];
+/// What another node is by its pulses.
+pub(super) const NODES: [&str; 2] = ["alive", "silent"];
 
 fn frames(snapshot: &Snapshot, series: &mut Series, read: impl Fn(&Report) -> u64) {
     for LinkFrames { link, protocol, counts } in &snapshot.counters.frames {

@@ -19,6 +19,7 @@ use crate::manifests::document::{self, Format};
 use crate::manifests::scene::Scene;
 use crate::names::ObjectKey;
 use crate::plan::Planner;
+use crate::plan::placement::Cause;
 use crate::plan::slice::Mapping;
 use crate::pulse::outcome::Outcome;
 use crate::roster::Roster;
@@ -144,7 +145,7 @@ fn a_pod_is_held_back_before_its_service_has_an_address_and_that_is_said_once_th
     assert_lines(&seen(), &["crier_egress_pods{path=\"held\"} 0", "crier_egress_pods{path=\"pending\"} 1"]);
     assert_eq!(path(), Path::Pending);
     let said = egress(&seen()).problems;
-    assert!(said.iter().any(|it| it.contains("shop/web") && it.contains("is not guarded on this node")), "{said:?}");
+    assert!(said.iter().any(|it| it.contains("shop/web") && it.contains("are not guarded on this node")), "{said:?}");
     // The table holds another pod, and then this one with what was before.
     let table = |pods: [(IpAddr, Mapping); 1]| Some(Arc::new(Content { pods: pods.into(), ..Content::default() }));
     for other in [("10.244.1.9".parse().unwrap(), Mapping::Held), (pod, Mapping::Steered { slot: 1 })] {
@@ -347,9 +348,31 @@ fn the_page_of_metrics_says_what_the_table_says() {
 
 #[test]
 fn every_label_of_the_table_is_explained_and_no_other() {
-    let explained: Vec<&str> = super::document::labels().collect();
+    let explained: Vec<&str> = super::document::labels().map(|(name, _)| name).collect();
     let used: std::collections::BTreeSet<&str> = table().flat_map(|metric| metric.labels).copied().collect();
     assert_eq!(explained, used.into_iter().collect::<Vec<_>>());
+}
+
+/// Output: the page lists each value that a series has of a label whose values are words of crier's own. A cause may be a reason too.
+#[test]
+fn every_value_of_a_label_is_on_the_page() {
+    let snapshot = snapshot(&busy(), counted());
+    let listed: BTreeMap<&str, Vec<&str>> =
+        super::document::labels().filter(|(_, values)| !values.is_empty()).collect();
+    let mut seen = 0;
+    for metric in table() {
+        let (Read::Gauge(read) | Read::Counter(read)) = metric.read else { continue };
+        let mut series = Series::default();
+        read(&snapshot, &mut series);
+        let pairs = series.values.keys().flat_map(|values| metric.labels.iter().zip(values));
+        for (label, value) in pairs.filter(|(label, _)| **label != "cause") {
+            let Some(values) = listed.get(label) else { continue };
+            assert!(values.contains(&value.as_str()), "{}: {label}=\"{value}\" is not among {values:?}", metric.name);
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "the snapshot has something of everything: {seen}");
+    assert!(Cause::USUAL.contains(&Cause::OwnerNotAnswering.code().as_str()));
 }
 
 /// Input: a file that is refused, as for a profile of BFD that is missing, then a good one; a ConfigMap that is refused, then one that is

@@ -220,7 +220,7 @@ fn an_order_about_a_peer_goes_with_the_peer() {
         assert!(output.status.success(), "{}", lossy(&output.stderr));
         lossy(&output.stdout) + &lossy(&output.stderr)
     };
-    let gone = "tor was shut down by an operator; that is forgotten";
+    let gone = "tor was shut down by an operator and is no longer in the configuration";
 
     // On trial: what comes back is as it was.
     shut(&crier);

@@ -1,4 +1,4 @@
-//! What pods open leaves with their Service's address or not at all: by the owner, from every node, whatever dies or is flushed.
+//! Outbound connections of pods leave with their Service's address or not at all: by the owner, from every node, whatever dies or is flushed.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};

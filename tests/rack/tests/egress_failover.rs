@@ -1,4 +1,4 @@
-//! What pods have open goes on when another node becomes the owner of the address that it leaves with.
+//! Open outbound connections of pods go on when another node becomes the owner of the address that they leave with.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};

@@ -1,4 +1,4 @@
-//! A node that cannot guard what pods open announces no address of a Service with egress, and all others.
+//! A node that cannot guard outbound connections of pods announces no address of a Service with egress, and all others.
 
 use std::net::Ipv4Addr;
 use std::process::Command;

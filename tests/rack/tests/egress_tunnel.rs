@@ -1,4 +1,4 @@
-//! What pods open leaves with their Service's address also where the owner is on another link: it gets there by a tunnel, over
+//! Outbound connections of pods leave with their Service's address also where the owner is on another link: it gets there by a tunnel, over
 //! IPv4 and over IPv6, and nothing else comes out of the tunnel or passes it by.
 
 use std::collections::BTreeSet;

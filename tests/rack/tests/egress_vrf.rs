@@ -1,4 +1,4 @@
-//! By the VRF of the Service's address what pods open leaves with the address of their node in it, or not at all.
+//! By the VRF of the Service's address, outbound connections of pods leave with the address of their node in it, or not at all.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, TcpListener, TcpStream};

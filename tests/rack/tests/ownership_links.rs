@@ -186,7 +186,7 @@ fn clients_of_a_link_that_the_owner_has_lost_are_answered_although_it_is_heard_o
         assert!(without.values().all(|owner| owner != "node-1"), "{without:?}");
         let told = || agents[1..].iter().map(lan::problems).collect::<String>();
         eventually("who answers says why", secs(3), || match told() {
-            told if told.contains("node-1 answers, and is not heard on eth0") => Ok(()),
+            told if told.contains("node-1 answers for it, but is not heard on eth0") => Ok(()),
             told => Err(told),
         });
         port.restore();
@@ -265,9 +265,9 @@ fn a_node_receives(nodes: bool, no_more: fn(&Port), again: fn(&Port)) {
     lan.owners_stay("and go on", &without, secs(8));
     for agent in [&agents[0], &agents[2]] {
         let problems = lan::problems(agent);
-        assert!(problems.contains("node-2 says that its end of eth0 receives nothing"), "{problems}");
+        assert!(problems.contains("node-2 reports that it receives no frames on eth0"), "{problems}");
     }
-    assert!(lan::problems(&agents[1]).contains("eth0 receives no frame of anybody"), "{}", lan::problems(&agents[1]));
+    assert!(lan::problems(&agents[1]).contains("no frames are received on eth0"), "{}", lan::problems(&agents[1]));
     again(port);
     eventually_equal("all is as it was", secs(15), &before, || lan.owners(&addresses, secs(3)));
     lan.owners_stay("and stays so", &before, secs(2));

@@ -422,7 +422,7 @@ fn a_killed_agent_is_no_event_for_the_router_and_costs_no_request() {
     assert!(!events.contains("signed") && !events.contains("plain"), "the router logged {events}");
     assert_eq!(town.established(), [1, 1]);
     let log = town.log_since_start();
-    assert_eq!(log.matches("session taken over from the agent before").count(), 2, "{log}");
+    assert_eq!(log.matches("session taken over from the previous agent").count(), 2, "{log}");
     let peer = &town.crier.json("bgp peers signed")["peers"][0];
     assert_eq!(peer["session"]["former"]["taken-over"]["after_crash"].as_bool(), Some(true), "{peer}");
     town.stores_only_what_stands();
@@ -444,7 +444,7 @@ fn an_agent_that_dies_again_at_once_leaves_no_session_to_the_next() {
         town.bird.wait_established("plain", secs(30));
         town.has(&["198.51.100.1/32", "203.0.113.1/32", "2001:db8::1/128"]);
         let log = town.log_since_start();
-        assert_eq!(log.matches("session taken over from the agent before").count(), sessions, "{log}");
+        assert_eq!(log.matches("session taken over from the previous agent").count(), sessions, "{log}");
         assert_eq!(log.contains("within 60 s of taking it over"), sessions == 0, "{log}");
     }
     assert_eq!(town.established(), [2, 2]);

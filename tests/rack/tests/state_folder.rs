@@ -67,7 +67,7 @@ fn orders_are_obeyed_where_the_disk_takes_no_write_and_what_a_restart_forgets_is
     };
     let told = order("drain --force --timeout 0s");
     assert!(told.contains("is in memory alone: cannot write ") && told.contains("drain.json"), "{told}");
-    assert!(problems(&agent).contains("when the agent restarts, the node takes part again"), "{}", problems(&agent));
+    assert!(problems(&agent).contains("when the agent restarts, the node is back in service"), "{}", problems(&agent));
     eventually_equal("it is drained", secs(30), &"drained".to_owned(), || {
         agent.status()["drain"]["stage"].as_str().unwrap_or_default().to_owned()
     });

@@ -261,12 +261,12 @@ fn a_reboot_of_the_host_waits_for_the_drain_and_the_node_is_back_after_it() {
     town.booted.wait_property("ActiveState", "active", secs(30));
     assert!(said(&town, "drain").expect("it runs").is_null(), "the boot is another");
     let journal = town.booted.journal();
-    let shown = ["the host shuts down", "drain", "leaving", "left", "starting", "the host has shut down"];
+    let shown = ["the host is shutting down", "drain", "leaving", "left", "starting", "the host has shut down"];
     let lines = journal.lines().filter(|line| shown.iter().any(|text| line.contains(text)));
     lines.for_each(|line| println!("{line}"));
     let place = |text: &str| journal.rfind(text).unwrap_or_else(|| panic!("{text} is in the journal:\n{journal}"));
     let drained = place("stage=\"drained\"");
-    let released = place("waits for this node no longer");
+    let released = place("the shutdown of the host is released");
     let (leaving, back) = (place("leaving: withdrawing"), place("the host has shut down, and is back"));
     assert!(drained < released && released < leaving && leaving < back, "drained, then stopped, then back");
     town.others.clear();
@@ -464,7 +464,7 @@ impl Uplinks {
         let over6 = self.outside.ask_steadily(page6, millis(5));
         let asking = [ask_web(&self.outside), over6];
         let (log, heard, counted) = (self.bird.process().log().len(), self.capture.bgp().len(), self.counted());
-        let (down, taken_over) = (self.down_in_frr(), self.logged("session taken over from the agent before"));
+        let (down, taken_over) = (self.down_in_frr(), self.logged("session taken over from the previous agent"));
         let began = rack::now();
         for round in 0..rounds {
             restart(round);
@@ -481,7 +481,7 @@ impl Uplinks {
         assert_eq!(self.events_of_bird(log), Vec::<String>::new(), "BIRD logged no event");
         assert_eq!(self.counted(), counted, "FRR counted no event");
         assert_eq!(self.down_in_frr(), down, "BFD went down at FRR");
-        let taken_over = self.logged("session taken over from the agent before") - taken_over;
+        let taken_over = self.logged("session taken over from the previous agent") - taken_over;
         assert_eq!(taken_over, 4 * rounds, "each session was taken over by each agent");
         for asking in asking {
             let outcomes = asking.stop();

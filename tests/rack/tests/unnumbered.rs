@@ -123,8 +123,8 @@ fn frr_and_crier_find_each_other_by_their_links_alone_and_a_client_gets_through(
 
     // The link to one router goes down and comes back; the other session never notices.
     spine.ip("link set swp1 down");
-    wait_status(&agent, "spine", "its link is down", |peer| {
-        peer["state"] == "Idle" && peer["last_error"] == "the link eth1 is down"
+    wait_status(&agent, "spine", "its link has no carrier", |peer| {
+        peer["state"] == "Idle" && peer["last_error"] == "the link eth1 has no carrier"
     });
     spine.ip("link set swp1 up");
     let started = now();

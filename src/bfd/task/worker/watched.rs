@@ -63,7 +63,7 @@ pub(super) struct Watched {
     untold: bool,
     /// Something has happened since it was last looked at.
     touched: bool,
-    /// It is that of the agent before, and the peer was not heard since: it may have noticed that nobody sent. How long at least it may take
+    /// It is that of the previous agent, and the peer was not heard since: it may have noticed that nobody sent. How long at least it may take
     /// to be heard.
     doubt: Option<Duration>,
     /// When the peer last said to this agent that it hears it.
@@ -276,7 +276,7 @@ impl Watched {
         let verdict = to.map_or(Verdict::Its, |to| self.own_end.judge(to, packet, self.known_end(), state, now));
         let is_down = matches!(packet.state, BfdState::Down | BfdState::AdminDown);
         let verdict = match verdict {
-            // It has noticed that the agent before was gone, or it was started anew itself: that says nothing of the path.
+            // It has noticed that the previous agent was gone, or it was started anew itself: that says nothing of the path.
             Verdict::Its if self.doubt.is_some() && is_down => Verdict::Anew,
             verdict => verdict,
         };
@@ -866,7 +866,7 @@ mod tests {
         (kept, vec![peer("tor", profile("fast", 100, 100, 3))])
     }
 
-    /// A1 of a review. Input: the agent before died. The peer has not noticed, or has, or is silent for 1.5 s.
+    /// A1 of a review. Input: the previous agent died. The peer has not noticed, or has, or is silent for 1.5 s.
     #[test]
     fn a_session_goes_on_after_a_crash_and_a_peer_that_has_noticed_begins_it_anew_without_a_loss() {
         let start = clock::now();

@@ -33,7 +33,7 @@ pub(super) struct Resumption {
     outbox: Outbox,
 }
 
-/// The machine of a peer, with the session of the agent before where it can go on.
+/// The machine of a peer, with the session of the previous agent where it can go on.
 pub(super) fn begin(
     name: &PeerName,
     endpoint: &Endpoint,
@@ -60,11 +60,11 @@ pub(super) fn begin(
                 // When the other agent died is not known.
                 true => info!(
                     peer = %name, %address, written_millis_ago = passed.as_millis(), after_crash, routes_to_repeat = unsure,
-                    "session taken over from the agent before"
+                    "session taken over from the previous agent"
                 ),
                 false => info!(
                     peer = %name, %address, away_millis = passed.as_millis(), after_crash, routes_to_repeat = unsure,
-                    "session taken over from the agent before"
+                    "session taken over from the previous agent"
                 ),
             }
             *former = Some(FormerSession::TakenOver { after_crash });
@@ -73,7 +73,7 @@ pub(super) fn begin(
             (peering, Some(Resumption { id, connection, state, outbox }))
         }
         Err(why) => {
-            warn!(peer = %name, reason = why, routes_kept, "the session of the agent before cannot go on; a new one is opened");
+            warn!(peer = %name, reason = why, routes_kept, "the session of the previous agent cannot go on; a new one is opened");
             *former = Some(FormerSession::Lost { why, routes_kept, bfd_ended });
             (Peering::new(offer, seed, now), None)
         }
@@ -150,7 +150,7 @@ impl PeerTask {
             }
         };
         connection.sign_anew(&self.endpoint, &before).map_err(|error| {
-            format!("the password cannot be set on the connection of the agent before: {}", describe(&error))
+            format!("the password cannot be set on the connection of the previous agent: {}", describe(&error))
         })
     }
 
@@ -158,7 +158,7 @@ impl PeerTask {
     pub(super) async fn hand_over(mut self, to: oneshot::Sender<KeptConnection>) {
         match self.take_session() {
             Some(kept) => {
-                info!(peer = %self.name, routes = kept.state.sent.count(), "session kept for the agent that comes");
+                info!(peer = %self.name, routes = kept.state.sent.count(), "session kept for the next agent");
                 // Nobody waits for it any more: the agent is gone, and the socket with it.
                 let _ = to.send(kept);
             }

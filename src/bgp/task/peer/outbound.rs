@@ -27,7 +27,7 @@ pub(super) struct Outbound {
     pub(super) next_hops: NextHops,
     /// The outbox does not write them yet: it will, into the routes that they change, as soon as it is idle.
     pub(super) next_hops_due: bool,
-    /// The session is that of an agent before this one, and what the peer should have is not known yet: it is sent nothing.
+    /// The session is that of a previous agent, and what the peer should have is not known yet: it is sent nothing.
     pub(super) awaits_plan: bool,
     /// An UPDATE of the peer was ignored, and that was logged.
     pub(super) ignores: bool,
@@ -136,8 +136,13 @@ impl Outbound {
                 None => all.push((reason, 1)),
             }
         }
-        let in_words =
-            |(reason, prefixes): (Unsendable, usize)| UnsendablePrefixes { reason: reason.to_string(), prefixes };
+        let in_words = |(reason, prefixes): (Unsendable, usize)| {
+            let family = match reason {
+                Unsendable::NotNegotiated(family) | Unsendable::NoNextHop(family) => family.unicast_family(),
+                Unsendable::AttributesTooLong(_) => None,
+            };
+            UnsendablePrefixes { family, reason: reason.to_string(), prefixes }
+        };
         (all.into_iter().map(in_words).collect(), too_long)
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Path {
     /// How often BFD has lost it. A loss concerns the session that stood at that time, and none that came after.
     losses: u64,
     state: BfdState,
-    /// When this agent established the BGP session; `None` for one of the agent before, and without any.
+    /// When this agent established the BGP session; `None` for one of the previous agent, and without any.
     session_began: Option<Instant>,
     /// Why BFD said last that the path is lost.
     pub(super) lost: String,
@@ -68,7 +68,7 @@ impl PeerTask {
                     info!(
                         peer = %self.name,
                         reason = self.path.lost,
-                        "BFD has lost a path of before this session, which goes on if the peer acknowledges a KEEPALIVE"
+                        "BFD lost a path that it has not heard since this session began; the session goes on if the peer acknowledges a KEEPALIVE"
                     );
                     let actions = self.peering.handle_doubt(Doubt::Path, patience, now);
                     self.carry_out(actions);
