@@ -16,7 +16,7 @@ use crier::bgp::machine::negotiation::{LocalOffer, Negotiated};
 use crier::bgp::machine::{Action as Asked, Peering};
 use crier::bgp::outbox::{NextHops, Outbox, Routes};
 use crier::bgp::wire::{AfiSafi, ExpectedAsn, Parsed};
-use crier::claim::{Acquisition, ConflictKind, Order};
+use crier::claim::{Acquisition, ConflictKind, Errand};
 use crier::clock;
 use crier::config::{self, Config, NoSecrets, SourceFile};
 use crier::names::{NodeName, ObjectKey};
@@ -439,7 +439,7 @@ fn flood_of_claims(is_patient: bool) {
     claims.handle_surroundings(surroundings);
     claims.handle_link_up(start);
     for last in 100..104 {
-        claims.handle_owned(address(last).into(), &Order::from(Acquisition::HandOver), start);
+        claims.handle_owned(address(last).into(), &Errand::from(Acquisition::HandOver), start);
     }
     let mut random = Rng::with_seed(3);
     let mut curve = Curve(Vec::new());

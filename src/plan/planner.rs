@@ -35,7 +35,7 @@ use crate::plan::egress_table::EgressTable;
 use crate::plan::given_memory::GivenMemory;
 use crate::plan::holder::History;
 use crate::plan::in_force::InForce;
-use crate::plan::join::Dispute;
+use crate::plan::join::Disagreement;
 use crate::plan::layer2::{Hearing, Layer2, Standing};
 use crate::plan::new_pods::{Judged, NewPods};
 use crate::plan::newcomers::{Newcomer, Newcomers};
@@ -64,7 +64,7 @@ pub struct Plan {
     pub bgp: BgpSlice,
     pub bfd: BfdSlice,
     /// Routes about which advertisements say what cannot be joined.
-    pub disputes: OrdMap<(PeerName, IpNet), Arc<Vec<Dispute>>>,
+    pub disputes: OrdMap<(PeerName, IpNet), Arc<Vec<Disagreement>>>,
     pub bind: BindSlice,
     pub egress: EgressSlice,
     pub vrfs: VrfSlice,

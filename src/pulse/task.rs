@@ -518,8 +518,8 @@ fn log_roster(link: &Link, before: Option<&Roster>, after: &Roster) {
             info!(%link, %node, "the agent of the node restarts; it keeps what it holds until it is back, for a limited time");
         }
     }
-    let was_numb = |node: &NodeName| before.is_some_and(|before| before.receive_nothing.contains(node));
-    let heard = |node: &NodeName| after.silent.contains_key(node) && !was_numb(node);
+    let received_nothing = |node: &NodeName| before.is_some_and(|before| before.receive_nothing.contains(node));
+    let heard = |node: &NodeName| after.silent.contains_key(node) && !received_nothing(node);
     for node in after.receive_nothing.iter().filter(|node| heard(node)) {
         warn!(%link, %node, "the node reports that it receives no frames on this link; others take over its addresses there");
     }

@@ -21,7 +21,7 @@ use crate::plan::context::l2::describe_interfaces;
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::elect;
 use crate::plan::holder::Grade;
-use crate::plan::join::Dispute;
+use crate::plan::join::Disagreement;
 use crate::plan::own_addresses::{self, Bound, IPVS_LINK};
 use crate::plan::prefixes::Away;
 use crate::plan::reach;
@@ -689,8 +689,8 @@ fn travels_beside(peer: &PeerReport, peers: &[PeerReport], reason: &str) -> bool
 }
 
 fn disputes(snapshot: &Snapshot) -> Vec<String> {
-    let of_route = |((peer, prefix), all): (&(PeerName, IpNet), &Arc<Vec<Dispute>>)| {
-        let in_words = |Dispute { key, kept, ignored }: &Dispute| {
+    let of_route = |((peer, prefix), all): (&(PeerName, IpNet), &Arc<Vec<Disagreement>>)| {
+        let in_words = |Disagreement { key, kept, ignored }: &Disagreement| {
             format!(
                 "{prefix} to peer {peer}: advertisements disagree about {key}: {kept} is announced, {ignored} is not"
             )

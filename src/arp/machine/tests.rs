@@ -191,7 +191,7 @@ fn what_a_node_announces_that_receives_nothing_is_contradicted_each_time() {
     let mut bench = Bench::new();
     bench.own(1, Acquisition::HandOver);
     bench.pass(millis(20_000));
-    bench.meet(FOREIGN, Hearing::Numb);
+    bench.meet(FOREIGN, Hearing::ReceivesNothing);
     for _ in 0..5 {
         bench.claims.handle_claimant(Claimant { address: address(1), mac: FOREIGN }, bench.now);
         let sent = bench.pass(millis(100)).into_iter().filter(|(_, what, _)| *what == Sent::Announce).count();

@@ -182,8 +182,8 @@ impl Segment {
     }
 
     fn one_announces(&mut self, host: usize, n: u32) {
-        let order = Order { assertions: 1, ..Acquisition::HandOver.into() };
-        self.hosts[host].claims.handle_owned(address(n), &order, self.now);
+        let errand = Errand { assertions: 1, ..Acquisition::HandOver.into() };
+        self.hosts[host].claims.handle_owned(address(n), &errand, self.now);
     }
 
     /// The most unsolicited frames that a host sent within a second that began at `from` or later.
@@ -588,8 +588,8 @@ fn whatever_the_plan_and_the_link_do_the_long_run_has_two_hundred_frames_a_secon
             0 => (0..3000).for_each(|n| bench.own(n, taking_over())),
             1 => bench.claims.handle_link_up(bench.now),
             2 => (0..3000).for_each(|n| {
-                let order = Order { assertions: second, ..taking_over().into() };
-                bench.claims.handle_owned(address(n), &order, bench.now);
+                let errand = Errand { assertions: second, ..taking_over().into() };
+                bench.claims.handle_owned(address(n), &errand, bench.now);
             }),
             _ => (0..3000).for_each(|n| bench.claims.handle_disowned(address(n), bench.now)),
         }
@@ -604,9 +604,9 @@ fn whatever_the_plan_and_the_link_do_the_long_run_has_two_hundred_frames_a_secon
 #[test]
 fn without_probing_an_address_is_used_at_once_and_what_a_foreign_host_says_changes_nothing() {
     let manner = Arc::new(Manner { probe: false, ..Manner::default() });
-    let order = Order { manner, ..Acquisition::FirstUse.into() };
+    let errand = Errand { manner, ..Acquisition::FirstUse.into() };
     let mut bench = Bench::new();
-    bench.claims.handle_owned(address(1), &order, bench.now);
+    bench.claims.handle_owned(address(1), &errand, bench.now);
     assert_eq!(bench.ownership(1), Ownership::Announced);
     bench.claimed_by(1, FOREIGN, false);
     assert_eq!(bench.ownership(1), Ownership::Announced);
@@ -617,9 +617,9 @@ fn without_probing_an_address_is_used_at_once_and_what_a_foreign_host_says_chang
 #[test]
 fn what_an_ignored_station_says_counts_for_nothing() {
     let manner = Arc::new(Manner { ignore_stations: [FOREIGN].into(), ..Manner::default() });
-    let order = Order { manner, ..Acquisition::FirstUse.into() };
+    let errand = Errand { manner, ..Acquisition::FirstUse.into() };
     let mut bench = Bench::new();
-    bench.claims.handle_owned(address(1), &order, bench.now);
+    bench.claims.handle_owned(address(1), &errand, bench.now);
     bench.pass(millis(10));
     bench.claimed_by(1, FOREIGN, false);
     bench.pass(millis(200));
@@ -634,15 +634,15 @@ fn what_an_ignored_station_says_counts_for_nothing() {
 fn announcements_follow_their_schedule_and_an_assertion_begins_it_anew() {
     let announce_again = vec![millis(300), millis(2000)];
     let manner = Arc::new(Manner { announce_again, ..Manner::default() });
-    let order = |assertions| Order { assertions, manner: manner.clone(), ..Acquisition::HandOver.into() };
+    let errand = |assertions| Errand { assertions, manner: manner.clone(), ..Acquisition::HandOver.into() };
     let mut bench = Bench::new();
-    bench.claims.handle_owned(address(1), &order(0), bench.now);
+    bench.claims.handle_owned(address(1), &errand(0), bench.now);
     assert_eq!(bench.times(millis(10_000), Sent::Announce), [0, 50, 300, 2000]);
-    bench.claims.handle_owned(address(1), &order(1), bench.now);
+    bench.claims.handle_owned(address(1), &errand(1), bench.now);
     assert_eq!(bench.times(millis(5_000), Sent::Announce), [10_000, 10_300, 12_000]);
-    bench.claims.handle_owned(address(1), &order(1), bench.now);
+    bench.claims.handle_owned(address(1), &errand(1), bench.now);
     assert_eq!(bench.times(millis(5_000), Sent::Announce), [], "the same number is no news");
-    let never = Order { manner: Arc::new(Manner { announce_again: vec![], ..Manner::default() }), ..order(1) };
+    let never = Errand { manner: Arc::new(Manner { announce_again: vec![], ..Manner::default() }), ..errand(1) };
     bench.claims.handle_owned(address(2), &never, bench.now);
     assert_eq!(bench.times(millis(5_000), Sent::Announce), [20_000, 20_050]);
 }
@@ -707,8 +707,8 @@ fn an_address_that_is_to_change_hands_is_asked_for_at_once() {
     segment.own(1, 1, Acquisition::FirstUse);
     segment.pass(Duration::from_secs(57));
     assert_eq!(segment.answers(1), [0]);
-    let order = Order { assertions: 1, ..Acquisition::FirstUse.into() };
-    segment.hosts[1].claims.handle_owned(address(1), &order, segment.now);
+    let errand = Errand { assertions: 1, ..Acquisition::FirstUse.into() };
+    segment.hosts[1].claims.handle_owned(address(1), &errand, segment.now);
     segment.pass(millis(200));
     assert_eq!(segment.answers(1), [0], "it has not given it up yet");
     segment.hosts[0].claims.handle_disowned(address(1), segment.now);
