@@ -402,13 +402,13 @@ fn hand_over(addresses: &mut BTreeMap<InterfaceName, OrdMap<IpAddr, Errand>>, sl
     let wanted = slice.errand(address);
     let is_named = slice.acquisitions.contains_key(&address) || slice.standbys.contains_key(&address);
     for link in slice.links_of(address) {
-        let orders = addresses.entry(link.clone()).or_default();
+        let errands = addresses.entry(link.clone()).or_default();
         let mut errand = wanted.clone();
         // The claim began with its acquisition, and keeps it where none is named any more.
-        if let Some(before) = orders.get(&address).filter(|_| !is_named) {
+        if let Some(before) = errands.get(&address).filter(|_| !is_named) {
             errand.acquisition = before.acquisition.clone();
         }
-        orders.insert(address, errand);
+        errands.insert(address, errand);
     }
 }
 
