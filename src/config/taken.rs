@@ -66,7 +66,7 @@ pub(super) const PRIORITIES: u32 = 3;
 
 impl EgressSettings {
     /// The routing tables of the marks, and those of networks.
-    pub fn route_tables(&self) -> [RangeInclusive<u32>; 2] {
+    fn route_tables(&self) -> [RangeInclusive<u32>; 2] {
         let last = u32::from(self.slots()).saturating_sub(1);
         [self.first_route_table, self.first_route_table.saturating_add(FOR_NETWORKS)]
             .map(|first| first..=first.saturating_add(last))

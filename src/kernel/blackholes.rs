@@ -50,7 +50,7 @@ use crate::plan::slice::{BgpSlice, PeerSlice, VrfSlice};
 use crate::world::{Fact, HostProblem};
 
 /// The routing table of the blackholes.
-pub const TABLE: u32 = BLACKHOLES;
+const TABLE: u32 = BLACKHOLES;
 
 /// Of both rules: right before the kernel's rule for the main table. `ip rule add` gives a rule without a priority this one or a
 /// smaller one, and those are looked up first.

@@ -70,7 +70,7 @@ pub struct Voice {
 
 /// How long the loop of the agent may not have turned before pulses cease. The longest turn, over everything that a large
 /// cluster has, takes a part of it.
-pub const HUNG_AFTER: Duration = Duration::from_secs(10);
+const HUNG_AFTER: Duration = Duration::from_secs(10);
 
 /// How long a node that has said goodbye listens for the heir of addresses that packets of pods leave with: those of its own pods go
 /// there from then on, and nobody could tell this node later.

@@ -206,7 +206,6 @@ impl Dropped {
                 earlier.join("; ")
             ));
         }
-        let is_passed = |chain: &&String| self.families.iter().any(|family| earlier::is_of(chain, *family));
         let later: Vec<&str> =
             snapshot.counters.egress_later_marks.iter().filter(is_passed).map(String::as_str).collect();
         if self.led && self.packets >= MANY && !later.is_empty() {
