@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::config::tests::good;
 
-    /// A13 of a review. Input: numbers that another program of many nodes uses. Output: they are named, with that program; the defaults are
+    /// Input: numbers that another program of many nodes uses. Output: they are named, with that program; the defaults are
     /// nobody's.
     #[test]
     fn numbers_that_another_program_uses_are_named() {

@@ -307,7 +307,7 @@ mod tests {
         removals.take_due(now);
     }
 
-    /// G3 of an audit. Input: the Events of many Services need longer than the notice, and one cannot be written. Output: each notice begins
+    /// Input: the Events of many Services need longer than the notice, and one cannot be written. Output: each notice begins
     /// when it was told; who could not be told waits while others are, and a minute longer.
     #[test]
     fn a_notice_begins_when_it_was_told_and_who_cannot_be_told_waits_for_a_bounded_time() {
@@ -368,7 +368,7 @@ mod tests {
         assert!(removals.renew(&world, &"a".into(), 1, now), "it agrees now");
     }
 
-    /// V13 of a review. Input: an agent that starts without its state while the ConfigMap that its file names is gone, or refused. Output: for
+    /// Input: an agent that starts without its state while the ConfigMap that its file names is gone, or refused. Output: for
     /// as long as that is so, it takes nothing away, however alone it is and however long it waits, and writes no agreed digest.
     #[test]
     fn without_the_text_of_the_config_map_nothing_goes() {
@@ -396,7 +396,7 @@ mod tests {
         assert!(removals.may_go(&key, later), "a ConfigMap without a text says nothing, and that is known");
     }
 
-    /// N7 of a review. Input: the other Nodes of two or three are not Ready (a reboot, a partition, the API server was away), and the
+    /// Input: the other Nodes of two or three are not Ready (a reboot, a partition, the API server was away), and the
     /// holder reads another file. Output: silence is no agreement; one that is dead for long is none to wait for, where another agent
     /// says the same.
     #[test]
@@ -471,7 +471,7 @@ mod tests {
         assert_eq!(agreed(&mut removals, &world, TRUST), (Some(2), None));
     }
 
-    /// W5 of a review. Input: the agents of another crier of the cluster, with other pools by design, are heard by the same key. Output:
+    /// Input: the agents of another crier of the cluster, with other pools by design, are heard by the same key. Output:
     /// they have no voice, and their Nodes are none that one waits for; an agent that does not say whose it is has one.
     #[test]
     fn agents_of_another_crier_have_no_voice() {

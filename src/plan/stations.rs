@@ -122,7 +122,7 @@ pub(super) mod tests {
         Departed { mac: MAC, unheard, suspect: false, holdings: Default::default(), just_left }
     }
 
-    /// R3 of a review. Input: a node with two links says goodbye on one of them, and then its pulses are filtered on the other. Output:
+    /// Input: a node with two links says goodbye on one of them, and then its pulses are filtered on the other. Output:
     /// what it says there still counts, whether the two links have one MAC or two.
     #[test]
     fn a_goodbye_counts_on_the_link_where_it_was_said() {

@@ -315,7 +315,7 @@ mod tests {
         LeaseState { holder, held_since, digest, class, ..LeaseState::default() }
     }
 
-    /// B4 of a review. Input: another program holds the Lease and renews it. Output: a problem with its name, and nobody waits for its agent.
+    /// Input: another program holds the Lease and renews it. Output: a problem with its name, and nobody waits for its agent.
     #[test]
     fn a_holder_that_is_no_crier_is_a_problem_by_name() {
         let state = LeaseState { holder: Some("kube-vip-7".into()), ..LeaseState::default() };
@@ -346,7 +346,7 @@ mod tests {
         assert_eq!(said(CONFIG, LeaseState::default()), [""; 0]);
     }
 
-    /// Q7 of a review: with whole addresses in the place of host parts each node had pools of its own.
+    /// With whole addresses in the place of host parts each node had pools of its own.
     #[test]
     fn nodes_with_the_same_file_have_the_same_pools_whatever_prefix_their_links_have() {
         let text = CONFIG.replace("\"192.0.2.0/28\"]", "\"::100-::1ff\"]\nprefix-of = \"eth0\"");
@@ -384,7 +384,7 @@ mod tests {
         assert_ne!(own_lease_of_class("example.com-b"), own_lease_of_class("example.com/b"));
     }
 
-    /// V16 of a review. Input: a holder that does not renew, and an agent that is refused the Lease itself. Output: it does not say that it
+    /// Input: a holder that does not renew, and an agent that is refused the Lease itself. Output: it does not say that it
     /// takes it over; one that the API server does not know says nothing of the holder.
     #[test]
     fn an_agent_that_is_refused_the_lease_does_not_say_that_it_takes_it_over() {
@@ -400,7 +400,7 @@ mod tests {
         assert!(!unknown.contains("takes it over") && !unknown.contains("has not renewed"), "{unknown}");
     }
 
-    /// W13 of a review: the rights were named as the remedy of whatever was the matter.
+    /// The rights were named as the remedy of whatever was the matter.
     #[test]
     fn rights_are_no_remedy_for_a_lease_that_is_not_refused() {
         for why in ["422 metadata.name: Invalid value", "no answer", "invalid peer certificate: UnknownIssuer"] {

@@ -465,7 +465,7 @@ asn = 64512
         }
     }
 
-    /// A4 and A6 of a review. Input: `reset` of a session that goes on without its password file; and a peer that an operator has shut.
+    /// Input: `reset` of a session that goes on without its password file; and a peer that an operator has shut.
     #[test]
     fn a_session_that_could_not_be_opened_again_is_not_reset_and_a_peer_that_is_shut_says_so() {
         let shown = |missing: bool, fact: Fact| {

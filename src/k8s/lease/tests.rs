@@ -206,7 +206,7 @@ async fn one_renewal_that_fails_is_made_good_in_time() {
     agent.says_nothing();
 }
 
-/// P12 of a review. Input: an API server that does what it is asked and answers late, as one with a slow disk does for hours; a holder, and
+/// Input: an API server that does what it is asked and answers late, as one with a slow disk does for hours; a holder, and
 /// another agent that would follow. Output: as soon as the holder knows how late, it keeps the Lease, which says how long it lasts.
 #[tokio::test(start_paused = true)]
 async fn a_lease_lasts_while_answers_are_late() {
@@ -394,7 +394,7 @@ async fn nobody_inherits_from_a_holder_what_was_never_agreed() {
     assert!(passed_since(freed) < TIMING.stand_back(), "and it need not stand back: {:?}", passed_since(freed));
 }
 
-/// Q6 of a review. Input: an agent with another file takes the Lease, and somebody confirms that file with kubectl. Output: the holder
+/// Input: an agent with another file takes the Lease, and somebody confirms that file with kubectl. Output: the holder
 /// says what is agreed, and goes on holding it.
 #[tokio::test(start_paused = true)]
 async fn a_holder_sees_the_file_that_somebody_confirms_in_the_lease() {

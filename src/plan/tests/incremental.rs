@@ -284,7 +284,7 @@ fn the_death_of_a_node_judges_only_what_it_owned_and_its_return_only_what_it_win
     assert_eq!(owners(&story), before);
 }
 
-/// C1 of a review. Input: hundreds of peers whose router refuses them: each attempt is told. Output: what one costs grows with the
+/// Input: hundreds of peers whose router refuses them: each attempt is told. Output: what one costs grows with the
 /// number of peers, not with its cube.
 #[test]
 fn what_a_failed_attempt_costs_is_in_proportion_to_the_number_of_peers() {

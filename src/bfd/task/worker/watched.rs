@@ -709,7 +709,7 @@ mod tests {
         }
     }
 
-    /// F1 of a review. Input: the router has a session with 10.0.0.11 and one with 10.0.0.12, both addresses of this host.
+    /// Input: the router has a session with 10.0.0.11 and one with 10.0.0.12, both addresses of this host.
     #[test]
     fn sessions_of_the_peer_with_two_addresses_of_this_host_are_not_mixed_up() {
         let start = clock::now();
@@ -759,7 +759,7 @@ mod tests {
         assert_eq!(hear(&mut session, own, 2, ours, up, 20_005), (Ok(()), up), "the same session by its discriminator");
     }
 
-    /// R10 of a review. Input: the BGP session stands from 10.0.0.11, and the router runs BFD to 10.0.0.12 alone, a virtual address on this
+    /// Input: the BGP session stands from 10.0.0.11, and the router runs BFD to 10.0.0.12 alone, a virtual address on this
     /// host that moves; or it did so before BGP was there. Output: that one is not taken for the session of the BGP peer, and its end ends
     /// no session of BGP.
     #[test]
@@ -816,7 +816,7 @@ mod tests {
         }
     }
 
-    /// A5 of a review. Input: the peer says AdminDown and then nothing, as FRR does with `shutdown`.
+    /// Input: the peer says AdminDown and then nothing, as FRR does with `shutdown`.
     #[test]
     fn that_the_peers_operator_holds_the_session_down_is_known_while_the_peer_is_silent() {
         let now = clock::now();
@@ -869,7 +869,7 @@ mod tests {
         (kept, vec![peer("tor", profile("fast", 100, 100, 3))])
     }
 
-    /// A1 of a review. Input: the previous agent died. The peer has not noticed, or has, or is silent for 1.5 s.
+    /// Input: the previous agent died. The peer has not noticed, or has, or is silent for 1.5 s.
     #[test]
     fn a_session_goes_on_after_a_crash_and_a_peer_that_has_noticed_begins_it_anew_without_a_loss() {
         let start = clock::now();
@@ -903,7 +903,7 @@ mod tests {
         let mut session = resumed();
         assert_eq!(hear(&mut session, ours, BfdState::AdminDown, 900), (Ok(()), down, 0));
 
-        // G6 of a review: so it is after a planned restart, where the router was started anew meanwhile.
+        // So it is after a planned restart, where the router was started anew meanwhile.
         let (kept, peers) = left_by_the_dead(BfdState::Up);
         let kept = KeptPath { silence: None, ..kept };
         let place = Place::of(&peers[0].1);
