@@ -144,7 +144,7 @@ impl Churn {
             churn.tell(Fact::Listed(listing));
         }
         churn.tell(Fact::ApiServer(ApiServer::Reachable));
-        churn.tell(Fact::Leader(true));
+        churn.tell(Fact::Allocates(true));
         churn.turn();
         // The addresses of Services that are gone are kept for so many of them: begin where no more fit.
         for _ in 0..17_000 {
@@ -215,7 +215,7 @@ impl Churn {
             }
             13 => {
                 let leads = self.random.u8(0..4) > 0;
-                self.tell(Fact::Leader(leads));
+                self.tell(Fact::Allocates(leads));
             }
             14 => {
                 let more = ["", "sticky = true", "announce-again = \"1s\""][self.random.usize(0..3)];
@@ -388,7 +388,7 @@ impl Churn {
         self.tell(Fact::Link(2, Some(link(2, true))));
         self.tell(Fact::Roster(2, Some(Arc::new(Roster { settled: true, ..Roster::default() }))));
         self.tell(Fact::ApiServer(ApiServer::Reachable));
-        self.tell(Fact::Leader(true));
+        self.tell(Fact::Allocates(true));
         self.tell(Fact::Config(configuration("")));
         for _ in 0..6 {
             self.answer();

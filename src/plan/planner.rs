@@ -295,7 +295,7 @@ impl Planner {
                 began.iter().for_each(|address| self.l2.holders.note_answered(*address));
                 self.touch(began.iter().chain(ended).copied());
             }
-            Fact::Service(key, Some(after)) if self.world.leader => {
+            Fact::Service(key, Some(after)) if self.world.allocates => {
                 if let Some(before) =
                     self.world.services.get(key).filter(|before| !self.world.is_history(key, before, after))
                 {
@@ -309,10 +309,10 @@ impl Planner {
                 self.touch(touched.into_iter());
             }
             Fact::Config(config) => self.adopt(config.clone()),
-            Fact::Leader(leader) if *leader != self.world.leader => {
+            Fact::Allocates(allocates) if *allocates != self.world.allocates => {
                 self.book.forget_order();
                 self.dirty.prefixes = true;
-                self.dirty.leads_anew |= *leader;
+                self.dirty.leads_anew |= *allocates;
             }
             Fact::Link(index, after) => {
                 let mut links = self.world.links.get(index).into_iter().chain(after);

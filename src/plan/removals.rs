@@ -98,19 +98,19 @@ impl Removals {
     pub fn renew(&mut self, world: &World, me: &NodeName, digest: u64, now: Instant) -> bool {
         self.note_nodes(world, now);
         let is_other = self.digest.is_some_and(|before| before != digest);
-        if !world.leader || is_other {
+        if !world.allocates || is_other {
             // What was right by the former file says nothing of this one.
             self.accepted.clear();
             self.told.values_mut().for_each(|told| told.by_objects = false);
             self.leads_since = None;
             (self.contested, self.confirmed) = (false, false);
         }
-        self.reloaded = world.leader && (self.reloaded || is_other);
-        self.digest = world.leader.then_some(digest);
-        if world.leader {
+        self.reloaded = world.allocates && (self.reloaded || is_other);
+        self.digest = world.allocates.then_some(digest);
+        if world.allocates {
             self.leads_since.get_or_insert(now);
         }
-        let contested = world.leader && world.lease.agreed.is_some_and(|agreed| agreed != digest);
+        let contested = world.allocates && world.lease.agreed.is_some_and(|agreed| agreed != digest);
         // This agent itself writes there only what it found agreed.
         let is_confirmed_now = self.contested && !self.agreed && world.lease.agreed == Some(digest);
         self.confirmed = !contested && (self.confirmed || is_confirmed_now);
@@ -121,7 +121,7 @@ impl Removals {
         let is_of_this = world.lease.digest.is_none_or(|of| of == digest);
         let inherited = world.lease.inherited && is_of_this && !self.reloaded;
         let lacks_config_map = world.lacks_config_map() && !self.presumed;
-        let agreed = world.leader
+        let agreed = world.allocates
             && !lacks_config_map
             && (self.presumed || self.agree(world, me, digest, trusted || inherited, now));
         let is_news = (self.agreed, self.lacks_config_map) != (agreed, lacks_config_map);
@@ -160,7 +160,7 @@ impl Removals {
 
     /// Agents are heard that go by another file than this one, which allocates, or may: their silence is no agreement.
     pub fn is_contradicted(&self, world: &World) -> bool {
-        let is_open = || world.leader && !self.agreed;
+        let is_open = || world.allocates && !self.agreed;
         let is_heard = |digest| others(world, digest, self.lease).next().is_some();
         self.digest.is_some_and(|digest| !self.presumed && (is_heard(digest) || is_open()))
     }
@@ -337,7 +337,7 @@ mod tests {
     fn an_address_goes_after_its_notice_and_only_while_the_agents_agree() {
         let (mut removals, now, key) = (Removals::default(), clock::now(), ObjectKey::new("shop", "web"));
         let mut world = World::default();
-        world.leader = true;
+        world.allocates = true;
         world.nodes.insert("b".into(), Arc::new(Node { ready: true, ..node() }));
         assert!(!removals.renew(&world, &"a".into(), 1, now), "nothing tells what b's file says");
         removals.put(&key, true, now);
@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(removals.next_deadline(), Some(now + TRUST));
         assert!(removals.renew(&world, &"a".into(), 1, now + TRUST));
         assert!(removals.may_go(&key, now + TRUST));
-        world.leader = false;
+        world.allocates = false;
         assert!(removals.renew(&world, &"a".into(), 1, now + TRUST), "who does not lead takes nothing");
         removals.put(&key, false, now);
         assert_eq!((removals.told().count(), removals.next_deadline()), (0, None));
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_holder_that_took_over_from_its_equal_or_is_alone_agrees_with_itself() {
         let mut world = World::default();
-        world.leader = true;
+        world.allocates = true;
         let (mut removals, now) = (Removals::default(), clock::now());
         assert!(removals.renew(&world, &"a".into(), 1, now), "there is no other Node");
         world.nodes.insert("b".into(), Arc::new(node()));
@@ -375,7 +375,7 @@ mod tests {
         use crate::world::ClusterConfig;
         let (me, now, key) = (NodeName::from("a"), clock::now(), ObjectKey::new("shop", "web"));
         let mut world = World::default();
-        (world.leader, world.lease.inherited) = (true, true);
+        (world.allocates, world.lease.inherited) = (true, true);
         let mut removals = Removals::default();
         removals.accept(&key);
         removals.put(&key, true, now);
@@ -411,7 +411,7 @@ mod tests {
             Arc::make_mut(world.rosters.entry(2).or_default()).members.insert("b".into(), member);
         };
         let mut world = World::default();
-        world.leader = true;
+        world.allocates = true;
         ["a", "b", "c"].iter().for_each(|name| put(&mut world, name, true));
         world.lease.inherited = true;
         let mut removals = Removals::default();
@@ -449,7 +449,7 @@ mod tests {
     fn another_agent_with_the_same_file_confirms_it_against_the_lease() {
         let (mut removals, now, key) = (Removals::default(), clock::now(), ObjectKey::new("shop", "web"));
         let mut world = World::default();
-        (world.leader, world.lease.agreed) = (true, Some(1));
+        (world.allocates, world.lease.agreed) = (true, Some(1));
         ["a", "b", "c"].iter().for_each(|name| drop(world.nodes.insert((*name).into(), Arc::new(node()))));
         let says = |world: &mut World, digest| {
             let card = Card { allocation_digest: digest, ..Card::default() };
@@ -477,7 +477,7 @@ mod tests {
     fn agents_of_another_crier_have_no_voice() {
         let hears = |lease| {
             let mut world = World::default();
-            world.leader = true;
+            world.allocates = true;
             ["a", "b"].iter().for_each(|name| drop(world.nodes.insert((*name).into(), Arc::new(node()))));
             let card = Card { allocation_digest: 2, lease, ..Card::default() };
             let member = Member { card: Arc::new(card), ..crate::plan::stations::tests::member() };
@@ -495,7 +495,7 @@ mod tests {
     fn a_holder_that_reads_another_file_takes_nothing_that_it_found_right_by_the_former_one() {
         let (mut removals, now, key) = (Removals::default(), clock::now(), ObjectKey::new("shop", "web"));
         let mut world = World::default();
-        (world.leader, world.lease.inherited) = (true, true);
+        (world.allocates, world.lease.inherited) = (true, true);
         world.nodes.insert("b".into(), Arc::new(node()));
         removals.renew(&world, &"a".into(), 1, now);
         removals.accept(&key);
@@ -513,18 +513,18 @@ mod tests {
         // The former file is back, and the file of another holder after that.
         removals.renew(&world, &"a".into(), 1, now + TRUST);
         assert!(!removals.may_go(&key, now + TRUST + NOTICE));
-        world.leader = false;
+        world.allocates = false;
         removals.renew(&world, &"a".into(), 1, now + TRUST);
-        world.leader = true;
+        world.allocates = true;
         removals.renew(&world, &"a".into(), 1, now + TRUST);
         assert!(removals.may_go(&key, now + TRUST + NOTICE), "it was agreed on before");
         assert_eq!(removals.agreed_digest(), Some(1));
         removals.renew(&world, &"a".into(), 2, now + TRUST);
         assert_eq!(removals.agreed_digest(), None, "a file that was read is no agreement");
         // What the Lease says concerns the file with which it was taken.
-        world.leader = false;
+        world.allocates = false;
         removals.renew(&world, &"a".into(), 2, now + TRUST);
-        (world.leader, world.lease.digest) = (true, Some(1));
+        (world.allocates, world.lease.digest) = (true, Some(1));
         removals.renew(&world, &"a".into(), 2, now + TRUST);
         assert_eq!(removals.agreed_digest(), None);
     }

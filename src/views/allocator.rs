@@ -44,7 +44,7 @@ pub(super) fn allocator(snapshot: &Snapshot) -> AllocatorReport {
         since: held_since.and_then(timestamp),
         not_renewed_since: silence.and_then(|it| timestamp(it.since)),
         last_renewal: silence.and_then(|it| timestamp(it.last_renewal?)),
-        no_crier: !snapshot.world.leader && is_no_crier(&snapshot.world.lease),
+        no_crier: !snapshot.world.allocates && is_no_crier(&snapshot.world.lease),
     }
 }
 
@@ -57,7 +57,7 @@ fn is_no_crier(lease: &LeaseState) -> bool {
 pub(super) fn awaited(snapshot: &Snapshot) -> String {
     let lease = &snapshot.world.lease;
     match &lease.holder {
-        Some(holder) if !snapshot.world.leader && is_no_crier(lease) => {
+        Some(holder) if !snapshot.world.allocates && is_no_crier(lease) => {
             format!("{holder}, which is not a crier agent, holds the Lease, so no address is written")
         }
         Some(holder) => format!("the agent of {holder} holds the Lease and has not written an address yet"),
@@ -131,7 +131,7 @@ fn silent(snapshot: &Snapshot, lease: &ObjectKey, holder: &NodeName) -> Option<S
 pub(super) fn holder_of_other_pools(snapshot: &Snapshot) -> Option<&NodeName> {
     let Source::Kubernetes(kubernetes) = &snapshot.config.source else { return None };
     let LeaseState { holder, digest, class, .. } = &snapshot.world.lease;
-    let holder = holder.as_ref().filter(|_| !snapshot.world.leader)?;
+    let holder = holder.as_ref().filter(|_| !snapshot.world.allocates)?;
     let is_told = silent(snapshot, &kubernetes.lease, holder).is_none();
     let is_of_class = class.as_ref().is_none_or(|class| *class == kubernetes.classes.join(", "));
     let differs = digest.is_some_and(|digest| digest != snapshot.written.allocation_digest().0);
@@ -161,14 +161,14 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
         problems.push("this node's file has no [[pool]], so this agent never allocates".to_owned());
     }
     let waiting = snapshot.plan.decisions.values().filter(|it| it.allocation.reason == Reason::WaitingForAllocator);
-    let waiting = if holder.is_none() && !snapshot.world.leader { waiting.count() } else { 0 };
+    let waiting = if holder.is_none() && !snapshot.world.allocates { waiting.count() } else { 0 };
     if waiting > 0 && trouble.is_none() {
         problems.push(format!(
             "no agent holds the Lease {lease}, and Services wait for an address: {waiting}; see the log of the agents whose file has a \
              [[pool]]"
         ));
     }
-    let Some(holder) = holder.as_ref().filter(|_| !snapshot.world.leader) else { return problems };
+    let Some(holder) = holder.as_ref().filter(|_| !snapshot.world.allocates) else { return problems };
     let since = held_since.map(|at| format!(" since {}", time(at))).unwrap_or_default();
     if let Some(silent) = silent(snapshot, lease, holder) {
         // The next holder may well have the pools of this one.

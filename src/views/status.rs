@@ -245,7 +245,7 @@ pub fn status(snapshot: &Snapshot) -> Report {
 
 /// This agent allocates: it holds the Lease, or there is no API server.
 pub(super) fn allocates(snapshot: &Snapshot) -> bool {
-    snapshot.world.leader || snapshot.config.is_standalone()
+    snapshot.world.allocates || snapshot.config.is_standalone()
 }
 
 /// The Services of type LoadBalancer, with what was decided about each.
@@ -598,7 +598,7 @@ mod tests {
             Fact::Listed(Listing::EndpointSlices(Default::default())),
             Fact::Listed(Listing::Nodes(Default::default())),
             Fact::Listed(Listing::Namespaces(Default::default())),
-            Fact::Leader(true),
+            Fact::Allocates(true),
             Fact::Service(key.clone(), Some(Arc::new(service.clone()))),
         ] {
             planner.apply(fact);

@@ -147,7 +147,7 @@ fn a_crier_that_serves_no_class_any_more_keeps_what_it_gave() {
         announcements.iter().map(|it| it.address.to_string()).collect::<Vec<_>>()
     };
     let mut kept = |leads| {
-        cluster.criers[0].tell(Fact::Leader(leads));
+        cluster.criers[0].tell(Fact::Allocates(leads));
         cluster.criers[0].turn();
         let notes = cluster.criers[0].decision("web").allocation.notes.iter().map(Reason::code).collect::<Vec<_>>();
         (announced(&cluster.criers[0]), notes)
@@ -176,7 +176,7 @@ fn a_crier_that_serves_no_class_any_more_keeps_what_it_gave() {
         let mut service = cluster.service.clone();
         change(&mut service);
         for leads in [false, true] {
-            cluster.criers[0].tell(Fact::Leader(leads));
+            cluster.criers[0].tell(Fact::Allocates(leads));
             cluster.criers[0].put("web", service.clone());
             assert_eq!(announced(&cluster.criers[0]), ["192.168.35.200"], "{name}, leads: {leads}");
         }
@@ -213,7 +213,7 @@ fn what_a_crier_keeps_of_a_class_that_it_left_stays_when_its_pool_shrinks() {
         let kept = story.planner.world().services[&key("web")].clone();
         let mut next =
             crier_with("class = \"example.com/b\"\ndefault-class = false\n", "192.168.35.200-192.168.35.210");
-        next.tell(Fact::Leader(leads));
+        next.tell(Fact::Allocates(leads));
         next.put("web", Service::clone(&kept));
         next.tell(Fact::Config(shrunk().planner.config().clone()));
         next.turn();
@@ -254,7 +254,7 @@ fn what_a_crier_gave_stays_when_its_lease_follows_another_class() {
     };
     for leads in [true, false] {
         let mut story = next(all);
-        story.tell(Fact::Leader(leads));
+        story.tell(Fact::Allocates(leads));
         kept.iter().for_each(|fact| story.tell(fact.clone()));
         story.put("web", web.clone());
         assert_eq!(announced(&story), ["192.168.35.100"], "leads: {leads}");
@@ -293,7 +293,7 @@ fn what_another_load_balancer_gives_to_a_class_that_a_crier_left_is_not_announce
         let mut config = Config::clone(story.planner.config());
         config.pools[0].addresses.push("fd35::200-fd35::20f".parse().unwrap());
         story.tell(Fact::Config(Arc::new(config)));
-        story.tell(Fact::Leader(leads));
+        story.tell(Fact::Allocates(leads));
         for (given, shown, expected) in [
             (&[own][..], &[own, ip("fd35::205")][..], &[own][..]),
             (&[own], &[own, other], &[own]),
@@ -319,7 +319,7 @@ fn a_service_of_a_crier_that_is_gone_is_served_once_its_status_is_emptied() {
     assert!(reason.contains("empty status.loadBalancer and remove the condition"), "{reason}");
     (cluster.service.ingress, cluster.service.condition) = (Vec::new(), None);
     cluster.service.resource_version = "100".to_owned();
-    cluster.criers[0].tell(Fact::Leader(false));
+    cluster.criers[0].tell(Fact::Allocates(false));
     cluster.tell();
     cluster.goes_on(60);
     assert_eq!((cluster.shows(), cluster.lease()), (vec!["192.168.35.100".to_owned()], None));
@@ -356,7 +356,7 @@ fn the_words_of_a_crier_that_is_gone_are_replaced() {
         let families = if ingress.is_empty() { vec![crate::address::Family::V6] } else { Vec::new() };
         let old = Service { condition: theirs(condition), ingress, families, ..service() };
         let mut cluster = Cluster::new(old.clone(), [crier(None, "192.168.35.100-192.168.35.110"), other()]);
-        cluster.criers[1].tell(Fact::Leader(false));
+        cluster.criers[1].tell(Fact::Allocates(false));
         cluster.tell();
         cluster.goes_on(60);
         assert_eq!((cluster.lease(), cluster.writes), (None, 1), "{:?}", cluster.service.condition);
@@ -375,14 +375,14 @@ fn the_words_of_a_crier_that_is_gone_are_replaced() {
 }
 
 /// Input: a crier that contradicted this one, and then was gone (a rollout of `lease`). Output: its words are replaced
-/// after ten minutes; of one that says them again after twenty, and so on. They stood until this crier had another leader.
+/// after ten minutes; of one that says them again after twenty, and so on. They stood until this crier had another allocator.
 #[test]
 fn the_words_of_a_crier_that_goes_after_a_contradiction_are_replaced_later() {
     let address: IpAddr = "192.168.35.100".parse().unwrap();
     let gave = Condition::given(true, "assigned", &[address], &["lan".into()], None).by(&key_of(THEIRS));
     let theirs = Service { condition: Some(Arc::new(gave)), ingress: vec![address], ..service() };
     let mut cluster = Cluster::new(theirs.clone(), [crier(None, "192.168.35.100-192.168.35.110"), other()]);
-    cluster.criers[1].tell(Fact::Leader(false));
+    cluster.criers[1].tell(Fact::Allocates(false));
     cluster.goes_on(60);
     assert_eq!((cluster.lease(), cluster.writes), (None, 1));
     for (version, minutes) in [(100, 10), (200, 20)] {

@@ -180,7 +180,7 @@ fn two_pods_at_one_address_are_no_pod_that_is_known() {
 #[test]
 fn the_annotation_on_a_service_that_is_not_ours_is_told_and_guards_nothing() {
     let mut story = sending_on("a");
-    story.tell(Fact::Leader(true));
+    story.tell(Fact::Allocates(true));
     story.turn();
     story.change("web", |web| web.load_balancer = false);
     assert_eq!(story.decision("web").allocation.complaint, Some(Reason::EgressNeedsLoadBalancer));

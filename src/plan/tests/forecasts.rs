@@ -38,7 +38,7 @@ fn the_same_configuration_changes_nothing_whoever_allocates_and_whatever_waits()
     let mut story = running();
     // One that waits for an address that it does not get, and one that would get one at any moment.
     story.tell(Fact::Service(key("waits"), Some(Arc::new(asking_for(&["198.51.100.1"])))));
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.tell(Fact::Service(key("new"), Some(Arc::new(service()))));
     story.turn();
     assert_eq!(told(&story, configuration()), forecast::Forecast::default());

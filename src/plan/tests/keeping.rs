@@ -98,26 +98,26 @@ fn an_address_of_a_pool_is_adopted_from_whoever_wrote_it() {
     assert!(write.condition.is_some_and(|it| it.allocated && it.addresses() == [ip("192.168.35.107")]));
     story.confirm("web");
     assert_eq!(story.write("web"), None, "no rewrite where nothing changed");
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.turn();
-    story.tell(Fact::Leader(true));
+    story.tell(Fact::Allocates(true));
     story.turn();
-    assert_eq!((story.write("web"), story.event("web")), (None, String::new()), "nor by the next leader");
+    assert_eq!((story.write("web"), story.event("web")), (None, String::new()), "nor by the next allocator");
 }
 
 #[test]
 fn an_emptied_status_gets_its_own_address_back_also_from_the_next_leader() {
-    for leader in [true, false] {
+    for allocates in [true, false] {
         let mut story = Story::begin(configuration());
         story.put("first", given(OURS));
         story.put("web", given("192.168.35.105"));
-        story.tell(Fact::Leader(leader));
+        story.tell(Fact::Allocates(allocates));
         story.delete("first");
         story.change("web", |service| service.ingress.clear());
         assert_eq!(story.announced("web"), ["192.168.35.105"], "nothing else is shown");
-        story.tell(Fact::Leader(true));
+        story.tell(Fact::Allocates(true));
         story.turn();
-        assert_eq!(story.written("web"), Some(vec![ip("192.168.35.105")]), "leader {leader}");
+        assert_eq!(story.written("web"), Some(vec![ip("192.168.35.105")]), "allocates {allocates}");
     }
 }
 
@@ -141,10 +141,10 @@ fn a_service_that_is_deleted_and_made_again_has_its_address_back_unless_another_
 #[test]
 fn the_notice_to_a_service_that_shows_anothers_address_does_not_say_that_crier_gave_it() {
     let mut story = Story::begin(configuration());
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.put("web", given(OURS));
     story.put("api", Service { ingress: vec![ip(OURS)], ..given("192.168.35.105") });
-    story.tell(Fact::Leader(true));
+    story.tell(Fact::Allocates(true));
     story.turn();
     story.confirm("api");
     assert_eq!(story.planner.world().services[&key("api")].given(), [ip("192.168.35.105")]);
@@ -358,7 +358,7 @@ fn what_a_controller_strips_of_addresses_and_condition_stays_reserved_and_announ
         let mut story = Story::begin(configuration());
         story.endpoints("web", &["a"]);
         story.put("web", given(OURS));
-        story.tell(Fact::Leader(leads));
+        story.tell(Fact::Allocates(leads));
         story.turn();
         for round in 0..2 {
             story.change("web", |service| (service.ingress, service.condition) = (Vec::new(), None));
@@ -399,7 +399,7 @@ fn what_another_service_of_the_name_had_is_not_announced_for_the_one_without_a_s
     let mut story = Story::begin(configuration());
     story.endpoints("web", &["a"]);
     story.put("web", given(OURS));
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.tell(Fact::Service(key("web"), None));
     story.put("web", Service { uid: "v".to_owned(), ..service() });
     assert!(story.announced("web").is_empty(), "nobody has given it anything");
@@ -438,7 +438,7 @@ fn an_address_that_somebody_puts_in_the_place_of_criers_own_takes_nothing_from_t
     assert_eq!((story.write("web"), story.event("web").as_str()), (None, "StatusNotOurs"));
     story.put("next", service());
     assert_eq!(story.addresses("next"), ["192.168.35.101"], "the address is reserved");
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.turn();
     assert_eq!(story.announced("web"), [OURS], "whoever allocates");
 
@@ -483,7 +483,7 @@ fn an_address_that_came_while_there_was_no_crier_is_kept_whatever_the_condition_
     }
     let mut story = Story::begin(configuration());
     story.endpoints("web", &["a"]);
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.put("web", stale);
     assert_eq!(story.announced("web"), [OURS]);
     story.change("web", |web| web.condition = given(theirs).condition);
@@ -1018,7 +1018,7 @@ fn an_emptied_status_takes_no_address_while_the_agents_disagree() {
 #[test]
 fn an_agent_that_does_not_allocate_announces_what_its_file_lacks_too() {
     let mut story = with_another_file(|_| ());
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.put("web", left("192.168.35.147"));
     assert_eq!(story.answered(), ["192.168.35.147"]);
     assert_eq!(
@@ -1240,9 +1240,9 @@ fn an_address_that_crier_gave_is_not_lost_to_the_first_by_name_by_a_notice() {
             None => drop(story.put("alias", showing(OURS))),
         }
         for _ in 0..3 {
-            story.tell(Fact::Leader(false));
+            story.tell(Fact::Allocates(false));
             story.turn();
-            story.tell(Fact::Leader(true));
+            story.tell(Fact::Allocates(true));
             story.turn();
             goes_on(&mut story, &["alias", "crown"], 1);
         }

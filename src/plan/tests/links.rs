@@ -260,7 +260,7 @@ fn without_pulses_a_node_that_answers_already_is_no_conflict() {
 #[test]
 fn the_node_that_finds_an_address_taken_tells_the_user_whoever_allocates() {
     let mut story = Story::begin(configuration());
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.tell(Fact::Node("b".into(), None));
     story.tell(Fact::Node("c".into(), None));
     story.endpoints("web", &["a"]);

@@ -165,7 +165,7 @@ fn of_two_prefixes_that_stay_the_one_in_use_counts_also_for_an_agent_that_has_ju
     ] {
         fresh.apply(Fact::Listed(listing));
     }
-    fresh.apply(Fact::Leader(true));
+    fresh.apply(Fact::Allocates(true));
     fresh.turn(story.now);
     let held = &fresh.plan().decisions[&key("web")].allocation.held;
     assert_eq!(held.iter().map(|it| it.address.to_string()).collect::<Vec<_>>(), [NEW]);
@@ -240,10 +240,10 @@ fn a_prefix_that_others_have_stays_whatever_the_link_of_the_node_that_allocates_
 #[test]
 fn an_agent_that_takes_over_alone_goes_by_what_the_others_said_last() {
     let mut story = with_both();
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     readdress_alone(&mut story, &[LOCAL], &[]);
     story.tell(said(&[], &[]));
-    story.tell(Fact::Leader(true));
+    story.tell(Fact::Allocates(true));
     story.turn();
     assert_eq!(story.addresses("web"), [OLD]);
     after(&mut story, TRUST.as_secs() * 3);
@@ -296,8 +296,8 @@ fn addresses_that_crier_did_not_choose_are_no_prefix_in_use() {
     let class = Some("example.com/other".to_owned());
     story.put("foreign", Service { ingress: foreign, class, families: vec![Family::V6], ..service() });
     story.put("asks", Service { families: vec![Family::V6], ..asking_for(&["2001:db8:1::101"]) });
-    story.tell(Fact::Leader(false));
-    story.tell(Fact::Leader(true));
+    story.tell(Fact::Allocates(false));
+    story.tell(Fact::Allocates(true));
     story.put("web", Service { families: vec![Family::V6], ..service() });
     assert_eq!(story.addresses("web"), [NEW]);
     assert_eq!(away(&story), None);

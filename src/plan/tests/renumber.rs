@@ -90,12 +90,12 @@ fn the_next_agent_that_allocates_counts_the_overlap_anew_and_shortens_it_never()
     change(&mut story, "web", |it| it.renumber = wish(&["192.168.35.100"], 60));
     story.confirm("web");
     after(&mut story, 59);
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.turn();
     change(&mut story, "web", |_| {});
     after(&mut story, 100);
     assert_eq!(story.addresses("web").len(), 2, "who does not allocate takes nothing away");
-    story.tell(Fact::Leader(true));
+    story.tell(Fact::Allocates(true));
     change(&mut story, "web", |_| {});
     assert_eq!(story.addresses("web").len(), 2);
     after(&mut story, 60);
@@ -329,7 +329,7 @@ fn an_overlap_goes_on_when_the_range_of_the_old_address_leaves_the_file() {
 #[test]
 fn an_old_address_whose_range_is_gone_is_announced_by_every_agent_that_had_it() {
     let (mut story, without) = leaving_a_pool();
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.tell(Fact::Config(Arc::new(without.clone())));
     story.turn();
     assert_eq!(story.routes(), ["192.168.35.100/32", "198.51.100.0/32"]);

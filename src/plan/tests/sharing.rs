@@ -189,13 +189,13 @@ fn the_one_that_changed_so_that_it_does_not_fit_goes() {
 #[test]
 fn nobody_goes_for_one_that_goes_itself() {
     let mut story = Story::begin(configuration());
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     // By name, a goes before b; but it asks for another address.
     story
         .tell(Fact::Service(key("a"), Some(Arc::new(shows(asks(on_port(80), "192.168.35.107"), &["192.168.35.105"])))));
     story.tell(Fact::Service(key("b"), Some(Arc::new(shows(on_port(80), &["192.168.35.105"])))));
     story.turn();
-    story.tell(Fact::Leader(true));
+    story.tell(Fact::Allocates(true));
     story.turn();
     assert_eq!(story.addresses("a"), ["192.168.35.107"]);
     assert_eq!(story.addresses("b"), ["192.168.35.105"]);

@@ -147,7 +147,7 @@ fn the_holder_of_other_pools_is_named_once() {
     let problems = told(&mut planner);
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(problems[1].starts_with("the pools of node-3 differ from this node's: "), "{problems:?}");
-    planner.apply(Fact::Leader(true));
+    planner.apply(Fact::Allocates(true));
     hears(&mut planner, &[("node-2", other)]);
     assert_one(&told(&mut planner), "the pools of node-2 differ from this node's: ");
 }
@@ -240,7 +240,7 @@ fn services_whose_status_is_overwritten_are_one_problem_that_names_the_other_cri
         (None, "another controller overwrote the status"),
     ] {
         let mut planner = planner(CONFIG);
-        planner.apply(Fact::Leader(true));
+        planner.apply(Fact::Allocates(true));
         let at = clock::now();
         let put = |planner: &mut Planner, name: &str, last: u8| {
             let address = IpAddr::from([192, 0, 2, last]);
@@ -270,7 +270,7 @@ fn services_whose_status_is_overwritten_are_one_problem_that_names_the_other_cri
 #[test]
 fn services_of_another_crier_are_one_problem() {
     let mut planner = planner(CONFIG);
-    planner.apply(Fact::Leader(true));
+    planner.apply(Fact::Allocates(true));
     let address: IpAddr = "198.51.100.7".parse().expect("an address");
     let theirs = crate::world::Condition::given(true, "assigned", &[address], &["theirs".into()], None);
     let theirs = Some(Arc::new(theirs.by(&ObjectKey::new("lb", "b"))));
