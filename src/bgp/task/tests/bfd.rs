@@ -104,7 +104,7 @@ async fn a_session_that_an_operator_holds_down_and_one_that_is_gone_end_nothing(
     assert_eq!(last_word(&mut script).await.split('(').next(), Some("Cease, Administrative Shutdown "));
 }
 
-/// S1 of a review. Input: BFD is down, and an operator resets the peer, or the router ends the session. Output: the reason shown is what
+/// Input: BFD is down, and an operator resets the peer, or the router ends the session. Output: the reason shown is what
 /// is waited for, and not the reset for as long as that takes.
 #[tokio::test]
 async fn with_bfd_strict_a_peer_that_is_held_after_a_reset_says_that_it_waits_for_bfd() {
