@@ -212,6 +212,14 @@ impl Peering {
         self.established().and_then(|connection| connection.session.standing(now))
     }
 
+    /// The same, and the peer is not dialled before then.
+    pub fn dialling_from(mut self, when: Instant) -> Peering {
+        if let Approach::Active { dial_at: Some(dial_at) } = &mut self.approach {
+            *dial_at = (*dial_at).max(when);
+        }
+        self
+    }
+
     /// The same, with no session before BFD says that the path is up: RFC 5882 §4.1, `bfd-strict`.
     pub fn needing_path(self) -> Peering {
         Peering { needs_path: true, ..self }

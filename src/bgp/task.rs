@@ -255,6 +255,11 @@ struct Identity {
 }
 
 impl PeerHandle {
+    /// Routers on its link are tried one after the other.
+    fn is_found_on_link(&self) -> bool {
+        matches!(self.settings.address, PeerAddress::Interface(_))
+    }
+
     /// Why the session cannot go on as the slice has the peer now, with what the peer is told.
     fn ends(&self, peer: &PeerSlice, router_id: Ipv4Addr) -> Option<(Notification, String)> {
         let changed = |why: String| Some((NotificationReason::Cease(Cease::OtherConfigurationChange).into(), why));
@@ -341,6 +346,8 @@ impl Speaker {
             if self.peers.get(name).is_some_and(is_expected) {
                 continue;
             }
+            // Peers that take turns do so for as long as nobody answers.
+            let mut is_logged = true;
             if let Some(handle) = self.peers.get_mut(name) {
                 let Some((notification, why)) = handle.ends(peer, router_id) else {
                     (handle.is_kept, handle.is_resumed) = (false, false);
@@ -354,20 +361,27 @@ impl Speaker {
                         FormerSession::Lost { why: why.clone(), routes_kept: false, bfd_ended: false },
                     );
                 }
-                match &peer.address {
-                    Err(Reason::SameRouter { .. }) => debug!(peer = %name, reason = why, "peer stopped"),
-                    _ => info!(peer = %name, reason = why, "peer stopped"),
+                is_logged = match &peer.address {
+                    Err(Reason::SameRouter { .. }) => false,
+                    Ok(address) if handle.is_found_on_link() && handle.address != *address => {
+                        self.turns.entry(name.clone()).or_default().note(clock::now()).is_some()
+                    }
+                    Ok(_) | Err(_) => true,
+                };
+                match is_logged {
+                    true => info!(peer = %name, reason = why, "peer stopped"),
+                    false => debug!(peer = %name, reason = why, "peer stopped"),
                 }
                 let done = self.stop(name, notification, why);
                 self.stopped.extend(done.map(|done| (name.clone(), done)));
             }
             match &peer.address {
                 Ok(address) => {
-                    match self.nowhere.remove(name) {
-                        Some(Nowhere { reason: Reason::SameRouter { .. }, .. }) => {
-                            debug!(peer = %name, %address, "peer started");
-                        }
-                        _ => info!(peer = %name, %address, "peer started"),
+                    let nowhere = self.nowhere.remove(name);
+                    is_logged &= !nowhere.is_some_and(|it| matches!(it.reason, Reason::SameRouter { .. }));
+                    match is_logged {
+                        true => info!(peer = %name, %address, "peer started"),
+                        false => debug!(peer = %name, %address, "peer started"),
                     }
                     moved = true;
                     let desired = Desired::of(slice, peer);

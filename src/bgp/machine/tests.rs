@@ -966,7 +966,7 @@ fn another_router_on_the_link_of_the_peer_makes_the_established_connection_prove
     );
 }
 
-/// C15-1 of a review. Input: BFD has lost a path of before the session while another connection puts the session in doubt as well. Output: the
+/// Input: BFD has lost a path of before the session while another connection puts the session in doubt as well. Output: the
 /// question that is due first counts, and is asked once.
 #[test]
 fn of_two_doubts_the_one_that_is_due_first_is_proved() {

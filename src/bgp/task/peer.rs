@@ -8,6 +8,7 @@
 //! Nothing in the task waits for a peer: connections are read and written as far as they go, and routes stay state, in the outbox,
 //! until a socket has room. So a peer that stops reading costs its own memory nothing, and neither timers nor what is desired wait.
 
+mod attempts;
 mod desired;
 mod handover;
 mod known_ends;
@@ -33,6 +34,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
+use self::attempts::{Turns, Warned};
 use self::known_ends::KnownEnds;
 use self::outbound::Outbound;
 use self::path::Path;
@@ -124,8 +126,8 @@ pub(super) struct Handed {
     peer: ScopedAddress,
     ends: KnownEnds,
     chosen: Memory,
-    /// The failures that were logged since the last session.
-    warned: Vec<Arc<str>>,
+    warned: Warned,
+    turns: Turns,
 }
 
 /// How many last NOTIFICATIONs may be under way at once. Beyond that, as in a flood, a connection is closed without one.
@@ -133,9 +135,6 @@ const MOST_FAREWELLS: usize = 16;
 
 /// Events read before a timer is judged, however many more wait: a flood must not hold the timers for ever.
 const MOST_READ_FIRST: usize = 4096;
-
-/// The failures without a session that are kept apart, so that each is logged once.
-const MOST_WARNED: usize = 8;
 
 /// The kernel is asked so often by which of several links packets to the peer leave.
 const LOOK_AT_LINK_EVERY: Duration = Duration::from_secs(10);
@@ -165,15 +164,19 @@ pub(super) async fn run(
     let newest = desired.borrow_and_update().clone();
     let offer = settings::local_offer(&settings, &address, router_id, restart);
     let endpoint = settings::endpoint(&settings, address);
-    let (ends, chosen, warned) = match left {
-        Some(Handed { peer, ends, chosen, warned }) if peer == endpoint.peer => (ends, chosen, warned),
-        // What another router took or refused says nothing of this one.
-        Some(Handed { peer: _, ends, chosen, warned: _ }) => (KnownEnds::new(ends.last()), chosen, Vec::new()),
+    let mut dial_from = now;
+    let (ends, chosen, warned, turns) = match left {
+        Some(Handed { peer, ends, chosen, warned, turns }) if peer == endpoint.peer => (ends, chosen, warned, turns),
+        Some(Handed { peer: _, ends, chosen, warned, mut turns }) => {
+            dial_from = turns.turn_to_next(settings.connect_retry_time, now);
+            // What another router took or refused says nothing of this one.
+            (KnownEnds::new(ends.last()), chosen, warned, turns)
+        }
         None => Default::default(),
     };
     let (peering, resumption) = handover::begin(&name, &endpoint, offer, kept, &mut former, now);
     let mut task = PeerTask {
-        peering: if settings.bfd_strict { peering.needing_path() } else { peering },
+        peering: if settings.bfd_strict { peering.needing_path() } else { peering }.dialling_from(dial_from),
         endpoint,
         connections: Vec::new(),
         dial: None,
@@ -186,6 +189,7 @@ pub(super) async fn run(
         next_hops: NextHops::default(),
         chosen,
         warned,
+        turns,
         restart,
         leaving: false,
         path: Path::default(),
@@ -263,9 +267,9 @@ pub(super) async fn run(
     // The agent may be gone already.
     let _ = facts.send(task.report_now()).await;
     // Nobody may follow.
-    let PeerTask { endpoint, ends, chosen, warned, .. } = &mut task;
+    let PeerTask { endpoint, ends, chosen, warned, turns, .. } = &mut task;
     let (ends, warned) = (std::mem::take(ends), std::mem::take(warned));
-    let _ = done.send(Handed { peer: endpoint.peer.clone(), ends, chosen: *chosen, warned });
+    let _ = done.send(Handed { peer: endpoint.peer.clone(), ends, chosen: *chosen, warned, turns: *turns });
     while task.farewells.join_next().await.is_some() {}
 }
 
@@ -289,8 +293,8 @@ struct PeerTask {
     next_hops: NextHops,
     /// Which of them were chosen, and not configured.
     chosen: Memory,
-    /// The failures that were logged since the last session.
-    warned: Vec<Arc<str>>,
+    warned: Warned,
+    turns: Turns,
     /// What the next OPEN says of this agent.
     restart: Restart,
     /// Sessions that end now end on purpose.
@@ -599,6 +603,7 @@ impl PeerTask {
         for action in actions {
             match action {
                 Action::Dial(id) => {
+                    self.turns.note_dial(clock::now());
                     self.dial = Some((id, self.dial(id)));
                 }
                 Action::Send(id, message) => {
@@ -703,7 +708,8 @@ impl PeerTask {
             %local_address,
             "session established"
         );
-        self.warned.clear();
+        self.warned.note_session();
+        self.turns.note_session();
         self.report.forget_failures();
         self.note_session();
         self.outbound = Some(Outbound {
@@ -740,15 +746,11 @@ impl PeerTask {
         self.report.note_failure(clock::now());
         let text: Arc<str> = report::reason(end, &self.endpoint).into();
         self.report.fail(Arc::clone(&text), explains, clock::now());
-        if self.warned.contains(&text) {
+        if !self.warned.is_new(&self.endpoint.peer, &text) {
             debug!(peer = %self.name, %connection, reason = %text, "no session, for the same reason");
             return;
         }
         warn!(peer = %self.name, address = %self.endpoint.peer, reason = %text, "no session");
-        if self.warned.len() >= MOST_WARNED {
-            self.warned.remove(0);
-        }
-        self.warned.push(text);
     }
 
     fn next_deadline(&self) -> Option<Instant> {
