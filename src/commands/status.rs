@@ -6,7 +6,7 @@ use std::path::Path;
 use super::table::{Table, printable};
 use super::{Exit, Output, ago, answer, ask, join, refused};
 use crate::api::readings;
-use crate::path_state::PathSource;
+use crate::path_state::{PathSource, Serving};
 use crate::views::allocator::AllocatorReport;
 use crate::views::drain::ShutdownReport;
 use crate::views::status::{DataPathReport, PoolReport, Report, RosterReport};
@@ -111,6 +111,10 @@ fn head(report: &Report, wide: bool) -> String {
     let _ = match (source, fault) {
         (PathSource::None, _) => Ok(()),
         (source, None) => writeln!(text, "data path   {state} ({source})"),
+        // It was good, and nothing was seen since that tells otherwise.
+        (source, Some(fault)) if state == Serving::Yes.code() => {
+            writeln!(text, "data path   {state} ({source}) when last seen: {fault}")
+        }
         (source, Some(fault)) => writeln!(text, "data path   {state} ({source}): {fault}"),
     };
     if let Some(drain) = &report.drain {
@@ -161,6 +165,9 @@ fn allocates(report: &Report) -> String {
     match (holder, not_renewed_since) {
         _ if report.allocates => "this agent".to_owned(),
         (None, _) => "no agent that this one knows of".to_owned(),
+        (Some(holder), _) if *holder == report.node => {
+            "this agent no longer; which one holds the Lease now is not known".to_owned()
+        }
         (Some(holder), None) if *no_crier => {
             format!("no agent: the Lease is held by {holder}, which is not a crier agent")
         }

@@ -35,6 +35,8 @@ pub enum Question<'a> {
 pub struct Jumps {
     /// One does.
     pub found: bool,
+    /// The chain has a rule, whatever it does.
+    pub has_rules: bool,
     /// All of them were listed; with what the kernel refused, if it did.
     pub ended: Option<Result<(), i32>>,
     /// They were changed meanwhile, so some may be left out.
@@ -56,7 +58,10 @@ impl Jumps {
             if word(8) == Some(sequence) {
                 self.interrupted |= half(6).is_some_and(|flags| flags & INTERRUPTED != 0);
                 match half(4) {
-                    Some(NEW_RULE) => self.found |= body.windows(verdict.len()).any(|it| it == verdict),
+                    Some(NEW_RULE) => {
+                        self.has_rules = true;
+                        self.found |= body.windows(verdict.len()).any(|it| it == verdict);
+                    }
                     Some(DONE) => self.ended = Some(Ok(())),
                     Some(ERROR) => {
                         let code = body.get(..4).and_then(|it| it.try_into().ok()).map(i32::from_ne_bytes);

@@ -92,11 +92,7 @@ impl RulesSocket {
         SockRef::from(&*socket).attach_filter(&filter())?;
         socket.bind_auto()?;
         socket.add_membership(NFTABLES_GROUP)?;
-        let mut questions = Socket::new(NETLINK_NETFILTER)?;
-        questions.bind_auto()?;
-        questions.connect(&SocketAddr::new(0, 0))?;
-        questions.set_non_blocking(true)?;
-        Ok(RulesSocket { changes, questions, sequence: 0 })
+        Ok(RulesSocket { changes, questions: for_questions()?, sequence: 0 })
     }
 
     /// Waits until rules have changed since the last call. Safe to cancel.
@@ -135,10 +131,12 @@ impl RulesSocket {
             }
             // The kernel itself calls this one, and it leads there.
             let base = self.ask(Question::Chain { family, table: "kube-proxy", name: "nat-prerouting" })?;
-            return Ok(used(services) && used(base));
+            return Ok(used(services) && used(base) && has_any_rule(family, "kube-proxy", "services")?);
         }
         let services = self.ask(Question::Chain { family, table: "nat", name: "KUBE-SERVICES" })?;
-        Ok(used(services) && self.leads_to(family, "PREROUTING", "KUBE-SERVICES")?)
+        Ok(used(services)
+            && self.leads_to(family, "PREROUTING", "KUBE-SERVICES")?
+            && has_any_rule(family, "nat", "KUBE-SERVICES")?)
     }
 
     /// A rule of a chain in the table `nat` sends packets on to another chain there. A chain that nothing leads to does nothing
@@ -175,6 +173,27 @@ impl RulesSocket {
             }
         }
     }
+}
+
+fn for_questions() -> io::Result<Socket> {
+    let mut questions = Socket::new(NETLINK_NETFILTER)?;
+    questions.bind_auto()?;
+    questions.connect(&SocketAddr::new(0, 0))?;
+    questions.set_non_blocking(true)?;
+    Ok(questions)
+}
+
+/// Whether a chain has a rule. That others lead to it does not tell: a flush leaves their jumps (`iptables -t nat -F KUBE-SERVICES`). Of
+/// 10,000 rules only the first are read, by a socket of its own, which ends the list when it is closed.
+fn has_any_rule(family: TableFamily, table: &str, chain: &str) -> io::Result<bool> {
+    let questions = for_questions()?;
+    questions.send(&Question::Rules { family, table, chain }.emit(1), 0)?;
+    let mut rules = Jumps::default();
+    while !rules.has_rules && rules.ended.is_none() {
+        let (octets, _) = questions.recv_from_full()?;
+        rules.take(&octets, 1, chain);
+    }
+    Ok(rules.has_rules || rules.interrupted)
 }
 
 /// What was received does not matter, and neither does that some of it was lost.

@@ -98,6 +98,7 @@ impl fmt::Display for Cause {
         match self {
             Cause::Learned => f.write_str("already so when this node began to listen"),
             Cause::FirstUse => f.write_str("no earlier owner is known"),
+            Cause::OwnerSilent { after } if after.is_zero() => f.write_str("the previous owner stopped responding"),
             Cause::OwnerSilent { after } => {
                 write!(f, "the previous owner stopped responding: no pulse for {} ms", after.as_millis())
             }

@@ -48,7 +48,7 @@ pub struct Stations {
     told: Surroundings,
     /// The station that last spoke from each Node's address: at most one for each.
     learned: BTreeMap<IpAddr, MacAddress>,
-    /// The same by station.
+    /// One of these for each station.
     addresses_of: BTreeMap<MacAddress, IpAddr>,
     /// When each of these was heard last.
     heard: BTreeMap<MacAddress, Instant>,
@@ -72,9 +72,19 @@ impl Stations {
         self.told = told;
         let known = &self.told.addresses;
         self.learned.retain(|address, _| known.contains_key(address));
-        self.addresses_of.retain(|_, address| known.contains_key(address));
-        self.heard.retain(|mac, _| self.addresses_of.contains_key(mac));
         self.census.queue.retain(|address| known.contains_key(address));
+        self.list_by_station();
+    }
+
+    /// A station may have several of its Node's addresses, and lose one of them. One on this link, by which it can be asked, goes first.
+    fn list_by_station(&mut self) {
+        let on_link = |address: &IpAddr| self.told.own.iter().any(|own| own.contains(address));
+        let (near, far): (Vec<_>, Vec<_>) = self.learned.iter().partition(|(address, _)| on_link(address));
+        self.addresses_of.clear();
+        for (address, mac) in near.into_iter().chain(far) {
+            self.addresses_of.entry(*mac).or_insert(*address);
+        }
+        self.heard.retain(|mac, _| self.addresses_of.contains_key(mac));
     }
 
     /// Whether a station belongs to another node, and what that node's pulses say.
@@ -125,8 +135,13 @@ impl Stations {
         if let Some(before) = self.learned.insert(address, mac)
             && self.addresses_of.get(&before) == Some(&address)
         {
-            self.addresses_of.remove(&before);
-            self.heard.remove(&before);
+            match self.learned.iter().find(|(_, station)| **station == before) {
+                Some((other, _)) => drop(self.addresses_of.insert(before, *other)),
+                None => {
+                    self.addresses_of.remove(&before);
+                    self.heard.remove(&before);
+                }
+            }
         }
         self.addresses_of.entry(mac).or_insert(address);
         !was_known
@@ -279,6 +294,26 @@ mod tests {
         assert_eq!((stations.hearing(mac(1)), stations.hearing(mac(7))), (None, Some(Hearing::Unheard)));
         stations.handle_surroundings(Surroundings::default());
         assert_eq!(stations.hearing(mac(7)), None, "the Node is gone");
+    }
+
+    /// Input: a station speaks from two addresses of its Node; the Node loses the first, or another station has it. Output: it stays the Node's.
+    #[test]
+    fn a_station_that_loses_one_of_its_nodes_addresses_stays_the_nodes() {
+        let two = |kept: &[u8]| {
+            let addresses = kept.iter().map(|n| (address(*n), NodeName::from("n1"))).collect();
+            Surroundings { addresses: Arc::new(addresses), ..Surroundings::default() }
+        };
+        let mut stations = Stations::default();
+        stations.handle_surroundings(two(&[1, 2]));
+        stations.handle_speaker(address(1), mac(1));
+        stations.handle_speaker(address(2), mac(1));
+        stations.handle_surroundings(two(&[2]));
+        assert_eq!(stations.hearing(mac(1)), Some(Hearing::Unheard));
+        assert_eq!(stations.node(mac(1)), Some(&"n1".into()));
+        stations.handle_surroundings(two(&[1, 2]));
+        stations.handle_speaker(address(1), mac(1));
+        stations.handle_speaker(address(2), mac(7));
+        assert_eq!((stations.node(mac(1)), stations.node(mac(7))), (Some(&"n1".into()), Some(&"n1".into())));
     }
 
     #[test]

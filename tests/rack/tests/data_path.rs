@@ -233,6 +233,13 @@ fn a_node_whose_base_chain_is_emptied_gives_way_within_seconds() {
     a_node_whose_rules_are_flushed_gives_way_within_seconds("nftables", flush);
 }
 
+/// The jumps to the chain stay.
+#[test]
+fn a_node_whose_rules_of_services_alone_are_flushed_gives_way_within_seconds() {
+    a_node_whose_rules_are_flushed_gives_way_within_seconds("nftables", "nft flush chain ip kube-proxy services");
+    a_node_whose_rules_are_flushed_gives_way_within_seconds("iptables", "iptables -t nat -F KUBE-SERVICES");
+}
+
 #[test]
 fn a_node_whose_kube_proxy_stops_gives_way_and_when_all_stop_the_client_is_still_served() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
