@@ -162,7 +162,7 @@ fn planner(services: usize) -> Planner {
     planner.apply(Fact::Listed(Listing::Services(keys.clone())));
     planner.apply(Fact::Listed(Listing::EndpointSlices(keys)));
     planner.apply(Fact::Listed(Listing::Namespaces(Default::default())));
-    planner.apply(Fact::Leader(true));
+    planner.apply(Fact::Allocates(true));
     planner
 }
 

@@ -73,7 +73,7 @@ fn measure_node(nodes: usize, services: usize) {
         owned = planner.judged();
         returns.push(timed(&mut planner, [roster(nodes, &holders, None)]));
     }
-    let everything: Vec<_> = [false, true].map(|leader| timed(&mut planner, [Fact::Leader(leader)])).into();
+    let everything: Vec<_> = [false, true].map(|allocates| timed(&mut planner, [Fact::Allocates(allocates)])).into();
     println!("{nodes} nodes, {services} Services, with pulses:");
     println!("  the first plan           {:>9.1} ms", micros(first) / 1e3);
     println!("  a node dies              {:>9.1} ms, {owned} Services judged", micros(middle(deaths)) / 1e3);
@@ -199,7 +199,7 @@ fn measure(count: usize) -> (Duration, Duration, Duration) {
     });
     let started = clock::now();
     for round in 0..4 {
-        timed(&mut planner, [Fact::Leader(round % 2 == 1)]);
+        timed(&mut planner, [Fact::Allocates(round % 2 == 1)]);
     }
     let everything = clock::since(started) / 4;
     println!(
@@ -274,7 +274,7 @@ fn fill(planner: &mut Planner, count: usize) {
     planner.apply(Fact::Listed(Listing::Services(keys.clone())));
     planner.apply(Fact::Listed(Listing::EndpointSlices(keys)));
     planner.apply(Fact::Listed(Listing::Namespaces(Default::default())));
-    planner.apply(Fact::Leader(true));
+    planner.apply(Fact::Allocates(true));
 }
 
 fn address(number: usize) -> IpAddr {

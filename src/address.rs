@@ -385,7 +385,7 @@ mod tests {
         Some(text.to_owned())
     }
 
-    /// A1 of a review. Input: a floating address comes into the peer's subnet, and the kernel takes the newest address as source.
+    /// Input: a floating address comes into the peer's subnet, and the kernel takes the newest address as source.
     #[test]
     fn a_peer_in_a_subnet_is_dialled_from_the_nodes_address_or_that_of_the_session_before() {
         let of = |to: &str, before: Option<&str>, all: &[LocalAddress]| {
@@ -404,7 +404,7 @@ mod tests {
         assert_eq!(of("fd35::1", Some("fd35::77"), &unnamed), None, "it has gone");
         assert_eq!(of("fd99::1", None, &named), None, "the peer is beyond a router");
         assert_eq!(of("fe80::1", None, &named), None);
-        // D1 of a review: keepalived has a link-local address on the link of an unnumbered session.
+        // Keepalived has a link-local address on the link of an unnumbered session.
         let made = LocalAddress { stay: Stay::Nodes, ..address("eth0", "fe80::ff:fe00:11/64") };
         let link_local =
             |own: &LocalAddress| [address("eth0", "fe80::5/64"), own.clone(), nodes("eth1", "fe80::77/64")];

@@ -31,17 +31,17 @@ pub enum Acquisition {
 
 /// What this node is to do about an address that it is to answer for on a link.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Order {
+pub struct Errand {
     pub acquisition: Acquisition,
     /// The address is announced again now whenever this number changes.
     pub assertions: u32,
     pub manner: Arc<Manner>,
 }
 
-impl From<Acquisition> for Order {
+impl From<Acquisition> for Errand {
     /// With nothing to assert, in the default manner.
-    fn from(acquisition: Acquisition) -> Order {
-        Order { acquisition, ..Order::default() }
+    fn from(acquisition: Acquisition) -> Errand {
+        Errand { acquisition, ..Errand::default() }
     }
 }
 
@@ -108,7 +108,7 @@ pub enum Hearing {
     /// It said goodbye a moment ago: what it still says on the link means nothing.
     Leaving,
     /// They are heard, and say that its link receives nothing: it answers nobody, so what it says on the link means nothing.
-    Numb,
+    ReceivesNothing,
     /// They are not heard. Only what it says on the link tells whether it answers for an address.
     Unheard,
     /// They are heard, and it answers none of this node's. It may take this node for a foreign host, to which no agent gives

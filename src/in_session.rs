@@ -69,7 +69,7 @@ mod tests {
         };
         let all = InSession::default();
         let (one, two) = (all.mark(router("10.0.0.1", Some("red"))), all.mark(router("10.0.0.1", Some("red"))));
-        assert!(!all.has(&router("10.0.0.1", Some("blue"))) && !all.has(&router("10.0.0.1", None)), "N7 of a review");
+        assert!(!all.has(&router("10.0.0.1", Some("blue"))) && !all.has(&router("10.0.0.1", None)), "in red alone");
         drop(one);
         assert!(all.has(&router("10.0.0.1", Some("red"))));
         drop(two);

@@ -225,7 +225,7 @@ pub fn check_label_key(text: &str) -> Result<(), LabelError> {
 }
 
 /// Checks a label value as Kubernetes does. It may be empty.
-pub fn check_label_value(text: &str) -> Result<(), LabelError> {
+fn check_label_value(text: &str) -> Result<(), LabelError> {
     if text.is_empty() { Ok(()) } else { check_label_text(text) }
 }
 

@@ -16,7 +16,7 @@ use crier::bgp::machine::negotiation::{LocalOffer, Negotiated};
 use crier::bgp::machine::{Action as Asked, Peering};
 use crier::bgp::outbox::{NextHops, Outbox, Routes};
 use crier::bgp::wire::{AfiSafi, ExpectedAsn, Parsed};
-use crier::claim::{Acquisition, ConflictKind, Order};
+use crier::claim::{Acquisition, ConflictKind, Errand};
 use crier::clock;
 use crier::config::{self, Config, NoSecrets, SourceFile};
 use crier::names::{NodeName, ObjectKey};
@@ -145,7 +145,7 @@ impl Churn {
             churn.tell(Fact::Listed(listing));
         }
         churn.tell(Fact::ApiServer(ApiServer::Reachable));
-        churn.tell(Fact::Leader(true));
+        churn.tell(Fact::Allocates(true));
         churn.turn();
         // The addresses of Services that are gone are kept for so many of them: begin where no more fit.
         for _ in 0..17_000 {
@@ -220,7 +220,7 @@ impl Churn {
             }
             13 => {
                 let leads = self.random.u8(0..4) > 0;
-                self.tell(Fact::Leader(leads));
+                self.tell(Fact::Allocates(leads));
             }
             14 => {
                 let more = ["", "sticky = true", "announce-again = \"1s\""][self.random.usize(0..3)];
@@ -393,7 +393,7 @@ impl Churn {
         self.tell(Fact::Link(2, Some(link(2, true))));
         self.tell(Fact::Roster(2, Some(Arc::new(Roster { settled: true, ..Roster::default() }))));
         self.tell(Fact::ApiServer(ApiServer::Reachable));
-        self.tell(Fact::Leader(true));
+        self.tell(Fact::Allocates(true));
         self.tell(Fact::Config(configuration("")));
         for _ in 0..6 {
             self.answer();
@@ -444,7 +444,7 @@ fn flood_of_claims(is_patient: bool) {
     claims.handle_surroundings(surroundings);
     claims.handle_link_up(start);
     for last in 100..104 {
-        claims.handle_owned(address(last).into(), &Order::from(Acquisition::HandOver), start);
+        claims.handle_owned(address(last).into(), &Errand::from(Acquisition::HandOver), start);
     }
     let mut random = Rng::with_seed(3);
     let mut curve = Curve(Vec::new());

@@ -979,7 +979,7 @@ mod tests {
         bench.held_up(false).await;
     }
 
-    /// D1 of a review. Input: the node is cordoned, an operator has it serve all the same, and then the host shuts down.
+    /// Input: the node is cordoned, an operator has it serve all the same, and then the host shuts down.
     #[tokio::test]
     async fn a_shutdown_is_something_else_than_the_cordon_that_an_operator_overruled() {
         let mut bench = bench(Some(ready()));
@@ -1010,7 +1010,7 @@ mod tests {
         bench.drained().await;
     }
 
-    /// D8 of a review. Input: a shutdown is given up while the API server is away; and one while the Node is cordoned.
+    /// Input: a shutdown is given up while the API server is away; and one while the Node is cordoned.
     #[tokio::test]
     async fn what_the_host_began_ends_with_its_shutdown_whatever_is_known_of_the_node() {
         let mut bench = bench(Some(ready()));
@@ -1089,7 +1089,7 @@ mod tests {
         bench.silent().await;
     }
 
-    /// G8 of a review. Input: a write to a disk that does not answer. Output: an order is obeyed by memory and says so.
+    /// Input: a write to a disk that does not answer. Output: an order is obeyed by memory and says so.
     #[tokio::test]
     async fn a_node_whose_disk_hangs_is_drained_by_memory() {
         let (answers, hangs) = std::sync::mpsc::channel::<()>();
@@ -1113,7 +1113,7 @@ mod tests {
         drop(answers);
     }
 
-    /// W1 of a review. Input: a peer reads nothing; and one that reads at last.
+    /// Input: a peer reads nothing; and one that reads at last.
     #[tokio::test]
     async fn routers_are_waited_for_until_they_have_taken_their_withdrawals_or_for_a_time() {
         let now = Some(Duration::ZERO);
@@ -1158,7 +1158,7 @@ mod tests {
         assert!((uptake * 2..uptake * 3).contains(&took), "for the community, and for the withdrawals: {took:?}");
     }
 
-    /// R8 of a review. Input: a peer that is known to read nothing. Output: the others are not kept waiting for it. They were, twice.
+    /// Input: a peer that is known to read nothing. Output: the others are not kept waiting for it. They were, twice.
     #[tokio::test]
     async fn a_router_that_reads_nothing_is_not_waited_for() {
         let drain = |answer| Command::Drain { reason: None, timeout: Some(Duration::ZERO), force: false, answer };
@@ -1168,7 +1168,7 @@ mod tests {
         bench.drained().await;
     }
 
-    /// R8 of a review. Input: a slow router, and the host shuts down, which waits for seconds. Output: routes are withdrawn in that time.
+    /// Input: a slow router, and the host shuts down, which waits for seconds. Output: routes are withdrawn in that time.
     #[tokio::test]
     async fn a_host_that_shuts_down_does_not_go_before_the_routes_for_a_slow_router() {
         let (reads, slow) = watch::channel(Some(9999));
@@ -1182,7 +1182,6 @@ mod tests {
         bench.drained().await;
     }
 
-    /// K17 of the reviews.
     #[tokio::test]
     async fn another_time_for_flows_is_taken_while_they_are_waited_for() {
         let mut bench = bench(Some(ready()));

@@ -86,7 +86,7 @@ mod tests {
     use crate::clock;
     use crate::kernel::flows::flow_of_test;
 
-    /// A0 of a review. Input: three flows of five days each. The first moves to another node with the routes, the second goes on, the third
+    /// Input: three flows of five days each. The first moves to another node with the routes, the second goes on, the third
     /// is to an address on the link.
     #[test]
     fn a_flow_through_which_nothing_comes_is_silent_and_no_longer_awaited_after_a_minute_where_routers_brought_it() {

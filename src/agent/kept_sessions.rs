@@ -429,7 +429,7 @@ mod tests {
     use crate::bgp::kept::tests::kept;
     use crate::bgp::socket::FAREWELL_TIME;
 
-    /// B2 of a review. Input: what eight routers had sessions by is not in the file any more, and none of them reads. Output: the agent goes
+    /// Input: what eight routers had sessions by is not in the file any more, and none of them reads. Output: the agent goes
     /// on at once, and all eight end in the time of one.
     #[tokio::test(start_paused = true)]
     async fn routers_that_hang_hold_up_neither_the_start_nor_each_other() {
@@ -470,7 +470,7 @@ mod tests {
         }
     }
 
-    /// A22 of a review. Input: an agent died that had agreed to graceful restart with two peers, of which BFD watched the one.
+    /// Input: an agent died that had agreed to graceful restart with two peers, of which BFD watched the one.
     #[test]
     fn that_routes_are_kept_is_not_claimed_where_bfd_at_the_peer_has_run_out() {
         let (watched, plain) = (PeerName::from("watched"), PeerName::from("plain"));

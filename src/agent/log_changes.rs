@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use crate::names::{NodeName, ObjectKey, PeerName, PoolName};
 use crate::plan::Change;
 use crate::plan::decision::{Allocation, Announcement, Decision};
-use crate::plan::join::Dispute;
+use crate::plan::join::Disagreement;
 use crate::plan::placement::Handover;
 use crate::reason::Reason;
 
@@ -32,8 +32,8 @@ pub fn log_change(change: &Change, node: &NodeName, handovers: &[Handover]) {
 }
 
 /// Logs that advertisements disagree about a route, unless that is over already.
-pub fn log_dispute((peer, prefix): &(PeerName, IpNet), disputes: Option<&Arc<Vec<Dispute>>>) {
-    for Dispute { key, kept, ignored } in disputes.into_iter().flat_map(|disputes| disputes.iter()) {
+pub fn log_dispute((peer, prefix): &(PeerName, IpNet), disputes: Option<&Arc<Vec<Disagreement>>>) {
+    for Disagreement { key, kept, ignored } in disputes.into_iter().flat_map(|disputes| disputes.iter()) {
         warn!(%peer, %prefix, key, kept, ignored, "advertisements disagree; the first in the file counts");
     }
 }

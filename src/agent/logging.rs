@@ -94,7 +94,7 @@ mod tests {
 
     use super::*;
 
-    /// R12 of a review. Input: a proxy answers every request with a login page.
+    /// Input: a proxy answers every request with a login page.
     #[test]
     fn an_answer_that_is_no_json_is_not_logged_whole_unless_somebody_asks_for_that() {
         let client = "kube_client::client";

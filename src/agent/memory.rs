@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(facts(&memory), [fact], "octets that are no text cost their line");
     }
 
-    /// G5 of a review: a file system may leave a length without a content.
+    /// A file system may leave a length without a content.
     #[test]
     fn a_huge_file_is_refused_and_a_huge_line_costs_only_itself() {
         let folder = tempfile::tempdir().unwrap();

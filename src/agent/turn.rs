@@ -382,7 +382,7 @@ mod tests {
     use crate::names::ObjectKey;
     use crate::world::{Condition, EndpointSlice, Listing, Service};
 
-    /// G9 of an audit. Input: an endpoint comes or goes every two seconds, by a clock that stands still while the disk is busy. Output: of
+    /// Input: an endpoint comes or goes every two seconds, by a clock that stands still while the disk is busy. Output: of
     /// all that is written to the disk so much as the pace allows, and no less than it promises. `CRIER_DAY=10000/24` counts 24 hours with
     /// so many Services, which takes minutes.
     #[tokio::test(start_paused = true)]

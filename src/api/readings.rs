@@ -302,7 +302,7 @@ mod tests {
     use crate::views::Counters;
     use crate::world::{ClusterConfig, Fact};
 
-    /// V8 of a review. Input: an agent whose pools are in the ConfigMap, asked about its own file as it is, and with another text of the
+    /// Input: an agent whose pools are in the ConfigMap, asked about its own file as it is, and with another text of the
     /// ConfigMap. Output: the text takes the place of the one in use, in the forecast and in its complaints.
     #[test]
     fn another_text_of_the_config_map_is_tried_in_place_of_the_one_in_use() {

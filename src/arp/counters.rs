@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::machine::answer::Reason;
+use super::machine::answer::NoAnswer;
 use super::packet::Protocol;
 
 /// The counters of one link, and whether it hears anybody. Its thread shares them with their readers.
@@ -41,7 +41,7 @@ pub struct Counters {
     conflicts: AtomicU64,
     lost: AtomicU64,
     unsent: AtomicU64,
-    ignored: [AtomicU64; Reason::ALL.len()],
+    ignored: [AtomicU64; NoAnswer::ALL.len()],
 }
 
 /// One reading of the counters, for status and metrics. Each count is exact; they are not of one instant.
@@ -60,7 +60,7 @@ pub struct Report {
     /// Frames that the kernel refused to send: the link was down or its queue full.
     pub unsent: u64,
     /// Frames ignored, by reason.
-    pub ignored: Vec<(Reason, u64)>,
+    pub ignored: Vec<(NoAnswer, u64)>,
 }
 
 impl Counters {
@@ -73,7 +73,7 @@ impl Counters {
             conflicts: conflicts.load(Ordering::Relaxed),
             lost: lost.load(Ordering::Relaxed),
             unsent: unsent.load(Ordering::Relaxed),
-            ignored: Reason::ALL.map(|reason| (reason, self.ignored(reason).load(Ordering::Relaxed))).to_vec(),
+            ignored: NoAnswer::ALL.map(|reason| (reason, self.ignored(reason).load(Ordering::Relaxed))).to_vec(),
         }
     }
 
@@ -106,19 +106,19 @@ impl Counters {
         self.unsent.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub fn count_ignored(&self, reason: Reason) {
+    pub fn count_ignored(&self, reason: NoAnswer) {
         self.ignored(reason).fetch_add(1, Ordering::Relaxed);
     }
 
-    fn ignored(&self, reason: Reason) -> &AtomicU64 {
+    fn ignored(&self, reason: NoAnswer) -> &AtomicU64 {
         let [malformed, own, other_destination, no_station, not_a_request, not_owned] = &self.ignored;
         match reason {
-            Reason::Malformed => malformed,
-            Reason::Own => own,
-            Reason::OtherDestination => other_destination,
-            Reason::NoStation => no_station,
-            Reason::NotARequest => not_a_request,
-            Reason::NotOwned => not_owned,
+            NoAnswer::Malformed => malformed,
+            NoAnswer::Own => own,
+            NoAnswer::OtherDestination => other_destination,
+            NoAnswer::NoStation => no_station,
+            NoAnswer::NotARequest => not_a_request,
+            NoAnswer::NotOwned => not_owned,
         }
     }
 }
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn each_reason_is_counted_by_itself() {
         let counters = Counters::default();
-        for (times, reason) in Reason::ALL.into_iter().enumerate() {
+        for (times, reason) in NoAnswer::ALL.into_iter().enumerate() {
             (0..=times).for_each(|_| counters.count_ignored(reason));
         }
         let counted: Vec<u64> = counters.read().ignored.into_iter().map(|(_, count)| count).collect();

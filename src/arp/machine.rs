@@ -33,7 +33,7 @@ use super::settings::{
     REFRESH_SPREAD, SPANNING_TREE, UNSETTLED_FOR,
 };
 use crate::address::MacAddress;
-use crate::claim::{Acquisition, Answerer, ConflictKind, Hearing, Order};
+use crate::claim::{Acquisition, Answerer, ConflictKind, Errand, Hearing};
 use crate::names::NodeName;
 
 pub use self::answer::Heard;
@@ -101,7 +101,7 @@ pub struct Claims {
 
 #[derive(Debug)]
 struct Claim {
-    order: Order,
+    errand: Errand,
     state: State,
     next: Next,
     /// How often it deferred, not counting what was before it was last announced for longer than `PROBATION`.
@@ -224,37 +224,39 @@ impl Claims {
         self.formers.retain(|mac| stations.hearing(mac) == Some(Hearing::Unheard));
     }
 
-    /// This node is to answer for the address. Harmless for an address that it announces already, unless the order asserts
+    /// This node is to answer for the address. Harmless for an address that it announces already, unless the errand asserts
     /// it: then it is announced again.
-    pub fn handle_owned(&mut self, address: IpAddr, order: &Order, now: Instant) {
+    pub fn handle_owned(&mut self, address: IpAddr, errand: &Errand, now: Instant) {
         self.passes.remove(&address);
         let Some(claim) = self.claims.get_mut(&address) else {
-            self.claim(address, order.clone(), now);
+            self.claim(address, errand.clone(), now);
             return;
         };
         let is_announced = matches!(claim.state, State::Announced(_));
         // Of a station that does not hear this node the plan knows nothing: it is stayed away from whatever is planned.
-        let is_numb = claim.left_to.is_some_and(|mac| self.stations.hearing(mac) == Some(Hearing::Numb));
-        let is_left_to_deaf =
-            claim.state == State::Deferred { deaf: true } && order.acquisition != Acquisition::HandOver && !is_numb;
-        if !is_announced && claim.order.acquisition != order.acquisition && !is_left_to_deaf {
+        let receives_nothing =
+            claim.left_to.is_some_and(|mac| self.stations.hearing(mac) == Some(Hearing::ReceivesNothing));
+        let is_left_to_deaf = claim.state == State::Deferred { deaf: true }
+            && errand.acquisition != Acquisition::HandOver
+            && !receives_nothing;
+        if !is_announced && claim.errand.acquisition != errand.acquisition && !is_left_to_deaf {
             self.leave_queue(address);
-            self.claim(address, order.clone(), now);
+            self.claim(address, errand.clone(), now);
             return;
         }
         // Its holder is about to give it up.
         let is_asked_anew = !is_announced
             && claim.state != State::Deferred { deaf: true }
-            && order.acquisition == Acquisition::FirstUse
-            && claim.order.assertions != order.assertions;
+            && errand.acquisition == Acquisition::FirstUse
+            && claim.errand.assertions != errand.assertions;
         if is_asked_anew {
             self.leave_queue(address);
-            self.claim(address, order.clone(), now);
+            self.claim(address, errand.clone(), now);
             return;
         }
-        let is_asserted = is_announced && claim.order.assertions != order.assertions;
+        let is_asserted = is_announced && claim.errand.assertions != errand.assertions;
         // The acquisition of an address that is announced is how it came here, whatever the plan says later.
-        claim.order = Order { acquisition: claim.order.acquisition.clone(), ..order.clone() };
+        claim.errand = Errand { acquisition: claim.errand.acquisition.clone(), ..errand.clone() };
         if is_asserted {
             self.assert_now(address, now);
         }
@@ -395,12 +397,12 @@ impl Claims {
             if sent == 1 {
                 claim.asked_at = Some(now);
             }
-            let Probing { probes, interval, .. } = settings::probing(&claim.order.acquisition);
+            let Probing { probes, interval, .. } = settings::probing(&claim.errand.acquisition);
             let is_urgent = lane == Lane::Urgent;
             let next = if sent < probes {
                 Next::Frame(lane, now + interval)
             } else {
-                Next::Wait(now + interval + self.load.to_answer(is_urgent, &claim.order.acquisition, now))
+                Next::Wait(now + interval + self.load.to_answer(is_urgent, &claim.errand.acquisition, now))
             };
             let (is_standby, asked_at, left_to) = (claim.is_standby(), claim.asked_at, claim.left_to);
             self.load.add_probe(is_urgent, now);
@@ -421,14 +423,14 @@ impl Claims {
             let once_more = std::mem::take(&mut claim.once_more);
             let round = announced.round.saturating_add(usize::from(!once_more));
             claim.state = State::Announced(Announced { began: Some(began), round, ..announced });
-            let next = match claim.order.manner.announce_again.get(round.saturating_sub(1)) {
+            let next = match claim.errand.manner.announce_again.get(round.saturating_sub(1)) {
                 _ if once_more => Next::Frame(claim.lane(Lane::Repeat, now), now + ONCE_MORE_AFTER),
                 Some(after) => Next::Frame(claim.lane(Lane::Repeat, now), (began + *after).max(now + FRAME_SPACING)),
                 None => {
                     // What this node took while the link was cut, its holder goes on with, and no pulse need pass between the two:
                     // only an announcement tells them of each other.
                     let doubled = now + now.saturating_duration_since(began).max(LEAST_DOUBLED);
-                    let doubled = Some(doubled).filter(|_| claim.order.acquisition != Acquisition::HandOver);
+                    let doubled = Some(doubled).filter(|_| claim.errand.acquisition != Acquisition::HandOver);
                     let sooner = again.into_iter().chain(doubled).min();
                     Next::Frame(Lane::Recurring, sooner.unwrap_or(refresh).min(refresh))
                 }
@@ -439,11 +441,11 @@ impl Claims {
     }
 
     /// Makes a claim, or makes one anew.
-    fn claim(&mut self, address: IpAddr, order: Order, now: Instant) {
+    fn claim(&mut self, address: IpAddr, errand: Errand, now: Instant) {
         // `begin` chooses the lane.
-        let state = match order.acquisition {
+        let state = match errand.acquisition {
             Acquisition::Standby { place: _ } => State::Deferred { deaf: false },
-            Acquisition::FirstUse | Acquisition::TakeOver { .. } if order.manner.probe => {
+            Acquisition::FirstUse | Acquisition::TakeOver { .. } if errand.manner.probe => {
                 State::Probing { sent: 0, lane: Lane::Probe }
             }
             Acquisition::FirstUse | Acquisition::TakeOver { .. } | Acquisition::HandOver => announced_at(now),
@@ -453,9 +455,9 @@ impl Claims {
             self.over(address);
         }
         // After a take-over the frames of many nodes that ask at once are worth more than a second announcement.
-        let once_more = order.acquisition == Acquisition::HandOver;
+        let once_more = errand.acquisition == Acquisition::HandOver;
         let claim = Claim {
-            order,
+            errand,
             state,
             next: Next::Never,
             deferrals: 0,
@@ -500,7 +502,7 @@ impl Claims {
                 claim.lane(Lane::Urgent, now)
             }
             State::Probing { .. } | State::Deferred { .. } => {
-                let lane = match &claim.order.acquisition {
+                let lane = match &claim.errand.acquisition {
                     // Asked for again and again for as long as the other station has it.
                     _ if claim.deferrals > 0 => Lane::Recurring,
                     Acquisition::Standby { place: _ } => Lane::Recurring,
@@ -627,7 +629,7 @@ impl Announced {
 
 impl Claim {
     fn is_standby(&self) -> bool {
-        matches!(self.order.acquisition, Acquisition::Standby { place: _ })
+        matches!(self.errand.acquisition, Acquisition::Standby { place: _ })
     }
 
     fn stands_by(&self) -> bool {

@@ -61,7 +61,7 @@ pub fn probing(acquisition: &Acquisition) -> Probing {
 
 /// How long the first node in line waits before it asks whether the holder still answers, where there are no pulses; the second waits
 /// twice as long, and so on. Who hears another one ask begins to wait again.
-pub const STANDBY_PAUSE: Duration = Duration::from_secs(2);
+const STANDBY_PAUSE: Duration = Duration::from_secs(2);
 
 /// A node further back in line waits no longer than this one.
 const MOST_IN_LINE: u32 = 10;

@@ -32,7 +32,7 @@ use super::machine::Surroundings;
 use super::offload::Offload;
 use super::state::{LinkState, LinkStates, SocketState};
 use crate::by_link::ByLink;
-use crate::claim::{Answerer, Order};
+use crate::claim::{Answerer, Errand};
 use crate::clock;
 use crate::names::InterfaceName;
 use crate::plan::slice::L2Slice;
@@ -197,7 +197,7 @@ fn answered(
 struct Responder {
     served: L2Slice,
     /// The addresses of `served` by link. `serve` applies the difference of each slice.
-    addresses: BTreeMap<InterfaceName, OrdMap<IpAddr, Order>>,
+    addresses: BTreeMap<InterfaceName, OrdMap<IpAddr, Errand>>,
     links: BTreeMap<u32, LinkHandle>,
     /// Threads of links that are no longer served.
     ending: Vec<JoinHandle<Option<Offload>>>,
@@ -398,17 +398,17 @@ impl Responder {
 const RESTART_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Hands an address to the links that answer for it.
-fn hand_over(addresses: &mut BTreeMap<InterfaceName, OrdMap<IpAddr, Order>>, slice: &L2Slice, address: IpAddr) {
-    let ordered = slice.order(address);
+fn hand_over(addresses: &mut BTreeMap<InterfaceName, OrdMap<IpAddr, Errand>>, slice: &L2Slice, address: IpAddr) {
+    let wanted = slice.errand(address);
     let is_named = slice.acquisitions.contains_key(&address) || slice.standbys.contains_key(&address);
     for link in slice.links_of(address) {
-        let orders = addresses.entry(link.clone()).or_default();
-        let mut order = ordered.clone();
+        let errands = addresses.entry(link.clone()).or_default();
+        let mut errand = wanted.clone();
         // The claim began with its acquisition, and keeps it where none is named any more.
-        if let Some(before) = orders.get(&address).filter(|_| !is_named) {
-            order.acquisition = before.acquisition.clone();
+        if let Some(before) = errands.get(&address).filter(|_| !is_named) {
+            errand.acquisition = before.acquisition.clone();
         }
-        orders.insert(address, order);
+        errands.insert(address, errand);
     }
 }
 
@@ -421,7 +421,7 @@ fn moved<V: Clone + PartialEq>(before: &OrdMap<IpAddr, V>, after: &OrdMap<IpAddr
     })
 }
 
-fn give_up(addresses: &mut BTreeMap<InterfaceName, OrdMap<IpAddr, Order>>, link: &InterfaceName, address: IpAddr) {
+fn give_up(addresses: &mut BTreeMap<InterfaceName, OrdMap<IpAddr, Errand>>, link: &InterfaceName, address: IpAddr) {
     if let Some(owned) = addresses.get_mut(link) {
         owned.remove(&address);
         if owned.is_empty() {

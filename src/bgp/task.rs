@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
-use self::peer::{Before, Channels, Desired, Inbound, Leave, Left};
+use self::peer::{Before, Channels, Desired, Handed, Inbound, Leave};
 use crate::address::ScopedAddress;
 use crate::bgp::machine::negotiation::{RESTART_TIME, Restart};
 use crate::bgp::outbox::Routes;
@@ -225,7 +225,7 @@ struct Speaker {
     /// Of peers that take turns with others that are the same router, while it does not answer.
     turns: BTreeMap<PeerName, LogLimit>,
     /// The last task of each peer that has been stopped, for the next one: see [`Before::task`].
-    stopped: BTreeMap<PeerName, oneshot::Receiver<Left>>,
+    stopped: BTreeMap<PeerName, oneshot::Receiver<Handed>>,
 }
 
 /// The speaker's side of one peer task. Dropping it ends the task without a NOTIFICATION to the peer.
@@ -243,7 +243,7 @@ struct PeerHandle {
     desired: watch::Sender<Desired>,
     inbound: mpsc::Sender<Inbound>,
     leave: oneshot::Sender<Leave>,
-    done: oneshot::Receiver<Left>,
+    done: oneshot::Receiver<Handed>,
 }
 
 /// With whom a session is, and as whom.
@@ -482,7 +482,7 @@ impl Speaker {
         identity: Identity,
         desired: Desired,
         kept: Option<KeptConnection>,
-        before: Option<oneshot::Receiver<Left>>,
+        before: Option<oneshot::Receiver<Handed>>,
     ) {
         let Identity { address, router_id, resets } = identity;
         let settings = Arc::clone(&desired.settings);
@@ -527,7 +527,7 @@ impl Speaker {
     }
 
     /// What the task that follows for the peer waits for.
-    fn stop(&mut self, name: &PeerName, notification: Notification, why: String) -> Option<oneshot::Receiver<Left>> {
+    fn stop(&mut self, name: &PeerName, notification: Notification, why: String) -> Option<oneshot::Receiver<Handed>> {
         let handle = self.peers.remove(name)?;
         // It fails when the task has ended already, and then there is nobody to tell.
         let _ = handle.leave.send(Leave::End { notification, why });

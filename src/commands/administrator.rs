@@ -25,7 +25,7 @@ fn files(named: Option<&Path>, environment: Option<OsString>, home: Option<PathB
 mod tests {
     use super::*;
 
-    /// Found by a review: `a:b` was the name of a file, and an empty KUBECONFIG a mistake.
+    /// `a:b` was the name of a file, and an empty KUBECONFIG a mistake.
     #[test]
     fn the_files_are_those_that_kubectl_takes() {
         let of = |named: Option<&str>, environment: Option<&str>| {

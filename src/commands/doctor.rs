@@ -177,7 +177,7 @@ fn of_tunnel(TunnelReport { device, port, mtu }: &TunnelReport) -> Option<String
 mod tests {
     use super::*;
 
-    /// H11 of a review: a pool that was full was told once for each of 933 Services.
+    /// A pool that was full was told once for each of 933 Services.
     #[test]
     fn what_the_agent_says_often_hides_nothing_of_the_host() {
         let of =

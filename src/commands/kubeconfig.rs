@@ -327,7 +327,7 @@ mod tests {
         assert!(matches!(server_of(&["/nowhere".into()]), Err(Trouble::Unusable(_))));
     }
 
-    /// Found by a review. Input: several files, as KUBECONFIG names them. Output: the current context of the first, with the cluster of the
+    /// Input: several files, as KUBECONFIG names them. Output: the current context of the first, with the cluster of the
     /// second; one that is not there counts for nothing.
     #[test]
     fn several_files_are_merged_and_one_that_is_not_there_is_left_out() {

@@ -226,13 +226,13 @@ mod tests {
         assert!(named.contains("Helm template") && named.contains("helm template"), "{named}");
         let other = fault("kind: [");
         assert!(!other.contains("Helm"), "{other}");
-        // V16 of a review: the values of a chart were no object, and that was all.
+        // The values of a chart were no object, and that was all.
         let values = fault("configInline:\n  address-pools:\n  - name: lan\n    protocol: layer2\n");
         assert!(
             values.contains("no kind") && values.contains("helm template RELEASE CHART -f values.yaml"),
             "{values}"
         );
-        // D7 of a review: MetalLB's own file was taken for one of Helm, and a comment with braces for a template.
+        // MetalLB's own file was taken for one of Helm, and a comment with braces for a template.
         let file =
             "# {{ of a pool }}\naddress-pools:\n- name: lan\n  protocol: layer2\n  addresses: [198.51.100.0/24]\n";
         let objects = parsed(file, Path::new("config")).expect("MetalLB's own file");
@@ -241,7 +241,7 @@ mod tests {
         assert!(!is_template("# {{ x }}\n") && is_template("a: {{ x }}\n"));
     }
 
-    /// W13 of a review: only the first of them was read, and the second refused.
+    /// Only the first of them was read, and the second refused.
     #[test]
     fn documents_of_json_may_have_a_line_of_yaml_between_them() {
         let json = r#"{"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": {"name": "lan"}}"#;
@@ -252,7 +252,7 @@ mod tests {
         assert!(fault.contains("EOF"), "{fault}");
     }
 
-    /// Q17 (c) of a review: what editors on Windows put in front of a text.
+    /// What editors on Windows put in front of a text.
     #[test]
     fn a_byte_order_mark_is_no_part_of_a_text() {
         let json = r#"{"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": {"name": "lan"}}"#;

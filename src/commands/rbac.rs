@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(scope.objects(), Ok(objects(&key, None, NewPods::Hold)));
     }
 
-    /// W2 of a review. Input: a crier of another class, by its Lease or its file. Output: the objects of the default one, with a Role for its
+    /// Input: a crier of another class, by its Lease or its file. Output: the objects of the default one, with a Role for its
     /// Lease alone that stands beside the other's.
     #[test]
     fn another_lease_has_a_role_of_its_own() {
@@ -192,7 +192,7 @@ mod tests {
         assert!(roles.iter().all(|it| it.contains("crier-example.com-b")), "{roles:?}");
         assert!(roles[0].contains("configmaps"), "{}", roles[0]);
         assert_eq!(of(&scope("lb/b").objects().expect("a Lease")).len(), 4, "the ConfigMap is elsewhere");
-        // V16 of a review: a number is no name.
+        // A number is no name.
         for name in ["1", "true", "1e3"] {
             let objects = scope(&format!("lb/{name}")).objects().expect("a Lease");
             let named = |it: &&Value| it["kind"] == "Role" && it["metadata"]["name"] == name;

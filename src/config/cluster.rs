@@ -155,7 +155,6 @@ mod tests {
         assert_eq!(config.bgp.asn, Some(64513));
     }
 
-    /// K13 of the reviews.
     #[test]
     fn a_config_map_with_a_key_that_is_no_text_or_says_nothing_is_refused_whole() {
         let config_map = ObjectKey::new("kube-system", "crier");

@@ -29,7 +29,7 @@ impl Config {
     /// For each `[[l2]]`, in the order of the file: what decides which node owns an address that it announces.
     ///
     /// Which interfaces a node announces on, and how it probes and announces, is the node's own affair and left out.
-    pub fn ownership_digests(&self) -> Vec<Digest> {
+    fn ownership_digests(&self) -> Vec<Digest> {
         self.l2.iter().map(|l2| self.ownership(l2)).collect()
     }
 

@@ -137,7 +137,7 @@ mod tests {
     use super::*;
     use crate::config::{NoSecrets, SourceFile, parse};
 
-    /// D12 of a review: each of these was good, and did nothing or never worked. Beside each stands one that does.
+    /// Each of these was good, and did nothing or never worked. Beside each stands one that does.
     #[test]
     fn values_that_can_never_work_are_told() {
         let told = |text: &str| {

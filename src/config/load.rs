@@ -345,7 +345,7 @@ mod tests {
         assert!(matches!(load(&main), Err(LoadError::Refused(_))));
     }
 
-    /// H2 and H4 of a review. Input: for the ConfigMap a text of comments, or any for files that name no ConfigMap. Output: both are refused.
+    /// Input: for the ConfigMap a text of comments, or any for files that name no ConfigMap. Output: both are refused.
     /// The one was "good: 0 pools", the other was merged into what no agent reads it with.
     #[test]
     fn a_text_that_no_agent_would_read_is_refused() {

@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    /// Q17 (c) of a review. It would be a part of the password or key, and no router or node has it so.
+    /// It would be a part of the password or key, and no router or node has it so.
     #[test]
     fn a_byte_order_mark_before_a_secret_is_named() {
         let stub = Stub { credentials: vec![], files: vec![("/k", Ok("\u{feff}a\n".as_bytes()))] };

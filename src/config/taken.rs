@@ -66,7 +66,7 @@ pub(super) const PRIORITIES: u32 = 3;
 
 impl EgressSettings {
     /// The routing tables of the marks, and those of networks.
-    pub fn route_tables(&self) -> [RangeInclusive<u32>; 2] {
+    fn route_tables(&self) -> [RangeInclusive<u32>; 2] {
         let last = u32::from(self.slots()).saturating_sub(1);
         [self.first_route_table, self.first_route_table.saturating_add(FOR_NETWORKS)]
             .map(|first| first..=first.saturating_add(last))
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::config::tests::good;
 
-    /// A13 of a review. Input: numbers that another program of many nodes uses. Output: they are named, with that program; the defaults are
+    /// Input: numbers that another program of many nodes uses. Output: they are named, with that program; the defaults are
     /// nobody's.
     #[test]
     fn numbers_that_another_program_uses_are_named() {

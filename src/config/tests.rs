@@ -748,7 +748,7 @@ fn another_class_has_a_lease_of_its_own_unless_one_is_named() {
     };
     assert_eq!(lease(""), "kube-system/crier");
     assert_eq!(lease("class = \"example.com/Edge\""), "kube-system/crier-example.com-edge");
-    // W12 of a review: Kubernetes and `config check` take these classes, and no API server takes them as a name.
+    // Kubernetes and `config check` take these classes, and no API server takes them as a name.
     let names = ["example.com/a_b", "example.com/a.b", "example.com/a..b", "example.com/a-.b", "example.com/a-b"];
     let names = names.map(|class| lease(&format!("class = \"{class}\"")).replace("kube-system/", ""));
     assert_eq!((names[1].as_str(), names[4].as_str()), ("crier-example.com-a.b", "crier-example.com-a-b"), "as ever");
@@ -759,7 +759,7 @@ fn another_class_has_a_lease_of_its_own_unless_one_is_named() {
     assert_eq!(lease("class = \"example.com/edge\"\nlease = \"lb/crier\""), "lb/crier");
 }
 
-/// Q8 of a review. Input: a host's file that names a pool of the ConfigMap, as an agent takes it. Output: without the text it is judged for
+/// Input: a host's file that names a pool of the ConfigMap, as an agent takes it. Output: without the text it is judged for
 /// what it says itself, so `crier config check` in front of the agent does not keep it from starting.
 #[test]
 fn what_a_host_names_of_its_config_map_is_taken_for_granted_where_the_text_is_not_at_hand() {
@@ -773,7 +773,7 @@ fn what_a_host_names_of_its_config_map_is_taken_for_granted_where_the_text_is_no
     judged(&text("", "pools = [\"lan\"]\n")).expect_err("nothing else may have it");
     judged(&text(of_cluster, "pols = [\"lan\"]\n")).expect_err("no such key");
     parse_one(&text(of_cluster, "pools = [\"lan\"]\n")).expect_err("both together have to have it");
-    // W11 of a review: an agent starts without the text, as `config check` and the documents say, and not with one that lacks the pool.
+    // An agent starts without the text, as `config check` and the documents say, and not with one that lacks the pool.
     let runs = |of_cluster: &str, texts: &[SourceFile]| {
         parse_running(&[file("crier.toml", &text(of_cluster, "pools = [\"lan\"]\n"))], texts, &NoSecrets)
     };

@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(told("[manifests]\nfolder = \"/m\"", &excluded).len(), 1, "it is left out there");
     }
 
-    /// A7 of a review. Input: the address of the session and next hops in a pool, one of them left out of it; and a port to dial of a peer that
+    /// Input: the address of the session and next hops in a pool, one of them left out of it; and a port to dial of a peer that
     /// is never dialled. Output: a line for each.
     #[test]
     fn addresses_of_a_peer_that_a_service_may_get_and_ports_that_are_never_dialled_are_told() {
@@ -361,7 +361,7 @@ mod tests {
             [only] => only.clone(),
             all => panic!("{more}: {all:?}"),
         };
-        // D11 of a review: a Service was given the router's address.
+        // A Service was given the router's address.
         let router = with("[[pool]]\nname = \"x\"\naddresses = [\"10.0.0.0/24\"]\n");
         assert!(router.len() == 1 && router[0].contains("its address 10.0.0.1 is in pool x"), "{router:?}");
         let pulse = with("[pulse]\nunauthenticated = true\npeers = [\"10.1.0.9\"]\n");
@@ -413,7 +413,7 @@ mod tests {
         }
     }
 
-    /// G1 of an audit. Input: two peers of one address, for nodes that may be the same ones, and for nodes that never are. Output: a line for the
+    /// Input: two peers of one address, for nodes that may be the same ones, and for nodes that never are. Output: a line for the
     /// first.
     #[test]
     fn peers_of_one_router_that_one_node_may_match_are_told() {
@@ -446,7 +446,7 @@ mod tests {
         }
     }
 
-    /// Q5 of a review: two criers of different classes both served every Service that names none.
+    /// Two criers of different classes both served every Service that names none.
     #[test]
     fn a_class_of_its_own_beside_services_without_a_class_is_told() {
         let of_class = |more: &str| {
@@ -514,7 +514,6 @@ mod tests {
         }
         assert_eq!(named(&format!("{l2}[[bfd]]\nname = \"fast\"\n")), ["[[bfd]] fast"]);
 
-        // L11 of a review.
         let apart = |peers: &str, own: &str| {
             named(&format!("{l2}{PEER}nodes = \"rack in ({peers})\"\n[[bgp.advertisement]]\nnodes = \"rack={own}\"\n"))
         };

@@ -267,7 +267,7 @@ mod tests {
         assert_eq!((lasts(), counters.new_pods().dropped), (Some(false), 7), "the kernel counts from the beginning");
     }
 
-    /// E1 of a review. Input: readings of a pod's drops, each with the way that its packets have. Output: how many are dropped
+    /// Input: readings of a pod's drops, each with the way that its packets have. Output: how many are dropped
     /// lately, though there is a way.
     #[test]
     fn what_is_dropped_though_it_has_a_way_counts_while_it_goes_on() {
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(lately(&over), 0, "it is over");
     }
 
-    /// B2 of a review. Input: readings of what a steered pod has dropped and of its connections that passed the translation. Output: nothing
+    /// Input: readings of what a steered pod has dropped and of its connections that passed the translation. Output: nothing
     /// gets out, where packets are dropped in each reading of ten seconds and no connection passed.
     #[test]
     fn a_pod_is_stuck_while_each_reading_has_drops_and_no_connection_passes() {

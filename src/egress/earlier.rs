@@ -49,7 +49,6 @@ mod tests {
         attributes.value().to_vec()
     }
 
-    /// A2a of a review.
     #[test]
     fn a_chain_is_passed_by_packets_of_its_family_alone() {
         let form = Form { table: "crier".to_owned(), priority: 95, mark_mask: 0, marks: Vec::new(), tunnel: None };
@@ -58,7 +57,6 @@ mod tests {
         assert_eq!(FAMILIES.map(|(_, name)| passed(name)), [[true, true], [true, false], [false, true]]);
     }
 
-    /// E1 of a review.
     #[test]
     fn only_chains_that_translate_sources_with_rules_before_crier_does_are_named() {
         let form = Form { table: "crier".to_owned(), priority: 95, mark_mask: 0, marks: Vec::new(), tunnel: None };

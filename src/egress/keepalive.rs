@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(moved(&before, &after, true).into_iter().collect::<Vec<_>>(), expected);
     }
 
-    /// E7 and E6 of a review. Input: an owner is followed by another one in the same turn, which gets its number; and an agent that has
+    /// Input: an owner is followed by another one in the same turn, which gets its number; and an agent that has
     /// just started. Output: the pods are asked.
     #[test]
     fn an_owner_that_has_the_number_of_the_former_one_is_another_owner() {

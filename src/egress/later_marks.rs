@@ -54,7 +54,6 @@ mod tests {
         attributes.value().to_vec()
     }
 
-    /// F1 of a review.
     #[test]
     fn chains_behind_criers_mark_are_looked_at_and_none_before_it() {
         let form = Form { table: "crier".to_owned(), priority: 95, mark_mask: 0, marks: Vec::new(), tunnel: None };

@@ -603,7 +603,6 @@ mod tests {
         assert_eq!(machine.content().lists.len(), 2, "the list of the pod that was let go is gone");
     }
 
-    /// S5 of a review.
     #[test]
     fn nothing_new_is_marked_with_the_number_of_a_former_network_and_its_replies_still_go_by_it() {
         let (mut machine, now) = (Machine::new(RELEASE), clock::now());

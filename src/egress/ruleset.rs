@@ -917,7 +917,7 @@ mod tests {
         octets.windows(name.len() + 1).filter(|window| window.split_last() == Some((&0, name.as_bytes()))).count()
     }
 
-    /// A0 of a review. Input: the table beside one that a flush takes along. Output: it knows the same, holds the same back, and does nothing
+    /// Input: the table beside one that a flush takes along. Output: it knows the same, holds the same back, and does nothing
     /// else: no packet is marked or translated twice.
     #[test]
     fn the_second_guard_holds_back_what_the_first_does_and_leads_no_packet() {

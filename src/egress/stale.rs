@@ -210,7 +210,7 @@ mod tests {
     const EXEMPT: &str = "203.0.113.9";
     const COVERED: &str = "198.51.100.9";
 
-    /// E2 of a review. Input: a pod that is held because its owner is not known, and in the same time, or in one edit with the end
+    /// Input: a pod that is held because its owner is not known, and in the same time, or in one edit with the end
     /// of that, a list of exceptions. Output: what is open to these ends once, for its packets are let pass from then on.
     #[test]
     fn a_list_that_changes_while_the_pod_is_held_ends_what_it_concerns() {
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(ended(&mut machine(), &read, COVERED, SERVICE), [false; 3]);
     }
 
-    /// E2 of a review. Input: a list that was added, or taken away, while no agent ran. Output: the agent judges by the lists in the
+    /// Input: a list that was added, or taken away, while no agent ran. Output: the agent judges by the lists in the
     /// table that it finds, also where the pod's way is not known at first.
     #[test]
     fn over_a_restart_connections_are_judged_by_the_list_that_the_table_had() {
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(ended(&mut restarted(BUT), &removed, EXEMPT, NODE), [false, true], "it is egress of the pod now");
     }
 
-    /// A3b of a review. Input: a pod that no table has, or none has any more, for the table was removed while no agent ran and a list was
+    /// Input: a pod that no table has, or none has any more, for the table was removed while no agent ran and a list was
     /// added; its way is known at once, or later. Output: what it has open to destinations that its egress is not for stays, but for
     /// what has a Service's address, or its own as on its way to the owner.
     #[test]
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(ended(&mut machine(), &[(HELD, BUT)], COVERED, NODE), [false], "its packets are dropped");
     }
 
-    /// A3a and B5 of a review. Input: pods of which one gets a list, one loses it, and others keep what they have. Output: the two are held,
+    /// Input: pods of which one gets a list, one loses it, and others keep what they have. Output: the two are held,
     /// each to its former list, until what they had open is ended; nothing where no list changes.
     #[test]
     fn pods_whose_lists_change_are_held_to_the_former_ones_meanwhile() {
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(Relisted::of(&Content::default(), &after), None, "pods that are new are held to nothing yet");
     }
 
-    /// A6 of a review. Input: connections of a pod when the table is taken away for good.
+    /// Input: connections of a pod when the table is taken away for good.
     #[test]
     fn what_left_by_a_table_that_is_taken_away_is_over() {
         let last = Last {

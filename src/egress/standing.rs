@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 pub const GRACE: Duration = Duration::from_secs(1);
 
 /// So many removals within [`WITHIN`] are an absence, for in between packets pass.
-pub const MOST_REMOVALS: usize = 5;
+const MOST_REMOVALS: usize = 5;
 pub const WITHIN: Duration = Duration::from_secs(10);
 
 /// See the module's documentation.

@@ -706,7 +706,7 @@ mod tests {
     use crate::config::Config;
     use crate::config::{NoSecrets, SourceFile, parse};
 
-    /// 17 of review 15d. Input: a runtime that does nothing any more, as while its threads have other work. Output: the keeper goes on, so
+    /// Input: a runtime that does nothing any more, as while its threads have other work. Output: the keeper goes on, so
     /// it has none of these threads, and none of them waits for it.
     #[test]
     fn the_keeper_works_where_no_thread_of_the_agent_waits_for_it() {

@@ -629,7 +629,7 @@ mod tests {
         assert_eq!(renumber(None), Ok(None));
     }
 
-    /// P1b of a review. Input: a list of 48,000 pools. Output: it is refused by its number, before the names are compared with each other.
+    /// Input: a list of 48,000 pools. Output: it is refused by its number, before the names are compared with each other.
     #[test]
     fn a_list_of_more_pools_than_anybody_has_is_refused_by_its_number() {
         let list = |count: usize| (0..count).map(|number| format!("p{number}")).collect::<Vec<_>>().join(",");
@@ -638,7 +638,7 @@ mod tests {
         assert!(refusal.contains("it names 48000 pools; 64 are the most"), "{refusal}");
     }
 
-    /// P1 of a review. Input: names below `crier.dev/` that do not exist, up to 15,000 of them. Output: the Service is refused, and closed from
+    /// Input: names below `crier.dev/` that do not exist, up to 15,000 of them. Output: the Service is refused, and closed from
     /// one more on than are compared with those that exist, so that none behind them that was meant for egress opens it. All agents stood
     /// still for seconds with each change of such a Service.
     #[test]

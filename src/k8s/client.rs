@@ -129,7 +129,7 @@ mod tests {
         }
     }
 
-    /// A review (W6). kubectl takes a server without a scheme. Every agent aborted at its next request, and at each start.
+    /// Kubectl takes a server without a scheme. Every agent aborted at its next request, and at each start.
     #[tokio::test]
     async fn a_server_without_a_scheme_is_asked_over_tls_and_nothing_panics() {
         let folder = tempfile::tempdir().unwrap();
@@ -172,7 +172,7 @@ mod tests {
         client.request::<serde_json::Value>(request()).await.expect("other answers go through as they are");
     }
 
-    /// W13 of a review: kubectl takes it for an empty one.
+    /// Kubectl takes it for an empty one.
     #[test]
     fn a_kubeconfig_that_is_dev_null_is_left_out_beside_another_one() {
         let folder = tempfile::tempdir().unwrap();
@@ -221,7 +221,7 @@ mod tests {
         let (path, token) = (folder.path().join("kubeconfig"), folder.path().join("token"));
         let cluster = format!("{{server: 'http://{}'}}", api.address);
         std::fs::write(&path, kubeconfig(&cluster, "{tokenFile: token}")).unwrap();
-        // A review (W7). A file of two lines ended the process.
+        // A file of two lines ended the process.
         std::fs::write(&token, "a warning\nfirst\n").unwrap();
         let error = build(&Access::Kubeconfig(path.clone())).await.err().map(|error| error.to_string());
         assert!(error.is_some_and(|error| error.contains("no line of text")));
@@ -258,7 +258,7 @@ mod tests {
         task.abort();
     }
 
-    /// V1 of a review. Input: a kubeconfig that names a new file, which comes some seconds later; the API server answers no 401 meanwhile.
+    /// Input: a kubeconfig that names a new file, which comes some seconds later; the API server answers no 401 meanwhile.
     /// Output: it is told that the credentials cannot be used and why, and they are read once the file is there. They never were.
     #[tokio::test]
     async fn credentials_that_come_file_by_file_are_read_once_all_are_there() {
@@ -284,7 +284,7 @@ mod tests {
         task.abort();
     }
 
-    /// V4 of a review. Input: a kubeconfig with a client certificate that has ended, in itself or in a file; then one that is good. Output: the
+    /// Input: a kubeconfig with a client certificate that has ended, in itself or in a file; then one that is good. Output: the
     /// agent is told of each, with its name and time; to put the ended one in place is refused.
     #[tokio::test]
     async fn the_end_of_a_client_certificate_is_told_and_read_again_with_it() {
@@ -329,7 +329,7 @@ mod tests {
         task.abort();
     }
 
-    /// R6 of a review. Input: a client certificate that is good is followed by one that has ended, as of a restored backup; then by another good
+    /// Input: a client certificate that is good is followed by one that has ended, as of a restored backup; then by another good
     /// one, with a name in Latin-1 before it. Output: the ended one takes no place, and it is told; the other one does, and its end is known.
     #[tokio::test]
     async fn a_certificate_that_has_ended_does_not_take_the_place_of_a_good_one() {
@@ -372,7 +372,7 @@ mod tests {
         (client, told, tokio::spawn(renewal.run(facts)))
     }
 
-    /// R5 of a review: a certificate as `openssl x509 -req` makes it. That the key is another one's is not looked at any more.
+    /// A certificate as `openssl x509 -req` makes it. That the key is another one's is not looked at any more.
     fn of_version_1() -> String {
         use crate::k8s::base64;
         let (key, _) = crate::k8s::certificate_request::self_signed(["200101000000Z", "20500101000000Z"]);
@@ -380,7 +380,7 @@ mod tests {
         format!("{{client-certificate-data: {pem}, client-key-data: {}}}", base64(key.expose()))
     }
 
-    /// H8 of a review. Input: the kubeconfig becomes one whose user has no credentials, or is not there. Output: it is told, and the former ones
+    /// Input: the kubeconfig becomes one whose user has no credentials, or is not there. Output: it is told, and the former ones
     /// stay in use until it has some. The agent asked as nobody, and said that all is well.
     #[tokio::test]
     async fn a_kubeconfig_without_credentials_takes_no_others_place() {
@@ -403,7 +403,7 @@ mod tests {
         task.abort();
     }
 
-    /// V2 and V3 of a review. Input: other users and clusters of the kubeconfig name files that are not here; the user has a token and a
+    /// Input: other users and clusters of the kubeconfig name files that are not here; the user has a token and a
     /// tokenFile. Output: only what the current context uses is read, and the file counts where it has a token, as with kubectl.
     #[tokio::test]
     async fn of_a_kubeconfig_what_the_current_context_uses_is_read() {

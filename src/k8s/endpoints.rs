@@ -110,7 +110,7 @@ impl Kind for EndpointSliceFields {
 /// The endpoints by node; `None` for a slice that belongs to no Service, or holds names.
 ///
 /// A Service of both families has a slice for each, so a pod counts in both: whoever counts pods asks for one family.
-pub fn endpoint_slice(object: &Object<EndpointSliceFields>) -> Result<Option<world::EndpointSlice>, Unreadable> {
+fn endpoint_slice(object: &Object<EndpointSliceFields>) -> Result<Option<world::EndpointSlice>, Unreadable> {
     let EndpointSliceFields { address_type, endpoints } = object.readable()?;
     let key = object_key(&object.metadata);
     let service = object.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));

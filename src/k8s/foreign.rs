@@ -96,7 +96,7 @@ mod tests {
         let web = workload("Deployment", json!({"name": "web", "args": ["--class=lb"]}));
         let all = [&speaker, &vip, &web, &json!({"kind": "Deployment"}), &json!({"kind": "Service"})];
         assert_eq!(all.map(matters), [true, true, false, false, true]);
-        // D16 of a review: kube-vip's flag, and its static Pod.
+        // Kube-vip's flag, and its static Pod.
         let flag = json!({"name": "k", "args": ["manager", "--lbClassOnly"]});
         let pod = |container: &Value| json!({"kind": "Pod", "spec": {"containers": [container]}});
         let all = [
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(all.map(|it| matters(&it)), [true, true, true, false]);
     }
 
-    /// D15 of a review: MetalLB's ConfigMap was looked for by the name that its manifests have, and its charts give it another one.
+    /// MetalLB's ConfigMap was looked for by the name that its manifests have, and its charts give it another one.
     #[tokio::test]
     async fn the_config_map_of_metallb_is_found_under_any_name() {
         use crate::k8s::fake::FakeApi;

@@ -105,7 +105,7 @@ pub struct Candidacy {
     pub terms: watch::Receiver<Terms>,
 }
 
-/// Tries to hold the Lease until `stop` has a reason or its sender is gone. Sends [`Fact::Leader`] at each change, once what
+/// Tries to hold the Lease until `stop` has a reason or its sender is gone. Sends [`Fact::Allocates`] at each change, once what
 /// `barrier` stands for was listed, and [`Fact::Lease`] when what is known of the Lease changes.
 pub async fn run(
     client: Client,
@@ -132,7 +132,7 @@ async fn keep(
     let mut tasks = JoinSet::new();
     tasks.spawn(sight::follow(api.clone(), name.clone(), timing.look(), sender));
     let mut claim = Claim::new(api, name, identity, terms.borrow().clone(), timing);
-    let (mut leader, mut round, mut told) = (false, None, LeaseState::default());
+    let (mut allocates, mut round, mut told) = (false, None, LeaseState::default());
     loop {
         let seen = sights.borrow_and_update().clone();
         claim.see(seen);
@@ -152,13 +152,13 @@ async fn keep(
                 return;
             }
         }
-        if leads != leader {
-            leader = leads;
-            match leader {
+        if leads != allocates {
+            allocates = leads;
+            match allocates {
                 true => info!(%lease, "this agent allocates now"),
                 false => info!(%lease, "this agent no longer allocates"),
             }
-            if facts.send(Fact::Leader(leader)).await.is_err() {
+            if facts.send(Fact::Allocates(allocates)).await.is_err() {
                 return;
             }
         }
@@ -180,7 +180,7 @@ async fn keep(
             // The holder renews by its own clock; what it sees are its own renewals, or that it lost the Lease.
             Ok(()) = sights.changed() => {}
             Ok(()) = terms.changed() => {}
-            () = barrier.progress(), if round.is_some() && !leader => {}
+            () = barrier.progress(), if round.is_some() && !allocates => {}
         }
     }
 }

@@ -207,7 +207,7 @@ status:
         assert_eq!(read("{metadata: {name: a}}").marks, world::Marks::default());
     }
 
-    /// B1 of a review. Input: OVN-Kubernetes' annotation as it writes it, and what it may be else.
+    /// Input: OVN-Kubernetes' annotation as it writes it, and what it may be else.
     #[test]
     fn the_gateway_mode_of_ovn_kubernetes_is_read_where_it_says_one() {
         let mode = |text: &str| {

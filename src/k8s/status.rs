@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(writer.written().await.0, "shop/web");
     }
 
-    /// V6 of a review. Input: a policy removes the addresses, or the condition, from each status that is written. Output: that is told, no
+    /// Input: a policy removes the addresses, or the condition, from each status that is written. Output: that is told, no
     /// success is, and the write is tried again until it stands.
     #[tokio::test]
     async fn a_write_that_is_taken_and_undone_is_told_and_tried_again() {
@@ -379,7 +379,7 @@ mod tests {
         }
     }
 
-    /// H9 of a review. Input: a policy puts the annotation about the pool back to what it was, or the one that asks for other addresses.
+    /// Input: a policy puts the annotation about the pool back to what it was, or the one that asks for other addresses.
     /// Output: that is told, and the write is tried again. It was taken for written.
     #[tokio::test]
     async fn an_annotation_that_a_policy_puts_back_is_told_and_tried_again() {

@@ -744,7 +744,7 @@ mod tests {
         reachable(&mut facts).await;
     }
 
-    /// R4 of a review. Input: a proxy before the API server ends every stream at once, with an answer 200. Output: the lists come by pages; that
+    /// Input: a proxy before the API server ends every stream at once, with an answer 200. Output: the lists come by pages; that
     /// no watch stands is told, and not taken back while it is so; once streams pass, all is well.
     #[tokio::test]
     async fn where_no_stream_passes_the_lists_come_by_pages_and_it_is_told() {
@@ -816,7 +816,7 @@ mod tests {
         assert_eq!(listed(&mut facts).await, ["shop/web"], "410 as the answer to the request");
     }
 
-    /// Q2 of a review. Input: the API server is stopped, put back to a backup, and started. Output: what it has now, and what it tells from
+    /// Input: the API server is stopped, put back to a backup, and started. Output: what it has now, and what it tells from
     /// then on; a watch from the version reached before would be accepted and stay silent.
     #[tokio::test]
     async fn an_api_server_that_was_restored_from_a_backup_is_listed_again() {

@@ -675,7 +675,7 @@ mod tests {
         assert_eq!(marked_by(&the_hosts(LO, "192.0.2.1")), None);
     }
 
-    /// N9 of a review: `crier cleanup` of one agent took away what another agent on the host had bound.
+    /// `crier cleanup` of one agent took away what another agent on the host had bound.
     #[test]
     fn what_another_agent_of_the_host_bound_is_left_to_it() {
         let others = RouteNetlinkMessage::NewAddress(message(LO, true, ip("192.0.2.1"), 7));

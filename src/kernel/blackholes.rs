@@ -50,7 +50,7 @@ use crate::plan::slice::{BgpSlice, PeerSlice, VrfSlice};
 use crate::world::{Area, Fact, HostProblem};
 
 /// The routing table of the blackholes.
-pub const TABLE: u32 = BLACKHOLES;
+const TABLE: u32 = BLACKHOLES;
 
 /// Of both rules: right before the kernel's rule for the main table. `ip rule add` gives a rule without a priority this one or a
 /// smaller one, and those are looked up first.
@@ -604,7 +604,7 @@ mod tests {
         assert_eq!(keeper.steps(&wanted, true), expected, "rules go before the routes that they lead to");
     }
 
-    /// S1 of a review. Input: one address more, or ten thousand. Output: a route for each, and no rule more.
+    /// Input: one address more, or ten thousand. Output: a route for each, and no rule more.
     #[test]
     fn an_address_costs_a_route_and_no_rule() {
         let keeper = keeper(&["203.0.113.1/32"]);
@@ -651,7 +651,7 @@ mod tests {
         }
     }
 
-    /// D7 of a review. Input: two agents of one host. Output: neither takes the routes of the other for its own, and the rules stay for
+    /// Input: two agents of one host. Output: neither takes the routes of the other for its own, and the rules stay for
     /// the other's.
     #[test]
     fn agents_of_one_host_leave_each_others_routes() {

@@ -277,7 +277,7 @@ mod tests {
         }
     }
 
-    /// B1 of a review. Input: OVN-Kubernetes' link, and the mode in the Node's annotation.
+    /// Input: OVN-Kubernetes' link, and the mode in the Node's annotation.
     #[test]
     fn ovn_kubernetes_in_shared_gateway_mode_is_a_bypass() {
         let (shared, local) = (Some(OvnGateway::Shared), Some(OvnGateway::Local));
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(Seen::Ovn.doubt(), None);
     }
 
-    /// D5 of a review: what a drain counts.
+    /// What a drain counts.
     #[test]
     fn connections_are_the_cnis_where_it_translates_services_itself() {
         let unknown = |links: &[&str], settings: &str| {

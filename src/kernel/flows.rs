@@ -314,15 +314,22 @@ mod tests {
     fn octets_that_make_no_sense_are_no_flow_and_no_panic() {
         let addresses = [IpAddr::from([192, 0, 2, 1])].into();
         let whole = listed([192, 0, 2, 1], TCP, Some(3), 0, 1);
+        let mut seen = Seen::default();
+        assert!(!take(&whole, &addresses, &mut seen).unwrap());
+        assert_eq!(seen.open.len(), 1, "the whole one is");
         for length in 0..whole.len() {
-            let _ = take(&whole[..length], &addresses, &mut Seen::default());
+            let mut seen = Seen::default();
+            let ended = take(&whole[..length], &addresses, &mut seen);
+            assert!(seen.open.is_empty() && ended.is_ok_and(|ended| !ended), "{length} octets: {:?}", seen.open);
         }
         let mut random = fastrand::Rng::with_seed(5);
         for _ in 0..20_000 {
             let mut torn = whole.clone();
             let place = random.usize(..torn.len());
             torn[place] = random.u8(..);
-            let _ = take(&torn, &addresses, &mut Seen::default());
+            let mut seen = Seen::default();
+            let _ = take(&torn, &addresses, &mut seen);
+            assert!(seen.open.values().all(|open| addresses.contains(&open.address)), "{:?}", seen.open);
         }
     }
 }

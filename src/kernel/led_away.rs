@@ -167,7 +167,7 @@ mod tests {
         RouteNetlinkMessage::NewRule(message)
     }
 
-    /// F1 of a review. Input: rules as other programs have them. Output: of which of them the kernel is asked whether it takes the pod's packets.
+    /// Input: rules as other programs have them. Output: of which of them the kernel is asked whether it takes the pod's packets.
     #[test]
     fn rules_that_may_take_packets_of_a_pod_in_front_of_criers_are_asked_about() {
         let settings = good("").egress;
@@ -207,7 +207,7 @@ mod tests {
         let words = in_front(&rule(111, 254, Some(("10.244.1.2", 32)), None), &settings).unwrap();
         let words = in_words(&words, pod, &settings).to_string();
         assert!(words.contains("priority 111 (IPv4, from 10.244.1.2/32) leads them into table 254"), "{words}");
-        // C3 of a review: who refuses is asked about wherever the rule stands, also of pods that leave by this node.
+        // Who refuses is asked about wherever the rule stands, also of pods that leave by this node.
         let refusing = |priority: u32, action: RuleAction| match rule(priority, 0, Some(("10.244.1.0", 24)), None) {
             RouteNetlinkMessage::NewRule(mut rule) => {
                 rule.header.action = action;

@@ -388,7 +388,6 @@ mod tests {
         assert_eq!(unsaid.map(|link| (link.master, link.vrf)), Some((Some(9), None)), "when in doubt, silent");
     }
 
-    /// H4 of a review.
     #[test]
     fn a_macvlan_lies_on_the_wire_of_its_parent_and_a_vlan_does_not() {
         let parent_of = |kind: InfoKind, more: &[LinkAttribute]| {
@@ -462,7 +461,7 @@ mod tests {
         assert_eq!(told_addresses(&mut links)[3], "2001:db8::4/64", "an address that is deprecated steps back");
     }
 
-    /// D1 of a review. Input: keepalived has a link-local virtual address beside the kernel's own, of any way in which kernels make it.
+    /// Input: keepalived has a link-local virtual address beside the kernel's own, of any way in which kernels make it.
     #[test]
     fn the_link_local_address_that_the_kernel_made_is_told_from_one_that_was_put_there() {
         let flags = |flags| AddressAttribute::Flags(flags);

@@ -191,7 +191,7 @@ mod tests {
 
     use super::*;
 
-    /// A8a of a review. Input: routes in a table of crier's. Output: those that packets follow before crier's own default route.
+    /// Input: routes in a table of crier's. Output: those that packets follow before crier's own default route.
     #[test]
     fn a_route_of_another_program_in_a_table_of_criers_is_a_stranger_where_it_comes_before() {
         let of = |family: Family, to: Option<(&str, u8)>, metric: u32, change: fn(&mut RouteMessage)| {

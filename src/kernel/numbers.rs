@@ -53,7 +53,7 @@ mod tests {
     use super::super::netlink::PROTOCOL;
     use super::*;
 
-    /// A13 of a review. Input: rules as other programs make them. Output: those with a number of crier's are named, with which; crier's own
+    /// Input: rules as other programs make them. Output: those with a number of crier's are named, with which; crier's own
     /// and all others are not.
     #[test]
     fn rules_of_others_with_a_number_of_criers_are_named() {

@@ -611,7 +611,7 @@ mod tests {
         }
     }
 
-    /// S6 and S7 of a review. Input: gateways outside of the link's subnets, within one, and of the other family.
+    /// Input: gateways outside of the link's subnets, within one, and of the other family.
     #[test]
     fn a_gateway_outside_of_every_subnet_is_on_the_link() {
         let table = [
@@ -637,7 +637,6 @@ mod tests {
         }
     }
 
-    /// D6 of a review.
     #[test]
     fn a_network_whose_default_route_leads_to_the_link_itself_has_such_a_route_too() {
         let network = ReturnNetwork {
@@ -652,7 +651,7 @@ mod tests {
         assert!(parts.contains(&route) && parts.len() == 3, "{parts:?}");
     }
 
-    /// S2 of a review. Input: events of links, addresses, routes and rules. Output: whether tables are looked at again.
+    /// Input: events of links, addresses, routes and rules. Output: whether tables are looked at again.
     #[test]
     fn what_happens_to_a_link_of_a_network_is_looked_at_and_what_happens_to_a_pods_is_not() {
         let link = |index: u32| {
@@ -683,7 +682,7 @@ mod tests {
         }
     }
 
-    /// D11 of a review. Input: rules of other programs in front of crier's, as `wg-quick` and others add them. Output: those that lead
+    /// Input: rules of other programs in front of crier's, as `wg-quick` and others add them. Output: those that lead
     /// marked replies away.
     #[test]
     fn a_rule_of_another_program_in_front_that_leads_marked_replies_away_is_known() {
@@ -722,7 +721,6 @@ mod tests {
         assert_eq!(ForeignRule::before(last, &from), None, "of some sources");
     }
 
-    /// S5 of a review.
     #[test]
     fn the_numbers_of_networks_are_read_from_the_rules() {
         let request = |slot, link: &str, family| Part::Request { slot, link: link.into(), family };

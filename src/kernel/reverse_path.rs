@@ -186,7 +186,7 @@ mod tests {
     use super::*;
     use crate::plan::slice::ReturnNetwork;
 
-    /// S7 of a review. Input: BGP alone, and an extra network on eth1. Output: its filter is looked at, though nothing is answered
+    /// Input: BGP alone, and an extra network on eth1. Output: its filter is looked at, though nothing is answered
     /// for on the link.
     #[test]
     fn the_links_are_looked_at_by_which_requests_come_in_that_are_marked() {

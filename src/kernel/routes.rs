@@ -408,7 +408,7 @@ mod tests {
         assert_eq!(found(others), []);
     }
 
-    /// D6 of a review: of PPP, of WireGuard, of clouds with proxy ARP.
+    /// Of PPP, of WireGuard, of clouds with proxy ARP.
     #[test]
     fn a_default_route_to_a_link_itself_is_one() {
         let mut to_links = [4, 5].map(|link| {
@@ -446,7 +446,7 @@ mod tests {
         assert_eq!(of_main(&messages).len(), 2, "what does not work is no way out");
     }
 
-    /// B3 of a review. Input: FRR's default route by a group of two next hops; a link loses its carrier. Output: the kernel takes the next
+    /// Input: FRR's default route by a group of two next hops; a link loses its carrier. Output: the kernel takes the next
     /// hop out of the group; it stays known until somebody puts it back, or makes another route.
     #[test]
     fn a_next_hop_that_the_kernel_took_out_of_its_object_is_known_until_the_route_has_as_many_again() {
@@ -513,7 +513,7 @@ mod tests {
     fn an_ipv4_route_through_an_ipv6_neighbor_is_told_as_that_neighbor() {
         let attributes = vec![RouteAttribute::Via(RouteVia::Inet6("fe80::1".parse().unwrap())), RouteAttribute::Oif(7)];
         assert_eq!(found(vec![route(attributes.clone())]), [("fe80::1".to_owned(), 7, 0)]);
-        // S7 of a review: it stays a route of IPv4.
+        // It stays a route of IPv4.
         let message = RouteNetlinkMessage::NewRoute(route(attributes));
         let families: Vec<Family> =
             default_routes(&[message], &Tables::default()).into_iter().map(|it| it.family).collect();

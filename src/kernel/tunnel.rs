@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(device.port, Some(1), "it is to be made anew");
     }
 
-    /// A7a of a review. Input: crier's device after `ip link set crier-egress name other0`, with another port, and another program's.
+    /// Input: crier's device after `ip link set crier-egress name other0`, with another port, and another program's.
     #[test]
     fn a_device_of_criers_that_was_renamed_is_known() {
         let name: InterfaceName = "crier-egress".into();

@@ -69,7 +69,7 @@ fn each_case_becomes_its_snapshot_and_crier_accepts_it() {
     for path in cases {
         let migration = migrated(&fs::read_to_string(&path).unwrap());
         loaded(&migration);
-        // D25 of a review: what stands on standard error alone is lost with it.
+        // What stands on standard error alone is lost with it.
         let lost = migration.warnings.iter().filter(|it| {
             let text = super::shown::one_line(&it.text);
             let is_cause =
@@ -215,7 +215,7 @@ fn a_vrf_has_the_port_with_addresses_first_and_is_for_all_nodes_only_where_the_p
     assert_eq!(loaded(&guide).bgp.advertisements.len(), 1, "the label of OVN-Kubernetes goes, the advertisement stays");
 }
 
-/// A3 of a review. Input: the guide of OpenShift, where an EgressService names table 2, which is the VRF's. Output: the pool of the Service
+/// Input: the guide of OpenShift, where an EgressService names table 2, which is the VRF's. Output: the pool of the Service
 /// names the VRF, so that pods leave by it, and no human is asked. Where that would end an announcement, or the VRF or the pool cannot be
 /// found, one is.
 #[test]
@@ -405,7 +405,7 @@ fn a_class_on_the_command_line_of_another_load_balancer_is_the_only_one_that_is_
     }
 }
 
-/// V14 of a review. Input: kube-vip's static Pod, and what MetalLB's operator is told. Output: the class alone.
+/// Input: kube-vip's static Pod, and what MetalLB's operator is told. Output: the class alone.
 #[test]
 fn a_class_of_a_static_pod_and_of_an_operator_is_seen_too() {
     let pool = "kind: IPAddressPool\napiVersion: metallb.io/v1beta1\nmetadata: {name: lan}\nspec: {addresses: [192.0.2.0/28]}\n---\n\
@@ -426,7 +426,7 @@ fn a_class_of_a_static_pod_and_of_an_operator_is_seen_too() {
     }
 }
 
-/// W9 of a review. Input: a class that is no name of one, or stands in another object. Output: it is named, with a CHECK in the file, and
+/// Input: a class that is no name of one, or stands in another object. Output: it is named, with a CHECK in the file, and
 /// Services without a class are served: a file with `default-class = false` and no class serves nobody.
 #[test]
 fn a_class_that_cannot_be_read_is_named_and_leaves_the_default_class() {
@@ -454,7 +454,7 @@ fn a_class_that_cannot_be_read_is_named_and_leaves_the_default_class() {
     }
 }
 
-/// W10 of a review. Input: fields that migrate does not know, of an object with a table and of one without; a peer that is down. Output:
+/// Input: fields that migrate does not know, of an object with a table and of one without; a peer that is down. Output:
 /// each stands as a CHECK in the file, and the peer stays down.
 #[test]
 fn what_is_left_out_is_in_the_file_too() {
@@ -585,7 +585,7 @@ fn what_no_api_server_would_accept_is_named_and_panics_nowhere() {
     }
 }
 
-/// Q16 of a review. Input: fields that narrow a table, each of a wrong type. Output: no table that says more than the object does; what is
+/// Input: fields that narrow a table, each of a wrong type. Output: no table that says more than the object does; what is
 /// made of the object is a comment with a CHECK. With the right types the tables are there.
 #[test]
 fn what_narrows_and_cannot_be_read_leaves_the_table_out() {
@@ -690,7 +690,7 @@ fn what_configures_no_load_balancer_is_of_no_use() {
     assert_eq!((migration.used, migration.skipped), (0, vec!["Service".to_owned()]));
 }
 
-/// V16 of a review. Input: kube-vip's ConfigMap with two ranges that overlap, which it takes. Output: the second pool is a comment, and the
+/// Input: kube-vip's ConfigMap with two ranges that overlap, which it takes. Output: the second pool is a comment, and the
 /// others are announced as before; all of `[[l2]]` was a comment.
 #[test]
 fn pools_beside_one_that_is_left_out_are_announced() {

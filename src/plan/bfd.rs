@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(of(&named, None, None), own);
         assert_eq!(of(&unnamed, None, None), None, "the kernel chooses");
         assert_eq!(of(&unnamed, Some(session(down, "10.0.0.5")), Some(known("10.0.0.11"))), own, "as before");
-        // R3 of a review: what ends a session of BGP is no reason for a session of BFD to end.
+        // What ends a session of BGP is no reason for a session of BFD to end.
         let mut ended = session(down, "10.0.0.5");
         ended.detail.known_from = Some("10.0.0.5".parse().unwrap());
         assert_eq!(of(&named, Some(ended.clone()), None).as_deref(), Some("10.0.0.5"), "the router knows it still");

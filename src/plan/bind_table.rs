@@ -92,7 +92,7 @@ mod tests {
         table.put(&two, wanted());
         table.put(&one, Vec::new());
         assert!(table.addresses().contains_key(&address));
-        // R9 of a review: an agent that leaves.
+        // An agent that leaves.
         table.put(&two, table.with_before(&two, Vec::new()));
         table.put(&two, table.with_before(&two, wanted()));
         assert!(table.addresses().contains_key(&address));

@@ -186,9 +186,9 @@ fn bid_there(name: &NodeName, hearing: &Hearing<'_>) -> Result<Bid, Reason> {
     }
     let silent = hearing.rosters.iter().any(|roster| roster.silent.contains_key(name));
     let left = hearing.rosters.iter().any(|roster| roster.left.contains_key(name));
-    let is_numb = hearing.rosters.iter().any(|roster| roster.receive_nothing.contains(name));
+    let receives_nothing = hearing.rosters.iter().any(|roster| roster.receive_nothing.contains(name));
     Err(refused.unwrap_or(match (silent, left) {
-        _ if is_numb => Reason::NodeReceivesNothing,
+        _ if receives_nothing => Reason::NodeReceivesNothing,
         (true, _) => Reason::NodeSilent,
         (false, true) => Reason::NodeLeft,
         (false, false) => Reason::NodeNotHeard,

@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(why(&world, &networks(), "192.0.2.100", None), "no-egress-network", "the link is down");
     }
 
-    /// N11 of a review: egress over BGP was held back by a link that is down and was never a network, and by one of two uplinks.
+    /// Egress over BGP was held back by a link that is down and was never a network, and by one of two uplinks.
     #[test]
     fn only_a_link_that_was_a_network_beside_the_way_out_holds_packets_back_while_it_is_away() {
         let address = ip("203.0.113.7");

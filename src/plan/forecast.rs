@@ -148,7 +148,7 @@ fn settled(
 ) -> Option<(Planner, BTreeSet<ObjectKey>)> {
     // Without a pool no agent has anything to give, and none takes the Lease.
     let allocates = config.is_standalone() || !config.pools.is_empty();
-    (world.leader, world.leaving) = (allocates, false);
+    (world.allocates, world.leaving) = (allocates, false);
     let (mut rounds, mut now) = (most_rounds(&world), now);
     // One planner to the end, as an agent has it: it remembers who was given what first, and which addresses rest.
     let mut planner = Planner::of_agreed(config.clone(), me.clone(), world, presumed);

@@ -17,7 +17,7 @@ pub const GRANT_TIME: Duration = Duration::from_secs(1);
 
 /// How much longer for each grant that is under way: pulses tell some hundred addresses a second, and each of them has to be
 /// granted, taken and said to be held.
-pub const GRANT_SPACING: Duration = Duration::from_millis(5);
+const GRANT_SPACING: Duration = Duration::from_millis(5);
 
 /// How long a node to which a grant was in vain is not granted the same address again.
 pub const GRANT_REST: Duration = Duration::from_secs(10);
@@ -25,11 +25,11 @@ pub const GRANT_REST: Duration = Duration::from_secs(10);
 /// How long the better of two holders goes on beside a rival that does not stop: by then the rival has missed several
 /// pulses, so it does not hear this node. Together with the worse holder's answer within a pulse this keeps "one within a
 /// second".
-pub const DEAF_TIME: Duration = Duration::from_millis(600);
+const DEAF_TIME: Duration = Duration::from_millis(600);
 
 /// How long at least this node takes no grant of an address, and does not ask for it, after it left the address to a holder that
 /// does not hear it: a link that loses most frames of one direction from time to time moves no address more often.
-pub const DEAF_REST: Duration = Duration::from_secs(5);
+const DEAF_REST: Duration = Duration::from_secs(5);
 
 /// How long a candidate waits for each candidate that is ranked before it and does not act.
 pub const FALLBACK_TIME: Duration = Duration::from_secs(1);

@@ -19,7 +19,7 @@ use crate::world::{ApiServer, DrainStage, World};
 
 /// How long the API server must not have been heard before this node's view counts as stale. Watches are opened anew within
 /// a second or two when the API server restarts.
-pub const STALE_AFTER: Duration = Duration::from_secs(5);
+const STALE_AFTER: Duration = Duration::from_secs(5);
 
 /// See the module's documentation.
 #[derive(Debug, Default)]

@@ -12,7 +12,7 @@ pub type Said<'a> = (&'a ObjectKey, usize, &'a Arc<RouteAttributes>);
 
 /// Two advertisements that cannot both be obeyed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dispute {
+pub struct Disagreement {
     /// The key of the configuration: `local-preference`, `med` or `prepend`.
     pub key: &'static str,
     /// As the first in the file says.
@@ -50,8 +50,8 @@ pub fn join(said: &[Said<'_>]) -> Option<Arc<RouteAttributes>> {
     Some(joined)
 }
 
-/// What cannot be joined, each key once. What a session of this kind does not send is no matter of dispute.
-pub fn disputes(all: &[(usize, &Arc<RouteAttributes>)], internal: bool) -> Vec<Dispute> {
+/// What cannot be joined, each key once. What a session of this kind does not send is no matter of disagreement.
+pub fn disputes(all: &[(usize, &Arc<RouteAttributes>)], internal: bool) -> Vec<Disagreement> {
     if all.iter().all(|(_, attributes)| *attributes == all[0].1) {
         return Vec::new();
     }
@@ -65,13 +65,13 @@ pub fn disputes(all: &[(usize, &Arc<RouteAttributes>)], internal: bool) -> Vec<D
     let dispute = |(key, value): (&'static str, Value)| {
         let mut values = all.iter().filter_map(|(_, attributes)| value(attributes));
         let kept = values.next()?;
-        values.find(|other| *other != kept).map(|ignored| Dispute { key, kept, ignored })
+        values.find(|other| *other != kept).map(|ignored| Disagreement { key, kept, ignored })
     };
     keys.into_iter().filter_map(dispute).collect()
 }
 
 /// [`disputes`] of a whole route.
-pub fn disputes_of(said: &[Said<'_>], internal: bool) -> Vec<Dispute> {
+pub fn disputes_of(said: &[Said<'_>], internal: bool) -> Vec<Disagreement> {
     let all: Vec<_> = said.iter().map(|(_, number, attributes)| (*number, *attributes)).collect();
     if all.len() < 2 { Vec::new() } else { disputes(&all, internal) }
 }

@@ -183,7 +183,7 @@ mod tests {
         );
     }
 
-    /// C1 of a review: no EndpointSlice ever listed the other address.
+    /// No EndpointSlice ever listed the other address.
     #[test]
     fn an_address_of_a_family_that_no_service_of_the_pod_has_is_known() {
         let mut story = Story::new();

@@ -36,7 +36,7 @@ use crate::plan::egress_table::EgressTable;
 use crate::plan::given_memory::GivenMemory;
 use crate::plan::holder::History;
 use crate::plan::in_force::InForce;
-use crate::plan::join::Dispute;
+use crate::plan::join::Disagreement;
 use crate::plan::layer2::{Hearing, Layer2, Standing};
 use crate::plan::new_pods::{Judged, NewPods};
 use crate::plan::newcomers::{Newcomer, Newcomers};
@@ -65,7 +65,7 @@ pub struct Plan {
     pub bgp: BgpSlice,
     pub bfd: BfdSlice,
     /// Routes about which advertisements say what cannot be joined.
-    pub disputes: OrdMap<(PeerName, IpNet), Arc<Vec<Dispute>>>,
+    pub disputes: OrdMap<(PeerName, IpNet), Arc<Vec<Disagreement>>>,
     pub bind: BindSlice,
     pub egress: EgressSlice,
     pub vrfs: VrfSlice,
@@ -299,7 +299,7 @@ impl Planner {
                 began.iter().for_each(|address| self.l2.holders.note_answered(*address));
                 self.touch(began.iter().chain(ended).copied());
             }
-            Fact::Service(key, Some(after)) if self.world.leader => {
+            Fact::Service(key, Some(after)) if self.world.allocates => {
                 if let Some(before) =
                     self.world.services.get(key).filter(|before| !self.world.is_history(key, before, after))
                 {
@@ -313,10 +313,10 @@ impl Planner {
                 self.touch(touched.into_iter());
             }
             Fact::Config(config) => self.adopt(config.clone()),
-            Fact::Leader(leader) if *leader != self.world.leader => {
+            Fact::Allocates(allocates) if *allocates != self.world.allocates => {
                 self.book.forget_order();
                 self.dirty.prefixes = true;
-                self.dirty.leads_anew |= *leader;
+                self.dirty.leads_anew |= *allocates;
             }
             Fact::Link(index, after) => {
                 let mut links = self.world.links.get(index).into_iter().chain(after);

@@ -208,7 +208,7 @@ impl Seen<'_> {
             Others::Lack => known.with(Some(instead), None),
             // Nobody is renumbered.
             Others::Unknown(_) if count(&away) == 0 => known.with(Some(instead), None),
-            Others::Unknown(_) if !self.world.leader && !self.config.is_standalone() => known.with(Some(away), None),
+            Others::Unknown(_) if !self.world.allocates && !self.config.is_standalone() => known.with(Some(away), None),
             Others::Unknown(nodes) => {
                 let until = match &known.away {
                     Some(Away::Unknown { prefix, until, .. }) if *prefix == away => *until,

@@ -522,7 +522,7 @@ mod tests {
             ("IPv6 alone", None, vec![default_routes(&[("fd00::1", 1)])], "fd00::1"),
             ("link-local", None, vec![good_eth0(), default_routes(&[("fe80::1", 1024)])], "fe80::1%eth0"),
             ("on an unknown link", None, vec![default_routes(&[("fe80::1", 1), ("fd00::1", 2)])], "fd00::1"),
-            // S7 of a review: the best route of IPv4 has a next hop of IPv6.
+            // The best route of IPv4 has a next hop of IPv6.
             ("IPv4 by IPv6", None, vec![good_eth0(), by_v6], "fe80::1%eth0"),
             ("moved", Some("10.0.0.1"), vec![default_routes(&[("10.0.0.2", 0)]), established.clone()], "10.0.0.2"),
             ("away, with a session", Some("10.0.0.1"), vec![default_routes(&[]), established.clone()], "10.0.0.1"),
@@ -582,12 +582,12 @@ mod tests {
         let Fact::Session(_, report) = session(SessionState::Established) else { unreachable!() };
         world.apply(Fact::Session("tor@10.0.0.2".into(), report));
         assert_eq!(names(&further(&gateway, None, &more, &world)), ["tor@10.0.0.2"]);
-        // A review of 30 November: `crier bgp shutdown tor` shuts all sessions of the peer.
+        // `crier bgp shutdown tor` shuts all sessions of the peer.
         world.peer_orders.insert(gateway.name.clone(), PeerOrders { shut: true, ..PeerOrders::default() });
         assert_eq!(names(&further(&gateway, None, &more, &world)), [""; 0]);
     }
 
-    /// G1 of a review. Input: two top-of-rack routers, and the link to one of them loses its carrier, or is set down.
+    /// Input: two top-of-rack routers, and the link to one of them loses its carrier, or is set down.
     /// Output: its session stays in sight, with the reason, under the name that it had, until the default route drops the next hop.
     #[test]
     fn a_next_hop_whose_link_has_no_carrier_stays_a_session_that_says_why() {
@@ -630,7 +630,7 @@ mod tests {
         assert_eq!(now([false, false], true), both);
     }
 
-    /// B3 of a review. Input: the default route is by FRR's group of two next hops; one link fails for a moment, and the kernel takes its next
+    /// Input: the default route is by FRR's group of two next hops; one link fails for a moment, and the kernel takes its next
     /// hop out of the group. Output: the session goes on if it can, and what is lost is told also when the link is back.
     #[test]
     fn a_next_hop_that_the_kernel_took_out_of_its_object_stays_a_session_that_says_why() {
@@ -651,7 +651,7 @@ mod tests {
                 routes: Default::default(),
                 orders: PeerOrders::default(),
             });
-            // B9 of a review: the session stands, and its next hop is told nevertheless.
+            // The session stands, and its next hop is told nevertheless.
             let told = slice.and_then(|slice| dropped_next_hop(&slice, &world));
             assert_eq!(told.is_some(), carrier && state == SessionState::Established, "{told:?}");
             let (own, mut nowhere) = with_dead_hops(&gateway, own, &more, |_| true, &world);
@@ -664,7 +664,7 @@ mod tests {
         assert_eq!(now(true, SessionState::Active), "next-hop-dropped");
     }
 
-    /// B2 of a review. Input: the link to one of two routers has no carrier for 0.3 s, and the router, behind a switch, sees nothing of it.
+    /// Input: the link to one of two routers has no carrier for 0.3 s, and the router, behind a switch, sees nothing of it.
     /// Output: the session goes on, under its name; once it has ended, it is nowhere, and says why.
     #[test]
     fn a_link_that_loses_its_carrier_does_not_end_the_session_with_its_next_hop() {
@@ -702,7 +702,7 @@ mod tests {
         assert_eq!(now([true, false], [false, true]), ["no-carrier", "tor@10.0.1.1"]);
     }
 
-    /// S8 of a review. Input: one file for all racks names the router by its address and as the gateway, and graceful restart is agreed on.
+    /// Input: one file for all racks names the router by its address and as the gateway, and graceful restart is agreed on.
     /// Output: one session; the two took turns in ending each other.
     #[test]
     fn of_peers_that_turn_out_to_be_one_router_one_has_the_session() {
@@ -724,7 +724,7 @@ mod tests {
         ];
         let same = |peer: &str| Reason::SameRouter { peer: peer.into() };
         let always = [("by-gateway", same("tor")), ("again", same("elsewhere"))];
-        // G1 of a review: the other one's source is the only address that this node has there, so it is that of each.
+        // The other one's source is the only address that this node has there, so it is that of each.
         let own = LocalAddress {
             interface: "eth0".into(),
             vrf: None,
@@ -741,7 +741,7 @@ mod tests {
         }
     }
 
-    /// G1 of an audit, G9 of a review. Input: MetalLB's peer with two node selectors, as `crier migrate` writes it, and a node that matches
+    /// Input: MetalLB's peer with two node selectors, as `crier migrate` writes it, and a node that matches
     /// both; sessions that stand, end and fail. Output: one session, that which stands or stood last; where several attempts have failed,
     /// the other one has its turn.
     #[test]
@@ -790,7 +790,7 @@ mod tests {
         assert_eq!(has_it(&world), "tor-2", "what stands does not give way");
     }
 
-    /// F12: a default route that is renewed is away for a moment, and the other family's stands.
+    /// A default route that is renewed is away for a moment, and the other family's stands.
     #[test]
     fn while_the_default_route_of_a_family_is_away_its_proven_gateways_are_the_only_ones_also_in_a_vrf() {
         const RED: u32 = 9;

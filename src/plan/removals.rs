@@ -98,19 +98,19 @@ impl Removals {
     pub fn renew(&mut self, world: &World, me: &NodeName, digest: u64, now: Instant) -> bool {
         self.note_nodes(world, now);
         let is_other = self.digest.is_some_and(|before| before != digest);
-        if !world.leader || is_other {
+        if !world.allocates || is_other {
             // What was right by the former file says nothing of this one.
             self.accepted.clear();
             self.told.values_mut().for_each(|told| told.by_objects = false);
             self.leads_since = None;
             (self.contested, self.confirmed) = (false, false);
         }
-        self.reloaded = world.leader && (self.reloaded || is_other);
-        self.digest = world.leader.then_some(digest);
-        if world.leader {
+        self.reloaded = world.allocates && (self.reloaded || is_other);
+        self.digest = world.allocates.then_some(digest);
+        if world.allocates {
             self.leads_since.get_or_insert(now);
         }
-        let contested = world.leader && world.lease.agreed.is_some_and(|agreed| agreed != digest);
+        let contested = world.allocates && world.lease.agreed.is_some_and(|agreed| agreed != digest);
         // This agent itself writes there only what it found agreed.
         let is_confirmed_now = self.contested && !self.agreed && world.lease.agreed == Some(digest);
         self.confirmed = !contested && (self.confirmed || is_confirmed_now);
@@ -121,7 +121,7 @@ impl Removals {
         let is_of_this = world.lease.digest.is_none_or(|of| of == digest);
         let inherited = world.lease.inherited && is_of_this && !self.reloaded;
         let lacks_config_map = world.lacks_config_map() && !self.presumed;
-        let agreed = world.leader
+        let agreed = world.allocates
             && !lacks_config_map
             && (self.presumed || self.agree(world, me, digest, trusted || inherited, now));
         let is_news = (self.agreed, self.lacks_config_map) != (agreed, lacks_config_map);
@@ -160,7 +160,7 @@ impl Removals {
 
     /// Agents are heard that go by another file than this one, which allocates, or may: their silence is no agreement.
     pub fn is_contradicted(&self, world: &World) -> bool {
-        let is_open = || world.leader && !self.agreed;
+        let is_open = || world.allocates && !self.agreed;
         let is_heard = |digest| others(world, digest, self.lease).next().is_some();
         self.digest.is_some_and(|digest| !self.presumed && (is_heard(digest) || is_open()))
     }
@@ -307,7 +307,7 @@ mod tests {
         removals.take_due(now);
     }
 
-    /// G3 of an audit. Input: the Events of many Services need longer than the notice, and one cannot be written. Output: each notice begins
+    /// Input: the Events of many Services need longer than the notice, and one cannot be written. Output: each notice begins
     /// when it was told; who could not be told waits while others are, and a minute longer.
     #[test]
     fn a_notice_begins_when_it_was_told_and_who_cannot_be_told_waits_for_a_bounded_time() {
@@ -337,7 +337,7 @@ mod tests {
     fn an_address_goes_after_its_notice_and_only_while_the_agents_agree() {
         let (mut removals, now, key) = (Removals::default(), clock::now(), ObjectKey::new("shop", "web"));
         let mut world = World::default();
-        world.leader = true;
+        world.allocates = true;
         world.nodes.insert("b".into(), Arc::new(Node { ready: true, ..node() }));
         assert!(!removals.renew(&world, &"a".into(), 1, now), "nothing tells what b's file says");
         removals.put(&key, true, now);
@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(removals.next_deadline(), Some(now + TRUST));
         assert!(removals.renew(&world, &"a".into(), 1, now + TRUST));
         assert!(removals.may_go(&key, now + TRUST));
-        world.leader = false;
+        world.allocates = false;
         assert!(removals.renew(&world, &"a".into(), 1, now + TRUST), "who does not lead takes nothing");
         removals.put(&key, false, now);
         assert_eq!((removals.told().count(), removals.next_deadline()), (0, None));
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_holder_that_took_over_from_its_equal_or_is_alone_agrees_with_itself() {
         let mut world = World::default();
-        world.leader = true;
+        world.allocates = true;
         let (mut removals, now) = (Removals::default(), clock::now());
         assert!(removals.renew(&world, &"a".into(), 1, now), "there is no other Node");
         world.nodes.insert("b".into(), Arc::new(node()));
@@ -368,14 +368,14 @@ mod tests {
         assert!(removals.renew(&world, &"a".into(), 1, now), "it agrees now");
     }
 
-    /// V13 of a review. Input: an agent that starts without its state while the ConfigMap that its file names is gone, or refused. Output: for
+    /// Input: an agent that starts without its state while the ConfigMap that its file names is gone, or refused. Output: for
     /// as long as that is so, it takes nothing away, however alone it is and however long it waits, and writes no agreed digest.
     #[test]
     fn without_the_text_of_the_config_map_nothing_goes() {
         use crate::world::ClusterConfig;
         let (me, now, key) = (NodeName::from("a"), clock::now(), ObjectKey::new("shop", "web"));
         let mut world = World::default();
-        (world.leader, world.lease.inherited) = (true, true);
+        (world.allocates, world.lease.inherited) = (true, true);
         let mut removals = Removals::default();
         removals.accept(&key);
         removals.put(&key, true, now);
@@ -396,7 +396,7 @@ mod tests {
         assert!(removals.may_go(&key, later), "a ConfigMap without a text says nothing, and that is known");
     }
 
-    /// N7 of a review. Input: the other Nodes of two or three are not Ready (a reboot, a partition, the API server was away), and the
+    /// Input: the other Nodes of two or three are not Ready (a reboot, a partition, the API server was away), and the
     /// holder reads another file. Output: silence is no agreement; one that is dead for long is none to wait for, where another agent
     /// says the same.
     #[test]
@@ -411,7 +411,7 @@ mod tests {
             Arc::make_mut(world.rosters.entry(2).or_default()).members.insert("b".into(), member);
         };
         let mut world = World::default();
-        world.leader = true;
+        world.allocates = true;
         ["a", "b", "c"].iter().for_each(|name| put(&mut world, name, true));
         world.lease.inherited = true;
         let mut removals = Removals::default();
@@ -449,7 +449,7 @@ mod tests {
     fn another_agent_with_the_same_file_confirms_it_against_the_lease() {
         let (mut removals, now, key) = (Removals::default(), clock::now(), ObjectKey::new("shop", "web"));
         let mut world = World::default();
-        (world.leader, world.lease.agreed) = (true, Some(1));
+        (world.allocates, world.lease.agreed) = (true, Some(1));
         ["a", "b", "c"].iter().for_each(|name| drop(world.nodes.insert((*name).into(), Arc::new(node()))));
         let says = |world: &mut World, digest| {
             let card = Card { allocation_digest: digest, ..Card::default() };
@@ -471,13 +471,13 @@ mod tests {
         assert_eq!(agreed(&mut removals, &world, TRUST), (Some(2), None));
     }
 
-    /// W5 of a review. Input: the agents of another crier of the cluster, with other pools by design, are heard by the same key. Output:
+    /// Input: the agents of another crier of the cluster, with other pools by design, are heard by the same key. Output:
     /// they have no voice, and their Nodes are none that one waits for; an agent that does not say whose it is has one.
     #[test]
     fn agents_of_another_crier_have_no_voice() {
         let hears = |lease| {
             let mut world = World::default();
-            world.leader = true;
+            world.allocates = true;
             ["a", "b"].iter().for_each(|name| drop(world.nodes.insert((*name).into(), Arc::new(node()))));
             let card = Card { allocation_digest: 2, lease, ..Card::default() };
             let member = Member { card: Arc::new(card), ..crate::plan::stations::tests::member() };
@@ -495,7 +495,7 @@ mod tests {
     fn a_holder_that_reads_another_file_takes_nothing_that_it_found_right_by_the_former_one() {
         let (mut removals, now, key) = (Removals::default(), clock::now(), ObjectKey::new("shop", "web"));
         let mut world = World::default();
-        (world.leader, world.lease.inherited) = (true, true);
+        (world.allocates, world.lease.inherited) = (true, true);
         world.nodes.insert("b".into(), Arc::new(node()));
         removals.renew(&world, &"a".into(), 1, now);
         removals.accept(&key);
@@ -513,18 +513,18 @@ mod tests {
         // The former file is back, and the file of another holder after that.
         removals.renew(&world, &"a".into(), 1, now + TRUST);
         assert!(!removals.may_go(&key, now + TRUST + NOTICE));
-        world.leader = false;
+        world.allocates = false;
         removals.renew(&world, &"a".into(), 1, now + TRUST);
-        world.leader = true;
+        world.allocates = true;
         removals.renew(&world, &"a".into(), 1, now + TRUST);
         assert!(removals.may_go(&key, now + TRUST + NOTICE), "it was agreed on before");
         assert_eq!(removals.agreed_digest(), Some(1));
         removals.renew(&world, &"a".into(), 2, now + TRUST);
         assert_eq!(removals.agreed_digest(), None, "a file that was read is no agreement");
         // What the Lease says concerns the file with which it was taken.
-        world.leader = false;
+        world.allocates = false;
         removals.renew(&world, &"a".into(), 2, now + TRUST);
-        (world.leader, world.lease.digest) = (true, Some(1));
+        (world.allocates, world.lease.digest) = (true, Some(1));
         removals.renew(&world, &"a".into(), 2, now + TRUST);
         assert_eq!(removals.agreed_digest(), None);
     }

@@ -373,7 +373,7 @@ mod tests {
         returns.networks().iter().map(|it| (it.name.as_str(), it.slot, it.former)).collect()
     }
 
-    /// S5 of a review. Input: eth0 is the way out and eth1 an extra network; then eth0's default route gets a worse metric, as
+    /// Input: eth0 is the way out and eth1 an extra network; then eth0's default route gets a worse metric, as
     /// NetworkManager does when its check of the connectivity fails. Output: eth0 gets a number of its own, and eth1's table stays
     /// for what came in by it.
     #[test]
@@ -403,7 +403,7 @@ mod tests {
         assert_eq!(stands(&returns), [("eth1", 15, true), ("eth2", 13, false)]);
     }
 
-    /// S5 of a review. Input: eth1 was the first to be an extra network, ens9 came later; then the agent restarts.
+    /// Input: eth1 was the first to be an extra network, ens9 came later; then the agent restarts.
     #[test]
     fn numbers_are_those_that_the_rules_in_the_kernel_have_and_not_dealt_anew() {
         let mut config = config::tests::one_of_each();
@@ -438,7 +438,7 @@ mod tests {
         }
     }
 
-    /// S7 of a review. Input: the best default route of IPv4 has a next hop of IPv6, as in unnumbered racks; or the worse one has.
+    /// Input: the best default route of IPv4 has a next hop of IPv6, as in unnumbered racks; or the worse one has.
     #[test]
     fn a_default_route_of_ipv4_by_a_next_hop_of_ipv6_is_one_of_ipv4() {
         let config = config::tests::one_of_each();
@@ -455,7 +455,7 @@ mod tests {
         }
     }
 
-    /// D6 of a review. Input: the best default route leads to a link itself, or the worse one does; or to a VRF device.
+    /// Input: the best default route leads to a link itself, or the worse one does; or to a VRF device.
     #[test]
     fn a_default_route_to_a_link_itself_is_home_or_an_extra_network_as_others_are() {
         let config = config::tests::one_of_each();

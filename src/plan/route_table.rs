@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use crate::config;
 use crate::names::{ObjectKey, PeerName};
-use crate::plan::join::{Dispute, Said, disputes_of, join};
+use crate::plan::join::{Disagreement, Said, disputes_of, join};
 use crate::plan::verdict::Contribution;
 use crate::route::RouteAttributes;
 
@@ -26,7 +26,7 @@ pub struct RouteTable {
     /// it changed: else a table of n Services in one aggregate would cost n² to build.
     unsettled: BTreeSet<(PeerName, IpNet)>,
     joined: BTreeMap<PeerName, OrdMap<IpNet, Arc<RouteAttributes>>>,
-    disputes: OrdMap<(PeerName, IpNet), Arc<Vec<Dispute>>>,
+    disputes: OrdMap<(PeerName, IpNet), Arc<Vec<Disagreement>>>,
     /// The disputes that began or changed since they were last taken.
     begun: Vec<(PeerName, IpNet)>,
     internal: BTreeSet<PeerName>,
@@ -71,7 +71,7 @@ impl RouteTable {
     }
 
     /// Routes about which advertisements say what cannot be joined.
-    pub fn disputes(&self) -> &OrdMap<(PeerName, IpNet), Arc<Vec<Dispute>>> {
+    pub fn disputes(&self) -> &OrdMap<(PeerName, IpNet), Arc<Vec<Disagreement>>> {
         &self.disputes
     }
 
@@ -105,7 +105,7 @@ impl RouteTable {
         }
     }
 
-    fn put_dispute(&mut self, route: &(PeerName, IpNet), found: Vec<Dispute>) {
+    fn put_dispute(&mut self, route: &(PeerName, IpNet), found: Vec<Disagreement>) {
         if self.disputes.get(route).map(|known| known.as_slice()).unwrap_or_default() == found {
             return;
         }

@@ -26,7 +26,7 @@ pub enum Backends {
 }
 
 /// So many Services share an address at most, unless more have it already. What is new of one of them is judged for all, so more would keep the agent from its work.
-pub const MOST_TENANTS: usize = 256;
+const MOST_TENANTS: usize = 256;
 
 /// A Service that claims an address. `None` for one that shares no address.
 pub type Claimant<'a> = (&'a ObjectKey, Option<&'a Terms>);

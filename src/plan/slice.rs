@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{AddressRange, Family, LocalAddress, MacAddress, ScopedAddress};
-pub use crate::claim::{Acquisition, Hearing, Manner, Order, Station, Stations};
+pub use crate::claim::{Acquisition, Errand, Hearing, Manner, Station, Stations};
 use crate::config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::reason::Reason;
@@ -58,9 +58,9 @@ pub struct Standby {
 
 impl L2Slice {
     /// What the responder is to do about an address.
-    pub fn order(&self, address: IpAddr) -> Order {
+    pub fn errand(&self, address: IpAddr) -> Errand {
         let manner = self.manners.iter().find(|(range, _)| range.contains(address)).map(|(_, manner)| manner.clone());
-        Order {
+        Errand {
             acquisition: match self.standbys.get(&address) {
                 Some(Standby { place, links: _ }) => Acquisition::Standby { place: *place },
                 None => self.acquisitions.get(&address).cloned().unwrap_or_default(),

@@ -42,7 +42,7 @@ pub fn stations(before: &Stations, world: &World) -> Stations {
         });
         let numb = roster.receive_nothing.iter().filter_map(|name| {
             let mac = roster.silent.get(name)?.mac;
-            Some((mac, Station { node: name.clone(), hearing: Hearing::Numb }))
+            Some((mac, Station { node: name.clone(), hearing: Hearing::ReceivesNothing }))
         });
         before.chain(unproved).chain(numb).chain(heard).collect()
     };
@@ -51,10 +51,10 @@ pub fn stations(before: &Stations, world: &World) -> Stations {
     let mut anywhere: BTreeMap<MacAddress, Station> = BTreeMap::new();
     let of_former = |(mac, station): (&MacAddress, &Station)| Some((*mac, former(station, Hearing::Unheard)?));
     anywhere.extend(before.anywhere.iter().filter_map(of_former));
-    for hearing in [Hearing::Leaving, Hearing::Numb, Hearing::Unheard, Hearing::Deaf, Hearing::Heard] {
+    for hearing in [Hearing::Leaving, Hearing::ReceivesNothing, Hearing::Unheard, Hearing::Deaf, Hearing::Heard] {
         let such = own.values().flatten().filter(|(_, station)| station.hearing == hearing);
         // On another link it may receive.
-        let hearing = if hearing == Hearing::Numb { Hearing::Unheard } else { hearing };
+        let hearing = if hearing == Hearing::ReceivesNothing { Hearing::Unheard } else { hearing };
         anywhere.extend(such.map(|(mac, station)| (*mac, Station { node: station.node.clone(), hearing })));
     }
     let with_others = |(index, mut own): (u32, BTreeMap<MacAddress, Station>)| {
@@ -122,7 +122,7 @@ pub(super) mod tests {
         Departed { mac: MAC, unheard, suspect: false, holdings: Default::default(), just_left }
     }
 
-    /// R3 of a review. Input: a node with two links says goodbye on one of them, and then its pulses are filtered on the other. Output:
+    /// Input: a node with two links says goodbye on one of them, and then its pulses are filtered on the other. Output:
     /// what it says there still counts, whether the two links have one MAC or two.
     #[test]
     fn a_goodbye_counts_on_the_link_where_it_was_said() {

@@ -150,7 +150,7 @@ impl Story {
         ] {
             story.tell(Fact::Listed(listing));
         }
-        story.tell(Fact::Leader(true));
+        story.tell(Fact::Allocates(true));
         story.turn();
         story
     }
@@ -645,7 +645,7 @@ fn a_service_of_another_class_is_left_alone() {
 #[test]
 fn one_who_does_not_lead_announces_what_the_status_says_and_writes_nothing() {
     let mut story = Story::begin(configuration());
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.endpoints("web", &["b"]);
     story.put("web", service());
     assert_eq!(story.decision("web").allocation.reason, Reason::WaitingForAllocator);
@@ -659,7 +659,7 @@ fn one_who_does_not_lead_announces_what_the_status_says_and_writes_nothing() {
 #[test]
 fn an_address_that_two_statuses_show_is_announced_for_one() {
     let mut story = Story::begin(configuration());
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     let with_address = || Service { ingress: vec!["192.168.35.107".parse().unwrap()], ..service() };
     story.put("b", with_address());
     story.put("a", with_address());
@@ -807,7 +807,7 @@ fn the_plan_is_the_same_in_whatever_order_the_facts_come() {
     for _ in 0..100 {
         random.shuffle(&mut facts);
         let mut story = Story::begin(configuration());
-        story.tell(Fact::Leader(false));
+        story.tell(Fact::Allocates(false));
         for fact in &facts {
             story.tell(fact.clone());
             if random.bool() {

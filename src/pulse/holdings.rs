@@ -223,7 +223,7 @@ impl Default for Listener {
 }
 
 /// How many addresses one node may hold on a link; what is beyond is not taken in.
-pub const MOST_HOLDINGS: usize = 1 << 14;
+const MOST_HOLDINGS: usize = 1 << 14;
 
 impl Listener {
     pub fn held(&self) -> &Holdings {

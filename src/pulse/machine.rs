@@ -655,13 +655,14 @@ impl Machine {
         let alive = self.peers.iter().filter(|(_, peer)| peer.life == Life::Alive || peer.is_awaited());
         let members = alive.map(|(name, peer)| (name.clone(), peer.member())).collect();
         let silent = self.peers.iter().filter_map(|(name, peer)| Some((name.clone(), peer.as_silent()?))).collect();
-        let numb = self.peers.iter().filter(|(_, peer)| peer.is_numb()).map(|(name, _)| name);
+        let numb = self.peers.iter().filter(|(_, peer)| peer.says_it_receives_nothing()).map(|(name, _)| name);
         let receive_nothing = numb.chain(self.receives_nothing.then_some(&self.me)).cloned().collect();
         let left = self.peers.iter().filter(|(_, peer)| peer.life == Life::Left);
         let left = left.map(|(name, peer)| (name.clone(), peer.departed(Duration::ZERO, false))).collect();
         // That a node listens is no news of its keys.
         let key_use = self.sealing.in_use(&self.peers, now).filter(|_| self.settled);
-        let is_unproved = |peer: &Peer| peer.life == Life::Unverified && !peer.is_awaited() && !peer.is_numb();
+        let is_unproved =
+            |peer: &Peer| peer.life == Life::Unverified && !peer.is_awaited() && !peer.says_it_receives_nothing();
         let unproved = self.peers.iter().filter(|(_, peer)| is_unproved(peer));
         let unproved = unproved.map(|(name, peer)| (name.clone(), peer.unproved(self.settings))).collect();
         let doubles = self.doubles.iter().map(|(name, double)| (name.clone(), double.mac)).collect();

@@ -131,7 +131,7 @@ pub const MOST_NUMBERS: usize = 16;
 pub const MOST_OCCUPIED: usize = 8;
 
 /// How many `[[l2]]` a card names.
-pub const MOST_WEIGHTS: usize = 32;
+const MOST_WEIGHTS: usize = 32;
 
 const MAGIC: u16 = 0xc41e;
 const VERSION: u8 = 2;

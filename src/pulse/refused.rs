@@ -193,12 +193,12 @@ mod tests {
         senders.note_believed(SENDER, start);
         assert_eq!(senders.poll_refused(start), Some(BTreeMap::new()), "it is shown no longer");
         assert!(!refuse(&mut senders, SENDER, start + secs(14)));
-        // G14 of a review: its agent has started anew with another key.
+        // Its agent has started anew with another key.
         assert!(refuse(&mut senders, SENDER, start + BELIEVED_FOR));
         assert!(senders.poll_refused(start + BELIEVED_FOR).is_some_and(|refused| refused.contains_key(&SENDER)));
     }
 
-    /// 8a-6 of a review: the text names both, by IPv4 where they have it.
+    /// The text names both, by IPv4 where they have it.
     #[test]
     fn two_hosts_of_one_name_are_named_by_their_addresses() {
         let mut senders = RefusedSenders::default();

@@ -70,7 +70,7 @@ pub struct Voice {
 
 /// How long the loop of the agent may not have turned before pulses cease. The longest turn, over everything that a large
 /// cluster has, takes a part of it.
-pub const HUNG_AFTER: Duration = Duration::from_secs(10);
+const HUNG_AFTER: Duration = Duration::from_secs(10);
 
 /// How long a node that has said goodbye listens for the heir of addresses that packets of pods leave with: those of its own pods go
 /// there from then on, and nobody could tell this node later.
@@ -519,8 +519,8 @@ fn log_roster(link: &Link, before: Option<&Roster>, after: &Roster) {
             info!(%link, %node, "the agent of the node restarts; it keeps what it holds until it is back, for a limited time");
         }
     }
-    let was_numb = |node: &NodeName| before.is_some_and(|before| before.receive_nothing.contains(node));
-    let heard = |node: &NodeName| after.silent.contains_key(node) && !was_numb(node);
+    let received_nothing = |node: &NodeName| before.is_some_and(|before| before.receive_nothing.contains(node));
+    let heard = |node: &NodeName| after.silent.contains_key(node) && !received_nothing(node);
     for node in after.receive_nothing.iter().filter(|node| heard(node)) {
         warn!(%link, %node, "the node reports that it receives no frames on this link; others take over its addresses there");
     }

@@ -44,7 +44,7 @@ pub(super) fn allocator(snapshot: &Snapshot) -> AllocatorReport {
         since: held_since.and_then(timestamp),
         not_renewed_since: silence.and_then(|it| timestamp(it.since)),
         last_renewal: silence.and_then(|it| timestamp(it.last_renewal?)),
-        no_crier: !snapshot.world.leader && is_no_crier(&snapshot.world.lease),
+        no_crier: !snapshot.world.allocates && is_no_crier(&snapshot.world.lease),
     }
 }
 
@@ -57,7 +57,7 @@ fn is_no_crier(lease: &LeaseState) -> bool {
 pub(super) fn awaited(snapshot: &Snapshot) -> String {
     let lease = &snapshot.world.lease;
     match &lease.holder {
-        Some(holder) if !snapshot.world.leader && is_no_crier(lease) => {
+        Some(holder) if !snapshot.world.allocates && is_no_crier(lease) => {
             format!("{holder}, which is not a crier agent, holds the Lease, so no address is written")
         }
         Some(holder) => format!("the agent of {holder} holds the Lease and has not written an address yet"),
@@ -134,7 +134,7 @@ fn silent(snapshot: &Snapshot, lease: &ObjectKey, holder: &NodeName) -> Option<S
 pub(super) fn holder_of_other_pools(snapshot: &Snapshot) -> Option<&NodeName> {
     let Source::Kubernetes(kubernetes) = &snapshot.config.source else { return None };
     let LeaseState { holder, digest, class, .. } = &snapshot.world.lease;
-    let holder = holder.as_ref().filter(|_| !snapshot.world.leader)?;
+    let holder = holder.as_ref().filter(|_| !snapshot.world.allocates)?;
     let is_told = silent(snapshot, &kubernetes.lease, holder).is_none();
     let is_of_class = class.as_ref().is_none_or(|class| *class == kubernetes.classes.join(", "));
     let differs = digest.is_some_and(|digest| digest != snapshot.written.allocation_digest().0);
@@ -163,14 +163,14 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
         problems.push("this node's file has no [[pool]], so this agent never allocates".to_owned());
     }
     let waiting = snapshot.plan.decisions.values().filter(|it| it.allocation.reason == Reason::WaitingForAllocator);
-    let waiting = if holder.is_none() && !snapshot.world.leader { waiting.count() } else { 0 };
+    let waiting = if holder.is_none() && !snapshot.world.allocates { waiting.count() } else { 0 };
     if waiting > 0 && trouble.is_none() {
         problems.push(format!(
             "no agent holds the Lease {lease}, and Services wait for an address: {waiting}; see the log of the agents whose file has a \
              [[pool]]"
         ));
     }
-    let Some(holder) = holder.as_ref().filter(|_| !snapshot.world.leader) else { return problems };
+    let Some(holder) = holder.as_ref().filter(|_| !snapshot.world.allocates) else { return problems };
     let since = held_since.map(|at| format!(" since {}", time(at))).unwrap_or_default();
     if let Some(silent) = silent(snapshot, lease, holder) {
         // The next holder may well have the pools of this one.
@@ -317,7 +317,7 @@ mod tests {
         LeaseState { holder, held_since, digest, class, ..LeaseState::default() }
     }
 
-    /// B4 of a review. Input: another program holds the Lease and renews it. Output: a problem with its name, and nobody waits for its agent.
+    /// Input: another program holds the Lease and renews it. Output: a problem with its name, and nobody waits for its agent.
     #[test]
     fn a_holder_that_is_no_crier_is_a_problem_by_name() {
         let state = LeaseState { holder: Some("kube-vip-7".into()), ..LeaseState::default() };
@@ -348,7 +348,7 @@ mod tests {
         assert_eq!(said(CONFIG, LeaseState::default()), [""; 0]);
     }
 
-    /// Q7 of a review: with whole addresses in the place of host parts each node had pools of its own.
+    /// With whole addresses in the place of host parts each node had pools of its own.
     #[test]
     fn nodes_with_the_same_file_have_the_same_pools_whatever_prefix_their_links_have() {
         let text = CONFIG.replace("\"192.0.2.0/28\"]", "\"::100-::1ff\"]\nprefix-of = \"eth0\"");
@@ -386,7 +386,7 @@ mod tests {
         assert_ne!(own_lease_of_class("example.com-b"), own_lease_of_class("example.com/b"));
     }
 
-    /// V16 of a review. Input: a holder that does not renew, and an agent that is refused the Lease itself. Output: it does not say that it
+    /// Input: a holder that does not renew, and an agent that is refused the Lease itself. Output: it does not say that it
     /// takes it over; one that the API server does not know says nothing of the holder.
     #[test]
     fn an_agent_that_is_refused_the_lease_does_not_say_that_it_takes_it_over() {
@@ -405,7 +405,7 @@ mod tests {
         Trouble { refusal, why: why.to_owned() }
     }
 
-    /// W13 of a review: the rights were named as the remedy of whatever was the matter.
+    /// The rights were named as the remedy of whatever was the matter.
     #[test]
     fn rights_are_no_remedy_for_a_lease_that_is_not_refused() {
         for (refusal, why) in [

@@ -15,7 +15,7 @@ use crate::bfd_state::BfdState;
 use crate::community::Community;
 use crate::config::{self, PeerAsn};
 use crate::names::{NodeName, ObjectKey, PeerName};
-use crate::plan::join::Dispute;
+use crate::plan::join::Disagreement;
 use crate::plan::slice::PeerSlice;
 use crate::reason::Reason;
 use crate::route::RouteAttributes;
@@ -187,7 +187,7 @@ pub fn routes(snapshot: &Snapshot, filter: &RoutesFilter) -> Result<RoutesReport
         let peer = (snapshot.context.bgp.peer_of(name), prefix);
         let services = services.get(&peer).cloned().unwrap_or_default();
         let disputes = snapshot.plan.disputes.get(&peer);
-        let in_words = |it: &Dispute| format!("{}: {} is announced, {} is not", it.key, it.kept, it.ignored);
+        let in_words = |it: &Disagreement| format!("{}: {} is announced, {} is not", it.key, it.kept, it.ignored);
         let disputes = disputes.map(|all| all.iter().map(in_words).collect()).unwrap_or_default();
         RouteReport { services, disputes, ..route_report(prefix, name, route, snapshot.session(name)) }
     });
@@ -465,7 +465,7 @@ asn = 64512
         }
     }
 
-    /// A4 and A6 of a review. Input: `reset` of a session that goes on without its password file; and a peer that an operator has shut.
+    /// Input: `reset` of a session that goes on without its password file; and a peer that an operator has shut.
     #[test]
     fn a_session_that_could_not_be_opened_again_is_not_reset_and_a_peer_that_is_shut_says_so() {
         let shown = |missing: bool, fact: Fact| {

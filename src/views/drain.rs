@@ -299,7 +299,6 @@ mod tests {
         Member { eligibility, card: Arc::new(card), ..Member::eligible("02:00:00:00:00:02".parse().unwrap()) }
     }
 
-    /// W1 of a review.
     #[test]
     fn who_took_what_it_was_sent_by_its_host_alone_is_told_once_nothing_is_waited_for() {
         let text =
@@ -397,7 +396,6 @@ mod tests {
         nobody_else(&Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall()))
     }
 
-    /// C9 of a review.
     #[test]
     fn without_pulses_ready_nodes_stand_by_but_for_what_pods_leave_with() {
         let away = |name: &str| Fact::Node(name.into(), Some(Arc::new(Node { ready: false, ..node(&[]) })));

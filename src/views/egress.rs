@@ -459,7 +459,7 @@ mod tests {
         Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall())
     }
 
-    /// A7b and A8a of reviews. Input: what the host refuses on the node that sends with the address: its end of the tunnel, and the way
+    /// Input: what the host refuses on the node that sends with the address: its end of the tunnel, and the way
     /// out by an extra network. Output: `crier egress` says so there too, where packets need it.
     #[test]
     fn what_the_host_refuses_of_a_node_that_sends_is_told_by_it() {
@@ -604,7 +604,7 @@ mod tests {
         Fact::EndpointSlice(ObjectKey::new("shop", &format!("{service}-1")), Some(Arc::new(slice)))
     }
 
-    /// E5 of a review. Input: a pod of two Services, whose lists of destinations differ. Output: no note of what these leave out, for
+    /// Input: a pod of two Services, whose lists of destinations differ. Output: no note of what these leave out, for
     /// they do not count, and a problem that says so.
     #[test]
     fn lists_that_do_not_count_for_a_pod_of_two_services_are_not_noted() {

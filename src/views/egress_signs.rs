@@ -206,7 +206,6 @@ impl Dropped {
                 earlier.join("; ")
             ));
         }
-        let is_passed = |chain: &&String| self.families.iter().any(|family| earlier::is_of(chain, *family));
         let later: Vec<&str> =
             snapshot.counters.egress_later_marks.iter().filter(is_passed).map(String::as_str).collect();
         if self.led && self.packets >= MANY && !later.is_empty() {
@@ -359,7 +358,7 @@ mod tests {
         snapshot
     }
 
-    /// F1 of a review. Input: another program marks behind crier; the pod's packets are led to the owner, or leave here. Output: it is the
+    /// Input: another program marks behind crier; the pod's packets are led to the owner, or leave here. Output: it is the
     /// reason where the mark matters, and a note before anything is dropped.
     #[test]
     fn who_marks_behind_crier_is_named_where_packets_are_led_by_their_mark() {
@@ -375,7 +374,7 @@ mod tests {
         assert_eq!([report(led, 900), report(led, 0), report(here, 900)], [(1, 1), (0, 1), (0, 0)]);
     }
 
-    /// A0 of a review. Input: a kernel where a flush takes crier's table too, and that gives no second guard. Output: what leaks then is
+    /// Input: a kernel where a flush takes crier's table too, and that gives no second guard. Output: what leaks then is
     /// noted where pods are guarded, and nowhere else.
     #[test]
     fn a_table_that_others_can_remove_is_noted_where_pods_are_guarded() {
@@ -392,7 +391,7 @@ mod tests {
         assert_eq!(notes(&snapshot), "");
     }
 
-    /// E1 of a review. Input: all outbound connections of pods are translated by a chain of another program before crier's, and so dropped.
+    /// Input: all outbound connections of pods are translated by a chain of another program before crier's, and so dropped.
     #[test]
     fn what_is_dropped_though_it_has_a_way_is_told_with_the_chains_that_come_first() {
         let here = Mapping::Translated { address: "192.168.35.100".parse().unwrap(), network: None };
@@ -412,7 +411,7 @@ mod tests {
         assert!(held.problems.iter().all(|problem| !problem.contains(EARLY)), "{:?}", held.problems);
     }
 
-    /// A2a of a review. Input: a chain of the other family, which no packet of the pod passes.
+    /// Input: a chain of the other family, which no packet of the pod passes.
     #[test]
     fn a_chain_of_the_other_family_is_no_reason() {
         let here = Mapping::Translated { address: "192.168.35.100".parse().unwrap(), network: None };
@@ -421,7 +420,7 @@ mod tests {
         assert_eq!(told("table ip early, chain post (priority 50)"), 1);
     }
 
-    /// B2 of a review. Input: another program's `notrack`: packets are dropped all the time, and no connection of the pod is translated.
+    /// Input: another program's `notrack`: packets are dropped all the time, and no connection of the pod is translated.
     #[test]
     fn where_nothing_of_a_pod_gets_out_what_is_dropped_is_a_problem() {
         let told = |lately: u64, stuck: bool| {
@@ -433,7 +432,7 @@ mod tests {
         assert_eq!([told(500, false), told(20, true)].map(|it| it.len()), [0, 0]);
     }
 
-    /// A2b of a review. Input: pods in a pool.
+    /// Input: pods in a pool.
     #[test]
     fn a_pod_with_an_address_of_a_pool_is_told() {
         let here = Mapping::Translated { address: "192.168.35.100".parse().unwrap(), network: None };
@@ -453,7 +452,6 @@ mod tests {
         Fact::Config(Arc::new(parse(&[file], &NoSecrets).unwrap_or_else(|complaints| panic!("{complaints}"))))
     }
 
-    /// B1 of a review.
     #[test]
     fn ovn_kubernetes_without_its_annotation_is_noted() {
         let notes = |mode: Option<OvnGateway>, link: &str| {
@@ -470,7 +468,7 @@ mod tests {
         assert_eq!(notes(None, "cni0"), 0);
     }
 
-    /// E7 of a review. Input: packets are to leave by the network of eth1, whose default route is gone: the main table leads elsewhere,
+    /// Input: packets are to leave by the network of eth1, whose default route is gone: the main table leads elsewhere,
     /// and the guard drops them.
     #[test]
     fn a_network_without_its_default_route_is_told_while_packets_are_dropped() {
@@ -490,7 +488,7 @@ mod tests {
         assert_eq!(told(7, Some("fd01::1")).len(), 1, "that is of IPv6");
     }
 
-    /// F7 of a review. Input: the owner of the address, with and without a default route.
+    /// Input: the owner of the address, with and without a default route.
     #[test]
     fn an_owner_without_a_default_route_is_noted() {
         let here = Mapping::Translated { address: "192.168.35.100".parse().unwrap(), network: None };
@@ -507,7 +505,7 @@ mod tests {
         assert_eq!(notes(Mapping::Steered { slot: 1 }, None), [""; 0], "it leaves by another node");
     }
 
-    /// E4 of a review. Input: a pod in the network of the node's own link, as macvlan has it. Output: a note, for in some clouds such
+    /// Input: a pod in the network of the node's own link, as macvlan has it. Output: a note, for in some clouds such
     /// pods are behind their nodes all the same.
     #[test]
     fn a_pod_with_an_address_in_the_network_of_the_nodes_is_noted() {
@@ -526,7 +524,6 @@ mod tests {
         assert_eq!(notes("10.244.1.7"), Vec::<String>::new());
     }
 
-    /// E6 of a review.
     #[test]
     fn a_node_with_all_the_world_in_its_podcidrs_is_told() {
         let node = Node { pod_networks: vec!["0.0.0.0/0".parse().unwrap()], ..Node::default() };

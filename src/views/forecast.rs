@@ -326,7 +326,7 @@ mod tests {
         }
     }
 
-    /// L10 and L13 of the reviews: nothing would change, it said.
+    /// Nothing would change, it said.
     #[test]
     fn what_nobody_can_compare_is_warned_of() {
         let config = |folder: &str, rest: &str| {
@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(warned, [false, false, false, true], "one node alone knows its links");
     }
 
-    /// L8 of the reviews: routes that other nodes withdraw were "nothing would change".
+    /// Routes that other nodes withdraw were "nothing would change".
     #[test]
     fn what_sessions_and_routes_of_other_nodes_go_by_is_told_where_there_are_others() {
         let config = |rest: &str| {
@@ -389,7 +389,7 @@ mod tests {
         assert_eq!((host("[node]\nname = \"n9\"\n"), host("[state]\nfolder = \"/s\"\n")), (1, 0));
     }
 
-    /// N6 of the reviews: addresses that go to another interface were "nothing would change".
+    /// Addresses that go to another interface were "nothing would change".
     #[test]
     fn what_hosts_and_links_alone_show_is_counted() {
         let config = |pool: &str, l2: &str| {
@@ -416,7 +416,7 @@ mod tests {
         assert_eq!(beside("", "announce-again = \"1s\"\n").len(), 0, "nothing is announced otherwise now");
     }
 
-    /// K15 of the reviews: no other node heard this one then, and the plan had no word of it.
+    /// No other node heard this one then, and the plan had no word of it.
     #[test]
     fn another_key_for_pulses_is_warned_of_unless_the_former_one_is_accepted() {
         let config = |pulse: &str| {
@@ -430,7 +430,7 @@ mod tests {
         assert_eq!(warned, [false, true, false, true, true, false]);
     }
 
-    /// K16 of the reviews: BIRD ended the session, and the plan said "0 routes, 1 peer".
+    /// BIRD ended the session, and the plan said "0 routes, 1 peer".
     #[test]
     fn a_peer_that_loses_bfd_is_named_for_what_its_router_may_do() {
         let config = |profiles: [&str; 2]| {

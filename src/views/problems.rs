@@ -24,7 +24,7 @@ use crate::plan::context::L2Context;
 use crate::plan::context::l2::describe_interfaces;
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::elect;
-use crate::plan::join::Dispute;
+use crate::plan::join::Disagreement;
 use crate::plan::own_addresses::{self, Bound, IPVS_LINK};
 use crate::plan::prefixes::Away;
 use crate::plan::reach;
@@ -642,8 +642,8 @@ fn travels_beside(peer: &PeerReport, peers: &[PeerReport], family: Option<Family
 }
 
 fn disputes(snapshot: &Snapshot) -> Vec<String> {
-    let of_route = |((peer, prefix), all): (&(PeerName, IpNet), &Arc<Vec<Dispute>>)| {
-        let in_words = |Dispute { key, kept, ignored }: &Dispute| {
+    let of_route = |((peer, prefix), all): (&(PeerName, IpNet), &Arc<Vec<Disagreement>>)| {
+        let in_words = |Disagreement { key, kept, ignored }: &Disagreement| {
             format!(
                 "{prefix} to peer {peer}: advertisements disagree about {key}: {kept} is announced, {ignored} is not"
             )
@@ -858,11 +858,9 @@ mod tests {
     use crate::plan::Planner;
     use crate::roster::{Card, Member, Roster};
     use crate::views::Counters;
-    use crate::world::{
-        ClientCertificate, Condition, Drain, Fact, Listing, Refusal, Service, SessionReport,
-    };
+    use crate::world::{ClientCertificate, Condition, Drain, Fact, Listing, Refusal, Service, SessionReport};
 
-    /// L2 of a review. Input: the link of an established session loses its carrier; its address is on the loopback too, or is not.
+    /// Input: the link of an established session loses its carrier; its address is on the loopback too, or is not.
     #[test]
     fn an_established_session_whose_link_has_no_carrier_is_a_problem() {
         const FILE: &str = "[manifests]\nfolder = \"/m\"\n[bgp]\nasn = 64513\n\
@@ -896,7 +894,7 @@ mod tests {
         assert_eq!(told(false, false, SessionState::Active), [""; 0]);
     }
 
-    /// D5 of a review. Input: a router behind another one, and one on the link; with multihop, and passive.
+    /// Input: a router behind another one, and one on the link; with multihop, and passive.
     #[test]
     fn a_peer_that_no_link_reaches_is_told_with_its_remedy() {
         let told = |address: &str, more: &str, state: SessionState| {
@@ -928,7 +926,7 @@ mod tests {
         assert!(!told("10.99.0.1", "", SessionState::OpenSent), "it was reached");
     }
 
-    /// A8 of a review. Input: two gateways whose sessions go on without the password file, and one of the sessions ends.
+    /// Input: two gateways whose sessions go on without the password file, and one of the sessions ends.
     #[test]
     fn only_a_session_that_stands_is_said_to_go_on_without_its_secret() {
         const FILE: &str = "[manifests]\nfolder = \"/m\"\n[bgp]\nasn = 64513\n\
@@ -969,7 +967,7 @@ mod tests {
         assert_eq!(told(SessionState::Active), (Some("secret-missing".to_owned()), 1));
     }
 
-    /// H6 and H7 of a review. Input: a node without state has left a class, or lacks the ConfigMap's text; a Service shows what this crier
+    /// Input: a node without state has left a class, or lacks the ConfigMap's text; a Service shows what this crier
     /// gave it of a pool that the node knows nothing of. Output: that the node does not announce it is told. Nothing was.
     #[test]
     fn what_nobody_announces_of_pools_that_a_node_does_not_remember_is_told() {
@@ -1008,7 +1006,7 @@ mod tests {
         }
     }
 
-    /// R7 of a review. Input: the class of the file, and the Lease with it, is another one; a node without its former state sees a Service that
+    /// Input: the class of the file, and the Lease with it, is another one; a node without its former state sees a Service that
     /// the crier of the former Lease gave an address of the pool that the file has still. Output: that nobody may announce it is told, with
     /// the setting that has it announced; not while an agent of that Lease is heard, nor of a pool of another name.
     #[test]
@@ -1126,7 +1124,7 @@ mod tests {
         for word in ["the API server refuses", "endpointslices: 403 forbidden", "`crier rbac`"] {
             assert!(problem.contains(word), "{word} in: {problem}");
         }
-        // H8 of a review: rights were named as the remedy.
+        // Rights were named as the remedy.
         let anonymous =
             "services: 403 services is forbidden: User \"system:anonymous\" cannot list resource \"services\"";
         let (_, problem) = said(anonymous, Refusal::Anonymous);
@@ -1134,7 +1132,7 @@ mod tests {
         for word in ["does not see who asks", "system:anonymous", "credentials of the kubeconfig do not reach it"] {
             assert!(problem.contains(word), "{word} in: {problem}");
         }
-        // V4 of a review: it was called unreachable.
+        // It was called unreachable.
         let (state, problem) = said("nodes: 401 Unauthorized", Refusal::Unauthorized);
         assert_eq!(state, "unauthorized", "it answers");
         assert!(!problem.contains("unreachable"), "{problem}");
@@ -1146,7 +1144,7 @@ mod tests {
         assert!(problem.starts_with("API server unreachable, and no earlier state is known, so "), "{problem}");
     }
 
-    /// B6 and B7 of a review. Input: a Service that is to be on a Node, which goes; and a drain whose file is damaged.
+    /// Input: a Service that is to be on a Node, which goes; and a drain whose file is damaged.
     #[test]
     fn a_service_on_a_node_that_is_none_and_a_drain_that_cannot_be_read_are_problems() {
         let file = SourceFile { path: "test.toml".to_owned(), text: "[kubernetes]\nin-cluster = true\n".to_owned() };
@@ -1188,7 +1186,7 @@ mod tests {
         );
     }
 
-    /// B5 of a review. Input: an agent without a state folder, and one that remembers a Node, at a boot without the API server. Output: only the
+    /// Input: an agent without a state folder, and one that remembers a Node, at a boot without the API server. Output: only the
     /// second one says that it acts on what it remembers.
     #[test]
     fn an_agent_that_remembers_nothing_does_not_say_that_it_acts_on_that() {
@@ -1209,7 +1207,7 @@ mod tests {
         assert_eq!(said(&[Fact::Node("n2".into(), Some(Arc::default()))]), (true, true));
     }
 
-    /// V4 of a review. Input: a client certificate that ended yesterday, ends within a week, or later, and an API server that answers, or says
+    /// Input: a client certificate that ended yesterday, ends within a week, or later, and an API server that answers, or says
     /// 401. Output: one problem with its name and its date, unless it is good for longer; what refuses a good one is another cause.
     #[test]
     fn a_client_certificate_that_ends_is_told_by_name_with_its_date() {
@@ -1247,7 +1245,7 @@ mod tests {
         }
     }
 
-    /// V16 of a review. Input: the API server refuses the ConfigMap of the default crier, and of one with a Lease and a ConfigMap elsewhere.
+    /// Input: the API server refuses the ConfigMap of the default crier, and of one with a Lease and a ConfigMap elsewhere.
     /// Output: the Role that gives the right, and the command that makes it; no rights where something else is the matter.
     #[test]
     fn a_config_map_that_may_not_be_read_names_the_role_that_it_takes() {
@@ -1278,7 +1276,7 @@ mod tests {
         assert!(said(other, Refusal::NoAnswer, "timed out").ends_with("timed out"));
     }
 
-    /// V5 of a review (t2). Input: the status of a Service shows crier's address with `ipMode: Proxy`; its class is served, or the file does
+    /// Input: the status of a Service shows crier's address with `ipMode: Proxy`; its class is served, or the file does
     /// not name it any more. Output: who writes VIP, or that nobody does and what to do. It was said that the agent that allocates does.
     #[test]
     fn an_ip_mode_is_not_said_to_be_put_right_where_the_class_is_left() {
@@ -1315,7 +1313,6 @@ mod tests {
         );
     }
 
-    /// W1 of a review.
     #[test]
     fn a_peer_that_does_not_read_is_a_problem() {
         let stuck = |routes, since: Option<&str>| {

@@ -245,7 +245,7 @@ pub fn status(snapshot: &Snapshot) -> Report {
 
 /// This agent allocates: it holds the Lease, or there is no API server.
 pub(super) fn allocates(snapshot: &Snapshot) -> bool {
-    snapshot.world.leader || snapshot.config.is_standalone()
+    snapshot.world.allocates || snapshot.config.is_standalone()
 }
 
 /// The Services of type LoadBalancer, with what was decided about each.
@@ -581,7 +581,7 @@ mod tests {
         assert!(many.contains("10.7.0.0/16, 3 more (") && !many.contains("10.8.0.0/16"), "{many}");
     }
 
-    /// H1 of a review. Input: the API server shows another address of the pool than the one that was written, as a policy has it. Output: what
+    /// Input: the API server shows another address of the pool than the one that was written, as a policy has it. Output: what
     /// is said of that one names it; "answered here" was said of the one that nobody answers for.
     #[test]
     fn what_is_said_of_an_address_that_the_status_shows_beside_the_services_own_names_it() {
@@ -598,7 +598,7 @@ mod tests {
             Fact::Listed(Listing::EndpointSlices(Default::default())),
             Fact::Listed(Listing::Nodes(Default::default())),
             Fact::Listed(Listing::Namespaces(Default::default())),
-            Fact::Leader(true),
+            Fact::Allocates(true),
             Fact::Service(key.clone(), Some(Arc::new(service.clone()))),
         ] {
             planner.apply(fact);
@@ -619,7 +619,7 @@ mod tests {
         assert!(said.contains(&Reason::WaitingForStatus.to_string()), "{said}");
     }
 
-    /// H11 of a review. Input: a Service of both families with endpoints of one, or of none. Output: the family is named where the other one is
+    /// Input: a Service of both families with endpoints of one, or of none. Output: the family is named where the other one is
     /// served.
     #[test]
     fn of_two_families_the_one_without_endpoints_is_named() {

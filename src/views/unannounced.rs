@@ -245,7 +245,7 @@ mod tests {
             assert_eq!(told(&right, 1), Vec::<String>::new(), "{right}");
         }
         assert_eq!(told(&l2("zz"), 0), Vec::<String>::new(), "nobody could answer a client anyway");
-        // L9 of a review: whatever is in the way.
+        // Whatever is in the way.
         let peer = |keys: &str| bgp("").replace("asn = 64512\n", &format!("asn = 64512\n{keys}\n"));
         let blocked = [
             (peer(in_zz), "no Node has the labels of [[bgp.peer]] nodes = \"rack=zz\""),
@@ -267,7 +267,7 @@ mod tests {
         }
         let beside = bgp(in_zz) + "[[bgp.advertisement]]\n";
         assert_eq!(told(&beside, 1), Vec::<String>::new(), "one way is enough");
-        // L9 (d): the agent of the only node with an endpoint left.
+        // The agent of the only node with an endpoint left.
         let local = || Service { external_traffic_policy: TrafficPolicy::Local, ..Service::default() };
         assert_eq!(told_of(&bgp(""), 1, local(), "n1"), Vec::<String>::new());
         let [problem] = &told_of(&bgp(""), 1, local(), "n9")[..] else { panic!("one problem") };

@@ -43,7 +43,7 @@ pub enum Fact {
     /// The API server was put back to an older state: what is told from now on counts, though its versions are lower than known ones.
     WentBack,
     /// Whether this agent holds the Lease and so allocates.
-    Leader(bool),
+    Allocates(bool),
     /// What was last seen of the Lease.
     Lease(Box<LeaseState>),
     Link(u32, Option<Link>),
@@ -165,7 +165,7 @@ impl Fact {
             | Fact::PodsUnseen(_)
             | Fact::ApiServer(_)
             | Fact::WentBack
-            | Fact::Leader(_)
+            | Fact::Allocates(_)
             | Fact::Lease(_)
             | Fact::Link(..)
             | Fact::LinksListed

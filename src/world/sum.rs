@@ -50,7 +50,7 @@ pub struct World {
     /// The node that it was chosen for; `None` where an earlier version has not said it.
     pub router_id_of: Option<NodeName>,
     /// This agent allocates.
-    pub leader: bool,
+    pub allocates: bool,
     pub lease: LeaseState,
     pub links: OrdMap<u32, Link>,
     pub links_listed: bool,
@@ -212,13 +212,13 @@ impl World {
                 self.ahead.clear();
                 Touched::Nothing
             }
-            Fact::Leader(leader) => {
-                if !leader {
+            Fact::Allocates(allocates) => {
+                if !allocates {
                     // What was promised and not written is the next holder's to decide.
                     self.assigned.clear();
                     self.refused.clear();
                 }
-                everything_if(std::mem::replace(&mut self.leader, leader) != leader)
+                everything_if(std::mem::replace(&mut self.allocates, allocates) != allocates)
             }
             Fact::ClusterConfig(state, texts) => {
                 let lacked = self.lacks_config_map();

@@ -51,7 +51,7 @@ fn a_service_of_another_type_is_kept_only_while_its_status_shows_addresses() {
     assert!(world.services.is_empty());
 }
 
-/// Q18 of a review. Input: 6,000 statuses are wiped whole, the first by name first. Output: the addresses of none are forgotten, nor when
+/// Input: 6,000 statuses are wiped whole, the first by name first. Output: the addresses of none are forgotten, nor when
 /// all of the Services are deleted then.
 #[test]
 fn a_tool_that_empties_every_status_makes_no_address_forgotten() {
@@ -181,7 +181,7 @@ fn a_service_of_another_type_is_kept_while_it_asks_for_egress() {
     assert!(world.services.is_empty());
 }
 
-/// Q2 of a review. Input: the agent wrote a status, the watch told it, and the API server was put back to before that. Output: what is
+/// Input: the agent wrote a status, the watch told it, and the API server was put back to before that. Output: what is
 /// told then counts. A watch that is late tells history, and that does not.
 #[test]
 fn what_an_api_server_tells_that_went_back_is_no_history() {

@@ -148,7 +148,7 @@ fn a_clean_leave_takes_everything_away_even_before_the_first_plan() {
     });
 }
 
-/// N9 of a review: two agents with a state folder each.
+/// Two agents with a state folder each.
 fn what_another_agent_of_the_host_bound_stays_when_this_one_leaves() {
     Wire::new().run(async || {
         let run = Run::start();

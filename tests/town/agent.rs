@@ -16,7 +16,7 @@ use crier::agent::kept_addresses::{self, Kept};
 use crier::arp::machine::answer::{self, Ownership as Claim, Station, Verdict};
 use crier::arp::machine::{Action, Claims, Report, Surroundings};
 use crier::arp::packet::{Frame, Protocol};
-use crier::claim::{ConflictKind, Order};
+use crier::claim::{ConflictKind, Errand};
 use crier::config::{self, Config, NoSecrets, SourceFile};
 use crier::names::{InterfaceName, NodeName};
 use crier::plan::Planner;
@@ -185,7 +185,7 @@ pub struct Agent {
     pulse: Option<Machine>,
     claims: Claims,
     link_up: bool,
-    orders: OrdMap<IpAddr, Order>,
+    errands: OrdMap<IpAddr, Errand>,
     /// The conflicts that the planner was told.
     told: BTreeMap<IpAddr, (MacAddress, ConflictKind)>,
     incarnations: Incarnations,
@@ -213,7 +213,7 @@ impl Agent {
             pulse: None,
             claims: Claims::default(),
             link_up: false,
-            orders: OrdMap::new(),
+            errands: OrdMap::new(),
             told: BTreeMap::new(),
             incarnations: Incarnations { first: incarnation, this: incarnation },
             must_think: false,
@@ -510,21 +510,21 @@ impl Agent {
             yields: slice.yields_on(LINK),
             leaving: slice.leaving,
         });
-        let wanted: OrdMap<IpAddr, Order> = slice
+        let wanted: OrdMap<IpAddr, Errand> = slice
             .addresses
             .keys()
             .chain(slice.standbys.keys())
-            .map(|address| (*address, slice.order(*address)))
+            .map(|address| (*address, slice.errand(*address)))
             .collect();
-        for (address, order) in &wanted {
-            if self.orders.get(address) != Some(order) {
-                self.claims.handle_owned(*address, order, now);
+        for (address, errand) in &wanted {
+            if self.errands.get(address) != Some(errand) {
+                self.claims.handle_owned(*address, errand, now);
             }
         }
-        for address in self.orders.keys().filter(|address| !wanted.contains_key(*address)) {
+        for address in self.errands.keys().filter(|address| !wanted.contains_key(*address)) {
             self.claims.handle_disowned(*address, now);
         }
-        self.orders = wanted;
+        self.errands = wanted;
         let up = slice.links.iter().any(|link| link.index == LINK && link.up && link.carrier);
         match (self.link_up, up) {
             (false, true) => self.claims.handle_link_up(now),

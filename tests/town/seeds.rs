@@ -66,14 +66,14 @@ fn towns_bear_filters_that_last() {
         println!("{trouble:?}: {found:?}");
         complaints.extend(found.iter().next().map(|(seed, broken)| explain(&of(trouble)(*seed), broken)));
     }
-    // Where frames pass one way and no pulses do, for good, nodes without a word of each other take turns: known to be too much (K2).
+    // Where frames pass one way and no pulses do, for good, nodes without a word of each other take turns: known to be too much.
     let of_pulses = |seed| filtered_for_good(story(seed, &[Trouble::Firewall, Trouble::Prune]));
     let found = run(0..SEEDS_OF_A_KIND, of_pulses);
     complaints.extend(found.iter().next().map(|(seed, broken)| explain(&of_pulses(*seed), broken)));
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
-/// C4 of a review: nodes that receive no frame of anybody, for a while or for good, beside whatever else befalls a town.
+/// Nodes that receive no frame of anybody, for a while or for good, beside whatever else befalls a town.
 #[test]
 fn clients_are_served_by_those_that_hear_while_other_nodes_receive_nothing() {
     let of = |number: u64| match number % 3 {

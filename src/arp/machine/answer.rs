@@ -15,7 +15,7 @@ pub enum Verdict {
     Conflict(Claimant),
     /// Another station probes an address that this node probes too.
     Rival(Claimant),
-    Ignore(Reason),
+    Ignore(NoAnswer),
 }
 
 /// Whether this node owns an address on a link.
@@ -31,7 +31,7 @@ pub enum Ownership {
 
 /// Why a frame needs no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub enum NoAnswer {
     /// Not what its protocol lets pass (RFC 826 for IPv4 on Ethernet, RFC 4861 §7.1), tagged for a VLAN, or cut short.
     Malformed,
     /// This node sent it, from this link or from another link on the same wire.
@@ -46,25 +46,25 @@ pub enum Reason {
     NotOwned,
 }
 
-impl Reason {
-    pub const ALL: [Reason; 6] = [
-        Reason::Malformed,
-        Reason::Own,
-        Reason::OtherDestination,
-        Reason::NoStation,
-        Reason::NotARequest,
-        Reason::NotOwned,
+impl NoAnswer {
+    pub const ALL: [NoAnswer; 6] = [
+        NoAnswer::Malformed,
+        NoAnswer::Own,
+        NoAnswer::OtherDestination,
+        NoAnswer::NoStation,
+        NoAnswer::NotARequest,
+        NoAnswer::NotOwned,
     ];
 
     /// The reason as a label of a metric.
     pub fn code(self) -> &'static str {
         match self {
-            Reason::Malformed => "malformed",
-            Reason::Own => "own",
-            Reason::OtherDestination => "other-destination",
-            Reason::NoStation => "no-station",
-            Reason::NotARequest => "not-a-request",
-            Reason::NotOwned => "not-owned",
+            NoAnswer::Malformed => "malformed",
+            NoAnswer::Own => "own",
+            NoAnswer::OtherDestination => "other-destination",
+            NoAnswer::NoStation => "no-station",
+            NoAnswer::NotARequest => "not-a-request",
+            NoAnswer::NotOwned => "not-owned",
         }
     }
 }
@@ -98,17 +98,17 @@ pub fn judge(
     octets: &[u8],
 ) -> (Verdict, Option<Heard>) {
     let ignore = |reason| (Verdict::Ignore(reason), None);
-    let Ok(frame) = Frame::parse(protocol, octets) else { return ignore(Reason::Malformed) };
+    let Ok(frame) = Frame::parse(protocol, octets) else { return ignore(NoAnswer::Malformed) };
     let ours = |mac: MacAddress| mac == station.mac || station.other_macs.contains(&mac);
     let speaker = frame.speaker();
     if ours(frame.source()) || ours(speaker) {
-        return ignore(Reason::Own);
+        return ignore(NoAnswer::Own);
     }
     if !frame.is_for(station.mac) {
-        return ignore(Reason::OtherDestination);
+        return ignore(NoAnswer::OtherDestination);
     }
     if is_group(speaker) || speaker == MacAddress::ZERO {
-        return ignore(Reason::NoStation);
+        return ignore(NoAnswer::NoStation);
     }
     let says = frame.says().map(|claimant| claimant.address);
     let heard = Heard { speaker, says, asks: frame.asks(), answers_us: frame.answers(station.mac) };
@@ -125,15 +125,17 @@ fn verdict(station: Station<'_>, ownership: impl Fn(IpAddr) -> Ownership, frame:
         return Verdict::Conflict(claimant);
     }
     let Some(address) = frame.asks() else {
-        return Verdict::Ignore(Reason::NotARequest);
+        return Verdict::Ignore(NoAnswer::NotARequest);
     };
     match ownership(address) {
         // A probe (RFC 5227 §2.1.1, RFC 4862 §5.4.2) is a request like any other: it shall find the address taken.
-        Ownership::Announced => frame.answer(station.mac).map_or(Verdict::Ignore(Reason::NotARequest), Verdict::Answer),
+        Ownership::Announced => {
+            frame.answer(station.mac).map_or(Verdict::Ignore(NoAnswer::NotARequest), Verdict::Answer)
+        }
         // RFC 5227 §2.1.1: also a conflict, "if during this period the host receives any ARP Probe where the packet's
         // 'target IP address' is the address being probed for"; RFC 4862 §5.4.3 has it for solicitations.
         Ownership::Pending if says.is_none() => Verdict::Rival(Claimant { address, mac: frame.speaker() }),
-        Ownership::Pending | Ownership::None => Verdict::Ignore(Reason::NotOwned),
+        Ownership::Pending | Ownership::None => Verdict::Ignore(NoAnswer::NotOwned),
     }
 }
 
@@ -235,19 +237,19 @@ mod tests {
             ("a unicast request for ours", unicast, answered(unicast)),
             ("a probe for ours", probe, answered(probe)),
             ("a request relayed by another station", relayed, answered(relayed)),
-            ("a request for another's", who_has(FOREIGN), ignored(Reason::NotOwned)),
-            ("a request for one that we only ask for", who_has(ASKED), ignored(Reason::NotOwned)),
+            ("a request for another's", who_has(FOREIGN), ignored(NoAnswer::NotOwned)),
+            ("a request for one that we only ask for", who_has(ASKED), ignored(NoAnswer::NotOwned)),
             ("a probe for one that we ask for", Packet { target_ip: ASKED, ..probe }, rival),
-            ("a request to another station", to_other, ignored(Reason::OtherDestination)),
-            ("a request to a group", Packet { destination: GROUP, ..ask }, ignored(Reason::OtherDestination)),
-            ("a frame of our own", Packet { source: OURS, ..ask }, ignored(Reason::Own)),
-            ("a packet of our own in another's frame", Packet { sender_mac: OURS, ..ask }, ignored(Reason::Own)),
-            ("our other link announcing the same address", other_link, ignored(Reason::Own)),
-            ("a group as sender", Packet { sender_mac: GROUP, ..ask }, ignored(Reason::NoStation)),
-            ("everybody as sender", by_everybody, ignored(Reason::NoStation)),
-            ("nobody as sender", by_nobody, ignored(Reason::NoStation)),
-            ("another's reply", reply, ignored(Reason::NotARequest)),
-            ("reverse ARP", Packet { operation: Operation::Unknown(3), ..ask }, ignored(Reason::NotARequest)),
+            ("a request to another station", to_other, ignored(NoAnswer::OtherDestination)),
+            ("a request to a group", Packet { destination: GROUP, ..ask }, ignored(NoAnswer::OtherDestination)),
+            ("a frame of our own", Packet { source: OURS, ..ask }, ignored(NoAnswer::Own)),
+            ("a packet of our own in another's frame", Packet { sender_mac: OURS, ..ask }, ignored(NoAnswer::Own)),
+            ("our other link announcing the same address", other_link, ignored(NoAnswer::Own)),
+            ("a group as sender", Packet { sender_mac: GROUP, ..ask }, ignored(NoAnswer::NoStation)),
+            ("everybody as sender", by_everybody, ignored(NoAnswer::NoStation)),
+            ("nobody as sender", by_nobody, ignored(NoAnswer::NoStation)),
+            ("another's reply", reply, ignored(NoAnswer::NotARequest)),
+            ("reverse ARP", Packet { operation: Operation::Unknown(3), ..ask }, ignored(NoAnswer::NotARequest)),
             ("another announcing ours", Packet { sender_ip: OWNED, ..ask }, conflict),
             ("another answering for ours", Packet { sender_ip: OWNED, ..reply }, conflict),
             ("another asking from ours", Packet { sender_ip: OWNED, ..who_has(FOREIGN) }, conflict),
@@ -287,16 +289,16 @@ mod tests {
             ("a check whether we are still there", alone, answered(alone)),
             ("such a check without a link address", bare_alone, answered(bare_alone)),
             ("duplicate address detection of ours", probe(OWNED6), answered(probe(OWNED6))),
-            ("a solicitation for another's", solicitation(FOREIGN6), ignored(Reason::NotOwned)),
-            ("a solicitation for one that we only ask for", solicitation(ASKED6), ignored(Reason::NotOwned)),
+            ("a solicitation for another's", solicitation(FOREIGN6), ignored(NoAnswer::NotOwned)),
+            ("a solicitation for one that we only ask for", solicitation(ASKED6), ignored(NoAnswer::NotOwned)),
             ("duplicate address detection of one that we ask for", probe(ASKED6), rival),
-            ("a solicitation to another station", to_other, ignored(Reason::OtherDestination)),
-            ("a frame of our own", ndp::Packet { source: OURS, ..ask }, ignored(Reason::Own)),
-            ("a packet of our own in another's frame", naming(OURS), ignored(Reason::Own)),
-            ("our other link", naming(OUR_OTHER_LINK), ignored(Reason::Own)),
-            ("a group as sender", naming(GROUP), ignored(Reason::NoStation)),
-            ("nobody as sender", naming(MacAddress::ZERO), ignored(Reason::NoStation)),
-            ("another's advertisement", answer, ignored(Reason::NotARequest)),
+            ("a solicitation to another station", to_other, ignored(NoAnswer::OtherDestination)),
+            ("a frame of our own", ndp::Packet { source: OURS, ..ask }, ignored(NoAnswer::Own)),
+            ("a packet of our own in another's frame", naming(OURS), ignored(NoAnswer::Own)),
+            ("our other link", naming(OUR_OTHER_LINK), ignored(NoAnswer::Own)),
+            ("a group as sender", naming(GROUP), ignored(NoAnswer::NoStation)),
+            ("nobody as sender", naming(MacAddress::ZERO), ignored(NoAnswer::NoStation)),
+            ("another's advertisement", answer, ignored(NoAnswer::NotARequest)),
             ("another announcing ours", announcing(OWNED6), conflict),
             ("another asking from ours", ndp::Packet { sender_ip: OWNED6, ..solicitation(FOREIGN6) }, conflict),
             ("an advertisement of one that we ask for", announcing(ASKED6), occupied),
@@ -311,18 +313,18 @@ mod tests {
     fn a_frame_of_another_protocol_is_malformed() {
         let mut frame = who_has(OWNED).emit();
         frame[12] = 0x86;
-        assert_eq!(judged(Protocol::Arp, &frame), Verdict::Ignore(Reason::Malformed));
+        assert_eq!(judged(Protocol::Arp, &frame), Verdict::Ignore(NoAnswer::Malformed));
         let solicitation = Frame::Ndp(solicitation(OWNED6)).emit();
-        assert_eq!(judged(Protocol::Arp, solicitation.as_ref()), Verdict::Ignore(Reason::Malformed));
+        assert_eq!(judged(Protocol::Arp, solicitation.as_ref()), Verdict::Ignore(NoAnswer::Malformed));
         for protocol in Protocol::BOTH {
-            assert_eq!(judged(protocol, &[]), Verdict::Ignore(Reason::Malformed));
+            assert_eq!(judged(protocol, &[]), Verdict::Ignore(NoAnswer::Malformed));
         }
     }
 
     #[test]
     fn every_reason_has_a_label_of_its_own() {
-        let codes: std::collections::BTreeSet<_> = Reason::ALL.map(Reason::code).into();
-        assert_eq!(codes.len(), Reason::ALL.len());
+        let codes: std::collections::BTreeSet<_> = NoAnswer::ALL.map(NoAnswer::code).into();
+        assert_eq!(codes.len(), NoAnswer::ALL.len());
     }
 
     proptest! {

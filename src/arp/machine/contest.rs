@@ -66,11 +66,11 @@ impl Claims {
         let Claimant { address, mac } = claimant;
         let Some(claim) = self.claims.get(&address).filter(|claim| !claim.ignores(mac)) else { return };
         let hearing = self.stations.hearing(mac);
-        let asks_first = claim.order.manner.probe || claim.is_standby();
+        let asks_first = claim.errand.manner.probe || claim.is_standby();
         let is_announced = matches!(claim.state, State::Announced(_));
         // Who answers this node receives something, whatever its pulses said a moment ago.
         let hearing = match hearing {
-            Some(Hearing::Numb) if self.answered_by == Some(mac) && !is_announced => Some(Hearing::Unheard),
+            Some(Hearing::ReceivesNothing) if self.answered_by == Some(mac) && !is_announced => Some(Hearing::Unheard),
             hearing => hearing,
         };
         let was_taken = self.formers.is_from(address, mac);
@@ -82,7 +82,7 @@ impl Claims {
         let Some(claim) = self.claims.get(&address) else { return };
         match (state, hearing) {
             // It has said goodbye: these are its last words.
-            (State::Probing { .. } | State::Deferred { .. }, Some(Hearing::Leaving | Hearing::Numb)) => {}
+            (State::Probing { .. } | State::Deferred { .. }, Some(Hearing::Leaving | Hearing::ReceivesNothing)) => {}
             // Where nobody is asked before an address is used, only other nodes are given way to.
             (State::Probing { .. } | State::Deferred { .. }, None) if !asks_first => {}
             (State::Probing { .. }, _) => self.defer(claimant, None, now),
@@ -104,7 +104,7 @@ impl Claims {
                 if gives_way { self.defer(claimant, None, now) } else { self.dispute(claimant, now) }
             }
             (State::Announced(_), Some(Hearing::Deaf)) => self.defer(claimant, Some(DEAF_PAUSE), now),
-            (State::Announced(_), Some(Hearing::Numb)) => {
+            (State::Announced(_), Some(Hearing::ReceivesNothing)) => {
                 // Neighbours believed it, and it answers none of them. Its frames and this node's may arrive in another order.
                 let lane = claim.lane(Lane::Repeat, now);
                 self.note_conflict(claimant, now);
@@ -127,7 +127,7 @@ impl Claims {
             }
             (State::Announced(announced), None) => {
                 // A node that handed the address over had it before that host.
-                let may_be_late = asks_first && claim.order.acquisition != Acquisition::HandOver;
+                let may_be_late = asks_first && claim.errand.acquisition != Acquisition::HandOver;
                 self.stations.handle_stranger(now);
                 if may_be_late && now < announced.on_probation_until {
                     self.defer(claimant, None, now);
@@ -153,7 +153,7 @@ impl Claims {
             }
             State::Probing { .. }
                 if mac < self.stations.own_mac()
-                    && !matches!(self.stations.hearing(mac), Some(Hearing::Leaving | Hearing::Numb)) =>
+                    && !matches!(self.stations.hearing(mac), Some(Hearing::Leaving | Hearing::ReceivesNothing)) =>
             {
                 // Of a node that is heard the plan knows what it does. The two do not ask at the same moment again, so that each hears a
                 // third one that has the address.
@@ -334,7 +334,7 @@ impl Claims {
     pub(super) fn note_taken(&mut self, address: IpAddr, now: Instant) {
         let Some(claim) = self.claims.get_mut(&address) else { return };
         let left_to = claim.left_to.take();
-        let silent = match &claim.order.acquisition {
+        let silent = match &claim.errand.acquisition {
             Acquisition::TakeOver { from, suspect: _ } => self.stations.station_of(from),
             Acquisition::FirstUse | Acquisition::HandOver | Acquisition::Standby { place: _ } => None,
         };
@@ -397,7 +397,7 @@ impl Claims {
             self.over(address);
             return;
         }
-        let kind = match claim.order.acquisition {
+        let kind = match claim.errand.acquisition {
             Acquisition::TakeOver { .. } => ConflictKind::AliveUnheard,
             Acquisition::FirstUse | Acquisition::HandOver if hearing.is_some() => ConflictKind::AliveUnheard,
             Acquisition::FirstUse | Acquisition::HandOver | Acquisition::Standby { place: _ } => ConflictKind::Occupied,
@@ -522,12 +522,12 @@ impl Claims {
 
 impl Claim {
     fn ignores(&self, mac: MacAddress) -> bool {
-        self.order.manner.ignore_stations.contains(&mac)
+        self.errand.manner.ignore_stations.contains(&mac)
     }
 
     /// How long to wait after this number of deferrals in a row.
     fn pause(&self) -> Duration {
-        let Probing { first_pause, longest_pause, .. } = settings::probing(&self.order.acquisition);
+        let Probing { first_pause, longest_pause, .. } = settings::probing(&self.errand.acquisition);
         let doublings = self.deferrals.saturating_sub(1).min(16);
         first_pause.saturating_mul(1 << doublings).min(longest_pause)
     }

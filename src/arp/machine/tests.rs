@@ -184,14 +184,14 @@ fn the_last_announcement_of_a_node_that_said_goodbye_is_followed_by_one_of_its_h
     assert_eq!(bench.reports(), []);
 }
 
-/// C4 of a review. Input: a node that says in its pulses that it receives nothing announces an address of this one, again and again.
+/// Input: a node that says in its pulses that it receives nothing announces an address of this one, again and again.
 /// Output: this one goes on, and neighbours hear of it behind each of these announcements.
 #[test]
 fn what_a_node_announces_that_receives_nothing_is_contradicted_each_time() {
     let mut bench = Bench::new();
     bench.own(1, Acquisition::HandOver);
     bench.pass(millis(20_000));
-    bench.meet(FOREIGN, Hearing::Numb);
+    bench.meet(FOREIGN, Hearing::ReceivesNothing);
     for _ in 0..5 {
         bench.claims.handle_claimant(Claimant { address: address(1), mac: FOREIGN }, bench.now);
         let sent = bench.pass(millis(100)).into_iter().filter(|(_, what, _)| *what == Sent::Announce).count();
@@ -212,7 +212,7 @@ fn what_a_node_announces_that_receives_nothing_is_contradicted_each_time() {
     assert_eq!(bench.ownership(3), Ownership::Pending);
 }
 
-/// C4 of a review. Input: the pulses of all other nodes are missed, and nobody answers questions for their addresses. Output: this node knows
+/// Input: the pulses of all other nodes are missed, and nobody answers questions for their addresses. Output: this node knows
 /// that it hears nobody until the next frame of anybody, asks seldom then, and asks nobody as long as some pulse is heard.
 #[test]
 fn a_node_that_misses_all_others_asks_for_them_and_knows_when_nobody_is_heard() {
@@ -355,7 +355,7 @@ fn a_node_that_is_handed_the_address_is_no_conflict_and_one_that_goes_on_claimin
     bench.pass(millis(1000));
     bench.claimed_by(1, FOREIGN, true);
     assert_eq!(bench.reports(), [conflict(1, FOREIGN, ConflictKind::Contested)], "both go on");
-    // M17 of a review: status named it for five minutes after the other had given way.
+    // Status named it for five minutes after the other had given way.
     bench.pass(CONFLICT_OF_NODES_OVER);
     assert_eq!(bench.reports(), [Report::Over(address(1))]);
 }

@@ -25,7 +25,7 @@ use crate::arp::packet::{Claimant, Frame, Protocol};
 use crate::arp::socket::groups::Groups;
 use crate::arp::socket::{LinkSender, LinkSocket, wait};
 use crate::arp::state::{LinkState, LinkStates, SocketState};
-use crate::claim::{Acquisition, Answerer, ConflictKind, Order};
+use crate::claim::{Acquisition, Answerer, ConflictKind, Errand};
 use crate::clock;
 use crate::names::{InterfaceName, NodeName};
 use crate::world::Conflict;
@@ -39,7 +39,7 @@ pub(super) struct LinkSlice {
     pub(super) up: bool,
     pub(super) other_macs: Arc<[MacAddress]>,
     pub(super) surroundings: Surroundings,
-    pub(super) addresses: OrdMap<IpAddr, Order>,
+    pub(super) addresses: OrdMap<IpAddr, Errand>,
 }
 
 /// What a link worker shares with the responder, beside its slices.
@@ -215,8 +215,8 @@ impl Worker {
         }
         for item in before.addresses.diff(&after.addresses) {
             match item {
-                DiffItem::Add(address, order) | DiffItem::Update { new: (address, order), .. } => {
-                    self.claims.handle_owned(*address, order, now);
+                DiffItem::Add(address, errand) | DiffItem::Update { new: (address, errand), .. } => {
+                    self.claims.handle_owned(*address, errand, now);
                 }
                 DiffItem::Remove(address, _) => {
                     self.claims.handle_disowned(*address, now);
@@ -479,8 +479,8 @@ impl Worker {
                 before.map_or(now, |before| before.since)
             };
             // What it merely stands by for is another node's.
-            let is_own = |address: &IpAddr, order: &Order| {
-                !matches!(order.acquisition, Acquisition::Standby { .. }) || self.answering.contains(address)
+            let is_own = |address: &IpAddr, errand: &Errand| {
+                !matches!(errand.acquisition, Acquisition::Standby { .. }) || self.answering.contains(address)
             };
             let conflicts = self.claims.conflicts();
             let conflicts = conflicts
@@ -491,7 +491,7 @@ impl Worker {
                 mac: *mac,
                 socket: SocketState::Open,
                 offloaded: self.offload.is_some(),
-                addresses: addresses.iter().filter(|(address, order)| is_own(address, order)).count(),
+                addresses: addresses.iter().filter(|(address, errand)| is_own(address, errand)).count(),
                 answering: self.answering.clone(),
                 answerers: self.answerers.clone(),
                 conflicts,

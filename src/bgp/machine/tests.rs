@@ -459,7 +459,6 @@ fn a_peering_that_needs_the_path_neither_dials_nor_accepts_before_it_is_up() {
     assert_eq!(bench.peering.state(), SessionState::Established);
 }
 
-/// D3 of a review.
 #[test]
 fn the_need_of_a_path_comes_and_goes_without_the_end_of_a_session() {
     let mut bench = Bench::in_phase(SessionState::Established);
@@ -948,7 +947,7 @@ fn a_second_open_makes_the_established_connection_prove_itself_once_within_a_bou
     assert_eq!(bench.next_timeout(), (Duration::ZERO, "dial".to_owned()));
 }
 
-/// S3 of a review. Input: the router of an unnumbered peer dies without a word, and its replacement, with another link-local address,
+/// Input: the router of an unnumbered peer dies without a word, and its replacement, with another link-local address,
 /// dials. Output: the session with the dead one proves itself, or ends, within the bound; once, however often the other one dials.
 #[test]
 fn another_router_on_the_link_of_the_peer_makes_the_established_connection_prove_itself() {

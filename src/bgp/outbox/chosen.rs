@@ -101,7 +101,7 @@ mod tests {
     use crate::bgp::outbox::NextHopV6;
     use crate::clock;
 
-    /// R13 of a review. Input: the agent is restarted while another address stands in for the next hop that was chosen. Output: that one is
+    /// Input: the agent is restarted while another address stands in for the next hop that was chosen. Output: that one is
     /// the first choice still, and the one that stands in is the second: a lower one is none.
     #[test]
     fn what_stands_in_for_a_next_hop_goes_on_to_do_so_over_a_restart() {

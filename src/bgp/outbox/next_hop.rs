@@ -278,7 +278,7 @@ mod tests {
         );
     }
 
-    /// S3 and D2 of the reviews. Input: an IPv6 session with RFC 8950 on a link without IPv4, and keepalived puts a virtual address there,
+    /// Input: an IPv6 session with RFC 8950 on a link without IPv4, and keepalived puts a virtual address there,
     /// with a subnet or without. Output: IPv4 goes on by the IPv6 next hop.
     #[test]
     fn an_ipv4_address_that_is_not_the_nodes_is_no_next_hop_where_there_is_a_better_one() {
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(v4(true, nodes("eth0", "10.0.0.11/32")), None);
     }
 
-    /// D2b of a review. Input: an IPv4 session whose IPv6 next hop is in use, and a lower global address comes onto the link.
+    /// Input: an IPv4 session whose IPv6 next hop is in use, and a lower global address comes onto the link.
     #[test]
     fn a_next_hop_stays_while_it_is_on_the_link_and_only_the_nodes_own_takes_its_place() {
         let peer = ScopedAddress { ip: "10.0.0.1".parse().unwrap(), interface: None };
@@ -327,7 +327,7 @@ mod tests {
         assert_eq!(found.told.v4, before.v4);
     }
 
-    /// N1 of a review. Input: a flap of the link, after which the virtual address is back before the node's own; `next-hop-v6` is set for
+    /// Input: a flap of the link, after which the virtual address is back before the node's own; `next-hop-v6` is set for
     /// a time; and an address that does not come back. Output: the one that was chosen first is chosen again, unless it was away for long.
     #[test]
     fn a_next_hop_that_was_away_for_a_moment_is_chosen_again() {
@@ -385,7 +385,7 @@ mod tests {
         assert_eq!(of("fe80::11", "fe80::1", Some("eth1")), (some("192.0.2.11"), some("fe80::11"), some("fe80::11")));
     }
 
-    /// U1 of a review. Input: keepalived puts a virtual IPv6 address onto the link of an unnumbered session, before it or during it.
+    /// Input: keepalived puts a virtual IPv6 address onto the link of an unnumbered session, before it or during it.
     /// Output: the link-local address stays the next hop; BIRD drops all routes by an address that it has no way to.
     #[test]
     fn over_a_link_local_connection_no_global_address_that_is_not_the_nodes_is_a_next_hop() {
@@ -451,7 +451,7 @@ mod tests {
         assert_eq!(v6.map(|v6| v6.global.to_string()).as_deref(), Some("2001:db8:a::11"), "the peer is in that subnet");
     }
 
-    /// D10 of a review. Input: one routed address on two uplinks. Output: the other family by the link that leads to the peer.
+    /// Input: one routed address on two uplinks. Output: the other family by the link that leads to the peer.
     #[test]
     fn of_two_links_with_one_address_that_by_which_the_kernel_sends_counts() {
         let host = [
@@ -479,7 +479,7 @@ mod tests {
         assert!(links_in_doubt(local, &path(&peer), &in_subnet).is_empty(), "the subnet tells");
     }
 
-    /// E1 of a review. Input: `source-address` moves, alone, to another link than packets to the peer leave by, or to the loopback.
+    /// Input: `source-address` moves, alone, to another link than packets to the peer leave by, or to the loopback.
     #[test]
     fn an_address_that_is_alone_on_another_link_does_not_make_that_link_the_way_to_this_host() {
         let eth0 = [address("eth0", "10.0.0.11/24"), address("eth0", "fd35::11/64")];

@@ -104,7 +104,7 @@ pub(super) struct Channels {
     /// `None`: nobody keeps a session over a crash.
     pub safe: Option<Safe>,
     /// The task has told all that it has to tell, and what it knows of its sessions.
-    pub done: oneshot::Sender<Left>,
+    pub done: oneshot::Sender<Handed>,
 }
 
 /// What the agents before have left of the peer.
@@ -114,12 +114,12 @@ pub(super) struct Before {
     pub kept: Option<KeptConnection>,
     pub former: Option<FormerSession>,
     /// Of the task that the peer had a moment ago: see [`Channels::done`]. What it tells comes before what this one tells.
-    pub task: Option<oneshot::Receiver<Left>>,
+    pub task: Option<oneshot::Receiver<Handed>>,
 }
 
 /// What a task leaves to the one that follows it for the peer.
 #[derive(Debug)]
-pub(super) struct Left {
+pub(super) struct Handed {
     /// Where the peer was.
     peer: ScopedAddress,
     ends: KnownEnds,
@@ -166,9 +166,9 @@ pub(super) async fn run(
     let offer = settings::local_offer(&settings, &address, router_id, restart);
     let endpoint = settings::endpoint(&settings, address);
     let (ends, chosen, warned) = match left {
-        Some(Left { peer, ends, chosen, warned }) if peer == endpoint.peer => (ends, chosen, warned),
+        Some(Handed { peer, ends, chosen, warned }) if peer == endpoint.peer => (ends, chosen, warned),
         // What another router took or refused says nothing of this one.
-        Some(Left { peer: _, ends, chosen, warned: _ }) => (KnownEnds::new(ends.last()), chosen, Vec::new()),
+        Some(Handed { peer: _, ends, chosen, warned: _ }) => (KnownEnds::new(ends.last()), chosen, Vec::new()),
         None => Default::default(),
     };
     let (peering, resumption) = handover::begin(&name, &endpoint, offer, kept, &mut former, now);
@@ -265,7 +265,7 @@ pub(super) async fn run(
     // Nobody may follow.
     let PeerTask { endpoint, ends, chosen, warned, .. } = &mut task;
     let (ends, warned) = (std::mem::take(ends), std::mem::take(warned));
-    let _ = done.send(Left { peer: endpoint.peer.clone(), ends, chosen: *chosen, warned });
+    let _ = done.send(Handed { peer: endpoint.peer.clone(), ends, chosen: *chosen, warned });
     while task.farewells.join_next().await.is_some() {}
 }
 

@@ -283,7 +283,7 @@ fn change_routes(bench: &Bench, routes: Routes) {
     });
 }
 
-/// F1 of a review. Input: a peer opens 3,000 connections. Output: one line, and after a minute one more that says how many were closed.
+/// Input: a peer opens 3,000 connections. Output: one line, and after a minute one more that says how many were closed.
 #[test]
 fn of_a_flood_of_connections_one_a_minute_is_logged() {
     let (mut refused, now) = (LogLimit::default(), clock::now());
@@ -623,7 +623,7 @@ async fn a_further_session_of_a_gateway_peer_is_told_of_a_shutdown_as_the_first_
     }
 }
 
-/// A3 of a review. Input: `address = "10.0.0.1"` becomes `"gateway"`, and the default route leads there. Output: the session goes on.
+/// Input: `address = "10.0.0.1"` becomes `"gateway"`, and the default route leads there. Output: the session goes on.
 #[tokio::test]
 async fn a_peer_that_is_found_in_another_way_at_the_same_address_keeps_its_session() {
     let (listeners, address) = listeners("127.0.0.1");
@@ -650,7 +650,7 @@ async fn a_peer_that_is_found_in_another_way_at_the_same_address_keeps_its_sessi
     }
 }
 
-/// R3 of a review. Input: an operator resets a peer. Output: the next task knows from where the router had its session, before it has one.
+/// Input: an operator resets a peer. Output: the next task knows from where the router had its session, before it has one.
 #[tokio::test]
 async fn a_reset_does_not_forget_from_where_the_router_knows_this_host() {
     let (mut bench, address) = against_a_script(routes(1, 0), |_| {});

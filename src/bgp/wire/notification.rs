@@ -456,7 +456,7 @@ mod tests {
         assert_eq!(shown(&[0, 1, 1, 0, 0, 5]), format!("{head}, data 000101000005"));
     }
 
-    /// K16 of the reviews: BIRD sends it when BFD says that the path is down.
+    /// BIRD sends it when BFD says that the path is down.
     #[test]
     fn a_cease_that_says_no_more_is_one() {
         let shown = |body: &[u8]| Notification::parse(body).expect("two octets are enough").to_string();

@@ -238,7 +238,6 @@ mod tests {
             (file("a", 0o600, OrElse::Leave), Seen::Folder { mode: 0o755 }, Step::Blocked),
             (folder.clone(), Seen::Nothing, Step::Create),
             (folder.clone(), Seen::Folder { mode: 0o750 }, Step::Nothing),
-            // D27 of a review.
             (folder.clone(), Seen::Folder { mode: 0o777 }, Step::Restrict),
             (folder, seen("", 0o644), Step::Blocked),
         ];
@@ -247,7 +246,7 @@ mod tests {
         }
     }
 
-    /// D21 of a review: what fitted of it kept a full disk full. Here the place of the file is a folder.
+    /// What fitted of it kept a full disk full. Here the place of the file is a folder.
     #[test]
     fn of_a_file_that_cannot_be_put_in_place_nothing_stays() {
         let root = tempfile::tempdir().unwrap();

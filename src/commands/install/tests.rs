@@ -101,7 +101,7 @@ fn what_is_missing_is_a_problem_with_a_remedy() {
     let kubeconfig = host.bring("kubeconfig", &KUBECONFIG_TEXT.replace("token: t", "exec: {command: aws}"));
     let refused = |arguments: &Install| super::install(arguments, Vec::new()).expect_err("it is refused").to_string();
     let unusable = refused(&Install { kubeconfig: kubeconfig.clone(), ..host.arguments() });
-    // D19 and D20 of a review: it was put in place, and the message named the place alone.
+    // It was put in place, and the message named the place alone.
     let given = format!("{} cannot become /etc/crier/kubeconfig", kubeconfig.unwrap().display());
     assert!(unusable.starts_with(&given) && unusable.contains("credential plugin \"aws\""), "{unusable}");
     assert_eq!(host.read(KUBECONFIG), None);
@@ -111,7 +111,7 @@ fn what_is_missing_is_a_problem_with_a_remedy() {
     assert!(beside.contains("files that it names are not taken along"), "{beside}");
     let short = refused(&Install { pulse_key: host.bring("short.key", "abcd\n"), ..host.arguments() });
     assert!(short.contains("short.key is shorter than 16 octets"), "{short}");
-    // D23 of a review: a mistyped root became one.
+    // A mistyped root became one.
     let nowhere = host.root.path().join("nowhere");
     assert!(refused(&Install { root: nowhere.clone(), ..host.arguments() }).contains("there is no directory"));
     assert!(!nowhere.exists());
@@ -136,7 +136,7 @@ fn a_configuration_that_is_refused_changes_nothing() {
     assert!(text(&host.whole()).contains("10-bad.toml"), "drop-ins count");
 }
 
-/// Found by a review. Input: a kubeconfig that nobody can use, twice. Output: the one that works is where it was, and so is the former
+/// Input: a kubeconfig that nobody can use, twice. Output: the one that works is where it was, and so is the former
 /// one.
 #[test]
 fn a_kubeconfig_that_cannot_be_used_takes_no_other_ones_place() {
@@ -161,7 +161,7 @@ fn a_kubeconfig_that_cannot_be_used_takes_no_other_ones_place() {
     }
 }
 
-/// V16 of a review. Input: a kubeconfig whose client certificate has ended, beside one that works and where there is none. Output: it does not
+/// Input: a kubeconfig whose client certificate has ended, beside one that works and where there is none. Output: it does not
 /// take the place of the one that works; where there was none, the problem names it and its end.
 #[test]
 fn a_client_certificate_that_has_ended_takes_no_place_and_is_told() {
@@ -188,7 +188,7 @@ fn a_client_certificate_that_has_ended_takes_no_place_and_is_told() {
     assert_eq!(host.read(KUBECONFIG).as_deref(), Some(KUBECONFIG_TEXT));
 }
 
-/// W14 of a review. Input: kubeconfigs that name absolute files, which the image has, by itself or behind a link of the image, or which only
+/// Input: kubeconfigs that name absolute files, which the image has, by itself or behind a link of the image, or which only
 /// the host has that builds it. Output: the files of the image are judged.
 #[test]
 fn files_that_a_kubeconfig_names_are_those_of_the_image() {
@@ -300,7 +300,7 @@ fn an_agent_is_older_than_the_files_that_were_put_in_place_after_its_start() {
     assert!(!is_newer(&steps[..1], put - second), "files come and go in a folder");
 }
 
-/// B4 of a review. Pods that the node had before a reboot do not send before the guard of egress stands.
+/// Pods that the node had before a reboot do not send before the guard of egress stands.
 #[test]
 fn the_unit_starts_before_whatever_starts_pods() {
     let before = UNIT_TEXT.lines().find_map(|line| line.strip_prefix("Before=")).unwrap_or_default();

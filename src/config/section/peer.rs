@@ -585,7 +585,7 @@ mod tests {
         assert_eq!((length(""), length("a\nb"), length("a\u{7f}")), (None, None, None));
     }
 
-    /// B11 of a review. Input: two peers of one router, of which none, one or both are shut down, and whether they have one password.
+    /// Input: two peers of one router, of which none, one or both are shut down, and whether they have one password.
     #[test]
     fn of_two_peers_of_one_router_one_that_is_shut_down_is_in_nobodys_way() {
         let config = |first: bool, second: bool, port: u16| {

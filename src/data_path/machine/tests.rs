@@ -260,7 +260,7 @@ fn a_url_that_was_asked_for_must_answer_whatever_the_rules_say() {
     assert_eq!(story.serving(), Serving::Lost, "rules that were seen are missed there too");
 }
 
-/// G3 of a review. Input: a check of another program answers, and the kernel has no rules of kube-proxy. Output: at kube-proxy's port
+/// Input: a check of another program answers, and the kernel has no rules of kube-proxy. Output: at kube-proxy's port
 /// they are waited for, at others they are not.
 #[test]
 fn rules_are_expected_of_kube_proxy_alone() {
@@ -342,7 +342,7 @@ fn where_the_kernel_cannot_be_asked_health_counts_alone() {
     assert_eq!(story.serving(), Serving::Yes);
 }
 
-/// H3 of a review. Input: health fails for two seconds and is good for two, again and again (a kube-proxy in CrashLoopBackOff); then it is
+/// Input: health fails for two seconds and is good for two, again and again (a kube-proxy in CrashLoopBackOff); then it is
 /// good for long, and fails once. Output: the path is bad after a few losses, and good once health is good for long; what was long ago
 /// counts no more.
 #[test]

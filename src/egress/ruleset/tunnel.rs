@@ -265,7 +265,7 @@ mod tests {
         assert!(!contains(&smaller, b"steer4\0"), "nothing else changes");
     }
 
-    /// C2 of a review: as nftables 1.0.6 sends it for `typeof ip6 saddr : tcp option maxseg size`.
+    /// As nftables 1.0.6 sends it for `typeof ip6 saddr : tcp option maxseg size`.
     #[test]
     fn the_type_of_a_segments_size_is_told_as_nft_does() {
         if cfg!(target_endian = "big") {

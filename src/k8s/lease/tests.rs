@@ -38,10 +38,10 @@ impl Agent {
         Agent { facts, stop, task }
     }
 
-    async fn leader(&mut self, expected: bool) {
+    async fn allocates(&mut self, expected: bool) {
         let what = if expected { "the Lease" } else { "the loss of the Lease" };
         let told = fake::until(&mut self.facts, what, |fact| match fact {
-            Fact::Leader(leader) => Some(*leader),
+            Fact::Allocates(allocates) => Some(*allocates),
             Fact::Lease(_) => None,
             other => panic!("{other:?} of a Lease"),
         });
@@ -83,7 +83,7 @@ fn fault(method: Method, answer: Answer) -> Fault {
 async fn one_of_two_holds_it_and_the_other_follows_when_it_is_handed_back() {
     let api = FakeApi::start().await;
     let mut first = Agent::start(&api, "a").await;
-    first.leader(true).await;
+    first.allocates(true).await;
     let mut second = Agent::start(&api, "b").await;
     tokio::time::sleep(TIMING.duration * 2).await;
     second.says_nothing();
@@ -92,7 +92,7 @@ async fn one_of_two_holds_it_and_the_other_follows_when_it_is_handed_back() {
 
     let stopped = clock::now();
     first.stop().await;
-    second.leader(true).await;
+    second.allocates(true).await;
     assert!(
         passed_since(stopped) < TIMING.give_up(TIMING.duration),
         "it did not wait for the Lease to expire: {:?}",
@@ -108,12 +108,12 @@ async fn one_of_two_holds_it_and_the_other_follows_when_it_is_handed_back() {
 async fn a_dead_holder_is_followed_when_its_time_is_over_and_not_before() {
     let api = FakeApi::start().await;
     let mut first = Agent::start(&api, "a").await;
-    first.leader(true).await;
+    first.allocates(true).await;
     let mut second = Agent::start(&api, "b").await;
     tokio::time::sleep(TIMING.duration).await;
     let killed = clock::now();
     first.kill();
-    second.leader(true).await;
+    second.allocates(true).await;
     let gap = passed_since(killed);
     assert!(gap >= TIMING.duration - TIMING.renew(), "it took over after {gap:?}");
     assert!(gap < TIMING.duration * 2, "it took over only after {gap:?}");
@@ -127,7 +127,7 @@ async fn the_clock_of_another_host_is_not_believed() {
     let mut agent = Agent::start(&api, "a").await;
     tokio::time::sleep(TIMING.duration / 2).await;
     agent.says_nothing();
-    agent.leader(true).await;
+    agent.allocates(true).await;
 }
 
 /// Input: a Lease of an agent that died yesterday, with a promise of a day. Output: the holder and its silence are told, with when the
@@ -153,7 +153,7 @@ async fn a_dead_holder_that_promised_a_day_is_named_and_followed_at_the_bound() 
     let seen = lease_state(&mut agent, "its own taking", |state| state.holder == Some("a".into())).await;
     assert!(passed_since(began.0) >= TIMING.longest_promise, "it did not wait: {:?}", passed_since(began.0));
     assert_eq!(seen.silence, None);
-    agent.leader(true).await;
+    agent.allocates(true).await;
 }
 
 /// Input: a holder that renews, and one that frees the Lease. Output: nothing is said of silence.
@@ -161,7 +161,7 @@ async fn a_dead_holder_that_promised_a_day_is_named_and_followed_at_the_bound() 
 async fn a_holder_that_renews_is_not_told_as_silent() {
     let api = FakeApi::start().await;
     let mut first = Agent::start(&api, "a").await;
-    first.leader(true).await;
+    first.allocates(true).await;
     let mut second = Agent::with(&api, "b", Terms { has_pools: false, ..terms(1) }).await;
     tokio::time::sleep(TIMING.notable() * 2).await;
     first.stop().await;
@@ -180,13 +180,13 @@ async fn a_holder_that_cannot_renew_gives_up_before_the_others_may_take_over() {
     for answer in ["silence", "failure"] {
         let api = FakeApi::start().await;
         let mut agent = Agent::start(&api, "a").await;
-        agent.leader(true).await;
+        agent.allocates(true).await;
         for _ in 0..100 {
             let answer = if answer == "silence" { Answer::Silence } else { Answer::Status(500, "etcd is away") };
             api.fault(fault(Method::PUT, answer));
         }
         let last = api.object(LEASES, "kube-system/crier").unwrap()["spec"]["renewTime"].clone();
-        agent.leader(false).await;
+        agent.allocates(false).await;
         let seen = api.object(LEASES, "kube-system/crier").unwrap()["spec"]["renewTime"].clone();
         assert_eq!(last, seen, "nothing was renewed meanwhile");
         let renewed: jiff::Timestamp = seen.as_str().unwrap().parse().unwrap();
@@ -200,21 +200,21 @@ async fn a_holder_that_cannot_renew_gives_up_before_the_others_may_take_over() {
 async fn one_renewal_that_fails_is_made_good_in_time() {
     let api = FakeApi::start().await;
     let mut agent = Agent::start(&api, "a").await;
-    agent.leader(true).await;
+    agent.allocates(true).await;
     api.fault(fault(Method::PUT, Answer::Status(500, "etcd is away")));
     api.fault(fault(Method::PUT, Answer::Status(429, "later")));
     tokio::time::sleep(TIMING.duration * 2).await;
     agent.says_nothing();
 }
 
-/// P12 of a review. Input: an API server that does what it is asked and answers late, as one with a slow disk does for hours; a holder, and
+/// Input: an API server that does what it is asked and answers late, as one with a slow disk does for hours; a holder, and
 /// another agent that would follow. Output: as soon as the holder knows how late, it keeps the Lease, which says how long it lasts.
 #[tokio::test(start_paused = true)]
 async fn a_lease_lasts_while_answers_are_late() {
     for late in [500, 800, 1400].map(Duration::from_millis) {
         let api = FakeApi::start().await;
         let mut agents = [Agent::start(&api, "a").await, Agent::start(&api, "b").await];
-        agents[0].leader(true).await;
+        agents[0].allocates(true).await;
         for method in [Method::PUT, Method::POST] {
             (0..400).for_each(|_| api.fault(fault(method.clone(), Answer::Late(late))));
         }
@@ -222,8 +222,8 @@ async fn a_lease_lasts_while_answers_are_late() {
         let mut leads = [true, false];
         for (agent, leads) in agents.iter_mut().zip(&mut leads) {
             while let Ok(fact) = agent.facts.try_recv() {
-                if let Fact::Leader(leader) = fact {
-                    *leads = leader;
+                if let Fact::Allocates(allocates) = fact {
+                    *leads = allocates;
                 }
             }
         }
@@ -248,7 +248,7 @@ async fn a_lease_lasts_while_answers_are_late() {
 async fn a_conflict_is_looked_into() {
     let api = FakeApi::start().await;
     let mut agent = Agent::start(&api, "a").await;
-    agent.leader(true).await;
+    agent.allocates(true).await;
     let mut lease = api.object(LEASES, "kube-system/crier").unwrap();
     lease["metadata"]["labels"] = json!({"touched": "yes"});
     api.put(LEASES, lease.clone());
@@ -259,15 +259,15 @@ async fn a_conflict_is_looked_into() {
 
     lease["spec"]["holderIdentity"] = json!("thief");
     api.put(LEASES, lease);
-    agent.leader(false).await;
-    agent.leader(true).await;
+    agent.allocates(false).await;
+    agent.allocates(true).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_is_deleted_is_made_again() {
     let api = FakeApi::start().await;
     let mut agent = Agent::start(&api, "a").await;
-    agent.leader(true).await;
+    agent.allocates(true).await;
     api.delete(LEASES, "kube-system/crier");
     tokio::time::sleep(TIMING.duration).await;
     assert_eq!(holder(&api), "a");
@@ -287,7 +287,7 @@ async fn lease_state(agent: &mut Agent, what: &str, wanted: impl Fn(&LeaseState)
 async fn an_agent_with_other_pools_lets_the_others_go_first_and_says_whose_differ() {
     let api = FakeApi::start().await;
     let mut first = Agent::with(&api, "old-1_x", terms(1)).await;
-    first.leader(true).await;
+    first.allocates(true).await;
     let mut new = Agent::with(&api, "new_x", terms(2)).await;
     let mut second = Agent::with(&api, "old-2_x", terms(1)).await;
     let seen = lease_state(&mut new, "the holder", |state| state.holder.is_some()).await;
@@ -295,14 +295,14 @@ async fn an_agent_with_other_pools_lets_the_others_go_first_and_says_whose_diffe
     first.stop().await;
     let inherited = lease_state(&mut second, "its own taking", |state| state.inherited).await;
     assert_eq!(inherited.holder, Some("old-2".into()));
-    second.leader(true).await;
+    second.allocates(true).await;
     new.says_nothing();
 
     let stopped = clock::now();
     second.stop().await;
     let seen = lease_state(&mut new, "its own taking", |state| state.holder == Some("new".into())).await;
     assert!(passed_since(stopped) >= TIMING.stand_back(), "it gave the others time: {:?}", passed_since(stopped));
-    new.leader(true).await;
+    new.allocates(true).await;
     assert_eq!((seen.inherited, seen.digest), (false, Some(2)), "the write that takes the Lease says by what");
 }
 
@@ -319,7 +319,7 @@ async fn an_agent_without_a_pool_never_takes_the_lease() {
 async fn an_idle_agent_asks_the_api_server_next_to_nothing() {
     let api = FakeApi::start().await;
     let mut holder = Agent::start(&api, "a").await;
-    holder.leader(true).await;
+    holder.allocates(true).await;
     let _idle = Agent::start(&api, "b").await;
     tokio::time::sleep(TIMING.duration / 2).await;
     let before = api.requests(&Method::GET, PATH).len();
@@ -338,7 +338,7 @@ async fn an_agent_that_may_not_watch_the_lease_reads_it_and_says_so() {
     let (mut leads, mut trouble) = (false, None);
     while !leads || trouble.is_none() {
         match agent.facts.recv().await.expect("the task lives") {
-            Fact::Leader(now) => leads = now,
+            Fact::Allocates(now) => leads = now,
             Fact::Lease(state) => trouble = state.trouble,
             other => panic!("{other:?} of a Lease"),
         }
@@ -362,11 +362,11 @@ async fn nothing_is_allocated_before_what_is_listed_is_newer_than_the_taking() {
     assert_eq!(holder(&api), "a", "it holds the Lease");
     tokio::time::sleep(TIMING.duration).await;
     while let Ok(fact) = facts.try_recv() {
-        assert!(!matches!(fact, Fact::Leader(_)), "{fact:?} before the list");
+        assert!(!matches!(fact, Fact::Allocates(_)), "{fact:?} before the list");
     }
     asked.listed("services", asked.begin("services").expect("it is needed"));
     let leads = fake::until(&mut facts, "the lead", |fact| match fact {
-        Fact::Leader(leads) => Some(*leads),
+        Fact::Allocates(leads) => Some(*leads),
         _ => None,
     });
     assert!(leads.await);
@@ -378,7 +378,7 @@ async fn nothing_is_allocated_before_what_is_listed_is_newer_than_the_taking() {
 async fn nobody_inherits_from_a_holder_what_was_never_agreed() {
     let api = FakeApi::start().await;
     let mut first = Agent::with(&api, "a_1", terms(1)).await;
-    first.leader(true).await;
+    first.allocates(true).await;
     first.stop().await;
     // As after a reload: another digest in use, and no agreement.
     let slip = Terms { agreed: None, ..terms(2) };
@@ -386,7 +386,7 @@ async fn nobody_inherits_from_a_holder_what_was_never_agreed() {
         let mut agent = Agent::with(&api, life, slip.clone()).await;
         let seen = lease_state(&mut agent, "its taking", |state| state.digest == Some(2)).await;
         assert!(!seen.inherited, "{life}");
-        agent.leader(true).await;
+        agent.allocates(true).await;
         agent.stop().await;
     }
     let mut other = Agent::with(&api, "b_1", Terms { agreed: None, ..terms(1) }).await;
@@ -396,13 +396,13 @@ async fn nobody_inherits_from_a_holder_what_was_never_agreed() {
     assert!(passed_since(freed) < TIMING.stand_back(), "and it need not stand back: {:?}", passed_since(freed));
 }
 
-/// Q6 of a review. Input: an agent with another file takes the Lease, and somebody confirms that file with kubectl. Output: the holder
+/// Input: an agent with another file takes the Lease, and somebody confirms that file with kubectl. Output: the holder
 /// says what is agreed, and goes on holding it.
 #[tokio::test(start_paused = true)]
 async fn a_holder_sees_the_file_that_somebody_confirms_in_the_lease() {
     let api = FakeApi::start().await;
     let mut first = Agent::with(&api, "a_1", terms(1)).await;
-    first.leader(true).await;
+    first.allocates(true).await;
     first.stop().await;
     let mut other = Agent::with(&api, "b_1", Terms { agreed: None, ..terms(2) }).await;
     let seen = lease_state(&mut other, "its taking", |state| state.digest == Some(2)).await;
@@ -447,13 +447,13 @@ async fn a_holder_whose_pools_are_gone_lets_the_lease_go() {
     for (has_pools, leads) in [(true, true), (false, false), (true, true)] {
         says.send_replace(Terms { has_pools, ..terms(1) });
         let told = fake::until(&mut facts, "who allocates", |fact| match fact {
-            Fact::Leader(leads) => Some(*leads),
+            Fact::Allocates(leads) => Some(*leads),
             _ => None,
         });
         assert_eq!(told.await, leads);
         if !has_pools {
             let mut second = Agent::start(&api, "b").await;
-            second.leader(true).await;
+            second.allocates(true).await;
             second.stop().await;
             other = Some(());
         }

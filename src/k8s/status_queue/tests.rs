@@ -109,7 +109,7 @@ fn a_refused_write_is_retried_ever_later_and_told_once() {
     assert_eq!(queue.next_deadline(), Some(now + Duration::from_secs(20)), "as long as the API server asked for");
 }
 
-/// L17 of a review: the Service was pending, and nobody but the agent's operator saw why.
+/// The Service was pending, and nobody but the agent's operator saw why.
 #[test]
 fn what_a_rule_refuses_is_told_by_one_event() {
     let mut queue = StatusQueue::default();
@@ -252,7 +252,7 @@ fn losing(version: &str, write: Option<StatusWrite>) -> ServiceStatus {
     ServiceStatus { notice: Some(notice), write, ..status(version, None, None) }
 }
 
-/// G3 of an audit. Input: three hundred Services whose pool goes. Output: an Event for each, whatever else is dropped; it is told once the
+/// Input: three hundred Services whose pool goes. Output: an Event for each, whatever else is dropped; it is told once the
 /// Event and the condition are there, in either order, and the write that takes the address says it no second time.
 #[test]
 fn what_tells_that_an_address_goes_is_handed_out_for_each_and_settled_with_the_condition() {

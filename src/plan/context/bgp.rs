@@ -259,14 +259,14 @@ mod tests {
         assert_eq!(chosen(&world), "192.168.35.11", "another host may have it now");
     }
 
-    /// I1 of a review. Input: the agent restarts before DHCP has answered; the host has no IPv4 address, or has another one.
+    /// Input: the agent restarts before DHCP has answered; the host has no IPv4 address, or has another one.
     #[test]
     fn the_identifier_of_an_earlier_life_stays_while_no_other_address_is_there_or_a_session_carries_it() {
         let mut away = world(&[(1, "docker0", &["172.17.0.1/16"]), (3, "eth0", &["fd35::11/64"])], &[]);
         assert_eq!(chosen(&away), identifier_from_name(&"q1".into()).to_string(), "there is nothing better");
         away.apply(Fact::RouterId("10.0.0.11".parse().unwrap()));
         assert_eq!(chosen(&away), "10.0.0.11");
-        // R1 of a review: the disk is a copy of another node's, or the node has a new name.
+        // The disk is a copy of another node's, or the node has a new name.
         let mut copy = away.clone();
         copy.apply(Fact::RouterIdOf("104.107.139.184".parse().unwrap(), "q0".into()));
         assert_eq!(chosen(&copy), identifier_from_name(&"q1".into()).to_string(), "the other node has that one");
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(chosen(&another), "192.0.2.10");
         another.apply(session(SessionState::Established));
         assert_eq!(chosen(&another), "10.0.0.11", "another one would end the session that was taken over");
-        // B3 of a review: the one that was set stood in the file until now, and the one that was chosen once is away since.
+        // The one that was set stood in the file until now, and the one that was chosen once is away since.
         let set = |id: &str| {
             let mut report = SessionReport::new(SessionState::Established, std::time::SystemTime::UNIX_EPOCH);
             report.detail.negotiated = Some(NegotiatedReport {

@@ -68,7 +68,7 @@ impl Planner {
         if !std::mem::take(&mut self.dirty.prefixes) && !is_due {
             return;
         }
-        let leads_anew = std::mem::take(&mut self.dirty.leads_anew) && self.world.leader;
+        let leads_anew = std::mem::take(&mut self.dirty.leads_anew) && self.world.allocates;
         if self.in_force.renew_prefixes(&self.me, &self.world, leads_anew, now) {
             self.book.follow(self.in_force.config());
             self.note_pools(false);

@@ -217,7 +217,7 @@ impl Planner {
         let write =
             wish.as_ref().and_then(|wish| write(service, decision, wish, (self.lease(), pools_are_left), has_said));
         let is_told = service.load_balancer || service.egress.is_some();
-        let ours = self.world.leader && (is_told || write.is_some());
+        let ours = self.world.allocates && (is_told || write.is_some());
         let wanted = (ours || in_conflict).then(|| {
             let (notice, lasting) = notice(service, decision).unzip();
             let warning = lost.filter(|_| write.is_some()).map(loss);

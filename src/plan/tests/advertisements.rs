@@ -1,7 +1,7 @@
 //! What advertisements say of routes, as stories: aggregates, attributes, disputes and weights.
 
 use super::*;
-use crate::plan::join::Dispute;
+use crate::plan::join::Disagreement;
 use crate::route::RouteAttributes;
 use crate::world::NodeCounts;
 
@@ -109,7 +109,7 @@ fn where_two_disagree_the_first_in_the_file_counts_and_everybody_is_told() {
     assert_eq!(turn.disputed.len(), 1, "the log says it once");
     assert_eq!(story.turn().disputed.len(), 0);
     let disputes = story.planner.plan().disputes.values().next().expect("it stands in the plan");
-    assert_eq!(**disputes, [Dispute { key: "med", kept: 20, ignored: 10 }]);
+    assert_eq!(**disputes, [Disagreement { key: "med", kept: 20, ignored: 10 }]);
     let notice = story.planner.plan().status.services[&key("web")].notice.clone().expect("an Event");
     assert_eq!((notice.warning, notice.reason.as_str()), (true, "AdvertisementsDisagree"));
     assert!(notice.message.contains("192.168.35.1/32 to peer tor with different med: 20"), "{}", notice.message);
@@ -149,7 +149,7 @@ fn a_local_preference_is_disputed_only_where_it_is_sent_and_prepending_likewise(
     let mut story = Story::begin(config);
     announce(&mut story, "web", service(), 1);
     let disputed = |name: &str| {
-        let of = |((peer, _), found): (&(PeerName, _), &Arc<Vec<Dispute>>)| {
+        let of = |((peer, _), found): (&(PeerName, _), &Arc<Vec<Disagreement>>)| {
             (peer.as_str() == name).then(|| found.iter().map(|dispute| dispute.key).collect::<Vec<_>>())
         };
         story.planner.plan().disputes.iter().find_map(of).unwrap_or_default()

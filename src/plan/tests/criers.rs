@@ -101,7 +101,7 @@ impl Cluster {
     }
 }
 
-/// Q5 of a review. Input: both criers serve a Service without a class, and one of them is first. Output: it stays that one's; the other
+/// Input: both criers serve a Service without a class, and one of them is first. Output: it stays that one's; the other
 /// one writes nothing, and says whose it is. There were a hundred writes a second without end, and the address changed every 3 s.
 #[test]
 fn a_service_stays_with_the_crier_that_gave_it_its_address_and_the_other_one_says_so() {
@@ -129,7 +129,7 @@ fn a_service_stays_with_the_crier_that_gave_it_its_address_and_the_other_one_say
     assert_eq!((cluster.shows(), cluster.writes), (vec!["192.168.35.200".to_owned()], 2));
 }
 
-/// W4 of a review. Input: both criers serve Services without a class, and the operator does what the Event says: the one that gave an
+/// Input: both criers serve Services without a class, and the operator does what the Event says: the one that gave an
 /// address gets `default-class = false`. Output: it goes on announcing what it gave, and writes nothing; once the status is emptied it
 /// takes its word back, and the other one gives an address. Nobody announced the address, for good.
 #[test]
@@ -147,7 +147,7 @@ fn a_crier_that_serves_no_class_any_more_keeps_what_it_gave() {
         announcements.iter().map(|it| it.address.to_string()).collect::<Vec<_>>()
     };
     let mut kept = |leads| {
-        cluster.criers[0].tell(Fact::Leader(leads));
+        cluster.criers[0].tell(Fact::Allocates(leads));
         cluster.criers[0].turn();
         let notes = cluster.criers[0].decision("web").allocation.notes.iter().map(Reason::code).collect::<Vec<_>>();
         (announced(&cluster.criers[0]), notes)
@@ -166,7 +166,7 @@ fn a_crier_that_serves_no_class_any_more_keeps_what_it_gave() {
         assert_eq!(cluster.criers[0].decision("web").allocation.reason.code(), "other-class", "{name}");
         assert!(announced(&cluster.criers[0]).is_empty(), "{name}");
     }
-    // V5 of a review: what others write beside it takes nothing.
+    // What others write beside it takes nothing.
     for (name, change) in [
         ("a host name beside it", (|it| it.host_names = vec!["a.example.com".to_owned()]) as fn(&mut Service)),
         ("a foreign address", |it| it.ingress.push("172.16.0.9".parse().unwrap())),
@@ -176,7 +176,7 @@ fn a_crier_that_serves_no_class_any_more_keeps_what_it_gave() {
         let mut service = cluster.service.clone();
         change(&mut service);
         for leads in [false, true] {
-            cluster.criers[0].tell(Fact::Leader(leads));
+            cluster.criers[0].tell(Fact::Allocates(leads));
             cluster.criers[0].put("web", service.clone());
             assert_eq!(announced(&cluster.criers[0]), ["192.168.35.200"], "{name}, leads: {leads}");
         }
@@ -200,7 +200,7 @@ fn a_crier_that_serves_no_class_any_more_keeps_what_it_gave() {
     assert_eq!((cluster.shows(), cluster.lease()), (vec!["192.168.35.100".to_owned()], None));
 }
 
-/// V5 of a review. Input: a crier keeps what it gave to a Service of a class that its file does not name any more, and then its pool
+/// Input: a crier keeps what it gave to a Service of a class that its file does not name any more, and then its pool
 /// shrinks. Output: the address is announced until the status shows something else, and that its pool has left is told. It went off the
 /// wire in the second of the change, without a word.
 #[test]
@@ -213,7 +213,7 @@ fn what_a_crier_keeps_of_a_class_that_it_left_stays_when_its_pool_shrinks() {
         let kept = story.planner.world().services[&key("web")].clone();
         let mut next =
             crier_with("class = \"example.com/b\"\ndefault-class = false\n", "192.168.35.200-192.168.35.210");
-        next.tell(Fact::Leader(leads));
+        next.tell(Fact::Allocates(leads));
         next.put("web", Service::clone(&kept));
         next.tell(Fact::Config(shrunk().planner.config().clone()));
         next.turn();
@@ -234,7 +234,7 @@ fn what_a_crier_keeps_of_a_class_that_it_left_stays_when_its_pool_shrinks() {
     }
 }
 
-/// H12 of a review. Input: a crier of the default class and Lease gets a class of its own, which its Lease follows, and leaves the
+/// Input: a crier of the default class and Lease gets a class of its own, which its Lease follows, and leaves the
 /// Services without a class; later its pool shrinks, and an agent of the Lease of before is heard. Output: what it gave stays announced,
 /// and is said to; what only a former pool had is that agent's while it is heard. All went off the wire at once, without a word.
 #[test]
@@ -254,7 +254,7 @@ fn what_a_crier_gave_stays_when_its_lease_follows_another_class() {
     };
     for leads in [true, false] {
         let mut story = next(all);
-        story.tell(Fact::Leader(leads));
+        story.tell(Fact::Allocates(leads));
         kept.iter().for_each(|fact| story.tell(fact.clone()));
         story.put("web", web.clone());
         assert_eq!(announced(&story), ["192.168.35.100"], "leads: {leads}");
@@ -293,7 +293,7 @@ fn what_another_load_balancer_gives_to_a_class_that_a_crier_left_is_not_announce
         let mut config = Config::clone(story.planner.config());
         config.pools[0].addresses.push("fd35::200-fd35::20f".parse().unwrap());
         story.tell(Fact::Config(Arc::new(config)));
-        story.tell(Fact::Leader(leads));
+        story.tell(Fact::Allocates(leads));
         for (given, shown, expected) in [
             (&[own][..], &[own, ip("fd35::205")][..], &[own][..]),
             (&[own], &[own, other], &[own]),
@@ -309,7 +309,7 @@ fn what_another_load_balancer_gives_to_a_class_that_a_crier_left_is_not_announce
     }
 }
 
-/// W1 of a review. Input: the crier that gave the address is gone, and the operator does what the Event says. Output: the other one gives
+/// Input: the crier that gave the address is gone, and the operator does what the Event says. Output: the other one gives
 /// an address.
 #[test]
 fn a_service_of_a_crier_that_is_gone_is_served_once_its_status_is_emptied() {
@@ -319,7 +319,7 @@ fn a_service_of_a_crier_that_is_gone_is_served_once_its_status_is_emptied() {
     assert!(reason.contains("empty status.loadBalancer and remove the condition"), "{reason}");
     (cluster.service.ingress, cluster.service.condition) = (Vec::new(), None);
     cluster.service.resource_version = "100".to_owned();
-    cluster.criers[0].tell(Fact::Leader(false));
+    cluster.criers[0].tell(Fact::Allocates(false));
     cluster.tell();
     cluster.goes_on(60);
     assert_eq!((cluster.shows(), cluster.lease()), (vec!["192.168.35.100".to_owned()], None));
@@ -344,7 +344,7 @@ fn two_criers_that_give_nothing_do_not_contradict_each_other_without_end() {
     }
 }
 
-/// W8 of a review. Input: words of a crier that is gone, of a Service with an address and of one without; then the same again, from one
+/// Input: words of a crier that is gone, of a Service with an address and of one without; then the same again, from one
 /// that lives. Output: this crier says its own in their place, whose it is and why; once, and anew when it has something else to say.
 #[test]
 fn the_words_of_a_crier_that_is_gone_are_replaced() {
@@ -356,7 +356,7 @@ fn the_words_of_a_crier_that_is_gone_are_replaced() {
         let families = if ingress.is_empty() { vec![crate::address::Family::V6] } else { Vec::new() };
         let old = Service { condition: theirs(condition), ingress, families, ..service() };
         let mut cluster = Cluster::new(old.clone(), [crier(None, "192.168.35.100-192.168.35.110"), other()]);
-        cluster.criers[1].tell(Fact::Leader(false));
+        cluster.criers[1].tell(Fact::Allocates(false));
         cluster.tell();
         cluster.goes_on(60);
         assert_eq!((cluster.lease(), cluster.writes), (None, 1), "{:?}", cluster.service.condition);
@@ -374,15 +374,15 @@ fn the_words_of_a_crier_that_is_gone_are_replaced() {
     }
 }
 
-/// V10 of a review. Input: a crier that contradicted this one, and then was gone (a rollout of `lease`). Output: its words are replaced
-/// after ten minutes; of one that says them again after twenty, and so on. They stood until this crier had another leader.
+/// Input: a crier that contradicted this one, and then was gone (a rollout of `lease`). Output: its words are replaced
+/// after ten minutes; of one that says them again after twenty, and so on. They stood until this crier had another allocator.
 #[test]
 fn the_words_of_a_crier_that_goes_after_a_contradiction_are_replaced_later() {
     let address: IpAddr = "192.168.35.100".parse().unwrap();
     let gave = Condition::given(true, "assigned", &[address], &["lan".into()], None).by(&key_of(THEIRS));
     let theirs = Service { condition: Some(Arc::new(gave)), ingress: vec![address], ..service() };
     let mut cluster = Cluster::new(theirs.clone(), [crier(None, "192.168.35.100-192.168.35.110"), other()]);
-    cluster.criers[1].tell(Fact::Leader(false));
+    cluster.criers[1].tell(Fact::Allocates(false));
     cluster.goes_on(60);
     assert_eq!((cluster.lease(), cluster.writes), (None, 1));
     for (version, minutes) in [(100, 10), (200, 20)] {
@@ -413,7 +413,7 @@ fn two_criers_that_cannot_be_told_apart_do_not_fight_without_end() {
     assert!(cluster.writes - before < 60, "{} more writes", cluster.writes - before);
 }
 
-/// H10 of a review. Input: a status is overwritten twice within a minute, while the condition of another crier stands there from before, or
+/// Input: a status is overwritten twice within a minute, while the condition of another crier stands there from before, or
 /// with its condition. Output: that crier is named only where the overwrite brought its word.
 #[test]
 fn a_crier_is_named_for_an_overwrite_only_where_its_word_came_with_it() {
@@ -500,7 +500,7 @@ fn an_own_write_that_the_watch_tells_first_is_nobodys() {
     }
 }
 
-/// P8 of a review. Input: another controller, or another crier, writes its address into the status while this one's write is under way.
+/// Input: another controller, or another crier, writes its address into the status while this one's write is under way.
 /// Output: what this one had promised is free for others, and with pools that have the other address too the Service keeps that one.
 #[test]
 fn a_promise_that_somebody_else_overtook_is_free_for_others() {

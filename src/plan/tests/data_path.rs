@@ -199,7 +199,7 @@ fn of_b(change: fn(&mut Member)) -> Fact {
     Fact::Roster(link, Some(roster))
 }
 
-/// R2: a stale view does not know where the endpoints are now. Input: policy Local, the endpoint of the Service here, as far as this node knows;
+/// A stale view does not know where the endpoints are now. Input: policy Local, the endpoint of the Service here, as far as this node knows;
 /// its way to the API server goes, and b, which it hears, says that it announces the address over BGP. Output: this node's route leaves while b
 /// says so, hears its API server and serves, and at no other time.
 #[test]
@@ -229,7 +229,7 @@ fn under_policy_local_a_stale_view_gives_way_over_bgp_to_a_node_that_says_that_i
     assert_eq!(after(&mut story, of_b(stale_too)), 1, "b knows no more than this node");
     assert_eq!(after(&mut story, of_b(announces)), 0);
     assert_eq!(after(&mut story, heard(&[])), 1, "b is gone");
-    // N1 of a review: this node goes by what it last knew of endpoints only where b does not say what it announces.
+    // This node goes by what it last knew of endpoints only where b does not say what it announces.
     let says_nothing_of_it = |member: &mut Member| member.over_bgp = Some(Arc::default());
     story.endpoints("web", &["a", "b"]);
     for policy in [TrafficPolicy::Local, TrafficPolicy::Cluster] {

@@ -85,7 +85,7 @@ fn the_pulse_says_how_far_the_node_is_and_who_drains_takes_nothing() {
     assert_eq!(crate::plan::elect::grade(Eligibility::Drained), None);
 }
 
-/// C9 of a review. Output: without pulses nobody hears of a drain, so the node ceases to answer and stands by for nothing; the nodes that stand by
+/// Output: without pulses nobody hears of a drain, so the node ceases to answer and stands by for nothing; the nodes that stand by
 /// find that out.
 #[test]
 fn without_pulses_a_node_that_hands_over_answers_for_nothing() {

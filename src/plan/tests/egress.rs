@@ -180,7 +180,7 @@ fn two_pods_at_one_address_are_no_pod_that_is_known() {
 #[test]
 fn the_annotation_on_a_service_that_is_not_ours_is_told_and_guards_nothing() {
     let mut story = sending_on("a");
-    story.tell(Fact::Leader(true));
+    story.tell(Fact::Allocates(true));
     story.turn();
     story.change("web", |web| web.load_balancer = false);
     assert_eq!(story.decision("web").allocation.complaint, Some(Reason::EgressNeedsLoadBalancer));
@@ -327,7 +327,7 @@ fn pods_of_other_nodes_are_known_by_the_networks_of_all_nodes_and_the_links_that
     assert_eq!(*story.planner.plan().egress.shared_links, [2].into());
 }
 
-/// E6 and C2 of reviews. Input: a Node whose `podCIDRs` hold all the world, or a large part of the Internet. Output: no destination is taken
+/// Input: a Node whose `podCIDRs` hold all the world, or a large part of the Internet. Output: no destination is taken
 /// for one in the cluster by it.
 #[test]
 fn podcidrs_that_are_too_wide_for_pods_are_left_out() {
@@ -363,7 +363,7 @@ fn service_cidrs_that_hold_all_the_world_are_left_out() {
     assert_eq!(wide, ["kubernetes 0.0.0.0/0", "kubernetes ::/0"]);
 }
 
-/// A2b of a review. Input: a pool that holds the pods' network. Output: what an EndpointSlice names as a pod is guarded as before; an
+/// Input: a pool that holds the pods' network. Output: what an EndpointSlice names as a pod is guarded as before; an
 /// address of the pool that it names nobody for is a Service's, as far as is known.
 #[test]
 fn a_pod_with_an_address_of_a_pool_is_guarded_where_its_endpoint_slice_names_it() {
@@ -386,7 +386,7 @@ fn a_pod_with_an_address_of_a_pool_is_guarded_where_its_endpoint_slice_names_it(
     assert_eq!(guarded(&story), []);
 }
 
-/// B1 of a review. Input: OVN-Kubernetes' mode in this Node's annotation. Output: the observer of the host is told.
+/// Input: OVN-Kubernetes' mode in this Node's annotation. Output: the observer of the host is told.
 #[test]
 fn the_gateway_mode_of_ovn_kubernetes_is_that_of_this_node() {
     let mut story = sending_on("a");
@@ -402,7 +402,7 @@ fn the_gateway_mode_of_ovn_kubernetes_is_that_of_this_node() {
     assert_eq!(with("a", None), (true, None));
 }
 
-/// E3 of a review. Input: this node answers on an extra network too, where no Node has its address. Output: the others send pods'
+/// Input: this node answers on an extra network too, where no Node has its address. Output: the others send pods'
 /// packets by the link of the Nodes' addresses alone, so no filter of the other one drops any; what must not leave by either stays
 /// guarded on both.
 #[test]
@@ -421,7 +421,7 @@ fn other_nodes_send_by_the_links_of_the_nodes_addresses_where_they_have_one_ther
         [&egress.shared_links, &egress.roads].map(|links| links.iter().copied().collect::<Vec<_>>())
     };
     assert_eq!(links(&story), [vec![2, 7], vec![2]]);
-    // A14 of a review: a VRF with the same network, and with the Node's address in it once more.
+    // A VRF with the same network, and with the Node's address in it once more.
     let red = Link { vrf: Some(9), ..Link::carrying(8, "eth2", &["192.168.35.11/24"]) };
     story.tell(Fact::Link(8, Some(red)));
     story.turn();
@@ -961,7 +961,7 @@ fn owners(members: &[(&str, bool, &[&str])], left: &[&str], silent: &[&str]) -> 
     })
 }
 
-/// F2 of a review. Input: this node alone does not hear b, which answers for the address all the while, as its probe tells. Output: its pods
+/// Input: this node alone does not hear b, which answers for the address all the while, as its probe tells. Output: its pods
 /// go on by b; where another station answers, they do not.
 #[test]
 fn pods_go_by_a_node_that_is_not_heard_and_answers_for_the_address_all_the_same() {
@@ -1055,7 +1055,7 @@ fn pulses_say_which_addresses_packets_of_pods_leave_with_here_once_the_kernel_do
     assert_eq!(said(&story), Some(Arc::new([ADDRESS.parse().unwrap()].into())));
 }
 
-/// C11 of a review. Input: without pulses a node stands by, finds that nobody answers, and answers itself; then pods are to leave with the address, and
+/// Input: without pulses a node stands by, finds that nobody answers, and answers itself; then pods are to leave with the address, and
 /// then no more. Output: it leaves the address to the node that all nodes take for the owner, and sends its pods there; a plain address stays.
 #[test]
 fn without_pulses_an_address_that_pods_leave_with_goes_back_to_the_node_that_all_nodes_name() {
@@ -1093,7 +1093,7 @@ fn without_pulses_an_address_that_pods_leave_with_goes_back_to_the_node_that_all
     }
 }
 
-/// C6 of a review. Input: the network of the Service's address loses its link, its carrier or its default route. Output: the pods are held, and
+/// Input: the network of the Service's address loses its link, its carrier or its default route. Output: the pods are held, and
 /// that is told; by the main table they would get into another network. Also where an earlier life of the agent knew the network.
 #[test]
 fn with_the_services_address_pods_are_held_while_the_network_that_it_is_in_is_away() {

@@ -38,7 +38,7 @@ fn the_same_configuration_changes_nothing_whoever_allocates_and_whatever_waits()
     let mut story = running();
     // One that waits for an address that it does not get, and one that would get one at any moment.
     story.tell(Fact::Service(key("waits"), Some(Arc::new(asking_for(&["198.51.100.1"])))));
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.tell(Fact::Service(key("new"), Some(Arc::new(service()))));
     story.turn();
     assert_eq!(told(&story, configuration()), forecast::Forecast::default());
@@ -66,7 +66,7 @@ fn a_pool_that_goes_takes_its_addresses_with_their_routes_and_the_other_pool_giv
     assert_eq!(forecast.peers, []);
 }
 
-/// H3 of a review. Input: the pool that a Service asks for has another name, and has its own again. Output: the Service keeps its address, and
+/// Input: the pool that a Service asks for has another name, and has its own again. Output: the Service keeps its address, and
 /// that its request is met no more, or is met, is told. Nothing would change, it said.
 #[test]
 fn a_request_that_can_be_met_no_more_is_told_although_the_address_stays() {
@@ -92,7 +92,7 @@ fn a_request_that_can_be_met_no_more_is_told_although_the_address_stays() {
     }
 }
 
-/// H2 of a review. Input: a file without a pool. Output: no agent takes the Lease with it, so each Service keeps its address, on the wire too.
+/// Input: a file without a pool. Output: no agent takes the Lease with it, so each Service keeps its address, on the wire too.
 /// All of them lose theirs, it said.
 #[test]
 fn a_file_without_a_pool_takes_nothing() {
@@ -139,7 +139,7 @@ fn peers_that_come_go_and_change_are_named_with_their_keys() {
     assert_eq!(forecast.routes.len(), 3);
 }
 
-/// K15 of the reviews: the sessions began anew, and nothing was said to change.
+/// The sessions began anew, and nothing was said to change.
 #[test]
 fn another_router_id_of_all_and_another_profile_of_bfd_change_the_peers_that_use_them() {
     let with = |router_id: Option<&str>, own: Option<&str>, interval: u64| {
@@ -333,7 +333,7 @@ fn said_and_done(mut story: Story, after: Config) -> [BTreeMap<String, BTreeSet<
     [said, held(&story)]
 }
 
-/// Q4 of a review. Input: two pools exchange their ranges, with one address to spare, so Services take each other's places one after the
+/// Input: two pools exchange their ranges, with one address to spare, so Services take each other's places one after the
 /// other. Output: as it happens; Services of a pool that does not change have what they had, and keep their routes. All were said to lose
 /// everything.
 #[test]
@@ -459,7 +459,7 @@ fn a_forecast_of_random_files_with_namespaces_and_policies_is_what_happens() {
     assert_eq!(wrong, [""; 0]);
 }
 
-/// Q4 of a review. Input: random files and Services. Output: what the forecast says is what happens.
+/// Input: random files and Services. Output: what the forecast says is what happens.
 #[test]
 fn a_forecast_of_random_files_is_what_happens() {
     for seed in 0..200 {

@@ -171,9 +171,9 @@ fn outcome(planner: &Planner) -> impl PartialEq + std::fmt::Debug + use<> {
     (plan.decisions.clone(), l2, routes, plan.pulse.clone(), plan.status.clone(), plan.disputes.clone())
 }
 
-fn begin(config: &Config, pulses: bool, leader: bool) -> Planner {
+fn begin(config: &Config, pulses: bool, allocates: bool) -> Planner {
     let mut story = Story::begin(config.clone());
-    story.tell(Fact::Leader(leader));
+    story.tell(Fact::Allocates(allocates));
     let pulses = if pulses { Pulses::On { authenticated: true } } else { Pulses::Off };
     story.tell(Fact::Pulses(pulses));
     story.turn();
@@ -187,8 +187,8 @@ fn a_turn_comes_to_the_plan_that_judging_everything_comes_to_whatever_happened()
     for seed in 0..50 {
         let mut random = fastrand::Rng::with_seed(seed);
         let config = many_rules(seed % 2 == 0);
-        let (pulses, leader) = (seed % 3 > 0, seed % 5 == 0);
-        let (mut one, mut all) = (begin(&config, pulses, leader), begin(&config, pulses, leader));
+        let (pulses, allocates) = (seed % 3 > 0, seed % 5 == 0);
+        let (mut one, mut all) = (begin(&config, pulses, allocates), begin(&config, pulses, allocates));
         let mut now = clock::now();
         for step in 0..100 {
             for _ in 0..random.u8(1..4) {
@@ -324,7 +324,7 @@ fn the_death_of_a_node_judges_only_what_it_owned_and_its_return_only_what_it_win
     assert_eq!(owners(&story), before);
 }
 
-/// C1 of a review. Input: hundreds of peers whose router refuses them: each attempt is told. Output: what one costs grows with the
+/// Input: hundreds of peers whose router refuses them: each attempt is told. Output: what one costs grows with the
 /// number of peers, not with its cube.
 #[test]
 fn what_a_failed_attempt_costs_is_in_proportion_to_the_number_of_peers() {

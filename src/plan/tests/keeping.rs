@@ -98,26 +98,26 @@ fn an_address_of_a_pool_is_adopted_from_whoever_wrote_it() {
     assert!(write.condition.is_some_and(|it| it.allocated && it.addresses() == [ip("192.168.35.107")]));
     story.confirm("web");
     assert_eq!(story.write("web"), None, "no rewrite where nothing changed");
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.turn();
-    story.tell(Fact::Leader(true));
+    story.tell(Fact::Allocates(true));
     story.turn();
-    assert_eq!((story.write("web"), story.event("web")), (None, String::new()), "nor by the next leader");
+    assert_eq!((story.write("web"), story.event("web")), (None, String::new()), "nor by the next allocator");
 }
 
 #[test]
 fn an_emptied_status_gets_its_own_address_back_also_from_the_next_leader() {
-    for leader in [true, false] {
+    for allocates in [true, false] {
         let mut story = Story::begin(configuration());
         story.put("first", given(OURS));
         story.put("web", given("192.168.35.105"));
-        story.tell(Fact::Leader(leader));
+        story.tell(Fact::Allocates(allocates));
         story.delete("first");
         story.change("web", |service| service.ingress.clear());
         assert_eq!(story.announced("web"), ["192.168.35.105"], "nothing else is shown");
-        story.tell(Fact::Leader(true));
+        story.tell(Fact::Allocates(true));
         story.turn();
-        assert_eq!(story.written("web"), Some(vec![ip("192.168.35.105")]), "leader {leader}");
+        assert_eq!(story.written("web"), Some(vec![ip("192.168.35.105")]), "allocates {allocates}");
     }
 }
 
@@ -136,15 +136,15 @@ fn a_service_that_is_deleted_and_made_again_has_its_address_back_unless_another_
     assert_eq!(story.addresses("web"), [OURS], "the lowest that is free");
 }
 
-/// L2 of a review. Input: somebody writes a Service's address into the status of one that comes first by name, and another agent
+/// Input: somebody writes a Service's address into the status of one that comes first by name, and another agent
 /// leads. Output: it stays with the Service that crier gave it to, also once the notice to the other one is written.
 #[test]
 fn the_notice_to_a_service_that_shows_anothers_address_does_not_say_that_crier_gave_it() {
     let mut story = Story::begin(configuration());
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.put("web", given(OURS));
     story.put("api", Service { ingress: vec![ip(OURS)], ..given("192.168.35.105") });
-    story.tell(Fact::Leader(true));
+    story.tell(Fact::Allocates(true));
     story.turn();
     story.confirm("api");
     assert_eq!(story.planner.world().services[&key("api")].given(), [ip("192.168.35.105")]);
@@ -169,7 +169,7 @@ fn addresses_that_any_service_has_are_taken_and_take_nothing_from_their_holder()
     assert_eq!(story.addresses("next"), [OURS], "free again");
 }
 
-/// Found by a review. Input: while no agent looks, a Service becomes a ClusterIP and then one of another class, so that its status is
+/// Input: while no agent looks, a Service becomes a ClusterIP and then one of another class, so that its status is
 /// emptied and crier's words stay. Output: they are taken back, and the address is free. What another crier says, of that class and with
 /// pools of its own, stays.
 #[test]
@@ -274,7 +274,7 @@ fn a_lasting_holder_trusts_its_own_file_and_one_who_hears_another_file_does_not(
     assert_eq!(story.written("web"), Some(vec![ip(OURS)]));
 }
 
-/// Q6 of a review. Input: no pulses; the agent with yesterday's file, or one that reads another file, holds the Lease, which names the
+/// Input: no pulses; the agent with yesterday's file, or one that reads another file, holds the Lease, which names the
 /// file of the others as the agreed one. Output: time is no agreement. Somebody confirms the file in the Lease, or does not.
 #[test]
 fn a_holder_whose_file_is_not_the_agreed_one_takes_nothing_until_somebody_confirms_it() {
@@ -349,7 +349,7 @@ fn of_two_overwrites_within_a_minute_the_second_is_left_and_told_and_tried_again
     assert_eq!(story.written("web"), Some(vec![ip(OURS)]));
 }
 
-/// V11 of a review. Input: a controller that knows no conditions writes whole statuses without them, twice within a minute. Output: the
+/// Input: a controller that knows no conditions writes whole statuses without them, twice within a minute. Output: the
 /// Service's former address is answered and reserved all the time, also by nodes that do not allocate, and is put back after the pause.
 /// Nobody answered it, and another Service was given it.
 #[test]
@@ -358,7 +358,7 @@ fn what_a_controller_strips_of_addresses_and_condition_stays_reserved_and_announ
         let mut story = Story::begin(configuration());
         story.endpoints("web", &["a"]);
         story.put("web", given(OURS));
-        story.tell(Fact::Leader(leads));
+        story.tell(Fact::Allocates(leads));
         story.turn();
         for round in 0..2 {
             story.change("web", |service| (service.ingress, service.condition) = (Vec::new(), None));
@@ -399,7 +399,7 @@ fn what_another_service_of_the_name_had_is_not_announced_for_the_one_without_a_s
     let mut story = Story::begin(configuration());
     story.endpoints("web", &["a"]);
     story.put("web", given(OURS));
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.tell(Fact::Service(key("web"), None));
     story.put("web", Service { uid: "v".to_owned(), ..service() });
     assert!(story.announced("web").is_empty(), "nobody has given it anything");
@@ -412,7 +412,7 @@ fn what_another_service_of_the_name_had_is_not_announced_for_the_one_without_a_s
     assert!(story.announced("web").is_empty());
 }
 
-/// V12 of a review. Input: somebody writes another free address of the pool in the place of the one that crier gave. Output: that one
+/// Input: somebody writes another free address of the pool in the place of the one that crier gave. Output: that one
 /// stays announced and reserved; the other goes after a notice, and who writes it again within a minute is left with it. The Service
 /// moved to it without a word. What the Service requests, or what is renumbered, goes on as before.
 #[test]
@@ -438,7 +438,7 @@ fn an_address_that_somebody_puts_in_the_place_of_criers_own_takes_nothing_from_t
     assert_eq!((story.write("web"), story.event("web").as_str()), (None, "StatusNotOurs"));
     story.put("next", service());
     assert_eq!(story.addresses("next"), ["192.168.35.101"], "the address is reserved");
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.turn();
     assert_eq!(story.announced("web"), [OURS], "whoever allocates");
 
@@ -483,7 +483,7 @@ fn an_address_that_came_while_there_was_no_crier_is_kept_whatever_the_condition_
     }
     let mut story = Story::begin(configuration());
     story.endpoints("web", &["a"]);
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.put("web", stale);
     assert_eq!(story.announced("web"), [OURS]);
     story.change("web", |web| web.condition = given(theirs).condition);
@@ -789,7 +789,7 @@ fn with_another_file(change: impl FnOnce(&mut Config)) -> Story {
     story
 }
 
-/// N3 of a review. Input: whoever may write statuses writes an address with the words of crier. Output: it is announced only where a
+/// Input: whoever may write statuses writes an address with the words of crier. Output: it is announced only where a
 /// former file of this agent had it in the pool of that name, and never by an advertisement that is for other pools; a restart knows it.
 #[test]
 fn an_address_that_no_file_of_this_agent_ever_had_is_announced_by_nobody() {
@@ -822,7 +822,7 @@ fn an_address_that_no_file_of_this_agent_ever_had_is_announced_by_nobody() {
     assert_eq!(story.answered(), [""; 0]);
 }
 
-/// Q1 of a review. Input: the Lease's holder alone reads a file that splits a pool, and running Services ask for the pool by name. Output:
+/// Input: the Lease's holder alone reads a file that splits a pool, and running Services ask for the pool by name. Output:
 /// the Services did not change, so nothing is taken before it was told and the others agree; what a Service asks for itself is done at once.
 #[test]
 fn a_file_that_splits_a_pool_asks_for_nothing_in_the_name_of_services() {
@@ -883,7 +883,7 @@ fn an_address_of_no_pool_is_announced_while_it_may_not_be_taken_and_until_the_st
     assert_eq!(story.planner.plan().removals_wait, None);
 }
 
-/// V13 of a review. Input: an agent that allocates has started without the text of the ConfigMap that its file names; a Service has an address
+/// Input: an agent that allocates has started without the text of the ConfigMap that its file names; a Service has an address
 /// of a pool of it. Output: the Service keeps it for however long that takes, on the wire too, and is not told that it goes.
 #[test]
 fn an_address_of_a_pool_that_may_be_in_the_config_map_stays() {
@@ -904,7 +904,7 @@ fn an_address_of_a_pool_that_may_be_in_the_config_map_stays() {
     assert_eq!(code.as_deref(), Some("address-goes"), "the ConfigMap does not have it");
 }
 
-/// H5 of a review. Input: the same agent, whether it remembers the pool or not; the status is emptied, with its condition or without, the
+/// Input: the same agent, whether it remembers the pool or not; the status is emptied, with its condition or without, the
 /// Service is of another type for a time, or made again. Output: nothing else is chosen for it until the ConfigMap is known. It got an
 /// address of the host's own pool at once, and kept that.
 #[test]
@@ -956,7 +956,7 @@ fn nothing_is_chosen_for_a_service_whose_pool_may_be_in_the_config_map() {
     assert_eq!(story.addresses("web"), ["192.168.35.161"], "the ConfigMap does not have it");
 }
 
-/// H13 of a review. Input: the file of the agent that allocates lacks a pool, the others do not agree, and somebody empties the status of a
+/// Input: the file of the agent that allocates lacks a pool, the others do not agree, and somebody empties the status of a
 /// Service that has an address of it, with its condition or without. Output: it has its address again, and loses it as any other does. It
 /// got another one in the same second.
 #[test]
@@ -995,7 +995,7 @@ fn an_emptied_status_takes_no_address_while_the_agents_disagree() {
         assert_eq!((story.addresses("web"), story.write("web")), (Vec::new(), None), "after {wait:?}");
         assert_eq!(story.decision("web").allocation.reason.code(), "address-goes");
     }
-    // R11 of a review: the others are silent, which is no agreement.
+    // The others are silent, which is no agreement.
     let mut story = with_another_file(|_| ());
     story.tell(Fact::Pools(Arc::default()));
     story.put("web", left("192.168.35.147"));
@@ -1018,7 +1018,7 @@ fn an_emptied_status_takes_no_address_while_the_agents_disagree() {
 #[test]
 fn an_agent_that_does_not_allocate_announces_what_its_file_lacks_too() {
     let mut story = with_another_file(|_| ());
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.put("web", left("192.168.35.147"));
     assert_eq!(story.answered(), ["192.168.35.147"]);
     assert_eq!(
@@ -1129,7 +1129,7 @@ fn standalone_a_service_that_wants_one_family_only_gives_the_second_one_back() {
     assert_eq!(story.announced("web"), both[1..]);
 }
 
-/// L15 of a review: the manifest comes from a cluster with another load balancer.
+/// The manifest comes from a cluster with another load balancer.
 #[test]
 fn standalone_all_addresses_that_a_manifest_shows_stay_until_it_asks_for_another() {
     let shown = ["192.168.35.104", "192.168.35.105", "192.168.35.106"];
@@ -1240,9 +1240,9 @@ fn an_address_that_crier_gave_is_not_lost_to_the_first_by_name_by_a_notice() {
             None => drop(story.put("alias", showing(OURS))),
         }
         for _ in 0..3 {
-            story.tell(Fact::Leader(false));
+            story.tell(Fact::Allocates(false));
             story.turn();
-            story.tell(Fact::Leader(true));
+            story.tell(Fact::Allocates(true));
             story.turn();
             goes_on(&mut story, &["alias", "crown"], 1);
         }

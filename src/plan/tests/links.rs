@@ -17,12 +17,12 @@ fn an_ipv6_address_is_answered_for_on_the_link_like_any_other() {
     story.tell(Fact::Node("c".into(), None));
     story.endpoints("web", &["a"]);
     let decision = story.put("web", Service { families: vec![crate::address::Family::V6], ..service() });
-    // A review (8a-2). IPv6 is switched off on the link, so the kernel takes no packet to the address there.
+    // IPv6 is switched off on the link, so the kernel takes no packet to the address there.
     assert!(matches!(decision.announcements[0].l2.reason, Reason::NoIpv6OnLink { .. }), "{decision:?}");
     assert_eq!(story.answered(), [""; 0]);
     let link = story.planner.world().links.get(&2).cloned().expect("eth0");
     let mut with_v6 = Link::clone(&link);
-    // G2 of a review. Without a link-local address the kernel asks for no neighbour.
+    // Without a link-local address the kernel asks for no neighbour.
     with_v6.addresses.push("fd35::2/64".parse().unwrap());
     story.tell(Fact::Link(2, Some(with_v6.clone())));
     story.turn();
@@ -35,7 +35,7 @@ fn an_ipv6_address_is_answered_for_on_the_link_like_any_other() {
     assert_eq!(story.answered(), ["fd35::100"]);
 }
 
-/// G1 of a review. Input: pulses tell of two nodes, which rank before this one, that they have no link-local IPv6 address; then one has.
+/// Input: pulses tell of two nodes, which rank before this one, that they have no link-local IPv6 address; then one has.
 /// Output: nobody waits for those that cannot serve an IPv6 address, and its neighbour of IPv4 is theirs all the same.
 #[test]
 fn a_node_without_ipv6_on_the_link_is_no_candidate_for_ipv6_addresses() {
@@ -67,7 +67,7 @@ fn a_node_without_ipv6_on_the_link_is_no_candidate_for_ipv6_addresses() {
     assert_eq!(owners(&story), [Some("b".to_owned()), Some("a".to_owned())]);
 }
 
-/// F6 of a review. Input: this node answers for an IPv6 address, and its link loses all IPv6 addresses, or all there are: the others count
+/// Input: this node answers for an IPv6 address, and its link loses all IPv6 addresses, or all there are: the others count
 /// its word for the address for nothing, or do not hear it. Output: it stops at once, says nothing of the address, and waits for the next.
 /// It granted the address to the others by turns, which did not hear of it, and answered all probes.
 #[test]
@@ -113,7 +113,7 @@ fn a_holder_whose_link_loses_ipv6_stops_at_once_and_leaves_the_address_to_the_ne
     }
 }
 
-/// The mirror of F6. Input: this node answers for an IPv4 address, and its link loses all IPv4 addresses, while the others have theirs; then
+/// Input: this node answers for an IPv4 address, and its link loses all IPv4 addresses, while the others have theirs; then
 /// they lose them too. Output: it hands the address over, as its kernel has no route for replies any more, and says why; where no node has an
 /// IPv4 address there, or `subnet` is to be ignored, it goes on.
 #[test]
@@ -230,7 +230,7 @@ fn an_occupied_address_is_exchanged_only_before_its_first_use_and_never_handed_o
     assert_eq!(story.decision("web").announcements[0].l2.reason, Reason::Announced);
 }
 
-/// G10 of a review. Input: without pulses another node answers for an address that this one is the best for. Output: that is as it is to
+/// Input: without pulses another node answers for an address that this one is the best for. Output: that is as it is to
 /// be, and no conflict; with pulses it is one.
 #[test]
 fn without_pulses_a_node_that_answers_already_is_no_conflict() {
@@ -260,7 +260,7 @@ fn without_pulses_a_node_that_answers_already_is_no_conflict() {
 #[test]
 fn the_node_that_finds_an_address_taken_tells_the_user_whoever_allocates() {
     let mut story = Story::begin(configuration());
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.tell(Fact::Node("b".into(), None));
     story.tell(Fact::Node("c".into(), None));
     story.endpoints("web", &["a"]);
@@ -278,7 +278,7 @@ fn the_node_that_finds_an_address_taken_tells_the_user_whoever_allocates() {
     }
 }
 
-/// G5 of a review. Input: a node without an API server hears who answers, and its link goes away; then the link is back and another node
+/// Input: a node without an API server hears who answers, and its link goes away; then the link is back and another node
 /// answers. Output: it says that it has no link, not that no node may answer, and takes what it did not see for no move.
 #[test]
 fn a_node_without_a_link_says_nothing_of_the_others() {
@@ -307,7 +307,7 @@ fn a_node_without_a_link_says_nothing_of_the_others() {
     }
 }
 
-/// G4 and G12 of a review. Input: a Service has an address that becomes the gateway of the link, of another link, or no gateway any
+/// Input: a Service has an address that becomes the gateway of the link, of another link, or no gateway any
 /// more; with and without pulses. Output: this node answers for it only where it is no gateway of that link, and was none for minutes.
 #[test]
 fn no_node_answers_for_the_gateway_of_the_link_whoever_gave_it() {
@@ -399,7 +399,7 @@ fn a_bridge_that_holds_the_nodes_own_address_is_a_link_like_any_other() {
     assert_eq!(links, ["br-ex".into()]);
 }
 
-/// H4 of a review. Input: keepalived with `use_vmac` has a link with the MAC of a virtual router on every node, with or without its address;
+/// Input: keepalived with `use_vmac` has a link with the MAC of a virtual router on every node, with or without its address;
 /// other programs have macvlans. Output: an `[[l2]]` without `interfaces` takes none of them, and a macvlan that the host has for itself.
 #[test]
 fn a_link_on_the_wire_of_another_one_is_taken_only_where_the_host_has_it_for_itself() {

@@ -26,7 +26,7 @@ struct Cluster {
     services: BTreeMap<ObjectKey, Service>,
     namespaces: BTreeMap<NamespaceName, Labels>,
     agents: [Planner; 2],
-    leader: usize,
+    allocator: usize,
     /// This agent's watches broke off: it is told everything once more at the end of the step.
     deaf: Option<usize>,
     now: Instant,
@@ -79,7 +79,7 @@ impl Cluster {
             services: BTreeMap::new(),
             namespaces: namespaces.into(),
             agents,
-            leader: 0,
+            allocator: 0,
             deaf: None,
             now: clock::now(),
             version: 1,
@@ -94,7 +94,7 @@ impl Cluster {
 
     /// The file of the agent that allocates.
     fn config(&self) -> &Config {
-        &self.files[self.leader]
+        &self.files[self.allocator]
     }
 
     fn files_agree(&self) -> bool {
@@ -142,7 +142,7 @@ impl Cluster {
         let mut leads = leads;
         loop {
             if leads && self.random.u32(0..6) == 0 {
-                planner.apply(Fact::Leader(true));
+                planner.apply(Fact::Allocates(true));
                 leads = false;
             }
             let open: Vec<usize> = (0..kinds.len()).filter(|kind| !kinds[*kind].is_empty()).collect();
@@ -155,7 +155,7 @@ impl Cluster {
             assert!(is_whole || writes(&planner).is_empty(), "nothing is written on half a picture");
         }
         if leads {
-            planner.apply(Fact::Leader(true));
+            planner.apply(Fact::Allocates(true));
         }
         planner
     }
@@ -197,13 +197,13 @@ impl Cluster {
     /// The API server takes writes until the allocating agent has none left. It refuses some of them for a while, and some answers
     /// overtake the watch.
     fn settle(&mut self) {
-        if self.deaf == Some(self.leader) {
+        if self.deaf == Some(self.allocator) {
             self.list_anew();
         }
         let mut quiet = 0;
         for round in 0..120 {
             self.turn();
-            let writes = writes(&self.agents[self.leader]);
+            let writes = writes(&self.agents[self.allocator]);
             quiet = if writes.is_empty() { quiet + 1 } else { 0 };
             // Notices and overlaps are over by then.
             if quiet > 8 {
@@ -212,7 +212,7 @@ impl Cluster {
             }
             for (key, seen, write) in writes {
                 if round < 10 && self.random.u32(0..6) == 0 {
-                    self.agents[self.leader].apply(Fact::StatusRefused(key, "500".to_owned()));
+                    self.agents[self.allocator].apply(Fact::StatusRefused(key, "500".to_owned()));
                     continue;
                 }
                 let service = self.services.get(&key).filter(|service| service.resource_version == seen);
@@ -225,12 +225,12 @@ impl Cluster {
                 if self.random.bool() {
                     let resource_version = (self.version + 1).to_string();
                     let answer = Service { resource_version, ..service.clone() };
-                    self.agents[self.leader].apply(Fact::StatusWritten(key.clone(), Arc::new(answer)));
+                    self.agents[self.allocator].apply(Fact::StatusWritten(key.clone(), Arc::new(answer)));
                 }
                 self.put(&key, service);
             }
         }
-        panic!("the writes do not end: {:?}", writes(&self.agents[self.leader]));
+        panic!("the writes do not end: {:?}", writes(&self.agents[self.allocator]));
     }
 
     /// Both agents start anew, with what they keep on the disk or without it.
@@ -240,7 +240,7 @@ impl Cluster {
             let remembers = self.random.bool();
             let remembered = self.agents[of].world().to_remember();
             let remembered: Vec<Fact> = remembered.filter(|_| remembers).collect();
-            let leads = of == self.leader;
+            let leads = of == self.allocator;
             self.agents[of] = self.agent(of, leads, remembered);
         }
         // What a Service had that has nothing any more is not kept.
@@ -251,9 +251,9 @@ impl Cluster {
     fn change_leader(&mut self) {
         // Who takes the Lease knows what was written before.
         self.list_anew();
-        self.agents[self.leader].apply(Fact::Leader(false));
-        self.leader = 1 - self.leader;
-        self.agents[self.leader].apply(Fact::Leader(true));
+        self.agents[self.allocator].apply(Fact::Allocates(false));
+        self.allocator = 1 - self.allocator;
+        self.agents[self.allocator].apply(Fact::Allocates(true));
     }
 
     fn any_address(&mut self) -> IpAddr {
@@ -382,7 +382,7 @@ impl Cluster {
         let number = self.random.u32(0..8);
         let key = ObjectKey::new(if number.is_multiple_of(3) { "shop" } else { "bank" }, &format!("s{number}"));
         let known = self.services.get(&key).cloned();
-        self.log.push(format!("of {key}, the leader is {}, deaf is {:?}", self.leader, self.deaf));
+        self.log.push(format!("of {key}, the allocator is {}, deaf is {:?}", self.allocator, self.deaf));
         match (self.random.u32(0..24), known) {
             (0, Some(_)) => self.delete(&key),
             (1, Some(known)) => {
@@ -683,7 +683,7 @@ impl Cluster {
 
     /// What happened in this step, and what the agent that allocates says of it.
     fn told(&self) -> String {
-        let plan = self.agents[self.leader].plan();
+        let plan = self.agents[self.allocator].plan();
         let of = |(key, it): (&ObjectKey, &Arc<Decision>)| {
             let (allocation, shown) = (&it.allocation, self.services.get(key).map(|service| &service.ingress));
             format!(
@@ -714,7 +714,7 @@ impl Cluster {
     fn check_order(&mut self) {
         let mut outcome = None;
         for _ in 0..2 {
-            let mut planner = self.agent(self.leader, true, Vec::new());
+            let mut planner = self.agent(self.allocator, true, Vec::new());
             planner.turn(self.now);
             // Why a Service has nothing may be said in other words: what it had before is not known any more.
             let wanted: Vec<_> = writes(&planner).into_iter().filter(|(.., write)| write.ingress.is_some()).collect();

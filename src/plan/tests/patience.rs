@@ -76,7 +76,7 @@ fn the_preempt_delay_leaves_no_address_without_an_owner() {
     assert_eq!(story.owner(roster(&[], &["a"])), "b", "a is dead: b takes over at once");
 }
 
-/// H13 of a review. Input: a holds the address, and its data path is bad, its view stale, or it is being drained; b is eligible since a
+/// Input: a holds the address, and its data path is bad, its view stale, or it is being drained; b is eligible since a
 /// moment. Output: b asks at once, whatever its `preempt-delay`.
 #[test]
 fn the_preempt_delay_does_not_keep_a_node_from_relieving_one_that_does_not_serve() {

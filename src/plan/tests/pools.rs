@@ -118,7 +118,7 @@ fn a_service_that_holds_the_address_of_a_host_keeps_it_and_is_told() {
     );
 }
 
-/// G4 of a review. Input: Services ask for what the subnet and the default route use; then the link loses its addresses, has another
+/// Input: Services ask for what the subnet and the default route use; then the link loses its addresses, has another
 /// netmask, or the node another default route, for a moment. Output: they stay refused for ten minutes, and have it then where nothing
 /// uses it any more.
 #[test]
@@ -193,7 +193,7 @@ fn an_address_that_a_link_had_is_given_at_once_to_who_names_it() {
     );
 }
 
-/// The same review: an agent that starts before DHCP has answered.
+/// An agent that starts before DHCP has answered.
 #[test]
 fn without_an_api_server_nothing_is_given_before_the_link_has_an_address_or_half_a_minute_is_over() {
     let begin = || {
@@ -289,7 +289,7 @@ fn a_reservation_moves_nobody() {
     );
     story.put("front", service());
     assert_eq!(story.addresses("front"), ["192.168.35.101"], "rather than none");
-    // V15 of a review: what it had before its status showed nothing is no more than its former address.
+    // What it had before its status showed nothing is no more than its former address.
     story.confirm("front");
     story.put("other", holding("192.168.35.107"));
     story.delete("web");
@@ -364,7 +364,7 @@ fn each_class_of_the_list_is_served() {
     }
 }
 
-/// N2 of a review. Input: a Service has an address of each of two pools; one of the two is renamed in the file, or its name is misspelt
+/// Input: a Service has an address of each of two pools; one of the two is renamed in the file, or its name is misspelt
 /// in the list, or the list names a pool that is full. Output: a list that cannot be met takes nothing away and gives nothing; the list
 /// put right gives back nothing else.
 #[test]
@@ -400,7 +400,7 @@ fn a_list_of_pools_of_which_one_gives_nothing_takes_no_address_away() {
     assert_eq!(story.addresses("new").len(), 1);
 }
 
-/// Found by a review. Input: a Service has an IPv4 and an IPv6 address of each of two pools, and the first pool leaves the file. Output:
+/// Input: a Service has an IPv4 and an IPv6 address of each of two pools, and the first pool leaves the file. Output:
 /// all of them stay announced: the condition names each pool once, not which address is of which.
 #[test]
 fn of_two_pools_of_a_dual_stack_service_the_one_that_leaves_the_file_goes_on_with_both_families() {
@@ -419,7 +419,7 @@ fn of_two_pools_of_a_dual_stack_service_the_one_that_leaves_the_file_goes_on_wit
     assert_eq!(story.routes(), all);
 }
 
-/// Found by a review. Input: a dual-stack Service becomes a single-stack one and a dual-stack one again, while a lower address is free.
+/// Input: a dual-stack Service becomes a single-stack one and a dual-stack one again, while a lower address is free.
 /// Output: the address that it had.
 #[test]
 fn a_family_that_comes_back_has_its_former_address() {
@@ -451,7 +451,7 @@ fn a_family_that_comes_back_has_its_former_address() {
     }
 }
 
-/// P11 of a review. Input: a Service of somebody names addresses of a pool in its externalIPs, one of them while another Service has it;
+/// Input: a Service of somebody names addresses of a pool in its externalIPs, one of them while another Service has it;
 /// that one is made again. Output: it has its own again, and who finds none free learns who takes them.
 #[test]
 fn external_ips_take_no_address_from_who_had_it_and_are_named_where_none_is_free() {
@@ -478,7 +478,7 @@ fn external_ips_take_no_address_from_who_had_it_and_are_named_where_none_is_free
     assert_ne!(story.addresses("web"), ["192.0.2.1"]);
 }
 
-/// P10 of a review. Input: an address is reserved for a Service while another one has it, which goes then. Output: the Service says who has
+/// Input: an address is reserved for a Service while another one has it, which goes then. Output: the Service says who has
 /// it, and then that it is free.
 #[test]
 fn a_reservation_that_does_not_hold_is_told() {
@@ -500,7 +500,7 @@ fn a_reservation_that_does_not_hold_is_told() {
     assert_eq!(story.addresses("front"), ["192.168.35.101"]);
 }
 
-/// P16 of a review. Input: a pool that no file has, and hundreds that it has. Output: a condition that the API server's own schema takes.
+/// Input: a pool that no file has, and hundreds that it has. Output: a condition that the API server's own schema takes.
 #[test]
 fn a_condition_does_not_grow_with_the_pools() {
     let name = |number: usize| format!("{:a>55}", number);

@@ -110,7 +110,7 @@ fn below_a_new_prefix_a_service_has_both_addresses_for_ten_minutes_and_then_the_
     assert_eq!(story.addresses("web"), [NEW]);
 }
 
-/// L14 of a review: the condition named an annotation that nobody wrote, and the status grew with each prefix.
+/// The condition named an annotation that nobody wrote, and the status grew with each prefix.
 #[test]
 fn prefixes_that_follow_each_other_leave_two_former_addresses_and_are_told_as_what_they_are() {
     let mut story = begin(&["2001:db8:1::7/64"]);
@@ -165,7 +165,7 @@ fn of_two_prefixes_that_stay_the_one_in_use_counts_also_for_an_agent_that_has_ju
     ] {
         fresh.apply(Fact::Listed(listing));
     }
-    fresh.apply(Fact::Leader(true));
+    fresh.apply(Fact::Allocates(true));
     fresh.turn(story.now);
     let held = &fresh.plan().decisions[&key("web")].allocation.held;
     assert_eq!(held.iter().map(|it| it.address.to_string()).collect::<Vec<_>>(), [NEW]);
@@ -211,7 +211,7 @@ fn away(story: &Story) -> Option<&Away> {
     story.planner.plan().prefixes_away.get(&InterfaceName::from("eth0"))
 }
 
-/// Q6 of a review: such a node renumbered all Services to unique local addresses, and the others went on with it. Input: the node that
+/// Such a node renumbered all Services to unique local addresses, and the others went on with it. Input: the node that
 /// allocates loses the global prefix of its link, at once or by way of deprecation as router advertisements fail to come; others have
 /// it. Output: nobody is renumbered, new Services get addresses below it, and it is told.
 #[test]
@@ -236,14 +236,14 @@ fn a_prefix_that_others_have_stays_whatever_the_link_of_the_node_that_allocates_
     }
 }
 
-/// Q6 of a review, told to the end: the agents of the others stop then, and this one takes the Lease.
+/// Told to the end: the agents of the others stop then, and this one takes the Lease.
 #[test]
 fn an_agent_that_takes_over_alone_goes_by_what_the_others_said_last() {
     let mut story = with_both();
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     readdress_alone(&mut story, &[LOCAL], &[]);
     story.tell(said(&[], &[]));
-    story.tell(Fact::Leader(true));
+    story.tell(Fact::Allocates(true));
     story.turn();
     assert_eq!(story.addresses("web"), [OLD]);
     after(&mut story, TRUST.as_secs() * 3);
@@ -296,14 +296,14 @@ fn addresses_that_crier_did_not_choose_are_no_prefix_in_use() {
     let class = Some("example.com/other".to_owned());
     story.put("foreign", Service { ingress: foreign, class, families: vec![Family::V6], ..service() });
     story.put("asks", Service { families: vec![Family::V6], ..asking_for(&["2001:db8:1::101"]) });
-    story.tell(Fact::Leader(false));
-    story.tell(Fact::Leader(true));
+    story.tell(Fact::Allocates(false));
+    story.tell(Fact::Allocates(true));
     story.put("web", Service { families: vec![Family::V6], ..service() });
     assert_eq!(story.addresses("web"), [NEW]);
     assert_eq!(away(&story), None);
 }
 
-/// P2 of a review. Input: two Services share an address, a third has one for itself, and the prefix of the link changes. Output: the two
+/// Input: two Services share an address, a third has one for itself, and the prefix of the link changes. Output: the two
 /// share an address below the new one, and each host part stays.
 #[test]
 fn services_that_share_an_address_share_one_below_the_new_prefix_too() {
@@ -333,7 +333,7 @@ fn services_that_share_an_address_share_one_below_the_new_prefix_too() {
     assert_eq!(story.addresses("late"), ["2001:db8:2::102"]);
 }
 
-/// P3 of a review. Input: a request for a host part, and one for an address below a prefix that the link had. Output: the reason names the
+/// Input: a request for a host part, and one for an address below a prefix that the link had. Output: the reason names the
 /// link and the address that there would be, and no `exclude`, for there is none.
 #[test]
 fn what_is_below_another_prefix_is_not_called_excluded() {

@@ -99,7 +99,7 @@ fn where_there_are_pulses_they_alone_tell_who_is_alive() {
     assert_eq!(story.answered(), ["192.168.35.103"], "without pulses a, the only one that is Ready, has it");
 }
 
-/// W5 of a review. Input: nodes of another crier of the cluster are heard by the same key; they call their `[[l2]]` as this one does.
+/// Input: nodes of another crier of the cluster are heard by the same key; they call their `[[l2]]` as this one does.
 /// Output: they are no candidates, also while they listen; a node that does not say whose it is is one.
 #[test]
 fn nodes_of_another_crier_are_no_candidates() {
@@ -161,7 +161,7 @@ fn how_an_address_came_here_is_told_to_the_responder() {
     assert_eq!(story.planner.plan().l2.stations.anywhere.values().filter(|it| heard(it)).count(), 0);
 }
 
-/// R1 of a review. Input: the owner is heard, does not hear this node, and falls silent. Output: it is left the address while it is
+/// Input: the owner is heard, does not hear this node, and falls silent. Output: it is left the address while it is
 /// heard, and then it is taken over as from any silent owner: the link is asked whether it still answers.
 #[test]
 fn what_a_node_held_that_did_not_hear_this_one_is_taken_over_when_it_is_silent() {
@@ -294,7 +294,7 @@ fn of_two_holders_that_hear_each_other_the_worse_stops_and_the_better_announces_
     assert_eq!(assertions(&story), Some(3), "the rival is gone");
 }
 
-/// H2 of a review. Input: the default route of this node is by another link, or it has none; other nodes say that the address of a Service
+/// Input: the default route of this node is by another link, or it has none; other nodes say that the address of a Service
 /// is their gateway, and the router is silent, or answers beside this node. Output: this node does not take the address, and keeps what it
 /// answers for only as long as the router does not answer.
 #[test]
@@ -316,7 +316,7 @@ fn what_is_the_gateway_of_other_nodes_is_not_taken_and_is_left_to_the_router() {
         roster.silent.insert("b".into(), departed(&[ADDRESS]));
         roster.members.get_mut(&NodeName::from("c")).unwrap().eligibility = Eligibility::Drained;
     });
-    assert_eq!(story.owner(unheard), "a", "it was in use by a node until now (E13 of a review)");
+    assert_eq!(story.owner(unheard), "a", "it was in use by a node until now");
     assert_eq!(story.owner(roster(&[], &[])), "a", "nobody says so any more");
     story.owner(answering());
     assert_eq!(story.owner(says(&[("c", &[])])), "a", "it is in use, and c may be mistaken");

@@ -176,7 +176,7 @@ fn a_router_id_that_is_set_counts_and_one_that_was_chosen_stays() {
     assert_eq!(kept, chosen, "what was set is never remembered as a choice");
 }
 
-/// B3 of a review: the reload kept the identifier that had been set, and the next restart ended every session.
+/// The reload kept the identifier that had been set, and the next restart ended every session.
 #[test]
 fn a_router_id_whose_line_goes_leads_to_the_one_that_a_restart_would_have() {
     let mut config = configuration();

@@ -66,7 +66,7 @@ fn both_addresses_are_announced_for_the_overlap_and_then_the_new_one_alone() {
     assert_eq!(story.addresses("next"), ["192.168.35.100"], "the old one is free");
 }
 
-/// W3 of a review. Input: within the overlap the Service requests the address that leaves. Output: it keeps that one, and nothing says that
+/// Input: within the overlap the Service requests the address that leaves. Output: it keeps that one, and nothing says that
 /// it goes.
 #[test]
 fn an_address_that_leaves_and_is_requested_stays() {
@@ -90,12 +90,12 @@ fn the_next_agent_that_allocates_counts_the_overlap_anew_and_shortens_it_never()
     change(&mut story, "web", |it| it.renumber = wish(&["192.168.35.100"], 60));
     story.confirm("web");
     after(&mut story, 59);
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.turn();
     change(&mut story, "web", |_| {});
     after(&mut story, 100);
     assert_eq!(story.addresses("web").len(), 2, "who does not allocate takes nothing away");
-    story.tell(Fact::Leader(true));
+    story.tell(Fact::Allocates(true));
     change(&mut story, "web", |_| {});
     assert_eq!(story.addresses("web").len(), 2);
     after(&mut story, 60);
@@ -238,7 +238,7 @@ fn addresses_that_somebody_adds_to_a_status_are_not_the_services() {
     assert_eq!(story.addresses("moved"), ["192.168.35.108", "192.168.35.109"]);
 }
 
-/// L5 of a review: the pool is not the one that the Service asks for, or would ever be given from.
+/// The pool is not the one that the Service asks for, or would ever be given from.
 #[test]
 fn an_address_of_another_pool_that_somebody_adds_to_a_status_is_not_the_services() {
     let mut config = configuration();
@@ -259,7 +259,7 @@ fn an_address_of_another_pool_that_somebody_adds_to_a_status_is_not_the_services
     assert_eq!(story.written("web"), Some(own));
 }
 
-/// N5 of a review. Input: within an overlap somebody empties the status, or writes the old address alone back. Output: both stand there
+/// Input: within an overlap somebody empties the status, or writes the old address alone back. Output: both stand there
 /// again, none of them is exchanged, and the overlap is not shorter.
 #[test]
 fn an_overlap_goes_on_beside_somebody_who_writes_the_status() {
@@ -298,7 +298,7 @@ fn leaving_a_pool() -> (Story, Config) {
     (story, config)
 }
 
-/// Q3 of a review. Input: within the overlap the range of the old address leaves the file of the agent that allocates. Output: both stay
+/// Input: within the overlap the range of the old address leaves the file of the agent that allocates. Output: both stay
 /// announced until the overlap is over, and then the old one goes; nobody calls it a foreign one.
 #[test]
 fn an_overlap_goes_on_when_the_range_of_the_old_address_leaves_the_file() {
@@ -329,7 +329,7 @@ fn an_overlap_goes_on_when_the_range_of_the_old_address_leaves_the_file() {
 #[test]
 fn an_old_address_whose_range_is_gone_is_announced_by_every_agent_that_had_it() {
     let (mut story, without) = leaving_a_pool();
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.tell(Fact::Config(Arc::new(without.clone())));
     story.turn();
     assert_eq!(story.routes(), ["192.168.35.100/32", "198.51.100.0/32"]);
@@ -373,7 +373,7 @@ fn dual_stack(pools: Vec<Pool>, policy: FamilyPolicy) -> Story {
     story
 }
 
-/// Found by a review: the address stood in the status twice, and nothing was told.
+/// The address stood in the status twice, and nothing was told.
 #[test]
 fn a_wish_against_the_request_of_the_service_itself_replaces_nothing_and_is_told() {
     let pools = vec![pool("lan", &["192.168.35.100-192.168.35.110", "fd35::100-fd35::1ff"])];
@@ -393,7 +393,7 @@ fn a_wish_against_the_request_of_the_service_itself_replaces_nothing_and_is_told
     assert_eq!(story.addresses("web"), ["192.168.35.100", "fd35::101"]);
 }
 
-/// Found by a review. Input: both addresses of a dual-stack Service are to be replaced, and there is no other IPv6 address. Output: the
+/// Input: both addresses of a dual-stack Service are to be replaced, and there is no other IPv6 address. Output: the
 /// IPv4 address is replaced in its time, the Service says what it waits for, and the IPv6 address follows when one is free.
 #[test]
 fn of_a_dual_stack_service_each_family_is_replaced_when_it_can_be() {

@@ -189,7 +189,7 @@ fn a_node_knows_whether_all_others_wait_for_it() {
     assert!(!story.planner.plan().pulse.others_wait, "c is of an earlier version");
 }
 
-/// S1 of a review. Input: sessions that were taken over in a restart, with peers that are to be found: next hops of the default route in
+/// Input: sessions that were taken over in a restart, with peers that are to be found: next hops of the default route in
 /// another order than before, no default route at all, and a router that sends no advertisements. Output: each peer is where its session is.
 #[test]
 fn a_session_that_was_taken_over_says_where_its_peer_is() {

@@ -73,7 +73,7 @@ fn the_second_service_of_a_key_gets_the_address_of_the_first() {
     assert_eq!(why(&story, "elsewhere"), None, "nobody else has its key");
 }
 
-/// N8 of a review. Input: more Services share an address than may join it, for they came from MetalLB so; one is deleted and made again, one
+/// Input: more Services share an address than may join it, for they came from MetalLB so; one is deleted and made again, one
 /// has its status wiped. Output: both have their address again. A new one does not join.
 #[test]
 fn one_of_more_sharers_than_may_join_comes_back_to_its_address() {
@@ -189,13 +189,13 @@ fn the_one_that_changed_so_that_it_does_not_fit_goes() {
 #[test]
 fn nobody_goes_for_one_that_goes_itself() {
     let mut story = Story::begin(configuration());
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     // By name, a goes before b; but it asks for another address.
     story
         .tell(Fact::Service(key("a"), Some(Arc::new(shows(asks(on_port(80), "192.168.35.107"), &["192.168.35.105"])))));
     story.tell(Fact::Service(key("b"), Some(Arc::new(shows(on_port(80), &["192.168.35.105"])))));
     story.turn();
-    story.tell(Fact::Leader(true));
+    story.tell(Fact::Allocates(true));
     story.turn();
     assert_eq!(story.addresses("a"), ["192.168.35.107"]);
     assert_eq!(story.addresses("b"), ["192.168.35.105"]);
@@ -393,7 +393,7 @@ fn renumber(story: &mut Story, name: &str, leaving: &[&str]) {
     story.put(name, service);
 }
 
-/// P5 of a review. Input: of Services with one address each is renumbered, one after the other, in a pool that drains, before or after the
+/// Input: of Services with one address each is renumbered, one after the other, in a pool that drains, before or after the
 /// overlap of the one before is over. Output: they have one address again.
 #[test]
 fn services_that_are_renumbered_one_after_the_other_stay_together() {
@@ -441,7 +441,7 @@ fn who_comes_to_a_service_that_is_renumbered_gets_the_address_that_stays() {
     assert_eq!(story.addresses("b"), ["192.168.35.100"]);
 }
 
-/// P7 of a review. Input: the partner's address is one that nobody gets anew: its pool drains, or is gone. Output: what is said names the
+/// Input: the partner's address is one that nobody gets anew: its pool drains, or is gone. Output: what is said names the
 /// partner and its address.
 #[test]
 fn why_a_partners_address_is_not_given_names_the_partner() {

@@ -8,7 +8,7 @@ fn no_socket(why: Option<&str>) -> Fact {
     Fact::NoSocket("eth0".into(), why.map(str::to_owned))
 }
 
-/// D0 of a review. Input: the responder can open no socket on the only link of this node, which others can; then it can again. Output: this
+/// Input: the responder can open no socket on the only link of this node, which others can; then it can again. Output: this
 /// node owns nothing there and says no weight of its own, its pulses go on, the responder goes on trying, and the address is its again.
 #[test]
 fn a_node_without_a_socket_on_the_link_owns_nothing_there_until_it_has_one() {

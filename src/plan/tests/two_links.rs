@@ -111,7 +111,7 @@ fn of_several_nodes_on_a_link_without_the_owner_the_first_in_rank_answers() {
     assert_eq!(answered_on(&story), "eth0", "c is drained and gave it up");
 }
 
-/// R2, R5 and R8 of a review. Input: on eth0 nobody is heard any more, as where its fibre is broken in one direction; or the owner was never
+/// Input: on eth0 nobody is heard any more, as where its fibre is broken in one direction; or the owner was never
 /// heard there, as on isolated ports or where a firewall drops pulses. Output: eth0 has not lost the owner, as far as anybody can tell.
 #[test]
 fn a_link_where_nobody_or_never_the_owner_was_heard_has_not_lost_it() {
@@ -251,7 +251,7 @@ fn a_node_says_which_links_it_serves() {
     assert_eq!(ends(&story), [Ends { this: eth1, all: [eth1].into() }]);
 }
 
-/// R6 of a review. Input: the owner, worse than this node, is away from eth0 for a second. Output: it gets eth0 back and keeps eth1; what
+/// Input: the owner, worse than this node, is away from eth0 for a second. Output: it gets eth0 back and keeps eth1; what
 /// `sticky` and `preempt-delay` hold is not moved by that.
 #[test]
 fn what_was_answered_on_one_link_alone_is_given_back_to_the_owner_however_good() {
@@ -273,7 +273,7 @@ fn what_was_answered_on_one_link_alone_is_given_back_to_the_owner_however_good()
     assert!(story.planner.plan().l2.yields.contains_key(&(2, address())));
 }
 
-/// R7 of a review. Input: a and c are parted on eth0, where b is not heard, each answers there by itself, and then they hear each other; b
+/// Input: a and c are parted on eth0, where b is not heard, each answers there by itself, and then they hear each other; b
 /// is heard on eth1. Output: c, the better, goes on, and this node stops; where c is not heard again, this node has eth0.
 #[test]
 fn of_two_that_answer_on_one_link_by_themselves_one_goes_on() {
@@ -305,7 +305,7 @@ fn of_two_that_answer_on_one_link_by_themselves_one_goes_on() {
     );
 }
 
-/// R2 of a review. Input: all nodes fall silent on eth0 at once, and are heard on eth1: this node hears nothing there. Then one of them
+/// Input: all nodes fall silent on eth0 at once, and are heard on eth1: this node hears nothing there. Then one of them
 /// is heard there again, and not the owner. Output: it takes nothing by itself, and says nothing; then it is the owner that is not there.
 #[test]
 fn a_node_that_hears_nobody_on_one_of_two_links_takes_nothing_there() {
@@ -336,7 +336,7 @@ fn a_node_that_hears_nobody_on_one_of_two_links_takes_nothing_there() {
     assert_eq!(answered_on(&story), "eth0", "c, which is ranked before, does not act");
 }
 
-/// R2 of a review. Input: this node holds the address on both links; on eth0 a worse node says that it holds it and does not stop, on eth1
+/// Input: this node holds the address on both links; on eth0 a worse node says that it holds it and does not stop, on eth1
 /// it does not. It stops later. Output: eth0 is left to it, eth1 is not, and eth0 is taken back.
 #[test]
 fn a_holder_leaves_to_a_rival_that_does_not_hear_it_no_other_link_than_that() {
@@ -440,7 +440,7 @@ fn a_node_without_a_link_says_that_it_has_none_and_not_who_answers() {
     }
 }
 
-/// G13 of a review. Input: the owner b of an IPv6 address has IPv6 on eth0 alone, and says so; then on both again. Output: this node
+/// Input: the owner b of an IPv6 address has IPv6 on eth0 alone, and says so; then on both again. Output: this node
 /// answers on eth1 until then. The same seen by the owner: it goes on on eth0, whatever another node says on eth1.
 #[test]
 fn an_ipv6_address_whose_owner_has_no_ipv6_on_one_of_two_links_is_answered_there_by_another_node() {

@@ -54,7 +54,7 @@ impl Answer {
 }
 
 pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
-    let writes = inputs.world.leader && !inputs.config.is_standalone();
+    let writes = inputs.world.allocates && !inputs.config.is_standalone();
     if let Some(reason) = not_ours(inputs, key, service) {
         let said = service.condition.is_some() && (!service.load_balancer || is_left_behind(inputs, service));
         let given = service.given();
@@ -207,7 +207,7 @@ pub fn allocates(inputs: &Inputs<'_>) -> bool {
     if inputs.config.is_standalone() {
         inputs.world.listed.all() || inputs.world.fail_static
     } else {
-        inputs.world.listed.all() && inputs.world.leader
+        inputs.world.listed.all() && inputs.world.allocates
     }
 }
 

@@ -161,7 +161,7 @@ fn disputes(inputs: &Inputs<'_>, given: &[Contribution]) -> Vec<Reason> {
         }
         let all: Vec<_> = given[place..].iter().filter(same).map(|it| (it.advertisement, &it.attributes)).collect();
         let internal = inputs.context.bgp.peers.iter().any(|it| it.name == *peer && it.is_internal());
-        for join::Dispute { key, kept, ignored } in join::disputes(&all, internal) {
+        for join::Disagreement { key, kept, ignored } in join::disputes(&all, internal) {
             let (peer, key) = (peer.clone(), key.to_owned());
             disputes.push(Reason::AdvertisementsDisagree { prefix, peer, key, kept, ignored });
         }

@@ -362,7 +362,7 @@ impl Peer {
     }
 
     /// It is heard, and says that its link receives nothing.
-    pub(super) fn is_numb(&self) -> bool {
+    pub(super) fn says_it_receives_nothing(&self) -> bool {
         self.receives_nothing && matches!(self.life, Life::Silent { .. } | Life::Unverified)
     }
 

@@ -86,7 +86,7 @@ fn no_recording_of_another_life_makes_a_node_alive() {
     assert!(!alive(&mut newcomer, now));
 }
 
-/// E4 of a review. Input: the links of b on one wire, of which one was told that its life is too low; and a link that appears later. Output:
+/// Input: the links of b on one wire, of which one was told that its life is too low; and a link that appears later. Output:
 /// they are links of one life, each with an incarnation of its own, and none takes another for a namesake.
 #[test]
 fn links_of_a_node_that_goes_on_in_a_later_life_stay_links_of_one_node() {
@@ -107,7 +107,7 @@ fn links_of_a_node_that_goes_on_in_a_later_life_stay_links_of_one_node() {
     two.handle_life(one.life(), now);
     two.handle_life(before, now);
     let mut later = of_link(one.life(), 3);
-    // F3 of a review: what the other link says until it learns of it, or what is under way still, is no namesake's.
+    // What the other link says until it learns of it, or what is under way still, is no namesake's.
     let mut slow = of_link(before, 4);
     let late = slow.poll_pulse(now).expect("it says hello");
     assert_eq!(one.handle_pulse(late.clone(), now), Outcome::Own);
@@ -124,7 +124,7 @@ fn links_of_a_node_that_goes_on_in_a_later_life_stay_links_of_one_node() {
     }
 }
 
-/// F4 of a review. Input: b lives, and another host with its name starts, which a hears and which has not answered yet. Output: a corrects
+/// Input: b lives, and another host with its name starts, which a hears and which has not answered yet. Output: a corrects
 /// neither of them, for both would go on above the other; once that host is heard no more, b is told, and is heard again.
 #[test]
 fn a_life_that_is_heard_and_was_never_proved_corrects_nobody() {
@@ -143,7 +143,7 @@ fn a_life_that_is_heard_and_was_never_proved_corrects_nobody() {
     assert!(alive(&mut a, now));
 }
 
-/// H1 of a review. Input: the clock of b was ahead, and is right when b starts again without its [state] folder. Output: a tells b which life
+/// Input: the clock of b was ahead, and is right when b starts again without its [state] folder. Output: a tells b which life
 /// of it is known, and hears it in a moment. Recordings of any life of b change nothing, and a recording of that word nothing either.
 #[test]
 fn a_node_whose_clock_went_back_is_heard_again_although_its_former_life_is_lost() {
@@ -268,7 +268,7 @@ fn a_namesake_and_our_own_echo_are_told_apart() {
     assert_eq!(a.handle_pulse(Pulse { incarnation: 1 << 40, ..echo }, now), Outcome::Namesake);
 }
 
-/// 8a-6 of a review. Input: a hears b; another host begins to pulse by that name from another MAC, and both go on. Output: the one that
+/// Input: a hears b; another host begins to pulse by that name from another MAC, and both go on. Output: the one that
 /// started later is b, and the other is told as another host of that name once it has gone on for a detection time; a recording of what it
 /// said before is not, nor is a node whose agent has restarted.
 #[test]
@@ -874,7 +874,7 @@ fn a_recording_of_a_node_that_restarts_keeps_no_node_alive() {
     assert!(!alive(&mut a, now));
 }
 
-/// R1 of a review. Input: a node that holds addresses and does not hear this one dies without a word. Output: within its detection
+/// Input: a node that holds addresses and does not hear this one dies without a word. Output: within its detection
 /// time it is as silent as any other, with what it held; heard once more, it has to be silent in its answers for as long as before.
 #[test]
 fn a_node_that_does_not_hear_this_one_and_dies_is_silent_in_its_time() {
@@ -943,7 +943,7 @@ fn a_recording_that_goes_on_after_it_had_ended_makes_no_node_alive() {
     }
 }
 
-/// R2 of a review. Input: this node hears nobody, for a moment or for hours, and then one of two again. Output: so long it may be its own
+/// Input: this node hears nobody, for a moment or for hours, and then one of two again. Output: so long it may be its own
 /// hearing; once it hears one, the other is silent by itself, or has long been forgotten.
 #[test]
 fn whether_this_node_does_not_hear_is_in_doubt_until_it_hears_somebody() {
@@ -973,7 +973,7 @@ fn whether_this_node_does_not_hear_is_in_doubt_until_it_hears_somebody() {
     }
 }
 
-/// R3 of a review. Input: a node says goodbye, and nothing follows. Output: it has just left for some seconds, and then it left long ago.
+/// Input: a node says goodbye, and nothing follows. Output: it has just left for some seconds, and then it left long ago.
 #[test]
 fn a_node_that_said_goodbye_has_just_left_for_some_seconds() {
     let mut now = START();
@@ -1028,7 +1028,7 @@ fn on_one_wire(
     said
 }
 
-/// R4 of a review. Input: two links of a node on one wire, one of which dies, whichever began first and was heard first; it comes back and
+/// Input: two links of a node on one wire, one of which dies, whichever began first and was heard first; it comes back and
 /// the other dies; it leaves one of them, and then altogether. Output: the node lives, and holds what it holds, until the end.
 #[test]
 fn a_node_with_two_links_on_one_wire_lives_as_long_as_one_of_them_is_heard() {
@@ -1133,7 +1133,7 @@ fn no_recording_of_one_of_two_links_makes_a_node_alive() {
     }
 }
 
-/// A review (8a-1). Input: the carrier of the only link of a holder is away for less than its detection time, and the link begins anew. Output:
+/// Input: the carrier of the only link of a holder is away for less than its detection time, and the link begins anew. Output:
 /// what it held there is free at once, and not believed until the detection time of what it said before is over.
 #[test]
 fn the_only_link_of_a_node_that_begins_anew_holds_nothing_of_what_it_held() {
@@ -1149,7 +1149,7 @@ fn the_only_link_of_a_node_that_begins_anew_holds_nothing_of_what_it_held() {
     assert!(!holds, "{:?}", a.roster);
 }
 
-/// C4 of a review. Input: three nodes; one of them receives nothing any more, what it sends passes. Output: it says so, and the others count it
+/// Input: three nodes; one of them receives nothing any more, what it sends passes. Output: it says so, and the others count it
 /// as silent with what it held, for as long as it says so; it is alive at once when it hears again.
 #[test]
 fn a_node_that_receives_nothing_says_so_and_is_as_good_as_silent_to_those_that_hear_it() {
@@ -1200,7 +1200,7 @@ fn a_node_that_receives_nothing_says_so_and_is_as_good_as_silent_to_those_that_h
     }
 }
 
-/// N10 of a review: a node told what it announces over BGP at 74 addresses a second. Input: 10,000 addresses, of which it ceases to announce
+/// A node told what it announces over BGP at 74 addresses a second. Input: 10,000 addresses, of which it ceases to announce
 /// every second one, and one datagram of seven is lost. Output: who hears it knows them all within four seconds.
 #[test]
 fn what_one_ceases_to_announce_over_bgp_is_known_soon_by_all() {

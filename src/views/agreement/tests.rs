@@ -111,7 +111,7 @@ fn a_file_that_differs_is_told_by_the_name_of_its_node_and_by_what_differs() {
     assert!(problems[1].starts_with("the pools of node-2, node-3, node-4, node-5 and 2 more differ"), "{problems:?}");
 }
 
-/// G9 of a review. Input: another node's file gives it more weight than this one's, or less. Output: of the first it is said that it takes
+/// Input: another node's file gives it more weight than this one's, or less. Output: of the first it is said that it takes
 /// addresses.
 #[test]
 fn a_node_that_gives_itself_more_weight_is_said_to_take_addresses() {
@@ -132,7 +132,7 @@ fn a_node_that_gives_itself_more_weight_is_said_to_take_addresses() {
     assert_one(&told(&mut planner), &format!("{start}, and they stay where they are; "));
 }
 
-/// N9 of a review: both lines said that the pools of the same node differ.
+/// Both lines said that the pools of the same node differ.
 #[test]
 fn the_holder_of_other_pools_is_named_once() {
     let mut planner = planner(CONFIG);
@@ -147,7 +147,7 @@ fn the_holder_of_other_pools_is_named_once() {
     let problems = told(&mut planner);
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(problems[1].starts_with("the pools of node-3 differ from this node's: "), "{problems:?}");
-    planner.apply(Fact::Leader(true));
+    planner.apply(Fact::Allocates(true));
     hears(&mut planner, &[("node-2", other)]);
     assert_one(&told(&mut planner), "the pools of node-2 differ from this node's: ");
 }
@@ -165,7 +165,7 @@ fn the_file_of_another_crier_may_differ() {
     assert_eq!(told(&mut planner).len(), 2);
 }
 
-/// G12 and G4 of a review. Input: a Service has an address that a Node, a gateway or the subnet uses, or none of these. Output: it is named
+/// Input: a Service has an address that a Node, a gateway or the subnet uses, or none of these. Output: it is named
 /// with what that means and what to do.
 #[test]
 fn an_address_of_a_service_that_hosts_use_too_is_named() {
@@ -191,7 +191,7 @@ fn an_address_of_a_service_that_hosts_use_too_is_named() {
     assert!(told[2].ends_with("and leave 192.0.2.4 out of pool lan: exclude = [\"192.0.2.4\"]"), "{told:?}");
 }
 
-/// G6 and V9 of reviews. Input: nodes with another Lease and otherwise the same file; a Service's condition names the Lease. Output: they are
+/// Input: nodes with another Lease and otherwise the same file; a Service's condition names the Lease. Output: they are
 /// named, with the Lease.
 #[test]
 fn a_node_of_another_lease_with_the_same_addresses_is_named() {
@@ -228,7 +228,7 @@ fn a_node_of_another_lease_with_the_same_addresses_is_named() {
     assert_eq!(told(&mut planner), [""; 0]);
 }
 
-/// The same reviews. Input: another controller, or another crier, overwrites the statuses of many Services. Output: one sentence, with the
+/// Input: another controller, or another crier, overwrites the statuses of many Services. Output: one sentence, with the
 /// crier's name.
 #[test]
 fn services_whose_status_is_overwritten_are_one_problem_that_names_the_other_crier() {
@@ -240,7 +240,7 @@ fn services_whose_status_is_overwritten_are_one_problem_that_names_the_other_cri
         (None, "another controller overwrote the status"),
     ] {
         let mut planner = planner(CONFIG);
-        planner.apply(Fact::Leader(true));
+        planner.apply(Fact::Allocates(true));
         let at = clock::now();
         let put = |planner: &mut Planner, name: &str, last: u8| {
             let address = IpAddr::from([192, 0, 2, last]);
@@ -266,11 +266,11 @@ fn services_whose_status_is_overwritten_are_one_problem_that_names_the_other_cri
     }
 }
 
-/// W13 of a review: thousands of Services that another crier serves were as many problems with one text.
+/// Thousands of Services that another crier serves were as many problems with one text.
 #[test]
 fn services_of_another_crier_are_one_problem() {
     let mut planner = planner(CONFIG);
-    planner.apply(Fact::Leader(true));
+    planner.apply(Fact::Allocates(true));
     let address: IpAddr = "198.51.100.7".parse().expect("an address");
     let theirs = crate::world::Condition::given(true, "assigned", &[address], &["theirs".into()], None);
     let theirs = Some(Arc::new(theirs.by(&ObjectKey::new("lb", "b"))));
@@ -283,7 +283,7 @@ fn services_of_another_crier_are_one_problem() {
     assert_one(&told, "d/a, d/b, d/c: another crier serves this Service, that of the Lease lb/b, ");
 }
 
-/// W11 of a review. Input: a host's file that names a pool of the ConfigMap, and there is none. Output: the agent runs, and says what waits.
+/// Input: a host's file that names a pool of the ConfigMap, and there is none. Output: the agent runs, and says what waits.
 #[test]
 fn what_waits_for_the_config_map_is_a_problem() {
     let text =
@@ -412,7 +412,7 @@ fn a_node_that_is_heard_and_does_not_hear_is_named() {
     assert_one(&told(&mut planner), "pulses on eth0: node-2 does not hear this node's pulses");
 }
 
-/// H5 and H4 of a review. Input: machines with one MAC are heard: two others, or another one and this. Output: they are named.
+/// Input: machines with one MAC are heard: two others, or another one and this. Output: they are named.
 #[test]
 fn nodes_with_one_mac_are_named() {
     let mut planner = planner(CONFIG);
@@ -431,7 +431,7 @@ fn nodes_with_one_mac_are_named() {
     }
 }
 
-/// G7 of a review. Input: two other nodes say that they hold an address, for a moment, for longer, while one of them grants it or restarts,
+/// Input: two other nodes say that they hold an address, for a moment, for longer, while one of them grants it or restarts,
 /// and one of them no more. Output: it is told of what lasts.
 #[test]
 fn two_nodes_that_hold_an_address_without_hearing_each_other_are_named() {
@@ -535,7 +535,7 @@ fn a_station_that_answers_for_everything_is_named_once() {
     assert!(told(&mut planner)[0].contains("ignore-stations"));
 }
 
-/// 8a-6 of a review. Input: another host has this node's name, and others do not answer this node. Output: that they do not hear it, with
+/// Input: another host has this node's name, and others do not answer this node. Output: that they do not hear it, with
 /// advice for firewalls, is not told: they listen to the other host.
 #[test]
 fn a_node_whose_name_another_host_has_is_not_told_to_look_for_a_firewall() {
@@ -582,7 +582,7 @@ fn announcing(last: &[u8]) -> Planner {
     planner
 }
 
-/// 8a-8 of a review: one host that claims many addresses was as many lines, and each said that it claims them now.
+/// One host that claims many addresses was as many lines, and each said that it claims them now.
 #[test]
 fn a_station_that_claims_many_addresses_is_named_once() {
     let mut planner = announcing(&[1, 2, 3]);
@@ -603,7 +603,7 @@ fn a_station_that_claims_many_addresses_is_named_once() {
     );
 }
 
-/// 8a-8 of a review. Input: an address is on a link of the node that announces it. Output: what that means later, not that two answer.
+/// Input: an address is on a link of the node that announces it. Output: what that means later, not that two answer.
 #[test]
 fn an_address_on_a_link_of_its_own_announcer_is_not_called_that_of_two() {
     let mut planner = announcing(&[1]);
@@ -618,7 +618,7 @@ fn an_address_on_a_link_of_its_own_announcer_is_not_called_that_of_two() {
     );
 }
 
-/// 8a-6 of a review. Input: the host whose pulses are dropped, because another one has its name, answers for addresses. Output: that is no
+/// Input: the host whose pulses are dropped, because another one has its name, answers for addresses. Output: that is no
 /// problem of each address.
 #[test]
 fn what_a_host_answers_whose_name_another_one_has_is_no_problem_by_itself() {
@@ -641,7 +641,7 @@ fn what_a_host_answers_whose_name_another_one_has_is_no_problem_by_itself() {
     assert_eq!(of_station(&mut planner), [""; 0]);
 }
 
-/// M14 of a review: only the log said it.
+/// Only the log said it.
 #[test]
 fn a_link_whose_pulse_sockets_are_taken_is_a_problem() {
     let mut planner = planner(CONFIG);

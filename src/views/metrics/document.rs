@@ -6,7 +6,7 @@ use std::fmt::Write;
 use prometheus::proto::MetricType;
 
 use super::{Metric, agent, bfd, link, metallb, table};
-use crate::arp::machine::answer::Reason;
+use crate::arp::machine::answer::NoAnswer;
 use crate::arp::packet::Protocol;
 use crate::bfd::discard::Discard;
 use crate::claim::ConflictKind;
@@ -65,7 +65,7 @@ const LABELS: [Label; 18] = [
         meaning: "why a frame was not answered, or a BFD packet was dropped",
         values: || {
             let all: BTreeSet<&str> =
-                Reason::ALL.map(Reason::code).into_iter().chain(Discard::ALL.map(Discard::code)).collect();
+                NoAnswer::ALL.map(NoAnswer::code).into_iter().chain(Discard::ALL.map(Discard::code)).collect();
             all.into_iter().collect()
         },
     },

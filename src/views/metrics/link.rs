@@ -2,7 +2,7 @@
 
 use super::{Metric, Series, count, counter, gauge, histogram};
 use crate::arp::counters::Report;
-use crate::arp::machine::answer::Reason;
+use crate::arp::machine::answer::NoAnswer;
 use crate::names::InterfaceName;
 use crate::plan::placement::Cause;
 use crate::pulse;
@@ -28,7 +28,7 @@ pub(super) const METRICS: [Metric; 19] = [
         "ARP requests and neighbour solicitations received that were answered or that ask for an address of others.",
         |snapshot, series| {
             frames(snapshot, series, |counts| {
-                let of_others = counts.ignored.iter().filter(|(reason, _)| *reason == Reason::NotOwned);
+                let of_others = counts.ignored.iter().filter(|(reason, _)| *reason == NoAnswer::NotOwned);
                 counts.answers + of_others.map(|(_, count)| count).sum::<u64>()
             });
         },

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::address::{Family, ScopedAddress};
 use crate::agent::counters::{LinkCounters, TurnCounters};
-use crate::arp::machine::answer::Reason;
+use crate::arp::machine::answer::NoAnswer;
 use crate::arp::packet::Protocol;
 use crate::bfd::discard::Discard;
 use crate::bfd_state::{BfdState, Diagnostic};
@@ -271,7 +271,7 @@ fn counted() -> Counters {
     eth0.count_answer();
     eth0.count_gratuitous();
     eth0.count_lost(7);
-    eth0.count_ignored(Reason::NotOwned);
+    eth0.count_ignored(NoAnswer::NotOwned);
     of_eth0.of(Protocol::Ndp).count_answer();
     let pulse = links.pulse.of(&"eth0".into());
     pulse.count_sent(120);

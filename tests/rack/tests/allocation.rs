@@ -66,7 +66,7 @@ fn owner(metal: &Metal, address: &str) -> String {
     })
 }
 
-/// G4 of an audit. Input: Services with a sharing key under two of its spellings, one of them with a port that is taken; one is deleted;
+/// Input: Services with a sharing key under two of its spellings, one of them with a port that is taken; one is deleted;
 /// the agents are killed and started; the policy of one changes. Output: one address on one node serves both ports, also after a restart
 /// that reads all statuses anew; who does not fit has another address, and its Event names partner and rule.
 #[test]
@@ -147,7 +147,7 @@ fn time(value: &Value) -> Option<u64> {
 
 const DAY: u64 = 86_400_000_000;
 
-/// G3 of an audit. Input: the pool of 300 Services goes, and another one comes. Output: of each Service there is a Warning Event before
+/// Input: the pool of 300 Services goes, and another one comes. Output: of each Service there is a Warning Event before
 /// its address goes, three seconds at the least, and its condition says so meanwhile. Events beyond the budget were dropped, and the notice
 /// counted from the decision.
 #[test]

@@ -327,7 +327,7 @@ fn an_api_server_that_goes_away_and_returns_withdraws_nothing_and_is_told_once()
     scene.never_withdrawn();
 }
 
-/// Q2 of a review. Input: etcd is put back to a backup. Output: every agent, and not the one that allocates alone, goes by what the cluster
+/// Input: etcd is put back to a backup. Output: every agent, and not the one that allocates alone, goes by what the cluster
 /// has now; a watch that goes on from the version reached before stays silent for as long as the cluster takes to come as far again.
 #[test]
 fn an_api_server_that_is_put_back_to_a_backup_is_believed_by_every_agent() {
@@ -541,7 +541,7 @@ fn a_configuration_that_does_not_check_out_is_refused_by_run_with_the_text_of_ch
     assert_eq!((run.status.code(), check.status.code()), (Some(2), Some(2)));
     assert_eq!(text(&run.stdout), "");
     assert!(!socket.exists() && !state.exists(), "nothing was opened or made");
-    // D14 of a review: it was aborted, by SIGABRT.
+    // It was aborted, by SIGABRT.
     for words in [&["config", "check"][..], &["run", "--config"], &["migrate"]] {
         let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
         let told = Command::new(binary()).args(words).arg(&file).stderr(full).status().expect("it runs");
@@ -549,7 +549,7 @@ fn a_configuration_that_does_not_check_out_is_refused_by_run_with_the_text_of_ch
     }
 }
 
-/// A2 and A3 of a review. Input: the API server is away while the agent of one node is restarted through systemd's store, reloaded twenty
+/// Input: the API server is away while the agent of one node is restarted through systemd's store, reloaded twenty
 /// times, killed and drained, and while the other node loses power. Output: the routers see the same as where it answers; and a node that
 /// comes back from a reboot announces nothing before the API server answers.
 #[test]

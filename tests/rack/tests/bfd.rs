@@ -285,7 +285,6 @@ fn both_families_over_several_hops(need: Need, start: impl FnOnce(&Namespace) ->
     eventually_equal("the sessions of the router", secs(10), &0, &established);
 }
 
-/// A6 and A7 of a review.
 #[test]
 fn frr_and_crier_notice_a_dead_path_over_several_hops_over_both_families() {
     both_families_over_several_hops(Need::Frr, |spine| {
@@ -329,7 +328,7 @@ fn bird_and_crier_notice_a_dead_path_over_several_hops_over_both_families() {
     });
 }
 
-/// A16 of a review. Input: the profile changes by reloads. Output: FRR's bfdd sees new intervals in the same session.
+/// Input: the profile changes by reloads. Output: FRR's bfdd sees new intervals in the same session.
 #[test]
 fn intervals_that_a_reload_changes_end_no_session_with_frr() {
     let Some(link) = Link::for_test(&[Need::Frr]) else { return };
@@ -359,7 +358,7 @@ fn intervals_that_a_reload_changes_end_no_session_with_frr() {
     assert_eq!(frr.session(&node(Family::V4)).times_established, 1);
 }
 
-/// A16 of a review, with BIRD: what it takes of the new intervals shows in when it would count the path as dead.
+/// With BIRD: what it takes of the new intervals shows in when it would count the path as dead.
 #[test]
 fn intervals_that_a_reload_changes_end_no_session_with_bird() {
     let Some(link) = Link::for_test(&[Need::Bird]) else { return };
@@ -459,7 +458,6 @@ fn a_router_without_bfd_keeps_its_session_and_strict_waits_for_bfd() {
     wait_established(&agent);
 }
 
-/// A19 of a review.
 #[test]
 fn a_passive_end_says_nothing_first_and_strict_waits_for_bfd_over_ipv6_too() {
     let Some(link) = Link::for_test(&[Need::Bird]) else { return };
@@ -607,7 +605,7 @@ fn take_bfd_away(agent: &Crier) -> String {
     warned
 }
 
-/// K16 of the reviews: AdminDown is no failure of the path (RFC 5882 §3.2), and BIRD and FRR take it for one.
+/// AdminDown is no failure of the path (RFC 5882 §3.2), and BIRD and FRR take it for one.
 #[test]
 fn a_peer_that_loses_bfd_by_a_reload_loses_its_session_as_it_was_told() {
     let Some(link) = Link::for_test(&[Need::Frr]) else { return };
@@ -817,7 +815,7 @@ fn two_peers_of_one_address_and_two_source_addresses_have_a_session_each() {
     of_both("both are lost", "losses", [1.into(), 1.into()]);
 }
 
-/// F1 of a review. Input: the router runs BFD to a second address of the node too, as it does for a static route to a virtual address.
+/// Input: the router runs BFD to a second address of the node too, as it does for a static route to a virtual address.
 /// Output: the session with the first one stays, and so does BGP; that the second one is not answered is told.
 #[test]
 fn bfd_of_the_router_with_a_second_address_of_the_node_takes_nothing_down() {

@@ -67,7 +67,7 @@ fn wait_gone(what: &str, bird: &Bird) {
     });
 }
 
-/// G2 of a review: the AdminDown was up to a millisecond before the Cease, or too close behind it, in three of eight rounds.
+/// The AdminDown was up to a millisecond before the Cease, or too close behind it, in three of eight rounds.
 #[test]
 fn a_peer_that_is_removed_or_shut_down_leaves_no_routes_where_the_router_keeps_them_when_bfd_goes_down() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
@@ -100,7 +100,7 @@ fn a_peer_that_is_removed_or_shut_down_leaves_no_routes_where_the_router_keeps_t
     }
 }
 
-/// G2 of a review. Input: TCP segments to the router are lost for a while, and BFD's packets are not. Output: the Cease, sent again, comes first.
+/// Input: TCP segments to the router are lost for a while, and BFD's packets are not. Output: the Cease, sent again, comes first.
 #[test]
 fn a_cease_that_is_lost_on_the_way_comes_before_bfd_goes_down_all_the_same() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
@@ -128,7 +128,7 @@ fn a_cease_that_is_lost_on_the_way_comes_before_bfd_goes_down_all_the_same() {
     }
 }
 
-/// G6 of a review. Input: the router is started anew while the agent is. Output: one session of BGP, which the former one's BFD does not end.
+/// Input: the router is started anew while the agent is. Output: one session of BGP, which the former one's BFD does not end.
 #[test]
 fn a_router_that_is_started_anew_during_a_restart_has_one_new_session_that_stays() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };

@@ -192,7 +192,7 @@ fn the_verbs_tell_what_the_router_has() {
     println!("{}\n{}", text(&crier, "bgp peers"), text(&crier, "bgp peers tor"));
 }
 
-/// A6 of a review. Input: a peer that an operator has shut down leaves the configuration, on trial, for good, or while no agent runs, and comes
+/// Input: a peer that an operator has shut down leaves the configuration, on trial, for good, or while no agent runs, and comes
 /// back. Output: what the operator ordered goes with it for good, and not on trial.
 #[test]
 fn an_order_about_a_peer_goes_with_the_peer() {

@@ -221,7 +221,7 @@ fn a_node_whose_chains_are_emptied_gives_way_within_seconds() {
     a_node_whose_rules_are_flushed_gives_way_within_seconds("iptables", "iptables -t nat -F");
 }
 
-/// G11 of a review: what firewall scripts do before they add rules of their own. kube-proxy looks for its chains alone.
+/// What firewall scripts do before they add rules of their own. kube-proxy looks for its chains alone.
 #[test]
 fn a_node_whose_jump_to_the_chains_is_flushed_gives_way_within_seconds() {
     a_node_whose_rules_are_flushed_gives_way_within_seconds("iptables", "iptables -t nat -F PREROUTING");

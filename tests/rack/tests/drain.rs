@@ -127,7 +127,7 @@ fn flows_that_do_not_end_hold_a_drain_no_longer_than_its_time_and_the_command_sa
     lan.answered_by(ADDRESS, &[agents[1 - owner].node()]);
 }
 
-/// D5 of a review. Input: no rule on the nodes asks the kernel to track connections, as without kube-proxy.
+/// Input: no rule on the nodes asks the kernel to track connections, as without kube-proxy.
 #[test]
 fn where_the_kernel_tracks_nothing_the_whole_time_is_waited_and_a_family_that_it_tracks_is_believed() {
     let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Crier, Need::Nft]) else { return };
@@ -303,7 +303,7 @@ impl TwoBehindRouter {
     }
 }
 
-/// A0 of a review. FRR obeys the community: the first node leaves the multipath route, and the packets of its connections come to the second,
+/// FRR obeys the community: the first node leaves the multipath route, and the packets of its connections come to the second,
 /// which does not know them. The drain says so. It ends when its time is over, or when nothing came for a minute (`drain_flows`).
 #[test]
 fn flows_that_a_router_moves_at_the_step_back_are_told_as_silent_and_new_ones_lose_nothing() {
@@ -348,7 +348,7 @@ fn flows_that_a_router_moves_at_the_step_back_are_told_as_silent_and_new_ones_lo
     assert!(outcomes.lost() <= 2, "{outcomes}");
 }
 
-/// A0 and A12 of a review. BIRD over eBGP does not look at the community: connections end by themselves at the node where they began.
+/// BIRD over eBGP does not look at the community: connections end by themselves at the node where they began.
 #[test]
 fn behind_a_router_that_does_not_obey_flows_end_by_themselves_and_nobody_loses_anything() {
     let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Bird, Need::Crier, Need::Nft]) else { return };
@@ -426,7 +426,6 @@ fn a_cordoned_node_is_drained_where_that_is_followed_and_an_uncordoned_one_comes
         let problems = rack::lan::problems(other);
         if problems.contains("cordoned") { Err(problems) } else { Ok(()) }
     });
-    // A17 of a review.
     mark(&[], &[owner]);
     eventually("a taint drains it as well", secs(20), || {
         let drain = drain(leaving);
@@ -473,7 +472,7 @@ fn of_two_nodes_that_are_drained_at_once_one_goes_on_serving_until_the_other_is_
     lan.answered_by(ADDRESS, &[stays.node()]);
 }
 
-/// W1 of a review. Input: a router hangs, and its host takes what it is sent. Output: the drain goes on, and says that the router was not
+/// Input: a router hangs, and its host takes what it is sent. Output: the drain goes on, and says that the router was not
 /// heard since, until it is.
 #[test]
 fn a_router_that_hangs_with_an_open_window_is_told_as_one_that_was_not_heard() {

@@ -157,7 +157,7 @@ fn pods_that_are_not_ready_leave_by_the_owner_too() {
 
 const KUBERNETES: [Need; 3] = [Need::Kubernetes, Need::Iptables, Need::Crier];
 
-/// A8 of a review: beside the masquerade of a CNI that comes behind, under a strict reverse path filter.
+/// Beside the masquerade of a CNI that comes behind, under a strict reverse path filter.
 fn served_and_sends(mode: &str, cni: Cni) {
     let Some(rack) = Rack::for_test(&KUBERNETES) else { return };
     let metal = Metal::in_mode(&rack, "192.168.35.0/24", 2, mode);
@@ -578,7 +578,7 @@ fn a_route_to_the_owner_that_the_kernel_refuses_is_told() {
     scene.leave_by(&agents, owner);
 }
 
-/// A8a of a review. Input: another program puts a default route into crier's table, in the place of crier's, and then one to the destination
+/// Input: another program puts a default route into crier's table, in the place of crier's, and then one to the destination
 /// alone. Output: `crier egress` says so while packets are held, and they go on once the route is gone.
 #[test]
 fn a_route_of_another_program_in_criers_table_is_told() {
@@ -595,7 +595,7 @@ fn a_route_of_another_program_in_criers_table_is_told() {
     }
 }
 
-/// F1 of a review. Input: a policy rule of another program in front of crier's leads a pod's packets to the main table, as CNIs of clouds
+/// Input: a policy rule of another program in front of crier's leads a pod's packets to the main table, as CNIs of clouds
 /// write such; and one to a table that leads nowhere. Output: a problem with the rule while the first one is there, and none of the second.
 #[test]
 fn a_rule_of_another_program_that_takes_packets_of_a_pod_away_is_told() {

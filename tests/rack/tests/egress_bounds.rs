@@ -96,7 +96,6 @@ fn only_covered_destinations_see_the_services_address_and_flows_follow_a_changed
     assert_eq!(of_covered, [""; 0], "of IPv4, which was always covered");
 }
 
-/// E2 of a review.
 #[test]
 fn a_list_that_changes_while_pods_are_held_or_no_agent_runs_ends_what_is_open_to_its_destinations() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
@@ -142,7 +141,7 @@ fn a_list_that_changes_while_pods_are_held_or_no_agent_runs_ends_what_is_open_to
     hears("and the others go on", &covered_ends, service);
 }
 
-/// E8 of a review. Input: a host that egress of the pod is not for sends datagrams to a port of the pod itself that is above those of
+/// Input: a host that egress of the pod is not for sends datagrams to a port of the pod itself that is above those of
 /// Services. Output: they arrive, and are answered.
 #[test]
 fn what_a_host_outside_of_the_list_sends_to_a_pods_own_port_arrives() {
@@ -506,7 +505,7 @@ fn another_name_of_the_table_leaves_nothing_of_the_former_one_behind() {
     assert!(!routes.contains("table 6770"), "its routes too: {routes}");
 }
 
-/// C6 of a review: without a link or a route of the network packets got into that of the default route, with an address of the other one.
+/// Without a link or a route of the network packets got into that of the default route, with an address of the other one.
 #[test]
 fn with_the_services_address_nothing_leaves_by_another_network_while_that_of_the_address_is_away() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };

@@ -185,7 +185,7 @@ fn what_pods_open_while_the_owner_leaves_or_hands_over_comes_about() {
     assert!(least(&rounds).iter().all(|lost| lost.is_some_and(|lost| lost <= 1)), "lost: {rounds:?}");
 }
 
-/// A16 of a review. Input: pods of two nodes open a connection of each family every five milliseconds; the agent of the third node, which owns
+/// Input: pods of two nodes open a connection of each family every five milliseconds; the agent of the third node, which owns
 /// the address, is killed, and comes back, and then its cable carries nothing any more.
 /// Output: each time the pods get out again within two seconds, on a machine that others load too, as clients of the address get in; what
 /// comes about has the Service's address.

@@ -76,7 +76,6 @@ fn a_pod_without_egress_on_the_owners_node_sends_on_whichever_nodes_network_its_
     }
 }
 
-/// E1 of a review.
 #[test]
 fn a_chain_of_another_program_that_translates_first_is_named_while_the_guard_drops_what_pods_open() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
@@ -111,7 +110,7 @@ fn a_chain_of_another_program_that_translates_first_is_named_while_the_guard_dro
     assert_eq!(leaks(&captures), [].into(), "nothing came through with another address");
 }
 
-/// F1 of a review. Input: another program gives what a pod sends a mark of its own, behind crier, on the node that leads it to the owner.
+/// Input: another program gives what a pod sends a mark of its own, behind crier, on the node that leads it to the owner.
 #[test]
 fn a_chain_of_another_program_that_marks_behind_crier_is_named_while_the_guard_drops_what_it_marks() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };

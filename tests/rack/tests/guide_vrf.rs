@@ -122,7 +122,7 @@ fn a_service_in_a_vrf_with_the_addresses_of_the_main_network_is_reached_and_left
         eventually_equal("there is no problem, of the filter neither", secs(30), &String::new(), || problems(agent));
     }
 
-    // A19 of a review: the interface still has the Node's own address, which crier gave it.
+    // The interface still has the Node's own address, which crier gave it.
     for (node, agent) in site.nodes.iter().zip(&agents) {
         node.ip("link delete red");
         eventually(&format!("{} has the VRF again", agent.node()), secs(20), || {

@@ -134,7 +134,7 @@ fn a_controller_that_empties_the_status_again_and_again_is_fought_only_twice() {
     assert!(events.len() <= 4, "{events:?}");
 }
 
-/// Q5 of a review. Input: two criers in one cluster, the second of a class and a Lease of its own, and both serve Services without a class.
+/// Input: two criers in one cluster, the second of a class and a Lease of its own, and both serve Services without a class.
 /// Output: a Service stays with the crier that gave it its address; the other one writes nothing, and says whose it is.
 #[test]
 fn of_two_criers_each_serves_what_it_gave_an_address_and_leaves_the_rest() {
@@ -177,7 +177,7 @@ fn of_two_criers_each_serves_what_it_gave_an_address_and_leaves_the_rest() {
     assert_eq!(told, 1, "told once");
 }
 
-/// P8 of a review. Input: the write of a status fails, and before the next try another controller has written an address of its own. Output:
+/// Input: the write of a status fails, and before the next try another controller has written an address of its own. Output:
 /// what crier had chosen for that Service goes to the one that waits; it stayed promised for good.
 #[test]
 fn what_was_chosen_for_a_service_that_another_controller_took_over_is_free() {
@@ -298,7 +298,7 @@ fn an_agent_with_an_old_file_that_comes_to_lead_takes_nothing_away_and_all_say_w
     assert_eq!(empty.status()["allocates"], false, "an agent without a pool never allocates");
 }
 
-/// G2 of an audit; B3 of issue 12. Input: more Services wait for an address than Events may be written at once; for twenty seconds Services
+/// B3 of issue 12. Input: more Services wait for an address than Events may be written at once; for twenty seconds Services
 /// with an address go and come again; the one that allocates loses its Lease, which nobody can renew for eight seconds, and gets it back;
 /// it stops. Output: no more Events than the budget has, however many were due, and none because of the Lease.
 #[test]

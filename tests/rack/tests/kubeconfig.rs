@@ -99,7 +99,7 @@ fn of_node(rack: &Rack, cluster: &Cluster) -> PathBuf {
     )
 }
 
-/// G10 of an audit. Input: a class, a Lease in one namespace and a ConfigMap in another, and exactly what `crier rbac --config` prints for
+/// Input: a class, a Lease in one namespace and a ConfigMap in another, and exactly what `crier rbac --config` prints for
 /// that file; then what `crier rbac --lease` prints, for a file with the pools in it. Output: an agent allocates, keeps that Lease, and is
 /// refused nothing.
 #[test]
@@ -155,7 +155,7 @@ fn the_rights_that_are_printed_for_a_lease_and_a_config_map_elsewhere_are_enough
     }
 }
 
-/// G10 of an audit. Input: exactly what `crier rbac` prints, for the group of the nodes' certificates; then one right after the other is
+/// Input: exactly what `crier rbac` prints, for the group of the nodes' certificates; then one right after the other is
 /// taken away, and an agent starts. Output: with all of them an agent allocates and is refused nothing; without one of them it says which
 /// object it is refused, so none of these is too much.
 #[test]

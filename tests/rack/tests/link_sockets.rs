@@ -29,7 +29,7 @@ fn says(agent: &Crier, text: &str) -> Result<(), String> {
     if problems.contains(text) { Ok(()) } else { Err(problems) }
 }
 
-/// D0 of a review. Input: an agent without CAP_NET_RAW beside a sound one, for addresses of which it is first for some; then it has the
+/// Input: an agent without CAP_NET_RAW beside a sound one, for addresses of which it is first for some; then it has the
 /// capability. Output: the sound one answers for all and nothing moves; the other one says why it answers for nothing, and has its
 /// addresses once it can.
 #[test]
@@ -65,7 +65,7 @@ fn an_agent_that_may_open_no_packet_socket_owns_nothing_and_says_so() {
     assert_eq!(lan::problems(&healed), "");
 }
 
-/// D29 of a review. Input: a pool that binds its addresses to an interface that is not there, which is made later. Output: `status` names it
+/// Input: a pool that binds its addresses to an interface that is not there, which is made later. Output: `status` names it
 /// until it is there.
 #[test]
 fn an_address_that_cannot_be_bound_is_told_until_it_is() {

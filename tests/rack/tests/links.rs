@@ -105,7 +105,7 @@ fn addresses_are_served_on_the_slave_of_a_vrf() {
     });
 }
 
-/// A12 of a review. Input: two links with one network, the one in a VRF, and an `[[l2]]` that names the VRF. Output: ARP and NDP are answered on
+/// Input: two links with one network, the one in a VRF, and an `[[l2]]` that names the VRF. Output: ARP and NDP are answered on
 /// the link in the VRF alone, with its MAC.
 #[test]
 fn an_l2_of_a_vrf_answers_on_the_links_in_it_alone() {

@@ -142,7 +142,7 @@ fn where_no_pulse_passes_a_link_that_is_lost_for_a_moment_leaves_one_owner() {
     watch.end(secs(4));
 }
 
-/// K3 of an audit. Input: the same, and a node is cut off for 25 s. Output: two answer for each address when the link heals, and one a second later,
+/// Input: the same, and a node is cut off for 25 s. Output: two answer for each address when the link heals, and one a second later,
 /// although nobody announces anything at that moment.
 #[test]
 fn where_no_pulse_passes_a_link_that_was_lost_for_long_leaves_one_owner_within_a_second() {

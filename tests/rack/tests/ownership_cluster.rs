@@ -204,7 +204,7 @@ fn an_agent_that_stops_while_it_is_cut_off_the_api_server_changes_no_running_add
     });
 }
 
-/// K1 of an audit. Input: no key, and every Node stays Ready; agents stop, die, restart and come back. Output: the link alone tells that an owner
+/// Input: no key, and every Node stays Ready; agents stop, die, restart and come back. Output: the link alone tells that an owner
 /// is gone; one node answers for each address within seconds, and nothing moves back.
 #[test]
 fn without_a_key_the_next_node_answers_when_the_agent_of_an_owner_stops_or_dies() {

@@ -53,7 +53,7 @@ fn most_in_a_second(times: &[Instant], from: Instant) -> usize {
     (first..times.len()).map(within).max().unwrap_or_default()
 }
 
-/// A4 as it was found: four nodes with 400 addresses, and a switch that drops all pulses from some moment on. Output: each address is with its
+/// As it was found: four nodes with 400 addresses, and a switch that drops all pulses from some moment on. Output: each address is with its
 /// owner, and in the state that lasts no node sends more than the budget in any second.
 #[test]
 fn four_nodes_with_four_hundred_addresses_stay_within_the_budget_of_frames_while_pulses_are_filtered() {

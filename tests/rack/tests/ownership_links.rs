@@ -203,7 +203,7 @@ fn clients_of_a_link_that_the_owner_has_lost_are_answered_although_it_is_heard_o
     }
 }
 
-/// R2 of a review. Input: as before, and a node receives nothing by its port of the clients' link; what it sends passes. Output: it takes
+/// Input: as before, and a node receives nothing by its port of the clients' link; what it sends passes. Output: it takes
 /// nothing that is another's: all other addresses stay where they are, on both links.
 #[test]
 fn a_node_that_receives_nothing_on_one_of_two_links_takes_no_address_of_another() {
@@ -231,7 +231,7 @@ fn a_node_that_receives_nothing_on_one_of_two_links_takes_no_address_of_another(
     lan.owners_stay("and stays so", &before, secs(2));
 }
 
-/// C4 of a review. Input: a node receives nothing by its only link; what it sends passes, and its carrier is up. Output: clients go on being
+/// Input: a node receives nothing by its only link; what it sends passes, and its carrier is up. Output: clients go on being
 /// answered at every address by the other two, which say why; when it receives again, all is as it was.
 #[test]
 fn a_node_that_receives_nothing_draws_no_address_and_loses_its_own_to_those_that_hear() {
@@ -274,7 +274,7 @@ fn a_node_receives(nodes: bool, no_more: fn(&Port), again: fn(&Port)) {
     watch.end(millis(2500));
 }
 
-/// R4 of a review. Input: two links of a node on one wire, and the one that began last loses its cable. Output: the others miss nobody, and
+/// Input: two links of a node on one wire, and the one that began last loses its cable. Output: the others miss nobody, and
 /// both stations are the node's.
 #[test]
 fn a_node_with_two_links_on_one_wire_is_missed_by_nobody_when_one_of_them_dies() {
@@ -301,7 +301,7 @@ fn a_node_with_two_links_on_one_wire_is_missed_by_nobody_when_one_of_them_dies()
     }
 }
 
-/// F6 of a review. Input: ten times the owner's link loses IPv6 and has it again; then it loses all addresses of both families. Output: each
+/// Input: ten times the owner's link loses IPv6 and has it again; then it loses all addresses of both families. Output: each
 /// time another node answers for the IPv6 address, alone, and the owner has it back with IPv6; the IPv4 address stays meanwhile. Where the
 /// subnet is required, the IPv4 address moves too once the link has lost it.
 #[test]
@@ -349,7 +349,7 @@ fn an_owner_whose_link_loses_a_family_leaves_the_addresses_of_that_family_to_oth
     give_back_v6();
 }
 
-/// The mirror of F6, where `subnet` is as by default. Input: the owner's link loses its IPv4 address and has it again; then all links lose
+/// Where `subnet` is as by default. Input: the owner's link loses its IPv4 address and has it again; then all links lose
 /// theirs. Output: a client is served by another node within seconds, and the owner says why it gave the address up; where nobody has an IPv4
 /// address any more the address stays, and its owner says what that means.
 #[test]

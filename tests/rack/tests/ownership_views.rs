@@ -67,7 +67,7 @@ fn an_owner_that_is_cut_off_the_api_server_gives_way_to_the_node_where_the_endpo
     });
 }
 
-/// A13 over BGP, without any `[[l2]]`. Input: the agents hear each other by `[pulse] interfaces`, and one of them loses the API server, while its
+/// Over BGP, without any `[[l2]]`. Input: the agents hear each other by `[pulse] interfaces`, and one of them loses the API server, while its
 /// endpoint moves to another node; then the API server is away from all. Output: under both policies the route of the node with the stale view
 /// leaves, and is back with its view; with the API server away from all the routes stay.
 #[test]

@@ -119,7 +119,7 @@ fn a_holder_that_reads_other_pools_takes_nothing_while_another_agent_has_the_for
     let other = 1 - holder;
     let with_access = |range: &str| format!("{}{}", town.metal.access(), file(range));
 
-    // K4: a slip, or the first node of a rollout.
+    // A slip, or the first node of a rollout.
     let (small, former) = (with_access("192.168.35.100"), with_access(RANGE));
     town.agents[holder].write_configuration(&small);
     town.agents[holder].reload();
@@ -149,7 +149,7 @@ fn a_holder_that_reads_other_pools_takes_nothing_while_another_agent_has_the_for
         _ => Ok(()),
     });
 
-    // K19: the other agent is dead, its Node Ready: nobody can say by which file it would decide.
+    // The other agent is dead, its Node Ready: nobody can say by which file it would decide.
     town.agents[other].kill();
     town.restart(holder, &file("192.168.35.160-192.168.35.169"));
     town.wait_allocates(holder);
@@ -185,7 +185,7 @@ fn what_somebody_writes_into_a_status_gives_and_takes_no_address() {
     let mut town = Town::begin(&rack);
     let before = town.shown();
 
-    // K5: further addresses of the pool, one of them twice.
+    // Further addresses of the pool, one of them twice.
     let own = before[1][0].as_str();
     town.metal.patch_status("service/two", &ingress(&["192.168.35.149", own, "192.168.35.148", own]));
     eventually_equal("two has the one that crier gave it", secs(15), &before, || town.shown());
@@ -193,7 +193,7 @@ fn what_somebody_writes_into_a_status_gives_and_takes_no_address() {
     assert!(said.iter().any(|it| it.contains("192.168.35.148") || it.contains("192.168.35.149")), "{said:?}");
     town.stands(&before).expect("it is answered");
 
-    // K12: one that comes first by name shows the address of another, and the holder of the Lease is another one.
+    // One that comes first by name shows the address of another, and the holder of the Lease is another one.
     let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "aaa" } });
     town.metal.try_apply(&namespace).expect("a namespace");
     let mut first = Service::new("first").object();
@@ -250,7 +250,7 @@ fn a_holder_that_read_a_wrong_file_takes_nothing_by_a_restart_nor_by_a_new_lease
         now => Err(format!("{now:?}, before {before:?}")),
     };
 
-    // L6: the wrong file stands in the Lease, by this agent's own hand, and nobody agreed.
+    // The wrong file stands in the Lease, by this agent's own hand, and nobody agreed.
     let digest = |town: &Town| {
         let lease = town.metal.get("lease/kube-system/crier");
         lease.map(|it| it["metadata"]["annotations"]["crier.dev/allocation-digest"].clone())
@@ -271,7 +271,7 @@ fn a_holder_that_read_a_wrong_file_takes_nothing_by_a_restart_nor_by_a_new_lease
     town.metal.patch("lease/kube-system/crier", &json!({ "spec": { "holderIdentity": null } }));
     throughout("nor when the Lease was taken away for a moment", secs(12), || unmoved(&town));
 
-    // L12: whoever holds the Lease and has no pool any more gives it to one that has.
+    // Whoever holds the Lease and has no pool any more gives it to one that has.
     let former = deaf(&pool(RANGE));
     for agent in [holder, other] {
         town.agents[agent].write_configuration(&format!("{}{former}", town.metal.access()));

@@ -254,7 +254,6 @@ fn a_storm_of_a_hundred_reloads_in_a_minute_costs_nobody_a_request() {
     assert_eq!(outcomes.lost(), 0, "{outcomes}");
 }
 
-/// A13 of a review.
 #[test]
 fn frr_sees_what_reloads_change_and_take_back_in_one_session() {
     let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Frr, Need::Crier]) else { return };
@@ -399,7 +398,7 @@ fn what_nobody_confirms_is_taken_back_whoever_has_died_meanwhile() {
         "(64512,300)" => Ok(()),
         other => Err(other.to_owned()),
     });
-    // D12 of a review: the unit's ExecReload, as a handler of Ansible or a package runs it.
+    // The unit's ExecReload, as a handler of Ansible or a package runs it.
     let (code, out, error) = config(&town, &format!("apply {} --confirm 3s", with("64512:200")));
     assert_eq!(code, Some(0), "{out}{error}");
     let (code, out, error) = config(&town, "apply");
@@ -749,7 +748,7 @@ fn the_first_peer_and_the_first_l2_of_an_agent_need_no_restart() {
     eventually_equal("it answers no more", secs(10), &Vec::<String>::new(), answers);
 }
 
-/// H14 of the reviews: the kernel drops such segments with a word to nobody, and crier said that it had no problem.
+/// The kernel drops such segments with a word to nobody, and crier said that it had no problem.
 #[test]
 fn segments_that_the_kernel_refuses_for_their_signature_are_named_as_why_a_peer_is_silent() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };

@@ -105,7 +105,7 @@ fn a_renumbered_service_has_both_addresses_for_the_overlap_and_the_new_one_after
     assert!(told.iter().any(|(kind, reason, _)| kind == "Warning" && reason == "AddressGoes"), "{told:?}");
 }
 
-/// Q3 of a review. Input: within the overlap the old address leaves the files, first that of the agent that allocates. Output: no request
+/// Input: within the overlap the old address leaves the files, first that of the agent that allocates. Output: no request
 /// to it is lost before the overlap is over, and then it goes.
 #[test]
 fn the_old_address_serves_its_overlap_after_it_has_left_the_files() {

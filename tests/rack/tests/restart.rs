@@ -248,7 +248,7 @@ fn a_session_that_the_router_ended_while_nobody_ran_is_a_new_one() {
     assert!(log.contains("Administrative Reset") || log.contains("Administrative Shutdown"), "the log says why: {log}");
 }
 
-/// M1 of a review. Input: the file of the password is gone when the agent restarts. Output: the session goes on with the key that its
+/// Input: the file of the password is gone when the agent restarts. Output: the session goes on with the key that its
 /// connection has, and what ends it is signed: the router ends it at once. It dropped the unsigned Cease, and kept session and routes for
 /// the hold time.
 #[test]
@@ -701,7 +701,7 @@ const DEATHS: [Death; 3] = [
     Death { keeps: true, stored: false, in_time: false, stays: true, taken_over: false },
 ];
 
-/// A1 and A4 of a review: `bfd` with the graceful restart that is its default.
+/// `bfd` with the graceful restart that is its default.
 #[test]
 fn a_crash_with_bfd_is_no_event_for_bird_if_the_agent_is_back_in_time_or_bird_is_told_so() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
@@ -744,7 +744,7 @@ fn a_crash_with_bfd_is_no_event_for_frr_if_the_agent_is_back_in_time_or_frr_is_t
     }
 }
 
-/// The router's end of a session that BFD watches at 100 ms x 5, also with a sequence number that grows with each packet (A9 of a review).
+/// The router's end of a session that BFD watches at 100 ms x 5, also with a sequence number that grows with each packet.
 #[test]
 fn bird_and_frr_with_bfd_keep_the_session_over_a_restart() {
     for (router, millis, multiplier, key) in [("bird", 100, 5, false), ("bird", 100, 5, true), ("frr", 100, 5, false)] {

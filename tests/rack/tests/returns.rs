@@ -217,7 +217,7 @@ fn replies_leave_by_the_network_of_the_request_from_pods_here_and_elsewhere_and_
     standalone(true, Extra::Link);
 }
 
-/// A1 of a review: the same where the extra network is a `[[vrf]]`.
+/// The same where the extra network is a `[[vrf]]`.
 #[test]
 fn replies_leave_by_the_vrf_of_the_request_from_pods_here_and_elsewhere() {
     standalone(true, Extra::Vrf);
@@ -287,7 +287,7 @@ impl Alone {
     }
 }
 
-/// S2 of a review: a quick down and up of the link, as when a NIC is reset, with the default route back at once.
+/// A quick down and up of the link, as when a NIC is reset, with the default route back at once.
 #[test]
 fn a_network_whose_link_goes_down_and_comes_back_at_once_still_answers_by_it() {
     let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
@@ -303,7 +303,7 @@ fn a_network_whose_link_goes_down_and_comes_back_at_once_still_answers_by_it() {
     }
 }
 
-/// S6 and S7 of a review: gateways outside of every subnet, and of the other family.
+/// Gateways outside of every subnet, and of the other family.
 #[test]
 fn a_gateway_on_the_link_and_one_of_ipv6_lead_replies_of_ipv4() {
     let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
@@ -325,7 +325,7 @@ fn a_gateway_on_the_link_and_one_of_ipv6_lead_replies_of_ipv4() {
     assert!(!problems.contains("extra network"), "{problems}");
 }
 
-/// D6 of a review: a default route to the link itself, as of PPP, of WireGuard, or with a router that answers for every address.
+/// A default route to the link itself, as of PPP, of WireGuard, or with a router that answers for every address.
 #[test]
 fn a_default_route_without_a_next_hop_is_home_and_an_extra_network_as_others_are() {
     let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
@@ -354,7 +354,7 @@ fn a_default_route_without_a_next_hop_is_home_and_an_extra_network_as_others_are
     });
 }
 
-/// D11 of a review: what `wg-quick` does with AllowedIPs 0.0.0.0/0. The kernel puts rules without a priority in front of crier's.
+/// What `wg-quick` does with AllowedIPs 0.0.0.0/0. The kernel puts rules without a priority in front of crier's.
 #[test]
 fn a_rule_of_another_program_that_leads_replies_away_is_named_while_it_does() {
     let Some(rack) = Rack::for_test(&[Need::Namespaces, Need::Nft, Need::Crier]) else { return };
@@ -381,7 +381,7 @@ fn a_rule_of_another_program_that_leads_replies_away_is_named_while_it_does() {
     named(false);
 }
 
-/// S5 of a review: the default route of the first network gets a worse metric than that of the second one, as NetworkManager does when
+/// The default route of the first network gets a worse metric than that of the second one, as NetworkManager does when
 /// its check of the connectivity fails, while a client is connected by the second one; then the agent restarts.
 #[test]
 fn a_connection_goes_on_by_its_network_when_the_default_route_moves_to_it_and_a_restart_deals_no_numbers_anew() {

@@ -323,7 +323,7 @@ fn a_packet_to_an_unused_address_of_an_aggregate_crosses_the_link_once_and_nothi
     assert!(!pair.node.ip("rule show").contains("6767"), "{}", pair.node.ip("rule show"));
 }
 
-/// S1 of a review: D9 for host routes. Input: one packet to a port that no Service has, of an address that is announced as a host
+/// D9 for host routes. Input: one packet to a port that no Service has, of an address that is announced as a host
 /// route, one to its port, which something like kube-proxy translates, and one to an address that another node announces.
 /// Output: the first crosses the link once, the second is answered, the third goes on.
 #[test]

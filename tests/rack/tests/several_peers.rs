@@ -147,7 +147,7 @@ fn a_router_two_hops_away_is_reached_from_a_loopback_address_on_another_port_and
     assert_eq!(status["peers"][0]["hold_time_secs"], serde_json::Value::Null, "{:#}", status["peers"]);
 }
 
-/// A1 of a review. Input: keepalived puts an address into the router's subnet, and the session begins anew: the kernel dials from the
+/// Input: keepalived puts an address into the router's subnet, and the session begins anew: the kernel dials from the
 /// address that came last. Output: the session is from the same address as before.
 #[test]
 fn a_session_that_begins_anew_is_dialled_from_the_address_that_the_router_knows() {
@@ -182,7 +182,7 @@ fn a_session_that_begins_anew_is_dialled_from_the_address_that_the_router_knows(
     again("an operator has reset it", 3);
 }
 
-/// L1 of a review. Input: the node's routed address is on two uplinks, and the way to the router moves from one to the other, as a routing
+/// Input: the node's routed address is on two uplinks, and the way to the router moves from one to the other, as a routing
 /// daemon moves it. Output: the next hop of the other family goes along.
 #[test]
 fn the_next_hop_of_the_other_family_follows_the_way_to_the_router() {

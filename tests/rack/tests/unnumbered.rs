@@ -198,7 +198,7 @@ fn a_bird_that_only_advertises_itself_is_dialed_and_one_that_only_dials_is_answe
     wait_established(&agent, "two", &format!("{at_two}%eth1"));
     kernel_leads_to(&one, to_one.into());
     kernel_leads_to(&two, to_two.into());
-    // U1 of a review: virtual addresses come onto the links, as of keepalived.
+    // Virtual addresses come onto the links, as of keepalived.
     node.ip("address add 2001:db8:77::9/64 dev eth0 nodad");
     node.ip("address add 2001:db8:78::9/128 dev eth1 nodad");
     throughout("no floating address is a next hop", secs(4), || {
@@ -252,7 +252,7 @@ fn ipv4_routes_reach_frr_and_bird_by_an_ipv6_next_hop_over_an_ipv6_session() {
         if hops.iter().all(good) { Ok(()) } else { Err(format!("{hops:?}")) }
     };
     eventually("BIRD's kernel leads both families to the node", secs(20), by_ipv6);
-    // D2 of a review: a virtual address comes onto the link, as of keepalived.
+    // A virtual address comes onto the link, as of keepalived.
     node.ip("addr add 10.9.9.9/24 dev eth2");
     node.ip("addr add fd02::5/64 dev eth2");
     throughout("no floating address is a next hop", secs(4), by_ipv6);
@@ -325,7 +325,7 @@ fn the_session_follows_the_default_route_from_one_gateway_to_the_other() {
     drop(second);
 }
 
-/// G1 of a review. Input: two top-of-rack routers, and the link to one of them loses its carrier. Output: its session stays in sight and is
+/// Input: two top-of-rack routers, and the link to one of them loses its carrier. Output: its session stays in sight and is
 /// a problem; it vanished, and nothing was wrong.
 #[test]
 fn a_gateway_whose_link_has_no_carrier_stays_in_sight() {
@@ -369,7 +369,7 @@ fn a_gateway_whose_link_has_no_carrier_stays_in_sight() {
     assert!(log.contains("the default route has no such next hop any more"), "{log}");
 }
 
-/// B3 of a review. Input: the default route leads to a nexthop object, a group of two, as FRR and systemd-networkd make it; one of the two is
+/// Input: the default route leads to a nexthop object, a group of two, as FRR and systemd-networkd make it; one of the two is
 /// replaced, and one loses its carrier. Output: each has its session, also where the kernel lists the number of the object alone; the kernel
 /// takes the one without a carrier out of the group, and the row says so until somebody puts it back. It vanished, and nothing was wrong.
 #[test]
@@ -514,7 +514,7 @@ fn a_label_of_the_node_moves_its_session_from_one_peer_to_another_and_no_other_s
     assert_eq!(routers[2].1.session("node").times_established, 1, "router-3 is no concern of the label");
 }
 
-/// S3 of a review. Input: the router of an unnumbered peer dies without a word behind a switch, and its replacement dials. Output: the new
+/// Input: the router of an unnumbered peer dies without a word behind a switch, and its replacement dials. Output: the new
 /// one has the routes within seconds; the session with the dead one does not live on for its hold time.
 #[test]
 fn a_router_that_is_replaced_behind_a_switch_is_taken_within_seconds() {
@@ -594,7 +594,7 @@ fn two_nodes_and_a_router_on_one_bridge_find_each_other_whoever_comes_last() {
     all_lead(&second, "the router is back");
 }
 
-/// A12 of a review. Input: a peer on a link that is in a VRF, which nothing names but the link. Output: as outside of a VRF.
+/// Input: a peer on a link that is in a VRF, which nothing names but the link. Output: as outside of a VRF.
 #[test]
 fn frr_and_crier_find_each_other_by_a_link_in_a_vrf() {
     let Some(rack) = Rack::for_test(&[Need::Crier, Need::Frr, Need::LinkType("vrf")]) else { return };

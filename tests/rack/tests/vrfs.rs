@@ -217,7 +217,7 @@ fn a_kernel_without_vrfs_is_named_and_everything_else_goes_on() {
     assert!(!node.ip("link show dev eth1").contains("master"));
 }
 
-/// A11 of a review. Input: two VRFs that crier makes, with one network, one address of the node and one router address in both. Output: a
+/// Input: two VRFs that crier makes, with one network, one address of the node and one router address in both. Output: a
 /// session and a route in each, and what somebody does to the one VRF, the other one does not notice.
 #[test]
 fn two_vrfs_of_one_network_have_a_session_each_and_come_and_go_for_themselves() {

@@ -1,4 +1,4 @@
-//! What a review found to go wrong on the Kubernetes side, on a real API server: statuses that somebody empties while the agents disagree
+//! What once went wrong on the Kubernetes side, on a real API server: statuses that somebody empties while the agents disagree
 //! or lack the ConfigMap, a class that is left together with its Lease, who is named for an overwrite, policies that rewrite what is
 //! written, and what `crier plan` foretells of a ConfigMap.
 
@@ -182,7 +182,7 @@ fn forget(agent: &Crier) {
     std::fs::remove_dir_all(&state).unwrap_or_else(|error| panic!("{}: {error}", state.display()));
 }
 
-/// H12. All went off the wire at once, without a word.
+/// All went off the wire at once, without a word.
 #[test]
 fn what_a_crier_gave_is_answered_after_it_got_a_class_of_its_own() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
@@ -215,7 +215,7 @@ fn what_a_crier_gave_is_answered_after_it_got_a_class_of_its_own() {
     town.stands(&before).expect("all are answered still");
 }
 
-/// H13. The emptied ones got another address in the same second.
+/// The emptied ones got another address in the same second.
 #[test]
 fn a_status_that_is_emptied_while_the_agents_disagree_is_filled_again() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
@@ -236,7 +236,7 @@ fn a_status_that_is_emptied_while_the_agents_disagree_is_filled_again() {
     assert_eq!(town.warnings("two", "IPAllocated").len(), 1, "it was given its address once");
 }
 
-/// H5. Each got one of the host's own pool, and kept that when the ConfigMap was back.
+/// Each got one of the host's own pool, and kept that when the ConfigMap was back.
 #[test]
 fn nothing_of_the_hosts_pool_is_given_for_what_the_config_map_may_have() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
@@ -278,7 +278,7 @@ fn nothing_of_the_hosts_pool_is_given_for_what_the_config_map_may_have() {
     eventually("all have their addresses again", secs(30), || town.stands(&before));
 }
 
-/// H10. A crier of which no agent ran was named, because its condition stood there.
+/// A crier of which no agent ran was named, because its condition stood there.
 #[test]
 fn kubectl_is_not_taken_for_the_crier_whose_condition_stands_in_the_status() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
@@ -342,7 +342,7 @@ fn policy(name: &str, begins: &str, expression: &str) -> String {
     .to_string()
 }
 
-/// H1: beside the address that the Service does not show stood "answered here". H9: a pool annotation that a policy puts back was not
+/// Beside the address that the Service does not show stood "answered here". A pool annotation that a policy puts back was not
 /// noticed.
 #[test]
 fn what_a_policy_makes_of_a_status_is_said_as_it_is() {
@@ -425,7 +425,6 @@ fn said(agent: &Crier, words: &str) -> (Option<i32>, String) {
     (output.status.code(), text)
 }
 
-/// H2, H3, H4.
 #[test]
 fn what_plan_says_of_a_config_map_is_what_happens_with_it() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
@@ -449,7 +448,7 @@ fn what_plan_says_of_a_config_map_is_what_happens_with_it() {
         said(agent, &format!("config check {} --cluster-config {}", file.display(), text.display()))
     };
 
-    // H2: a text that says nothing, and one without a pool.
+    // A text that says nothing, and one without a pool.
     for text in ["", "# nothing\n"] {
         for (code, said) in [plan(&host, text), check(&host)] {
             assert!(code == Some(2) && said.contains("the text says nothing: every agent refuses"), "{code:?} {said}");
@@ -458,11 +457,11 @@ fn what_plan_says_of_a_config_map_is_what_happens_with_it() {
     let links = "[[l2]]\ninterfaces = [\"eth7\"]\n";
     let (_, told) = plan(&host, links);
     assert!(!told.contains("loses") && told.contains("no agent allocates without one"), "{told}");
-    // H4: the file names no ConfigMap.
+    // The file names no ConfigMap.
     for (code, said) in [plan(&alone, &good), check(&alone)] {
         assert!(code == Some(2) && said.contains("alone.toml names no ConfigMap"), "{code:?} {said}");
     }
-    // H3: nothing moves, and what a Service asks for cannot be met any more.
+    // Nothing moves, and what a Service asks for cannot be met any more.
     let renamed = good.replace("\"b\"", "\"bb\"");
     let (code, told) = plan(&host, &renamed);
     let line = told.lines().find(|line| line.contains("default/wish")).unwrap_or_default();
@@ -495,7 +494,7 @@ fn of_crier(metal: &Metal, proof: Proof) -> Value {
     serde_json::from_slice(&std::fs::read(file).expect("it was written")).expect("it is JSON")
 }
 
-/// H8. An agent took a kubeconfig without credentials in the place of good ones, asked as nobody, and said that all is well; one that
+/// An agent took a kubeconfig without credentials in the place of good ones, asked as nobody, and said that all is well; one that
 /// makes the API server an untrusted one shows only when the connections of before end.
 #[test]
 fn a_kubeconfig_that_names_nobody_or_trusts_no_server_takes_no_others_place() {
@@ -561,7 +560,7 @@ fn a_kubeconfig_that_names_nobody_or_trusts_no_server_takes_no_others_place() {
     assert!(shown.contains("; client certificate until "), "{shown}");
 }
 
-/// G7 of an audit. Input: a client certificate that ends while the agent runs, renewed on the disk before; then one that ends before it is
+/// Input: a client certificate that ends while the agent runs, renewed on the disk before; then one that ends before it is
 /// renewed. Output: the agent goes on by the new one without a restart; without one it says so, and goes on once it is there.
 #[test]
 fn a_client_certificate_that_ends_is_followed_by_the_renewed_one_without_a_restart() {

@@ -86,7 +86,7 @@ fn remarks(agent: &Crier, name: &str) -> String {
     own.map(|it| it["remarks"].to_string()).unwrap_or_default()
 }
 
-/// G11 and B14 of an audit. What each part expects stands at its place.
+/// What each part expects stands at its place.
 #[test]
 fn what_services_ask_for_and_pools_hold_back() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };
@@ -239,7 +239,7 @@ fn what_services_ask_for_and_pools_hold_back() {
     wait(&metal, "plain", &[at(126)]);
 }
 
-/// G11 of an audit. Input: another file, which prefers another node and announces by BGP to a second router. Output: `crier plan` names the
+/// Input: another file, which prefers another node and announces by BGP to a second router. Output: `crier plan` names the
 /// owner and the routes that would change, changes nothing, and what it said comes true with the file.
 #[test]
 fn plan_names_the_owners_and_routes_that_change_and_they_do() {

@@ -37,7 +37,6 @@ fn another_takes(lan: &Lan, address: Ipv4Addr, former: usize) -> usize {
     })
 }
 
-/// C11 of a review.
 #[test]
 fn an_address_that_a_standby_holds_goes_back_to_the_owner_that_all_nodes_name_once_pods_leave_with_it() {
     let Some(rack) = Rack::for_test(&[NEEDS[0], NEEDS[1], Need::Nft]) else { return };
@@ -80,7 +79,6 @@ fn an_address_that_a_standby_holds_goes_back_to_the_owner_that_all_nodes_name_on
     all_leave(&agents);
 }
 
-/// C9 of a review.
 #[test]
 fn a_drained_node_answers_for_nothing_and_the_other_one_takes_its_addresses() {
     let Some(rack) = Rack::for_test(&NEEDS) else { return };

@@ -1,4 +1,4 @@
-# C5 of a review: the same without a key. n2 takes nothing as a standby; 5 s after it hears again its agent is killed.
+# The same without a key. n2 takes nothing as a standby; 5 s after it hears again its agent is killed.
 agents 3
 addresses 8
 file key 0:

@@ -182,8 +182,8 @@ impl Segment {
     }
 
     fn one_announces(&mut self, host: usize, n: u32) {
-        let order = Order { assertions: 1, ..Acquisition::HandOver.into() };
-        self.hosts[host].claims.handle_owned(address(n), &order, self.now);
+        let errand = Errand { assertions: 1, ..Acquisition::HandOver.into() };
+        self.hosts[host].claims.handle_owned(address(n), &errand, self.now);
     }
 
     /// The most unsolicited frames that a host sent within a second that began at `from` or later.
@@ -262,7 +262,7 @@ fn what_another_node_answers_is_not_taken_until_it_stops_and_then_within_seconds
     segment.until(Duration::from_secs(7), "the first finds them free", |it| (0..50).all(|n| it.answers(n) == [0]));
 }
 
-/// K3 of an audit. Input: no pulses pass, and the link is cut for minutes; then nobody announces anything. Output: who took addresses meanwhile gives
+/// Input: no pulses pass, and the link is cut for minutes; then nobody announces anything. Output: who took addresses meanwhile gives
 /// them back within a second, whatever the MACs are, and few frames are spent on it.
 #[test]
 fn who_took_addresses_in_a_long_cut_gives_them_back_within_a_second_of_its_end() {
@@ -288,7 +288,7 @@ fn who_took_addresses_in_a_long_cut_gives_them_back_within_a_second_of_its_end()
     }
 }
 
-/// K2 of an audit. Input: after a cut frames pass in one direction alone, and the node that is not heard announces one of the addresses that it took.
+/// Input: after a cut frames pass in one direction alone, and the node that is not heard announces one of the addresses that it took.
 /// Output: the other one gives way for that, and for all that it took from that node, which will never announce these.
 #[test]
 fn a_claim_of_a_node_that_does_not_hear_this_one_gives_back_all_that_was_taken_from_it() {
@@ -312,7 +312,7 @@ fn a_claim_of_a_node_that_does_not_hear_this_one_gives_back_all_that_was_taken_f
     assert!([3, 4, 5].iter().all(|n| segment.answers(*n) == [1]), "and leaves it there");
 }
 
-/// K2 of an audit. Input: the same, but that the node which is not heard announces nothing: it asks in turn whether anybody has what it took.
+/// Input: the same, but that the node which is not heard announces nothing: it asks in turn whether anybody has what it took.
 /// Output: its questions are enough for the other one to find out that it is not heard, and to give back what it took.
 #[test]
 fn questions_of_a_node_that_does_not_hear_this_one_give_back_all_that_was_taken_from_it() {
@@ -355,7 +355,7 @@ fn questions_of_a_node_that_hears_this_one_give_nothing_back() {
     }
 }
 
-/// C5 of a review. Input: no pulses; one that stands by receives nothing, what it sends passes. Output: it takes nothing, for however long, and
+/// Input: no pulses; one that stands by receives nothing, what it sends passes. Output: it takes nothing, for however long, and
 /// nothing moves when it receives again.
 #[test]
 fn who_hears_nobody_at_all_takes_nothing_as_a_standby() {
@@ -399,7 +399,7 @@ fn the_last_one_takes_what_it_stands_by_for_as_soon_as_anybody_speaks() {
     assert!(answers(&segment));
 }
 
-/// N3 of a review. Input: a node has been away for long, and then the holder of an address goes, on a link where nobody speaks. Output: the one
+/// Input: a node has been away for long, and then the holder of an address goes, on a link where nobody speaks. Output: the one
 /// that stands by takes it: whom it would have to hear was away before.
 #[test]
 fn a_node_that_is_away_for_long_is_no_reason_to_wait_for_the_last_one() {
@@ -417,7 +417,7 @@ fn a_node_that_is_away_for_long_is_no_reason_to_wait_for_the_last_one() {
     segment.until(Duration::from_secs(8), "it takes it", |it| it.answers(0) == [0, 1]);
 }
 
-/// C5 of a review. Input: no pulses; one that receives nothing takes an address, and its holder gives way because it is not heard. Then the
+/// Input: no pulses; one that receives nothing takes an address, and its holder gives way because it is not heard. Then the
 /// other hears again, and is gone a moment later. Output: the address is taken over like any other, and not after `DEAF_PAUSE`.
 #[test]
 fn what_was_left_to_one_that_does_not_hear_is_asked_for_once_it_does() {
@@ -435,7 +435,7 @@ fn what_was_left_to_one_that_does_not_hear_is_asked_for_once_it_does() {
     segment.until(Duration::from_secs(10), "it takes it back", |it| it.answers(0) == [0]);
 }
 
-/// K1 of an audit. Input: no pulses, one that answers, and two that stand by. Output: the link alone decides who answers; a restart moves nothing.
+/// Input: no pulses, one that answers, and two that stand by. Output: the link alone decides who answers; a restart moves nothing.
 #[test]
 fn who_stands_by_takes_an_address_once_nobody_answers_for_it_and_not_before() {
     let mut segment = Segment::of(3).acquainted();
@@ -588,8 +588,8 @@ fn whatever_the_plan_and_the_link_do_the_long_run_has_two_hundred_frames_a_secon
             0 => (0..3000).for_each(|n| bench.own(n, taking_over())),
             1 => bench.claims.handle_link_up(bench.now),
             2 => (0..3000).for_each(|n| {
-                let order = Order { assertions: second, ..taking_over().into() };
-                bench.claims.handle_owned(address(n), &order, bench.now);
+                let errand = Errand { assertions: second, ..taking_over().into() };
+                bench.claims.handle_owned(address(n), &errand, bench.now);
             }),
             _ => (0..3000).for_each(|n| bench.claims.handle_disowned(address(n), bench.now)),
         }
@@ -604,9 +604,9 @@ fn whatever_the_plan_and_the_link_do_the_long_run_has_two_hundred_frames_a_secon
 #[test]
 fn without_probing_an_address_is_used_at_once_and_what_a_foreign_host_says_changes_nothing() {
     let manner = Arc::new(Manner { probe: false, ..Manner::default() });
-    let order = Order { manner, ..Acquisition::FirstUse.into() };
+    let errand = Errand { manner, ..Acquisition::FirstUse.into() };
     let mut bench = Bench::new();
-    bench.claims.handle_owned(address(1), &order, bench.now);
+    bench.claims.handle_owned(address(1), &errand, bench.now);
     assert_eq!(bench.ownership(1), Ownership::Announced);
     bench.claimed_by(1, FOREIGN, false);
     assert_eq!(bench.ownership(1), Ownership::Announced);
@@ -617,9 +617,9 @@ fn without_probing_an_address_is_used_at_once_and_what_a_foreign_host_says_chang
 #[test]
 fn what_an_ignored_station_says_counts_for_nothing() {
     let manner = Arc::new(Manner { ignore_stations: [FOREIGN].into(), ..Manner::default() });
-    let order = Order { manner, ..Acquisition::FirstUse.into() };
+    let errand = Errand { manner, ..Acquisition::FirstUse.into() };
     let mut bench = Bench::new();
-    bench.claims.handle_owned(address(1), &order, bench.now);
+    bench.claims.handle_owned(address(1), &errand, bench.now);
     bench.pass(millis(10));
     bench.claimed_by(1, FOREIGN, false);
     bench.pass(millis(200));
@@ -634,15 +634,15 @@ fn what_an_ignored_station_says_counts_for_nothing() {
 fn announcements_follow_their_schedule_and_an_assertion_begins_it_anew() {
     let announce_again = vec![millis(300), millis(2000)];
     let manner = Arc::new(Manner { announce_again, ..Manner::default() });
-    let order = |assertions| Order { assertions, manner: manner.clone(), ..Acquisition::HandOver.into() };
+    let errand = |assertions| Errand { assertions, manner: manner.clone(), ..Acquisition::HandOver.into() };
     let mut bench = Bench::new();
-    bench.claims.handle_owned(address(1), &order(0), bench.now);
+    bench.claims.handle_owned(address(1), &errand(0), bench.now);
     assert_eq!(bench.times(millis(10_000), Sent::Announce), [0, 50, 300, 2000]);
-    bench.claims.handle_owned(address(1), &order(1), bench.now);
+    bench.claims.handle_owned(address(1), &errand(1), bench.now);
     assert_eq!(bench.times(millis(5_000), Sent::Announce), [10_000, 10_300, 12_000]);
-    bench.claims.handle_owned(address(1), &order(1), bench.now);
+    bench.claims.handle_owned(address(1), &errand(1), bench.now);
     assert_eq!(bench.times(millis(5_000), Sent::Announce), [], "the same number is no news");
-    let never = Order { manner: Arc::new(Manner { announce_again: vec![], ..Manner::default() }), ..order(1) };
+    let never = Errand { manner: Arc::new(Manner { announce_again: vec![], ..Manner::default() }), ..errand(1) };
     bench.claims.handle_owned(address(2), &never, bench.now);
     assert_eq!(bench.times(millis(5_000), Sent::Announce), [20_000, 20_050]);
 }
@@ -683,7 +683,7 @@ fn with_many_addresses_a_verdict_waits_for_the_answers_to_all_probes() {
     assert!(last_first <= 2500, "{last_first} ms");
 }
 
-/// A review (R10). Input: two nodes hear no pulse of each other; the wire of the holder is away for eight seconds, without loss of carrier. The
+/// Input: two nodes hear no pulse of each other; the wire of the holder is away for eight seconds, without loss of carrier. The
 /// other one takes its addresses, and all repetitions of the announcement fall into the cut. Then both answered until the first refresh.
 #[test]
 fn what_was_taken_during_a_cut_is_announced_again_within_twice_its_time() {
@@ -697,7 +697,7 @@ fn what_was_taken_during_a_cut_is_announced_again_within_twice_its_time() {
     assert!(times.len() <= 12, "{times:?}");
 }
 
-/// C11 of a review. Input: no pulses, a station that has had an address for long, which another one is to have from now on; then the first one gives
+/// Input: no pulses, a station that has had an address for long, which another one is to have from now on; then the first one gives
 /// it up. Output: it is not asked for after a pause of five seconds, but at once and soon again.
 #[test]
 fn an_address_that_is_to_change_hands_is_asked_for_at_once() {
@@ -707,8 +707,8 @@ fn an_address_that_is_to_change_hands_is_asked_for_at_once() {
     segment.own(1, 1, Acquisition::FirstUse);
     segment.pass(Duration::from_secs(57));
     assert_eq!(segment.answers(1), [0]);
-    let order = Order { assertions: 1, ..Acquisition::FirstUse.into() };
-    segment.hosts[1].claims.handle_owned(address(1), &order, segment.now);
+    let errand = Errand { assertions: 1, ..Acquisition::FirstUse.into() };
+    segment.hosts[1].claims.handle_owned(address(1), &errand, segment.now);
     segment.pass(millis(200));
     assert_eq!(segment.answers(1), [0], "it has not given it up yet");
     segment.hosts[0].claims.handle_disowned(address(1), segment.now);

@@ -44,8 +44,8 @@ pub(super) struct Watched {
     index: Option<u32>,
     source_port: u16,
     /// Why nothing can be received, and why nothing can be sent.
-    deaf: Option<String>,
-    mute: Option<String>,
+    cannot_receive: Option<String>,
+    cannot_send: Option<String>,
     local_address: Option<IpAddr>,
     /// The last packet said that the peer's operator holds the session down.
     held_by_peer: bool,
@@ -123,8 +123,8 @@ impl Watched {
             bound: None,
             index: None,
             source_port: fastrand::u16(..),
-            deaf: None,
-            mute: None,
+            cannot_receive: None,
+            cannot_send: None,
             local_address: None,
             held_by_peer: false,
             refused: None,
@@ -354,10 +354,10 @@ impl Watched {
         self.handle_timeout(now);
     }
 
-    /// Opens the sending socket if there is none, or if the device was made anew, or packets are to leave from another address. `deaf` says
+    /// Opens the sending socket if there is none, or if the device was made anew, or packets are to leave from another address. `cannot_receive` says
     /// why nothing can be received.
-    pub(super) fn look(&mut self, deaf: Option<String>, now: Instant) {
-        self.deaf = deaf;
+    pub(super) fn look(&mut self, cannot_receive: Option<String>, now: Instant) {
+        self.cannot_receive = cannot_receive;
         self.own_end.settle(matches!(self.session.state(), BfdState::Init | BfdState::Up), now);
         self.touched = true;
         let index = self.place.device.as_ref().and_then(|device| interface_index(device).ok());
@@ -387,8 +387,8 @@ impl Watched {
             _ => Err(error),
         });
         match opened {
-            Ok(sender) => (self.sender, self.mute) = (Some(sender), None),
-            Err(error) => self.mute = Some(format!("cannot send: {error}")),
+            Ok(sender) => (self.sender, self.cannot_send) = (Some(sender), None),
+            Err(error) => self.cannot_send = Some(format!("cannot send: {error}")),
         }
     }
 
@@ -435,8 +435,8 @@ impl Watched {
             if sent.is_ok() { counters.count_sent() } else { counters.count_unsent() }
         }
         match sent {
-            Ok(()) => self.mute = None,
-            Err(error) if self.sender.is_some() => self.mute = Some(format!("cannot send: {error}")),
+            Ok(()) => self.cannot_send = None,
+            Err(error) if self.sender.is_some() => self.cannot_send = Some(format!("cannot send: {error}")),
             // Why it could not be opened stands there already.
             Err(_) => {}
         }
@@ -537,7 +537,7 @@ impl Watched {
                 "the peer also runs BFD to {other}, which is not answered: the session is with one address of this node{own}"
             ))
         };
-        self.deaf.clone().or_else(|| self.mute.clone()).or_else(refused).or_else(elsewhere)
+        self.cannot_receive.clone().or_else(|| self.cannot_send.clone()).or_else(refused).or_else(elsewhere)
     }
 }
 
@@ -709,7 +709,7 @@ mod tests {
         }
     }
 
-    /// F1 of a review. Input: the router has a session with 10.0.0.11 and one with 10.0.0.12, both addresses of this host.
+    /// Input: the router has a session with 10.0.0.11 and one with 10.0.0.12, both addresses of this host.
     #[test]
     fn sessions_of_the_peer_with_two_addresses_of_this_host_are_not_mixed_up() {
         let start = clock::now();
@@ -744,7 +744,7 @@ mod tests {
         let problem = session.problem().expect("the operator is told");
         assert!(problem.contains("also runs BFD to 10.0.0.12"), "{problem}");
         session.look(None, start + Duration::from_secs(20));
-        session.mute = None;
+        session.cannot_send = None;
         assert_eq!(session.problem(), None, "it was removed there");
 
         // The BGP session is from the other address now.
@@ -759,7 +759,7 @@ mod tests {
         assert_eq!(hear(&mut session, own, 2, ours, up, 20_005), (Ok(()), up), "the same session by its discriminator");
     }
 
-    /// R10 of a review. Input: the BGP session stands from 10.0.0.11, and the router runs BFD to 10.0.0.12 alone, a virtual address on this
+    /// Input: the BGP session stands from 10.0.0.11, and the router runs BFD to 10.0.0.12 alone, a virtual address on this
     /// host that moves; or it did so before BGP was there. Output: that one is not taken for the session of the BGP peer, and its end ends
     /// no session of BGP.
     #[test]
@@ -780,7 +780,7 @@ mod tests {
         for millis in [1, 3_100, 60_000] {
             assert_eq!(hear(&mut session, vip, BfdState::Down, millis), Err(Discard::OtherAddress));
         }
-        session.mute = None;
+        session.cannot_send = None;
         let told = "the peer runs BFD to 10.0.0.12 and not to 10.0.0.11, which the BGP session is with";
         let problem = session.problem();
         assert!(problem.as_ref().is_some_and(|problem| problem.starts_with(told)), "{problem:?}");
@@ -816,7 +816,7 @@ mod tests {
         }
     }
 
-    /// A5 of a review. Input: the peer says AdminDown and then nothing, as FRR does with `shutdown`.
+    /// Input: the peer says AdminDown and then nothing, as FRR does with `shutdown`.
     #[test]
     fn that_the_peers_operator_holds_the_session_down_is_known_while_the_peer_is_silent() {
         let now = clock::now();
@@ -869,7 +869,7 @@ mod tests {
         (kept, vec![peer("tor", profile("fast", 100, 100, 3))])
     }
 
-    /// A1 of a review. Input: the previous agent died. The peer has not noticed, or has, or is silent for 1.5 s.
+    /// Input: the previous agent died. The peer has not noticed, or has, or is silent for 1.5 s.
     #[test]
     fn a_session_goes_on_after_a_crash_and_a_peer_that_has_noticed_begins_it_anew_without_a_loss() {
         let start = clock::now();
@@ -903,7 +903,7 @@ mod tests {
         let mut session = resumed();
         assert_eq!(hear(&mut session, ours, BfdState::AdminDown, 900), (Ok(()), down, 0));
 
-        // G6 of a review: so it is after a planned restart, where the router was started anew meanwhile.
+        // So it is after a planned restart, where the router was started anew meanwhile.
         let (kept, peers) = left_by_the_dead(BfdState::Up);
         let kept = KeptPath { silence: None, ..kept };
         let place = Place::of(&peers[0].1);

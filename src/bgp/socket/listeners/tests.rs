@@ -118,7 +118,7 @@ async fn dial(from: &str, to: SocketAddr, protection: Protection) -> Option<TcpS
     dial_within(Duration::from_secs(10), from, to, protection).await
 }
 
-/// M1 of a review. Input: the file of the password is missing. Output: the socket keeps the key that it has, so that what ends the session
+/// Input: the file of the password is missing. Output: the socket keeps the key that it has, so that what ends the session
 /// is signed; an empty password took it off.
 #[tokio::test]
 async fn a_secret_that_is_missing_takes_no_key_off_a_socket() {
@@ -220,7 +220,7 @@ async fn x30_with_ttl_security_a_connection_that_did_not_begin_on_the_link_is_no
             Endpoint { ttl, port: address.port(), ..from("127.0.0.2", endpoint("127.0.0.1", Protection::None)) };
         let mut dialled = dialler.dial().await.expect("the listening socket serves others too");
         let arrival = listeners.accept().await.unwrap();
-        // S15 of a review: of two peers with one address each is asked for, and the kernel tells it once.
+        // Of two peers with one address each is asked for, and the kernel tells it once.
         for _ in 0..2 {
             assert_eq!(arrival.mistrust(&near).is_none(), trusted, "{:?}", arrival.mistrust(&near));
         }

@@ -149,7 +149,7 @@ mod tests {
         (0..count).map(|_| dial()).collect()
     }
 
-    /// C1 of a review. Input: the router is away for many attempts, and a virtual IPv6 address, the newest, is on the link.
+    /// Input: the router is away for many attempts, and a virtual IPv6 address, the newest, is on the link.
     #[test]
     fn attempts_that_nobody_answers_and_refusals_over_ipv6_never_give_the_choice_to_the_kernel() {
         let peer = at("fd35::1");
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(KnownEnds::default().choose(&peer, None, &[vip()], clock::now()), None, "nothing is known");
     }
 
-    /// C2 of a review. Input: the Node names 10.0.0.11, and the router knows 10.0.0.12 alone, which the route to it names as source.
+    /// Input: the Node names 10.0.0.11, and the router knows 10.0.0.12 alone, which the route to it names as source.
     #[test]
     fn an_address_that_the_router_takes_and_not_the_nodes_comes_first_from_then_on() {
         let peer = at("10.0.0.1");
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(refused(&mut resumed, &peer, &all, 1), ["10.0.0.12"]);
     }
 
-    /// D1 of a review. Input: an unnumbered session, and keepalived has a link-local virtual address on the link.
+    /// Input: an unnumbered session, and keepalived has a link-local virtual address on the link.
     #[test]
     fn a_router_on_a_link_is_dialled_from_the_address_that_the_kernel_made_or_that_it_took() {
         let peer = at("fe80::1");
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(refused(&mut ends, &peer, &all, 1), ["fe80::11"]);
     }
 
-    /// C1 of a review. Input: the link flaps, and a virtual address is back before the node's own has passed duplicate address detection.
+    /// Input: the link flaps, and a virtual address is back before the node's own has passed duplicate address detection.
     #[test]
     fn after_a_flap_the_address_of_the_last_session_is_waited_for() {
         let peer = at("fd35::1");

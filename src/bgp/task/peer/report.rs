@@ -213,7 +213,7 @@ mod tests {
         }
     }
 
-    /// B8 of a review. Input: the peer answers each OPEN with Connection Collision, while no other connection is there, or one is.
+    /// Input: the peer answers each OPEN with Connection Collision, while no other connection is there, or one is.
     #[test]
     fn a_collision_with_no_connection_that_is_known_says_why_there_is_no_session() {
         let mut report = Report::new(clock::now());

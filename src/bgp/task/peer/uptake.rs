@@ -96,7 +96,7 @@ mod tests {
         }
     }
 
-    /// W1 of a review. Input: a peer that reads nothing, and then all.
+    /// Input: a peer that reads nothing, and then all.
     #[tokio::test]
     async fn a_peer_that_does_not_read_has_not_taken_its_routes_and_is_silent_after_ten_seconds() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port on loopback");

@@ -103,7 +103,7 @@ async fn a_session_that_an_operator_holds_down_and_one_that_is_gone_end_nothing(
     assert_eq!(last_word(&mut script).await.split('(').next(), Some("Cease, Administrative Shutdown "));
 }
 
-/// S1 of a review. Input: BFD is down, and an operator resets the peer, or the router ends the session. Output: the reason shown is what
+/// Input: BFD is down, and an operator resets the peer, or the router ends the session. Output: the reason shown is what
 /// is waited for, and not the reset for as long as that takes.
 #[tokio::test]
 async fn with_bfd_strict_a_peer_that_is_held_after_a_reset_says_that_it_waits_for_bfd() {
@@ -155,7 +155,7 @@ async fn with_bfd_strict_a_connection_is_closed_until_bfd_is_up() {
     bench.stop("the test ends").await;
 }
 
-/// G6 and N6 of reviews. Input: a session that this agent has established; BFD's session of the previous agent loses the path without having
+/// Input: a session that this agent has established; BFD's session of the previous agent loses the path without having
 /// heard the peer, and then one that has heard it does, however short before. Output: the session goes on the first time: the peer was started
 /// anew, and its BFD with it; and ends the second time.
 #[tokio::test]

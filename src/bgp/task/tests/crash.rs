@@ -123,7 +123,7 @@ async fn a_session_whose_place_in_a_stream_is_not_certain_is_not_taken_over() {
     }
 }
 
-/// R1 of a review. Input: the agent dies, and the router ends the session for BFD before the next one is there. Output: the next one says
+/// Input: the agent dies, and the router ends the session for BFD before the next one is there. Output: the next one says
 /// so, and that routes were withdrawn; it said that graceful restart kept them.
 #[tokio::test]
 async fn a_session_that_the_peer_ended_while_nobody_ran_says_why_and_whether_routes_are_kept() {

@@ -135,7 +135,7 @@ async fn a_session_whose_settings_have_changed_ends_with_cease_and_a_new_one_can
     }
 }
 
-/// R2 of a review. Input: `address` is written in another way while no agent runs, and the router is the same one; or another one. Output: the
+/// Input: `address` is written in another way while no agent runs, and the router is the same one; or another one. Output: the
 /// session goes on; with another router it ends.
 #[tokio::test]
 async fn a_session_goes_on_whose_router_is_found_in_another_way_after_a_restart() {
@@ -168,7 +168,7 @@ async fn a_session_goes_on_whose_router_is_found_in_another_way_after_a_restart(
     }
 }
 
-/// S4 of a review. Input: the address of the session leaves the host while no agent runs, as when the network is configured anew together
+/// Input: the address of the session leaves the host while no agent runs, as when the network is configured anew together
 /// with a restart. Output: the session ends as if the agent had seen it leave; before it knows all links, it goes on.
 #[tokio::test]
 async fn a_session_from_an_address_that_left_while_nobody_ran_ends() {
@@ -257,7 +257,7 @@ async fn that_routes_are_kept_is_claimed_of_no_session_whose_bfd_has_ended() {
     }
 }
 
-/// B10 of a review. Input: a further session by the default route goes on in the next speaker, and the plan lacks it: before it knew of the
+/// Input: a further session by the default route goes on in the next speaker, and the plan lacks it: before it knew of the
 /// session, and after; or its peer was shut down meanwhile. Output: it waits for a plan that knew, and then ends at once: nobody sees a
 /// session that no plan has, and what it announced would stay.
 #[tokio::test]

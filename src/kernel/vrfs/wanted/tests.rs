@@ -209,7 +209,7 @@ fn two_vrfs_have_the_same_networks_and_one_that_cannot_be_made_leaves_the_other(
 fn a_link_with_this_nodes_address_or_the_default_route_is_put_into_no_vrf() {
     // Input: interfaces = ["eth1"] on a host whose uplink is eth1: by a slip, or where the names of the links are swapped.
     let default = DefaultRoute::via;
-    // S7 of a review: a route of IPv4 by a next hop of IPv6.
+    // A route of IPv4 by a next hop of IPv6.
     let by_v6 = |link, metric| DefaultRoute { family: Family::V4, ..DefaultRoute::via("fe80::1", link, metric) };
     let address = "this Node's own address 172.31.0.11";
     let route = "the default route via 172.31.0.9";
@@ -223,7 +223,7 @@ fn a_link_with_this_nodes_address_or_the_default_route_is_put_into_no_vrf() {
         (&[], vec![default("192.0.2.1", 3, 200), default("172.31.0.9", 4, 0)], None),
         (&[], vec![default("192.0.2.1", 3, 0), default("172.31.0.9", 4, 0)], None),
         (&[], vec![default("fe80::1", 3, 1024)], Some("the default route via fe80::1".to_owned())),
-        // D6 of a review: to the link itself.
+        // To the link itself.
         (&[], vec![DefaultRoute::dev(3, 0), default("192.0.2.1", 4, 200)], Some("the default route".to_owned())),
         (&[], vec![DefaultRoute::dev(4, 0), default("172.31.0.9", 3, 200)], None),
         (&[], vec![], None),
@@ -279,7 +279,7 @@ fn a_link_with_this_nodes_address_or_the_default_route_is_put_into_no_vrf() {
     assert_eq!(uplinks_of(&[], &both[1..]), [3]);
 }
 
-/// A19 of a review. Input: overlapping networks: eth1 is to have the Node's own address in a VRF, which eth2 has in the main table. Output:
+/// Input: overlapping networks: eth1 is to have the Node's own address in a VRF, which eth2 has in the main table. Output:
 /// it is in the VRF, after somebody deletes the device too, and where the host's own configuration gave it the address. Where eth1 alone
 /// has the address, or another one of the Node's, it is left alone.
 #[test]
