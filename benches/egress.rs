@@ -78,7 +78,7 @@ fn measure(runtime: &tokio::runtime::Runtime, services: usize) -> Duration {
     let begun = clock::now();
     slices.send_replace(planner.plan().egress.clone());
     wait(&counters, |table| table == pods);
-    let first = begun.elapsed();
+    let first = clock::since(begun);
 
     let newcomer: IpAddr = pod(services, 0);
     let (mut planning, mut writing) = (Vec::new(), Vec::new());
@@ -87,11 +87,11 @@ fn measure(runtime: &tokio::runtime::Runtime, services: usize) -> Duration {
         let begun = clock::now();
         planner.apply(slice(services / 2, comes.then_some(newcomer)));
         planner.turn(begun);
-        planning.push(begun.elapsed());
+        planning.push(clock::since(begun));
         let begun = clock::now();
         slices.send_replace(planner.plan().egress.clone());
         wait(&counters, |table| table == pods + usize::from(comes));
-        writing.push(begun.elapsed());
+        writing.push(clock::since(begun));
         if !comes {
             continue;
         }
@@ -118,7 +118,7 @@ fn wait(counters: &Counters, is_reached: impl Fn(usize) -> bool) {
     let begun = clock::now();
     while !counters.held().is_some_and(|table| is_reached(table.pods.len())) {
         let held = counters.held().map(|table| table.pods.len());
-        assert!(begun.elapsed() < Duration::from_secs(60), "the kernel takes the table: {held:?} pods");
+        assert!(clock::since(begun) < Duration::from_secs(60), "the kernel takes the table: {held:?} pods");
         std::thread::yield_now();
     }
 }

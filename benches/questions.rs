@@ -73,7 +73,7 @@ fn take(planner: &Planner, counters: &TurnCounters, links: &LinkCounters) -> Sna
 fn clocked<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let started = clock::now();
     let done = black_box(work());
-    (started.elapsed(), done)
+    (clock::since(started), done)
 }
 
 fn median(rounds: usize, mut round: impl FnMut() -> Duration) -> Duration {

@@ -201,7 +201,7 @@ fn measure(count: usize) -> (Duration, Duration, Duration) {
     for round in 0..4 {
         timed(&mut planner, [Fact::Allocates(round % 2 == 1)]);
     }
-    let everything = started.elapsed() / 4;
+    let everything = clock::since(started) / 4;
     println!(
         "{count:>9}  {:>9.1} us  {:>9.1} us  {:>9.1} ms",
         micros(endpoint),
@@ -225,7 +225,7 @@ fn timed(planner: &mut Planner, facts: impl IntoIterator<Item = Fact>) -> Durati
     let started: Instant = clock::now();
     facts.into_iter().for_each(|fact| planner.apply(fact));
     std::hint::black_box(planner.turn(started));
-    started.elapsed()
+    clock::since(started)
 }
 
 fn filled(count: usize) -> Planner {

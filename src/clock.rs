@@ -20,6 +20,11 @@ pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// How long ago `at` was, by [`now`]: `Instant::elapsed` asks the real clock also where a test has another one.
+pub fn since(at: Instant) -> Duration {
+    now().saturating_duration_since(at)
+}
+
 /// How long the kernel runs, the time that the host slept included: the one clock that two processes share.
 pub fn since_boot() -> Duration {
     let time = rustix::time::clock_gettime(ClockId::Boottime);
@@ -58,5 +63,5 @@ pub fn wall_timestamp_of(at: Instant) -> Timestamp {
 /// When `at` was by the wall clock; now, if that is to come.
 pub fn wall_timestamp_since(at: Instant) -> Timestamp {
     let now = wall_timestamp();
-    now.checked_sub(self::now().saturating_duration_since(at)).unwrap_or(now)
+    now.checked_sub(since(at)).unwrap_or(now)
 }

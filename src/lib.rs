@@ -56,8 +56,9 @@ pub mod migrate;
 // Floor 1: what is shown of all of these.
 pub mod views;
 
-// Floor 2: the host, the only reader of clocks, and the files of the state folder.
+// Floor 2: the host, the only reader of clocks, datagrams, and the files of the state folder.
 pub mod clock;
+pub mod datagram;
 pub mod kernel;
 pub mod state_file;
 

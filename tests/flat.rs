@@ -28,7 +28,8 @@ use crier::roster::{Card, Departed, Eligibility, Holding, Holdings, KeyId, Membe
 use crier::route::RouteAttributes;
 use crier::session_state::SessionState;
 use crier::world::{
-    ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, Link, Listing, Node, Pulses, Service, SessionReport,
+    ApiServer, Conflict, DefaultRoute, EndpointSlice, Fact, Link, Listing, Node, Pulses, Refusal, Service,
+    SessionReport,
 };
 use fastrand::Rng;
 
@@ -209,7 +210,11 @@ impl Churn {
             12 => {
                 let state = match self.random.bool() {
                     true => ApiServer::Reachable,
-                    false => ApiServer::Unreachable { since: UNIX_EPOCH, why: "no route".to_owned(), forbidden: false },
+                    false => ApiServer::Unreachable {
+                        since: UNIX_EPOCH,
+                        why: "no route".to_owned(),
+                        refusal: Refusal::NoAnswer,
+                    },
                 };
                 self.tell(Fact::ApiServer(state));
             }

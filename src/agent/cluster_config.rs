@@ -23,7 +23,7 @@ use crate::config::{Complaints, Config, SourceFile, parse_running};
 use crate::k8s::config_map::{self, Sight};
 use crate::names::ObjectKey;
 use crate::state_file::{self, Outlasts};
-use crate::world::{ClusterConfig, Fact};
+use crate::world::{ClusterConfig, Fact, Trouble};
 
 /// How long a start waits for the ConfigMap before it takes what is on disk.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -60,18 +60,18 @@ pub async fn start(
 ) -> Result<(Config, Start), LoadError> {
     let kept = Kept { file: state.folder.join("cluster-config.json"), config_map: config_map.clone() };
     let seen = tokio::time::timeout(PATIENCE, config_map::read(&kubernetes, &config_map)).await;
-    let seen = seen.unwrap_or_else(|_| Err("the API server does not answer".to_owned()));
+    let seen = seen.unwrap_or_else(|_| Err(Trouble::without_answer("the API server does not answer")));
     let mut state = match &seen {
         Ok(Some(Err(why))) => ClusterConfig::Refused { why: why.clone() },
         Ok(Some(Ok(_))) => ClusterConfig::Current,
         Ok(None) => ClusterConfig::Missing,
-        Err(why) => ClusterConfig::Unseen { why: why.clone() },
+        Err(Trouble { why, refusal }) => ClusterConfig::Unseen { why: why.clone(), refusal: *refusal },
     };
     let last = kept.recall();
     let newest = match (seen, &last) {
         // The files alone would be less than what every other node goes by.
-        (Err(why), None) => {
-            let remedy = kubernetes.remedy_of_config_map(&config_map, &why);
+        (Err(Trouble { why, refusal }), None) => {
+            let remedy = kubernetes.remedy_of_config_map(&config_map, refusal.is_about_rights());
             let remedy = remedy.unwrap_or_else(|| "check the way to the API server and the kubeconfig".to_owned());
             return Err(LoadError::Unseen { config_map, why, remedy });
         }
@@ -125,7 +125,7 @@ pub async fn follow(client: Client, start: Start, orders: mpsc::Sender<Order>, f
         }
         let Sight { texts, trouble } = seen.borrow_and_update().clone();
         let state = match (texts, trouble) {
-            (_, Some(why)) => ClusterConfig::Unseen { why },
+            (_, Some(Trouble { why, refusal })) => ClusterConfig::Unseen { why, refusal },
             (None, None) => continue,
             (Some(None), None) => ClusterConfig::Missing,
             (Some(Some(Err(why))), None) => ClusterConfig::Refused { why },
@@ -151,7 +151,7 @@ pub async fn follow(client: Client, start: Start, orders: mpsc::Sender<Order>, f
                 error!(%config_map, why, "the ConfigMap is refused; what was in use stays")
             }
             ClusterConfig::Missing => warn!(%config_map, "there is no such ConfigMap; what was in use stays"),
-            ClusterConfig::Unseen { why } => {
+            ClusterConfig::Unseen { why, .. } => {
                 warn!(%config_map, why, "the ConfigMap is not seen; what was in use stays")
             }
         }

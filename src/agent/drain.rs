@@ -34,12 +34,12 @@ use crate::clock;
 use crate::kernel::bypass;
 use crate::kernel::flows::{self, Flow, Open};
 use crate::plan::decision::Announcement;
-use crate::plan::following::NodeSays;
+use crate::plan::following::{Asker, NodeSays};
 use crate::some_of::some;
 use crate::state_file::{self, Outlasts};
 use crate::views::Snapshot;
 use crate::views::drain::{Flows, Untaken, found_within, is_awaited, nobody_else, untaken};
-use crate::world::{Drain, DrainStage, Fact, HostProblem};
+use crate::world::{Area, Drain, DrainStage, Fact, HostProblem, Ordered};
 
 /// Routers need time to prefer other routes, and a node that begins to leave at the same time to say so.
 const LEAST_WAIT: Duration = Duration::from_secs(1);
@@ -93,7 +93,7 @@ pub(super) fn recall(folder: &Path, this_boot: &str) -> Option<Drain> {
     let file = file(folder);
     let read = state_file::read(&file).and_then(|octets| Ok(serde_json::from_slice::<Drain>(&octets)?));
     match read {
-        Ok(Drain { boot: Some(boot), .. }) if boot != this_boot => {
+        Ok(Drain { ordered: Ordered::Host { boot, why: _ }, .. }) if boot != this_boot => {
             info!("the host has shut down, and is back: the drain is over");
             // It is over all the same.
             let _ = state_file::remove(&file);
@@ -103,19 +103,9 @@ pub(super) fn recall(folder: &Path, this_boot: &str) -> Option<Drain> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
             warn!(file = %file.display(), %error, "the drain of this node cannot be read; the node is taken as drained");
-            let reason = format!("{}/{}{error}", folder.display(), Drain::UNREADABLE);
             let now = clock::wall_timestamp();
-            let stage = DrainStage::Drained;
-            Some(Drain {
-                stage,
-                reason: Some(reason),
-                since: now,
-                until: now,
-                timed_out: false,
-                follows: false,
-                boot: None,
-                forced: true,
-            })
+            let ordered = Ordered::Unreadable { file, why: error.to_string() };
+            Some(Drain { stage: DrainStage::Drained, ordered, since: now, until: now, timed_out: false })
         }
     }
 }
@@ -200,10 +190,18 @@ struct Overruled {
 enum Orderer {
     /// `force`: also where no other node could take over.
     Operator { force: bool },
-    /// The Node, as far as `[drain]` follows it.
-    Node,
-    /// The host, which shuts down.
-    Host,
+    /// As far as `[drain]` follows it.
+    Asker(Asker),
+}
+
+/// By whose word the node is drained once this one has ordered it too. An operator's word outlasts what the Node and the host ask for.
+fn also_by(ordered: Ordered, orderer: Orderer) -> Ordered {
+    match (ordered, orderer) {
+        (ordered, Orderer::Asker(Asker::Node | Asker::Host)) | (ordered @ Ordered::Unreadable { .. }, _) => ordered,
+        (ordered, Orderer::Operator { force }) => {
+            Ordered::Operator { forced: ordered.is_forced() || force, reason: ordered.reason() }
+        }
+    }
 }
 
 /// What is known of a drain in this life of the agent alone.
@@ -282,7 +280,7 @@ impl Drainer {
     /// Does what the Node and the host say.
     async fn obey(&mut self, says: NodeSays, progress: &mut Progress, again: &mut Option<Instant>) {
         *again = None;
-        self.shuts_down = matches!(says, NodeSays::Out { shutdown: true, .. });
+        self.shuts_down = matches!(says, NodeSays::Out { asker: Asker::Host, .. });
         let overruled = Overruled {
             node: self.overruled.node && says != NodeSays::In,
             host: self.overruled.host && (self.shuts_down || says == NodeSays::Nothing),
@@ -294,7 +292,7 @@ impl Drainer {
             NodeSays::Nothing => {}
             NodeSays::In => {
                 self.tell_refusal(None).await;
-                if self.drain.as_ref().is_some_and(|drain| drain.follows) {
+                if self.drain.as_ref().is_some_and(|drain| drain.ordered.follows()) {
                     self.take_part(again).await;
                 }
             }
@@ -304,14 +302,14 @@ impl Drainer {
                     self.take_part(again).await;
                 }
             }
-            NodeSays::Out { shutdown: false, .. } if self.is_of_host() && self.overruled.node => {
+            NodeSays::Out { asker: Asker::Node, .. } if self.is_of_host() && self.overruled.node => {
                 self.take_part(again).await;
             }
-            NodeSays::Out { shutdown: false, why, .. } if self.is_of_host() => {
+            NodeSays::Out { asker: Asker::Node, why, .. } if self.is_of_host() => {
                 // The shutdown is given up, and the Node asks for the same.
                 if let Some(drain) = self.drain.clone() {
                     // Where nobody hears of it, the agent stops.
-                    let _ = self.move_to(Drain { boot: None, reason: Some(why), ..drain }).await;
+                    let _ = self.move_to(Drain { ordered: Ordered::Node { why }, ..drain }).await;
                 }
             }
             NodeSays::Out { timeout, .. } if self.drain.is_some() => {
@@ -319,14 +317,13 @@ impl Drainer {
                 if self.shuts_down && until < progress.until {
                     progress.until = until;
                     // Where nobody hears of it, the agent stops.
-                    let _ = self.begin(None, Some(timeout), Orderer::Host).await;
+                    let _ = self.begin(None, Some(timeout), Orderer::Asker(Asker::Host)).await;
                 }
             }
-            NodeSays::Out { shutdown: true, .. } if self.overruled.host => {}
-            NodeSays::Out { shutdown: false, .. } if self.overruled.node => {}
-            NodeSays::Out { why, timeout, shutdown } => {
-                let orderer = if shutdown { Orderer::Host } else { Orderer::Node };
-                match self.begin(Some(why.clone()), Some(timeout), orderer).await {
+            NodeSays::Out { asker: Asker::Host, .. } if self.overruled.host => {}
+            NodeSays::Out { asker: Asker::Node, .. } if self.overruled.node => {}
+            NodeSays::Out { asker, why, timeout } => {
+                match self.begin(Some(why.clone()), Some(timeout), Orderer::Asker(asker)).await {
                     Ok(_) => {
                         info!(reason = why, "drain begun by what [drain] follows");
                         self.tell_refusal(None).await;
@@ -343,7 +340,7 @@ impl Drainer {
 
     /// Whether the drain ends with the shutdown that it was begun for.
     fn is_of_host(&self) -> bool {
-        self.drain.as_ref().is_some_and(|drain| drain.follows && drain.boot.is_some())
+        self.drain.as_ref().is_some_and(|drain| matches!(drain.ordered, Ordered::Host { .. }))
     }
 
     /// Nobody asks for the drain any more.
@@ -364,8 +361,8 @@ impl Drainer {
     /// An operator takes a drain back. What the Node says counts again once it says something else, and a shutdown is something else.
     async fn overrule(&mut self) -> Result<Done, Refusal> {
         self.overruled = match *self.says.borrow() {
-            NodeSays::Out { shutdown: true, .. } => Overruled { node: true, host: true },
-            NodeSays::Out { shutdown: false, .. } | NodeSays::HostStays => Overruled { node: true, host: false },
+            NodeSays::Out { asker: Asker::Host, .. } => Overruled { node: true, host: true },
+            NodeSays::Out { asker: Asker::Node, .. } | NodeSays::HostStays => Overruled { node: true, host: false },
             // They may say so once they are heard.
             NodeSays::Nothing => Overruled { node: true, host: self.is_of_host() },
             NodeSays::In => self.overruled,
@@ -460,7 +457,7 @@ impl Drainer {
         if self.told != problem {
             self.told.clone_from(&problem);
             // The agent stops: nobody to tell.
-            let _ = self.facts.send(Fact::DrainRefused(problem)).await;
+            let _ = self.facts.send(Fact::Problems(Area::Drain, problem.into_iter().collect())).await;
         }
     }
 
@@ -475,13 +472,11 @@ impl Drainer {
                 DrainStage::Drained => format!("the node is already drained, since {:.0}", drain.since),
                 stage => format!("the node is already being drained ({}), since {:.0}", stage.code(), drain.since),
             };
-            let follows = drain.follows && matches!(orderer, Orderer::Node | Orderer::Host);
-            let boot = drain.boot.clone().filter(|_| follows);
-            let forced = drain.forced || orderer == Orderer::Operator { force: true };
-            if follows != drain.follows {
+            let ordered = also_by(drain.ordered.clone(), orderer);
+            if ordered.follows() != drain.ordered.follows() {
                 summary.push_str("; it stays so until `crier undrain`, whatever the Node says");
             }
-            if forced != drain.forced {
+            if ordered.is_forced() != drain.ordered.is_forced() {
                 summary.push_str("; it goes on also where no other node serves");
             }
             let until = match (timeout, drain.stage) {
@@ -496,23 +491,25 @@ impl Drainer {
                     drain.until
                 }
             };
-            if (follows, forced, until) != (drain.follows, drain.forced, drain.until) {
-                self.move_to(Drain { follows, boot, forced, until, ..drain }).await?;
+            if (&ordered, until) != (&drain.ordered, drain.until) {
+                self.move_to(Drain { ordered, until, ..drain }).await?;
             }
             return Ok(self.with_warning(Done::new(summary)));
         }
         let snapshot = self.snapshot().await?;
-        let forced = orderer == Orderer::Operator { force: true };
-        if let Some(why) = nobody_else(&snapshot).filter(|_| !forced) {
+        let ordered = match orderer {
+            Orderer::Operator { force } => Ordered::Operator { reason, forced: force },
+            Orderer::Asker(Asker::Node) => Ordered::Node { why: reason.unwrap_or_default() },
+            Orderer::Asker(Asker::Host) => Ordered::Host { boot: self.boot.clone(), why: reason.unwrap_or_default() },
+        };
+        if let Some(why) = nobody_else(&snapshot).filter(|_| !ordered.is_forced()) {
             return Err(Refusal::LastNode(why));
         }
         let since = clock::wall_timestamp();
         let until = clock::wall_timestamp_of(clock::now() + timeout.unwrap_or(USUAL_TIMEOUT));
-        let follows = matches!(orderer, Orderer::Node | Orderer::Host);
-        let boot = (orderer == Orderer::Host).then(|| self.boot.clone());
         self.flows.send_replace(Flows::default());
         let stage = DrainStage::Waiting;
-        self.move_to(Drain { stage, reason, since, until, timed_out: false, follows, boot, forced }).await?;
+        self.move_to(Drain { stage, ordered, since, until, timed_out: false }).await?;
         let mut done = Done::new(format!("draining {}; flows are waited for until {until:.0}", snapshot.node));
         if found_within(&snapshot).is_some() && !snapshot.plan.l2.addresses.is_empty() {
             done.warnings.push(
@@ -551,7 +548,7 @@ impl Drainer {
                     return least;
                 }
                 if none_awaited || is_over {
-                    if !drain.forced {
+                    if !drain.ordered.is_forced() {
                         let Ok(snapshot) = self.snapshot().await else { return Duration::MAX };
                         let why = nobody_else(&snapshot);
                         self.tell_standing(why.clone()).await;
@@ -572,7 +569,7 @@ impl Drainer {
                     let next = Drain { stage: DrainStage::HandingOver, timed_out, ..drain };
                     return self.next(next).await;
                 }
-                (began.elapsed() * COUNTING).max(COUNT_EVERY)
+                (clock::since(began) * COUNTING).max(COUNT_EVERY)
             }
             DrainStage::HandingOver => {
                 let since = *progress.handing_over_since.get_or_insert_with(clock::now);
@@ -580,17 +577,17 @@ impl Drainer {
                 let left: Vec<IpAddr> = snapshot.plan.l2.addresses.keys().copied().collect();
                 // Whoever has not heard that other nodes are to be used would lose the routes without a word.
                 let uptake = if self.shuts_down { self.uptake.min(UPTAKE_IN_SHUTDOWN) } else { self.uptake };
-                if is_awaited(&snapshot, &untaken(&snapshot)) && since.elapsed() < uptake {
+                if is_awaited(&snapshot, &untaken(&snapshot)) && clock::since(since) < uptake {
                     return COUNT_EVERY / 5;
                 }
-                if !left.is_empty() && since.elapsed() < HAND_OVER {
+                if !left.is_empty() && clock::since(since) < HAND_OVER {
                     return COUNT_EVERY / 5;
                 }
                 // This node has ceased to answer, and another one finds that nobody does.
-                if found_within(&snapshot).is_some_and(|time| since.elapsed() < time) {
+                if found_within(&snapshot).is_some_and(|time| clock::since(since) < time) {
                     return COUNT_EVERY / 5;
                 }
-                if !left.is_empty() && !drain.forced {
+                if !left.is_empty() && !drain.ordered.is_forced() {
                     self.tell_standing(Some(format!("no other node has taken {}", some(left.iter(), MOST_NAMED))))
                         .await;
                     return COUNT_EVERY;
@@ -609,7 +606,7 @@ impl Drainer {
                 let since = *progress.withdrawing_since.get_or_insert_with(clock::now);
                 let Ok(snapshot) = self.snapshot().await else { return Duration::MAX };
                 let behind = untaken(&snapshot);
-                if is_awaited(&snapshot, &behind) && since.elapsed() < self.uptake {
+                if is_awaited(&snapshot, &behind) && clock::since(since) < self.uptake {
                     return COUNT_EVERY / 5;
                 }
                 for Untaken { peer, routes } in behind {
@@ -638,7 +635,7 @@ impl Drainer {
         self.keep().await;
         info!(
             stage = drain.stage.code(),
-            reason = drain.reason.as_deref().unwrap_or("none given"),
+            reason = drain.ordered.reason().as_deref().unwrap_or("none given"),
             "drain: next stage"
         );
         self.tell().await
@@ -773,13 +770,10 @@ mod tests {
         assert_eq!(recall(folder.path(), "boot"), None);
         let drain = Drain {
             stage: DrainStage::Waiting,
-            reason: Some("new disk".to_owned()),
+            ordered: Ordered::Operator { reason: Some("new disk".to_owned()), forced: false },
             since: Timestamp::UNIX_EPOCH,
             until: Timestamp::UNIX_EPOCH,
             timed_out: false,
-            follows: false,
-            boot: None,
-            forced: false,
         };
         keep(&file(folder.path()), &drain).unwrap();
         assert_eq!(recall(folder.path(), "boot"), Some(drain));
@@ -787,9 +781,9 @@ mod tests {
             fs::write(file(folder.path()), text).unwrap();
             let recalled = recall(folder.path(), "boot").expect("an operator drained this node");
             assert_eq!(recalled.stage, DrainStage::Drained);
-            assert!(recalled.is_unreadable(), "{text}");
+            assert!(matches!(recalled.ordered, Ordered::Unreadable { .. }), "{text}");
             let named = file(folder.path()).display().to_string();
-            assert!(recalled.reason.is_some_and(|reason| reason.starts_with(&named)), "{text}");
+            assert!(recalled.ordered.reason().is_some_and(|reason| reason.starts_with(&named)), "{text}");
         }
     }
 
@@ -798,13 +792,10 @@ mod tests {
         let at = |secs: i64| clock::wall_timestamp() + jiff::SignedDuration::from_secs(secs);
         let drain = |since, until| Drain {
             stage: DrainStage::Waiting,
-            reason: None,
+            ordered: Ordered::default(),
             since,
             until,
             timed_out: false,
-            follows: false,
-            boot: None,
-            forced: false,
         };
         assert_eq!(left(&drain(at(36_000), at(36_600))).as_secs(), 600, "the clock was set back by ten hours");
         assert_eq!(left(&drain(at(-36_600), at(-36_000))), Duration::ZERO);
@@ -907,15 +898,15 @@ mod tests {
 
         fn out(&self) {
             self.says.send_replace(NodeSays::Out {
+                asker: Asker::Node,
                 why: "the Node is cordoned".to_owned(),
                 timeout: Duration::ZERO,
-                shutdown: false,
             });
         }
 
         fn host_shuts_down(&self) {
             let why = "the host shuts down".to_owned();
-            self.says.send_replace(NodeSays::Out { why, timeout: Duration::ZERO, shutdown: true });
+            self.says.send_replace(NodeSays::Out { asker: Asker::Host, why, timeout: Duration::ZERO });
         }
 
         async fn held_up(&mut self, expected: bool) {
@@ -936,7 +927,7 @@ mod tests {
 
         async fn warned(&mut self) -> String {
             match self.fact("the disk").await {
-                Fact::DrainRefused(Some(problem)) => problem.to_string(),
+                Fact::Problems(Area::Drain, problems) if problems.len() == 1 => problems[0].to_string(),
                 other => panic!("{other:?}"),
             }
         }
@@ -948,7 +939,7 @@ mod tests {
         bench.silent().await;
         bench.out();
         let drain = bench.drained().await;
-        assert_eq!((drain.follows, drain.reason.as_deref()), (true, Some("the Node is cordoned")));
+        assert_eq!(drain.ordered, Ordered::Node { why: "the Node is cordoned".to_owned() });
         bench.back();
         bench.taken_back().await;
         assert_eq!(recall(bench.folder.path(), "boot"), None, "nothing is left on the disk");
@@ -959,7 +950,7 @@ mod tests {
         let mut bench = bench(Some(ready()));
         bench.host_shuts_down();
         let drain = bench.drained().await;
-        assert_eq!((drain.follows, drain.boot.as_deref()), (true, Some("boot")));
+        assert!(matches!(&drain.ordered, Ordered::Host { boot, .. } if boot == "boot"), "{drain:?}");
         bench.held_up(false).await;
         let kept = recall(bench.folder.path(), "boot");
         assert_eq!(kept.as_ref(), Some(&*drain), "the agent was restarted, and the host goes on shutting down");
@@ -980,7 +971,7 @@ mod tests {
         bench.order(|answer| Command::Drain { reason: None, timeout, force: false, answer }).await;
         bench.host_shuts_down();
         let drain = bench.drained().await;
-        assert_eq!((drain.follows, &drain.boot), (false, &None));
+        assert!(matches!(drain.ordered, Ordered::Operator { .. }), "{drain:?}");
         bench.held_up(false).await;
         assert_eq!(recall(bench.folder.path(), "the next").as_ref(), Some(&*drain));
         bench.order(|answer| Command::Undrain { answer }).await;
@@ -997,7 +988,8 @@ mod tests {
         bench.order(|answer| Command::Undrain { answer }).await;
         bench.taken_back().await;
         bench.host_shuts_down();
-        assert_eq!(bench.drained().await.boot.as_deref(), Some("boot"));
+        let drain = bench.drained().await;
+        assert!(matches!(&drain.ordered, Ordered::Host { boot, .. } if boot == "boot"), "{drain:?}");
         bench.held_up(false).await;
         // The shutdown is given up. The Node is cordoned still, and that was overruled.
         bench.out();
@@ -1010,7 +1002,7 @@ mod tests {
         bench.taken_back().await;
         bench.held_up(false).await;
         let (why, timeout) = ("the host shuts down".to_owned(), Duration::from_secs(1));
-        bench.says.send_replace(NodeSays::Out { why, timeout, shutdown: true });
+        bench.says.send_replace(NodeSays::Out { asker: Asker::Host, why, timeout });
         bench.silent().await;
         bench.out();
         bench.silent().await;
@@ -1030,7 +1022,7 @@ mod tests {
         bench.drained().await;
         bench.out();
         let drain = bench.drained().await;
-        assert_eq!((drain.boot.as_deref(), drain.reason.as_deref()), (None, Some("the Node is cordoned")));
+        assert_eq!(drain.ordered, Ordered::Node { why: "the Node is cordoned".to_owned() });
         bench.says.send_replace(NodeSays::HostStays);
         bench.silent().await;
     }
@@ -1067,7 +1059,7 @@ mod tests {
             .await
             .summary;
         assert!(summary.contains("whatever the Node says"), "{summary}");
-        assert!(!bench.drained().await.follows, "it is the operator's now");
+        assert!(!bench.drained().await.ordered.follows(), "it is the operator's now");
         bench.back();
         bench.silent().await;
     }
@@ -1151,6 +1143,21 @@ mod tests {
         assert_eq!(stage(bench.fact("the drain").await), DrainStage::Drained);
     }
 
+    /// Input: a slow router, and a clock of tests, which goes on only where everybody waits. Output: it is waited for by that clock.
+    #[tokio::test(start_paused = true)]
+    async fn routers_are_waited_for_by_the_clock_that_timers_follow() {
+        let (_stuck, slow) = watch::channel(Some(9999));
+        let uptake = Duration::from_secs(5);
+        let mut bench = bench_beside(Some(ready()), |drainer| drainer.uptake = uptake, slow);
+        let began = clock::now();
+        bench
+            .order(|answer| Command::Drain { reason: None, timeout: Some(Duration::ZERO), force: false, answer })
+            .await;
+        bench.drained().await;
+        let took = clock::since(began);
+        assert!((uptake * 2..uptake * 3).contains(&took), "for the community, and for the withdrawals: {took:?}");
+    }
+
     /// Input: a peer that is known to read nothing. Output: the others are not kept waiting for it. They were, twice.
     #[tokio::test]
     async fn a_router_that_reads_nothing_is_not_waited_for() {
@@ -1199,15 +1206,15 @@ mod tests {
         let mut bench = bench(None);
         bench.out();
         match bench.fact("the refusal").await {
-            Fact::DrainRefused(Some(problem)) => {
-                let text = problem.to_string();
+            Fact::Problems(Area::Drain, problems) if problems.len() == 1 => {
+                let text = problems[0].to_string();
                 assert!(text.starts_with("the Node is cordoned, and this node is not drained: "), "{text}");
                 assert!(text.contains("crier drain --force"), "{text}");
             }
             other => panic!("{other:?}"),
         }
         bench.back();
-        assert_eq!(bench.fact("its end").await, Fact::DrainRefused(None));
+        assert_eq!(bench.fact("its end").await, Fact::Problems(Area::Drain, Vec::new()));
     }
 
     #[tokio::test]

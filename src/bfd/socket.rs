@@ -3,7 +3,6 @@
 
 use std::ffi::CString;
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
@@ -12,6 +11,7 @@ use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
 use super::settings::SOURCE_PORTS;
 use crate::address::{Family, ScopedAddress};
+use crate::datagram::{self, ControlMessage};
 use crate::names::InterfaceName;
 
 /// RFC 5881 §5: "sent with a TTL or Hop Limit value of 255". RFC 5883 leaves it open, and routers expect the same there.
@@ -269,68 +269,31 @@ struct Origin {
 
 /// One datagram: how long it was, from where, and what the kernel tells of it. A longer one than fits is cut.
 fn receive_one(socket: &Socket, buffer: &mut [u8]) -> io::Result<(usize, Option<SocketAddr>, Origin)> {
-    let mut control = Control(MaybeUninit::zeroed());
-    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    let receive = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
-        // SAFETY: a message header of zeros is a message without anything.
-        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        message.msg_name = storage.cast();
-        // SAFETY: socket2 hands in a valid length.
-        message.msg_namelen = unsafe { *length };
-        message.msg_iov = &raw mut part;
-        message.msg_iovlen = 1;
-        message.msg_control = control.0.as_mut_ptr().cast();
-        message.msg_controllen = CONTROL_LEN as _;
-        // SAFETY: every pointer of the header leads to memory of the length beside it, which outlives the call.
-        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
-        let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-        // SAFETY: as above.
-        unsafe { *length = message.msg_namelen };
-        // SAFETY: the kernel has just filled in the control messages, and the header still describes them.
-        Ok((received, unsafe { origin(&message) }))
-    };
-    // SAFETY: the closure sets the length to that of the name that the kernel wrote.
-    let ((length, origin), source) = unsafe { SockAddr::try_init(receive) }?;
-    Ok((length, source.as_socket(), origin))
+    let mut origin = Origin::default();
+    let (length, source) = datagram::receive_one(socket, buffer, |message| origin.note(message))?;
+    Ok((length, source, origin))
 }
 
-/// What the control messages of a message say.
-///
-/// # Safety
-/// The header must be as recvmsg left it, with its control messages still there.
-unsafe fn origin(message: &libc::msghdr) -> Origin {
-    let mut origin = Origin::default();
-    // SAFETY: the caller says that the header is good; the macros stay within what it describes. The data of each kind of control
-    // message is of the type that it is read as, which is done without asking for its alignment.
-    unsafe {
-        let mut next = libc::CMSG_FIRSTHDR(message);
-        while let Some(header) = next.as_ref() {
-            let data = libc::CMSG_DATA(next);
-            match (header.cmsg_level, header.cmsg_type) {
-                (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
-                    origin.ttl = u8::try_from(data.cast::<libc::c_int>().read_unaligned()).ok();
-                }
-                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                    let info = data.cast::<libc::in_pktinfo>().read_unaligned();
-                    origin.to = Some(IpAddr::V4(u32::from_be(info.ipi_addr.s_addr).into()));
-                }
-                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                    let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
-                    origin.to = Some(IpAddr::V6(info.ipi6_addr.s6_addr.into()));
-                }
-                _ => {}
+impl Origin {
+    fn note(&mut self, message: ControlMessage<'_>) {
+        self.ttl = message.hop_limit().or(self.ttl);
+        let address_at = |offset: usize| message.octets.get(offset..);
+        match (message.level, message.kind) {
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                let to =
+                    address_at(std::mem::offset_of!(libc::in_pktinfo, ipi_addr)).and_then(<[u8]>::first_chunk::<4>);
+                self.to = to.map(|to| IpAddr::from(*to)).or(self.to);
             }
-            next = libc::CMSG_NXTHDR(message, next);
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                let to =
+                    address_at(std::mem::offset_of!(libc::in6_pktinfo, ipi6_addr)).and_then(<[u8]>::first_chunk::<16>);
+                self.to = to.map(|to| IpAddr::from(*to)).or(self.to);
+            }
+            _ => {}
         }
     }
-    origin
 }
 
-/// Room for control messages, aligned as their headers must be.
-#[repr(align(8))]
-struct Control(MaybeUninit<[u8; CONTROL_LEN]>);
-
-const CONTROL_LEN: usize = 128;
 const INT_LEN: libc::socklen_t = size_of::<libc::c_int>() as libc::socklen_t;
 
 /// Octets that are read of a datagram: the length field of a packet is one octet.

@@ -93,10 +93,9 @@ pub fn cleanup(Cleanup { config: file }: &Cleanup) -> Exit {
 }
 
 /// What to do about the usual reasons.
-fn remedy(error: &str) -> &'static str {
-    match error {
-        denied if denied.contains("Operation not permitted") => "; run crier cleanup as root",
-        other if other.contains("another program's") => "",
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => "; run crier cleanup as root",
         _ => "; does an agent run? stop it first",
     }
 }
@@ -115,7 +114,7 @@ fn clean_egress(settings: &EgressSettings, runtime: &Runtime, text: &mut String)
         Err(error) => {
             failed = true;
             let table = &settings.table;
-            tell!("crier: the nftables table inet {table} cannot be removed: {error}{}", remedy(&error.to_string()));
+            tell!("crier: the nftables table inet {table} cannot be removed: {error}{}", remedy(&error));
         }
     }
     match runtime.block_on(kernel::steering::take_away(settings)) {

@@ -12,6 +12,7 @@ use super::table::printable;
 use super::{Exit, print};
 use crate::k8s::ask::{Asker, RequestError};
 use crate::k8s::foreign;
+use crate::k8s::list::Flaw;
 use crate::manifests::document::{Format, objects, values, without_mark};
 use crate::migrate::{Migration, Password, SecretFiles, migrate};
 
@@ -165,8 +166,8 @@ fn parsed(text: &str, path: &Path) -> Result<Vec<Value>, String> {
         }
         read => read,
     }
-    .or_else(|fault| if fault.problem.ends_with("has no kind") { bare(text).ok_or(fault) } else { Err(fault) })
-    .map_err(|fault| match (is_template(text), fault.problem.ends_with("has no kind")) {
+    .or_else(|fault| if fault.problem == Flaw::NoKind { bare(text).ok_or(fault) } else { Err(fault) })
+    .map_err(|fault| match (is_template(text), fault.problem == Flaw::NoKind) {
         (true, _) => "this is a Helm template, or one of Ansible, and not an object: render it first (helm template RELEASE CHART) and \
                       give the result to migrate"
             .to_owned(),

@@ -28,7 +28,8 @@ pub struct Run {
     log: Option<String>,
 }
 
-/// Threads for the tasks. Two, so that a long turn of the planner never keeps a BGP session from its timers.
+/// Threads for the tasks. Two, so that a long turn of the planner never keeps a BGP session from its timers. What waits for long answers
+/// of the kernel has a thread of its own, as egress has.
 const WORKERS: usize = 2;
 
 /// As `[node] name`: no Node has another one.

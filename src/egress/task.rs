@@ -1,15 +1,19 @@
 //! Keeps crier's table in nftables as the egress slice wants it, and conntrack free of what is translated otherwise. Floor 2. An
 //! actuator; what it holds to be in the kernel changes only after the kernel said yes.
 //!
-//! | task   | owner     | owns                                | when cancelled                                               |
-//! |--------|-----------|-------------------------------------|--------------------------------------------------------------|
-//! | keeper | the agent | the sockets, the machine, a file    | the table stays: pods go on as they were, and none is let go |
+//! | task or thread | owner     | owns                                | when cancelled                                               |
+//! |----------------|-----------|-------------------------------------|--------------------------------------------------------------|
+//! | `run`          | the agent | the end of the keeper               | the keeper ends as below                                     |
+//! | keeper         | `run`     | the sockets, the machine, a file    | the table stays: pods go on as they were, and none is let go |
+//!
+//! The keeper is a thread: the kernel's answers are read as they come, and a list of all that conntrack knows takes seconds. No timer of
+//! BGP, which the agent's other threads drive, waits for that.
 //!
 //! Where the kernel can (Linux 6.9 or later) the table belongs to the task's socket, so a flush by others passes it over. Elsewhere
 //! a flush is noticed by the kernel's message and the table put back at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::pending;
+use std::future::{Future, pending};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -31,7 +35,7 @@ use super::standing::{Absence, Standing};
 use crate::clock;
 use crate::config::EgressSettings;
 use crate::plan::slice::EgressSlice;
-use crate::world::{Fact, HeldPod, HostProblem};
+use crate::world::{Area, Fact, HeldPod, HostProblem};
 
 /// How long to wait before a refused change is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -83,6 +87,56 @@ pub fn take_away(settings: &EgressSettings) -> io::Result<Option<usize>> {
 /// Follows the slice for ever. May be dropped at any time. `filtered`: whether the table holds what keeps strangers out of the tunnel,
 /// without which its device is not made.
 pub async fn run(
+    slices: watch::Receiver<EgressSlice>,
+    settings: EgressSettings,
+    facts: mpsc::Sender<Fact>,
+    counters: Arc<Counters>,
+    filtered: watch::Sender<bool>,
+    past: Past,
+) {
+    let keeping = keep(slices, settings, facts.clone(), counters, filtered, past);
+    // Held for as long as this is wanted.
+    let (_wanted, unwanted) = oneshot::channel();
+    match on_thread(keeping, unwanted) {
+        // A panic, which has printed why. The agent ends with it: nobody would hold pods to their addresses.
+        Ok(ended) => drop(ended.await),
+        Err(error) => {
+            let problem = HostProblem {
+                problem: format!(
+                    "no thread can be started for egress, so pods may send with addresses that are not their Service's: {error}"
+                ),
+                remedy: "let crier have more threads (TasksMax= of its unit, pids.max of its cgroup), and restart it"
+                    .to_owned(),
+            };
+            warn!(%problem, "the guard of egress does not stand");
+            // Nobody takes facts any more only when the agent ends.
+            let _ = facts.send(Fact::Problems(Area::Egress, vec![problem])).await;
+            pending().await
+        }
+    }
+}
+
+/// Works on a thread of its own until `unwanted` is told or its sender is gone. The answer ends when the thread does.
+fn on_thread(
+    work: impl Future<Output = ()> + Send + 'static,
+    unwanted: oneshot::Receiver<()>,
+) -> io::Result<oneshot::Receiver<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (ending, ended) = oneshot::channel();
+    std::thread::Builder::new().name("egress".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                () = work => {}
+                _ = unwanted => {}
+            }
+        });
+        drop(ending);
+    })?;
+    Ok(ended)
+}
+
+/// What [`run`] does, on the thread of the keeper.
+async fn keep(
     mut slices: watch::Receiver<EgressSlice>,
     settings: EgressSettings,
     facts: mpsc::Sender<Fact>,
@@ -578,7 +632,7 @@ impl Keeper {
         }
         self.told = absence;
         // Nobody takes facts any more only when the agent ends.
-        let _ = self.facts.send(Fact::Egress(problem.into_iter().collect())).await;
+        let _ = self.facts.send(Fact::Problems(Area::Egress, problem.into_iter().collect())).await;
     }
 }
 
@@ -644,4 +698,40 @@ fn end(
         ended += connections.len();
     }
     Ok(ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::{NoSecrets, SourceFile, parse};
+
+    /// Input: a runtime that does nothing any more, as while its threads have other work. Output: the keeper goes on, so
+    /// it has none of these threads, and none of them waits for it.
+    #[test]
+    fn the_keeper_works_where_no_thread_of_the_agent_waits_for_it() {
+        let text = "[manifests]\nfolder = \"/m\"\n[egress]\ntable = \"crier-test-of-keeper\"\n".to_owned();
+        let config: Config =
+            parse(&[SourceFile { path: "test.toml".to_owned(), text }], &NoSecrets).expect("it is good");
+        let folder = tempfile::tempdir().expect("a folder");
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let (agent, test) = (runtime(), runtime());
+        let (_slices, seen) = watch::channel(EgressSlice { planned: true, ..EgressSlice::default() });
+        let (facts, mut told) = mpsc::channel(1);
+        facts.try_send(Fact::LinksListed).expect("there is room for one");
+        let past = Past { former: None, kept: HeldFile::of(folder.path(), "boot") };
+        let (filtered, _) = watch::channel(false);
+        agent.spawn(run(seen, config.egress, facts, Arc::default(), filtered, past));
+        agent.block_on(tokio::task::yield_now());
+        // Now nothing goes on in the agent's runtime. The keeper waits for room for what it tells.
+        assert_eq!(told.blocking_recv(), Some(Fact::LinksListed));
+        let next = test.block_on(async { tokio::time::timeout(Duration::from_secs(20), told.recv()).await });
+        let next = next.expect("the keeper goes on").expect("it is there");
+        assert!(matches!(next, Fact::EgressTranslated(_) | Fact::Problems(Area::Egress, _)), "{next:?}");
+        // It ends with the task that it belongs to, and so with the agent.
+        drop(agent);
+        let all_told = async { while told.recv().await.is_some() {} };
+        test.block_on(async { tokio::time::timeout(Duration::from_secs(20), all_told).await })
+            .expect("the keeper ends");
+    }
 }

@@ -14,8 +14,8 @@ use tracing::info;
 
 use crate::k8s::annotation::Annotate;
 use crate::k8s::raw::Object;
+use crate::k8s::refusal::reason;
 use crate::k8s::service::ServiceFields;
-use crate::k8s::watch::reason;
 
 /// How long the API server may take.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -9,7 +9,7 @@ use http::{Method, Request};
 use serde_json::Value;
 
 use super::client::{self, ClientError};
-use super::list::objects_in;
+use super::list::{Flaw, objects_in};
 
 /// How long one answer may take. A person waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -87,7 +87,7 @@ impl Asker {
             let Some(list) = unless(404, self.ask(Method::GET, &page, None).await)? else { return Ok(None) };
             let next = list.pointer("/metadata/continue").and_then(Value::as_str).filter(|token| !token.is_empty());
             let next = next.map(|token| format!("&continue={}", escaped(token)));
-            let unreadable = |problem| RequestError::Unreadable { path: path.to_owned(), problem };
+            let unreadable = |flaw: Flaw| RequestError::Unreadable { path: path.to_owned(), problem: flaw.to_string() };
             objects.extend(objects_in(list).map_err(unreadable)?);
             match next {
                 Some(next) => from = next,

@@ -18,8 +18,9 @@ use crate::config::cluster::texts;
 use crate::config::{Kubernetes, SourceFile};
 use crate::k8s::backoff::Backoff;
 use crate::k8s::client;
-use crate::k8s::watch::reason;
+use crate::k8s::refusal::trouble;
 use crate::names::ObjectKey;
+use crate::world::Trouble;
 
 /// How long a list, or the beginning of a watch, may take.
 const TIMEOUT: Duration = Duration::from_secs(8);
@@ -39,15 +40,16 @@ pub struct Sight {
     /// `None`: nothing was seen yet. `Some(None)`: there is no such ConfigMap.
     pub texts: Option<Option<Texts>>,
     /// Why it is not seen now.
-    pub trouble: Option<String>,
+    pub trouble: Option<Trouble>,
 }
 
-/// The texts of the ConfigMap; `None` where there is none. An error is a sentence.
-pub async fn read(kubernetes: &Kubernetes, key: &ObjectKey) -> Result<Option<Texts>, String> {
+/// The texts of the ConfigMap; `None` where there is none.
+pub async fn read(kubernetes: &Kubernetes, key: &ObjectKey) -> Result<Option<Texts>, Trouble> {
     let Kubernetes { access, servers, .. } = kubernetes;
-    let (client, _) = client::build_for(access, servers).await.map_err(|error| error.to_string())?;
+    let (client, _) =
+        client::build_for(access, servers).await.map_err(|error| Trouble::without_answer(error.to_string()))?;
     let api: Api<ConfigMap> = Api::namespaced(client, key.namespace.as_str());
-    let found = in_time(api.get_opt(&key.name)).await.map_err(|error| reason(&error))?;
+    let found = in_time(api.get_opt(&key.name)).await.map_err(|error| trouble(&error))?;
     Ok(found.map(|it| texts_of(key, it)))
 }
 
@@ -66,12 +68,12 @@ pub async fn follow(client: Client, key: ObjectKey, sight: watch::Sender<Sight>)
             Err(error) if is_forbidden(&error) => {
                 match in_time(api.get_opt(&key.name)).await {
                     Ok(found) => tell(&key, &sight, found),
-                    Err(error) => note(&sight, reason(&error)),
+                    Err(error) => note(&sight, trouble(&error)),
                 }
                 LOOK
             }
             Err(error) => {
-                note(&sight, reason(&error));
+                note(&sight, trouble(&error));
                 delays.next_delay()
             }
         };
@@ -106,10 +108,10 @@ fn tell(key: &ObjectKey, sight: &watch::Sender<Sight>, found: Option<ConfigMap>)
     });
 }
 
-fn note(sight: &watch::Sender<Sight>, why: String) {
+fn note(sight: &watch::Sender<Sight>, trouble: Trouble) {
     sight.send_if_modified(|held| {
-        let differs = held.trouble.as_ref() != Some(&why);
-        held.trouble = Some(why);
+        let differs = held.trouble.as_ref() != Some(&trouble);
+        held.trouble = Some(trouble);
         differs
     });
 }

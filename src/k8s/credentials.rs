@@ -29,7 +29,7 @@ use super::connection::{Answer, Connection, assemble_all, certificate_text};
 use crate::clock;
 use crate::config::Access;
 use crate::state_file;
-use crate::world::{ClientCertificate, Fact, HostProblem};
+use crate::world::{Area, ClientCertificate, Fact, HostProblem};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -119,7 +119,7 @@ impl Renewal {
                     Some(problem) => warn!("{}; the former ones stay in use", problem.problem),
                     None => info!("the credentials for the API server on the disk can be used"),
                 }
-                if facts.send(Fact::CredentialsUnusable(problem)).await.is_err() {
+                if facts.send(Fact::Problems(Area::Credentials, problem.into_iter().collect())).await.is_err() {
                     return;
                 }
                 unusable = why;
@@ -243,7 +243,16 @@ async fn is_trusted(connections: &[Connection]) -> Result<(), ClientError> {
 /// What TLS says of the server's certificate, where that is the cause.
 fn of_certificate(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).find(|text| text.starts_with("invalid peer certificate"))
+    let invalid = |error: &&rustls::Error| matches!(error, rustls::Error::InvalidCertificate(_));
+    causes.filter_map(of_tls).find(invalid).map(ToString::to_string)
+}
+
+/// TLS's own error; errors of I/O have it inside and do not name it as their source.
+fn of_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    match error.downcast_ref::<rustls::Error>() {
+        Some(of_tls) => Some(of_tls),
+        None => of_tls(error.downcast_ref::<io::Error>()?.get_ref()?),
+    }
 }
 
 async fn load(access: &Access) -> Result<(kube::Config, Fingerprint), ClientError> {
@@ -448,4 +457,30 @@ fn cluster_of(kubeconfig: &Kubeconfig) -> Option<&Cluster> {
     let current = kubeconfig.current_context.as_ref()?;
     let context = kubeconfig.contexts.iter().find(|context| &context.name == current)?.context.as_ref()?;
     kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?.cluster.as_ref()
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::CertificateError;
+
+    use super::*;
+
+    /// As the client hands it on.
+    #[derive(Debug, thiserror::Error)]
+    #[error("client error (Connect)")]
+    struct Connect(#[source] io::Error);
+
+    #[test]
+    fn only_what_tls_says_of_a_certificate_is_about_the_certificate() {
+        let of_tls =
+            |error: rustls::Error| Connect(io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error)));
+        let unknown = of_tls(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        assert_eq!(of_certificate(&unknown).as_deref(), Some("invalid peer certificate: UnknownIssuer"));
+        let others = [
+            of_tls(rustls::Error::HandshakeNotComplete),
+            Connect(io::Error::other("invalid peer certificate, says a proxy")),
+            Connect(io::Error::from_raw_os_error(libc::ECONNREFUSED)),
+        ];
+        assert_eq!(others.each_ref().map(|error| of_certificate(error)), [None, None, None]);
+    }
 }

@@ -15,8 +15,8 @@ use tracing::{debug, warn};
 
 use crate::clock;
 use crate::k8s::backoff::Backoff;
+use crate::k8s::refusal::reason;
 use crate::k8s::status_queue::PendingEvent;
-use crate::k8s::watch::reason;
 use crate::plan::slice::Notice;
 
 /// How many Events may wait while the API server is slow; newer ones beyond that are dropped.

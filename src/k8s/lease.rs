@@ -28,10 +28,11 @@ pub use self::record::Terms;
 use self::sight::Sight;
 use crate::clock;
 use crate::k8s::barrier::Barrier;
-use crate::k8s::watch::{no_answer, reason};
+use crate::k8s::refusal::{reason, trouble};
+use crate::k8s::watch::no_answer;
 use crate::names::{NodeName, ObjectKey};
 use crate::stop::Stop;
-use crate::world::{Fact, LeaseState, Silence};
+use crate::world::{Fact, LeaseState, Silence, Trouble};
 
 /// How long a Lease stays valid without renewal. Whole seconds: `leaseDurationSeconds` is an integer.
 const DURATION: Duration = Duration::from_secs(6);
@@ -200,7 +201,7 @@ struct Claim {
     /// Later than the others by chance, so that they do not all try at once.
     late: Duration,
     /// The failure last logged, so that a lasting failure is logged once.
-    trouble: Option<String>,
+    trouble: Option<Trouble>,
     /// How long the API server took for an answer of late.
     answer: Duration,
 }
@@ -246,20 +247,20 @@ impl Claim {
             None => self.timing.longest_answer(),
         };
         let outcome = match timeout(limit, self.attempt(now)).await {
-            Ok(outcome) => outcome.map_err(|error| reason(&error)),
+            Ok(outcome) => outcome.map_err(|error| trouble(&error)),
             Err(_) => {
                 self.note_answer(limit);
-                Err(no_answer(limit))
+                Err(Trouble::without_answer(no_answer(limit)))
             }
         };
         let outcome = outcome.and_then(|()| self.sight.trouble.clone().map_or(Ok(()), Err));
         match outcome {
             Ok(()) => self.trouble = None,
-            Err(why) => {
-                if self.trouble.as_ref() != Some(&why) {
-                    warn!(lease = self.name, why, "the Lease cannot be read or renewed");
+            Err(trouble) => {
+                if self.trouble.as_ref() != Some(&trouble) {
+                    warn!(lease = self.name, why = trouble.why, "the Lease cannot be read or renewed");
                 }
-                self.trouble = Some(why);
+                self.trouble = Some(trouble);
             }
         }
         self.held = self.held.take().filter(|held| clock::now() < held.until);

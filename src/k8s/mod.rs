@@ -11,6 +11,7 @@ pub mod node;
 pub mod node_kubeconfig;
 pub mod pod;
 pub mod raw;
+pub mod refusal;
 pub mod service;
 pub mod service_cidr;
 pub mod status_queue;

@@ -22,9 +22,9 @@ use crate::k8s::annotation::POOL_OUTPUTS;
 use crate::k8s::event;
 use crate::k8s::event_budget::EventBudget;
 use crate::k8s::raw::Object;
+use crate::k8s::refusal::reason;
 use crate::k8s::service::{self, ServiceFields};
 use crate::k8s::status_queue::{PendingEvent, StatusQueue, Written};
-use crate::k8s::watch::reason;
 use crate::names::{NodeName, ObjectKey};
 use crate::plan::slice::{ServiceStatus, StatusSlice, StatusWrite, pools_in_words};
 use crate::world::{Condition, Fact, PoolsTold, Renumber};
@@ -438,7 +438,7 @@ mod tests {
         for _ in 0..SIDE_BY_SIDE {
             writer.written().await;
         }
-        let took = began.elapsed();
+        let took = clock::since(began);
         assert!(took < late * 10, "{SIDE_BY_SIDE} writes of {late:?} took {took:?}");
     }
 

@@ -28,10 +28,11 @@ use crate::k8s::namespace::NamespaceFields;
 use crate::k8s::node::NodeFields;
 use crate::k8s::pod::PodFields;
 use crate::k8s::raw::{Kind, Object};
+use crate::k8s::refusal::{reason, trouble};
 use crate::k8s::service::ServiceFields;
 use crate::k8s::service_cidr::ServiceCidrFields;
 use crate::names::NodeName;
-use crate::world::{ApiServer, Fact};
+use crate::world::{ApiServer, Fact, Refusal, Trouble};
 
 /// Objects in one page of a list. A whole page is in memory for a moment, so it is kept small.
 const PAGE: u32 = 100;
@@ -88,9 +89,11 @@ pub async fn run(client: Client, facts: mpsc::Sender<Fact>, barrier: Barrier, po
     while let Some(outcome) = told.recv().await {
         if let Some(state) = reach.learn(outcome, clock::wall()) {
             match &state {
-                ApiServer::Unreachable { why, forbidden: true, .. } => {
-                    let remedy = match ApiServer::sees_nobody(why) {
-                        true => ApiServer::SEES_NOBODY,
+                ApiServer::Unreachable {
+                    why, refusal: refusal @ (Refusal::Forbidden | Refusal::Anonymous), ..
+                } => {
+                    let remedy = match *refusal == Refusal::Anonymous {
+                        true => Refusal::SEES_NOBODY,
                         false => "apply the objects of `crier rbac` again",
                     };
                     warn!(why, remedy, "the API server refuses what this agent must read; what is known stays in use")
@@ -111,14 +114,7 @@ pub async fn run(client: Client, facts: mpsc::Sender<Fact>, barrier: Barrier, po
 struct Outcome {
     /// The plural of the kind.
     of: &'static str,
-    result: Result<(), Cause>,
-}
-
-/// Why a list or a watch failed.
-struct Cause {
-    why: String,
-    /// The API server answered that this agent has no right to it.
-    forbidden: bool,
+    result: Result<(), Trouble>,
 }
 
 /// Whether the API server answers, from the results of all watches together.
@@ -132,7 +128,7 @@ struct Reach {
 struct Failing {
     since: SystemTime,
     count: u32,
-    cause: Cause,
+    cause: Trouble,
 }
 
 /// What was last reported. The failure of one kind stands for an absence, so the failures of the others are no news.
@@ -165,7 +161,7 @@ impl Reach {
             Told::Unreachable { of, .. } => self.failing.get_key_value(of).or_else(|| lasting.next()),
             Told::Nothing | Told::Reachable => lasting.next(),
         };
-        let Some((of, Failing { cause: Cause { why, .. }, .. })) = shown else {
+        let Some((of, Failing { cause: Trouble { why, refusal }, .. })) = shown else {
             let all_answer = self.answered.len() == self.kinds && self.failing.is_empty();
             if !all_answer || matches!(self.told, Told::Reachable) {
                 return None;
@@ -180,9 +176,13 @@ impl Reach {
             return None;
         }
         let since = self.failing.values().map(|failing| failing.since).min().unwrap_or(now);
-        // One kind that gets no answer at all, and the API server is away.
-        let forbidden = self.failing.values().all(|failing| failing.cause.forbidden);
-        Some(ApiServer::Unreachable { since, why: format!("{of}: {why}"), forbidden })
+        let lacks_all = self.failing.values().all(|failing| failing.cause.refusal.is_about_rights());
+        let refusal = match refusal {
+            // One kind that gets no answer at all, and the API server is away.
+            Refusal::Forbidden | Refusal::Anonymous if !lacks_all => Refusal::NoAnswer,
+            refusal => *refusal,
+        };
+        Some(ApiServer::Unreachable { since, why: format!("{of}: {why}"), refusal })
     }
 }
 
@@ -202,9 +202,7 @@ enum End {
 }
 
 struct Failure {
-    why: String,
-    /// The status code of the answer; `None` without an answer.
-    code: Option<u16>,
+    trouble: Trouble,
     /// The API server asked us to wait at least this long.
     retry_after: Duration,
 }
@@ -234,8 +232,8 @@ impl<K: Kind> Followed<K> {
 async fn follow<K: Kind>(client: Client, only: Option<String>, (facts, outcomes, barrier): Channels) {
     let api: Followed<K> = Followed { api: Api::all(client), only };
     // Two delays: an API server that is back should be listed at once, but one that ends every watch should not be pressed.
-    let mut trouble = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
-    let mut churn = trouble.clone();
+    let mut pauses = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
+    let mut churn = pauses.clone();
     // The version to continue from; `None`: list first.
     let mut version: Option<String> = None;
     // The watch ended otherwise than it was asked to: the API server may be another one, or not what it was.
@@ -308,7 +306,7 @@ async fn follow<K: Kind>(client: Client, only: Option<String>, (facts, outcomes,
                     end = watch(&api, (open.take(), doubted), version, &facts, &outcomes) => end,
                     () = barrier.is_asked(round) => End::Asked,
                 };
-                let is_barren = matches!(end, End::Closed) && began.elapsed() < LIVED && *version == before;
+                let is_barren = matches!(end, End::Closed) && clock::since(began) < LIVED && *version == before;
                 barren = if is_barren { barren + 1 } else { 0 };
                 end
             }
@@ -326,18 +324,18 @@ async fn follow<K: Kind>(client: Client, only: Option<String>, (facts, outcomes,
             }
             end => end,
         };
-        let lived = began.elapsed() >= LIVED;
-        broke_off = !matches!(end, End::Closed) || began.elapsed() < SOONEST_END;
+        let lived = clock::since(began) >= LIVED;
+        broke_off = !matches!(end, End::Closed) || clock::since(began) < SOONEST_END;
         if lived {
             churn.reset();
         }
         if lived || matches!(end, End::Closed | End::Expired) {
-            trouble.reset();
+            pauses.reset();
         }
         let delay = match end {
             End::NoReceiver => return,
             // It was made a failure above.
-            End::CutOff(_) => trouble.next_delay(),
+            End::CutOff(_) => pauses.next_delay(),
             End::Closed => churn.next_delay(),
             End::Asked => {
                 version = None;
@@ -348,8 +346,12 @@ async fn follow<K: Kind>(client: Client, only: Option<String>, (facts, outcomes,
                 version = None;
                 churn.next_delay()
             }
-            End::Failed(Failure { why, code: Some(code @ (403 | 404)), .. }) if K::OPTIONAL => {
-                let unseen = (code == 403).then_some(why.clone());
+            End::Failed(Failure {
+                trouble:
+                    Trouble { why, refusal: refusal @ (Refusal::Forbidden | Refusal::Anonymous | Refusal::Other(404)) },
+                ..
+            }) if K::OPTIONAL => {
+                let unseen = refusal.is_about_rights().then_some(why.clone());
                 if told.as_ref() != Some(&unseen) {
                     info!(
                         kind = K::PLURAL,
@@ -365,17 +367,16 @@ async fn follow<K: Kind>(client: Client, only: Option<String>, (facts, outcomes,
                 version = None;
                 REFUSED_DELAY
             }
-            End::Failed(Failure { why, retry_after, .. }) if K::OPTIONAL => {
+            End::Failed(Failure { trouble: Trouble { why, .. }, retry_after }) if K::OPTIONAL => {
                 debug!(kind = K::PLURAL, why, "the watch failed");
-                trouble.next_delay().max(retry_after.min(LONGEST_DELAY))
+                pauses.next_delay().max(retry_after.min(LONGEST_DELAY))
             }
-            End::Failed(Failure { why, code, retry_after }) => {
-                debug!(kind = K::PLURAL, why, "the watch failed");
-                let cause = Cause { why, forbidden: code == Some(403) };
-                if outcomes.send(Outcome { of: K::PLURAL, result: Err(cause) }).await.is_err() {
+            End::Failed(Failure { trouble, retry_after }) => {
+                debug!(kind = K::PLURAL, why = trouble.why, "the watch failed");
+                if outcomes.send(Outcome { of: K::PLURAL, result: Err(trouble) }).await.is_err() {
                     return;
                 }
-                trouble.next_delay().max(retry_after.min(LONGEST_DELAY))
+                pauses.next_delay().max(retry_after.min(LONGEST_DELAY))
             }
         };
         sleep(delay).await;
@@ -594,51 +595,21 @@ fn end_of(error: &kube::Error) -> End {
         kube::Error::Api(status) => {
             let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
             let retry_after = Duration::from_secs(seconds.into());
-            End::Failed(Failure { why: reason(error), code: Some(status.code), retry_after })
+            End::Failed(Failure { trouble: trouble(error), retry_after })
         }
-        _ => End::Failed(Failure::without_answer(reason(error))),
+        _ => End::Failed(Failure { trouble: trouble(error), retry_after: Duration::ZERO }),
     }
 }
 
 impl Failure {
     fn without_answer(why: String) -> Failure {
-        Failure { why, code: None, retry_after: Duration::ZERO }
+        Failure { trouble: Trouble::without_answer(why), retry_after: Duration::ZERO }
     }
 }
 
 /// In whole seconds.
 pub(super) fn no_answer(within: Duration) -> String {
     format!("no answer in {:.0} s", within.as_secs_f64())
-}
-
-const UNKNOWN_EVENT: &str = "a watch told an event of a type that Kubernetes does not have";
-
-/// Why a request failed, in one line, from the outermost error to its cause.
-pub(super) fn reason(error: &kube::Error) -> String {
-    if let kube::Error::Api(status) = error {
-        // What kube makes of an event of a watch that it does not know.
-        let is_nothing = status.code == 0 && status.message.is_empty();
-        return if is_nothing { UNKNOWN_EVENT.to_owned() } else { format!("{} {}", status.code, status.message) };
-    }
-    let mut text = String::new();
-    let mut next: Option<&dyn std::error::Error> = match error {
-        // kube's own text around these causes says nothing about what happened.
-        kube::Error::Service(cause) => Some(cause.as_ref()),
-        kube::Error::HyperError(cause) => Some(cause),
-        error => Some(error),
-    };
-    while let Some(error) = next {
-        let word = error.to_string();
-        // Many errors repeat their cause in their own text.
-        if !text.contains(&word) {
-            if !text.is_empty() {
-                text.push_str(": ");
-            }
-            text.push_str(&word);
-        }
-        next = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -901,7 +872,7 @@ mod tests {
         let began = clock::now();
         let (mut facts, _tasks) = watching(&api).await;
         listed(&mut facts).await;
-        assert!(began.elapsed() >= Duration::from_secs(1), "it was asked again after {:?}", began.elapsed());
+        assert!(clock::since(began) >= Duration::from_secs(1), "it was asked again after {:?}", clock::since(began));
     }
 
     #[tokio::test]
@@ -1088,8 +1059,9 @@ mod tests {
         }
     }
 
-    fn cause(why: &str) -> Cause {
-        Cause { why: why.to_owned(), forbidden: why.starts_with("403") }
+    fn cause(why: &str) -> Trouble {
+        let refusal = if why == "403 forbidden" { Refusal::Forbidden } else { Refusal::NoAnswer };
+        Trouble { refusal, why: why.to_owned() }
     }
 
     /// Input: the right to one kind is gone, and then the API server is away as well. Output: first the refusal is told, then the
@@ -1100,14 +1072,14 @@ mod tests {
         let mut learn = |of, why| {
             let told = reach.learn(Outcome { of, result: Err(cause(why)) }, SystemTime::UNIX_EPOCH);
             told.map(|state| match state {
-                ApiServer::Unreachable { why, forbidden, .. } => (why, forbidden),
+                ApiServer::Unreachable { why, refusal, .. } => (why, refusal),
                 other => panic!("{other:?} of failures"),
             })
         };
         assert_eq!(learn("nodes", "403 forbidden"), None);
-        assert_eq!(learn("nodes", "403 forbidden"), Some(("nodes: 403 forbidden".to_owned(), true)));
+        assert_eq!(learn("nodes", "403 forbidden"), Some(("nodes: 403 forbidden".to_owned(), Refusal::Forbidden)));
         assert_eq!(learn("services", "timed out"), None);
-        assert_eq!(learn("nodes", "timed out"), Some(("nodes: timed out".to_owned(), false)));
+        assert_eq!(learn("nodes", "timed out"), Some(("nodes: timed out".to_owned(), Refusal::NoAnswer)));
     }
 
     #[test]
@@ -1125,7 +1097,7 @@ mod tests {
         let away = ApiServer::Unreachable {
             since: SystemTime::UNIX_EPOCH + Duration::from_secs(3),
             why: "nodes: timed out".to_owned(),
-            forbidden: false,
+            refusal: Refusal::NoAnswer,
         };
         assert_eq!(learn("nodes", Err("timed out"), 4), Some(away));
         assert_eq!(learn("nodes", Err("timed out"), 5), None, "nothing new");
@@ -1157,7 +1129,7 @@ mod tests {
         let away = ApiServer::Unreachable {
             since: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
             why: "nodes: refused".to_owned(),
-            forbidden: false,
+            refusal: Refusal::NoAnswer,
         };
         assert_eq!(learn("nodes", Err("refused"), 3), Some(away), "since the first failure of any kind");
         assert_eq!(learn("services", Err("refused"), 4), None, "its failures began earlier, and are no news");

@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use crate::k8s::endpoints::EndpointSliceFields;
-use crate::k8s::list::{flatten, items_of, kind_of};
+use crate::k8s::list::{Flaw, flatten, items_of, kind_of};
 use crate::k8s::namespace::NamespaceFields;
 use crate::k8s::node::NodeFields;
 use crate::k8s::pod::PodFields;
@@ -129,7 +129,7 @@ fn entry_of(fact: Fact) -> Option<Entry> {
 pub struct Fault {
     /// From 1. If the text itself is sound but an object is not, the first line of the object's document.
     pub line: u64,
-    pub problem: String,
+    pub problem: Flaw,
 }
 
 /// What a file says, in the order of the file, and the kinds in it that crier does not read.
@@ -189,7 +189,7 @@ fn yaml(text: &str) -> Result<Vec<(u64, Value)>, Fault> {
     let documents: Vec<Spanned<Value>> =
         serde_saphyr::from_multiple_with_options(text, options).map_err(|error| Fault {
             line: error.location().map_or(1, |location| location.line()),
-            problem: first_line(&error.without_snippet().to_string()),
+            problem: first_line(&error.without_snippet().to_string()).into(),
         })?;
     Ok(documents.into_iter().map(|document| (document.referenced.line(), document.value)).collect())
 }
@@ -205,7 +205,7 @@ fn json(text: &str) -> Result<Vec<(u64, Value)>, Fault> {
             Some(Ok(document)) => documents.push((line_at(text, begin), document)),
             Some(Err(error)) => {
                 let line = u64::try_from(error.line()).unwrap_or(1);
-                return Err(Fault { line, problem: first_line(&error.to_string()) });
+                return Err(Fault { line, problem: first_line(&error.to_string()).into() });
             }
         }
     }
@@ -221,7 +221,7 @@ fn first_line(text: &str) -> String {
 }
 
 /// One document: an object that is read, a list of objects, or something else.
-fn take(document: Value, contents: &mut Contents) -> Result<(), String> {
+fn take(document: Value, contents: &mut Contents) -> Result<(), Flaw> {
     let Some(kind) = kind_of(&document)? else { return Ok(()) };
     match kind.as_str() {
         ServiceFields::KIND => entry::<ServiceFields>(document, Subject::Service, contents),
@@ -239,14 +239,14 @@ fn take(document: Value, contents: &mut Contents) -> Result<(), String> {
     }
 }
 
-fn entry<K: Kind>(document: Value, subject: impl Fn(K::Key) -> Subject, contents: &mut Contents) -> Result<(), String> {
+fn entry<K: Kind>(document: Value, subject: impl Fn(K::Key) -> Subject, contents: &mut Contents) -> Result<(), Flaw> {
     let version = document.get("apiVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
     let expected = match K::GROUP {
         "" => K::VERSION.to_owned(),
         group => format!("{group}/{}", K::VERSION),
     };
     if version.is_empty() {
-        return Err(format!("a {} has no apiVersion; write {expected}", K::KIND));
+        return Err(format!("a {} has no apiVersion; write {expected}", K::KIND).into());
     }
     if version != expected {
         // A kind of another API group, such as Knative's Service, has only its name in common with ours.
@@ -255,20 +255,20 @@ fn entry<K: Kind>(document: Value, subject: impl Fn(K::Key) -> Subject, contents
     }
     let object: Object<K> = serde_json::from_value(document).map_err(|error| format!("{}: {error}", K::KIND))?;
     if object.metadata.name.as_deref().is_none_or(str::is_empty) {
-        return Err(format!("a {} has no metadata.name", K::KIND));
+        return Err(format!("a {} has no metadata.name", K::KIND).into());
     }
     for name in object.metadata.name.iter().chain(&object.metadata.namespace) {
         // No API server has judged it.
         if name.len() > LONGEST_NAME || name.contains(|c: char| c.is_control() || c.is_whitespace() || c == '/') {
             let shown: String = name.chars().take(LONGEST_NAME).collect();
-            return Err(format!("a {} cannot be named {shown:?}", K::KIND));
+            return Err(format!("a {} cannot be named {shown:?}", K::KIND).into());
         }
     }
     let subject = subject(K::key(&object.metadata));
     match K::translate(&object).map(|fact| fact.and_then(entry_of)) {
         Ok(Some(entry)) => contents.entries.push(entry),
         Ok(None) => contents.skipped.push(subject.to_string()),
-        Err(fault) => return Err(format!("{subject}: {fault}")),
+        Err(fault) => return Err(format!("{subject}: {fault}").into()),
     }
     Ok(())
 }

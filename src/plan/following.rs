@@ -20,8 +20,17 @@ pub enum NodeSays {
     HostStays,
     /// It takes part.
     In,
-    /// It is to leave, and may wait so long for flows. `shutdown`: the host waits for that, and is gone then.
-    Out { why: String, timeout: Duration, shutdown: bool },
+    /// It is to leave, and may wait so long for flows.
+    Out { asker: Asker, why: String, timeout: Duration },
+}
+
+/// Who asks this node to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// Its Node, by a cordon or a taint.
+    Node,
+    /// The host, which shuts down: it waits for that, and is gone then.
+    Host,
 }
 
 /// What the Node is to show of a drain, and what it shows.
@@ -41,9 +50,9 @@ pub fn says(config: &Config, world: &World, node: &NodeName) -> NodeSays {
     match (follow_shutdown.then_some(*begun), why) {
         (Some(Some(true)), _) => {
             let timeout = granted.saturating_sub(HANDING_OVER).min(*timeout);
-            NodeSays::Out { why: "the host shuts down".to_owned(), timeout, shutdown: true }
+            NodeSays::Out { asker: Asker::Host, why: "the host shuts down".to_owned(), timeout }
         }
-        (_, Some(why)) => NodeSays::Out { why, timeout: *timeout, shutdown: false },
+        (_, Some(why)) => NodeSays::Out { asker: Asker::Node, why, timeout: *timeout },
         (Some(None), None) => NodeSays::Nothing,
         (Some(Some(false)), None) if !follows_node => NodeSays::In,
         (Some(Some(false)), None) => seen.map_or(NodeSays::HostStays, |_| NodeSays::In),
@@ -81,7 +90,7 @@ mod tests {
 
     use super::*;
     use crate::config::{NoSecrets, SourceFile, parse};
-    use crate::world::{Drain, DrainStage, Fact, Listing, Marks, Node};
+    use crate::world::{Drain, DrainStage, Fact, Listing, Marks, Node, Ordered};
 
     fn config(drain: &str) -> Config {
         let text = format!("[kubernetes]\nin-cluster = true\n[drain]\n{drain}\n");
@@ -117,7 +126,9 @@ mod tests {
             let expected = match expected {
                 None => NodeSays::Nothing,
                 Some("") => NodeSays::In,
-                Some(why) => NodeSays::Out { why: why.to_owned(), timeout: Duration::from_secs(600), shutdown: false },
+                Some(why) => {
+                    NodeSays::Out { asker: Asker::Node, why: why.to_owned(), timeout: Duration::from_secs(600) }
+                }
             };
             assert_eq!(says(&config(keys), &listed(world(marks.clone())), &"n1".into()), expected, "{keys}: {marks:?}");
         }
@@ -175,13 +186,10 @@ mod tests {
         let since = "2026-11-28T15:00:00Z".parse().unwrap();
         let drain = Drain {
             stage: DrainStage::HandingOver,
-            reason: Some("new disk".to_owned()),
+            ordered: Ordered::Operator { reason: Some("new disk".to_owned()), forced: false },
             since,
             until: since,
             timed_out: false,
-            follows: false,
-            boot: None,
-            forced: false,
         };
         let mut world = listed(world(Marks { drain: Some("old".to_owned()), ..Marks::default() }));
         let shown = Some("old".to_owned());

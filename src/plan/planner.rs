@@ -22,6 +22,7 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 
 use self::claims::Promise;
+use self::slices::has_stale_view;
 use crate::address::{Family, MacAddress};
 use crate::claim::ConflictKind;
 use crate::config::{Config, Source};
@@ -174,6 +175,8 @@ struct Dirty {
     prefixes: bool,
     /// This agent begins to allocate.
     leads_anew: bool,
+    /// What this node says in its pulses of what it announces over BGP.
+    over_bgp: bool,
 }
 
 impl Planner {
@@ -284,6 +287,7 @@ impl Planner {
             Fact::Roster(index, after) => {
                 let before = self.world.rosters.get(index).cloned();
                 self.dirty.everything |= self.world.leases.len() > 1 && leases_of(&before) != leases_of(after);
+                self.dirty.over_bgp |= has_stale_view(before.as_deref()) != has_stale_view(after.as_deref());
                 let change = self.l2.holders.note_roster(*index, before.as_deref(), after.as_deref());
                 self.doubles.note(&change.addresses);
                 self.note_roster_change(change);
@@ -401,17 +405,20 @@ impl Planner {
             Hearing::Lost => self.dirty.services.extend(self.l2.ownership.open().cloned()),
             Hearing::Back => self.dirty.everything = true,
         }
-        let Dirty { services: _, everything, context, other_links, peers, prefixes: _, leads_anew: _ } =
+        let Dirty { services: _, everything, context, other_links, peers, prefixes: _, leads_anew: _, over_bgp } =
             &mut self.dirty;
         let everything = std::mem::take(everything);
         let context = std::mem::take(context) || everything;
         let host = std::mem::take(other_links) || context;
         let peers = std::mem::take(peers) || host;
+        // The peers, and which of their sessions stand.
+        *over_bgp |= peers;
         // Before the context, which says what of it is a gateway.
         let renewed =
             (peers || self.own.next_deadline().is_some_and(|due| due <= now)) && self.renew_own_addresses(now);
         if context || renewed {
             self.renew_context(everything, now);
+            self.dirty.over_bgp = true;
             self.l2.holders.note_eligibility(&self.world, self.context.pulse.eligibility, now);
         }
         if host {
@@ -594,6 +601,7 @@ impl Planner {
         if before.as_deref() == Some(&decision) {
             return None;
         }
+        self.note_over_bgp(before.as_deref(), Some(&decision));
         self.given.put(key, before.as_deref(), Some(&decision), now);
         let after = Arc::new(decision);
         self.plan.decisions.insert(key.clone(), after.clone());
@@ -608,6 +616,7 @@ impl Planner {
         self.returns.put(key, Vec::new());
         self.new_pods.put(key, None);
         let before = self.plan.decisions.remove(key)?;
+        self.note_over_bgp(Some(&before), None);
         self.given.put(key, Some(&before), None, now);
         let gone: Vec<IpAddr> = before.announcements.iter().map(|it| it.address).collect();
         let gone = gone.into_iter().filter(|address| !self.is_on_link_for_others(key, *address, |_| true));
@@ -662,6 +671,11 @@ impl Planner {
     pub fn judge_everything(&mut self) {
         let every: Vec<ObjectKey> = self.every_service().cloned().collect();
         self.dirty.services.extend(every);
+    }
+
+    /// The next turn looks at all that is announced over BGP, whatever was told.
+    pub fn look_over_bgp(&mut self) {
+        self.dirty.over_bgp = true;
     }
 
     /// All that is known, at once.

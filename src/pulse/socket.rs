@@ -2,7 +2,6 @@
 //! Floor 2. Octets in and out, with where they came from and over how many hops. All `unsafe` of this folder.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
 
@@ -13,6 +12,7 @@ use tokio::io::unix::AsyncFd;
 use super::packet::LONGEST;
 use crate::address::Family;
 use crate::config::PULSE_PORT;
+use crate::datagram;
 
 /// Groups of link-local scope for experiments (RFC 4727 §2.1 and §3): no router forwards them, and switches flood those of
 /// IPv4 to every port (RFC 4541 §2.1.2).
@@ -143,57 +143,12 @@ fn set_option(socket: &Socket, level: libc::c_int, option: libc::c_int, value: l
 
 /// One datagram: how long it was (one more than fits is as good as longer), from where, and its hop limit.
 fn receive_one(socket: &Socket, buffer: &mut [u8]) -> io::Result<(usize, Option<SocketAddr>, Option<u8>)> {
-    let mut control = Control(MaybeUninit::zeroed());
-    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    let receive = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
-        // SAFETY: a message header of zeros is a message without anything.
-        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        message.msg_name = storage.cast();
-        // SAFETY: socket2 hands in a valid length.
-        message.msg_namelen = unsafe { *length };
-        message.msg_iov = &raw mut part;
-        message.msg_iovlen = 1;
-        message.msg_control = control.0.as_mut_ptr().cast();
-        message.msg_controllen = CONTROL_LEN as _;
-        // SAFETY: every pointer of the header leads to memory of the length beside it, which outlives the call.
-        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
-        let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-        // SAFETY: as above.
-        unsafe { *length = message.msg_namelen };
-        // SAFETY: the kernel has just filled in the control messages, and the header still describes them.
-        Ok((received, unsafe { hop_limit(&message) }))
-    };
-    // SAFETY: the closure sets the length to that of the name that the kernel wrote.
-    let ((length, hop_limit), source) = unsafe { SockAddr::try_init(receive) }?;
-    Ok((length, source.as_socket(), hop_limit))
+    let mut hop_limit = None;
+    let (length, source) =
+        datagram::receive_one(socket, buffer, |message| hop_limit = message.hop_limit().or(hop_limit))?;
+    Ok((length, source, hop_limit))
 }
 
-/// The hop limit that came with a message.
-///
-/// # Safety
-/// The header must be as recvmsg left it, with its control messages still there.
-unsafe fn hop_limit(message: &libc::msghdr) -> Option<u8> {
-    // SAFETY: the caller says that the header is good; the macros stay within what it describes, and the data of these
-    // two kinds of control message is an int, which is read without asking for its alignment.
-    unsafe {
-        let mut next = libc::CMSG_FIRSTHDR(message);
-        while let Some(header) = next.as_ref() {
-            let ttl = (header.cmsg_level, header.cmsg_type) == (libc::IPPROTO_IP, libc::IP_TTL);
-            let hops = (header.cmsg_level, header.cmsg_type) == (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT);
-            if ttl || hops {
-                return u8::try_from(libc::CMSG_DATA(next).cast::<libc::c_int>().read_unaligned()).ok();
-            }
-            next = libc::CMSG_NXTHDR(message, next);
-        }
-    }
-    None
-}
-
-/// Room for control messages, aligned as their headers must be.
-#[repr(align(8))]
-struct Control(MaybeUninit<[u8; CONTROL_LEN]>);
-
-const CONTROL_LEN: usize = 128;
 const INT_LEN: libc::socklen_t = size_of::<libc::c_int>() as libc::socklen_t;
 
 /// Datagrams handed out by one call.

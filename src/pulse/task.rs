@@ -31,7 +31,7 @@ use crate::config::PULSE_PORT;
 use crate::names::{InterfaceName, NodeName};
 use crate::plan::slice::{PulseLink, PulseSlice};
 use crate::roster::{Card, Eligibility, Roster};
-use crate::world::{Fact, Link};
+use crate::world::{Fact, Link, PulseTrouble};
 
 /// What does not change while the agent runs.
 pub struct Setup {
@@ -251,7 +251,7 @@ impl LinkTask {
             let ended = match Sockets::open(&slice.link) {
                 Ok(sockets) => {
                     if std::mem::take(&mut failing) {
-                        let _ = self.facts.send(Fact::PulsesRefused(self.index, Arc::default())).await;
+                        let _ = self.facts.send(Fact::PulseTrouble(self.index, PulseTrouble::None)).await;
                     }
                     self.pulse(sockets, slice, &mut machine, &mut refused_senders, &mut slices, &mut stop).await
                 }
@@ -267,8 +267,8 @@ impl LinkTask {
                 warn!(%link, %error, "pulses are neither sent nor heard on this link until its sockets can be opened again");
                 let is_taken = error.kind() == io::ErrorKind::AddrInUse;
                 let by_whom = if is_taken { ", does another agent run on this host?" } else { "" };
-                let why = [(Fact::OWN_SOCKETS, format!("{error}{by_whom}"))].into();
-                let _ = self.facts.send(Fact::PulsesRefused(self.index, Arc::new(why))).await;
+                let trouble = PulseTrouble::NoSockets { why: format!("{error}{by_whom}") };
+                let _ = self.facts.send(Fact::PulseTrouble(self.index, trouble)).await;
             }
             tokio::select! {
                 () = sleep(REOPEN_INTERVAL) => {}
@@ -278,7 +278,7 @@ impl LinkTask {
         }
         // The loop of the agent may be gone already.
         let _ = self.facts.send(Fact::Roster(self.index, None)).await;
-        let _ = self.facts.send(Fact::PulsesRefused(self.index, Arc::default())).await;
+        let _ = self.facts.send(Fact::PulseTrouble(self.index, PulseTrouble::None)).await;
     }
 
     /// Sends and hears through these sockets until they fail, or it is over.
@@ -332,10 +332,11 @@ impl LinkTask {
                     return Ended::Told;
                 }
             }
-            if let Some(refused) = refused_senders.poll_refused(now)
-                && self.facts.send(Fact::PulsesRefused(self.index, Arc::new(refused))).await.is_err()
-            {
-                return Ended::Told;
+            if let Some(refused) = refused_senders.poll_refused(now) {
+                let dropped = PulseTrouble::Dropped(Arc::new(refused));
+                if self.facts.send(Fact::PulseTrouble(self.index, dropped)).await.is_err() {
+                    return Ended::Told;
+                }
             }
             let deadline = machine.next_deadline().into_iter().chain(listens_until).min();
             tokio::select! {

@@ -18,13 +18,13 @@ use crate::plan::doubles::holds;
 use crate::plan::elect;
 use crate::roster::{Card, Member, Roster};
 use crate::some_of::some;
-use crate::world::{Condition, Fact, Pulses, World};
+use crate::world::{Condition, PulseTrouble, Pulses, World};
 
 /// All of it, what concerns most first.
 pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
     let unheard = of_pulse(snapshot);
     let doubles = doubles(snapshot);
-    unheard.into_iter().chain(doubles).chain(differences(snapshot)).chain(refused_pulses(&snapshot.world)).collect()
+    unheard.into_iter().chain(doubles).chain(differences(snapshot)).chain(pulse_trouble(&snapshot.world)).collect()
 }
 
 /// How long several nodes must have held an address: who hears the other gives way before.
@@ -311,23 +311,27 @@ fn differ(what: &str, nodes: &BTreeSet<NodeName>) -> String {
 
 /// One line for each link and each way of not being believed, with some of those whom it concerns: who invents addresses
 /// fills no screen.
-fn refused_pulses(world: &World) -> Vec<String> {
+fn pulse_trouble(world: &World) -> Vec<String> {
     const NAMED: usize = 4;
-    let on_link = |(index, refused): (&u32, &Arc<BTreeMap<IpAddr, String>>)| {
+    let on_link = |(index, trouble): (&u32, &PulseTrouble)| {
         let link = world.links.get(index).map_or("a link that is gone", |link| link.name.as_str());
+        let dropped = match trouble {
+            PulseTrouble::None => return Vec::new(),
+            PulseTrouble::NoSockets { why } => {
+                return vec![format!("pulses on {link} are neither sent nor heard: {why}")];
+            }
+            PulseTrouble::Dropped(sources) => sources,
+        };
         let mut by_reason: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
-        for (source, why) in &**refused {
+        for (source, why) in &**dropped {
             by_reason.entry(why).or_default().push(*source);
         }
         let line = |(why, sources): (&str, Vec<IpAddr>)| {
-            if sources == [Fact::OWN_SOCKETS] {
-                return format!("pulses on {link} are neither sent nor heard: {why}");
-            }
             format!("pulses on {link} from {} are dropped: {why}", some(sources.iter(), NAMED))
         };
         by_reason.into_iter().map(line).collect::<Vec<_>>()
     };
-    world.refused_pulses.iter().flat_map(on_link).collect()
+    world.pulse_trouble.iter().flat_map(on_link).collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::config::{Source, lease_of_class, own_lease_of_class};
 use crate::names::{NodeName, ObjectKey};
 use crate::plan::removals::{self, Wait};
 use crate::reason::Reason;
-use crate::world::{ApiServer, LeaseState, Silence, is_of_default};
+use crate::world::{ApiServer, LeaseState, Refusal, Silence, Trouble, is_of_default};
 
 /// A holder that does not renew for this long is a problem: a dead one has been followed by then, so something is in the way.
 const TOO_SILENT: Duration = Duration::from_secs(30);
@@ -98,16 +98,19 @@ pub(super) fn stays(snapshot: &Snapshot) -> Option<String> {
 
 /// The holder's silence, where it is the holder that is silent and not the API server.
 fn silence(snapshot: &Snapshot) -> Option<&Silence> {
-    let hears =
-        matches!(snapshot.world.api_server, ApiServer::Reachable | ApiServer::Unreachable { forbidden: true, .. });
+    let hears = match &snapshot.world.api_server {
+        ApiServer::Reachable => true,
+        ApiServer::Unreachable { refusal, .. } => refusal.is_about_rights(),
+        ApiServer::Connecting | ApiServer::Manifests => false,
+    };
     snapshot.world.lease.silence.as_ref().filter(|_| hears)
 }
 
 fn silent(snapshot: &Snapshot, lease: &ObjectKey, holder: &NodeName) -> Option<String> {
     let Silence { since, last_renewal, taken_after } = silence(snapshot)?;
-    let trouble = snapshot.world.lease.trouble.as_deref();
+    let trouble = snapshot.world.lease.trouble.as_ref();
     // Whom the API server does not know hears no renewal either.
-    if trouble.is_some_and(|why| why.starts_with("401")) {
+    if trouble.is_some_and(|it| it.refusal == Refusal::Unauthorized) {
         return None;
     }
     if snapshot.wall.duration_since(*since).is_ok_and(|it| it < TOO_SILENT) {
@@ -145,13 +148,12 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
         &snapshot.world.lease;
     let lease = &kubernetes.lease;
     let mut problems = Vec::new();
-    if let Some(why) = trouble {
-        // Only a refusal is about rights.
-        let remedy = match (why.starts_with("403"), is_of_default(lease)) {
-            (false, _) => String::new(),
-            (true, _) if ApiServer::sees_nobody(why) => format!("; {}", ApiServer::SEES_NOBODY),
-            (true, true) => "; apply the objects of `crier rbac`".to_owned(),
-            (true, false) => format!("; apply the objects of `crier rbac --lease {lease}`"),
+    if let Some(Trouble { why, refusal }) = trouble {
+        let remedy = match (refusal, is_of_default(lease)) {
+            (Refusal::NoAnswer | Refusal::Unauthorized | Refusal::Other(_), _) => String::new(),
+            (Refusal::Anonymous, _) => format!("; {}", Refusal::SEES_NOBODY),
+            (Refusal::Forbidden, true) => "; apply the objects of `crier rbac`".to_owned(),
+            (Refusal::Forbidden, false) => format!("; apply the objects of `crier rbac --lease {lease}`"),
         };
         problems.push(format!(
             "the Lease {lease} cannot be read, taken or renewed, so this agent may not allocate: {why}{remedy}"
@@ -281,7 +283,7 @@ mod tests {
     #[test]
     fn the_silence_of_the_api_server_is_not_the_holders() {
         let why = "no answer".to_owned();
-        let away = ApiServer::Unreachable { since: SystemTime::UNIX_EPOCH, why, forbidden: false };
+        let away = ApiServer::Unreachable { since: SystemTime::UNIX_EPOCH, why, refusal: Refusal::NoAnswer };
         let seen = |api_server| allocator(&snapshot(CONFIG, ghost(60, None), api_server));
         let since = |report: AllocatorReport| report.not_renewed_since.map(|at| at.as_second());
         assert_eq!(since(seen(ApiServer::Reachable)), Some(86_340));
@@ -389,32 +391,43 @@ mod tests {
     #[test]
     fn an_agent_that_is_refused_the_lease_does_not_say_that_it_takes_it_over() {
         let minute = Some(Duration::from_secs(60));
-        let with =
-            |why: &str| said(CONFIG, LeaseState { trouble: Some(why.to_owned()), ..ghost(90, minute) }).join("\n");
-        let refused = with("403 forbidden");
+        let with = |trouble| said(CONFIG, LeaseState { trouble: Some(trouble), ..ghost(90, minute) }).join("\n");
+        let refused = with(trouble(Refusal::Forbidden, "403 forbidden"));
         assert!(
             refused.contains("this agent cannot take it over") && !refused.contains("takes it over 60 s"),
             "{refused}"
         );
-        let unknown = with("401 Unauthorized");
+        let unknown = with(trouble(Refusal::Unauthorized, "401 Unauthorized"));
         assert!(!unknown.contains("takes it over") && !unknown.contains("has not renewed"), "{unknown}");
+    }
+
+    fn trouble(refusal: Refusal, why: &str) -> Trouble {
+        Trouble { refusal, why: why.to_owned() }
     }
 
     /// The rights were named as the remedy of whatever was the matter.
     #[test]
     fn rights_are_no_remedy_for_a_lease_that_is_not_refused() {
-        for why in ["422 metadata.name: Invalid value", "no answer", "invalid peer certificate: UnknownIssuer"] {
-            let said = said(CONFIG, LeaseState { trouble: Some(why.to_owned()), ..LeaseState::default() });
+        for (refusal, why) in [
+            (Refusal::Other(422), "422 metadata.name: Invalid value"),
+            (Refusal::NoAnswer, "no answer"),
+            (Refusal::NoAnswer, "invalid peer certificate: UnknownIssuer"),
+            (Refusal::NoAnswer, "403 says a proxy, and 401"),
+        ] {
+            let trouble = Some(trouble(refusal, why));
+            let said = said(CONFIG, LeaseState { trouble, ..LeaseState::default() });
             assert!(said.len() == 1 && said[0].ends_with(why), "{said:?}");
         }
         let why = "403 leases is forbidden: User \"system:anonymous\" cannot get resource \"leases\"";
-        let said = said(CONFIG, LeaseState { trouble: Some(why.to_owned()), ..LeaseState::default() });
-        assert!(said.len() == 1 && said[0].ends_with(ApiServer::SEES_NOBODY), "{said:?}");
+        let trouble = Some(trouble(Refusal::Anonymous, why));
+        let said = said(CONFIG, LeaseState { trouble, ..LeaseState::default() });
+        assert!(said.len() == 1 && said[0].ends_with(Refusal::SEES_NOBODY), "{said:?}");
     }
 
     #[test]
     fn each_problem_names_the_holder_or_the_lease_and_the_remedy() {
-        let trouble = LeaseState { trouble: Some("403 forbidden".to_owned()), ..LeaseState::default() };
+        let trouble =
+            LeaseState { trouble: Some(trouble(Refusal::Forbidden, "403 forbidden")), ..LeaseState::default() };
         let no_pool = "[kubernetes]\nin-cluster = true\n";
         for (config, state, words) in [
             (CONFIG, held(1, "crier.dev/crier"), ["n3", "1970-01-01T00:00:00Z", "give all nodes the same file"]),

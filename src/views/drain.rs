@@ -16,7 +16,7 @@ use crate::plan::slice::PeerSlice;
 use crate::plan::{elect, following};
 use crate::roster::{Eligibility, Member};
 use crate::selector::Selector;
-use crate::world::{Drain, DrainStage, Node, Pulses, SessionState};
+use crate::world::{Area, Drain, DrainStage, Node, Pulses, SessionState};
 
 /// What was counted of the flows of a drain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -132,12 +132,11 @@ impl DrainReport {
 
 /// The view; `None` where this node is not drained.
 pub fn drain(snapshot: &Snapshot) -> Option<DrainReport> {
-    let Drain { stage, reason, since, until, timed_out, follows, boot: _, forced: _ } =
-        &**snapshot.world.drain.as_ref()?;
+    let Drain { stage, ordered, since, until, timed_out } = &**snapshot.world.drain.as_ref()?;
     let Flows { first, left, silent, trouble } = snapshot.flows.clone();
     Some(DrainReport {
         stage: *stage,
-        reason: reason.clone(),
+        reason: ordered.reason(),
         since: *since,
         until: *until,
         flows: first,
@@ -145,9 +144,9 @@ pub fn drain(snapshot: &Snapshot) -> Option<DrainReport> {
         flows_silent: silent,
         addresses_left: snapshot.plan.l2.addresses.len(),
         timed_out: *timed_out,
-        follows: *follows,
+        follows: ordered.follows(),
         trouble,
-        stands_still: snapshot.world.drain_refused.as_ref().map(|it| it.problem.clone()),
+        stands_still: snapshot.world.problems_of(Area::Drain).first().map(|it| it.problem.clone()),
         untaken: untaken(snapshot),
         unheard: unheard(snapshot),
     })
@@ -283,8 +282,8 @@ mod tests {
     use crate::roster::{Card, L2Number, Roster};
     use crate::selector::Labels;
     use crate::world::{
-        ApiServer, Egress, EgressBounds, EndpointSlice, Fact, Link, Node, NodeCounts, Request, Service, SessionDetail,
-        SessionReport, TrafficPolicy,
+        ApiServer, Egress, EgressBounds, EndpointSlice, Fact, Link, Node, NodeCounts, Ordered, Request, Service,
+        SessionDetail, SessionReport, TrafficPolicy,
     };
 
     const L2: &str = "[manifests]\nfolder = \"/m\"\n[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100-192.168.35.110\"]\n\
@@ -316,13 +315,10 @@ mod tests {
             let now = Timestamp::UNIX_EPOCH;
             let of_node = Drain {
                 stage,
-                reason: None,
+                ordered: Ordered::Operator { reason: None, forced: true },
                 since: now,
                 until: now,
                 timed_out: false,
-                follows: false,
-                boot: None,
-                forced: true,
             };
             planner.apply(Fact::Session("tor".into(), SessionReport { detail, ..session }));
             planner.apply(Fact::Drain(Some(Arc::new(of_node))));

@@ -152,7 +152,7 @@ mod tests {
     use crate::selector::Labels;
     use crate::views::Counters;
     use crate::views::egress::{EgressReport, egress};
-    use crate::world::{Egress, Fact, Listing, Node, Pod, Service};
+    use crate::world::{Egress, Fact, Listing, Node, Pod, Refusal, Service};
 
     const FILE: &str = "[kubernetes]\nin-cluster = true\n[[pool]]\nname = \"lan\"\naddresses = [\"192.168.35.100\"]\n[[l2]]\n\
                         [egress]\nnew-pods = \"hold\"\n";
@@ -258,7 +258,8 @@ mod tests {
 
     #[test]
     fn with_the_api_server_away_the_reason_says_so() {
-        let away = ApiServer::Unreachable { since: clock::wall(), why: "no route".to_owned(), forbidden: false };
+        let away =
+            ApiServer::Unreachable { since: clock::wall(), why: "no route".to_owned(), refusal: Refusal::NoAnswer };
         let facts = listed(vec![]).into_iter().chain([Fact::ApiServer(away)]).collect();
         let said = said(&[("10.244.1.5", 9)], facts);
         let problems = about_new_pods(&said);

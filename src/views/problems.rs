@@ -6,12 +6,16 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+mod api_server;
+
+pub(super) use self::api_server::remembers;
+use self::api_server::{of_api_server, of_client_certificate};
 use super::Snapshot;
 use super::bgp::PeerReport;
 use super::service::ServiceReport;
 use super::words::some_of;
 use super::{agreement, allocator, bfd, egress, own_node, stations, unannounced};
-use crate::address::{Family, host_prefix};
+use crate::address::{Family, ScopedAddress, host_prefix};
 use crate::config::{Config, Kubernetes, L2, Pool, Source, Subnet, lease_digest};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::path_state::{PathFault, Serving};
@@ -20,7 +24,6 @@ use crate::plan::context::L2Context;
 use crate::plan::context::l2::describe_interfaces;
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::elect;
-use crate::plan::holder::Grade;
 use crate::plan::join::Disagreement;
 use crate::plan::own_addresses::{self, Bound, IPVS_LINK};
 use crate::plan::prefixes::Away;
@@ -28,7 +31,7 @@ use crate::plan::reach;
 use crate::plan::slice::PeerSlice;
 use crate::reason::{HostUse, Reason};
 use crate::roster::Roster;
-use crate::world::{ApiServer, ClusterConfig, Condition, Link, Pulses, SessionState, World};
+use crate::world::{ApiServer, Area, ClusterConfig, Condition, Link, Ordered, Pulses, SessionState};
 
 /// All problems, those that concern most first.
 pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {
@@ -36,9 +39,13 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     let refused = world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}"));
     let mut problems: Vec<String> = of_api_server(snapshot).into_iter().collect();
     problems.extend(of_client_certificate(snapshot));
-    problems.extend(world.credentials_unusable.iter().map(ToString::to_string));
+    let of_area = |place: Place| {
+        let there = world.problems.iter().filter(move |(area, _)| place_of(**area) == place);
+        there.flat_map(|(_, problems)| problems).map(ToString::to_string)
+    };
+    problems.extend(of_area(Place::Credentials));
     problems.extend(snapshot.reloads.problems());
-    problems.extend(world.manifest_problems.iter().map(ToString::to_string));
+    problems.extend(of_area(Place::Manifests));
     problems.extend(of_cluster_config(snapshot));
     problems.extend(allocator::problems(snapshot));
     problems.extend(own_node::problems(snapshot));
@@ -64,21 +71,20 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(services.iter().flat_map(|service| of_service(service, named)));
     problems.extend(unannounced::problems(snapshot));
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
-    let told = |peer: &PeerReport| Some(of_peer(peer, peers)? + beyond_the_link(snapshot, peer));
+    let told = |peer: &PeerReport| Some(of_peer(peer, peers)? + beyond_the_link(snapshot, &peer.name));
     problems.extend(peers.iter().filter(wanted).filter_map(told));
     problems.extend(without_secret(snapshot));
     problems.extend(sessions_without_carrier(snapshot));
     problems.extend(sessions_without_next_hop(snapshot));
     problems.extend(bfd::problems(snapshot));
     problems.extend(disputes(snapshot));
-    let of_egress = world.egress_problems.iter().chain(&world.egress_bypasses).chain(&world.egress_filtered);
-    let of_egress = of_egress.chain(&world.egress_reach.problem).chain(&world.egress_reach.led_away);
-    let of_host = world.host_problems.iter().chain(&world.listen_problems).chain(of_egress);
-    let of_host = of_host.chain(&world.vrf_problems).chain(&world.return_problems);
-    let of_host = of_host.chain(&world.bind_problems).chain(&world.blackhole_problems);
-    problems.extend(of_host.map(ToString::to_string));
-    let of_agent = [&world.drain_refused, &world.shutdown.problem, &world.node_not_marked, &world.state_not_kept];
-    problems.extend(of_agent.into_iter().flatten().map(ToString::to_string));
+    problems.extend(of_area(Place::Host));
+    let of_reach = world.egress_reach.problem.iter().chain(&world.egress_reach.led_away);
+    problems.extend(of_reach.map(ToString::to_string));
+    problems.extend(of_area(Place::Networks));
+    problems.extend(of_area(Place::Drain));
+    problems.extend(world.shutdown.problem.iter().map(ToString::to_string));
+    problems.extend(of_area(Place::Agent));
     problems.extend(drained_by_damage(snapshot));
     problems.extend(moved_to_nobody(snapshot));
     problems.extend(unseen_networks(snapshot));
@@ -103,10 +109,33 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems
 }
 
+/// Where in the list the problems of an area are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Credentials,
+    Manifests,
+    Host,
+    Networks,
+    Drain,
+    Agent,
+}
+
+/// Each area has a place, so none is forgotten.
+fn place_of(area: Area) -> Place {
+    match area {
+        Area::Credentials => Place::Credentials,
+        Area::Manifests => Place::Manifests,
+        Area::Host | Area::Listening | Area::Egress | Area::EgressBypass | Area::EgressFilters => Place::Host,
+        Area::Vrfs | Area::Returns | Area::Bind | Area::Blackholes => Place::Networks,
+        Area::Drain => Place::Drain,
+        Area::NodeMark | Area::State => Place::Agent,
+    }
+}
+
 /// A drain that nobody can read the orders of.
 fn drained_by_damage(snapshot: &Snapshot) -> Option<String> {
-    let drain = snapshot.world.drain.as_ref().filter(|drain| drain.is_unreadable())?;
-    let why = drain.reason.as_deref().unwrap_or_default();
+    let ordered = &snapshot.world.drain.as_ref()?.ordered;
+    let why = ordered.reason().filter(|_| matches!(ordered, Ordered::Unreadable { .. }))?;
     Some(format!("this node is treated as drained and announces nothing: {why}; `crier undrain` returns it to service"))
 }
 
@@ -122,87 +151,6 @@ fn moved_to_nobody(snapshot: &Snapshot) -> impl Iterator<Item = String> {
              it: name another node, or remove the annotation"
         ))
     })
-}
-
-/// That the API server does not tell this agent what it must know, with what that means, and the remedy where it only refuses.
-fn of_api_server(snapshot: &Snapshot) -> Option<String> {
-    let world = &snapshot.world;
-    let ApiServer::Unreachable { since: _, why, forbidden } = &world.api_server else { return None };
-    let (what, remedy) = match (forbidden, is_unauthorized(why)) {
-        (true, _) if ApiServer::sees_nobody(why) => (
-            "the API server refuses what this agent must read, because it does not see who asks",
-            &*format!("; {}", ApiServer::SEES_NOBODY),
-        ),
-        (true, _) => ("the API server refuses what this agent must read", "; apply the objects of `crier rbac` again"),
-        (false, true) => ("the API server refuses the credentials of this agent", &*unknown_to_api_server(snapshot)),
-        (false, false) => ("API server unreachable", ""),
-    };
-    Some(if snapshot.context.path.grade == Grade::ViewStale {
-        format!(
-            "{what}, but other nodes hear it: the last known state stays in use, and this node gives way to them: {why}{remedy}"
-        )
-    } else if snapshot.outdated.is_some() && !world.listed.all() {
-        format!(
-            "{what}, and the last known state, of {:.0}, is older than [state] max-age: nothing is announced before the API \
-             server answers: {why}{remedy}",
-            snapshot.outdated.unwrap_or_default()
-        )
-    } else if world.listed.all() || remembers(world) {
-        format!("{what}, the last known state stays in use: {why}{remedy}")
-    } else {
-        format!(
-            "{what}, and no earlier state is known, so nothing is announced that depends on the missing lists: {why}{remedy}"
-        )
-    })
-}
-
-/// Of the kinds that were not listed yet something is known: an earlier life of the agent wrote it down.
-pub(super) fn remembers(world: &World) -> bool {
-    let listed = world.listed;
-    let known = [
-        (listed.services, world.services.is_empty()),
-        (listed.endpoint_slices, world.endpoint_slices.is_empty()),
-        (listed.nodes, world.nodes.is_empty()),
-        (listed.namespaces, world.namespaces.is_empty()),
-    ];
-    known.into_iter().any(|(is_listed, is_empty)| !is_listed && !is_empty)
-}
-
-/// Why the API server may not know this agent (401), and the remedy.
-fn unknown_to_api_server(snapshot: &Snapshot) -> String {
-    match &snapshot.world.client_certificate {
-        Some(it) if it.has_ended(snapshot.wall) => format!("; {it} ended on {}: {RENEW}", it.end()),
-        Some(it) => format!(
-            "; {it} is valid until {}, and this API server rejects it: check that the cluster's authority issued it and that the clocks \
-             agree, or renew it: crier reads it again when its file changes",
-            it.end()
-        ),
-        None => "; renew the client certificate (`openssl x509 -enddate` tells when it ended) or the token that the kubeconfig names: \
-                 crier reads them again when their files change"
-            .to_owned(),
-    }
-}
-
-/// A client certificate that has ended or does soon, where a refusal does not name it.
-fn of_client_certificate(snapshot: &Snapshot) -> Option<String> {
-    let world = &snapshot.world;
-    let certificate = world.client_certificate.as_ref()?;
-    let is_told = matches!(&world.api_server, ApiServer::Unreachable { why, .. } if is_unauthorized(why));
-    if is_told && certificate.has_ended(snapshot.wall) {
-        return None;
-    }
-    let trouble = certificate.trouble(snapshot.wall)?;
-    Some(format!(
-        "{trouble}: from then on the API server refuses this agent (401), and the last known state stays in use; {RENEW}"
-    ))
-}
-
-const RENEW: &str =
-    "renew it, or make a new kubeconfig with `crier kubeconfig`: crier reads it again when its file changes";
-
-/// The API server answered 401: it does not know who asks.
-pub(super) fn is_unauthorized(why: &str) -> bool {
-    why.split_once(": ").is_some_and(|(_, answer)| answer.starts_with("401 "))
 }
 
 /// Addresses that the status shows with another `ipMode` than VIP.
@@ -291,8 +239,11 @@ fn of_cluster_config(snapshot: &Snapshot) -> Option<String> {
         ClusterConfig::Missing => {
             format!("there is no ConfigMap {name}, {in_use}: make it, or remove [kubernetes] config")
         }
-        ClusterConfig::Unseen { why } => {
-            let remedy = kubernetes.remedy_of_config_map(name, why).map(|it| format!("; {it}")).unwrap_or_default();
+        ClusterConfig::Unseen { why, refusal } => {
+            let remedy = kubernetes
+                .remedy_of_config_map(name, refusal.is_about_rights())
+                .map(|it| format!("; {it}"))
+                .unwrap_or_default();
             format!("the ConfigMap {name} is not seen, {in_use}: {why}{remedy}")
         }
     })
@@ -613,13 +564,17 @@ fn without_secret(snapshot: &Snapshot) -> Vec<String> {
 }
 
 /// What nothing on the wire tells of a peer that is behind a router, while only the link is reached: packets end at the first hop.
-fn beyond_the_link(snapshot: &Snapshot, peer: &PeerReport) -> &'static str {
-    let is_dialled = matches!(peer.state, SessionState::Idle | SessionState::Connect | SessionState::Active);
-    let Some(ip) = peer.address.parse::<IpAddr>().ok().filter(|_| is_dialled) else { return "" };
-    let name = snapshot.context.bgp.peer_of(&peer.name);
+fn beyond_the_link(snapshot: &Snapshot, peer: &PeerName) -> &'static str {
+    let state = snapshot.session(peer).map_or(SessionState::Idle, |session| session.state);
+    let is_dialled = matches!(state, SessionState::Idle | SessionState::Connect | SessionState::Active);
+    let slice = snapshot.plan.bgp.peers.get(peer).filter(|_| is_dialled);
+    let Some(ScopedAddress { ip, interface: None }) = slice.and_then(|slice| slice.address.as_ref().ok()) else {
+        return "";
+    };
+    let name = snapshot.context.bgp.peer_of(peer);
     let settings = snapshot.config.bgp.peers.iter().find(|it| it.name == name);
     let is_near = settings.is_some_and(|it| it.multihop == 1 && !it.passive);
-    let is_on_link = || snapshot.world.links.values().flat_map(|link| &link.addresses).any(|net| net.contains(&ip));
+    let is_on_link = || snapshot.world.links.values().flat_map(|link| &link.addresses).any(|net| net.contains(ip));
     if !is_near || is_on_link() {
         return "";
     }
@@ -652,7 +607,7 @@ fn of_peer(peer: &PeerReport, peers: &[PeerReport]) -> Option<String> {
             since.strftime("%H:%M:%SZ")
         ));
     }
-    let told = peer.session.unsendable.iter().filter(|it| !travels_beside(peer, peers, &it.reason));
+    let told = peer.session.unsendable.iter().filter(|it| !travels_beside(peer, peers, it.family));
     let reasons: Vec<String> = told.map(|it| format!("{} because {}", it.prefixes, it.reason)).collect();
     (!reasons.is_empty()).then(|| format!("peer {}: prefixes not announced: {}", peer.name, reasons.join("; ")))
 }
@@ -674,18 +629,16 @@ fn awaited(state: SessionState, ttl_security: bool) -> &'static str {
     }
 }
 
-/// The reason is that the session does not carry a family, and another session with the same router does, as where each family has
-/// its own. A session of our family is with another router that has the same identifier by mistake.
-fn travels_beside(peer: &PeerReport, peers: &[PeerReport], reason: &str) -> bool {
-    let Some(ours) = &peer.session.negotiated else { return false };
-    let Some(missing) = ours.families.iter().find(|it| it.unsendable.as_deref() == Some(reason)) else { return false };
+/// The session does not carry this family, and another session with the same router does, as where each family has its own. A session of our family is with another router that has the same identifier by mistake.
+fn travels_beside(peer: &PeerReport, peers: &[PeerReport], family: Option<Family>) -> bool {
+    let (Some(ours), Some(family)) = (&peer.session.negotiated, family) else { return false };
     let runs_over = |peer: &PeerReport| peer.local_address.map(Family::of);
     let is_other = |it: &&PeerReport| it.state == SessionState::Established && runs_over(it) != runs_over(peer);
     let sessions = peers.iter().filter(is_other);
     let mut with_router = sessions
         .filter_map(|it| it.session.negotiated.as_ref())
         .filter(|it| (it.peer_asn, it.peer_router_id) == (ours.peer_asn, ours.peer_router_id));
-    with_router.any(|it| it.families.iter().any(|it| it.family == missing.family && it.next_hop.is_some()))
+    with_router.any(|it| it.families.iter().any(|it| it.family == family && it.next_hop.is_some()))
 }
 
 fn disputes(snapshot: &Snapshot) -> Vec<String> {
@@ -905,7 +858,7 @@ mod tests {
     use crate::plan::Planner;
     use crate::roster::{Card, Member, Roster};
     use crate::views::Counters;
-    use crate::world::{ClientCertificate, Condition, Drain, Fact, Listing, Service, SessionReport};
+    use crate::world::{ClientCertificate, Condition, Drain, Fact, Listing, Refusal, Service, SessionReport};
 
     /// Input: the link of an established session loses its carrier; its address is on the loopback too, or is not.
     #[test]
@@ -1113,7 +1066,7 @@ mod tests {
             "local_address": local, "hold_time_secs": 90, "prefixes_wanted": 2, "prefixes_sent": 1, "prefixes_unsendable": 1,
             "prefixes_received": 0, "last_error": null, "security": {},
             "session": {
-                "unsendable": if carries_v6 { json!([]) } else { json!([{ "reason": why, "prefixes": 1 }]) },
+                "unsendable": if carries_v6 { json!([]) } else { json!([{ "family": "IPv6", "reason": why, "prefixes": 1 }]) },
                 "negotiated": {
                     "local": "192.0.2.2:179", "remote": null, "local_asn": 64513, "peer_asn": 64512, "local_router_id": "192.0.2.2",
                     "peer_router_id": router_id, "hold_time_secs": 90, "keepalive_time_millis": 30000, "max_message_len": 4096,
@@ -1152,12 +1105,12 @@ mod tests {
     /// Input: the API server answers 403, or does not answer. Output: the refusal with its remedy, or the absence.
     #[test]
     fn a_right_that_is_missing_is_told_as_such_with_its_remedy() {
-        let said = |why: &str, forbidden| {
+        let said = |why: &str, refusal| {
             let file =
                 SourceFile { path: "test.toml".to_owned(), text: "[kubernetes]\nin-cluster = true\n".to_owned() };
             let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
             let since = std::time::SystemTime::UNIX_EPOCH;
-            planner.apply(Fact::ApiServer(ApiServer::Unreachable { since, why: why.to_owned(), forbidden }));
+            planner.apply(Fact::ApiServer(ApiServer::Unreachable { since, why: why.to_owned(), refusal }));
             let (now, wall) = (clock::now(), clock::wall());
             let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
             (
@@ -1165,7 +1118,7 @@ mod tests {
                 of_api_server(&snapshot).expect("it is a problem"),
             )
         };
-        let (state, problem) = said("endpointslices: 403 forbidden", true);
+        let (state, problem) = said("endpointslices: 403 forbidden", Refusal::Forbidden);
         assert_eq!(state, "forbidden");
         assert!(!problem.contains("unreachable"), "{problem}");
         for word in ["the API server refuses", "endpointslices: 403 forbidden", "`crier rbac`"] {
@@ -1174,19 +1127,19 @@ mod tests {
         // Rights were named as the remedy.
         let anonymous =
             "services: 403 services is forbidden: User \"system:anonymous\" cannot list resource \"services\"";
-        let (_, problem) = said(anonymous, true);
+        let (_, problem) = said(anonymous, Refusal::Anonymous);
         assert!(!problem.contains("crier rbac"), "{problem}");
         for word in ["does not see who asks", "system:anonymous", "credentials of the kubeconfig do not reach it"] {
             assert!(problem.contains(word), "{word} in: {problem}");
         }
         // It was called unreachable.
-        let (state, problem) = said("nodes: 401 Unauthorized", false);
+        let (state, problem) = said("nodes: 401 Unauthorized", Refusal::Unauthorized);
         assert_eq!(state, "unauthorized", "it answers");
         assert!(!problem.contains("unreachable"), "{problem}");
         for word in ["refuses the credentials", "nodes: 401 Unauthorized", "client certificate", "token"] {
             assert!(problem.contains(word), "{word} in: {problem}");
         }
-        let (state, problem) = said("nodes: timed out", false);
+        let (state, problem) = said("nodes: timed out", Refusal::NoAnswer);
         assert_eq!(state, "unreachable");
         assert!(problem.starts_with("API server unreachable, and no earlier state is known, so "), "{problem}");
     }
@@ -1217,14 +1170,15 @@ mod tests {
         assert!(matches!(&told[..], [it] if it.starts_with("shop/web: ") && it.contains("no such Node")), "{told:?}");
         let drain = Drain {
             stage: crate::world::DrainStage::Drained,
-            reason: Some(format!("/var/lib/crier/{}expected value", Drain::UNREADABLE)),
+            ordered: Ordered::Unreadable { file: "/var/lib/crier/drain.json".into(), why: "expected value".to_owned() },
             since: jiff::Timestamp::UNIX_EPOCH,
             until: jiff::Timestamp::UNIX_EPOCH,
             timed_out: false,
-            follows: false,
-            boot: None,
-            forced: true,
         };
+        let reason = Some("as if drain.json cannot be read: by an operator".to_owned());
+        let by_operator = Drain { ordered: Ordered::Operator { reason, forced: false }, ..drain.clone() };
+        let told = said(Fact::Drain(Some(Arc::new(by_operator))));
+        assert!(!told.iter().any(|it| it.contains("drain.json")), "what an operator says is no damage: {told:?}");
         let told = said(Fact::Drain(Some(Arc::new(drain))));
         assert!(
             told.iter().any(|it| it.contains("/var/lib/crier/drain.json") && it.contains("`crier undrain`")),
@@ -1242,7 +1196,7 @@ mod tests {
             let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
             remembered.iter().for_each(|fact| planner.apply(fact.clone()));
             let (since, why) = (std::time::SystemTime::UNIX_EPOCH, "nodes: 403 forbidden".to_owned());
-            planner.apply(Fact::ApiServer(ApiServer::Unreachable { since, why, forbidden: true }));
+            planner.apply(Fact::ApiServer(ApiServer::Unreachable { since, why, refusal: Refusal::Forbidden }));
             planner.apply(Fact::FailStatic);
             let (now, wall) = (clock::now(), clock::wall());
             let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
@@ -1266,7 +1220,7 @@ mod tests {
             planner.apply(Fact::ClientCertificate(Some(certificate)));
             let why = "nodes: 401 Unauthorized".to_owned();
             let api_server = match refused {
-                true => ApiServer::Unreachable { since: at(0), why, forbidden: false },
+                true => ApiServer::Unreachable { since: at(0), why, refusal: Refusal::Unauthorized },
                 false => ApiServer::Reachable,
             };
             planner.apply(Fact::ApiServer(api_server));
@@ -1295,19 +1249,19 @@ mod tests {
     /// Output: the Role that gives the right, and the command that makes it; no rights where something else is the matter.
     #[test]
     fn a_config_map_that_may_not_be_read_names_the_role_that_it_takes() {
-        let said = |keys: &str, why: &str| {
+        let said = |keys: &str, refusal, why: &str| {
             let text = format!("[kubernetes]\nin-cluster = true\n{keys}");
             let mut planner = Planner::new(
                 Arc::new(parse(&[SourceFile { path: "test.toml".to_owned(), text }], &NoSecrets).unwrap()),
                 "node-1".into(),
             );
-            let state = ClusterConfig::Unseen { why: why.to_owned() };
+            let state = ClusterConfig::Unseen { why: why.to_owned(), refusal };
             planner.apply(Fact::ClusterConfig(state, Arc::default()));
             let (now, wall) = (clock::now(), clock::wall());
             of_cluster_config(&Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall))
                 .unwrap()
         };
-        let default = said("config = \"kube-system/crier\"\n", "403 forbidden");
+        let default = said("config = \"kube-system/crier\"\n", Refusal::Forbidden, "403 forbidden");
         assert!(
             default.ends_with(
                 "the Role crier in the namespace kube-system lets crier read it: apply the objects of `crier rbac`"
@@ -1315,11 +1269,11 @@ mod tests {
             "{default}"
         );
         let other = "lease = \"lb/b\"\nconfig = \"conf/pools\"\n";
-        let refused = said(other, "403 forbidden");
+        let refused = said(other, Refusal::Forbidden, "403 forbidden");
         for words in ["the Role b-config in the namespace conf", "`crier rbac --config FILE`"] {
             assert!(refused.contains(words), "{words} in: {refused}");
         }
-        assert!(said(other, "timed out").ends_with("timed out"));
+        assert!(said(other, Refusal::NoAnswer, "timed out").ends_with("timed out"));
     }
 
     /// Input: the status of a Service shows crier's address with `ipMode: Proxy`; its class is served, or the file does

@@ -13,7 +13,7 @@ use super::bgp::{PeerReport, peer_report};
 use super::counters::{self, CountersReport};
 use super::drain::{self, DrainReport, ShutdownReport};
 use super::l2::told_by_link;
-use super::problems::{is_unauthorized, problems, remembers};
+use super::problems::{problems, remembers};
 use super::reload::Reloads;
 use super::service::ServiceReport;
 use super::words::some_of;
@@ -28,7 +28,7 @@ use crate::plan::own_addresses;
 use crate::reason::Reason;
 use crate::roster::{Eligibility, KeyId, KeyUse, Member, Roster};
 use crate::session_state::SessionState;
-use crate::world::{ApiServer, Conflict, HostProblem, Link, Pulses, Service, SessionReport, World};
+use crate::world::{ApiServer, Area, Conflict, HostProblem, Link, Pulses, Refusal, Service, SessionReport, World};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
@@ -239,7 +239,7 @@ pub fn status(snapshot: &Snapshot) -> Report {
         drain: drain::drain(snapshot),
         shutdown: drain::shutdown(snapshot),
         configuration: snapshot.reloads.clone(),
-        host_problems: world.host_problems.clone(),
+        host_problems: world.problems_of(Area::Host).to_vec(),
     }
 }
 
@@ -357,11 +357,11 @@ fn api_server(world: &World) -> ApiServerReport {
         ApiServer::Connecting => plain("connecting"),
         ApiServer::Reachable => plain("reachable"),
         ApiServer::Manifests => plain("manifests"),
-        ApiServer::Unreachable { since, why, forbidden } => ApiServerReport {
-            state: match (forbidden, is_unauthorized(why)) {
-                (true, _) => "forbidden",
-                (false, true) => "unauthorized",
-                (false, false) => "unreachable",
+        ApiServer::Unreachable { since, why, refusal } => ApiServerReport {
+            state: match refusal {
+                Refusal::Forbidden | Refusal::Anonymous => "forbidden",
+                Refusal::Unauthorized => "unauthorized",
+                Refusal::NoAnswer | Refusal::Other(_) => "unreachable",
             }
             .to_owned(),
             since: Timestamp::try_from(*since).ok(),

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::Trouble;
 use crate::names::NodeName;
 
 /// The Lease as it was last seen.
@@ -26,7 +27,7 @@ pub struct LeaseState {
     #[serde(default)]
     pub silence: Option<Silence>,
     /// Why it cannot be read, taken or renewed.
-    pub trouble: Option<String>,
+    pub trouble: Option<Trouble>,
 }
 
 impl LeaseState {

@@ -13,6 +13,7 @@ mod maps;
 mod node_counts;
 mod objects;
 mod pods;
+mod refusal;
 mod session;
 mod sum;
 #[cfg(test)]
@@ -23,8 +24,11 @@ pub use answerers::Answerers;
 pub use bfd::{BfdLoss, BfdReport, BfdSessions};
 pub use client_certificate::ClientCertificate;
 pub use condition::{Condition, is_of_default};
-pub use drain::{Drain, DrainStage, Shutdown};
-pub use fact::{ApiServer, ClusterConfig, Fact, Listing, PeerOrder, PeerOrders, PoolRange, Pulses, SessionReport};
+pub use drain::{Drain, DrainStage, Ordered, Shutdown};
+pub use fact::{
+    ApiServer, Area, ClusterConfig, Fact, Listing, PeerOrder, PeerOrders, PoolRange, PulseTrouble, Pulses,
+    SessionReport,
+};
 pub use lease::{LeaseState, Silence};
 pub use node_counts::NodeCounts;
 pub use objects::{
@@ -33,6 +37,7 @@ pub use objects::{
     Request, RequestError, Service, ServicePort, Sharing, Tenant, TrafficPolicy,
 };
 pub use pods::{Pod, Pods};
+pub use refusal::{Refusal, Trouble};
 pub use session::{
     Capabilities, CarriedFamily, Direction, FormerSession, LastNotification, MessageCounts, NegotiatedReport,
     NotificationCount, RefusedSegments, SessionDetail, UnsendablePrefixes,

@@ -207,6 +207,9 @@ pub struct LastNotification {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnsendablePrefixes {
+    /// The session carries no route of this family; `None` where something else is the matter.
+    #[serde(default)]
+    pub family: Option<Family>,
     pub reason: String,
     pub prefixes: usize,
 }

@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     for (name, test) in &chosen {
         let start = crier::clock::now();
         let passed = catch_unwind(test).is_ok();
-        let took = start.elapsed().as_secs_f32();
+        let took = crier::clock::since(start).as_secs_f32();
         println!("test {name} ... {} ({took:.1} s)", if passed { "ok" } else { "FAILED" });
         if !passed {
             failed.push(name);
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         if failed.is_empty() { "ok" } else { "FAILED" },
         chosen.len() - failed.len(),
         failed.len(),
-        began.elapsed().as_secs_f32()
+        crier::clock::since(began).as_secs_f32()
     );
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

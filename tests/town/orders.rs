@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crier::world::{Drain, DrainStage, Fact};
+use crier::world::{Drain, DrainStage, Fact, Ordered};
 
 use crate::agent::THINKING;
 use crate::story::Station;
@@ -40,16 +40,7 @@ impl Draining {
 
     pub fn fact(&self) -> Fact {
         let (since, until) = (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::UNIX_EPOCH);
-        let drain = Drain {
-            stage: self.stage,
-            reason: None,
-            since,
-            until,
-            timed_out: false,
-            follows: false,
-            boot: None,
-            forced: false,
-        };
+        let drain = Drain { stage: self.stage, ordered: Ordered::default(), since, until, timed_out: false };
         Fact::Drain(Some(Arc::new(drain)))
     }
 }

@@ -19,7 +19,7 @@ use crier::egress::machine;
 use crier::names::{NodeName, ObjectKey};
 use crier::path_state::{DataPath, PathFault, PathSource, PathState};
 use crier::selector::Labels;
-use crier::world::{ApiServer, Egress, EndpointSlice, Fact, Listing, Node, Service, TrafficPolicy};
+use crier::world::{ApiServer, Egress, EndpointSlice, Fact, Listing, Node, Refusal, Service, TrafficPolicy};
 use fastrand::Rng;
 use sha2::{Digest, Sha256};
 
@@ -1004,5 +1004,5 @@ pub fn service(address: IpAddr, local: bool) -> Service {
 }
 
 fn unreachable() -> ApiServer {
-    ApiServer::Unreachable { since: UNIX_EPOCH, why: "no route".to_owned(), forbidden: false }
+    ApiServer::Unreachable { since: UNIX_EPOCH, why: "no route".to_owned(), refusal: Refusal::NoAnswer }
 }

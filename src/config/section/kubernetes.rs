@@ -167,12 +167,12 @@ impl Kubernetes {
     }
 
     /// What to do where the ConfigMap may not be read: `None` where something else is the matter than rights.
-    pub fn remedy_of_config_map(&self, config_map: &ObjectKey, why: &str) -> Option<String> {
+    pub fn remedy_of_config_map(&self, config_map: &ObjectKey, is_about_rights: bool) -> Option<String> {
         let is_default = |key: &ObjectKey| key.namespace.as_str() == "kube-system" && &*key.name == "crier";
         let of_file = if is_default(&self.lease) && is_default(config_map) { "" } else { " --config FILE" };
         let file = if of_file.is_empty() { "" } else { ", where FILE is the crier.toml of a node" };
         let role = Kubernetes::role_of_config_map(&self.lease, config_map);
-        why.starts_with("403").then(|| {
+        is_about_rights.then(|| {
             format!(
                 "the Role {} in the namespace {} lets crier read it: apply the objects of `crier rbac{of_file}`{file}",
                 role.name, role.namespace

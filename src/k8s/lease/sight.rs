@@ -16,7 +16,8 @@ use tokio::time::{sleep, timeout};
 use super::is;
 use crate::clock;
 use crate::k8s::backoff::Backoff;
-use crate::k8s::watch::reason;
+use crate::k8s::refusal::trouble;
+use crate::world::Trouble;
 
 /// How long a list, or the beginning of a watch, may take.
 const TIMEOUT: Duration = Duration::from_secs(8);
@@ -35,7 +36,7 @@ pub struct Sight {
     /// The same moment by the clock on the wall, for people.
     pub began: Option<SystemTime>,
     /// Why it is not seen now.
-    pub trouble: Option<String>,
+    pub trouble: Option<Trouble>,
 }
 
 impl Sight {
@@ -68,8 +69,7 @@ pub async fn follow(api: Api<Lease>, name: String, look: Duration, sight: watch:
         let delay = match end {
             Ok(()) => delays.next_delay(),
             Err(error) => {
-                let why = reason(&error);
-                sight.send_modify(|sight| sight.trouble = Some(why));
+                sight.send_modify(|sight| sight.trouble = Some(trouble(&error)));
                 if is(&error, 403) { look } else { delays.next_delay() }
             }
         };

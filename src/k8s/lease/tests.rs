@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::k8s::fake::{self, Answer, FakeApi, Fault};
 use crate::stop::Cause;
+use crate::world::Refusal;
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
 const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
@@ -342,7 +343,8 @@ async fn an_agent_that_may_not_watch_the_lease_reads_it_and_says_so() {
             other => panic!("{other:?} of a Lease"),
         }
     }
-    assert_eq!(trouble.as_deref(), Some("403 no watch"));
+    let expected = Trouble { refusal: Refusal::Forbidden, why: "403 no watch".to_owned() };
+    assert_eq!(trouble, Some(expected));
     assert_eq!(holder(&api), "a");
 }
 

@@ -23,6 +23,7 @@ use crate::plan::verdict::Wish;
 use crate::plan::verdict::egress::is_settled;
 use crate::plan::{manners, reach, stations};
 use crate::reason::Reason;
+use crate::roster::Roster;
 use crate::world::{ApiServer, Condition, Fact, Link, PoolsTold, Service, SessionState, World};
 
 impl Planner {
@@ -271,10 +272,19 @@ impl Planner {
         }
     }
 
-    /// What a node with a stale view is told: it does not know where endpoints are now, and gives way where another node serves.
+    /// A decision is another one.
+    pub(super) fn note_over_bgp(&mut self, before: Option<&Decision>, after: Option<&Decision>) {
+        self.dirty.over_bgp |= !over_bgp(before).eq(over_bgp(after));
+    }
+
+    /// What a node with a stale view is told: it does not know where endpoints are now, and gives way where another node serves. It is a
+    /// look at all Services, so only where something that it follows from has changed.
     fn renew_over_bgp(&mut self) {
-        let members = || self.world.rosters.values().flat_map(|roster| roster.members.values());
-        let is_asked = self.plan.pulse.hears_api_server && members().any(|member| !member.hears_api_server);
+        if !std::mem::take(&mut self.dirty.over_bgp) {
+            return;
+        }
+        let is_stale = self.world.rosters.values().any(|roster| has_stale_view(Some(roster)));
+        let is_asked = self.plan.pulse.hears_api_server && is_stale;
         let told = is_asked.then(|| self.announced_over_bgp());
         if self.plan.pulse.over_bgp.as_deref() != told.as_ref() {
             self.plan.pulse.over_bgp = told.map(Arc::new);
@@ -439,6 +449,17 @@ impl Planner {
         pulse.owner = pulse.holdings.values().chain(pulse.apart.values()).any(|holding| holding.stage.answers());
         self.moved.pulse = true;
     }
+}
+
+/// What a decision announces over BGP, and to whom.
+fn over_bgp(decision: Option<&Decision>) -> impl Iterator<Item = (IpAddr, &[PeerName])> {
+    let announcements = decision.into_iter().flat_map(|decision| &decision.announcements);
+    announcements.map(|it| (it.address, &*it.bgp.peers)).filter(|(_, peers)| !peers.is_empty())
+}
+
+/// Whether some node that is heard there has lost its API server.
+pub(super) fn has_stale_view(roster: Option<&Roster>) -> bool {
+    roster.is_some_and(|roster| roster.members.values().any(|member| !member.hears_api_server))
 }
 
 /// Those of the Nodes' `podCIDRs`, and those that the operator names because a CNI fills none.

@@ -6,7 +6,7 @@ use super::pulses::{ADDRESS, answering, roster, with_pulses};
 use super::*;
 use crate::path_state::{DataPath, PathFault, PathSource, PathState};
 use crate::roster::{Eligibility, Holding, Member, Stage};
-use crate::world::{SessionReport, SessionState};
+use crate::world::{Refusal, SessionReport, SessionState};
 
 fn path(state: PathState, good_since_boot: bool) -> Fact {
     Fact::DataPath(DataPath { state, good_since_boot, source: PathSource::KubeProxy })
@@ -187,7 +187,7 @@ fn unreachable(story: &mut Story) {
     story.tell(Fact::ApiServer(crate::world::ApiServer::Unreachable {
         since,
         why: "timed out".to_owned(),
-        forbidden: false,
+        refusal: Refusal::NoAnswer,
     }));
     story.turn();
 }

@@ -2,21 +2,12 @@
 
 use super::*;
 use crate::community::Community;
-use crate::world::{Drain, DrainStage};
+use crate::world::{Drain, DrainStage, Ordered};
 
 fn drain(story: &mut Story, stage: Option<DrainStage>) -> Turn {
     let drain = stage.map(|stage| {
         let (since, until) = (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::UNIX_EPOCH);
-        Arc::new(Drain {
-            stage,
-            reason: None,
-            since,
-            until,
-            timed_out: false,
-            follows: false,
-            boot: None,
-            forced: false,
-        })
+        Arc::new(Drain { stage, ordered: Ordered::default(), since, until, timed_out: false })
     });
     story.tell(Fact::Drain(drain));
     story.turn()

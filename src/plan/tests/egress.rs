@@ -10,8 +10,8 @@ use crate::plan::slice::{Exit, Mapping};
 use crate::plan::tickets::Ticket;
 use crate::roster::{Eligibility, NodeTicket, Stage, Unproved};
 use crate::world::{
-    Conflict, DefaultRoute, Destinations, Drain, DrainStage, Egress, EgressBounds, EndpointAddresses, HeldPod,
-    HostProblem, NodeCounts, OvnGateway, Pulses, Tenant,
+    Area, Conflict, DefaultRoute, Destinations, Drain, DrainStage, Egress, EgressBounds, EndpointAddresses, HeldPod,
+    HostProblem, NodeCounts, Ordered, OvnGateway, Pulses, Tenant,
 };
 
 const POD: &str = "10.244.1.2";
@@ -293,16 +293,7 @@ fn a_drained_node_sends_packets_to_the_next_owner_where_that_one_knows_and_holds
         story.turn();
         assert_eq!(mapping(&story), translated());
         let (since, until) = (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::UNIX_EPOCH);
-        let drain = Drain {
-            stage: DrainStage::Drained,
-            reason: None,
-            since,
-            until,
-            timed_out: false,
-            follows: false,
-            boot: None,
-            forced: false,
-        };
+        let drain = Drain { stage: DrainStage::Drained, ordered: Ordered::default(), since, until, timed_out: false };
         story.tell(Fact::Drain(Some(Arc::new(drain))));
         story.turn();
         assert!(story.routes().is_empty());
@@ -783,7 +774,7 @@ fn the_destinations_of_a_service_are_those_of_its_pods() {
 /// The guard does not stand, or does again.
 fn guard(stands: bool) -> Fact {
     let problem = HostProblem { problem: "EPERM".to_owned(), remedy: "give crier CAP_NET_ADMIN".to_owned() };
-    Fact::Egress(if stands { Vec::new() } else { vec![problem] })
+    Fact::Problems(Area::Egress, if stands { Vec::new() } else { vec![problem] })
 }
 
 #[test]
@@ -796,7 +787,7 @@ fn where_the_guard_does_not_stand_addresses_of_services_with_egress_are_not_anno
     let both = ["192.168.35.100/32", "192.168.35.101/32"];
     assert_eq!(story.routes(), both);
     let bypass = |passed: bool| match guard(!passed) {
-        Fact::Egress(problems) => Fact::EgressBypass(problems),
+        Fact::Problems(_, problems) => Fact::Problems(Area::EgressBypass, problems),
         other => other,
     };
     for facts in [[guard(false), guard(true)], [bypass(true), bypass(false)]] {

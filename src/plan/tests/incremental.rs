@@ -3,7 +3,7 @@
 use super::*;
 use crate::address::MacAddress;
 use crate::roster::{Card, Departed, Eligibility, Holding, Member, NodeTicket, Roster, Stage};
-use crate::world::{Conflict, Pulses, SessionReport, SessionState};
+use crate::world::{ApiServer, Conflict, Pulses, Refusal, SessionReport, SessionState};
 
 const NODES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
 const SERVICES: usize = 12;
@@ -212,6 +212,46 @@ fn a_turn_comes_to_the_plan_that_judging_everything_comes_to_whatever_happened()
             assert_eq!(history(&one), history(&all), "seed {seed}, step {step}");
         }
     }
+}
+
+/// Input: random happenings, sessions that come and go, and an API server that does. Output: after every turn this node says the same of what
+/// it announces over BGP as a planner that was told the same and looks at all of it in every turn.
+#[test]
+fn what_is_said_of_bgp_is_what_a_look_at_everything_finds() {
+    let mut said = 0;
+    for seed in 0..20 {
+        let mut random = fastrand::Rng::with_seed(2000 + seed);
+        let config = many_rules(false);
+        let (mut one, mut all) = (begin(&config, true, true), begin(&config, true, true));
+        let mut now = clock::now();
+        for step in 0..100 {
+            let fact = match random.u8(0..8) {
+                0 | 1 => {
+                    let state = [SessionState::Established, SessionState::Active][random.usize(..2)];
+                    Fact::Session("tor".into(), SessionReport::new(state, std::time::SystemTime::UNIX_EPOCH))
+                }
+                2 => Fact::ApiServer(match random.u8(0..4) {
+                    0 => ApiServer::Unreachable {
+                        since: std::time::SystemTime::UNIX_EPOCH,
+                        why: "no route".to_owned(),
+                        refusal: Refusal::NoAnswer,
+                    },
+                    _ => ApiServer::Reachable,
+                }),
+                _ => happening(&mut random),
+            };
+            one.apply(fact.clone());
+            all.apply(fact);
+            now += Duration::from_millis(random.u64(0..400));
+            all.look_over_bgp();
+            one.turn(now);
+            all.turn(now);
+            let of_one = &one.plan().pulse.over_bgp;
+            assert_eq!(*of_one, all.plan().pulse.over_bgp, "seed {seed}, step {step}");
+            said += usize::from(of_one.as_ref().is_some_and(|said| !said.is_empty()));
+        }
+    }
+    assert!(said > 20, "it was said {said} times");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::NewPods;
 use crate::plan::slice::HoldSlice;
 use crate::selector::Labels;
-use crate::world::{ApiServer, Egress, Pod};
+use crate::world::{ApiServer, Egress, Pod, Refusal};
 
 fn holding() -> Config {
     let mut config = Config { l2: Vec::new(), ..configuration() };
@@ -111,7 +111,7 @@ fn before_the_pods_are_told_and_while_nobody_shows_them_none_is_known() {
     story.tell(Fact::Listed(Listing::Pods(Default::default())));
     pod(&mut story, "plain", "plain", "10.244.1.2");
     assert_eq!(hold(&story), Some((2, "10.244.1.2".to_owned())));
-    let away = ApiServer::Unreachable { since: clock::wall(), why: "no route".to_owned(), forbidden: false };
+    let away = ApiServer::Unreachable { since: clock::wall(), why: "no route".to_owned(), refusal: Refusal::NoAnswer };
     story.tell(Fact::ApiServer(away));
     story.tell(Fact::PodsUnseen(Some("403".to_owned())));
     story.turn();

@@ -16,7 +16,7 @@ use crate::roster::{Holding, Stage};
 use crate::selector::Labels;
 use crate::views::Counters;
 use crate::views::status::status;
-use crate::world::{ApiServer, Conflict, LeaseState, Link, Listing, Node, Service};
+use crate::world::{ApiServer, Conflict, Fact, LeaseState, Link, Listing, Node, Refusal, Service};
 
 const CONFIG: &str = r#"
 [kubernetes]
@@ -490,7 +490,7 @@ fn a_view_that_is_stale_says_that_other_nodes_hear_the_api_server() {
     hears(&mut planner, &[("node-2", own)]);
     planner.apply(Fact::ApiServer(ApiServer::Reachable));
     assert!(told(&mut planner).is_empty(), "it has heard it since its start");
-    let away = ApiServer::Unreachable { since: clock::wall(), why: "timed out".to_owned(), forbidden: false };
+    let away = ApiServer::Unreachable { since: clock::wall(), why: "timed out".to_owned(), refusal: Refusal::NoAnswer };
     planner.apply(Fact::ApiServer(away));
     assert_one(&told(&mut planner), "API server unreachable, the last known state stays in use: timed out");
     planner.turn(clock::now() + Duration::from_secs(5));
@@ -646,7 +646,7 @@ fn what_a_host_answers_whose_name_another_one_has_is_no_problem_by_itself() {
 fn a_link_whose_pulse_sockets_are_taken_is_a_problem() {
     let mut planner = planner(CONFIG);
     let why = "Address already in use, does another agent run on this host?".to_owned();
-    planner.apply(Fact::PulsesRefused(2, Arc::new([(Fact::OWN_SOCKETS, why)].into())));
+    planner.apply(Fact::PulseTrouble(2, PulseTrouble::NoSockets { why }));
     let told = told(&mut planner);
     let expected =
         "pulses on eth0 are neither sent nor heard: Address already in use, does another agent run on this host?";

@@ -136,8 +136,13 @@ impl Outbound {
                 None => all.push((reason, 1)),
             }
         }
-        let in_words =
-            |(reason, prefixes): (Unsendable, usize)| UnsendablePrefixes { reason: reason.to_string(), prefixes };
+        let in_words = |(reason, prefixes): (Unsendable, usize)| {
+            let family = match reason {
+                Unsendable::NotNegotiated(family) | Unsendable::NoNextHop(family) => family.unicast_family(),
+                Unsendable::AttributesTooLong(_) => None,
+            };
+            UnsendablePrefixes { family, reason: reason.to_string(), prefixes }
+        };
         (all.into_iter().map(in_words).collect(), too_long)
     }
 }
