@@ -39,7 +39,7 @@ use crate::some_of::some;
 use crate::state_file::{self, Outlasts};
 use crate::views::Snapshot;
 use crate::views::drain::{Flows, Untaken, found_within, is_awaited, nobody_else, untaken};
-use crate::world::{Drain, DrainStage, Fact, HostProblem, Ordered};
+use crate::world::{Area, Drain, DrainStage, Fact, HostProblem, Ordered};
 
 /// Routers need time to prefer other routes, and a node that begins to leave at the same time to say so.
 const LEAST_WAIT: Duration = Duration::from_secs(1);
@@ -457,7 +457,7 @@ impl Drainer {
         if self.told != problem {
             self.told.clone_from(&problem);
             // The agent stops: nobody to tell.
-            let _ = self.facts.send(Fact::DrainRefused(problem)).await;
+            let _ = self.facts.send(Fact::Problems(Area::Drain, problem.into_iter().collect())).await;
         }
     }
 
@@ -927,7 +927,7 @@ mod tests {
 
         async fn warned(&mut self) -> String {
             match self.fact("the disk").await {
-                Fact::DrainRefused(Some(problem)) => problem.to_string(),
+                Fact::Problems(Area::Drain, problems) if problems.len() == 1 => problems[0].to_string(),
                 other => panic!("{other:?}"),
             }
         }
@@ -1206,15 +1206,15 @@ mod tests {
         let mut bench = bench(None);
         bench.out();
         match bench.fact("the refusal").await {
-            Fact::DrainRefused(Some(problem)) => {
-                let text = problem.to_string();
+            Fact::Problems(Area::Drain, problems) if problems.len() == 1 => {
+                let text = problems[0].to_string();
                 assert!(text.starts_with("the Node is cordoned, and this node is not drained: "), "{text}");
                 assert!(text.contains("crier drain --force"), "{text}");
             }
             other => panic!("{other:?}"),
         }
         bench.back();
-        assert_eq!(bench.fact("its end").await, Fact::DrainRefused(None));
+        assert_eq!(bench.fact("its end").await, Fact::Problems(Area::Drain, Vec::new()));
     }
 
     #[tokio::test]

@@ -29,7 +29,7 @@ use crate::stop::Stop;
 use crate::views::Snapshot;
 use crate::views::drain::Flows;
 use crate::views::reload::Reloads;
-use crate::world::{ApiServer, Fact, HostProblem};
+use crate::world::{ApiServer, Area, Fact, HostProblem};
 
 /// At most this many facts go into one turn, so that a flood of them does not hold back what is decided already.
 const BATCH: usize = 4096;
@@ -346,12 +346,12 @@ impl Loop {
                      anew: make room on the disk, and let crier write there ([state] folder)"
                 .to_owned(),
         });
-        if self.planner.world().state_not_kept != problem {
+        if self.planner.world().problems_of(Area::State) != problem.as_slice() {
             match &problem {
                 Some(problem) => warn!(%problem, "the World was not kept"),
                 None => info!(%file, "the World is kept again"),
             }
-            self.planner.apply(Fact::StateNotKept(problem));
+            self.planner.apply(Fact::Problems(Area::State, problem.into_iter().collect()));
         }
     }
 

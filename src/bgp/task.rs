@@ -45,7 +45,7 @@ use crate::names::{InterfaceName, PeerName};
 use crate::plan::reach::peer_of;
 use crate::plan::slice::{BgpSlice, PeerSlice};
 use crate::reason::Reason;
-use crate::world::{BfdSessions, Fact, FormerSession, HostProblem};
+use crate::world::{Area, BfdSessions, Fact, FormerSession, HostProblem};
 
 /// Connections of one peer that wait to be taken.
 const INBOUND_DEPTH: usize = 4;
@@ -427,7 +427,7 @@ impl Speaker {
     fn tell_problems(&mut self) {
         let problems = self.listeners.problems();
         // If the queue is full, they are told at the next look.
-        if problems != self.problems && self.facts.try_send(Fact::Listening(problems.clone())).is_ok() {
+        if problems != self.problems && self.facts.try_send(Fact::Problems(Area::Listening, problems.clone())).is_ok() {
             for HostProblem { problem, remedy } in problems.iter().filter(|problem| !self.problems.contains(problem)) {
                 warn!(problem, remedy, "no BGP connections are accepted");
             }

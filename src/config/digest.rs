@@ -26,14 +26,7 @@ impl fmt::Display for Digest {
 }
 
 impl Config {
-    /// For each `[[l2]]`, in the order of the file: what decides which node owns an address that it announces.
-    ///
-    /// Which interfaces a node announces on, and how it probes and announces, is the node's own affair and left out.
-    fn ownership_digests(&self) -> Vec<Digest> {
-        self.l2.iter().map(|l2| self.ownership(l2)).collect()
-    }
-
-    /// All of [`Config::ownership_digests`] in one. Sections may change places unless they name the same pools.
+    /// What decides which node owns an address, of all `[[l2]]` in one. Sections may change places unless they name the same pools.
     pub fn ownership_digest(&self) -> Digest {
         let pools = |l2: &L2| l2.pools.iter().cloned().collect::<BTreeSet<_>>();
         let mut all: Vec<_> = self.l2.iter().map(|l2| (pools(l2), self.ownership(l2))).collect();
@@ -43,6 +36,7 @@ impl Config {
         sum.end()
     }
 
+    /// Which interfaces a node announces on, and how it probes and announces, is the node's own affair and left out.
     fn ownership(&self, l2: &L2) -> Digest {
         let L2 {
             pools,
@@ -284,7 +278,7 @@ mod tests {
     fn with(old: &str, new: &str) -> Vec<Digest> {
         assert!(BASE.contains(old), "{old}");
         let config = config(&BASE.replacen(old, new, 1));
-        let mut digests = config.ownership_digests();
+        let mut digests: Vec<Digest> = config.l2.iter().map(|l2| config.ownership(l2)).collect();
         digests.push(config.allocation_digest());
         digests
     }

@@ -35,7 +35,7 @@ use super::standing::{Absence, Standing};
 use crate::clock;
 use crate::config::EgressSettings;
 use crate::plan::slice::EgressSlice;
-use crate::world::{Fact, HeldPod, HostProblem};
+use crate::world::{Area, Fact, HeldPod, HostProblem};
 
 /// How long to wait before a refused change is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -110,7 +110,7 @@ pub async fn run(
             };
             warn!(%problem, "the guard of egress does not stand");
             // Nobody takes facts any more only when the agent ends.
-            let _ = facts.send(Fact::Egress(vec![problem])).await;
+            let _ = facts.send(Fact::Problems(Area::Egress, vec![problem])).await;
             pending().await
         }
     }
@@ -632,7 +632,7 @@ impl Keeper {
         }
         self.told = absence;
         // Nobody takes facts any more only when the agent ends.
-        let _ = self.facts.send(Fact::Egress(problem.into_iter().collect())).await;
+        let _ = self.facts.send(Fact::Problems(Area::Egress, problem.into_iter().collect())).await;
     }
 }
 
@@ -706,7 +706,7 @@ mod tests {
     use crate::config::Config;
     use crate::config::{NoSecrets, SourceFile, parse};
 
-    /// 17 of review 15d. Input: a runtime that does nothing any more, as while its threads have other work. Output: the keeper goes on, so
+    /// Input: a runtime that does nothing any more, as while its threads have other work. Output: the keeper goes on, so
     /// it has none of these threads, and none of them waits for it.
     #[test]
     fn the_keeper_works_where_no_thread_of_the_agent_waits_for_it() {
@@ -727,7 +727,7 @@ mod tests {
         assert_eq!(told.blocking_recv(), Some(Fact::LinksListed));
         let next = test.block_on(async { tokio::time::timeout(Duration::from_secs(20), told.recv()).await });
         let next = next.expect("the keeper goes on").expect("it is there");
-        assert!(matches!(next, Fact::EgressTranslated(_) | Fact::Egress(_)), "{next:?}");
+        assert!(matches!(next, Fact::EgressTranslated(_) | Fact::Problems(Area::Egress, _)), "{next:?}");
         // It ends with the task that it belongs to, and so with the agent.
         drop(agent);
         let all_told = async { while told.recv().await.is_some() {} };

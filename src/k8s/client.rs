@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
     use crate::k8s::fake::{Answer, FakeApi, Fault, SERVICES};
-    use crate::world::Fact;
+    use crate::world::{Area, Fact};
 
     async fn refused(kubeconfig: &str) -> String {
         let folder = tempfile::tempdir().unwrap();
@@ -271,13 +271,13 @@ mod tests {
         let soon = Duration::from_secs(20);
         std::fs::write(&path, kubeconfig(&cluster, "{tokenFile: new.token}")).unwrap();
         let problem = match tokio::time::timeout(soon, told.recv()).await.expect("it is told") {
-            Some(Fact::CredentialsUnusable(Some(problem))) => problem.to_string(),
+            Some(Fact::Problems(Area::Credentials, problems)) if problems.len() == 1 => problems[0].to_string(),
             other => panic!("{other:?}"),
         };
         assert!(problem.contains("new.token") && problem.contains(&path.display().to_string()), "{problem}");
         std::fs::write(&token, "second\n").unwrap();
         let better = tokio::time::timeout(soon, told.recv()).await.expect("it is told");
-        assert_eq!(better, Some(Fact::CredentialsUnusable(None)));
+        assert_eq!(better, Some(Fact::Problems(Area::Credentials, Vec::new())));
         let request = http::Request::get(SERVICES).body(Vec::new()).unwrap();
         client.request::<serde_json::Value>(request).await.unwrap();
         assert_eq!(api.requests(&Method::GET, SERVICES).pop().expect("it was asked").authorization, "Bearer second");
@@ -349,7 +349,9 @@ mod tests {
         let (_client, mut told, task) = renewing(&path).await;
         let mut next = async || match tokio::time::timeout(Duration::from_secs(20), told.recv()).await {
             Ok(Some(Fact::ClientCertificate(Some(certificate)))) => certificate.end(),
-            Ok(Some(Fact::CredentialsUnusable(problem))) => problem.map(|it| it.to_string()).unwrap_or_default(),
+            Ok(Some(Fact::Problems(Area::Credentials, problems))) => {
+                problems.first().map(|it| it.to_string()).unwrap_or_default()
+            }
             other => panic!("{other:?}"),
         };
         assert_eq!(next().await, "2098-01-01T00:00:00Z");
@@ -388,7 +390,7 @@ mod tests {
         std::fs::write(&path, of("{token: first}")).unwrap();
         let (_client, mut told, task) = renewing(&path).await;
         let mut next = async || match tokio::time::timeout(Duration::from_secs(20), told.recv()).await {
-            Ok(Some(Fact::CredentialsUnusable(problem))) => problem.map(|it| it.to_string()),
+            Ok(Some(Fact::Problems(Area::Credentials, problems))) => problems.first().map(|it| it.to_string()),
             other => panic!("{other:?}"),
         };
         for without in [of("{}"), of("{token: t}").replace("user: u", "user: zz")] {

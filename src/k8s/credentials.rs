@@ -29,7 +29,7 @@ use super::connection::{Answer, Connection, assemble_all, certificate_text};
 use crate::clock;
 use crate::config::Access;
 use crate::state_file;
-use crate::world::{ClientCertificate, Fact, HostProblem};
+use crate::world::{Area, ClientCertificate, Fact, HostProblem};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -119,7 +119,7 @@ impl Renewal {
                     Some(problem) => warn!("{}; the former ones stay in use", problem.problem),
                     None => info!("the credentials for the API server on the disk can be used"),
                 }
-                if facts.send(Fact::CredentialsUnusable(problem)).await.is_err() {
+                if facts.send(Fact::Problems(Area::Credentials, problem.into_iter().collect())).await.is_err() {
                     return;
                 }
                 unusable = why;

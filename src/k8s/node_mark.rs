@@ -17,7 +17,7 @@ use crate::k8s::raw::Object;
 use crate::k8s::refusal::reason;
 use crate::names::NodeName;
 use crate::plan::following::NodeMark;
-use crate::world::{Fact, HostProblem, Marks};
+use crate::world::{Area, Fact, HostProblem, Marks};
 
 /// How long the API server may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ pub async fn run(
             }
             told.clone_from(&problem);
             // The agent stops: nobody to tell.
-            let _ = facts.send(Fact::NodeNotMarked(problem)).await;
+            let _ = facts.send(Fact::Problems(Area::NodeMark, problem.into_iter().collect())).await;
         }
         tokio::select! {
             changed = marks.changed() => if changed.is_err() { return std::future::pending().await },
@@ -137,13 +137,13 @@ mod tests {
         let (facts, mut told) = mpsc::channel(4);
         let _task = tokio::spawn(run(api.client().await, "n1".into(), seen, facts));
         let problem = match timeout(SOON, told.recv()).await.expect("it is told soon") {
-            Some(Fact::NodeNotMarked(Some(problem))) => problem.to_string(),
+            Some(Fact::Problems(Area::NodeMark, problems)) if problems.len() == 1 => problems[0].to_string(),
             other => panic!("{other:?}"),
         };
         assert!(problem.contains("forbids to patch nodes/status of n1") && problem.contains("crier rbac"), "{problem}");
         marks.send_replace(mark(Some("drained: again"), None));
         shows(&api, Some("drained: again")).await;
         let cured = timeout(SOON, told.recv()).await.expect("it is told soon");
-        assert_eq!(cured, Some(Fact::NodeNotMarked(None)));
+        assert_eq!(cured, Some(Fact::Problems(Area::NodeMark, Vec::new())));
     }
 }

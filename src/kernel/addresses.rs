@@ -25,7 +25,7 @@ use crate::address::{Family, host_prefix};
 use crate::clock;
 use crate::names::InterfaceName;
 use crate::plan::slice::BindSlice;
-use crate::world::{Fact, HostProblem};
+use crate::world::{Area, Fact, HostProblem};
 
 /// What becomes of the bound addresses when crier stops.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -271,7 +271,7 @@ impl Binder {
         if self.told != problems {
             self.told.clone_from(&problems);
             // The loop of the agent may be gone already.
-            let _ = facts.send(Fact::Unbound(problems)).await;
+            let _ = facts.send(Fact::Problems(Area::Bind, problems)).await;
         }
     }
 

@@ -47,7 +47,7 @@ use crate::address::Family;
 use crate::config::BLACKHOLES;
 use crate::names::{InterfaceName, PeerName};
 use crate::plan::slice::{BgpSlice, PeerSlice, VrfSlice};
-use crate::world::{Fact, HostProblem};
+use crate::world::{Area, Fact, HostProblem};
 
 /// The routing table of the blackholes.
 const TABLE: u32 = BLACKHOLES;
@@ -97,7 +97,7 @@ pub async fn run(
                         remedy: "give the agent CAP_NET_ADMIN; it is tried again".to_owned(),
                     };
                     // The loop of the agent may be gone already.
-                    let _ = facts.send(Fact::Blackholes(vec![problem])).await;
+                    let _ = facts.send(Fact::Problems(Area::Blackholes, vec![problem])).await;
                 }
                 if complaints.is_new(&error) {
                     warn!(%error, "blackhole routes cannot be set, so packets to unused addresses and ports may loop; trying again");
@@ -165,7 +165,7 @@ async fn follow(
             keeper.last = Some(Last { complete, peers: slice.peers, tables });
         }
         if std::mem::take(failing) {
-            let _ = facts.send(Fact::Blackholes(Vec::new())).await;
+            let _ = facts.send(Fact::Problems(Area::Blackholes, Vec::new())).await;
         }
         tokio::select! {
             changed = slices.changed() => if changed.is_err() {

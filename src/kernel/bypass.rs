@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use super::looks::{self, Looks};
 use crate::plan::slice::EgressSlice;
-use crate::world::{Fact, HostProblem, OvnGateway};
+use crate::world::{Area, Fact, HostProblem, OvnGateway};
 
 /// A CNI changes its mode with a restart of its agent on this node, and nothing tells of that.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -130,7 +130,7 @@ pub async fn run(slices: watch::Receiver<EgressSlice>, facts: mpsc::Sender<Fact>
                 None => info!("packets of pods go through the host's netfilter again"),
             }
             reported.clone_from(&found);
-            if facts.send(Fact::EgressBypass(found.into_iter().collect())).await.is_err() {
+            if facts.send(Fact::Problems(Area::EgressBypass, found.into_iter().collect())).await.is_err() {
                 return;
             }
         }

@@ -36,12 +36,12 @@ use crate::address::{Family, is_link_local_v6};
 use crate::config::{EgressSettings, FOR_NETWORKS};
 use crate::names::InterfaceName;
 use crate::plan::slice::{EgressSlice, ReturnNetwork, ReturnTable};
-use crate::world::{Fact, HostProblem, NetworkNumbers};
+use crate::world::{Area, Fact, HostProblem, NetworkNumbers};
 
 /// How long to wait before a refused change is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Keeps rules and routes as the slice wants them, and tells as [`Fact::Returns`] what the kernel goes on to refuse. Never ends by
+/// Keeps rules and routes as the slice wants them, and tells as [`Fact::Problems`] what the kernel goes on to refuse. Never ends by
 /// itself, and may be dropped at any time.
 pub async fn run(mut slices: watch::Receiver<EgressSlice>, settings: EgressSettings, facts: mpsc::Sender<Fact>) {
     let mut complaints = Complaints::default();
@@ -125,7 +125,7 @@ impl Told {
         }
         self.problems.clone_from(&problems);
         // Nobody takes facts any more only when the agent ends.
-        let _ = self.facts.send(Fact::Returns(problems)).await;
+        let _ = self.facts.send(Fact::Problems(Area::Returns, problems)).await;
     }
 }
 

@@ -20,7 +20,7 @@ use super::sysctl;
 use crate::address::Family;
 use crate::names::InterfaceName;
 use crate::plan::slice::{EgressSlice, Mapping, ReturnTable};
-use crate::world::{Fact, HostProblem};
+use crate::world::{Area, Fact, HostProblem};
 
 /// The kernel tells of no change of a sysctl.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -62,7 +62,7 @@ pub async fn run(slices: watch::Receiver<EgressSlice>, manage: bool, facts: mpsc
                 info!("no setting of this host drops packets of egress or of extra networks any more");
             }
             reported.clone_from(&found);
-            if facts.send(Fact::EgressFiltered(found)).await.is_err() {
+            if facts.send(Fact::Problems(Area::EgressFilters, found)).await.is_err() {
                 return;
             }
         }

@@ -15,14 +15,14 @@ use super::host::{Finding, LinkSettings, Readings, STRICT, Sysctl, judge, judge_
 use crate::address::Family;
 use crate::names::InterfaceName;
 use crate::plan::slice::L2Slice;
-use crate::world::{Fact, HostProblem};
+use crate::world::{Area, Fact, HostProblem};
 
 /// The kernel does not report a change of a sysctl, so all of them are read again this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 const SETTINGS: &str = "/proc/sys/net/ipv4/conf";
 
-/// Judges the host for as long as there are slices, and reports what is wrong as a [`Fact::Host`] whenever that changes, and
+/// Judges the host for as long as there are slices, and reports what is wrong as a [`Fact::Problems`] whenever that changes, and
 /// whether the kernel answers ARP for all addresses of the host.
 /// With `manage` it sets what it can, and reports only what it could not.
 pub async fn run(mut slices: watch::Receiver<L2Slice>, manage: bool, facts: mpsc::Sender<Fact>) {
@@ -43,7 +43,7 @@ pub async fn run(mut slices: watch::Receiver<L2Slice>, manage: bool, facts: mpsc
                 warn!(problem, remedy, "a setting of this host breaks announcing on the link");
             }
             reported = found;
-            if facts.send(Fact::Host(reported.clone())).await.is_err() {
+            if facts.send(Fact::Problems(Area::Host, reported.clone())).await.is_err() {
                 return;
             }
         }

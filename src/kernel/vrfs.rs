@@ -31,7 +31,7 @@ use crate::address::Family;
 use crate::names::InterfaceName;
 use crate::plan::slice::VrfSlice;
 use crate::state_file::{self, Outlasts};
-use crate::world::{Fact, HostProblem};
+use crate::world::{Area, Fact, HostProblem};
 
 /// How long to wait before what the kernel refused is tried again: a module may have been loaded, which no event tells.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
@@ -390,7 +390,7 @@ async fn tell(problems: Vec<HostProblem>, told: &mut Vec<HostProblem>, facts: &m
     }
     told.clone_from(&problems);
     // Nobody takes facts any more only when the agent ends.
-    let _ = facts.send(Fact::Vrfs(problems)).await;
+    let _ = facts.send(Fact::Problems(Area::Vrfs, problems)).await;
 }
 
 #[cfg(test)]

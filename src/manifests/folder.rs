@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 
 use crate::manifests::document::{self, Contents, Fault, Format};
 use crate::manifests::scene::{Duplicate, Scene};
-use crate::world::{ApiServer, Fact, HostProblem};
+use crate::world::{ApiServer, Area, Fact, HostProblem};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A change is read once the folder has been the same for this long: most writers have come to the end then.
@@ -136,7 +136,7 @@ impl Reader {
             return None;
         }
         self.told.clone_from(&problems);
-        Some(Fact::Manifests(problems))
+        Some(Fact::Problems(Area::Manifests, problems))
     }
 
     fn problems(&self) -> Vec<HostProblem> {
@@ -397,7 +397,7 @@ mod tests {
                     Fact::Service(key, Some(service)) => words.push(format!("{}:{}", key.name, service.ports[0].port)),
                     Fact::Service(key, None) => words.push(format!("-{}", key.name)),
                     Fact::Listed(Listing::EndpointSlices(_)) => return words,
-                    Fact::Listed(_) | Fact::Manifests(_) => {}
+                    Fact::Listed(_) | Fact::Problems(Area::Manifests, _) => {}
                     other => panic!("{other:?}"),
                 }
             }
@@ -417,7 +417,7 @@ mod tests {
             let object = async {
                 loop {
                     match self.facts.recv().await {
-                        Some(Fact::Manifests(_)) => {}
+                        Some(Fact::Problems(Area::Manifests, _)) => {}
                         other => return other,
                     }
                 }
@@ -430,7 +430,7 @@ mod tests {
         async fn complains(&mut self) -> Vec<String> {
             loop {
                 let fact = tokio::time::timeout(Duration::from_secs(60), self.facts.recv()).await;
-                if let Fact::Manifests(problems) = fact.expect("something is told").expect("it runs") {
+                if let Fact::Problems(Area::Manifests, problems) = fact.expect("something is told").expect("it runs") {
                     return problems.iter().map(ToString::to_string).collect();
                 }
             }

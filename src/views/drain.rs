@@ -16,7 +16,7 @@ use crate::plan::slice::PeerSlice;
 use crate::plan::{elect, following};
 use crate::roster::{Eligibility, Member};
 use crate::selector::Selector;
-use crate::world::{Drain, DrainStage, Node, Pulses, SessionState};
+use crate::world::{Area, Drain, DrainStage, Node, Pulses, SessionState};
 
 /// What was counted of the flows of a drain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -146,7 +146,7 @@ pub fn drain(snapshot: &Snapshot) -> Option<DrainReport> {
         timed_out: *timed_out,
         follows: ordered.follows(),
         trouble,
-        stands_still: snapshot.world.drain_refused.as_ref().map(|it| it.problem.clone()),
+        stands_still: snapshot.world.problems_of(Area::Drain).first().map(|it| it.problem.clone()),
         untaken: untaken(snapshot),
         unheard: unheard(snapshot),
     })

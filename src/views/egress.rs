@@ -17,6 +17,7 @@ use crate::names::{InterfaceName, NodeName, ObjectKey};
 use crate::plan::decision::{EgressOwner, EgressVerdict};
 use crate::plan::newcomers::Who;
 use crate::plan::slice::Mapping;
+use crate::world::Area;
 
 /// `crier egress`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -151,7 +152,8 @@ fn of_host(snapshot: &Snapshot) -> impl Iterator<Item = String> {
         Mapping::Networked(exit) => exit.slot.is_some(),
         Mapping::Held | Mapping::Steered { .. } => false,
     });
-    let of_networks = snapshot.world.return_problems.iter().filter(move |_| by_network).map(ToString::to_string);
+    let of_networks =
+        snapshot.world.problems_of(Area::Returns).iter().filter(move |_| by_network).map(ToString::to_string);
     of_tunnel.into_iter().chain(of_networks)
 }
 
@@ -463,8 +465,13 @@ mod tests {
     fn what_the_host_refuses_of_a_node_that_sends_is_told_by_it() {
         let problem = |text: &str| HostProblem { problem: text.to_owned(), remedy: "look".to_owned() };
         let reach = EgressReach { problem: Some(problem("no tunnel")), ..EgressReach::default() };
-        let facts =
-            || vec![Fact::EgressReach(reach.clone()), Fact::Returns(vec![problem("another route")]), web(|_| ())];
+        let facts = || {
+            vec![
+                Fact::EgressReach(reach.clone()),
+                Fact::Problems(Area::Returns, vec![problem("another route")]),
+                web(|_| ()),
+            ]
+        };
         let of = |change: &dyn Fn(&mut Snapshot)| {
             let mut snapshot = snapshot(&[], facts());
             change(&mut snapshot);

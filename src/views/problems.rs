@@ -6,6 +6,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+mod api_server;
+
+pub(super) use self::api_server::remembers;
+use self::api_server::{of_api_server, of_client_certificate};
 use super::Snapshot;
 use super::bgp::PeerReport;
 use super::service::ServiceReport;
@@ -20,7 +24,6 @@ use crate::plan::context::L2Context;
 use crate::plan::context::l2::describe_interfaces;
 use crate::plan::decision::{Announcement, Decision};
 use crate::plan::elect;
-use crate::plan::holder::Grade;
 use crate::plan::join::Disagreement;
 use crate::plan::own_addresses::{self, Bound, IPVS_LINK};
 use crate::plan::prefixes::Away;
@@ -28,7 +31,7 @@ use crate::plan::reach;
 use crate::plan::slice::PeerSlice;
 use crate::reason::{HostUse, Reason};
 use crate::roster::Roster;
-use crate::world::{ApiServer, ClusterConfig, Condition, Link, Ordered, Pulses, Refusal, SessionState, World};
+use crate::world::{ApiServer, Area, ClusterConfig, Condition, Link, Ordered, Pulses, SessionState};
 
 /// All problems, those that concern most first.
 pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {
@@ -36,9 +39,13 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     let refused = world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}"));
     let mut problems: Vec<String> = of_api_server(snapshot).into_iter().collect();
     problems.extend(of_client_certificate(snapshot));
-    problems.extend(world.credentials_unusable.iter().map(ToString::to_string));
+    let of_area = |place: Place| {
+        let there = world.problems.iter().filter(move |(area, _)| place_of(**area) == place);
+        there.flat_map(|(_, problems)| problems).map(ToString::to_string)
+    };
+    problems.extend(of_area(Place::Credentials));
     problems.extend(snapshot.reloads.problems());
-    problems.extend(world.manifest_problems.iter().map(ToString::to_string));
+    problems.extend(of_area(Place::Manifests));
     problems.extend(of_cluster_config(snapshot));
     problems.extend(allocator::problems(snapshot));
     problems.extend(own_node::problems(snapshot));
@@ -71,14 +78,13 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(sessions_without_next_hop(snapshot));
     problems.extend(bfd::problems(snapshot));
     problems.extend(disputes(snapshot));
-    let of_egress = world.egress_problems.iter().chain(&world.egress_bypasses).chain(&world.egress_filtered);
-    let of_egress = of_egress.chain(&world.egress_reach.problem).chain(&world.egress_reach.led_away);
-    let of_host = world.host_problems.iter().chain(&world.listen_problems).chain(of_egress);
-    let of_host = of_host.chain(&world.vrf_problems).chain(&world.return_problems);
-    let of_host = of_host.chain(&world.bind_problems).chain(&world.blackhole_problems);
-    problems.extend(of_host.map(ToString::to_string));
-    let of_agent = [&world.drain_refused, &world.shutdown.problem, &world.node_not_marked, &world.state_not_kept];
-    problems.extend(of_agent.into_iter().flatten().map(ToString::to_string));
+    problems.extend(of_area(Place::Host));
+    let of_reach = world.egress_reach.problem.iter().chain(&world.egress_reach.led_away);
+    problems.extend(of_reach.map(ToString::to_string));
+    problems.extend(of_area(Place::Networks));
+    problems.extend(of_area(Place::Drain));
+    problems.extend(world.shutdown.problem.iter().map(ToString::to_string));
+    problems.extend(of_area(Place::Agent));
     problems.extend(drained_by_damage(snapshot));
     problems.extend(moved_to_nobody(snapshot));
     problems.extend(unseen_networks(snapshot));
@@ -103,6 +109,29 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems
 }
 
+/// Where in the list the problems of an area are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Credentials,
+    Manifests,
+    Host,
+    Networks,
+    Drain,
+    Agent,
+}
+
+/// Each area has a place, so none is forgotten.
+fn place_of(area: Area) -> Place {
+    match area {
+        Area::Credentials => Place::Credentials,
+        Area::Manifests => Place::Manifests,
+        Area::Host | Area::Listening | Area::Egress | Area::EgressBypass | Area::EgressFilters => Place::Host,
+        Area::Vrfs | Area::Returns | Area::Bind | Area::Blackholes => Place::Networks,
+        Area::Drain => Place::Drain,
+        Area::NodeMark | Area::State => Place::Agent,
+    }
+}
+
 /// A drain that nobody can read the orders of.
 fn drained_by_damage(snapshot: &Snapshot) -> Option<String> {
     let ordered = &snapshot.world.drain.as_ref()?.ordered;
@@ -123,86 +152,6 @@ fn moved_to_nobody(snapshot: &Snapshot) -> impl Iterator<Item = String> {
         ))
     })
 }
-
-/// That the API server does not tell this agent what it must know, with what that means, and the remedy where it only refuses.
-fn of_api_server(snapshot: &Snapshot) -> Option<String> {
-    let world = &snapshot.world;
-    let ApiServer::Unreachable { since: _, why, refusal } = &world.api_server else { return None };
-    let (what, remedy) = match refusal {
-        Refusal::Anonymous => (
-            "the API server refuses what this agent must read, because it does not see who asks",
-            &*format!("; {}", Refusal::SEES_NOBODY),
-        ),
-        Refusal::Forbidden => {
-            ("the API server refuses what this agent must read", "; apply the objects of `crier rbac` again")
-        }
-        Refusal::Unauthorized => {
-            ("the API server refuses the credentials of this agent", &*unknown_to_api_server(snapshot))
-        }
-        Refusal::NoAnswer | Refusal::Other(_) => ("API server unreachable", ""),
-    };
-    Some(if snapshot.context.path.grade == Grade::ViewStale {
-        format!(
-            "{what}, but other nodes hear it: the last known state stays in use, and this node gives way to them: {why}{remedy}"
-        )
-    } else if snapshot.outdated.is_some() && !world.listed.all() {
-        format!(
-            "{what}, and the last known state, of {:.0}, is older than [state] max-age: nothing is announced before the API \
-             server answers: {why}{remedy}",
-            snapshot.outdated.unwrap_or_default()
-        )
-    } else if world.listed.all() || remembers(world) {
-        format!("{what}, the last known state stays in use: {why}{remedy}")
-    } else {
-        format!(
-            "{what}, and no earlier state is known, so nothing is announced that depends on the missing lists: {why}{remedy}"
-        )
-    })
-}
-
-/// Of the kinds that were not listed yet something is known: an earlier life of the agent wrote it down.
-pub(super) fn remembers(world: &World) -> bool {
-    let listed = world.listed;
-    let known = [
-        (listed.services, world.services.is_empty()),
-        (listed.endpoint_slices, world.endpoint_slices.is_empty()),
-        (listed.nodes, world.nodes.is_empty()),
-        (listed.namespaces, world.namespaces.is_empty()),
-    ];
-    known.into_iter().any(|(is_listed, is_empty)| !is_listed && !is_empty)
-}
-
-/// Why the API server may not know this agent (401), and the remedy.
-fn unknown_to_api_server(snapshot: &Snapshot) -> String {
-    match &snapshot.world.client_certificate {
-        Some(it) if it.has_ended(snapshot.wall) => format!("; {it} ended on {}: {RENEW}", it.end()),
-        Some(it) => format!(
-            "; {it} is valid until {}, and this API server rejects it: check that the cluster's authority issued it and that the clocks \
-             agree, or renew it: crier reads it again when its file changes",
-            it.end()
-        ),
-        None => "; renew the client certificate (`openssl x509 -enddate` tells when it ended) or the token that the kubeconfig names: \
-                 crier reads them again when their files change"
-            .to_owned(),
-    }
-}
-
-/// A client certificate that has ended or does soon, where a refusal does not name it.
-fn of_client_certificate(snapshot: &Snapshot) -> Option<String> {
-    let world = &snapshot.world;
-    let certificate = world.client_certificate.as_ref()?;
-    let is_told = matches!(&world.api_server, ApiServer::Unreachable { refusal: Refusal::Unauthorized, .. });
-    if is_told && certificate.has_ended(snapshot.wall) {
-        return None;
-    }
-    let trouble = certificate.trouble(snapshot.wall)?;
-    Some(format!(
-        "{trouble}: from then on the API server refuses this agent (401), and the last known state stays in use; {RENEW}"
-    ))
-}
-
-const RENEW: &str =
-    "renew it, or make a new kubeconfig with `crier kubeconfig`: crier reads it again when its file changes";
 
 /// Addresses that the status shows with another `ipMode` than VIP.
 fn not_vip(snapshot: &Snapshot) -> Vec<String> {
@@ -909,7 +858,7 @@ mod tests {
     use crate::plan::Planner;
     use crate::roster::{Card, Member, Roster};
     use crate::views::Counters;
-    use crate::world::{ClientCertificate, Condition, Drain, Fact, Listing, Service, SessionReport};
+    use crate::world::{ClientCertificate, Condition, Drain, Fact, Listing, Refusal, Service, SessionReport};
 
     /// Input: the link of an established session loses its carrier; its address is on the loopback too, or is not.
     #[test]

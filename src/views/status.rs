@@ -28,7 +28,7 @@ use crate::plan::own_addresses;
 use crate::reason::Reason;
 use crate::roster::{Eligibility, KeyId, KeyUse, Member, Roster};
 use crate::session_state::SessionState;
-use crate::world::{ApiServer, Conflict, HostProblem, Link, Pulses, Refusal, Service, SessionReport, World};
+use crate::world::{ApiServer, Area, Conflict, HostProblem, Link, Pulses, Refusal, Service, SessionReport, World};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
@@ -239,7 +239,7 @@ pub fn status(snapshot: &Snapshot) -> Report {
         drain: drain::drain(snapshot),
         shutdown: drain::shutdown(snapshot),
         configuration: snapshot.reloads.clone(),
-        host_problems: world.host_problems.clone(),
+        host_problems: world.problems_of(Area::Host).to_vec(),
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BfdReport, ClientCertificate, Conflict, DefaultRoute, Drain, EgressReach, EndpointSlice, HeldPod, HostProblem,
-    LeaseState, Link, NetworkNumbers, Node, Pod, Refusal, Service, SessionDetail, Shutdown,
+    LeaseState, Link, NetworkNumbers, Node, Pod, Refusal, Service, SessionDetail, Shutdown, Touched,
 };
 use crate::claim::Answerer;
 use crate::config::Config;
@@ -92,14 +92,10 @@ pub enum Fact {
     StatusRefused(ObjectKey, String),
     /// It was told that an address of the Service goes: the Event and the condition that say so were written, or never will be.
     RemovalTold(ObjectKey),
-    /// All problems of this host's settings.
-    Host(Vec<HostProblem>),
+    /// All that is wrong in an area; nothing where all is well again.
+    Problems(Area, Vec<HostProblem>),
     /// On some link where this node may answer, the kernel answers ARP for addresses of all its links.
     ArpOpen(bool),
-    /// All that keeps BGP connections from being accepted.
-    Listening(Vec<HostProblem>),
-    /// All that cannot be read of the folder of manifests.
-    Manifests(Vec<HostProblem>),
     /// Whether this node can serve what it announces.
     DataPath(DataPath),
     /// This agent goes by another configuration from now on. It was checked, and needs no restart. It holds secrets, so it is
@@ -114,28 +110,14 @@ pub enum Fact {
     Leases(Arc<BTreeSet<ObjectKey>>),
     /// How far this node has come with leaving; `None` where it does not.
     Drain(Option<Arc<Drain>>),
-    /// Why a drain that the Node asks for is not begun, or one that is under way stands still; `None` where nothing is in its way.
-    DrainRefused(Option<HostProblem>),
     /// What is known of shutdowns of this host.
     Shutdown(Shutdown),
-    /// Why the Node does not show how it stands with a drain; `None` where it does.
-    NodeNotMarked(Option<HostProblem>),
-    /// Why the last known state is not kept on the disk; `None` where it is.
-    StateNotKept(Option<HostProblem>),
-    /// Why the credentials for the API server, which have changed on the disk, cannot be used; `None` where they can.
-    CredentialsUnusable(Option<HostProblem>),
     /// The client certificate that the API server knows this agent by; `None` where it is known by something else.
     ClientCertificate(Option<ClientCertificate>),
     /// How it stands with the ConfigMap of the configuration, and its texts that are in use, each with its name.
     ClusterConfig(ClusterConfig, Arc<Vec<(String, String)>>),
-    /// All that keeps this node from holding egress pods to their Services' addresses: the guard does not stand.
-    Egress(Vec<HostProblem>),
     /// The addresses that packets of pods leave with by this node: the kernel holds the table that gives them.
     EgressTranslated(Arc<BTreeSet<IpAddr>>),
-    /// All by which packets of pods bypass the host's netfilter, and so the guard.
-    EgressBypass(Vec<HostProblem>),
-    /// All settings of this host by which the kernel drops packets of pods with egress, or replies to them.
-    EgressFiltered(Vec<HostProblem>),
     /// All addresses of pods that are held back for a while yet, although no Service with egress has them any more.
     EgressHeld(Arc<BTreeMap<IpAddr, HeldPod>>),
     /// The addresses that packets of pods left with when the agent started.
@@ -143,14 +125,6 @@ pub enum Fact {
     /// How this node reaches the owners of egress addresses.
     #[serde(alias = "EgressTunnel")]
     EgressReach(EgressReach),
-    /// All that VRFs of the configuration lack on this host.
-    Vrfs(Vec<HostProblem>),
-    /// All routes that the kernel refuses for replies by extra networks.
-    Returns(Vec<HostProblem>),
-    /// All addresses of pools that `bind` asks for and this host does not have.
-    Unbound(Vec<HostProblem>),
-    /// Why blackhole routes cannot be set.
-    Blackholes(Vec<HostProblem>),
     /// Which numbers in the marks networks had when the agent started, by the rules in the kernel: connections carry them.
     NetworkNumbers(NetworkNumbers),
     /// The BGP identifier that the planner chose, in this life of the agent or an earlier one.
@@ -209,36 +183,78 @@ impl Fact {
             | Fact::PulseTrouble(..)
             | Fact::StatusRefused(..)
             | Fact::RemovalTold(_)
-            | Fact::Host(_)
+            | Fact::Problems(..)
             | Fact::ArpOpen(_)
-            | Fact::Listening(_)
-            | Fact::Manifests(_)
             | Fact::DataPath(_)
             | Fact::Config(_)
             | Fact::Drain(_)
-            | Fact::DrainRefused(_)
             | Fact::Shutdown(_)
-            | Fact::NodeNotMarked(_)
-            | Fact::StateNotKept(_)
-            | Fact::CredentialsUnusable(_)
             | Fact::ClientCertificate(_)
             | Fact::Peer(_, PeerOrder::Reset | PeerOrder::Refresh)
             | Fact::ClusterConfig(..)
-            | Fact::Egress(_)
-            | Fact::EgressBypass(_)
-            | Fact::EgressFiltered(_)
             | Fact::EgressTranslated(_)
             | Fact::EgressHeld(_)
             | Fact::EgressSources(_)
             | Fact::EgressReach(_)
-            | Fact::Vrfs(_)
-            | Fact::Returns(_)
-            | Fact::Unbound(_)
-            | Fact::Blackholes(_)
             | Fact::NetworkNumbers(_)
             | Fact::FailStatic
             | Fact::Kept(_)
             | Fact::Leaving => false,
+        }
+    }
+}
+
+/// What a [`Fact::Problems`] is about, in the order in which problems are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Area {
+    /// The credentials for the API server that are on the disk now: they cannot be used.
+    Credentials,
+    /// What cannot be read of the folder of manifests.
+    Manifests,
+    /// Settings of this host.
+    Host,
+    /// What keeps BGP connections from being accepted.
+    Listening,
+    /// What keeps this node from holding egress pods to their Services' addresses: the guard does not stand.
+    Egress,
+    /// By what packets of pods bypass the host's netfilter, and so the guard.
+    EgressBypass,
+    /// Settings of this host by which the kernel drops packets of pods with egress, or replies to them.
+    EgressFilters,
+    /// What VRFs of the configuration lack on this host.
+    Vrfs,
+    /// Routes that the kernel refuses for replies by extra networks.
+    Returns,
+    /// Addresses of pools that `bind` asks for and this host does not have.
+    Bind,
+    /// Why blackhole routes cannot be set.
+    Blackholes,
+    /// Why a drain that the Node asks for is not begun, or one that is under way stands still.
+    Drain,
+    /// Why the Node does not show how it stands with a drain.
+    NodeMark,
+    /// Why the last known state is not kept on the disk.
+    State,
+}
+
+impl Area {
+    /// What another list of problems may change for a planner.
+    pub(super) fn touches(self) -> Touched {
+        match self {
+            // Whether outbound connections of pods are guarded here decides what is announced.
+            Area::Egress | Area::EgressBypass => Touched::Everything,
+            Area::Credentials
+            | Area::Manifests
+            | Area::Host
+            | Area::Listening
+            | Area::EgressFilters
+            | Area::Vrfs
+            | Area::Returns
+            | Area::Bind
+            | Area::Blackholes
+            | Area::Drain
+            | Area::NodeMark
+            | Area::State => Touched::Nothing,
         }
     }
 }
@@ -277,8 +293,9 @@ pub enum Listing {
     Pods(BTreeSet<ObjectKey>),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ApiServer {
+    #[default]
     Connecting,
     Reachable,
     /// The last known state stays in use.

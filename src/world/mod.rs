@@ -26,7 +26,8 @@ pub use client_certificate::ClientCertificate;
 pub use condition::{Condition, is_of_default};
 pub use drain::{Drain, DrainStage, Ordered, Shutdown};
 pub use fact::{
-    ApiServer, ClusterConfig, Fact, Listing, PeerOrder, PeerOrders, PoolRange, PulseTrouble, Pulses, SessionReport,
+    ApiServer, Area, ClusterConfig, Fact, Listing, PeerOrder, PeerOrders, PoolRange, PulseTrouble, Pulses,
+    SessionReport,
 };
 pub use lease::{LeaseState, Silence};
 pub use node_counts::NodeCounts;

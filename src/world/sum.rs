@@ -13,10 +13,10 @@ use ipnet::IpNet;
 use super::departed::Departed;
 use super::maps::{add, put, retain, shared, shared_while};
 use super::{
-    Answerers, ApiServer, BfdSessions, ClientCertificate, ClusterConfig, Conflict, DefaultRoute, Drain, DrainStage,
-    Egress, EgressReach, EndpointSlice, Fact, HeldPod, HostProblem, LeaseState, Link, Listing, NetworkNumbers, Node,
-    PeerOrder, PeerOrders, Pods, PoolRange, PulseTrouble, Pulses, Service, SessionReport, SessionState, Shutdown,
-    Tenant,
+    Answerers, ApiServer, Area, BfdSessions, ClientCertificate, ClusterConfig, Conflict, DefaultRoute, Drain,
+    DrainStage, Egress, EgressReach, EndpointSlice, Fact, HeldPod, HostProblem, LeaseState, Link, Listing,
+    NetworkNumbers, Node, PeerOrder, PeerOrders, Pods, PoolRange, PulseTrouble, Pulses, Service, SessionReport,
+    SessionState, Shutdown, Tenant,
 };
 use crate::address::{Family, is_too_wide};
 use crate::names::{InterfaceName, NamespaceName, NodeName, ObjectKey, PeerName};
@@ -27,7 +27,7 @@ use crate::selector::Labels;
 /// Everything crier was told and that still stands.
 ///
 /// A clone costs next to nothing, however many objects there are: the maps that grow with the cluster share their structure.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct World {
     pub services: OrdMap<ObjectKey, Arc<Service>>,
     pub endpoint_slices: OrdMap<ObjectKey, Arc<EndpointSlice>>,
@@ -87,40 +87,23 @@ pub struct World {
     ahead: OrdMap<ObjectKey, u64>,
     /// What the API server said when the status of a Service could not be written.
     pub refused: OrdMap<ObjectKey, String>,
-    pub host_problems: Vec<HostProblem>,
+    /// What is wrong in each area; see [`problems_of`](World::problems_of). Never empty for an area.
+    pub problems: OrdMap<Area, Vec<HostProblem>>,
     /// On some link where this node may answer, the kernel answers ARP for addresses of all its links.
     pub arp_open: bool,
-    /// What keeps BGP connections from being accepted.
-    pub listen_problems: Vec<HostProblem>,
-    /// What cannot be read of the folder of manifests.
-    pub manifest_problems: Vec<HostProblem>,
     /// Grows with each change of what [`World::to_remember`] gives.
     pub changes: u64,
     /// How it stands with the ConfigMap of the configuration.
     pub cluster_config: ClusterConfig,
     /// The texts of the ConfigMap that are in use, each with its name.
     pub cluster_texts: Arc<Vec<(String, String)>>,
-    /// What keeps egress pods from being held to their Services' addresses.
-    pub egress_problems: Vec<HostProblem>,
-    /// By what packets of pods bypass the host's netfilter.
-    pub egress_bypasses: Vec<HostProblem>,
     /// The addresses that packets of pods leave with by this node; `None` as long as that is not known.
     pub egress_translated: Option<Arc<BTreeSet<IpAddr>>>,
-    /// By which settings of this host the kernel drops packets of pods with egress, or replies to them.
-    pub egress_filtered: Vec<HostProblem>,
     /// The addresses of pods that are held back although no Service with egress has them any more.
     pub egress_held: Arc<BTreeMap<IpAddr, HeldPod>>,
     /// The addresses that packets of pods left with when the agent started.
     pub egress_sources: BTreeSet<IpAddr>,
     pub egress_reach: EgressReach,
-    /// What VRFs of the configuration lack on this host.
-    pub vrf_problems: Vec<HostProblem>,
-    /// See [`Fact::Returns`].
-    pub return_problems: Vec<HostProblem>,
-    /// See [`Fact::Unbound`].
-    pub bind_problems: Vec<HostProblem>,
-    /// See [`Fact::Blackholes`].
-    pub blackhole_problems: Vec<HostProblem>,
     /// See [`Fact::NetworkNumbers`].
     pub network_numbers: NetworkNumbers,
     /// Of this node; good where nothing tells.
@@ -131,16 +114,8 @@ pub struct World {
     pub leases: Arc<BTreeSet<ObjectKey>>,
     /// What operators wanted of peers, by the name of the `[[bgp.peer]]`.
     pub peer_orders: OrdMap<PeerName, PeerOrders>,
-    /// Why a drain that the Node asks for is not begun, or one that is under way stands still.
-    pub drain_refused: Option<HostProblem>,
     /// What is known of shutdowns of this host.
     pub shutdown: Shutdown,
-    /// Why the Node does not show how it stands with a drain.
-    pub node_not_marked: Option<HostProblem>,
-    /// Why the last known state is not kept on the disk.
-    pub state_not_kept: Option<HostProblem>,
-    /// Why the credentials for the API server, which have changed on the disk, cannot be used.
-    pub credentials_unusable: Option<HostProblem>,
     /// The client certificate that the API server knows this agent by.
     pub client_certificate: Option<ClientCertificate>,
     /// This node is being drained.
@@ -192,81 +167,6 @@ pub struct Endpoints {
 impl Endpoints {
     pub fn is_empty(&self) -> bool {
         self.by_node.is_empty() && self.without_node == 0
-    }
-}
-
-impl Default for World {
-    fn default() -> World {
-        World {
-            services: OrdMap::new(),
-            endpoint_slices: OrdMap::new(),
-            slices_of: OrdMap::new(),
-            node_names: OrdMap::new(),
-            namespace_names: OrdMap::new(),
-            nodes: OrdMap::new(),
-            namespaces: OrdMap::new(),
-            service_cidrs: OrdMap::new(),
-            service_cidrs_unseen: None,
-            pods: Pods::default(),
-            listed: ListedKinds::default(),
-            api_server: ApiServer::Connecting,
-            allocates: false,
-            lease: LeaseState::default(),
-            links: OrdMap::new(),
-            router_id: None,
-            router_id_of: None,
-            links_listed: false,
-            conflicts: OrdMap::new(),
-            without_socket: OrdMap::new(),
-            answering: OrdMap::new(),
-            answerers: Answerers::default(),
-            sessions: OrdMap::new(),
-            bfd: BfdSessions::new(),
-            routers: OrdMap::new(),
-            callers: OrdMap::new(),
-            default_routes: Vec::new(),
-            dead_default_routes: Vec::new(),
-            pulses: Pulses::Off,
-            rosters: OrdMap::new(),
-            pulse_trouble: OrdMap::new(),
-            assigned: OrdMap::new(),
-            former: OrdMap::new(),
-            departed: Departed::default(),
-            ahead: OrdMap::new(),
-            refused: OrdMap::new(),
-            host_problems: Vec::new(),
-            arp_open: false,
-            listen_problems: Vec::new(),
-            manifest_problems: Vec::new(),
-            egress_problems: Vec::new(),
-            egress_bypasses: Vec::new(),
-            egress_filtered: Vec::new(),
-            egress_translated: None,
-            egress_held: Arc::default(),
-            egress_sources: BTreeSet::new(),
-            egress_reach: EgressReach::default(),
-            vrf_problems: Vec::new(),
-            return_problems: Vec::new(),
-            bind_problems: Vec::new(),
-            blackhole_problems: Vec::new(),
-            network_numbers: NetworkNumbers::default(),
-            data_path: DataPath::UNWATCHED,
-            pools: Arc::default(),
-            leases: Arc::default(),
-            peer_orders: OrdMap::new(),
-            drain_refused: None,
-            shutdown: Shutdown::default(),
-            node_not_marked: None,
-            state_not_kept: None,
-            credentials_unusable: None,
-            client_certificate: None,
-            drain: None,
-            cluster_config: ClusterConfig::default(),
-            cluster_texts: Arc::default(),
-            fail_static: false,
-            leaving: false,
-            changes: 0,
-        }
     }
 }
 
@@ -424,34 +324,17 @@ impl World {
             }
             // The planner counts from then on.
             Fact::RemovalTold(_) => Touched::Nothing,
-            Fact::Host(problems) => {
-                self.host_problems = problems;
-                Touched::Nothing
+            Fact::Problems(area, problems) => {
+                let changed = self.problems_of(area) != problems;
+                put(&mut self.problems, area, Some(problems).filter(|problems| !problems.is_empty()));
+                if changed { area.touches() } else { Touched::Nothing }
             }
             Fact::ArpOpen(open) => {
                 self.arp_open = open;
                 Touched::Nothing
             }
-            Fact::Listening(problems) => {
-                self.listen_problems = problems;
-                Touched::Nothing
-            }
-            Fact::Manifests(problems) => {
-                self.manifest_problems = problems;
-                Touched::Nothing
-            }
-            Fact::Egress(problems) => {
-                everything_if(std::mem::replace(&mut self.egress_problems, problems) != self.egress_problems)
-            }
-            Fact::EgressBypass(problems) => {
-                everything_if(std::mem::replace(&mut self.egress_bypasses, problems) != self.egress_bypasses)
-            }
             Fact::EgressTranslated(addresses) => {
                 self.egress_translated = Some(addresses);
-                Touched::Nothing
-            }
-            Fact::EgressFiltered(problems) => {
-                self.egress_filtered = problems;
                 Touched::Nothing
             }
             // The planner looks for whoever has them now.
@@ -469,22 +352,6 @@ impl World {
                     (before.mtu, before.problem, before.foreign) != (now.mtu, now.problem.clone(), now.foreign),
                 )
             }
-            Fact::Vrfs(problems) => {
-                self.vrf_problems = problems;
-                Touched::Nothing
-            }
-            Fact::Returns(problems) => {
-                self.return_problems = problems;
-                Touched::Nothing
-            }
-            Fact::Unbound(problems) => {
-                self.bind_problems = problems;
-                Touched::Nothing
-            }
-            Fact::Blackholes(problems) => {
-                self.blackhole_problems = problems;
-                Touched::Nothing
-            }
             Fact::NetworkNumbers(numbers) => {
                 peers_if(std::mem::replace(&mut self.network_numbers, numbers.clone()) != numbers)
             }
@@ -494,25 +361,9 @@ impl World {
             Fact::Pools(pools) => everything_if(std::mem::replace(&mut self.pools, pools.clone()) != pools),
             Fact::Leases(leases) => everything_if(std::mem::replace(&mut self.leases, leases.clone()) != leases),
             Fact::Peer(peer, order) => self.order(peer, order),
-            Fact::DrainRefused(problem) => {
-                self.drain_refused = problem;
-                Touched::Nothing
-            }
             // What it leads to is seen after each turn.
             Fact::Shutdown(shutdown) => {
                 self.shutdown = shutdown;
-                Touched::Nothing
-            }
-            Fact::NodeNotMarked(problem) => {
-                self.node_not_marked = problem;
-                Touched::Nothing
-            }
-            Fact::StateNotKept(problem) => {
-                self.state_not_kept = problem;
-                Touched::Nothing
-            }
-            Fact::CredentialsUnusable(problem) => {
-                self.credentials_unusable = problem;
                 Touched::Nothing
             }
             Fact::ClientCertificate(certificate) => {
@@ -542,7 +393,11 @@ impl World {
 
     /// Why outbound connections of pods cannot be guarded on this node; `None` where it can.
     pub fn egress_obstacle(&self) -> Option<&HostProblem> {
-        self.egress_bypasses.iter().chain(&self.egress_problems).next()
+        self.problems_of(Area::EgressBypass).iter().chain(self.problems_of(Area::Egress)).next()
+    }
+
+    pub fn problems_of(&self, area: Area) -> &[HostProblem] {
+        self.problems.get(&area).map_or(&[], |problems| problems)
     }
 
     /// The configuration names a ConfigMap, and nothing of it is in use: neither its newest text nor one of before.

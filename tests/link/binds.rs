@@ -156,7 +156,7 @@ fn what_another_agent_of_the_host_bound_stays_when_this_one_leaves() {
         until_bound("lo", &["192.0.2.1", "fd35::1"]).await;
         run.stop(Stop::Keep).await;
         let others: Vec<IpAddr> = addresses::take_away(0).await.expect("a host");
-        assert_eq!(others, [IpAddr::from([0; 4]); 0]);
+        assert!(others.is_empty(), "they are another agent's: {others:?}");
         Run::of_agent(8).stop(Stop::Remove).await;
         assert_eq!(bound("lo"), ["192.0.2.1", "fd35::1"]);
         assert_eq!(addresses::take_away(7).await.expect("a host").len(), 2);

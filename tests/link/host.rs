@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crier::kernel::sysctl;
 use crier::plan::slice::L2Slice;
-use crier::world::{Fact, HostProblem, Link};
+use crier::world::{Area, Fact, HostProblem, Link};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
@@ -82,7 +82,7 @@ fn told(link: &str, manage: bool, done: fn() -> bool) -> Vec<HostProblem> {
         let heard = heard.await.expect("something to tell or to do");
         keeper.abort();
         match heard.or_else(|| facts_rx.try_recv().ok()) {
-            Some(Fact::Host(problems)) => problems,
+            Some(Fact::Problems(Area::Host, problems)) => problems,
             None => Vec::new(),
             Some(other) => panic!("the keeper of sysctls told {other:?}"),
         }

@@ -17,7 +17,7 @@ use crier::names::ObjectKey;
 use crier::plan::slice::EgressSlice;
 use ipnet::IpNet;
 
-use crier::world::{EndpointAddresses, EndpointSlice, Fact, HeldPod, HostProblem, PodMark, Tenant};
+use crier::world::{Area, EndpointAddresses, EndpointSlice, Fact, HeldPod, HostProblem, PodMark, Tenant};
 
 use crate::netfilter::{Fate, Kernel, Sent};
 use crate::story::Station;
@@ -259,7 +259,7 @@ impl Keeper {
         let absence = self.standing.absence(now);
         if self.told != absence {
             let problem = absence.as_ref().map(|it| HostProblem { problem: format!("{it:?}"), remedy: String::new() });
-            told.push(Fact::Egress(problem.into_iter().collect()));
+            told.push(Fact::Problems(Area::Egress, problem.into_iter().collect()));
             self.told = absence;
         }
     }

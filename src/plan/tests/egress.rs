@@ -10,7 +10,7 @@ use crate::plan::slice::{Exit, Mapping};
 use crate::plan::tickets::Ticket;
 use crate::roster::{Eligibility, NodeTicket, Stage, Unproved};
 use crate::world::{
-    Conflict, DefaultRoute, Destinations, Drain, DrainStage, Egress, EgressBounds, EndpointAddresses, HeldPod,
+    Area, Conflict, DefaultRoute, Destinations, Drain, DrainStage, Egress, EgressBounds, EndpointAddresses, HeldPod,
     HostProblem, NodeCounts, Ordered, OvnGateway, Pulses, Tenant,
 };
 
@@ -774,7 +774,7 @@ fn the_destinations_of_a_service_are_those_of_its_pods() {
 /// The guard does not stand, or does again.
 fn guard(stands: bool) -> Fact {
     let problem = HostProblem { problem: "EPERM".to_owned(), remedy: "give crier CAP_NET_ADMIN".to_owned() };
-    Fact::Egress(if stands { Vec::new() } else { vec![problem] })
+    Fact::Problems(Area::Egress, if stands { Vec::new() } else { vec![problem] })
 }
 
 #[test]
@@ -787,7 +787,7 @@ fn where_the_guard_does_not_stand_addresses_of_services_with_egress_are_not_anno
     let both = ["192.168.35.100/32", "192.168.35.101/32"];
     assert_eq!(story.routes(), both);
     let bypass = |passed: bool| match guard(!passed) {
-        Fact::Egress(problems) => Fact::EgressBypass(problems),
+        Fact::Problems(_, problems) => Fact::Problems(Area::EgressBypass, problems),
         other => other,
     };
     for facts in [[guard(false), guard(true)], [bypass(true), bypass(false)]] {

@@ -251,7 +251,7 @@ fn what_is_said_of_bgp_is_what_a_look_at_everything_finds() {
             said += usize::from(of_one.as_ref().is_some_and(|said| !said.is_empty()));
         }
     }
-    assert!(said > 100, "it was said {said} times");
+    assert!(said > 20, "it was said {said} times");
 }
 
 #[test]
