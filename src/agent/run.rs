@@ -208,7 +208,8 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let agreement = terms.clone();
     let config_map = cluster.map(|cluster| (cluster, order));
     let of_cluster = OfCluster { terms: terms_seen, annotations, config_map };
-    counters.api_requests = tasks.sources(&config, &node, of_cluster, channels).await?;
+    let (tell_recalled, recalled) = oneshot::channel();
+    counters.api_requests = tasks.sources(&config, &node, of_cluster, recalled, channels).await?;
 
     let config = Arc::new(config);
     let (report, reports) = watch::channel(Reloads::default());
@@ -231,6 +232,8 @@ pub async fn run(start: Start) -> Result<(), Error> {
     let mut turning = Loop::new(config, node, slices, (memory, had), readings, first_plan, turned);
     turning.tell_agreement(agreement);
     turning.recall();
+    // Nobody but the reader of manifests asks for it.
+    let _ = tell_recalled.send(turning.recalled_manifests());
     let patience = if turning.remembers_services() { PATIENCE_WITH_MEMORY } else { PATIENCE_WITHOUT_MEMORY };
     let leaving = facts.clone();
     tasks.finite.spawn(lose_patience(facts, patience));
@@ -470,6 +473,7 @@ impl Tasks {
         config: &Config,
         node: &NodeName,
         OfCluster { terms, annotations, config_map }: OfCluster,
+        recalled: oneshot::Receiver<Vec<Fact>>,
         Channels { slices, facts, stopping }: Channels<'_>,
     ) -> Result<Arc<AtomicU64>, Error> {
         match &config.source {
@@ -499,8 +503,8 @@ impl Tasks {
                 Ok(requests)
             }
             Source::Manifests(Manifests { folder }) => {
-                self.endless
-                    .spawn(named("the reader of manifests", manifests::folder::run(folder.clone(), facts.clone())));
+                let reading = manifests::folder::run(folder.clone(), recalled, facts.clone());
+                self.endless.spawn(named("the reader of manifests", reading));
                 Ok(Arc::default())
             }
         }

@@ -159,7 +159,7 @@ impl Loop {
             Ok(Recalled { facts, as_of, damaged: _ }) => {
                 let age = as_of.and_then(|as_of| clock::wall().duration_since(as_of).ok()).unwrap_or_default();
                 let too_old = !standalone && !max_age.is_zero() && age > max_age;
-                let is_promise = |fact: &Fact| matches!(fact, Fact::Assigned(..));
+                let is_promise = |fact: &Fact| matches!(fact, Fact::Assigned(..) | Fact::Had(..));
                 let counts = |fact: &Fact| {
                     is_of_people(fact)
                         || matches!(fact, Fact::Pools(_) | Fact::Leases(_) | Fact::RouterId(_) | Fact::RouterIdOf(..))
@@ -183,6 +183,14 @@ impl Loop {
 
     pub fn remembers_services(&self) -> bool {
         !self.planner.world().services.is_empty()
+    }
+
+    /// What of that may be of manifests.
+    pub fn recalled_manifests(&self) -> Vec<Fact> {
+        match self.planner.config().is_standalone() {
+            true => self.planner.world().to_remember().collect(),
+            false => Vec::new(),
+        }
     }
 
     /// Runs until every sender of facts is gone; cancel it to stop it.

@@ -111,8 +111,8 @@ impl Content {
 /// One object: which, and what it says.
 pub type Entry = (Subject, Content);
 
-/// The object behind the Fact of a translator; `None` for a Fact that is about no object of a manifest.
-fn entry_of(fact: Fact) -> Option<Entry> {
+/// The object behind the Fact of a translator, or of a World of before; `None` for a Fact that is about no object of a manifest.
+pub fn entry_of(fact: Fact) -> Option<Entry> {
     match fact {
         Fact::Namespace(key, Some(labels)) => Some((Subject::Namespace(key), Content::Namespace(labels))),
         Fact::Node(key, Some(node)) => Some((Subject::Node(key), Content::Node(node))),

@@ -13,13 +13,13 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{debug, info, warn};
 
 use crate::manifests::document::{self, Contents, Fault, Format};
-use crate::manifests::scene::{Duplicate, Scene};
+use crate::manifests::scene::{Duplicate, Extent, Scene, Stay};
 use crate::world::{ApiServer, Area, Fact, HostProblem};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -37,15 +37,21 @@ const LOST_AFTER: u32 = 5 * STANDS_AFTER;
 const LONGEST: u64 = 256 << 20;
 /// What is told of the folder at once.
 const MOST_PROBLEMS: usize = 20;
+/// Of how many missing objects the names are told.
+const MOST_NAMED: usize = 5;
 
 /// Tells what the manifests in `folder` say, then what changes, until the receiver of the Facts is gone. What files lost, and files
 /// that are gone, are believed after [`STANDS_AFTER`]. A file that cannot be read, or a folder that is gone, withdraws nothing, and
 /// is a problem that is told. Folders inside `folder` are not read.
-pub async fn run(folder: PathBuf, facts: mpsc::Sender<Fact>) {
+///
+/// `before` tells once what was known before the start: what the folder lacks of that counts as lost.
+pub async fn run(folder: PathBuf, before: oneshot::Receiver<Vec<Fact>>, facts: mpsc::Sender<Fact>) {
     if facts.send(Fact::ApiServer(ApiServer::Manifests)).await.is_err() {
         return;
     }
     let mut reader = Reader::of(folder);
+    // Whoever tells nothing knows nothing.
+    reader.scene.remember(before.await.unwrap_or_default());
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -105,6 +111,8 @@ struct Reader {
     seen: Option<Looks>,
     /// At how many looks since the last change the folder was the same.
     same: u32,
+    /// How many objects of before the start were missing when that was last logged.
+    missing: usize,
     /// The duplicates that were logged.
     duplicates: Vec<Duplicate>,
     /// Why the folder cannot be read; kept so that it is logged once.
@@ -122,6 +130,7 @@ impl Reader {
             scene: Scene::default(),
             seen: None,
             same: 0,
+            missing: 0,
             duplicates: Vec::new(),
             trouble: None,
             faults: BTreeMap::new(),
@@ -151,11 +160,12 @@ impl Reader {
                 false => "nothing of it is used until it is mended".to_owned(),
             },
         });
+        let of_before = self.missing().into_iter();
         let of_object = self.duplicates.iter().map(|Duplicate { subject, taken, ignored }| HostProblem {
             problem: format!("{subject} is described by {taken} and by {ignored}"),
             remedy: format!("{taken} is used; remove it from one of the two"),
         });
-        let mut all = of_folder.chain(of_file).chain(of_object);
+        let mut all = of_folder.chain(of_before).chain(of_file).chain(of_object);
         let mut problems: Vec<HostProblem> = all.by_ref().take(MOST_PROBLEMS).collect();
         let more = all.count();
         if more > 0 {
@@ -163,6 +173,48 @@ impl Reader {
             problems.push(HostProblem { problem, remedy: "see the log of this agent".to_owned() });
         }
         problems
+    }
+
+    /// That objects of before the start are in no manifest, once the folder was read.
+    fn missing(&self) -> Option<HostProblem> {
+        let missing = self.scene.missing();
+        let count = missing.len();
+        if count == 0 || self.seen.is_none() {
+            return None;
+        }
+        let mut names = missing.take(MOST_NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        if count > MOST_NAMED {
+            names += &format!(", and {} more", count - MOST_NAMED);
+        }
+        let folder = self.folder.display();
+        let problem = format!("no manifest in {folder} describes what this agent knew before it was started: {names}");
+        let remedy = match self.scene.stay() {
+            Stay::UntilRead => "all of that stays in use until every manifest can be read",
+            Stay::Empty => {
+                "the folder describes no object at all: all of that stays in use for two minutes after the start; mount the folder, or put \
+                 the manifests there"
+            }
+            Stay::Lacks => {
+                "all of that stays in use until the folder has been the same for two seconds; put back what is to stay for longer"
+            }
+        };
+        Some(HostProblem { problem, remedy: remedy.to_owned() })
+    }
+
+    /// Logs what has become of the objects of before the start.
+    fn log_missing(&mut self) {
+        let count = self.scene.missing().len();
+        if count == self.missing {
+            return;
+        }
+        match self.missing() {
+            Some(problem) => warn!(objects = count, %problem, "objects of before the start are missing"),
+            None => info!(
+                objects = self.missing,
+                "no object of before the start is missing any more, or they were given up"
+            ),
+        }
+        self.missing = count;
     }
 
     /// The folder as it is now; `None` if it cannot be read.
@@ -200,17 +252,18 @@ impl Reader {
         }
         self.faults.retain(|file, _| look.contains_key(file));
         let mut missed = Vec::new();
-        for file in look.iter().filter(|(file, look)| seen.get(*file) != Some(*look)).map(|(file, _)| file) {
+        for (file, Look { inode, length, .. }) in look.iter().filter(|(file, look)| seen.get(*file) != Some(*look)) {
             self.faults.remove(file);
             match read(&self.folder.join(file)) {
                 Ok(Contents { entries, skipped }) => {
                     for kind in skipped {
                         debug!(file, kind, "skipped: nothing that crier reads");
                     }
-                    if self.scene.take(file, entries) {
+                    let extent = Extent { inode: *inode, octets: *length };
+                    if self.scene.take(file, entries, extent) {
                         info!(
                             file,
-                            "a manifest lost objects; they stay until the folder has been the same for two seconds"
+                            "a manifest lost objects, or is shorter and its last object is another; what was stays until the folder has been the same for two seconds"
                         );
                     }
                 }
@@ -255,6 +308,7 @@ impl Reader {
             warn!(object = %subject, taken, ignored, "an object is described twice; the first file by name is used");
         }
         self.duplicates = news.duplicates;
+        self.log_missing();
         // First of all, so that nobody takes a folder for sound that is not.
         self.news_of_problems().into_iter().chain(news.facts).collect()
     }
@@ -363,13 +417,22 @@ mod tests {
 
     impl Watched {
         async fn start(files: &[(&str, &str)]) -> Watched {
+            Watched::start_knowing("", files).await
+        }
+
+        /// The agent before this one knew what this text says.
+        async fn start_knowing(text: &str, files: &[(&str, &str)]) -> Watched {
             let folder = tempfile::tempdir().unwrap();
             for (name, text) in files {
                 fs::write(folder.path().join(name), text).unwrap();
             }
+            let known = document::read(text, Format::Yaml).expect("it is sound").entries;
+            let known = known.into_iter().filter_map(|(subject, content)| subject.says(&content)).collect();
             let (sender, mut facts) = mpsc::channel(64);
+            let (before, told_before) = oneshot::channel();
+            before.send(known).expect("it is kept");
             let mut task = JoinSet::new();
-            task.spawn(run(folder.path().to_owned(), sender));
+            task.spawn(run(folder.path().to_owned(), told_before, sender));
             assert_eq!(facts.recv().await, Some(Fact::ApiServer(ApiServer::Manifests)));
             Watched { folder, facts, _task: task }
         }
@@ -399,6 +462,19 @@ mod tests {
                     Fact::Listed(Listing::EndpointSlices(_)) => return words,
                     Fact::Listed(_) | Fact::Problems(Area::Manifests, _) => {}
                     other => panic!("{other:?}"),
+                }
+            }
+        }
+
+        /// How many objects are told up to the next complete listing.
+        async fn facts_until_listed(&mut self) -> usize {
+            let mut objects = 0;
+            loop {
+                let fact = tokio::time::timeout(Duration::from_secs(120), self.facts.recv()).await;
+                match fact.expect("something is told").expect("it runs") {
+                    Fact::Listed(Listing::EndpointSlices(_)) => return objects,
+                    Fact::Listed(_) | Fact::Problems(..) => {}
+                    _ => objects += 1,
                 }
             }
         }
@@ -552,7 +628,69 @@ mod tests {
         assert_eq!(watched.told().await, ["-dns"], "deleted is deleted");
     }
 
-    /// What a command that failed puts in place, and what `git checkout` and `rsync` do.
+    /// A mount that comes later, a file that is half written, or of which the disk lost all but the name.
+    #[tokio::test(start_paused = true)]
+    async fn a_start_in_an_empty_or_half_written_folder_withdraws_nothing_before_the_time_is_over() {
+        let both = service("dns", 53) + &service("web", 80);
+        for (files, stands) in
+            [(vec![], 240), (vec![("all.yaml", "")], 240), (vec![("all.yaml", &*service("dns", 53))], 4)]
+        {
+            let mut watched = Watched::start_knowing(&both, &files).await;
+            let said = watched.complains().await;
+            assert!(
+                said.len() == 1 && said[0].contains("describes what this agent knew before it was started: "),
+                "{said:?}"
+            );
+            assert!(said[0].contains("Service default/web"), "{said:?}");
+            assert_eq!(watched.told().await, [""; 0]);
+            watched.says_nothing_for(stands - 1).await;
+            watched.write("all.yaml", &both);
+            assert_eq!(watched.complains().await, [""; 0], "it is all there");
+            watched.says_nothing().await;
+            watched.write("all.yaml", &(both.clone() + &service("new", 1)));
+            assert_eq!(watched.told().await, ["new:1"]);
+
+            let mut watched = Watched::start_knowing(&both, &files).await;
+            watched.told().await;
+            let began = tokio::time::Instant::now();
+            let gone = watched.told().await;
+            assert_eq!(gone.last().map(String::as_str), Some("-web"), "it is believed in the end");
+            assert_eq!(gone.len(), if stands == 240 { 2 } else { 1 });
+            let looks = began.elapsed().as_millis() / LOOK_EVERY.as_millis();
+            assert!((stands - 1..=stands + 2).contains(&u32::try_from(looks).unwrap()), "believed after {looks} looks");
+        }
+    }
+
+    /// The text ends within an EndpointSlice, which is one without endpoints as far as it goes.
+    #[tokio::test(start_paused = true)]
+    async fn a_text_that_ends_within_an_object_changes_nothing_before_it_has_stood() {
+        let slice = "---\nkind: EndpointSlice\napiVersion: discovery.k8s.io/v1\nmetadata:\n  name: web-1\n  labels:\n    \
+                     kubernetes.io/service-name: web\naddressType: IPv4\nports:\n- port: 8080\nendpoints:\n- addresses: [10.0.0.1]\n";
+        let whole = service("web", 80) + slice;
+        let cuts: Vec<usize> = whole.match_indices('\n').map(|(at, _)| at + 1).filter(|at| *at < whole.len()).collect();
+        for cut in cuts {
+            let mut watched = Watched::start(&[("all.yaml", &whole)]).await;
+            watched.facts_until_listed().await;
+            watched.write("all.yaml", &whole[..cut]);
+            watched.says_nothing_yet().await;
+            watched.write("all.yaml", &whole);
+            watched.says_nothing().await;
+        }
+        let mut watched = Watched::start(&[("all.yaml", &whole)]).await;
+        watched.facts_until_listed().await;
+        let none = whole.replace("endpoints:\n- addresses: [10.0.0.1]\n", "endpoints: []\n");
+        watched.write("all.yaml", &none);
+        watched.says_nothing_yet().await;
+        assert_eq!(watched.facts_until_listed().await, 1, "an edit is taken when it has stood");
+        watched.write("all.yaml", &whole);
+        assert_eq!(watched.facts_until_listed().await, 1);
+        watched.replace("all.yaml", &none);
+        let replaced = tokio::time::Instant::now();
+        assert_eq!(watched.facts_until_listed().await, 1);
+        assert!(replaced.elapsed() < LOOK_EVERY * 2, "put in place whole: at once");
+    }
+
+    /// K14 of the reviews: what a command that failed puts in place, and what `git checkout` and `rsync` do.
     #[tokio::test(start_paused = true)]
     async fn a_file_that_is_replaced_by_less_or_away_for_a_moment_withdraws_nothing() {
         let both = service("dns", 53) + &service("web", 80);

@@ -1,12 +1,19 @@
 //! What all files of a folder say together, and which part of it is news. Floor 1.
 //!
-//! Tell it what became of each file ([`Scene::take`], [`Scene::spoil`], [`Scene::drop_file`]), then ask [`Scene::news`]. What a
-//! file lost stays until [`Scene::let_go`].
+//! Tell it what was known before the start ([`Scene::remember`]), then what became of each file ([`Scene::take`], [`Scene::spoil`],
+//! [`Scene::drop_file`]), and ask [`Scene::news`]. What a file lost, and what is missing of before, stays until [`Scene::let_go`].
+//!
+//! The last object of a text may be cut off, and nothing in the text tells: a list of endpoints that is not written yet is an empty
+//! one. So of a file that is not as long as it was, or lacks something, the last object counts as lost where it says something else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::manifests::document::{Content, Entry, Subject};
+use crate::manifests::document::{Content, Entry, Subject, entry_of};
 use crate::world::{Fact, Listing};
+
+/// For how many looks objects of before the start stay where the folder describes none at all, two minutes: what is mounted there may
+/// come later, and systemd waits 90 s for a mount.
+const EMPTY_AFTER: u32 = 240;
 
 /// The files and what was told of them.
 #[derive(Default)]
@@ -15,6 +22,12 @@ pub struct Scene {
     /// Files that could never be read. What they say is unknown, so no list may be called complete.
     never_read: BTreeSet<String>,
     told: BTreeMap<Subject, Content>,
+    /// What was known before the start, and no file describes yet.
+    missing: BTreeMap<Subject, Content>,
+    /// At how many looks it was missing from a folder that describes other objects.
+    missed: u32,
+    /// At how many looks from one that describes none.
+    empty: u32,
     /// Whether the World was last told that the lists are complete.
     complete: bool,
 }
@@ -24,8 +37,21 @@ struct File {
     entries: Vec<Entry>,
     /// What it said before and does not say now.
     lost: BTreeMap<Subject, Lost>,
+    /// What its last object said before the text may have been cut off within it.
+    cut: Option<(Subject, Lost)>,
+    /// How it is now, and how it was when it was last whole.
+    extent: Extent,
+    whole: Option<Extent>,
     /// There is no such file any more; it is kept for what is lost.
     is_gone: bool,
+}
+
+/// How much there is of a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Device and number: another one where another file was put in its place.
+    pub inode: (u64, u64),
+    pub octets: u64,
 }
 
 struct Lost {
@@ -41,8 +67,8 @@ fn is_lost(before: &Content, now: Option<&Content>) -> bool {
 }
 
 impl File {
-    /// It says this now. Whether anything is lost by that which was not lost before.
-    fn say(&mut self, entries: Vec<Entry>) -> bool {
+    /// It says this now, where all files together `told` that before. Whether anything is lost by that which was not lost before.
+    fn say(&mut self, entries: Vec<Entry>, told: &BTreeMap<Subject, Content>, lacks: bool) -> bool {
         let former = std::mem::replace(&mut self.entries, entries);
         let mut now: BTreeMap<&Subject, &Content> = BTreeMap::new();
         for (subject, content) in &self.entries {
@@ -50,21 +76,78 @@ impl File {
         }
         self.lost.retain(|subject, lost| is_lost(&lost.content, now.get(subject).copied()));
         let lost_before = self.lost.len();
-        for (subject, content) in former {
+        let cut_before = self.cut.take();
+        for (subject, said) in former {
+            // Half an object is nothing to go back to.
+            let whole = cut_before.as_ref().filter(|(cut, _)| *cut == subject).map(|(_, lost)| lost.content.clone());
+            let content = whole.unwrap_or(said);
             if is_lost(&content, now.get(&subject).copied()) {
                 self.lost.entry(subject).or_insert(Lost { content, looks: 0 });
             }
         }
-        self.lost.len() > lost_before
+        if (lacks || self.is_short(cut_before.is_some()))
+            && let Some((last, said)) = self.entries.last()
+            && now.get(last).is_some_and(|now| std::ptr::eq(*now, said))
+            && let Some(content) = told.get(last).filter(|told| *told != said && !matches!(told, Content::Pod(_)))
+            && !self.lost.contains_key(last)
+        {
+            let looks = cut_before.as_ref().filter(|(cut, _)| cut == last).map_or(0, |(_, lost)| lost.looks);
+            self.cut = Some((last.clone(), Lost { content: content.clone(), looks }));
+        }
+        self.note_whole();
+        self.lost.len() > lost_before || (self.cut.is_some() && cut_before.is_none())
+    }
+
+    /// Whether there is less of it than there was, so that the rest may be still to come. Another file that was put in its place was
+    /// written before that; one of which nothing was whole yet is as it was.
+    fn is_short(&self, was_cut: bool) -> bool {
+        let is_shorter = |whole: Extent| {
+            let is_same_file = self.is_gone || self.extent.inode == whole.inode;
+            is_same_file && self.extent.octets < whole.octets
+        };
+        !self.lost.is_empty() || self.whole.map_or(was_cut, is_shorter)
+    }
+
+    fn note_whole(&mut self) {
+        if self.lost.is_empty() && self.cut.is_none() {
+            self.whole = Some(self.extent);
+        }
+    }
+
+    fn has_lost_any(&self) -> bool {
+        !self.lost.is_empty() || self.cut.is_some()
+    }
+
+    fn count_look(&mut self) {
+        let cut = self.cut.iter_mut().map(|(_, lost)| lost);
+        self.lost.values_mut().chain(cut).for_each(|lost| lost.looks += 1);
+    }
+
+    fn let_go(&mut self, looks: u32) {
+        self.lost.retain(|_, lost| lost.looks < looks);
+        self.cut.take_if(|(_, lost)| lost.looks >= looks);
+        self.note_whole();
     }
 
     /// What it said last stays, and with it what was lost before.
     fn keep(&mut self) {
         self.is_gone = false;
-        let lost = std::mem::take(&mut self.lost);
+        let mut lost = std::mem::take(&mut self.lost);
+        lost.extend(self.cut.take());
         self.entries.retain(|(subject, _)| !lost.contains_key(subject));
         self.entries.extend(lost.into_iter().map(|(subject, lost)| (subject, lost.content)));
     }
+}
+
+/// How long what is missing of before the start stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stay {
+    /// Until every file can be read: it may be in one that cannot.
+    UntilRead,
+    /// For two minutes: the folder describes no object.
+    Empty,
+    /// As what a file lost.
+    Lacks,
 }
 
 /// An object that two places describe.
@@ -85,12 +168,21 @@ pub struct News {
 }
 
 impl Scene {
-    /// The file holds these objects now. Whether it lost any; what it lost stays for now.
-    pub fn take(&mut self, file: &str, entries: Vec<Entry>) -> bool {
+    /// What an agent before this one knew, from a folder as well. Call it before anything else.
+    pub fn remember(&mut self, facts: Vec<Fact>) {
+        self.missing = facts.into_iter().filter_map(entry_of).collect();
+        self.told = self.missing.clone();
+    }
+
+    /// The file holds these objects now, and is that long. Whether it lost any, or may be cut off; what it lost stays for now.
+    pub fn take(&mut self, file: &str, entries: Vec<Entry>, extent: Extent) -> bool {
         self.never_read.remove(file);
+        let lacks = !self.missing.is_empty();
         let file = self.files.entry(file.to_owned()).or_default();
+        file.extent = extent;
+        let has_lost = file.say(entries, &self.told, lacks);
         file.is_gone = false;
-        file.say(entries)
+        has_lost
     }
 
     /// The file cannot be read: what it held before stays in use.
@@ -111,29 +203,64 @@ impl Scene {
         self.never_read.remove(file);
         let Some(file) = self.files.get_mut(file) else { return false };
         file.is_gone = true;
-        let lost_any = file.say(Vec::new());
+        let lost_any = file.say(Vec::new(), &self.told, false);
         self.forget_gone();
         lost_any
     }
 
-    /// Whether anything is lost and stays for now.
+    /// Whether anything is lost and stays for now, until it is let go.
     pub fn has_lost_any(&self) -> bool {
-        self.files.values().any(|file| !file.lost.is_empty())
+        let waits = self.never_read.is_empty() && !self.missing.is_empty();
+        waits || self.files.values().any(File::has_lost_any)
+    }
+
+    /// What was known before the start, and no file describes.
+    pub fn missing(&self) -> impl ExactSizeIterator<Item = &Subject> {
+        self.missing.keys()
+    }
+
+    /// Why that is so, and how long.
+    pub fn stay(&self) -> Stay {
+        match (self.never_read.is_empty(), self.is_empty()) {
+            (false, _) => Stay::UntilRead,
+            (true, true) => Stay::Empty,
+            (true, false) => Stay::Lacks,
+        }
+    }
+
+    /// No file describes any object.
+    fn is_empty(&self) -> bool {
+        self.files.values().all(|file| file.entries.is_empty())
     }
 
     /// The folder was looked at once more.
     pub fn count_look(&mut self) {
-        self.files.values_mut().flat_map(|file| file.lost.values_mut()).for_each(|lost| lost.looks += 1);
+        self.files.values_mut().for_each(File::count_look);
+        (self.missed, self.empty) = match self.stay() {
+            // They count from when the files can be read.
+            Stay::UntilRead => (0, 0),
+            Stay::Empty => (0, self.empty.saturating_add(1)),
+            Stay::Lacks => (self.missed.saturating_add(1), self.empty),
+        };
     }
 
-    /// What is lost for at least so many looks is gone.
+    /// What is lost for at least so many looks is gone. What is missing of before the start waits for longer in an empty folder, and for good
+    /// while there is a file that could never be read.
     pub fn let_go(&mut self, looks: u32) {
-        self.files.values_mut().for_each(|file| file.lost.retain(|_, lost| lost.looks < looks));
+        self.files.values_mut().for_each(|file| file.let_go(looks));
+        let is_over = match self.stay() {
+            Stay::UntilRead => false,
+            Stay::Empty => self.empty >= EMPTY_AFTER,
+            Stay::Lacks => self.missed >= looks,
+        };
+        if is_over {
+            self.missing.clear();
+        }
         self.forget_gone();
     }
 
     fn forget_gone(&mut self) {
-        self.files.retain(|_, file| !file.is_gone || !file.lost.is_empty());
+        self.files.retain(|_, file| !file.is_gone || file.has_lost_any());
     }
 
     /// What is to be told since the last call; no facts if nothing changed.
@@ -154,6 +281,13 @@ impl Scene {
                 }
             }
         }
+        for (file, File { cut, .. }) in &self.files {
+            if let Some((subject, Lost { content, .. })) = cut
+                && now.get(subject).is_some_and(|(describes, _)| *describes == file.as_str())
+            {
+                now.insert(subject, (file, content));
+            }
+        }
         // An object that went from one file to another is not lost.
         for (file, File { lost, .. }) in &self.files {
             for (subject, Lost { content, .. }) in lost {
@@ -162,6 +296,8 @@ impl Scene {
                 }
             }
         }
+        self.missing.retain(|subject, content| is_lost(content, now.get(subject).map(|(_, now)| *now)));
+        now.extend(self.missing.iter().map(|(subject, content)| (subject, ("", content))));
         let mut changed: BTreeMap<&Subject, Option<&Content>> = BTreeMap::new();
         for (subject, (_, content)) in &now {
             if self.told.get(*subject) != Some(*content) {
@@ -241,11 +377,11 @@ mod tests {
     #[test]
     fn the_same_files_are_told_in_the_same_order() {
         let mut one = Scene::default();
-        one.take("a.yaml", services(&[("web", 80), ("api", 81)]));
-        one.take("b.yaml", services(&[("dns", 53)]));
+        one.take("a.yaml", services(&[("web", 80), ("api", 81)]), Extent::default());
+        one.take("b.yaml", services(&[("dns", 53)]), Extent::default());
         let mut other = Scene::default();
-        other.take("b.yaml", services(&[("dns", 53)]));
-        other.take("a.yaml", services(&[("api", 81), ("web", 80)]));
+        other.take("b.yaml", services(&[("dns", 53)]), Extent::default());
+        other.take("a.yaml", services(&[("api", 81), ("web", 80)]), Extent::default());
         let news = told(&mut one);
         assert_eq!(news, ["api:81", "dns:53", "web:80", "all"]);
         assert_eq!(news, told(&mut other));
@@ -259,12 +395,12 @@ mod tests {
     #[test]
     fn only_what_changed_is_told_again() {
         let mut scene = Scene::default();
-        scene.take("a.yaml", services(&[("web", 80), ("api", 81)]));
+        scene.take("a.yaml", services(&[("web", 80), ("api", 81)]), Extent::default());
         told(&mut scene);
         assert_eq!(told(&mut scene), [""; 0], "nothing happened");
-        scene.take("a.yaml", services(&[("web", 80), ("api", 82)]));
+        scene.take("a.yaml", services(&[("web", 80), ("api", 82)]), Extent::default());
         assert_eq!(told(&mut scene), ["api:82", "all"]);
-        scene.take("a.yaml", services(&[("web", 80)]));
+        scene.take("a.yaml", services(&[("web", 80)]), Extent::default());
         scene.let_go(0);
         assert_eq!(told(&mut scene), ["-api", "all"]);
         scene.drop_file("a.yaml");
@@ -275,16 +411,16 @@ mod tests {
     #[test]
     fn what_a_file_lost_stays_until_it_is_let_go() {
         let mut scene = Scene::default();
-        assert!(!scene.take("a.yaml", services(&[("web", 80), ("api", 81)])));
+        assert!(!scene.take("a.yaml", services(&[("web", 80), ("api", 81)]), Extent::default()));
         told(&mut scene);
-        assert!(scene.take("a.yaml", services(&[("web", 80)])), "api");
+        assert!(scene.take("a.yaml", services(&[("web", 80)]), Extent::default()), "api");
         scene.count_look();
         assert!(scene.drop_file("a.yaml"), "web");
         scene.let_go(2);
         assert_eq!(told(&mut scene), [""; 0]);
         scene.let_go(1);
         assert_eq!(told(&mut scene), ["-api", "all"], "what is lost for longer");
-        assert!(!scene.take("a.yaml", services(&[("web", 80)])));
+        assert!(!scene.take("a.yaml", services(&[("web", 80)]), Extent::default()));
         scene.let_go(0);
         assert_eq!(told(&mut scene), [""; 0], "web is described again");
     }
@@ -292,10 +428,10 @@ mod tests {
     #[test]
     fn an_object_that_goes_to_another_file_is_not_lost() {
         let mut scene = Scene::default();
-        scene.take("a.yaml", services(&[("web", 80)]));
+        scene.take("a.yaml", services(&[("web", 80)]), Extent::default());
         told(&mut scene);
         scene.drop_file("a.yaml");
-        scene.take("b.yaml", services(&[("web", 81)]));
+        scene.take("b.yaml", services(&[("web", 81)]), Extent::default());
         let News { facts, duplicates } = scene.news();
         assert!(matches!(&facts[0], Fact::Service(_, Some(service)) if service.ports[0].port == 81), "{facts:?}");
         assert_eq!(duplicates, []);
@@ -306,10 +442,10 @@ mod tests {
     #[test]
     fn what_was_lost_of_a_file_that_breaks_stays_for_good() {
         let mut scene = Scene::default();
-        scene.take("a.yaml", services(&[("web", 80), ("api", 81)]));
-        scene.take("b.yaml", Vec::new());
+        scene.take("a.yaml", services(&[("web", 80), ("api", 81)]), Extent::default());
+        scene.take("b.yaml", Vec::new(), Extent::default());
         told(&mut scene);
-        scene.take("a.yaml", services(&[("web", 82)]));
+        scene.take("a.yaml", services(&[("web", 82)]), Extent::default());
         scene.spoil("a.yaml");
         scene.spoil("b.yaml");
         scene.let_go(0);
@@ -328,25 +464,25 @@ mod tests {
             read(&text, Format::Yaml).expect("a sound manifest").entries
         };
         let mut scene = Scene::default();
-        assert!(!scene.take("a.yaml", typed("ClusterIP", 80)));
-        assert!(!scene.take("a.yaml", typed("LoadBalancer", 81)));
+        assert!(!scene.take("a.yaml", typed("ClusterIP", 80), Extent::default()));
+        assert!(!scene.take("a.yaml", typed("LoadBalancer", 81), Extent::default()));
         assert_eq!(told(&mut scene), ["web:81", "all"]);
-        assert!(scene.take("a.yaml", typed("ClusterIP", 82)));
+        assert!(scene.take("a.yaml", typed("ClusterIP", 82), Extent::default()));
         assert_eq!(told(&mut scene), [""; 0]);
         scene.let_go(0);
         assert_eq!(told(&mut scene), ["web:82", "all"]);
-        assert!(!scene.take("a.yaml", typed("ClusterIP", 83)));
+        assert!(!scene.take("a.yaml", typed("ClusterIP", 83), Extent::default()));
         assert_eq!(told(&mut scene), ["web:83", "all"], "nothing was lost by that");
     }
 
     #[test]
     fn a_file_that_breaks_keeps_its_word() {
         let mut scene = Scene::default();
-        scene.take("a.yaml", services(&[("web", 80)]));
+        scene.take("a.yaml", services(&[("web", 80)]), Extent::default());
         told(&mut scene);
         scene.spoil("a.yaml");
         assert_eq!(told(&mut scene), [""; 0]);
-        scene.take("b.yaml", services(&[("api", 81)]));
+        scene.take("b.yaml", services(&[("api", 81)]), Extent::default());
         assert_eq!(told(&mut scene), ["api:81", "all"], "its objects are in the list still");
     }
 
@@ -354,12 +490,12 @@ mod tests {
     fn nothing_is_complete_before_each_file_was_read_once() {
         let mut scene = Scene::default();
         scene.spoil("a.yaml");
-        scene.take("b.yaml", services(&[("api", 81), ("dns", 53)]));
+        scene.take("b.yaml", services(&[("api", 81), ("dns", 53)]), Extent::default());
         assert_eq!(told(&mut scene), ["api:81", "dns:53"], "what the last run knew of a.yaml may stand");
-        scene.take("b.yaml", services(&[("api", 81)]));
+        scene.take("b.yaml", services(&[("api", 81)]), Extent::default());
         scene.let_go(0);
         assert_eq!(told(&mut scene), ["-dns"], "what is surely gone is told");
-        scene.take("a.yaml", services(&[("web", 80)]));
+        scene.take("a.yaml", services(&[("web", 80)]), Extent::default());
         assert_eq!(told(&mut scene), ["web:80", "all"]);
 
         scene.spoil("c.yaml");
@@ -371,13 +507,150 @@ mod tests {
     #[test]
     fn of_two_descriptions_the_first_file_by_name_counts() {
         let mut scene = Scene::default();
-        scene.take("b.yaml", services(&[("web", 81)]));
-        scene.take("a.yaml", services(&[("web", 80), ("web", 82)]));
+        scene.take("b.yaml", services(&[("web", 81)]), Extent::default());
+        scene.take("a.yaml", services(&[("web", 80), ("web", 82)]), Extent::default());
         let news = scene.news();
         let lost: Vec<_> = news.duplicates.iter().map(|one| (one.taken.as_str(), one.ignored.as_str())).collect();
         assert_eq!(lost, [("a.yaml", "a.yaml"), ("a.yaml", "b.yaml")]);
         assert!(matches!(&news.facts[0], Fact::Service(_, Some(service)) if service.ports[0].port == 80));
         scene.drop_file("a.yaml");
         assert_eq!(told(&mut scene), ["web:81", "all"], "the second steps in");
+    }
+
+    /// Services as Facts of a World of before.
+    fn before(known: &[(&str, u16)]) -> Vec<Fact> {
+        services(known).into_iter().filter_map(|(subject, content)| subject.says(&content)).collect()
+    }
+
+    #[test]
+    fn what_was_known_before_the_start_is_lost_only_when_the_folder_has_lacked_it_for_a_while() {
+        let mut scene = Scene::default();
+        scene.remember(before(&[("web", 80), ("api", 81), ("dns", 53)]));
+        scene.take("a.yaml", services(&[("api", 82), ("dns", 53)]), Extent::default());
+        scene.let_go(5);
+        assert_eq!(told(&mut scene), ["api:82", "all"], "the lists name web too, so nothing else is told");
+        assert_eq!(scene.missing().map(ToString::to_string).collect::<Vec<_>>(), ["Service default/web"]);
+        (0..4).for_each(|_| scene.count_look());
+        scene.let_go(5);
+        assert_eq!(told(&mut scene), [""; 0]);
+        assert!(scene.has_lost_any());
+        scene.count_look();
+        scene.let_go(5);
+        assert_eq!(told(&mut scene), ["-web", "all"]);
+        assert!(!scene.has_lost_any());
+    }
+
+    #[test]
+    fn what_was_known_before_the_start_stays_for_longer_in_an_empty_folder_and_for_good_beside_a_file_that_was_never_read()
+     {
+        let mut scene = Scene::default();
+        scene.remember(before(&[("web", 80)]));
+        scene.spoil("b.yaml");
+        let look = |scene: &mut Scene, looks: u32| {
+            (0..looks).for_each(|_| scene.count_look());
+            scene.let_go(0);
+            told(scene)
+        };
+        assert_eq!(look(&mut scene, 1000), [""; 0]);
+        assert_eq!(scene.stay(), Stay::UntilRead);
+        assert!(!scene.has_lost_any(), "nothing is waited for but a change of the file");
+        scene.drop_file("b.yaml");
+        scene.take("a.yaml", Vec::new(), Extent::default());
+        assert_eq!(look(&mut scene, EMPTY_AFTER - 1), ["all"], "an empty file is no reason to take anything away");
+        assert_eq!(scene.stay(), Stay::Empty);
+        assert_eq!(look(&mut scene, 1), ["-web", "all"]);
+    }
+
+    #[test]
+    fn files_that_come_late_into_an_empty_folder_are_given_the_time_of_files_that_are_written() {
+        let mut scene = Scene::default();
+        scene.remember(before(&[("web", 80), ("api", 81)]));
+        (0..EMPTY_AFTER / 2).for_each(|_| scene.count_look());
+        scene.let_go(5);
+        assert_eq!(told(&mut scene), ["all"]);
+        scene.take("a.yaml", services(&[("api", 81)]), Extent::default());
+        scene.count_look();
+        scene.let_go(5);
+        assert_eq!(told(&mut scene), [""; 0]);
+        scene.take("a.yaml", services(&[("api", 81), ("web", 80)]), Extent::default());
+        assert_eq!(told(&mut scene), [""; 0]);
+        assert!(!scene.has_lost_any());
+    }
+
+    const SAME: (u64, u64) = (1, 1);
+
+    fn long(octets: u64) -> Extent {
+        Extent { inode: SAME, octets }
+    }
+
+    #[test]
+    fn the_last_object_of_a_text_that_got_shorter_is_believed_when_it_has_stood() {
+        let mut scene = Scene::default();
+        scene.take("a.yaml", services(&[("web", 80), ("api", 81)]), long(100));
+        told(&mut scene);
+        assert!(scene.take("a.yaml", services(&[("web", 70), ("api", 71)]), long(99)));
+        assert_eq!(told(&mut scene), ["web:70", "all"], "only the last object can be cut off");
+        scene.take("a.yaml", services(&[("web", 70), ("api", 81)]), long(100));
+        assert_eq!(told(&mut scene), [""; 0], "written to the end");
+        assert!(!scene.has_lost_any());
+        scene.take("a.yaml", services(&[("web", 70), ("api", 72)]), long(99));
+        scene.count_look();
+        scene.take("a.yaml", services(&[("web", 70), ("api", 73)]), long(98));
+        scene.count_look();
+        scene.let_go(3);
+        assert_eq!(told(&mut scene), [""; 0]);
+        scene.let_go(2);
+        assert_eq!(told(&mut scene), ["api:73", "all"], "it stood, or somebody writes it all the time");
+        assert!(!scene.take("a.yaml", services(&[("web", 70), ("api", 74)]), long(98)));
+        assert_eq!(told(&mut scene), ["api:74", "all"], "that is how long it is now");
+    }
+
+    #[test]
+    fn a_whole_file_that_is_put_in_place_of_a_longer_one_is_believed_at_once() {
+        let mut scene = Scene::default();
+        scene.take("a.yaml", services(&[("web", 80), ("api", 81)]), long(100));
+        told(&mut scene);
+        assert!(!scene.take("a.yaml", services(&[("web", 80), ("api", 71)]), Extent { inode: (1, 2), octets: 90 }));
+        assert_eq!(told(&mut scene), ["api:71", "all"]);
+        assert!(
+            scene.take("a.yaml", services(&[("web", 72)]), Extent { inode: (1, 3), octets: 50 }),
+            "but it lacks one"
+        );
+        assert_eq!(told(&mut scene), [""; 0]);
+        scene.let_go(0);
+        assert_eq!(told(&mut scene), ["-api", "web:72", "all"]);
+        scene.drop_file("a.yaml");
+        scene.take("a.yaml", services(&[("web", 73)]), Extent { inode: (1, 4), octets: 40 });
+        assert_eq!(told(&mut scene), [""; 0], "it was away, so somebody may write it still");
+        scene.let_go(0);
+        assert_eq!(told(&mut scene), ["web:73", "all"]);
+    }
+
+    #[test]
+    fn half_an_object_is_nothing_to_go_back_to() {
+        let mut scene = Scene::default();
+        scene.take("a.yaml", services(&[("web", 80), ("api", 81)]), long(100));
+        told(&mut scene);
+        scene.take("a.yaml", services(&[("web", 80), ("api", 71)]), long(90));
+        scene.take("a.yaml", services(&[("web", 80)]), long(50));
+        assert_eq!(told(&mut scene), [""; 0]);
+        scene.take("a.yaml", services(&[("web", 80), ("api", 71)]), long(90));
+        scene.spoil("a.yaml");
+        scene.let_go(0);
+        assert_eq!(told(&mut scene), [""; 0], "nor where the file breaks");
+    }
+
+    #[test]
+    fn at_the_start_the_last_object_of_each_file_may_be_cut_off() {
+        let mut scene = Scene::default();
+        scene.remember(before(&[("web", 80), ("api", 81), ("dns", 53)]));
+        scene.take("a.yaml", services(&[("web", 70), ("api", 71)]), long(90));
+        assert_eq!(told(&mut scene), ["web:70", "all"]);
+        scene.take("a.yaml", services(&[("web", 70), ("api", 81), ("dns", 43)]), long(95));
+        assert_eq!(told(&mut scene), [""; 0]);
+        scene.take("a.yaml", services(&[("web", 70), ("api", 81), ("dns", 44)]), long(96));
+        assert_eq!(told(&mut scene), [""; 0]);
+        scene.let_go(0);
+        assert_eq!(told(&mut scene), ["dns:44", "all"]);
     }
 }

@@ -27,6 +27,11 @@ impl Departed {
         Some(first)
     }
 
+    /// In the order in which they went.
+    pub fn iter(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.in_order.values()
+    }
+
     /// The Service is there again, or forgotten.
     pub fn take(&mut self, key: &ObjectKey) {
         if let Some(place) = self.places.remove(key) {

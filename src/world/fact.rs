@@ -84,6 +84,8 @@ pub enum Fact {
     PulseTrouble(u32, PulseTrouble),
     /// The planner chose these addresses for a Service; kept until the Service status shows them.
     Assigned(ObjectKey, Vec<IpAddr>),
+    /// Standalone, a Service of this name, which is gone, had these addresses: it gets them back if nobody else has them.
+    Had(ObjectKey, Vec<IpAddr>),
     /// The API server accepted a status write and returned the Service, ahead of the watch. Applied only to a Service of
     /// this key and `uid` with a smaller `resource_version` (as numbers): the Service may be gone or replaced meanwhile.
     /// Older versions that the watch tells afterwards are ignored.
@@ -155,6 +157,7 @@ impl Fact {
             | Fact::Listed(_)
             | Fact::StatusWritten(..)
             | Fact::Assigned(..)
+            | Fact::Had(..)
             | Fact::RouterId(_)
             | Fact::RouterIdOf(..)
             | Fact::Pools(_)

@@ -322,6 +322,13 @@ impl World {
                 self.refused.insert(key, why);
                 Touched::Nothing
             }
+            Fact::Had(key, addresses) => {
+                if !self.services.contains_key(&key) {
+                    self.former.insert(key.clone(), addresses);
+                    self.note_departed(&key);
+                }
+                Touched::Nothing
+            }
             // The planner counts from then on.
             Fact::RemovalTold(_) => Touched::Nothing,
             Fact::Problems(area, problems) => {
@@ -475,6 +482,8 @@ impl World {
         let namespaces = self.namespaces.iter().map(|(name, it)| Fact::Namespace(name.clone(), Some(it.clone())));
         let cidrs = self.service_cidrs.iter().map(|(name, it)| Fact::ServiceCidr(name.clone(), Some(it.clone())));
         let assigned = self.assigned.iter().map(|(key, addresses)| Fact::Assigned(key.clone(), addresses.clone()));
+        let had = self.departed.iter().filter(|_| self.api_server == ApiServer::Manifests);
+        let had = had.filter_map(|key| Some(Fact::Had(key.clone(), self.former.get(key)?.clone())));
         let shut = self.peer_orders.iter().filter(|(_, orders)| orders.shut);
         let shut = shut.map(|(peer, _)| Fact::Peer(peer.clone(), PeerOrder::Shut));
         let router_id = self.router_id.map(Fact::RouterId);
@@ -491,6 +500,7 @@ impl World {
             .chain(namespaces)
             .chain(cidrs)
             .chain(assigned)
+            .chain(had)
             .chain(shut)
             .chain(router_id)
             .chain(router_id_of)
@@ -539,7 +549,7 @@ impl World {
             self.assigned.remove(&key);
         }
         if !service.load_balancer {
-            self.assigned.remove(&key);
+            self.end_promise(&key);
         }
         let key = self.shared_key(key);
         self.departed.take(&key);
@@ -587,17 +597,28 @@ impl World {
 
     fn drop_service(&mut self, key: &ObjectKey) -> Touched {
         self.ahead.remove(key);
-        self.assigned.remove(key);
         self.refused.remove(key);
         self.note_former(key, &[]);
+        let was_promised = self.end_promise(key);
+        self.note_departed(key);
+        let was_known = self.services.remove(key).is_some() || was_promised;
+        if was_known { Touched::Services(vec![key.clone()]) } else { Touched::Nothing }
+    }
+
+    /// True if there was one. Standalone, it alone tells what a Service has.
+    fn end_promise(&mut self, key: &ObjectKey) -> bool {
+        let Some(had) = self.assigned.remove(key) else { return false };
+        if self.api_server == ApiServer::Manifests {
+            self.former.insert(key.clone(), had);
+        }
+        true
+    }
+
+    fn note_departed(&mut self, key: &ObjectKey) {
         if self.former.contains_key(key)
             && let Some(first) = self.departed.put(key)
         {
             self.former.remove(&first);
-        }
-        match self.services.remove(key) {
-            Some(_) => Touched::Services(vec![key.clone()]),
-            None => Touched::Nothing,
         }
     }
 
@@ -676,10 +697,10 @@ impl World {
         };
         match listing {
             Listing::Services(keys) => {
-                let gone: Vec<_> = self.services.keys().filter(|key| !keys.contains(key)).cloned().collect();
+                // Also those to which addresses were promised before a restart.
+                let known = self.services.keys().chain(self.assigned.keys());
+                let gone: Vec<_> = known.filter(|key| !keys.contains(key)).cloned().collect();
                 gone.iter().for_each(|key| collect(self.drop_service(key)));
-                // Addresses promised before a restart, to a Service that is gone since.
-                retain(&mut self.assigned, &keys);
                 self.listed.services = true;
             }
             Listing::EndpointSlices(keys) => {

@@ -87,6 +87,34 @@ fn a_load_balancer_that_changes_its_type_is_forgotten_with_all_that_was_promised
     assert!(world.services.contains_key(&key("web")), "and it may come back");
 }
 
+/// B15-2 of the hostile reviews, and B12 of the field cases. Input: standalone, Services go, one of them promised before a restart; the agent
+/// starts anew. Output: their addresses are theirs first when they come back; with an API server, a promise of one that is gone is none.
+#[test]
+fn standalone_what_a_service_had_is_remembered_while_it_is_gone_over_a_restart_too() {
+    let promised = |last: u8| vec![IpAddr::from([192, 0, 2, last])];
+    for (source, remembered) in [(ApiServer::Manifests, true), (ApiServer::Reachable, false)] {
+        let mut world = World::default();
+        world.apply(Fact::ApiServer(source.clone()));
+        for (number, name) in (1..).zip(["web", "api", "dns"]) {
+            if name != "dns" {
+                put(&mut world, name, service(true, &[]));
+            }
+            world.apply(Fact::Assigned(key(name), promised(number)));
+        }
+        world.apply(Fact::Service(key("web"), None));
+        let touched = world.apply(Fact::Listed(Listing::Services([key("api")].into())));
+        assert_eq!(touched, Touched::Services(vec![key("dns")]), "it claims nothing any more");
+        assert_eq!(world.assigned.keys().collect::<Vec<_>>(), [&key("api")]);
+        let knows = |world: &World| (world.former.get(&key("web")).cloned(), world.former.get(&key("dns")).cloned());
+        let expected = (Some(promised(1)).filter(|_| remembered), Some(promised(3)).filter(|_| remembered));
+        assert_eq!(knows(&world), expected);
+        let mut next = World::default();
+        world.to_remember().for_each(|fact| drop(next.apply(fact)));
+        assert_eq!(knows(&next), expected);
+        assert_eq!(next.assigned.keys().collect::<Vec<_>>(), [&key("api")], "nobody is kept from what is free");
+    }
+}
+
 #[test]
 fn endpoints_that_are_told_before_their_service_count_once_it_is_a_load_balancer() {
     let mut world = World::default();

@@ -4,7 +4,7 @@ use super::pulses::roster;
 use super::*;
 use crate::plan::removals::{NOTICE, TRUST, Wait};
 use crate::plan::slice::StatusWrite;
-use crate::world::{ClusterConfig, Condition, LeaseState, PoolsTold, Renumber, RequestError};
+use crate::world::{ApiServer, ClusterConfig, Condition, LeaseState, PoolsTold, Renumber, RequestError};
 
 const OURS: &str = "192.168.35.100";
 
@@ -1147,6 +1147,27 @@ fn standalone_all_addresses_that_a_manifest_shows_stay_until_it_asks_for_another
     assert_eq!(story.addresses("web").len(), 4);
     story.change("web", |web| web.renumber = None);
     assert_eq!(story.addresses("web"), ["192.168.35.101"]);
+}
+
+/// B15-2 of the hostile reviews. Input: standalone, the folder is empty for a while, and then another Service is there too, first by name.
+/// Output: every Service has its own address again.
+#[test]
+fn standalone_services_that_come_back_get_their_own_addresses() {
+    let mut story = Story::begin(standalone());
+    story.tell(Fact::ApiServer(ApiServer::Manifests));
+    let names = ["mmm", "aaa", "zzz"];
+    for name in names {
+        story.put(name, service());
+    }
+    let addresses = |story: &Story| names.map(|name| story.addresses(name));
+    let had = addresses(&story);
+    story.tell(Fact::Listed(Listing::Services(Default::default())));
+    story.turn();
+    for name in ["a", "aaa", "mmm", "zzz"] {
+        story.tell(Fact::Service(key(name), Some(Arc::new(service()))));
+    }
+    story.turn();
+    assert_eq!(addresses(&story), had);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::claim::ConflictKind;
 use crate::config::{NoSecrets, SourceFile, parse};
 use crate::egress::ruleset::{Content, Count};
 use crate::manifests::document::{self, Format};
-use crate::manifests::scene::Scene;
+use crate::manifests::scene::{Extent, Scene};
 use crate::names::ObjectKey;
 use crate::plan::Planner;
 use crate::plan::placement::Cause;
@@ -451,7 +451,8 @@ fn an_address_that_this_node_announces_is_in_metallbs_metric_by_service_node_and
          endpoints: [{addresses: [10.1.0.1], nodeName: node-1}]\n",
     ];
     let mut scene = Scene::default();
-    scene.take("all.yaml", document::read(&texts.join("---\n"), Format::Yaml).expect("sound manifests").entries);
+    let entries = document::read(&texts.join("---\n"), Format::Yaml).expect("sound manifests").entries;
+    scene.take("all.yaml", entries, Extent::default());
     scene.news().facts.into_iter().for_each(|fact| planner.apply(fact));
     let link = busy().world().links[&2].clone();
     let addresses = vec!["203.0.113.9/24".parse().unwrap()];
