@@ -79,6 +79,11 @@ pub enum Reason {
     AddressToSpare { address: IpAddr, other: IpAddr },
     #[error("the agents found a foreign host on the link that uses {address}")]
     AddressTaken { address: IpAddr },
+    #[error(
+        "another station on the link answers for {address} as well, as it was with the addresses that the Service had before, one after \
+         the other: it keeps this one. `crier status` on the nodes names the station: see to it, or name it in [[l2]] ignore-stations"
+    )]
+    ExchangedEnough { address: IpAddr },
     #[error("pool {pool} is draining (draining = true): no Service gets an address of it anew")]
     PoolDraining { pool: PoolName },
     #[error("there is no pool \"{pool}\"; there are: {}", list(.known))]

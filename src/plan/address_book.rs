@@ -46,6 +46,8 @@ pub struct AddressBook {
     awaits_subnets: bool,
     /// Addresses that this agent chose for a Service a moment ago, each until when: nobody has used them yet.
     fresh: BTreeMap<(IpAddr, ObjectKey), Instant>,
+    /// The Services that got another address because a foreign host had theirs: how often, and until when that counts.
+    exchanges: BTreeMap<ObjectKey, (u32, Instant)>,
     /// Services that wait for an address: judged again when one becomes free.
     waiting: BTreeSet<ObjectKey>,
 }
@@ -93,6 +95,11 @@ struct Rest {
 
 /// How long a chosen address counts as not used yet. It is asked for on the link within a second of the choice.
 const FRESH: Duration = Duration::from_secs(60);
+
+/// So often a Service gets another address because a foreign host has its one; the last it keeps.
+const MOST_EXCHANGES: u32 = 4;
+/// Exchanges that are further apart have nothing to do with each other.
+const EXCHANGES_COUNT: Duration = Duration::from_secs(600);
 
 /// Of a sharing key with more Services, those that have addresses for themselves are not told anew with whom they do not share.
 const MOST_TOLD: usize = 100;
@@ -380,6 +387,7 @@ impl AddressBook {
     /// Ends the rest of every address whose time is over; true if there was one.
     pub fn wake(&mut self, now: Instant) -> bool {
         self.fresh.retain(|_, until| *until > now);
+        self.exchanges.retain(|_, (_, until)| *until > now);
         let before = self.resting.len();
         self.resting.retain(|_, rest| rest.until > now);
         self.resting.len() != before
@@ -393,8 +401,13 @@ impl AddressBook {
         self.resting.values().map(|rest| rest.until).min()
     }
 
-    /// This agent chose these addresses for a Service just now.
-    pub fn note_fresh(&mut self, service: &ObjectKey, addresses: impl IntoIterator<Item = IpAddr>, now: Instant) {
+    /// This agent chose these addresses for a Service just now, which claims those of before still.
+    pub fn note_fresh(&mut self, service: &ObjectKey, addresses: Vec<IpAddr>, now: Instant) {
+        let had = |address: &IpAddr| self.is_occupied(*address) && self.is_fresh(*address, service);
+        if !addresses.is_empty() && self.claimed_by(service).iter().any(had) {
+            let (count, until) = self.exchanges.entry(service.clone()).or_insert((0, now));
+            (*count, *until) = (*count + 1, now + EXCHANGES_COUNT);
+        }
         let fresh = |address| ((address, service.clone()), now + FRESH);
         self.fresh.extend(addresses.into_iter().map(fresh));
     }
@@ -402,6 +415,11 @@ impl AddressBook {
     /// The address was chosen for the Service a moment ago, by this agent: nobody has used it yet.
     pub fn is_fresh(&self, address: IpAddr, service: &ObjectKey) -> bool {
         self.fresh.contains_key(&(address, service.clone()))
+    }
+
+    /// The Service has got other addresses so often because foreign hosts had the ones before: it keeps what it has.
+    pub fn has_exchanged_enough(&self, service: &ObjectKey) -> bool {
+        self.exchanges.get(service).is_some_and(|(count, _)| *count >= MOST_EXCHANGES)
     }
 
     /// The Services for which an address was chosen a moment ago.

@@ -27,8 +27,12 @@ pub struct LinkMemory {
     contested: BTreeSet<(IpAddr, InterfaceName)>,
     /// Addresses that this node found taken by foreign hosts, each until when the other agents are told.
     found: BTreeMap<IpAddr, Instant>,
-    /// Which station each of these was found with.
+    /// Which station each of these was found with, and each address that a station has which answers for everything.
     stations: OrdMap<IpAddr, MacAddress>,
+    /// Addresses that pulses named as taken since the last turn.
+    heard: BTreeSet<IpAddr>,
+    /// Addresses that pulses of other nodes named as taken, each until when it counts: a pulse names few at a time.
+    told: BTreeMap<IpAddr, Instant>,
     /// Something was told that may change which addresses foreign hosts have.
     occupied_moved: bool,
 }
@@ -37,8 +41,12 @@ impl LinkMemory {
     /// Takes note of a fact on its way into the World.
     pub fn note_fact(&mut self, fact: &Fact) {
         self.occupied_moved |= matches!(fact, Fact::Conflict(..) | Fact::Roster(..) | Fact::Link(..));
-        if let Fact::Conflict(address, link, _) = fact {
-            self.contested.insert((*address, link.clone()));
+        match fact {
+            Fact::Conflict(address, link, _) => drop(self.contested.insert((*address, link.clone()))),
+            Fact::Roster(_, Some(roster)) => {
+                self.heard.extend(roster.members.values().flat_map(|member| member.occupied.iter()));
+            }
+            _ => {}
         }
     }
 
@@ -61,8 +69,11 @@ impl LinkMemory {
     ///
     /// What this node found is told to the other agents, so that whoever allocates takes none of it. That goes on for a time
     /// after this node gave such an address up, because nobody asks for the address any more; it ends where this node
-    /// answers for the address itself, which `answers` says. `bound`: what other programs have on links of this node, and no
-    /// Service has.
+    /// answers for the address itself, which `answers` says. What others found counts here for as long, unless a node holds it.
+    /// `bound`: what other programs have on links of this node, and no Service has.
+    ///
+    /// A station that was found with [`MOST_OF_STATION`] addresses answers for everything, or for too much to look further: what
+    /// it has beside these counts as no more taken than the rest, so no other address is tried for it.
     pub fn renew_occupied(
         &mut self,
         world: &World,
@@ -70,22 +81,63 @@ impl LinkMemory {
         answers: impl Fn(IpAddr) -> bool,
         now: Instant,
     ) -> Option<BTreeSet<IpAddr>> {
-        let before = self.found.len();
-        let here: BTreeMap<IpAddr, MacAddress> = occupied_here(world).chain(bound).collect();
-        self.found.extend(here.keys().map(|address| (*address, now + OCCUPIED_REST)));
-        self.found.retain(|address, until| *until > now && (here.contains_key(address) || !answers(*address)));
-        if self.found.len() != self.stations.len() || here.iter().any(|it| self.stations.get(it.0) != Some(it.1)) {
-            let kept = self.stations.iter().map(|(address, mac)| (*address, *mac));
-            self.stations = kept.chain(here).filter(|(address, _)| self.found.contains_key(address)).collect();
+        let before = (self.found.len(), self.told.len());
+        let is_over = |address: &IpAddr, until: Instant| until <= now || answers(*address);
+        let bound: BTreeMap<IpAddr, MacAddress> = bound.collect();
+        let asked: BTreeMap<IpAddr, MacAddress> = occupied_here(world).collect();
+        self.found.retain(|address, until| {
+            asked.contains_key(address) || bound.contains_key(address) || !is_over(address, *until)
+        });
+        self.find(&asked, now);
+        self.found.extend(bound.keys().map(|address| (*address, now + OCCUPIED_REST)));
+        let here = || bound.iter().chain(&asked);
+        let is_kept = |address: &IpAddr| self.found.contains_key(address) || asked.contains_key(address);
+        let is_same = |(address, mac): (&IpAddr, &MacAddress)| self.stations.get(address) == Some(mac);
+        if !here().all(is_same) || !self.stations.keys().all(is_kept) {
+            let kept = self.stations.iter().chain(here()).filter(|(address, _)| is_kept(address));
+            self.stations = kept.map(|(address, mac)| (*address, *mac)).collect();
         }
-        if !std::mem::take(&mut self.occupied_moved) && self.found.len() == before {
+        self.told.extend(std::mem::take(&mut self.heard).into_iter().map(|address| (address, now + OCCUPIED_REST)));
+        self.told.retain(|address, until| !is_over(address, *until));
+        let moved = std::mem::take(&mut self.occupied_moved);
+        if !moved && (self.found.len(), self.told.len()) == before {
             return None;
         }
         // With what was found before: once the address is given up nobody asks for it, and the conflict is over long before
         // the status says that the address is free.
-        let members = world.rosters.values().flat_map(|roster| roster.members.values());
-        let by_others = members.flat_map(|member| member.occupied.iter().chain(&member.card.gateways).copied());
-        Some(self.found.keys().copied().chain(by_others).collect())
+        let members = || world.rosters.values().flat_map(|roster| roster.members.values());
+        let is_held = |address: &IpAddr| {
+            members().any(|it| it.holdings.get(address).is_some_and(|holding| holding.stage.answers()))
+        };
+        if moved {
+            self.told.retain(|address, _| !is_held(address));
+        }
+        self.forget_oldest();
+        let by_others = members().flat_map(|member| member.occupied.iter().chain(&member.card.gateways).copied());
+        Some(self.found.keys().chain(self.told.keys()).copied().chain(by_others).collect())
+    }
+
+    /// Takes note of the addresses that stations answered for now.
+    fn find(&mut self, asked: &BTreeMap<IpAddr, MacAddress>, now: Instant) {
+        let mut by_station: BTreeMap<MacAddress, usize> = BTreeMap::new();
+        if !asked.is_empty() {
+            let known = self.stations.iter().filter(|(address, _)| self.found.contains_key(address));
+            known.for_each(|(_, mac)| *by_station.entry(*mac).or_default() += 1);
+        }
+        for (address, mac) in asked {
+            let count = by_station.entry(*mac).or_default();
+            if self.found.contains_key(address) || *count < MOST_OF_STATION {
+                *count += usize::from(self.found.insert(*address, now + OCCUPIED_REST).is_none());
+            }
+        }
+    }
+
+    /// Whoever has the key of the pulses could name any number.
+    fn forget_oldest(&mut self) {
+        while self.told.len() > MOST_KEPT {
+            let oldest = self.told.iter().min_by_key(|(_, until)| **until).map(|(address, _)| *address);
+            oldest.map(|address| self.told.remove(&address));
+        }
     }
 
     /// The addresses that this node found taken, the newest first, as many as the other agents are told of.
@@ -170,6 +222,12 @@ fn occupied_here(world: &World) -> impl Iterator<Item = (IpAddr, MacAddress)> {
 
 /// How many occupied addresses the other agents are told of at a time: what fits into a pulse.
 const MOST_TOLD: usize = 8;
+
+/// From so many addresses on, a station is not believed to have them all: each further one would be tried, and none be free.
+const MOST_OF_STATION: usize = 8;
+
+/// So many addresses that other nodes found taken are kept.
+const MOST_KEPT: usize = 1024;
 
 /// How long an address that a foreign host had when it was freed is not handed out again.
 pub const OCCUPIED_REST: Duration = Duration::from_secs(600);

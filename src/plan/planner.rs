@@ -45,6 +45,7 @@ use crate::plan::placement::{Handover, Placement};
 use crate::plan::prefixes::{Away, Prefixes};
 use crate::plan::removals::Wait;
 use crate::plan::restraints::Restraints;
+use crate::plan::rivals::Wanted;
 use crate::plan::returns::Returns;
 use crate::plan::route_table::RouteTable;
 use crate::plan::slice::{
@@ -55,7 +56,7 @@ use crate::plan::verdict::egress::still_translates;
 use crate::plan::verdict::{Inputs, Verdict, Wish, Work, judge};
 use crate::reason::Reason;
 use crate::roster::Roster;
-use crate::world::{Fact, Listing, Node, Touched, World};
+use crate::world::{Condition, Fact, Listing, Node, Touched, World};
 
 /// The whole wanted state of this node, and why.
 #[derive(Debug, Clone, Default)]
@@ -303,8 +304,12 @@ impl Planner {
                 if let Some(before) =
                     self.world.services.get(key).filter(|before| !self.world.is_history(key, before, after))
                 {
+                    // What this agent meant to write a moment ago, and has perhaps written, is its own word still.
+                    let is_own = |condition: &Arc<Condition>| self.lease().is_some_and(|lease| condition.is_of(lease));
+                    let is_chosen = |address: &IpAddr| self.book.is_fresh(*address, key);
+                    let is_late = after.condition.as_ref().is_some_and(is_own) && after.ingress.iter().all(is_chosen) && !after.ingress.is_empty();
                     let wanted = self.plan.status.services.get(key).and_then(|status| status.write.as_ref());
-                    self.restraints.note(key, before, after, wanted);
+                    self.restraints.note(key, before, after, Wanted { write: wanted, is_late });
                 }
             }
             Fact::RemovalTold(key) => self.restraints.note_said(key),

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use crate::names::{NodeName, ObjectKey};
 use crate::plan::overlaps::{Overlap, Overlaps};
 use crate::plan::removals::{Removals, Wait};
-use crate::plan::rivals::Rivals;
-use crate::plan::slice::StatusWrite;
+use crate::plan::rivals::{Rivals, Wanted};
 use crate::plan::words::Words;
 use crate::world::{Condition, Service, World};
 
@@ -36,7 +35,7 @@ impl Restraints {
     }
 
     /// A source tells a newer version of a Service; `wanted`: what this agent means to write, and has perhaps written.
-    pub fn note(&mut self, key: &ObjectKey, before: &Service, after: &Service, wanted: Option<&StatusWrite>) {
+    pub fn note(&mut self, key: &ObjectKey, before: &Service, after: &Service, wanted: Wanted<'_>) {
         self.rivals.note(key, before, after, wanted);
         self.pool_rivals.note_pools(key, before, after);
     }

@@ -42,7 +42,7 @@ struct Fight {
 
 impl Rivals {
     /// A source tells a newer version of a Service; `wanted`: what this agent means to write, and has perhaps written.
-    pub fn note(&mut self, key: &ObjectKey, before: &Service, after: &Service, wanted: Option<&StatusWrite>) {
+    pub fn note(&mut self, key: &ObjectKey, before: &Service, after: &Service, wanted: Wanted<'_>) {
         let changed =
             before.ingress != after.ingress || before.condition != after.condition || before.not_vip != after.not_vip;
         if !changed || before.uid != after.uid {
@@ -170,12 +170,21 @@ impl Rivals {
     }
 }
 
-/// The answer to this agent's own write, told by the watch first.
-fn is_wanted(before: &Service, after: &Service, wanted: Option<&StatusWrite>) -> bool {
-    wanted.is_some_and(|StatusWrite { ingress, condition, transition: _, pools: _, renumbered: _ }| {
+/// What this agent means to write.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    pub write: Option<&'a StatusWrite>,
+    /// The status shows what this agent meant to write before, and has chosen something else since.
+    pub is_late: bool,
+}
+
+/// The answer to this agent's own write, told by the watch first, or after this agent has changed its mind.
+fn is_wanted(before: &Service, after: &Service, Wanted { write, is_late }: Wanted<'_>) -> bool {
+    let is_answer = write.is_some_and(|StatusWrite { ingress, condition, transition: _, pools: _, renumbered: _ }| {
         condition.as_ref() == after.condition.as_deref()
             && *ingress.as_ref().unwrap_or(&before.ingress) == after.ingress
-    })
+    });
+    is_answer || is_late
 }
 
 /// What crier writes says itself which addresses it gave.

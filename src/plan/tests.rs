@@ -35,6 +35,7 @@ mod patience;
 mod placements;
 mod pools;
 mod prefixes;
+mod proxies;
 mod pulses;
 mod reload;
 mod renumber;

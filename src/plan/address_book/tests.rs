@@ -121,7 +121,7 @@ fn partners_are_found_by_their_key_and_told_when_one_of_them_changes() {
 #[test]
 fn a_chosen_address_is_fresh_for_its_service_for_a_minute() {
     let (mut book, now) = (AddressBook::default(), clock::now());
-    book.note_fresh(&key("one"), [ADDRESS], now);
+    book.note_fresh(&key("one"), vec![ADDRESS], now);
     assert!(book.is_fresh(ADDRESS, &key("one")) && !book.is_fresh(ADDRESS, &key("two")));
     book.wake(now + FRESH);
     assert!(!book.is_fresh(ADDRESS, &key("one")));

@@ -28,7 +28,7 @@ use crate::world::{ApiServer, Condition, Fact, Link, PoolsTold, Service, Session
 
 impl Planner {
     /// Who this agent is one of, where several criers serve one cluster.
-    fn lease(&self) -> Option<&ObjectKey> {
+    pub(super) fn lease(&self) -> Option<&ObjectKey> {
         match &self.in_force.config().source {
             Source::Kubernetes(kubernetes) => Some(&kubernetes.lease),
             Source::Manifests(_) => None,

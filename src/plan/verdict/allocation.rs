@@ -364,8 +364,8 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
     for address in &addresses {
         // A foreign host, a gateway or the subnet has the address, and no client knows it yet: another address will do. An address that has been in
         // use is never exchanged, whatever is in its way.
-        let exchanged = fresh(address) || !chosen;
-        if exchanged && is_taken(inputs, *address) && !request.addresses.contains(address) {
+        let is_named = request.addresses.contains(address) || inputs.book.reserved_for(*address) == Some(key);
+        if (fresh(address) || !chosen) && !is_named && is_exchanged(inputs, key, *address) {
             continue;
         }
         let may_keep = |()| match may_keep(pools, &applicant, request, *address) {
@@ -435,6 +435,8 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
                 complaint.or_else(|| without_successor(pools, inputs.book, &applicant, request, (&leaving, &stays)));
             let (held, overlap) = beside(inputs, &applicant, leaving, stays, &mut lost);
             let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
+            let taken = addresses.iter().copied().find(|address| is_kept_though_taken(inputs, key, *address));
+            let complaint = complaint.or_else(|| taken.map(|address| Reason::ExchangedEnough { address }));
             let assigned = (held != kept || !chosen).then(|| addresses.clone());
             let refused = refused_wish(service, request);
             let notes = refused.into_iter().chain(notes(pools, inputs.book, &applicant, request, &held)).collect();
@@ -455,6 +457,16 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
             Answer { allocation, assigned: None, status: Some(Wish::Show(addresses)), goes, lost, overlap: None }
         }
     }
+}
+
+/// Another address is tried for one that nobody uses yet, because somebody has it; not without end where foreign hosts have each.
+fn is_exchanged(inputs: &Inputs<'_>, key: &ObjectKey, address: IpAddr) -> bool {
+    is_taken(inputs, address) && !is_kept_though_taken(inputs, key, address)
+}
+
+fn is_kept_though_taken(inputs: &Inputs<'_>, key: &ObjectKey, address: IpAddr) -> bool {
+    let is_of_subnet = || inputs.book.own_use(address).is_some_and(HostUse::is_of_subnet);
+    inputs.book.is_occupied(address) && inputs.book.has_exchanged_enough(key) && !is_of_subnet()
 }
 
 /// A foreign host, a gateway or the subnet has the address.
