@@ -184,12 +184,12 @@ pub enum Reason {
     EgressOwnedBy { owner: NodeName },
     #[error(
         "no node can be the one by which what the pods of the Service open leaves (crier.dev/egress): none that \
-         [[bgp.advertisement]] selects is Ready"
+         [[bgp.advertisement]] selects and that has a [[bgp.peer]] of it (nodes, shutdown) is Ready"
     )]
     NoEgressNode,
     #[error(
         "no node can be the one by which what the pods of the Service open leaves: none that crier.dev/egress-nodes \
-         \"{selector}\" and [[bgp.advertisement]] select is Ready"
+         \"{selector}\" and [[bgp.advertisement]] select and that has a [[bgp.peer]] of it (nodes, shutdown) is Ready"
     )]
     NoSelectedEgressNode { selector: String },
     #[error("the annotation crier.dev/egress-nodes \"{selector}\" does not match the labels of the node")]

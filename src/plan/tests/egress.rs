@@ -262,6 +262,43 @@ fn another_node_announces_as_soon_as_the_elected_one_is_not_ready() {
     assert_eq!(mapping(&story), translated());
 }
 
+/// C15-5 of a review. Input: the file and the Nodes' labels say which nodes have a peer to announce the address to. Output: all nodes elect
+/// the same of these.
+#[test]
+fn a_node_without_a_peer_of_a_covering_advertisement_is_passed_over_by_all() {
+    let (first, second) = first_and_second();
+    let base = || Config { l2: Vec::new(), ..configuration() };
+    let on_rack = |peer: &str| config::Peer { nodes: Some("rack=a".parse().unwrap()), ..super::peer(peer) };
+    let by_rack = Config { bgp: Bgp { peers: vec![on_rack("tor")], ..base().bgp }, ..base() };
+    // A peer of all nodes that the advertisement does not name changes nothing, and none that is shut does.
+    let shut = config::Peer { shutdown: true, ..super::peer("shut") };
+    let of_tor = Advertisement { peers: vec!["tor".into(), "shut".into()], ..advertisement() };
+    let peers = vec![on_rack("tor"), super::peer("other"), shut];
+    let named = Config { bgp: Bgp { peers, advertisements: vec![of_tor], ..base().bgp }, ..base() };
+    for config in [by_rack, named] {
+        for me in ["a", "b", "c"] {
+            let mut story = sending_on(me);
+            story.tell(Fact::Config(Arc::new(config.clone())));
+            story.turn();
+            let why = story.decision("web").egress.as_ref().and_then(|egress| egress.owners[0].reason.clone());
+            assert_eq!((owner(&story), why), (None, Some(Reason::NoEgressNode)), "{me}");
+            assert_eq!(mapping(&story), Mapping::Held, "{me}");
+            labelled(&mut story, second.as_str(), &[("rack", "a")]);
+            assert_eq!(owner(&story), Some(second.clone()), "{me}");
+            assert_eq!(story.routes().len(), usize::from(second == me.into()), "{me}");
+            labelled(&mut story, first.as_str(), &[("rack", "a")]);
+            assert_eq!(owner(&story), Some(first.clone()), "{me}");
+        }
+    }
+    // No peer is in the VRF of the pool.
+    let mut config = base();
+    config.pools[0].vrf = Some("red".into());
+    let mut story = sending_on(first.as_str());
+    story.tell(Fact::Config(Arc::new(config)));
+    story.turn();
+    assert_eq!(owner(&story), None);
+}
+
 #[test]
 fn another_node_announces_as_soon_as_the_elected_one_says_that_it_is_drained() {
     let (first, second) = first_and_second();

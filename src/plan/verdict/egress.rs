@@ -9,13 +9,12 @@ use ipnet::IpNet;
 
 use super::{Announceable, Inputs};
 use crate::address::{Family, MacAddress, is_link_local_v6};
-use crate::config::Advertisement;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
+use crate::plan::carriers::Carriers;
 use crate::plan::context::Context;
 use crate::plan::decision::{Announcement, EgressOwner, EgressVerdict, Held, L2Verdict};
 use crate::plan::elect;
 use crate::plan::ranking::egress_nodes;
-use crate::plan::remnants::advertises;
 use crate::plan::tickets::Ticket;
 use crate::reason::Reason;
 use crate::roster::{Eligibility, Member, Roster, Unproved};
@@ -110,21 +109,19 @@ fn elected(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held) -> Result
     if world.nodes.is_empty() {
         return Ok(inputs.me.clone());
     }
-    let covers = |it: &&Advertisement| advertises(inputs.config, it, &held.pool, &about.service.labels);
-    let covering: Vec<_> = inputs.config.bgp.advertisements.iter().filter(covers).collect();
+    let carriers = Carriers::of(inputs.config, &held.pool, about.service);
     let endpoints = about.endpoints_of(address);
     let local = about.service.external_traffic_policy == TrafficPolicy::Local;
     let bound = egress_nodes(about.service);
     let ignores_label = inputs.config.node.ignore_exclude_label;
     let may = |(name, node): &(&NodeName, &Arc<Node>)| {
         let excluded = elect::exclusion(node).filter(|reason| !(ignores_label && *reason == Reason::NodeExcluded));
-        let selected = covering.iter().any(|it| it.nodes.as_ref().is_none_or(|nodes| nodes.matches(&node.labels)));
         let bound = bound.is_none_or(|nodes| nodes.matches(&node.labels));
         let gone = says_drained(inputs, name) || is_away(world, inputs.me, name, node);
         node.ready
             && excluded.is_none()
             && !gone
-            && selected
+            && carriers.has_peer(&node.labels)
             && bound
             && (!local || endpoints.by_node.contains_key(*name))
     };
