@@ -318,6 +318,7 @@ impl Churn {
                         occupied,
                         egress: None,
                         over_bgp: None,
+                        sessions: None,
                         restarting: false,
                         waits: true,
                         deaf: false,
@@ -491,6 +492,7 @@ fn pulses(start: Instant) -> (Machine, Pulse) {
         occupied: Arc::default(),
         egress: None,
         over_bgp: None,
+        sessions: None,
         back_by: None,
     };
     let of = |name: &str, incarnation| {
