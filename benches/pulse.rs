@@ -129,6 +129,7 @@ impl Link {
                 occupied: Default::default(),
                 egress: None,
                 over_bgp: None,
+                sessions: None,
                 back_by: None,
             };
             let incarnation = 1000 + u64::try_from(number).expect("few nodes");

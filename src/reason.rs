@@ -191,12 +191,12 @@ pub enum Reason {
     EgressOwnedBy { owner: NodeName },
     #[error(
         "no node can send out the outbound connections of the Service's pods (crier.dev/egress): none that [[bgp.advertisement]] \
-         selects is Ready"
+         selects and that has a [[bgp.peer]] of it (nodes, shutdown) is Ready"
     )]
     NoEgressNode,
     #[error(
-        "no node can send out the outbound connections of the Service's pods: none that both crier.dev/egress-nodes \"{selector}\" \
-         and [[bgp.advertisement]] select is Ready"
+        "no node can send out the outbound connections of the Service's pods: none that crier.dev/egress-nodes \"{selector}\" \
+         and [[bgp.advertisement]] select and that has a [[bgp.peer]] of it (nodes, shutdown) is Ready"
     )]
     NoSelectedEgressNode { selector: String },
     #[error("the annotation crier.dev/egress-nodes \"{selector}\" does not match the labels of the node")]

@@ -109,6 +109,9 @@ pub struct Member {
     /// its API server; `None` at other times, and of a version that does not say so.
     #[serde(default)]
     pub over_bgp: Option<Arc<BTreeSet<IpAddr>>>,
+    /// How its BGP sessions stand; `None` of a node that has no peer to announce to, and of a version that does not say so.
+    #[serde(default)]
+    pub sessions: Option<Sessions>,
     /// Its agent restarts, and is back in a moment: the node holds what it says here until then, although nothing is heard of it.
     #[serde(default)]
     pub restarting: bool,
@@ -135,6 +138,7 @@ impl Member {
             occupied: Arc::default(),
             egress: None,
             over_bgp: None,
+            sessions: None,
             restarting: false,
             waits: true,
             deaf: false,
@@ -318,6 +322,17 @@ impl NodeTicket {
 /// An `[[l2]]` as pulses name it: the same in two files where it names the same pools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct L2Number(pub u32);
+
+/// What a node says of its BGP sessions with the peers that it has something to announce to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sessions {
+    /// One of them is established.
+    Stand,
+    /// None of them is. It may be back in a moment, or no other node has one either.
+    Missing,
+    /// None of them is, and has not been for some time, while another node had one: what one node alone announces is for others to announce.
+    Away,
+}
 
 /// Whether a node may be chosen as an owner, in its own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

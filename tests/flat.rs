@@ -323,6 +323,7 @@ impl Churn {
                         occupied,
                         egress: None,
                         over_bgp: None,
+                        sessions: None,
                         restarting: false,
                         waits: true,
                         deaf: false,
@@ -496,6 +497,7 @@ fn pulses(start: Instant) -> (Machine, Pulse) {
         occupied: Arc::default(),
         egress: None,
         over_bgp: None,
+        sessions: None,
         back_by: None,
     };
     let of = |name: &str, incarnation| {

@@ -12,7 +12,7 @@ use crier::data_path::packet::{Question, TableFamily};
 use crier::names::NodeName;
 use crier::pulse::holdings::{Change, Page};
 use crier::pulse::packet::{Key, Pulse};
-use crier::roster::{Card, Holding, KeyId, L2Number, LinkNumber, NodeTicket, Stage};
+use crier::roster::{Card, Holding, KeyId, L2Number, LinkNumber, NodeTicket, Sessions, Stage};
 use fastrand::Rng;
 
 const VECTORS: &str = include_str!("vectors/bgp.json");
@@ -127,6 +127,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
                 egress: None,
                 tells_over_bgp: false,
                 over_bgp: None,
+                sessions: None,
                 ..full.clone()
             };
             vec![full.emit(&Key::none()), bare.emit(&Key::none())]
@@ -249,6 +250,7 @@ fn full_pulse() -> Pulse {
             through: None,
             held: vec![("192.0.2.3".parse().unwrap(), Holding { weight: 0, stage: Stage::Holds })],
         }),
+        sessions: Some(Sessions::Away),
         egress: Some(Page {
             after: None,
             through: Some("fd35::1".parse().unwrap()),

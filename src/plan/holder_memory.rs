@@ -199,6 +199,7 @@ impl HolderMemory {
                     == (is.eligibility, is.hears_api_server, is.holdings_known, is.mac)
                     && (was.restarting, was.waits) == (is.restarting, is.waits)
                     && was.over_bgp.is_some() == is.over_bgp.is_some()
+                    && was.sessions == is.sessions
                     && was.card == is.card
                     && was.other_macs == is.other_macs
             });

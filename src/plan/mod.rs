@@ -6,8 +6,8 @@
 //! [`ranking`] order the nodes for an address, [`decision`] is the verdict as it is shown, `notice` the Event about it.
 //! What verdicts lead to is kept by organs of the planner: [`address_book`], `route_table` (with [`join`], which makes one
 //! route of what several Services want), `ownership`, `tickets`, `link_memory` (with [`placement`]), `bind_table`, `removals`,
-//! `rivals`, `words` (what another crier contradicts in conditions), [`doubles`] (what two nodes hold that do not hear each other) and `given_memory` (what other nodes compare with what they give, where there is no API server). [`slice`] is what the actuators get; [`forecast`] is what another configuration would change, with `everywhere` for what the other nodes would say then; `own_addresses`, also those of a moment ago, no
-//! Service is given; [`remnants`] are announced although no pool has them; `prefixes` makes addresses of host parts; `exits` finds the network by which outbound connections of pods leave; [`newcomers`] who has an address that is held back for nobody; `bfd` is whom BFD watches; `stations` and `manners` are what the responder on the link is told beside its addresses.
+//! `rivals`, `words` (what another crier contradicts in conditions), [`doubles`] (what two nodes hold that do not hear each other), `session_memory` (since when this node has no BGP session) and `given_memory` (what other nodes compare with what they give, where there is no API server). [`slice`] is what the actuators get; [`forecast`] is what another configuration would change, with `everywhere` for what the other nodes would say then; `own_addresses`, also those of a moment ago, no
+//! Service is given; [`remnants`] are announced although no pool has them; [`carriers`] says which nodes have a BGP peer for an address; `prefixes` makes addresses of host parts; `exits` finds the network by which outbound connections of pods leave; [`newcomers`] who has an address that is held back for nobody; `bfd` is whom BFD watches; `stations` and `manners` are what the responder on the link is told beside its addresses.
 //!
 //! A further question (a VRF, egress, drain) is one more file in [`verdict`], its part in `verdict::Work`, the organ
 //! that keeps this part, and the slice that shows it.
@@ -16,6 +16,7 @@ pub mod address_book;
 pub mod allocate;
 mod bfd;
 mod bind_table;
+pub mod carriers;
 pub mod context;
 pub mod decision;
 pub mod doubles;
@@ -53,6 +54,7 @@ mod restraints;
 mod returns;
 mod rivals;
 mod route_table;
+mod session_memory;
 pub mod sharing;
 pub mod slice;
 mod stations;

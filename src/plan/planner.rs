@@ -9,6 +9,7 @@ mod adopt;
 mod claims;
 mod concerned;
 mod presumed;
+mod sessions;
 mod slices;
 
 pub use presumed::Presumed;
@@ -48,6 +49,7 @@ use crate::plan::restraints::Restraints;
 use crate::plan::rivals::Wanted;
 use crate::plan::returns::Returns;
 use crate::plan::route_table::RouteTable;
+use crate::plan::session_memory::SessionMemory;
 use crate::plan::slice::{
     BfdSlice, BgpSlice, BindSlice, EgressSlice, Exit, L2Slice, PulseSlice, StatusSlice, VrfSlice,
 };
@@ -144,6 +146,7 @@ pub struct Planner {
     own: OwnAddresses,
     doubles: DoubleMemory,
     given: GivenMemory,
+    sessions: SessionMemory,
     restraints: Restraints,
     l2: Layer2,
     tickets: Tickets,
@@ -192,6 +195,7 @@ impl Planner {
             own: OwnAddresses::default(),
             doubles: DoubleMemory::default(),
             given: GivenMemory::default(),
+            sessions: SessionMemory::default(),
             l2: Layer2::default(),
             tickets: Tickets::default(),
             routes: RouteTable::default(),
@@ -378,7 +382,12 @@ impl Planner {
     pub fn next_deadline(&self) -> Option<Instant> {
         let organs = [self.book.next_deadline(), self.restraints.next_deadline(), self.prefixes().next_deadline()];
         let more = [self.l2.holders.next_deadline(), self.given.next_deadline(), self.own.next_deadline()];
-        organs.into_iter().chain(more).chain([self.egress.next_deadline()]).flatten().min()
+        organs
+            .into_iter()
+            .chain(more)
+            .chain([self.egress.next_deadline(), self.sessions.next_deadline()])
+            .flatten()
+            .min()
     }
 
     /// Brings the plan up to date and says what changed. Before the first lists are complete there is no plan.
@@ -432,6 +441,9 @@ impl Planner {
         if peers {
             self.renew_peers();
             self.renew_bfd();
+        }
+        if self.renew_sessions(now) {
+            self.dirty.services.extend(self.egress.elected().cloned());
         }
         let mut changes = self.judge_dirty(now);
         if self.renew_kept() {
@@ -551,6 +563,7 @@ impl Planner {
             standbys: self.l2.ownership.standbys(),
             placements: self.l2.memory.placements(),
             holders: &self.l2.holders,
+            sessions: self.plan.pulse.sessions,
             first_turn: self.first_turn,
             now,
         }

@@ -15,7 +15,7 @@ pub use crate::claim::{Acquisition, Errand, Hearing, Manner, Station, Stations};
 use crate::config;
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::reason::Reason;
-use crate::roster::{Card, Eligibility, Holding, Holdings};
+use crate::roster::{Card, Eligibility, Holding, Holdings, Sessions};
 use crate::route::RouteAttributes;
 use crate::world::{Condition, Destinations, Link, OvnGateway, PeerOrders, PodMark};
 
@@ -109,6 +109,8 @@ pub struct PulseSlice {
     pub egress: Option<Arc<BTreeSet<IpAddr>>>,
     /// The addresses that this node announces over BGP, while it hears a node that does not hear its API server.
     pub over_bgp: Option<Arc<BTreeSet<IpAddr>>>,
+    /// How the BGP sessions of this node stand; `None` without pulses, and where it has no peer to announce to.
+    pub sessions: Option<Sessions>,
     /// The addresses that this node held before its agent restarted, and is to have again.
     pub kept: Arc<BTreeSet<IpAddr>>,
     /// Every node that is heard waits for nodes that restart.

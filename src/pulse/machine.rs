@@ -52,7 +52,7 @@ use super::packet::{MOST_NUMBERS, Pulse};
 use super::settings::Settings;
 use crate::address::MacAddress;
 use crate::names::NodeName;
-use crate::roster::{Card, Eligibility, Holdings, KeyId, NodeTicket, Roster};
+use crate::roster::{Card, Eligibility, Holdings, KeyId, NodeTicket, Roster, Sessions};
 
 mod peer;
 mod receiving;
@@ -84,6 +84,8 @@ pub struct Stance {
     pub egress: Option<Arc<BTreeSet<IpAddr>>>,
     /// The addresses that this node announces over BGP, while it hears a node that does not hear its API server.
     pub over_bgp: Option<Arc<BTreeSet<IpAddr>>>,
+    /// How the BGP sessions of this node stand.
+    pub sessions: Option<Sessions>,
     /// The agent has restarted: by then this node has again what it held before.
     pub back_by: Option<Instant>,
 }
@@ -264,6 +266,7 @@ impl Machine {
             occupied,
             egress,
             over_bgp,
+            sessions,
             back_by,
         } = &self.stance;
         moved |= egress.is_some() != stance.egress.is_some() || over_bgp.is_some() != stance.over_bgp.is_some();
@@ -274,6 +277,7 @@ impl Machine {
         }
         moved |= (*mac, *eligibility, *owner, *hears_api_server)
             != (stance.mac, stance.eligibility, stance.owner, stance.hears_api_server);
+        moved |= *sessions != stance.sessions;
         moved |= *occupied != stance.occupied || *back_by != stance.back_by;
         self.stance = stance;
         if moved {
@@ -617,6 +621,7 @@ impl Machine {
             egress: None,
             tells_over_bgp: self.stance.over_bgp.is_some(),
             over_bgp: None,
+            sessions: self.stance.sessions,
             back_in: self.stance.back_by.map(|by| by.saturating_duration_since(now)).and_then(whole_milliseconds),
             corrects,
         };

@@ -23,7 +23,7 @@ use crate::address::MacAddress;
 use crate::names::NodeName;
 use crate::roster::{
     Card, Eligibility, Ends, Given, Holding, KeyId, L2Number, LinkNumber, MOST_ENDS, MOST_GATEWAYS, MOST_SUBNETS,
-    NodeTicket,
+    NodeTicket, Sessions,
 };
 
 /// One pulse. It speaks for the link that it was sent on.
@@ -76,6 +76,8 @@ pub struct Pulse {
     pub tells_over_bgp: bool,
     /// One stretch of these addresses.
     pub over_bgp: Option<Page>,
+    /// How the BGP sessions of the sender stand; `None` where it has no peer to announce to.
+    pub sessions: Option<Sessions>,
     /// The agent of the sender restarts: what it held before, it has again within this time. Until then it is not to be taken for
     /// dead, whatever is heard of it. From 1 ms to 65535 ms, whole milliseconds.
     pub back_in: Option<Duration>,
@@ -165,6 +167,7 @@ const SECTION_ENDS: u8 = 12;
 const SECTION_GATEWAYS: u8 = 13;
 const SECTION_CORRECTS: u8 = 14;
 const SECTION_OVER_BGP: u8 = 15;
+const SECTION_SESSIONS: u8 = 16;
 
 impl Pulse {
     /// Reads a pulse and checks its seal against the key that it names.
@@ -235,6 +238,7 @@ impl Pulse {
             egress: None,
             tells_over_bgp: flags & FLAG_TELLS_OVER_BGP != 0,
             over_bgp: None,
+            sessions: None,
             back_in: None,
             corrects: None,
         };
@@ -253,6 +257,8 @@ impl Pulse {
                 SECTION_KEYS => pulse.accepts = section.key_ids()?,
                 SECTION_EGRESS => pulse.egress = Some(section.page()?),
                 SECTION_OVER_BGP => pulse.over_bgp = Some(section.page()?),
+                // What a later version adds behind it is left out.
+                SECTION_SESSIONS => pulse.sessions = self::sessions(section.u8()?),
                 SECTION_BACK => pulse.back_in = section.milliseconds()?,
                 // What a later version adds behind it is left out.
                 SECTION_CORRECTS => pulse.corrects = Some((NodeTicket(section.u64()?), section.u64()?)),
@@ -322,6 +328,7 @@ impl Pulse {
             egress,
             tells_over_bgp,
             over_bgp,
+            sessions,
             back_in,
             corrects,
         } = self;
@@ -350,6 +357,13 @@ impl Pulse {
         let most_asks = if corrects.is_some() { MOST_NUMBERS - CORRECTION_ASKS } else { MOST_NUMBERS };
         put_list(&mut octets, SECTION_ASKS, &numbers(&mut asks.iter().map(|ticket| ticket.0), most_asks));
         put_list(&mut octets, SECTION_ANSWERS, &numbers(&mut answers.iter().copied(), MOST_NUMBERS));
+        // It takes the room that a name of usual length leaves, as do the links below. Where there is none the pulse never says it.
+        let of_sessions = sessions.map(|it| [sessions_code(it)]);
+        let of_sessions = of_sessions.filter(|it| node.as_str().len() + SECTION_HEADER + it.len() <= LONGEST_NAME);
+        if let Some(section) = of_sessions {
+            put_section(&mut octets, SECTION_SESSIONS, &section);
+        }
+        let taken = node.as_str().len() + of_sessions.map_or(0, |it| SECTION_HEADER + it.len());
         let mut section = Vec::new();
         occupied.iter().take(MOST_OCCUPIED).for_each(|address| put_address(&mut section, *address));
         put_list(&mut octets, SECTION_OCCUPIED, &section);
@@ -363,8 +377,7 @@ impl Pulse {
                 put_section(&mut octets, SECTION_LEASE, &lease.to_be_bytes());
             }
             let ends = card.ends.as_ref().filter(|ends| ends.all.len() <= MOST_ENDS).map(ends_octets);
-            // It takes the room that a name of usual length leaves. Where there is none the pulse never says it.
-            if let Some(ends) = ends.filter(|ends| node.as_str().len() + SECTION_HEADER + ends.len() <= LONGEST_NAME) {
+            if let Some(ends) = ends.filter(|ends| taken + SECTION_HEADER + ends.len() <= LONGEST_NAME) {
                 put_section(&mut octets, SECTION_ENDS, &ends);
             }
             let mut gateways = Vec::new();
@@ -482,6 +495,24 @@ fn eligibility_code(eligibility: Eligibility) -> u8 {
         Eligibility::Draining => 9,
         Eligibility::Drained => 10,
         Eligibility::Unknown(code) => code,
+    }
+}
+
+/// `None` for a word of a later version.
+fn sessions(code: u8) -> Option<Sessions> {
+    match code {
+        0 => Some(Sessions::Stand),
+        1 => Some(Sessions::Missing),
+        2 => Some(Sessions::Away),
+        _ => None,
+    }
+}
+
+fn sessions_code(sessions: Sessions) -> u8 {
+    match sessions {
+        Sessions::Stand => 0,
+        Sessions::Missing => 1,
+        Sessions::Away => 2,
     }
 }
 

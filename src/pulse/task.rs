@@ -162,6 +162,7 @@ impl LinkSlice {
             occupied: self.all.occupied.clone(),
             egress: self.all.egress.clone(),
             over_bgp: self.all.over_bgp.clone(),
+            sessions: self.all.sessions,
             back_by: back_by.filter(|_| !self.all.kept.is_empty()),
         }
     }

@@ -1,5 +1,7 @@
 //! How far a drain of this node has come: part of `crier status`, and metrics. Floor 1.
 
+mod over_bgp;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -173,7 +175,7 @@ pub fn shutdown(snapshot: &Snapshot) -> Option<ShutdownReport> {
 
 /// Why no other node would serve what this one announces; `None` where one is known that would.
 pub fn nobody_else(snapshot: &Snapshot) -> Option<String> {
-    no_node(snapshot).or_else(|| alone_selected(snapshot))
+    no_node(snapshot).or_else(|| alone_selected(snapshot)).or_else(|| over_bgp::nobody(snapshot))
 }
 
 /// `crier.dev/egress-nodes` of some Service selects this node, and no other that may announce.

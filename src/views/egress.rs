@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::egress_path::Path;
 use super::new_pods::{self, NewPodsReport};
-use super::{SCHEMA_VERSION, Snapshot, egress_signs};
+use super::{SCHEMA_VERSION, Snapshot, egress_signs, egress_unannounced};
 use crate::address::{Family, LINK_LOCAL};
 use crate::config::taken::Numbers;
 use crate::egress::counters::Counts;
@@ -278,7 +278,7 @@ pub(super) fn problems(snapshot: &Snapshot) -> Vec<String> {
         )
     });
     let of_others = without_egress(snapshot).chain(held_newcomers(snapshot)).chain(egress_signs::problems(snapshot));
-    let of_others = of_others.chain(new_pods::problems(snapshot));
+    let of_others = of_others.chain(new_pods::problems(snapshot)).chain(egress_unannounced::problems(snapshot));
     let mut all: Vec<String> = rows.filter_map(in_words).chain(contested).chain(of_others).collect();
     // A Service has a row for each family, and often the same is wrong with both.
     all.dedup();

@@ -13,6 +13,7 @@ pub mod drain;
 pub mod egress;
 pub mod egress_path;
 mod egress_signs;
+mod egress_unannounced;
 pub mod forecast;
 pub mod l2;
 pub mod metrics;

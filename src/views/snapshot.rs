@@ -3,7 +3,7 @@
 //! The loop makes one for each question. Its parts share their structure with the loop's own, so making one costs
 //! microseconds and holding one delays nobody, whatever the number of Services. It never changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -21,7 +21,7 @@ use crate::config::{Config, Pool};
 use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
 use crate::plan::context::Context;
 use crate::plan::{Plan, Planner, Presumed};
-use crate::world::{SessionReport, World};
+use crate::world::{SessionReport, SessionState, World};
 use crate::{arp, bfd, egress, pulse};
 
 /// See the module's documentation.
@@ -125,6 +125,12 @@ impl Snapshot {
     pub fn session(&self, peer: &PeerName) -> Option<&SessionReport> {
         let known = self.plan.bgp.peers.get(peer).is_some_and(|peer| peer.address.is_ok());
         self.world.sessions.get(peer).filter(|_| known)
+    }
+
+    /// The `[[bgp.peer]]` of this node with a session that is established.
+    pub fn established(&self) -> BTreeSet<PeerName> {
+        let stands = |name: &&PeerName| self.session(name).is_some_and(|it| it.state == SessionState::Established);
+        self.plan.bgp.peers.keys().filter(stands).map(|name| self.context.bgp.peer_of(name)).collect()
     }
 
     /// How the BFD session with a peer stands; nothing where BFD does not watch the peer.

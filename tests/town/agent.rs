@@ -146,6 +146,7 @@ fn known_to(version: Version, pulse: Pulse) -> Pulse {
                 egress: None,
                 tells_over_bgp: false,
                 over_bgp: None,
+                sessions: None,
                 back_in: None,
                 corrects: None,
                 waits: false,
@@ -481,6 +482,7 @@ impl Agent {
             occupied: slice.occupied,
             egress: slice.egress,
             over_bgp: slice.over_bgp.clone(),
+            sessions: slice.sessions,
             back_by: self.kept.as_ref().map(|kept| kept.back_by).filter(|_| !slice.kept.is_empty()),
         };
         match &mut self.pulse {

@@ -45,7 +45,10 @@ section! {
             "The length of the announced IPv4 prefixes. An aggregate must lie in its pool as a whole.",
         )
         .default(32)
-        .trade("Shorter prefixes save routes, but with external traffic policy Local draw traffic to nodes without endpoints."), touches Decisions;
+        .trade(
+            "Shorter prefixes save routes, but with external traffic policy Local draw traffic to nodes without endpoints. An \
+             address with crier.dev/egress: service-ip is announced by its owner as a host route as well.",
+        ), touches Decisions;
         /// 1 to 128.
         pub aggregation_length_v6: u8 = number(
             "aggregation-length-v6",

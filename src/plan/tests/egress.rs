@@ -6,6 +6,7 @@ use super::pulses::{ADDRESS, answering, heard, roster, with_pulses};
 use super::*;
 use crate::address::MacAddress;
 use crate::claim::ConflictKind;
+use crate::plan::session_memory::{AWAY_AFTER, BACK_AFTER};
 use crate::plan::slice::{Exit, Mapping};
 use crate::plan::tickets::Ticket;
 use crate::roster::{Eligibility, NodeTicket, Stage, Unproved};
@@ -260,6 +261,137 @@ fn another_node_announces_as_soon_as_the_elected_one_is_not_ready() {
     story.turn();
     assert_eq!(story.routes(), ["192.168.35.100/32"]);
     assert_eq!(mapping(&story), translated());
+}
+
+/// C15-5 of a review. Input: the file and the Nodes' labels say which nodes have a peer to announce the address to. Output: all nodes elect
+/// the same of these.
+#[test]
+fn a_node_without_a_peer_of_a_covering_advertisement_is_passed_over_by_all() {
+    let (first, second) = first_and_second();
+    let base = || Config { l2: Vec::new(), ..configuration() };
+    let on_rack = |peer: &str| config::Peer { nodes: Some("rack=a".parse().unwrap()), ..super::peer(peer) };
+    let by_rack = Config { bgp: Bgp { peers: vec![on_rack("tor")], ..base().bgp }, ..base() };
+    // A peer of all nodes that the advertisement does not name changes nothing, and none that is shut does.
+    let shut = config::Peer { shutdown: true, ..super::peer("shut") };
+    let of_tor = Advertisement { peers: vec!["tor".into(), "shut".into()], ..advertisement() };
+    let peers = vec![on_rack("tor"), super::peer("other"), shut];
+    let named = Config { bgp: Bgp { peers, advertisements: vec![of_tor], ..base().bgp }, ..base() };
+    for config in [by_rack, named] {
+        for me in ["a", "b", "c"] {
+            let mut story = sending_on(me);
+            story.tell(Fact::Config(Arc::new(config.clone())));
+            story.turn();
+            let why = story.decision("web").egress.as_ref().and_then(|egress| egress.owners[0].reason.clone());
+            assert_eq!((owner(&story), why), (None, Some(Reason::NoEgressNode)), "{me}");
+            assert_eq!(mapping(&story), Mapping::Held, "{me}");
+            labelled(&mut story, second.as_str(), &[("rack", "a")]);
+            assert_eq!(owner(&story), Some(second.clone()), "{me}");
+            let to_tor = story.planner.plan().bgp.peers.get(&PeerName::from("tor")).map(|peer| peer.routes.len());
+            assert_eq!(to_tor, (second == me.into()).then_some(1), "{me}");
+            labelled(&mut story, first.as_str(), &[("rack", "a")]);
+            assert_eq!(owner(&story), Some(first.clone()), "{me}");
+        }
+    }
+    // No peer is in the VRF of the pool.
+    let mut config = base();
+    config.pools[0].vrf = Some("red".into());
+    let mut story = sending_on(first.as_str());
+    story.tell(Fact::Config(Arc::new(config)));
+    story.turn();
+    assert_eq!(owner(&story), None);
+}
+
+/// C15-4 of a review. Input: an aggregate, which another Service has every node announce. Output: the owner alone announces the address
+/// by itself too, so that the longest prefix leads to it.
+#[test]
+fn the_owner_announces_a_route_of_the_address_beside_the_aggregate() {
+    let (first, second) = first_and_second();
+    let mut config = Config { l2: Vec::new(), ..configuration() };
+    config.bgp.advertisements[0].aggregation_length = 30;
+    for (me, expected) in
+        [(first, &["192.168.35.100/30", "192.168.35.100/32"][..]), (second, &["192.168.35.100/30"][..])]
+    {
+        let mut story = sending_on(me.as_str());
+        story.tell(Fact::Config(Arc::new(config.clone())));
+        story.put("plain", Service { ingress: vec!["192.168.35.101".parse().unwrap()], ..service() });
+        story.endpoints("plain", &["b"]);
+        assert_eq!(story.routes(), expected, "{me}");
+        story.change("web", |web| web.egress = None);
+        assert_eq!(story.routes(), ["192.168.35.100/30"], "{me}: every node announces it");
+    }
+}
+
+/// C15-2 of a review. Input: the elected node says that it has had no session for some time, and the others that they have one, or none.
+#[test]
+fn a_node_without_a_bgp_session_gives_way_to_one_that_has_one_and_nothing_moves_where_nobody_has() {
+    use crate::roster::Sessions::{Away, Missing, Stand};
+    let [first, second, third] = by_place();
+    let says = |all: &[(&NodeName, Option<crate::roster::Sessions>)]| {
+        let names: Vec<(&str, &[&str])> = all.iter().map(|(name, _)| (name.as_str(), &[][..])).collect();
+        heard(roster(&names, &[]), |roster| {
+            for (name, sessions) in all {
+                roster.members.get_mut(*name).expect("it is a member").sessions = *sessions;
+            }
+        })
+    };
+    let mut story = sending_on(third.as_str());
+    story.tell(Fact::Pulses(Pulses::On { authenticated: true }));
+    let owner_of = |story: &mut Story, fact: Fact| {
+        story.tell(fact);
+        story.turn();
+        owner(story).expect("there is one")
+    };
+    for (of_first, of_second, expected) in [
+        (Stand, Stand, &first),
+        (Missing, Stand, &first),
+        (Away, Stand, &second),
+        // A session that comes and goes does not move it back.
+        (Away, Missing, &second),
+        (Stand, Stand, &first),
+        (Away, Away, &third),
+    ] {
+        let fact = says(&[(&first, Some(of_first)), (&second, Some(of_second))]);
+        assert_eq!(owner_of(&mut story, fact), *expected, "{of_first:?} {of_second:?}");
+        assert_eq!(story.routes().len(), usize::from(*expected == third), "{of_first:?} {of_second:?}");
+    }
+    // Who is not heard does not learn of it.
+    assert_eq!(owner_of(&mut story, says(&[(&first, Some(Away))])), third);
+
+    // The elected node itself.
+    let mut story = sending_on(first.as_str());
+    story.tell(Fact::Pulses(Pulses::On { authenticated: true }));
+    let session = |state| Fact::Session("tor".into(), crate::world::SessionReport::new(state, SystemTime::UNIX_EPOCH));
+    let (up, down) = (session(crate::world::SessionState::Established), session(crate::world::SessionState::Active));
+    let others = |sessions| says(&[(&second, sessions), (&third, sessions)]);
+    story.tell(up.clone());
+    assert_eq!(owner_of(&mut story, others(Some(Missing))), first);
+    assert_eq!(story.planner.plan().pulse.sessions, Some(Stand));
+    let turn = {
+        story.tell(down.clone());
+        story.turn()
+    };
+    assert!(turn.moved.pulse, "the others hear it at once");
+    story.now += Duration::from_secs(60);
+    assert_eq!(owner_of(&mut story, others(Some(Missing))), first, "nobody has one");
+    assert_eq!(owner_of(&mut story, others(None)), first, "versions that do not say so would not take it");
+    assert_eq!(owner_of(&mut story, others(Some(Stand))), second);
+    assert_eq!((story.planner.plan().pulse.sessions, story.routes().len()), (Some(Away), 0));
+    assert!(matches!(mapping(&story), Mapping::Steered { .. }), "{:?}", mapping(&story));
+    story.tell(up);
+    assert_eq!(owner_of(&mut story, others(Some(Stand))), second, "it has to stand for a while");
+    assert!(story.planner.next_deadline().is_some_and(|due| due <= story.now + BACK_AFTER));
+    story.now += BACK_AFTER;
+    story.turn();
+    assert_eq!((owner(&story), story.routes().len()), (Some(first.clone()), 1));
+    // A session that is back in time moves nothing.
+    story.tell(down);
+    story.turn();
+    story.now += AWAY_AFTER - Duration::from_millis(1);
+    story.turn();
+    assert_eq!(owner(&story), Some(first));
+    story.now += Duration::from_millis(1);
+    story.turn();
+    assert_eq!(owner(&story), Some(second));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::address::MacAddress;
-use crate::roster::{Card, Departed, Eligibility, Holding, Member, NodeTicket, Roster, Stage};
+use crate::roster::{Card, Departed, Eligibility, Holding, Member, NodeTicket, Roster, Sessions, Stage};
 use crate::world::{ApiServer, Conflict, Pulses, Refusal, SessionReport, SessionState};
 
 const NODES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
@@ -137,6 +137,10 @@ fn some_roster(random: &mut fastrand::Rng) -> Fact {
             occupied: Arc::default(),
             egress: None,
             over_bgp: (number != 3).then(|| Arc::new(some_addresses(&mut random.clone(), 9).into_iter().collect())),
+            sessions: *random
+                .clone()
+                .choice(&[None, Some(Sessions::Stand), Some(Sessions::Missing), Some(Sessions::Away)])
+                .unwrap(),
             restarting: false,
             waits: true,
             deaf: false,

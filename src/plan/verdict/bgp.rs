@@ -44,7 +44,7 @@ pub fn judge(inputs: &Inputs<'_>, about: &Announceable<'_>, owners: Option<&[Res
         let refusal = refusal(inputs, about, held, &covering).or_else(|| not_the_owner(inputs, owner?));
         let (verdict, contributions) = match refusal {
             Some(reason) => (BgpVerdict::refused(reason), Vec::new()),
-            None => announce(inputs, about, held, &covering),
+            None => announce(inputs, about, held, (&covering, owner.is_some())),
         };
         answer.verdicts.push(verdict);
         answer.work.extend(contributions);
@@ -94,11 +94,13 @@ fn not_the_owner(inputs: &Inputs<'_>, owner: &Result<NodeName, Reason>) -> Optio
     }
 }
 
+/// `alone`: no other node may announce the address. Other nodes announce an aggregate that holds it for other Services, so that it goes out as
+/// a route of its own beside: routers use the longest prefix.
 fn announce(
     inputs: &Inputs<'_>,
     about: &Announceable<'_>,
     held: &Held,
-    covering: &[Numbered<'_>],
+    (covering, alone): (&[Numbered<'_>], bool),
 ) -> (BgpVerdict, Vec<Contribution>) {
     let local = about.service.external_traffic_policy == TrafficPolicy::Local;
     let family = Family::of(held.address);
@@ -113,7 +115,9 @@ fn announce(
             Family::V6 => advertisement.aggregation_length_v6,
         };
         // The configuration was checked: the length fits the family.
-        let prefix = IpNet::new(held.address, length).unwrap_or_else(|_| host_prefix(held.address)).trunc();
+        let own = host_prefix(held.address);
+        let prefix = IpNet::new(held.address, length).unwrap_or(own).trunc();
+        let prefixes = [Some(prefix), Some(own).filter(|own| alone && *own != prefix)];
         let attributes = match advertisement.link_bandwidth {
             true if local => {
                 let count = |service: &ObjectKey| inputs.world.endpoints_on(inputs.me, service, family);
@@ -128,10 +132,12 @@ fn announce(
             }
             true | false => context.attributes.clone(),
         };
-        for peer in context.peers.iter().filter(is_within) {
-            routes.entry(prefix).or_default().insert(peer.clone());
-            let (peer, attributes) = (peer.clone(), attributes.clone());
-            contributions.push(Contribution { peer, prefix, advertisement: *number, attributes });
+        for prefix in prefixes.into_iter().flatten() {
+            for peer in context.peers.iter().filter(is_within) {
+                routes.entry(prefix).or_default().insert(peer.clone());
+                let (peer, attributes) = (peer.clone(), attributes.clone());
+                contributions.push(Contribution { peer, prefix, advertisement: *number, attributes });
+            }
         }
     }
     if routes.is_empty() {

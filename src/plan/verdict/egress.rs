@@ -9,16 +9,15 @@ use ipnet::IpNet;
 
 use super::{Announceable, Inputs};
 use crate::address::{Family, MacAddress, is_link_local_v6};
-use crate::config::Advertisement;
 use crate::names::{InterfaceName, NodeName, ObjectKey};
+use crate::plan::carriers::Carriers;
 use crate::plan::context::Context;
 use crate::plan::decision::{Announcement, EgressOwner, EgressVerdict, Held, L2Verdict};
 use crate::plan::elect;
 use crate::plan::ranking::egress_nodes;
-use crate::plan::remnants::advertises;
 use crate::plan::tickets::Ticket;
 use crate::reason::Reason;
-use crate::roster::{Eligibility, Member, Roster, Unproved};
+use crate::roster::{Eligibility, Member, Roster, Sessions, Unproved};
 use crate::world::{
     Destinations, DrainStage, Egress, EgressBounds, Node, PodMark, Pulses, Service, Tenant, TrafficPolicy, World,
 };
@@ -110,26 +109,35 @@ fn elected(inputs: &Inputs<'_>, about: &Announceable<'_>, held: &Held) -> Result
     if world.nodes.is_empty() {
         return Ok(inputs.me.clone());
     }
-    let covers = |it: &&Advertisement| advertises(inputs.config, it, &held.pool, &about.service.labels);
-    let covering: Vec<_> = inputs.config.bgp.advertisements.iter().filter(covers).collect();
+    let carriers = Carriers::of(inputs.config, &held.pool, about.service);
     let endpoints = about.endpoints_of(address);
     let local = about.service.external_traffic_policy == TrafficPolicy::Local;
     let bound = egress_nodes(about.service);
     let ignores_label = inputs.config.node.ignore_exclude_label;
     let may = |(name, node): &(&NodeName, &Arc<Node>)| {
         let excluded = elect::exclusion(node).filter(|reason| !(ignores_label && *reason == Reason::NodeExcluded));
-        let selected = covering.iter().any(|it| it.nodes.as_ref().is_none_or(|nodes| nodes.matches(&node.labels)));
         let bound = bound.is_none_or(|nodes| nodes.matches(&node.labels));
         let gone = says_drained(inputs, name) || is_away(world, inputs.me, name, node);
         node.ready
             && excluded.is_none()
             && !gone
-            && selected
+            && carriers.has_peer(&node.labels)
             && bound
             && (!local || endpoints.by_node.contains_key(*name))
     };
     let able = || world.nodes.iter().filter(may).map(|(name, _)| name);
-    let first = able().min_by_key(|name| Ticket::of(name, address));
+    let ticket = |name: &&NodeName| Ticket::of(name, address);
+    let best = able().min_by_key(ticket);
+    // Who is not heard does not learn that the best has no session.
+    let stands_in = |best: &NodeName, name: &NodeName| {
+        let mut of_it = world.rosters.values().filter_map(|roster| roster.members.get(name));
+        let learns = |member: &Member| !member.deaf || best != inputs.me;
+        !says_away(inputs, name) && (name == inputs.me || of_it.any(learns))
+    };
+    let first = best.map(|best| match says_away(inputs, best) {
+        true => able().filter(|name| stands_in(best, name)).min_by_key(ticket).unwrap_or(best),
+        false => best,
+    });
     let by_its_word = first.and_then(|first| match first == inputs.me {
         true => says_unheard(inputs, address),
         false => says_beside(inputs, first, address).filter(|node| able().any(|it| it == *node)),
@@ -164,6 +172,15 @@ fn says_beside<'a>(inputs: &Inputs<'a>, first: &NodeName, address: IpAddr) -> Op
     }
     let others = members().filter(|(_, it)| says(&it.egress) == Some(true)).map(|(name, _)| name);
     others.min_by_key(|name| Ticket::of(name, address))
+}
+
+/// The node says that it has had no BGP session for some time, while another node had one.
+fn says_away(inputs: &Inputs<'_>, node: &NodeName) -> bool {
+    if node == inputs.me {
+        return inputs.sessions == Some(Sessions::Away);
+    }
+    let mut heard = inputs.world.rosters.values().filter_map(|roster| roster.members.get(node));
+    heard.any(|member| member.sessions == Some(Sessions::Away))
 }
 
 /// Without pulses nobody else learns of a drain, so a drained node stays the owner and holds the packets: two nodes that each send

@@ -35,6 +35,7 @@ use crate::plan::restraints::Restraints;
 use crate::plan::slice::Standby;
 use crate::plan::tickets::Tickets;
 use crate::reason::Reason;
+use crate::roster::Sessions;
 use crate::world::{Endpoints, Service, World};
 
 /// All that a verdict is based on, apart from the Service.
@@ -55,6 +56,8 @@ pub struct Inputs<'a> {
     pub holders: &'a HolderMemory,
     /// What holds a change of a Service's addresses back.
     pub restraints: &'a Restraints,
+    /// How the BGP sessions of this node stand, as the others hear it.
+    pub sessions: Option<Sessions>,
     /// Nothing was judged before.
     pub first_turn: bool,
     pub now: Instant,

@@ -12,7 +12,9 @@ use crate::pulse::holdings::Listener;
 use crate::pulse::outcome::Outcome;
 use crate::pulse::packet::Pulse;
 use crate::pulse::settings::Settings;
-use crate::roster::{Card, Departed, Eligibility, Holdings, KeyId, LONGEST_RESTART, Member, NodeTicket, Unproved};
+use crate::roster::{
+    Card, Departed, Eligibility, Holdings, KeyId, LONGEST_RESTART, Member, NodeTicket, Sessions, Unproved,
+};
 
 /// When the first peer has to be looked at. Whatever brings a peer's time forward is noted here; what puts it off is not. So
 /// these times may be too early and are never too late. They are exact after each look at all peers, which is therefore
@@ -90,6 +92,7 @@ pub(super) struct Peer {
     occupied: Arc<BTreeSet<IpAddr>>,
     egress: Option<Arc<BTreeSet<IpAddr>>>,
     over_bgp: Option<Arc<BTreeSet<IpAddr>>>,
+    sessions: Option<Sessions>,
     /// What it was before it started anew, until it has proved that it lives.
     former: Option<Departed>,
     /// This node was late to look: until when the peer is given time to be heard after all.
@@ -190,6 +193,7 @@ impl Peer {
             occupied: Arc::default(),
             egress: None,
             over_bgp: None,
+            sessions: pulse.sessions,
             former: None,
             grace_until: None,
             waits: pulse.waits,
@@ -483,6 +487,7 @@ impl Peer {
         self.mac = pulse.mac;
         self.waits = pulse.waits;
         self.receives_nothing = pulse.receives_nothing;
+        self.sessions = pulse.sessions;
         self.deaf = match self.doubt.as_mut().map(|doubt| &mut doubt.why) {
             Some(Why::Plan { answered }) => answered.is_none_or(|at| now >= at + settings.detection() * UNANSWERED),
             Some(Why::Signs { unanswered }) => {
@@ -521,8 +526,9 @@ impl Peer {
 
     /// What every pulse says of its sender.
     fn shown(&self) -> impl Eq + use<> {
-        let Peer { eligibility, owner, hears_api_server, mac, waits, receives_nothing, deaf, .. } = self;
-        (*eligibility, *owner, *hears_api_server, *mac, *waits, *receives_nothing, *deaf, self.is_restarting())
+        let Peer { eligibility, owner, hears_api_server, mac, waits, receives_nothing, sessions, deaf, .. } = self;
+        let of_others = (*hears_api_server, *waits, *receives_nothing, *sessions);
+        (*eligibility, *owner, *mac, of_others, *deaf, self.is_restarting())
     }
 
     /// It says that it restarts. One that listens already is on its way back, and is awaited by those who knew it before.
@@ -563,6 +569,7 @@ impl Peer {
             occupied: self.occupied.clone(),
             egress: self.egress.clone(),
             over_bgp: self.over_bgp.clone(),
+            sessions: self.sessions,
             restarting: self.is_restarting(),
             waits: self.waits,
             deaf: self.deaf,

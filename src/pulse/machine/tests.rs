@@ -23,6 +23,7 @@ fn machine_with(name: &str, keys: &[KeyId], incarnation: u64, now: Instant) -> M
         occupied: Arc::default(),
         egress: None,
         over_bgp: None,
+        sessions: None,
         back_by: None,
     };
     Machine::new(

@@ -75,6 +75,7 @@ fn full() -> Pulse {
             through: None,
             held: vec![(address("192.0.2.3"), holding(0, Stage::Holds))],
         }),
+        sessions: Some(Sessions::Missing),
         back_in: Some(Duration::from_millis(4321)),
         corrects: Some((to, 1 << 50)),
     }
@@ -92,6 +93,7 @@ fn bare() -> Pulse {
         egress: None,
         tells_over_bgp: false,
         over_bgp: None,
+        sessions: None,
         back_in: None,
         corrects: None,
         ..full()
@@ -160,7 +162,7 @@ fn while_a_key_is_changed_both_are_believed_and_a_third_is_not() {
 
 #[test]
 fn the_longest_pulse_fits_into_one_packet_of_any_link() {
-    for name in [LONGEST_NAME, LONGEST_NAME - (SECTION_HEADER + 5 + 4 * MOST_ENDS)] {
+    for name in [LONGEST_NAME, LONGEST_NAME - (SECTION_HEADER + 5 + 4 * MOST_ENDS) - (SECTION_HEADER + 1)] {
         the_longest_fits("n".repeat(name).as_str().into(), name < LONGEST_NAME);
     }
 }
@@ -203,6 +205,7 @@ fn the_longest_fits(node: NodeName, has_ends: bool) {
     assert_eq!(read.card.as_ref().map(counts), Some((32, 6, 2)));
     let ends = |pulse: &Pulse| pulse.card.as_ref().and_then(|card| card.ends.clone());
     assert_eq!(ends(&read), ends(&longest).filter(|_| has_ends), "a name that is too long leaves no room for them");
+    assert_eq!(read.sessions, longest.sessions.filter(|_| has_ends), "as above");
     assert_eq!(read.occupied, longest.occupied[..MOST_OCCUPIED]);
     assert_eq!(read.accepts, longest.accepts[..MOST_KEYS]);
     assert_eq!(read.page, longest.page);
@@ -263,6 +266,26 @@ fn a_reader_that_does_not_know_of_corrections_reads_all_the_rest() {
     let mut unknown = with;
     unknown[at] = 200;
     assert_eq!(Pulse::parse(&unknown, &Key::none().into()), Ok(silent));
+}
+
+/// As above, for BGP sessions; and a word of a later version about them says nothing.
+#[test]
+fn a_reader_that_does_not_know_of_sessions_reads_all_the_rest() {
+    for (sessions, code) in [(Sessions::Stand, 0), (Sessions::Missing, 1), (Sessions::Away, 2)] {
+        let says = Pulse { sessions: Some(sessions), ..full() };
+        let silent = Pulse { sessions: None, ..full() };
+        let (with, without) = (says.emit(&Key::none()), silent.emit(&Key::none()));
+        let section = [SECTION_SESSIONS, 0, 1, code];
+        let at = with.windows(section.len()).position(|octets| octets == section).expect("the section is there");
+        assert_eq!([&with[..at], &with[at + section.len()..]].concat(), without);
+        assert_eq!(Pulse::parse(&with, &Key::none().into()), Ok(says));
+        let (mut unknown, mut later) = (with.clone(), with);
+        unknown[at] = 200;
+        later[at + 3] = 77;
+        for octets in [unknown, later] {
+            assert_eq!(Pulse::parse(&octets, &Key::none().into()), Ok(silent.clone()));
+        }
+    }
 }
 
 /// As above, for the gateways of a link.

@@ -635,6 +635,56 @@ fn rules_that_an_earlier_agent_left_are_removed_where_no_service_has_egress_any_
     });
 }
 
+/// C15-2 and C15-3 of a review. Input: the router ends its session with the owner, has it again, and then has none with anybody. Output: the
+/// other node takes over the address and its egress, is not drained meanwhile, and gives them back; and where nobody has a session nothing
+/// moves, and that is told.
+#[test]
+fn over_bgp_an_owner_without_a_session_gives_way_to_a_node_that_has_one() {
+    let Some(rack) = Rack::for_test(&BGP) else { return };
+    let Elected { scene, agents, owner, _tor: tor } = Elected::of(&rack);
+    let site = &scene.lan.site;
+    let hops = || site.router.next_hops("203.0.113.7/32");
+    let other = 1 - owner;
+    let [local, routed] = ["local", "routed"].map(|path| vec![format!("203.0.113.7 {path} 2")]);
+    let are = |owner: usize| {
+        let rows = [owner, 1 - owner].map(|node| rows(&agents[node]));
+        if rows == [local.clone(), routed.clone()] { Ok(()) } else { Err(format!("{rows:?}")) }
+    };
+    let is_owner = |owner: usize| {
+        let hops = hops();
+        let alone = hops.len() == 1 && hops.contains(&site.node(owner).address.into());
+        if alone { are(owner) } else { Err(format!("{hops:?}")) }
+    };
+    let order = |word: &str, node: usize| drop(tor.command(&format!("{word} node{}", node + 1)));
+    let told = |node: usize| {
+        let all = problems(&agents[node]);
+        if all.contains("no router hears of 203.0.113.7") { Ok(()) } else { Err(all) }
+    };
+    eventually("both know the owner", secs(20), || is_owner(owner));
+
+    order("disable", owner);
+    for node in [owner, other] {
+        eventually("both say that no router hears of it", secs(5), || told(node));
+    }
+    eventually("the other node alone is the owner", secs(30), || is_owner(other));
+    let refused = agents[other].verb("drain");
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && words.contains("has no BGP session"), "{words}");
+    throughout("it stays so", secs(3), || is_owner(other));
+    order("enable", owner);
+    eventually("it is the owner again", secs(60), || is_owner(owner));
+
+    for node in [owner, other] {
+        order("disable", node);
+    }
+    eventually("nobody has a session", secs(5), || told(owner));
+    throughout("nothing moves", secs(12), || are(owner));
+    for node in [owner, other] {
+        order("enable", node);
+    }
+    eventually("the same node is the owner", secs(60), || is_owner(owner));
+}
+
 #[test]
 fn over_bgp_an_owner_whose_pulses_are_not_heard_gives_way_to_the_one_that_took_its_place_and_says_so() {
     let Some(rack) = Rack::for_test(&BGP) else { return };
