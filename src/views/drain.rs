@@ -207,7 +207,7 @@ fn alone_selected(snapshot: &Snapshot) -> Option<String> {
     snapshot.plan.decisions.iter().filter(|(_, decision)| decision.egress.is_some()).find_map(|(service, _)| {
         let selector = alone(service)?;
         Some(format!(
-            "what the pods of {service} open leaves by this node alone: no other node that may announce is selected by \
+            "outbound connections of the pods of {service} leave by this node alone: no other node that may announce is selected by \
              crier.dev/egress-nodes \"{selector}\""
         ))
     })

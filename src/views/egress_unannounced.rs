@@ -1,4 +1,4 @@
-//! Addresses of egress that one node alone announces over BGP while it has no session: what pods open leaves, and no reply comes back. Floor 1,
+//! Addresses of egress that one node alone announces over BGP while it has no session: outbound connections of pods leave, and no reply comes back. Floor 1,
 //! a part of `egress`.
 
 use super::Snapshot;
@@ -32,7 +32,7 @@ pub(super) fn problems(snapshot: &Snapshot) -> impl Iterator<Item = String> {
             Some((owner.address, why))
         });
         let (address, why) = told?;
-        Some(format!("{key}: no router hears of {address}, so nothing comes in for it, nor replies to what its pods open: {why}"))
+        Some(format!("{key}: no router hears of {address}, so nothing reaches it, and no reply reaches the Service's pods: {why}"))
     });
     found.take(MOST_NAMED)
 }

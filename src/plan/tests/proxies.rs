@@ -23,7 +23,7 @@ impl Link {
         let agents = names.iter().map(|name| {
             let mut story = Story::begin_on(name, config.clone());
             ["a", "b", "c"][names.len()..].iter().for_each(|name| story.tell(Fact::Node((*name).into(), None)));
-            story.tell(Fact::Leader(*name == "a"));
+            story.tell(Fact::Allocates(*name == "a"));
             story.tell(Fact::Pulses(Pulses::On { authenticated: true }));
             (0..services).for_each(|number| story.endpoints(&format!("s{number}"), names));
             story
@@ -108,7 +108,8 @@ const PROXY: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x99]);
 
 fn wide() -> Config {
     let mut config = configuration();
-    config.pools = vec![pool("lan", &["192.168.35.100-192.168.35.180"]), pool("more", &["192.168.35.190-192.168.35.240"])];
+    config.pools =
+        vec![pool("lan", &["192.168.35.100-192.168.35.180"]), pool("more", &["192.168.35.190-192.168.35.240"])];
     config
 }
 
