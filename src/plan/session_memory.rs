@@ -65,6 +65,8 @@ impl SessionMemory {
                 let missing = *self.missing_since.get_or_insert(now);
                 let (since, patience) = if self.had { (missing, AWAY_AFTER) } else { (began, AWAY_AFTER_START) };
                 let is_over = is_away || after(since, patience, &mut self.due);
+                // That another node has one is a fact that will be told.
+                self.due = self.due.filter(|_| others_stand);
                 Some(if is_away || (is_over && others_stand) { Sessions::Away } else { Sessions::Missing })
             }
         };

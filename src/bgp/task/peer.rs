@@ -128,6 +128,7 @@ pub(super) struct Handed {
     chosen: Memory,
     warned: Warned,
     turns: Turns,
+    last_error: Option<Arc<str>>,
 }
 
 /// How many last NOTIFICATIONs may be under way at once. Beyond that, as in a flood, a connection is closed without one.
@@ -164,11 +165,14 @@ pub(super) async fn run(
     let newest = desired.borrow_and_update().clone();
     let offer = settings::local_offer(&settings, &address, router_id, restart);
     let endpoint = settings::endpoint(&settings, address);
-    let mut dial_from = now;
+    let (mut dial_from, mut report) = (now, Report::new(now));
     let (ends, chosen, warned, turns) = match left {
-        Some(Handed { peer, ends, chosen, warned, turns }) if peer == endpoint.peer => (ends, chosen, warned, turns),
-        Some(Handed { peer: _, ends, chosen, warned, mut turns }) => {
+        Some(Handed { peer, ends, chosen, warned, turns, last_error: _ }) if peer == endpoint.peer => {
+            (ends, chosen, warned, turns)
+        }
+        Some(Handed { peer, ends, chosen, warned, mut turns, last_error }) => {
             dial_from = turns.turn_to_next(settings.connect_retry_time, now);
+            report.last_error = last_error.map(|error| format!("{peer}: {error}").into());
             // What another router took or refused says nothing of this one.
             (KnownEnds::new(ends.last()), chosen, warned, turns)
         }
@@ -183,7 +187,7 @@ pub(super) async fn run(
         outbound: None,
         desired: newest,
         farewells: JoinSet::new(),
-        report: Report::new(now),
+        report,
         counters: Counters::default(),
         router_id: settings.router_id.unwrap_or(router_id),
         next_hops: NextHops::default(),
@@ -267,9 +271,11 @@ pub(super) async fn run(
     // The agent may be gone already.
     let _ = facts.send(task.report_now()).await;
     // Nobody may follow.
-    let PeerTask { endpoint, ends, chosen, warned, turns, .. } = &mut task;
+    let PeerTask { endpoint, ends, chosen, warned, turns, report, .. } = &mut task;
+    // Where there was a session, another router is no news of this one.
+    let last_error = report.last_error.take().filter(|_| turns.are_in_vain());
     let (ends, warned) = (std::mem::take(ends), std::mem::take(warned));
-    let _ = done.send(Handed { peer: endpoint.peer.clone(), ends, chosen: *chosen, warned, turns: *turns });
+    let _ = done.send(Handed { peer: endpoint.peer.clone(), ends, chosen: *chosen, warned, turns: *turns, last_error });
     while task.farewells.join_next().await.is_some() {}
 }
 

@@ -48,6 +48,11 @@ impl Turns {
         *self = Turns::default();
     }
 
+    /// The peer was dialled, and there was no session since.
+    pub(super) fn are_in_vain(&self) -> bool {
+        self.dialled_at.is_some()
+    }
+
     /// Goes on to the next place; when that may be dialled. The second is tried at once. From then on each has a second after the one before
     /// was dialled, doubled each time, up to the connect-retry time: routers that refuse in no time are not dialled without end.
     pub(super) fn turn_to_next(&mut self, connect_retry_time: Duration, now: Instant) -> Instant {
