@@ -638,7 +638,7 @@ mod tests {
             );
             assert!(said[0].contains("Service default/web"), "{said:?}");
             assert_eq!(watched.told().await, [""; 0]);
-            watched.says_nothing_for(stands - 1).await;
+            watched.says_nothing_for(stands - 2).await;
             watched.write("all.yaml", &both);
             assert_eq!(watched.complains().await, [""; 0], "it is all there");
             watched.says_nothing().await;
