@@ -24,6 +24,7 @@ pub fn run(data: &[u8]) {
         multiplier: NonZeroU8::MIN.saturating_add(choice >> 4),
         passive: choice & 1 != 0,
         key: (choice & 2 != 0).then(|| Key::new(b"fuzz", choice & 4 != 0, 1)).flatten(),
+        old_key: None,
     };
     let ours = NonZeroU32::new(2).unwrap_or(NonZeroU32::MIN);
     let mut life = Life { session: Session::new(settings, ours, 1, now), now, sent_at: [None; 2] };
@@ -97,7 +98,7 @@ impl Life {
     }
 
     fn send(&mut self, packet: &Packet) {
-        let octets = packet.emit(self.session.settings().key.as_ref());
+        let octets = packet.emit(self.session.key());
         assert_eq!(Packet::parse(&octets), Ok(*packet), "what is sent can be read");
         assert!(!packet.demand, "{packet}");
         assert!(!packet.poll || !packet.fin, "{packet}");

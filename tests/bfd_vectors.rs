@@ -35,6 +35,7 @@ fn session(state: &str) -> Session {
         multiplier: NonZeroU8::new(5).unwrap(),
         passive: false,
         key: None,
+        old_key: None,
     };
     let mut session = Session::new(settings, NonZeroU32::new(2).unwrap(), 1, now);
     if state == "BFD Up" {

@@ -112,6 +112,17 @@ impl Discard {
         }
     }
 
+    /// Whether the packet was judged by its key alone: it may be the peer's, whose key is another one.
+    pub(super) fn is_of_key(self) -> bool {
+        matches!(
+            self,
+            Discard::AuthenticationType
+                | Discard::Unauthenticated
+                | Discard::UnexpectedAuthentication
+                | Discard::Forged
+        )
+    }
+
     /// The place in [`Discard::ALL`].
     pub(super) fn place(self) -> usize {
         Discard::ALL.iter().position(|discard| *discard == self).unwrap_or(0)

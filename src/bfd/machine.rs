@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::authentication::{Heard, Sha1};
+use super::authentication::{Heard, Key, Sha1};
 use super::discard::Discard;
 use super::packet::{Authentication, Packet};
-use super::settings::{LEAST_PAUSE, SLOW, Settings};
+use super::settings::{FORMER_KEY_LASTS, LEAST_PAUSE, SLOW, Settings};
 use crate::bfd_state::{BfdState, Diagnostic};
 
 /// One session.
@@ -49,6 +49,12 @@ pub struct Session {
     /// When the peer counts as silent; absent while it was not heard.
     silent_at: Option<Instant>,
     heard: Heard,
+    /// The key of former settings that the peer uses still, and until when it is taken.
+    retired: Option<(Key, Instant)>,
+    /// The key that the peer was last heard with, where that is not the one of the settings: it may not know another one yet.
+    spoken: Option<Key>,
+    /// Why packets for this session were dropped since the peer was last heard: they had no key of this end.
+    barred: Option<Discard>,
     /// bfd.XmitAuthSeq
     sequence: u32,
     /// The last packet without its sequence number.
@@ -112,6 +118,16 @@ enum Poll {
     AskingTwice,
 }
 
+/// One of the keys that a session takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WhichKey {
+    Current,
+    /// The former one that the settings name.
+    Old,
+    /// That of former settings.
+    Retired,
+}
+
 /// What the machine asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -131,6 +147,9 @@ pub enum Cause {
     Heard,
     /// Nothing came for the detection time.
     Silence(Duration),
+    /// Packets for this session came in the detection time, and none that a key of this end authenticates. They may be the peer's, whose key
+    /// was changed, or anybody's: it counts as lost.
+    Barred(Duration, Discard),
     /// The peer's state is Down, for this reason.
     SignaledDown(Diagnostic),
     /// The peer's operator holds the session down. That says nothing about the path (RFC 5882 §3.2).
@@ -143,7 +162,7 @@ impl Cause {
     /// Whether packets do not pass any more, if the session was Up.
     pub fn is_loss(self) -> bool {
         match self {
-            Cause::Silence(_) | Cause::SignaledDown(_) => true,
+            Cause::Silence(_) | Cause::Barred(..) | Cause::SignaledDown(_) => true,
             Cause::Heard | Cause::PeerAdminDown | Cause::AdminDown => false,
         }
     }
@@ -173,6 +192,9 @@ impl Session {
             unasked_from: now,
             silent_at: None,
             heard: Heard::default(),
+            retired: None,
+            spoken: None,
+            barred: None,
             sequence: rng.u32(..),
             said: None,
             rng,
@@ -200,6 +222,12 @@ impl Session {
         session.renew_intervals();
         session.reschedule(now);
         session
+    }
+
+    /// The peer is the one of that session, and may use a former key as it did there.
+    pub fn know_keys_of(&mut self, before: &Session) {
+        self.retired.clone_from(&before.retired);
+        self.spoken.clone_from(&before.spoken);
     }
 
     /// The peer is asked to wait for as long as this, for this process ends and another one goes on.
@@ -248,6 +276,16 @@ impl Session {
         &self.settings
     }
 
+    /// The key of the packets that are sent: the one that the peer was last heard with, and where it was not heard, that of the settings.
+    pub fn key(&self) -> Option<&Key> {
+        self.spoken.as_ref().or(self.settings.key.as_ref())
+    }
+
+    /// The peer uses a key that the settings do not have any more.
+    pub fn is_with_retired_key(&self) -> bool {
+        self.spoken.is_some() && self.spoken.as_ref() == self.retired.as_ref().map(|(key, _)| key)
+    }
+
     pub fn remote(&self) -> &Remote {
         &self.remote
     }
@@ -278,11 +316,12 @@ impl Session {
 
     /// When to call `handle_timeout`; `None` when no timer runs.
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.send_at, self.silent_at, self.unasked_due()].into_iter().flatten().min()
+        let retires = self.retired.as_ref().map(|(_, until)| *until);
+        [self.send_at, self.silent_at, self.unasked_due(), retires].into_iter().flatten().min()
     }
 
     /// A packet of the peer, whose discriminator is this session's or absent; `octets` are those that it was read from. A packet that
-    /// is discarded changes nothing.
+    /// is discarded changes nothing but what is said of silence.
     ///
     /// # Errors
     /// The rule of RFC 5880 §6.8.6 that the packet broke.
@@ -293,12 +332,21 @@ impl Session {
             None if !down => return Err(Discard::YourDiscriminator),
             Some(_) | None => {}
         }
-        let sequence = self.authenticate(packet, octets, now)?;
+        let authentic = self.authenticate(packet, octets, now);
+        if let Err(discard) = authentic
+            && discard.is_of_key()
+            && packet.your_discriminator.is_some()
+        {
+            self.barred = Some(discard);
+        }
+        let authentic = authentic?;
         if self.state == BfdState::AdminDown {
             return Err(Discard::AdminDown);
         }
-        if let Some(sequence) = sequence {
+        self.barred = None;
+        if let Some((sequence, key)) = authentic {
             self.heard.note(sequence, now);
+            self.answer_with(key);
         }
         self.remote = Remote {
             state: packet.state,
@@ -322,6 +370,7 @@ impl Session {
     /// Whatever is due: packets to send, and silence of the peer.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.retire(now);
         if self.silent_at.is_some_and(|at| at <= now) {
             actions.extend(self.miss());
             self.reschedule(now);
@@ -343,9 +392,23 @@ impl Session {
 
     /// This end asks for other values from now on. The session stays as it is: a Poll sequence tells the peer.
     ///
-    /// A change of `passive` or of the key takes effect at once too; with another key the peer must change at the same time.
+    /// A change of `passive` takes effect at once too. Another key does once the peer is heard with it: until then the one that the peer uses
+    /// goes on, for [`FORMER_KEY_LASTS`] where the settings do not have it any more.
     pub fn handle_settings(&mut self, settings: Settings, now: Instant) {
+        let used = self.key().cloned();
         self.settings = settings;
+        let Settings { key, old_key, .. } = &self.settings;
+        self.spoken = None;
+        if let (Some(used), Some(key)) = (used, key)
+            && used != *key
+            && self.remote.discriminator.is_some()
+        {
+            let is_known = old_key.as_ref() == Some(&used) || self.retired.as_ref().is_some_and(|(it, _)| *it == used);
+            if !is_known {
+                self.retired = Some((used.clone(), now + FORMER_KEY_LASTS));
+            }
+            self.spoken = Some(used);
+        }
         self.renew_intervals();
         self.reschedule(now);
     }
@@ -360,8 +423,9 @@ impl Session {
         action
     }
 
-    /// RFC 5880 §6.7: the sequence number of a packet that is what the session asks for.
-    fn authenticate(&self, packet: &Packet, octets: &[u8], now: Instant) -> Result<Option<u32>, Discard> {
+    /// RFC 5880 §6.7: the sequence number of a packet that is what the session asks for, and by which of its keys. §6.7.1: more than one
+    /// may be taken, so that the key can be changed.
+    fn authenticate(&self, packet: &Packet, octets: &[u8], now: Instant) -> Result<Option<(u32, WhichKey)>, Discard> {
         let (section, key) = match (packet.authentication, &self.settings.key) {
             (None, None) => return Ok(None),
             (None, Some(_)) => return Err(Discard::Unauthenticated),
@@ -369,17 +433,42 @@ impl Session {
             (Some(Authentication::Other(_)), Some(_)) => return Err(Discard::AuthenticationType),
             (Some(Authentication::Sha1(section)), Some(key)) => (section, key),
         };
-        if (section.meticulous, section.key_id) != (key.meticulous, key.id) {
+        let old = self.settings.old_key.as_ref().map(|key| (key, WhichKey::Old));
+        let retired = self.retired.as_ref().filter(|(_, until)| now < *until).map(|(key, _)| (key, WhichKey::Retired));
+        let all = [Some((key, WhichKey::Current)), old, retired].into_iter().flatten();
+        let mut fitting =
+            all.filter(|(key, _)| (section.meticulous, section.key_id) == (key.meticulous, key.id)).peekable();
+        if fitting.peek().is_none() {
             return Err(Discard::AuthenticationType);
         }
         // The RFC has the sequence number judged first; but what a stranger writes there must not count.
-        if !key.verifies(octets) {
-            return Err(Discard::Forged);
-        }
+        let Some((_, which)) = fitting.find(|(key, _)| key.verifies(octets)) else { return Err(Discard::Forged) };
         let forget_after = self.detection_time().unwrap_or(SLOW) * 2;
         match self.heard.accepts(section, packet.multiplier.get(), forget_after, now) {
-            true => Ok(Some(section.sequence)),
+            true => Ok(Some((section.sequence, which))),
             false => Err(Discard::Replayed),
+        }
+    }
+
+    /// The peer was heard with this key. The key of former settings has no use any more once it was heard with the current one.
+    fn answer_with(&mut self, which: WhichKey) {
+        self.spoken = match which {
+            WhichKey::Current => {
+                self.retired = None;
+                None
+            }
+            WhichKey::Old => self.settings.old_key.clone(),
+            WhichKey::Retired => self.retired.as_ref().map(|(key, _)| key.clone()),
+        };
+    }
+
+    /// The time of the key of former settings may be over.
+    fn retire(&mut self, now: Instant) {
+        if let Some((key, _)) = self.retired.take_if(|(_, until)| *until <= now)
+            && self.spoken.take_if(|spoken| *spoken == key).is_some()
+        {
+            // A peer that takes both goes on with the other one.
+            self.news = true;
         }
     }
 
@@ -409,6 +498,7 @@ impl Session {
     /// say something else.
     fn miss(&mut self) -> Option<Action> {
         let time = self.detection_time().unwrap_or_default();
+        let barred = self.barred.take();
         self.silent_at = None;
         self.remote = Remote::UNHEARD;
         self.poll = Poll::No;
@@ -416,7 +506,8 @@ impl Session {
         (self.transmit_in_use, self.receive_in_use) = (self.transmit, self.receive);
         match self.state {
             BfdState::Init | BfdState::Up => {
-                self.enter(BfdState::Down, Diagnostic::DetectionTimeExpired, Cause::Silence(time))
+                let cause = barred.map_or(Cause::Silence(time), |discard| Cause::Barred(time, discard));
+                self.enter(BfdState::Down, Diagnostic::DetectionTimeExpired, cause)
             }
             BfdState::Down | BfdState::AdminDown => None,
         }
@@ -530,7 +621,7 @@ impl Session {
             required_min_echo_rx: Duration::ZERO,
             authentication: None,
         };
-        let Some(key) = &self.settings.key else { return packet };
+        let Some(key) = self.key().cloned() else { return packet };
         // RFC 5880 §6.7.4: meticulous with each packet, else when the contents change.
         if key.meticulous || self.said != Some(packet) {
             self.sequence = self.sequence.wrapping_add(1);

@@ -17,6 +17,8 @@ pub struct Settings {
     /// Send nothing before the peer was heard.
     pub passive: bool,
     pub key: Option<Key>,
+    /// A former key that the peer may have still: taken as well, and used towards it while it does.
+    pub old_key: Option<Key>,
 }
 
 /// RFC 5881 §4, RFC 5883 §5: the UDP ports, and the source ports of this end.
@@ -27,6 +29,9 @@ pub const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49152..=65535;
 /// RFC 5880 §6.8.3: "When bfd.SessionState is not Up, the system MUST set bfd.DesiredMinTxInterval to a value of not less than one
 /// second".
 pub const SLOW: Duration = Duration::from_secs(1);
+
+/// For how long the key that a peer uses is taken still after the settings of this end have it no more.
+pub const FORMER_KEY_LASTS: Duration = Duration::from_secs(600);
 
 /// For how long peers are asked to wait while an agent is replaced: longer than a start takes, and what a node that does not come
 /// back costs at most.

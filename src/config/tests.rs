@@ -34,7 +34,7 @@ fn parse_one(text: &str) -> Result<Config, Complaints> {
 /// The files with secrets that there are for the tests of this file: by the names below, and none else.
 struct TestSecrets;
 
-const SECRET_FILES: [(&str, &[u8]); 10] = [
+const SECRET_FILES: [(&str, &[u8]); 11] = [
     ("/etc/crier/tor.ao", b"marlin"),
     ("/etc/crier/two-lines", b"one\ntwo\n"),
     ("/etc/crier/pulse.key", b"0123456789abcdef0123456789abcdef\n"),
@@ -42,6 +42,7 @@ const SECRET_FILES: [(&str, &[u8]); 10] = [
     ("/etc/crier/short.key", b"0123456789abcde\n"),
     ("/etc/crier/tor.md5", b"swordfish\n"),
     ("/etc/crier/bfd.key", b"pelican\n"),
+    ("/etc/crier/bfd.old.key", b"heron\n"),
     ("/etc/crier/empty", b"\n"),
     ("/etc/crier/80-octets", &[b'x'; 80]),
     ("/etc/crier/81-octets", &[b'x'; 81]),

@@ -62,7 +62,14 @@ pub async fn run(folder: PathBuf, before: oneshot::Receiver<Vec<Fact>>, facts: m
         {
             return;
         }
-        let Some(mut look) = look else { continue };
+        let Some(mut look) = look else {
+            for fact in reader.news_without_folder() {
+                if facts.send(fact).await.is_err() {
+                    return;
+                }
+            }
+            continue;
+        };
         let is_same = reader.seen.as_ref() == Some(&look);
         if is_same && !reader.scene.has_lost_any() {
             continue;
@@ -113,6 +120,8 @@ struct Reader {
     same: u32,
     /// How many objects of before the start were missing when that was last logged.
     missing: usize,
+    /// What was known before the start was told, without the folder.
+    told_before: bool,
     /// The duplicates that were logged.
     duplicates: Vec<Duplicate>,
     /// Why the folder cannot be read; kept so that it is logged once.
@@ -131,6 +140,7 @@ impl Reader {
             seen: None,
             same: 0,
             missing: 0,
+            told_before: false,
             duplicates: Vec::new(),
             trouble: None,
             faults: BTreeMap::new(),
@@ -146,6 +156,15 @@ impl Reader {
         }
         self.told.clone_from(&problems);
         Some(Fact::Problems(Area::Manifests, problems))
+    }
+
+    /// What was known before the start, once, where the folder could not be read since: it is all that is known, and nobody need wait for more.
+    fn news_without_folder(&mut self) -> Vec<Fact> {
+        let knows_any = self.scene.missing().len() > 0;
+        if self.seen.is_some() || !knows_any || std::mem::replace(&mut self.told_before, true) {
+            return Vec::new();
+        }
+        self.scene.news().facts
     }
 
     fn problems(&self) -> Vec<HostProblem> {
@@ -426,15 +445,21 @@ mod tests {
             for (name, text) in files {
                 fs::write(folder.path().join(name), text).unwrap();
             }
-            let known = document::read(text, Format::Yaml).expect("it is sound").entries;
+            let watched = Watched::start_in(folder.path(), text).await;
+            Watched { folder, ..watched }
+        }
+
+        /// In a folder of any path, with one of its own beside.
+        async fn start_in(path: &Path, known: &str) -> Watched {
+            let known = document::read(known, Format::Yaml).expect("it is sound").entries;
             let known = known.into_iter().filter_map(|(subject, content)| subject.says(&content)).collect();
             let (sender, mut facts) = mpsc::channel(64);
             let (before, told_before) = oneshot::channel();
             before.send(known).expect("it is kept");
             let mut task = JoinSet::new();
-            task.spawn(run(folder.path().to_owned(), told_before, sender));
+            task.spawn(run(path.to_owned(), told_before, sender));
             assert_eq!(facts.recv().await, Some(Fact::ApiServer(ApiServer::Manifests)));
-            Watched { folder, facts, _task: task }
+            Watched { folder: tempfile::tempdir().unwrap(), facts, _task: task }
         }
 
         fn write(&self, name: &str, text: &str) {
@@ -643,7 +668,7 @@ mod tests {
             );
             assert!(said[0].contains("Service default/web"), "{said:?}");
             assert_eq!(watched.told().await, [""; 0]);
-            watched.says_nothing_for(stands - 1).await;
+            watched.says_nothing_for(stands - 2).await;
             watched.write("all.yaml", &both);
             assert_eq!(watched.complains().await, [""; 0], "it is all there");
             watched.says_nothing().await;
@@ -659,6 +684,20 @@ mod tests {
             let looks = began.elapsed().as_millis() / LOOK_EVERY.as_millis();
             assert!((stands - 1..=stands + 2).contains(&u32::try_from(looks).unwrap()), "believed after {looks} looks");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_folder_that_is_not_there_at_the_start_is_no_reason_to_wait_with_what_was_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, aside) = (folder.path().join("m"), folder.path().join("aside"));
+        let mut watched = Watched::start_in(&path, &service("web", 80)).await;
+        assert!(watched.complains().await[0].contains("cannot be read"));
+        assert_eq!(watched.told().await, [""; 0], "the lists name what was known");
+        watched.says_nothing_for(1000).await;
+        fs::create_dir(&aside).unwrap();
+        fs::write(aside.join("a.yaml"), service("web", 80) + &service("dns", 53)).unwrap();
+        fs::rename(&aside, &path).unwrap();
+        assert_eq!(watched.told().await, ["dns:53"]);
     }
 
     /// The text ends within an EndpointSlice, which is one without endpoints as far as it goes.

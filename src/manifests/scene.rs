@@ -442,10 +442,10 @@ mod tests {
     #[test]
     fn what_was_lost_of_a_file_that_breaks_stays_for_good() {
         let mut scene = Scene::default();
-        scene.take("a.yaml", services(&[("web", 80), ("api", 81)]), Extent::default());
+        scene.take("a.yaml", services(&[("web", 80), ("api", 81), ("dns", 53)]), Extent::default());
         scene.take("b.yaml", Vec::new(), Extent::default());
         told(&mut scene);
-        scene.take("a.yaml", services(&[("web", 82)]), Extent::default());
+        scene.take("a.yaml", services(&[("web", 82), ("dns", 53)]), Extent::default());
         scene.spoil("a.yaml");
         scene.spoil("b.yaml");
         scene.let_go(0);

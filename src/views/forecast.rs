@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::words::some_of;
 use super::{SCHEMA_VERSION, Snapshot};
-use crate::config::{self, Change, Config, Difference, L2, PulseKey, Source, Touches};
+use crate::config::{self, BfdProfile, Change, Config, Difference, L2, PulseKey, SecretFile, Source, Touches};
 use crate::names::{NodeName, ObjectKey, PeerName};
 use crate::plan::forecast::{self, ForecastError, PeerDifference};
 use crate::reason::Reason;
@@ -169,7 +169,9 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
     let other_key = key_changed(&snapshot.written, config);
     let links = links_unjudged(snapshot, config);
     let folder = other_folder(&snapshot.written, config);
-    let warnings = bfd_removed(&snapshot.written, config).chain(other_key).chain(links).chain(folder).chain(unsettled);
+    let keys = bfd_keys_changed(&snapshot.written, config);
+    let warnings =
+        bfd_removed(&snapshot.written, config).chain(keys).chain(other_key).chain(links).chain(folder).chain(unsettled);
     let changes = config::changes(&snapshot.written, config);
     let of_routes =
         |it: &Change| has_others(snapshot) && it.touches > Touches::Log && is_of(it, &["bgp", "bfd", "vrf"]);
@@ -289,6 +291,38 @@ fn bfd_removed<'a>(before: &'a Config, after: &'a Config) -> impl Iterator<Item 
     })
 }
 
+/// Peers whose packets of BFD get another key.
+fn bfd_keys_changed(before: &Config, after: &Config) -> Vec<String> {
+    let profile = |config: &Config, peer: &str| -> Option<BfdProfile> {
+        let peer = config.bgp.peers.iter().find(|it| it.name.as_str() == peer)?;
+        config.bfd.iter().find(|it| Some(&it.name) == peer.bfd.as_ref()).cloned()
+    };
+    let warning = |peer: &config::Peer| {
+        let (had, has) = (profile(before, peer.name.as_str())?, profile(after, peer.name.as_str())?);
+        let secret = |file: &Option<SecretFile>| file.as_ref().map(|file| file.secret.clone());
+        let key = |it: &BfdProfile| secret(&it.key).map(|secret| (secret, it.key_id, it.authentication));
+        let (former, new) = (key(&had), key(&has));
+        if former == new {
+            return None;
+        }
+        let name = &peer.name;
+        let (Some(former), Some(_)) = (former, new) else {
+            return Some(format!(
+                "peer {name}: its BFD packets are authenticated on one side only until the router is changed too: its BGP session ends unless \
+                 that is within the detection time"
+            ));
+        };
+        let old = secret(&has.old_key).map(|secret| (secret, has.old_key_id, has.authentication));
+        (old.as_ref() != Some(&former)).then(|| {
+            format!(
+                "peer {name}: its BFD gets another key, and the former one is not its old-key-file: it is accepted for ten minutes after the \
+                 reload, so change the router after this node and within that time; the session of a router that changes first ends"
+            )
+        })
+    };
+    after.bgp.peers.iter().filter_map(warning).collect()
+}
+
 fn effect(before: &[IpAddr], after: &[IpAddr]) -> Effect {
     let loses = before.iter().any(|address| !after.contains(address));
     let gains = after.iter().any(|address| !before.contains(address));
@@ -323,6 +357,19 @@ mod tests {
 
         fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
             Ok(format!("0123456789abcdef {}", path.display()).into_bytes())
+        }
+    }
+
+    /// The same, with keys that BFD takes.
+    struct Short;
+
+    impl Secrets for Short {
+        fn credential(&self, _name: &OsStr) -> io::Result<Option<Vec<u8>>> {
+            Ok(None)
+        }
+
+        fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
+            Ok(path.display().to_string().into_bytes())
         }
     }
 
@@ -428,6 +475,33 @@ mod tests {
         let warned = [(a, a), (a, b), (a, &both), (a, open), (open, b), (&both, b)]
             .map(|(before, after)| key_changed(&config(before), &config(after)).is_some());
         assert_eq!(warned, [false, true, false, true, true, false]);
+    }
+
+    #[test]
+    fn another_key_of_bfd_is_warned_of_unless_the_former_one_is_accepted_for_good() {
+        let config = |profile: &str| {
+            let peer = "[bgp]\nasn = 64513\n[[bgp.peer]]\nname = \"tor\"\naddress = \"10.0.1.1\"\nasn = 64512\nbfd = \"fast\"\n";
+            let text = format!("[manifests]\nfolder = \"/m\"\n[[bfd]]\nname = \"fast\"\n{profile}{peer}");
+            parse(&[SourceFile { path: "test.toml".to_owned(), text }], &Short).expect("it is good")
+        };
+        let (a, b, open) = ("key-file = \"/a\"\n", "key-file = \"/b\"\n", "");
+        let (other_id, both) = (format!("{a}key-id = 2\n"), format!("{b}old-key-file = \"/a\"\n"));
+        let of_other_id = format!("{b}key-id = 3\nold-key-file = \"/a\"\nold-key-id = 2\n");
+        let cases = [
+            (a, a),
+            (a, b),
+            (a, &other_id),
+            (a, &both),
+            (&other_id, &both),
+            (&other_id, &of_other_id),
+            (a, open),
+            (open, b),
+        ];
+        let warned = cases.map(|(before, after)| {
+            let warnings = bfd_keys_changed(&config(before), &config(after));
+            warnings.first().map_or("", |it| if it.contains("ten minutes") { "minutes" } else { "one side" })
+        });
+        assert_eq!(warned, ["", "minutes", "minutes", "", "minutes", "", "one side", "one side"]);
     }
 
     /// BIRD ended the session, and the plan said "0 routes, 1 peer".

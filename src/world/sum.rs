@@ -79,7 +79,7 @@ pub struct World {
     pub pulse_trouble: OrdMap<u32, PulseTrouble>,
     /// Addresses that were chosen for a Service and that its status does not show yet.
     pub assigned: OrdMap<ObjectKey, Vec<IpAddr>>,
-    /// The addresses that the status of a Service of this name showed before: it gets them back if nobody else has them.
+    /// What a Service of this name had before, by its status or, standalone, by promise: it gets it back if nobody else has it.
     pub former: OrdMap<ObjectKey, Vec<IpAddr>>,
     /// Of these, the Services that are gone.
     departed: Departed,

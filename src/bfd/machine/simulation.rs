@@ -19,6 +19,8 @@ struct Pair {
     /// How long a packet takes; up to twice as long with `reorders`, so that packets overtake each other.
     delay: Duration,
     reorders: bool,
+    /// Packets with a key that the other end does not take are no fault.
+    keys_differ: bool,
     changes: Vec<(Duration, usize, BfdState, Cause)>,
     sent: [usize; 2],
 }
@@ -30,6 +32,7 @@ fn settings(transmit: u64, receive: u64, multiplier: u8, key: Option<Key>) -> Se
         multiplier: NonZeroU8::new(multiplier).unwrap(),
         passive: false,
         key,
+        old_key: None,
     }
 }
 
@@ -49,6 +52,7 @@ impl Pair {
             loss: [0, 0],
             delay: Duration::from_millis(1),
             reorders: false,
+            keys_differ: false,
             changes: Vec::new(),
             sent: [0, 0],
         }
@@ -61,10 +65,12 @@ impl Pair {
                 let (_, to, octets) = self.flying.swap_remove(at);
                 let packet = Packet::parse(&octets).expect("what an end sends can be read");
                 let key = self.ends[to].settings().key.is_some();
+                let may_differ = self.keys_differ;
                 match self.ends[to].handle_packet(&packet, &octets, self.now) {
                     Ok(action) => self.note(to, action.into_iter().collect()),
                     // A packet that was overtaken by a newer one.
                     Err(Discard::Replayed) if key => {}
+                    Err(discard) if may_differ && discard.is_of_key() => {}
                     Err(discard) => panic!("{packet} was dropped: {discard:?}"),
                 }
             }
@@ -93,7 +99,7 @@ impl Pair {
                     if self.rng.u32(0..100) >= self.loss[end] {
                         let more = if self.reorders { self.rng.u32(0..=1000) } else { 0 };
                         let delay = self.delay * (1000 + more) / 1000;
-                        let octets = packet.emit(self.ends[end].settings().key.as_ref());
+                        let octets = packet.emit(self.ends[end].key());
                         self.flying.push((self.now + delay, 1 - end, octets));
                     }
                 }
@@ -233,4 +239,92 @@ fn an_end_that_restarts_with_another_number_comes_up_again() {
         pair.pass(secs(3));
         assert!(pair.are_up(), "seed {seed}: {:?}", pair.changes);
     }
+}
+
+/// C15-6 of the hostile reviews. RFC 5880 §6.7.1 has more than one key taken, so that the key can be changed.
+#[test]
+fn a_key_that_is_changed_on_one_side_and_then_on_the_other_ends_no_session() {
+    for seed in 0..8 {
+        let meticulous = seed % 2 == 0;
+        let key = |secret: &[u8], id| Key::new(secret, meticulous, id);
+        // Another content under the same number, and another number.
+        let (former, new) = (key(b"former", 1), key(b"new", if seed % 4 < 2 { 1 } else { 2 }));
+        let mut pair = Pair::new(settings(50, 50, 3, former.clone()), settings(50, 50, 3, former.clone()), seed);
+        pair.keys_differ = true;
+        pair.pass(secs(3));
+        assert!(pair.are_up());
+        pair.changes.clear();
+        let changed = settings(50, 50, 3, new.clone());
+        pair.ends[0].handle_settings(changed.clone(), pair.now);
+        pair.pass(secs(60));
+        assert!(pair.ends[0].is_with_retired_key(), "the other end has no other");
+        pair.ends[1].handle_settings(changed, pair.now);
+        pair.pass(FORMER_KEY_LASTS);
+        assert_eq!(pair.changes, [], "seed {seed}");
+        assert!(pair.are_up());
+        assert!(pair.ends.iter().all(|end| end.key() == new.as_ref() && !end.is_with_retired_key()), "seed {seed}");
+    }
+}
+
+/// The other end is a router that has one key at a time, and changes it at once.
+#[test]
+fn a_router_with_one_key_may_change_it_at_any_time_while_the_former_one_is_accepted() {
+    for seed in 0..4 {
+        let key = |secret: &[u8]| Key::new(secret, true, 1);
+        let mut pair = Pair::new(settings(50, 50, 3, key(b"former")), settings(50, 50, 3, key(b"former")), seed);
+        pair.keys_differ = true;
+        pair.pass(secs(3));
+        pair.changes.clear();
+        let named = seed % 2 == 0;
+        let old_key = key(b"former").filter(|_| named);
+        pair.ends[0].handle_settings(Settings { old_key, ..settings(50, 50, 3, key(b"new")) }, pair.now);
+        pair.pass(secs(if named { 900 } else { 590 }));
+        assert_eq!(pair.ends[0].is_with_retired_key(), !named);
+        pair.ends[1].settings.key = key(b"new");
+        pair.pass(secs(60));
+        assert_eq!(pair.changes, [], "seed {seed}");
+        assert_eq!(pair.ends[0].key(), key(b"new").as_ref());
+    }
+}
+
+#[test]
+fn a_former_key_is_accepted_no_longer_than_it_lasts_and_the_reason_of_the_loss_names_the_key() {
+    for router_first in [false, true] {
+        let key = |secret: &[u8]| Key::new(secret, true, 1);
+        let mut pair = Pair::new(settings(50, 50, 3, key(b"former")), settings(50, 50, 3, key(b"former")), 7);
+        pair.keys_differ = true;
+        pair.pass(secs(3));
+        pair.changes.clear();
+        if router_first {
+            pair.ends[1].settings.key = key(b"new");
+        } else {
+            pair.ends[0].handle_settings(settings(50, 50, 3, key(b"new")), pair.now);
+            pair.pass(Duration::from_secs(599));
+            assert_eq!(pair.changes, []);
+        }
+        pair.pass(secs(2));
+        let (_, _, after, cause) = *pair.changes.iter().find(|(_, end, ..)| *end == 0).expect("it is lost");
+        assert_eq!(after, BfdState::Down);
+        assert!(
+            matches!(cause, Cause::Barred(time, Discard::Forged) if time == Duration::from_millis(150)),
+            "{cause:?}"
+        );
+        assert!(cause.is_loss());
+    }
+}
+
+#[test]
+fn a_key_that_was_given_up_is_not_accepted_once_the_peer_has_the_new_one() {
+    let key = |secret: &[u8]| Key::new(secret, true, 1);
+    let mut pair = Pair::new(settings(50, 50, 3, key(b"former")), settings(50, 50, 3, key(b"former")), 7);
+    pair.keys_differ = true;
+    pair.pass(secs(3));
+    pair.ends[0].handle_settings(settings(50, 50, 3, key(b"new")), pair.now);
+    pair.ends[1].settings.key = key(b"new");
+    pair.pass(secs(1));
+    assert!(pair.are_up() && pair.ends[0].retired.is_none());
+    pair.ends[1].settings.key = key(b"former");
+    pair.changes.clear();
+    pair.pass(secs(1));
+    assert!(pair.changes.iter().any(|(_, end, _, cause)| *end == 0 && matches!(cause, Cause::Barred(..))));
 }

@@ -21,6 +21,7 @@ fn settings() -> Settings {
         multiplier: NonZeroU8::new(3).unwrap(),
         passive: false,
         key: None,
+        old_key: None,
     }
 }
 
@@ -397,7 +398,7 @@ fn talk(mut ends: [&mut Session; 2], now: &mut Instant, time: Duration) -> Vec<A
             for action in said {
                 match action {
                     Action::Send(packet) => {
-                        let octets = packet.emit(ends[0].settings().key.as_ref());
+                        let octets = packet.emit(ends[0].key());
                         changes.extend(ends[1].handle_packet(&packet, &octets, *now).expect("it is taken"));
                     }
                     changed @ Action::Changed { .. } => changes.push(changed),

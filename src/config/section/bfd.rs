@@ -63,6 +63,16 @@ section! {
         .optional("no authentication")
         .shown("\"/etc/crier/bfd.key\""), touches Decisions;
         pub key_id: u8 = number("key-id", "", 0, 255, "The number of the key, the same at both ends.").default(1), touches Decisions;
+        /// A former key, which the peer may use still.
+        pub old_key: Option<SecretFile> = secret(
+            "old-key-file",
+            LONGEST_KEY,
+            "The file with a former key, which is accepted too, and used towards a peer that uses it, while the key is changed. Without \
+             it, a former key is accepted for ten minutes after a reload.",
+        )
+        .optional("none")
+        .shown("\"/etc/crier/bfd.old.key\""), touches Decisions;
+        pub old_key_id: u8 = number("old-key-id", "", 0, 255, "The number of the former key.").default(1), touches Decisions;
         pub authentication: BfdAuthentication = word(
             "authentication",
             "How packets are authenticated where there is a key (RFC 5880 §6.7.4). The peer must be configured alike.",
@@ -91,6 +101,15 @@ impl Check for Written {
     fn check(&mut self, section: &mut Reader<'_>) {
         unique(section, "profile", &self.name, |seen| &mut seen.bfd);
         let keyless = self.key.value == Some(None);
+        if keyless && self.old_key.value.as_ref().is_some_and(Option::is_some) {
+            let message = "old-key-file without key-file: no packet is authenticated";
+            section.complain(&self.old_key.place, message, "name the new key in key-file");
+        }
+        let is_without_old = self.old_key.value == Some(None);
+        if is_without_old && self.old_key_id.value.is_some_and(|it| it != KEY_ID) {
+            let message = "without old-key-file, there is no former key";
+            section.complain(&self.old_key_id.place, message, "add old-key-file, or remove this key");
+        }
         // What `crier config show` prints, which is the default, is none.
         let (id, authentication) = (self.key_id.value, self.authentication.value);
         let unused = [

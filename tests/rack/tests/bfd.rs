@@ -838,3 +838,37 @@ fn bfd_of_the_router_with_a_second_address_of_the_node_takes_nothing_down() {
     let shown = agent.try_json("bfd").unwrap();
     assert!(shown["discarded"]["other-address"].as_u64().is_some_and(|count| count > 3), "{shown:#}");
 }
+
+/// C15-6 of the hostile reviews. Input: another key here by a reload, and some seconds later at BIRD; then at BIRD first. Output: the first ends
+/// nothing; the second is told as what it is.
+#[test]
+fn another_key_here_and_then_at_bird_ends_no_session_and_at_bird_first_is_named() {
+    let Some(link) = Link::for_test(&[Need::Bird]) else { return };
+    let file = link.rack.write("bfd.key", "of-both-ends-4a1c\n");
+    let theirs = |key: &str| {
+        let keyed = format!("authentication meticulous keyed sha1; password \"{key}\" {{ id 7; }};");
+        self::bird(Family::V4, &format!("{} {keyed}", birds_times(100, 3)), "")
+    };
+    let bird = link.router.bird(&theirs("of-both-ends-4a1c"));
+    let ours = format!("{}key-id = 7\nkey-file = \"{}\"\n", times(100, 3), file.display());
+    let agent = link.agent(Family::V4, &ours, "");
+    wait_bfd(&agent, "up", |session| session["state"] == "up" && session["authenticated"] == true);
+    wait_established(&agent);
+    let stays = |what: &str| {
+        throughout(what, secs(3), || {
+            let (session, peer) = (session(&agent)?, peer(&agent)?);
+            let stands = session["losses"] == 0 && session["state"] == "up" && peer["state"] == "Established";
+            if stands && bird.session("crier").is_established() { Ok(()) } else { Err(format!("{session} {peer}")) }
+        });
+    };
+    link.rack.write("bfd.key", "of-another-8d21\n");
+    agent.reload();
+    wait_bfd(&agent, "told", |session| session["problem"].as_str().is_some_and(|it| it.contains("had before")));
+    stays("BIRD has the former key");
+    bird.configure(&theirs("of-another-8d21"));
+    wait_bfd(&agent, "nothing is told any more", |session| session["problem"].is_null());
+    stays("both have the new key");
+    bird.configure(&theirs("of-nobody-77"));
+    let lost = wait_bfd(&agent, "lost", |session| session["losses"] == 1);
+    assert!(lost.to_string().contains("they are authenticated with another key"), "{lost}");
+}

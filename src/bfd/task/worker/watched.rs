@@ -306,6 +306,7 @@ impl Watched {
     fn begin_anew(&mut self, packet: &Packet, octets: &[u8], now: Instant) -> Result<Option<Action>, Discard> {
         let Watched { session, profile, .. } = self;
         let mut anew = Session::new(settings(profile), session.discriminator(), fastrand::u64(..), now);
+        anew.know_keys_of(session);
         let action = anew.handle_packet(packet, octets, now)?;
         *session = anew;
         self.since = clock::wall();
@@ -406,6 +407,7 @@ impl Watched {
                         self.losses += 1;
                         let cause = match (cause, self.doubt) {
                             (Cause::Silence(time), Some(patience)) => Cause::Silence(time.max(patience)),
+                            (Cause::Barred(time, why), Some(patience)) => Cause::Barred(time.max(patience), why),
                             (cause, _) => cause,
                         };
                         self.last_loss =
@@ -423,7 +425,7 @@ impl Watched {
         };
         // A time that could not be noted is an earlier one: the session is taken for older than it is.
         let _ = self.slot.as_ref().map(|slot| slot.note(self.session.discriminator(), sequence));
-        let octets = packet.emit(self.session.settings().key.as_ref());
+        let octets = packet.emit(self.session.key());
         let sent = match &self.sender {
             Some(sender) => sender.send(&octets),
             None => Err(io::ErrorKind::NotConnected.into()),
@@ -534,7 +536,15 @@ impl Watched {
                 "the peer also runs BFD to {other}, which is not answered: the session is with one address of this node{own}"
             ))
         };
-        self.cannot_receive.clone().or_else(|| self.cannot_send.clone()).or_else(refused).or_else(elsewhere)
+        let with_former_key = || {
+            self.session.is_with_retired_key().then(|| {
+                "the peer uses the key that the profile had before: it is accepted for ten minutes after the change; change the key at the \
+                 peer, or name the former one in old-key-file of the profile"
+                    .to_owned()
+            })
+        };
+        let blocked = self.cannot_receive.clone().or_else(|| self.cannot_send.clone()).or_else(refused);
+        blocked.or_else(with_former_key).or_else(elsewhere)
     }
 }
 
@@ -571,6 +581,8 @@ fn settings(profile: &BfdProfile) -> Settings {
         passive,
         key,
         key_id,
+        old_key,
+        old_key_id,
         authentication,
     } = profile;
     let meticulous = match authentication {
@@ -582,14 +594,20 @@ fn settings(profile: &BfdProfile) -> Settings {
         receive_interval: *receive_interval,
         multiplier: *multiplier,
         passive: *passive,
-        // The configuration was checked: the key has 1 to 20 octets.
+        // The configuration was checked: the keys have 1 to 20 octets.
         key: key.as_ref().and_then(|key| Key::new(key.secret.expose(), meticulous, *key_id)),
+        old_key: old_key.as_ref().and_then(|key| Key::new(key.secret.expose(), meticulous, *old_key_id)),
     }
 }
 
 fn in_words(cause: Cause) -> String {
     match cause {
         Cause::Silence(time) => format!("nothing came for {}", spoken(time)),
+        Cause::Barred(time, discard) => format!(
+            "nothing that this node's key authenticates came for {}, and packets with the session's number did: {}",
+            spoken(time),
+            discard.in_words()
+        ),
         Cause::SignaledDown(diagnostic) => format!("the peer says that it is down: {diagnostic}"),
         Cause::Heard => "the peer was heard".to_owned(),
         Cause::PeerAdminDown => "the peer's operator holds it down".to_owned(),
@@ -619,6 +637,8 @@ mod tests {
             minimum_ttl: 254,
             passive: false,
             key: None,
+            old_key: None,
+            old_key_id: 1,
             key_id: 1,
             authentication: BfdAuthentication::MeticulousKeyedSha1,
         }
