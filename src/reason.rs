@@ -32,6 +32,12 @@ pub enum Reason {
     WaitingForLists,
     #[error("the agent that holds the Lease has not written an address yet")]
     WaitingForAllocator,
+    #[error("the agent that allocates says: {text}")]
+    ToldByAllocator {
+        /// The reason of the condition in the status.
+        why: String,
+        text: String,
+    },
     #[error("the address was chosen; the API server has not confirmed it yet")]
     WaitingForStatus,
     #[error("{text}")]
@@ -443,6 +449,8 @@ pub enum HostUse {
     Broadcast { net: IpNet },
     #[error("the subnet-router anycast address of {net}")]
     SubnetRouters { net: IpNet },
+    #[error("in {net}, a network that the cluster gives its ClusterIPs from (ServiceCIDR)")]
+    ServiceNetwork { net: IpNet },
     /// Any of the above that another host would call otherwise.
     #[error("used by the host that allocates, its gateway or its subnet")]
     Allocator,
@@ -460,7 +468,10 @@ impl HostUse {
             | HostUse::Broadcast { .. }
             | HostUse::SubnetRouters { .. } => true,
             HostUse::Lately { was } => was.is_of_subnet(),
-            HostUse::Node { .. } | HostUse::Link { .. } | HostUse::Allocator => false,
+            HostUse::Node { .. }
+            | HostUse::Link { .. }
+            | HostUse::ServiceNetwork { .. }
+            | HostUse::Allocator => false,
         }
     }
 
@@ -474,6 +485,7 @@ impl HostUse {
             | HostUse::Network { .. }
             | HostUse::Broadcast { .. }
             | HostUse::SubnetRouters { .. }
+            | HostUse::ServiceNetwork { .. }
             | HostUse::Allocator => None,
         }
     }
@@ -542,6 +554,9 @@ impl Reason {
             }
             Reason::AddressOfHost { address, what: HostUse::Node { node } } => {
                 Reason::AddressOfHost { address: *address, what: HostUse::Node { node: node.clone() } }
+            }
+            Reason::AddressOfHost { address, what: HostUse::ServiceNetwork { net } } => {
+                Reason::AddressOfHost { address: *address, what: HostUse::ServiceNetwork { net: *net } }
             }
             Reason::AddressOfHost { address, what: HostUse::Lately { was: _ } } => {
                 let what = HostUse::Lately { was: Box::new(HostUse::Allocator) };

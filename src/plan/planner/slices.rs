@@ -506,7 +506,9 @@ fn write(
     });
     let ingress = match wish {
         Wish::Show(addresses) => {
-            Some(addresses.clone()).filter(|it| *it != service.ingress || !service.not_vip.is_empty())
+            // Another order is the same to clients, and whoever sorts the list would do so again.
+            let is_shown = || addresses.iter().collect::<BTreeSet<_>>() == service.ingress.iter().collect();
+            Some(addresses.clone()).filter(|_| !is_shown() || !service.not_vip.is_empty())
         }
         Wish::Clear { addresses: true } => Some(Vec::new()),
         Wish::Clear { addresses: false } | Wish::Leave { .. } => None,
