@@ -375,7 +375,7 @@ pub fn parse_ip(text: &str) -> Option<IpAddr> {
     if !text.contains('.') {
         return text.parse::<IpAddr>().ok().map(|address| address.to_canonical());
     }
-    let (front, last) = text.rsplit_once(':').map_or(("", text), |(front, last)| (front, last));
+    let (front, last) = text.rsplit_once(':').unwrap_or(("", text));
     let part = |part: &str| {
         let is_number = !part.is_empty() && part.bytes().all(|digit| digit.is_ascii_digit());
         let digits = part.trim_start_matches('0');

@@ -468,10 +468,7 @@ impl HostUse {
             | HostUse::Broadcast { .. }
             | HostUse::SubnetRouters { .. } => true,
             HostUse::Lately { was } => was.is_of_subnet(),
-            HostUse::Node { .. }
-            | HostUse::Link { .. }
-            | HostUse::ServiceNetwork { .. }
-            | HostUse::Allocator => false,
+            HostUse::Node { .. } | HostUse::Link { .. } | HostUse::ServiceNetwork { .. } | HostUse::Allocator => false,
         }
     }
 

@@ -500,9 +500,8 @@ impl AddressBook {
     pub fn unheld(&self, pool: &PoolName, family: Family) -> impl Iterator<Item = IpAddr> {
         let ranges = self.ranges.get(pool).into_iter().flatten().filter(move |range| range.family() == family);
         // Of what lies in such a network as a whole nothing is looked at: it may be large.
-        let is_given = |range: &&AddressRange| {
-            !self.networks.iter().any(|it| is_in(it, range.first()) && is_in(it, range.last()))
-        };
+        let is_given =
+            |range: &&AddressRange| !self.networks.iter().any(|it| is_in(it, range.first()) && is_in(it, range.last()));
         let ranges = ranges.filter(is_given);
         ranges.flat_map(|range| self.unheld.within(*range))
     }

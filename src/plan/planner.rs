@@ -44,8 +44,8 @@ use crate::plan::placement::{Handover, Placement};
 use crate::plan::prefixes::{Away, Prefixes};
 use crate::plan::removals::Wait;
 use crate::plan::restraints::Restraints;
-use crate::plan::rivals::Wanted;
 use crate::plan::returns::Returns;
+use crate::plan::rivals::Wanted;
 use crate::plan::route_table::RouteTable;
 use crate::plan::slice::{
     BfdSlice, BgpSlice, BindSlice, EgressSlice, Exit, L2Slice, PulseSlice, StatusSlice, VrfSlice,
@@ -303,7 +303,9 @@ impl Planner {
                     // What this agent meant to write a moment ago, and has perhaps written, is its own word still.
                     let is_own = |condition: &Arc<Condition>| self.lease().is_some_and(|lease| condition.is_of(lease));
                     let is_chosen = |address: &IpAddr| self.book.is_fresh(*address, key);
-                    let is_late = after.condition.as_ref().is_some_and(is_own) && after.ingress.iter().all(is_chosen) && !after.ingress.is_empty();
+                    let is_late = after.condition.as_ref().is_some_and(is_own)
+                        && after.ingress.iter().all(is_chosen)
+                        && !after.ingress.is_empty();
                     let wanted = self.plan.status.services.get(key).and_then(|status| status.write.as_ref());
                     self.restraints.note(key, before, after, Wanted { write: wanted, is_late });
                 }

@@ -1408,7 +1408,10 @@ fn another_order_of_the_same_addresses_is_not_rewritten_and_moves_nothing() {
         story.tell(Fact::Leader(leader));
         for _ in 0..3 {
             story.change("web", |service| service.ingress.reverse());
-            assert_eq!((story.announced("web"), story.addresses("web")), ([OURS, "fd35::100"].map(str::to_owned).into(), [OURS, "fd35::100"].map(str::to_owned).into()));
+            assert_eq!(
+                (story.announced("web"), story.addresses("web")),
+                ([OURS, "fd35::100"].map(str::to_owned).into(), [OURS, "fd35::100"].map(str::to_owned).into())
+            );
             assert_eq!(story.write("web"), None);
         }
     }
@@ -1462,7 +1465,9 @@ fn a_forged_condition_takes_nothing_away_and_gives_nothing() {
         }
         // Crier itself gives another one.
         story.tell(Fact::Leader(false));
-        story.change("web", |service| *service = Service { resource_version: service.resource_version.clone(), ..given("192.168.35.107") });
+        story.change("web", |service| {
+            *service = Service { resource_version: service.resource_version.clone(), ..given("192.168.35.107") }
+        });
         assert_eq!(story.announced("web"), ["192.168.35.107"]);
         story.change("web", |service| service.ingress = vec![ip("192.168.35.109")]);
         assert_eq!(story.announced("web"), ["192.168.35.107"], "what replaces it takes nothing, as before");

@@ -516,12 +516,17 @@ fn a_condition_does_not_grow_with_the_pools() {
 /// lies in another pool. Output: nobody is given one of them, and who asks by name is told.
 #[test]
 fn what_the_cluster_gives_as_cluster_ips_is_given_to_no_service() {
-    let mut story =
-        with_pools(vec![pool("whole", &["10.96.0.0/12"]), pool("half", &["10.95.255.255-10.96.0.3", "10.111.255.255-10.112.0.5"])]);
+    let mut story = with_pools(vec![
+        pool("whole", &["10.96.0.0/12"]),
+        pool("half", &["10.95.255.255-10.96.0.3", "10.111.255.255-10.112.0.5"]),
+    ]);
     story.tell(Fact::ServiceCidr("kubernetes".to_owned(), Some(Arc::new(vec!["10.96.0.0/12".parse().unwrap()]))));
     story.turn();
     let own = |text: &str| vec![text.parse::<IpAddr>().unwrap()];
-    story.put("other", Service { load_balancer: false, external_ips: own("10.112.0.5"), cluster_ips: own("10.112.0.0"), ..service() });
+    story.put(
+        "other",
+        Service { load_balancer: false, external_ips: own("10.112.0.5"), cluster_ips: own("10.112.0.0"), ..service() },
+    );
     for (name, expected) in [("one", "10.95.255.255"), ("two", "10.112.0.1")] {
         story.put(name, service());
         assert_eq!(story.addresses(name), [expected]);
@@ -533,7 +538,10 @@ fn what_the_cluster_gives_as_cluster_ips_is_given_to_no_service() {
     assert_eq!(reason.steady(), reason, "every agent says the same");
     story.put("asks-too", asking_for(&["10.112.0.0"]));
     let by = key("other");
-    assert_eq!(story.decision("asks-too").allocation.reason, Reason::AddressInUse { address: "10.112.0.0".parse().unwrap(), by });
+    assert_eq!(
+        story.decision("asks-too").allocation.reason,
+        Reason::AddressInUse { address: "10.112.0.0".parse().unwrap(), by }
+    );
     story.tell(Fact::ServiceCidr("kubernetes".to_owned(), None));
     story.turn();
     assert_eq!(story.addresses("asks"), ["10.96.0.1"]);

@@ -108,7 +108,8 @@ const PROXY: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x99]);
 
 fn wide() -> Config {
     let mut config = configuration();
-    config.pools = vec![pool("lan", &["192.168.35.100-192.168.35.180"]), pool("more", &["192.168.35.190-192.168.35.240"])];
+    config.pools =
+        vec![pool("lan", &["192.168.35.100-192.168.35.180"]), pool("more", &["192.168.35.190-192.168.35.240"])];
     config
 }
 

@@ -466,10 +466,7 @@ fn why_a_partners_address_is_not_given_names_the_partner() {
 /// each. Output: each group has one new address, as the forecast says; nobody is left without.
 #[test]
 fn those_who_share_an_address_move_together_when_its_range_leaves_the_file() {
-    let udp = Service {
-        ports: vec![ServicePort { protocol: "UDP".to_owned(), port: 80 }],
-        ..with_key("m", 80)
-    };
+    let udp = Service { ports: vec![ServicePort { protocol: "UDP".to_owned(), port: 80 }], ..with_key("m", 80) };
     let services = [
         ("k0", on_port(80)),
         ("k1", on_port(81)),

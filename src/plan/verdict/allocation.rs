@@ -175,7 +175,8 @@ struct OwnWord {
 /// given the Service its address while there was no crier, which leaves the condition as it is. The other agents wait for that one's
 /// word, unless they saw that somebody forged it.
 fn own_word(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Option<OwnWord> {
-    let counts = if allocates(inputs) { inputs.restraints.is_displaced(key) } else { !inputs.restraints.is_forged(key) };
+    let counts =
+        if allocates(inputs) { inputs.restraints.is_displaced(key) } else { !inputs.restraints.is_forged(key) };
     let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
     let condition = service.condition.as_ref().filter(|it| counts && it.is_of(lease))?;
     let given = condition.addresses();
@@ -190,8 +191,9 @@ fn own_word(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Option<O
 
 /// What crier gave in the order in which it did, whatever order somebody wrote the status in: the first address ranks the nodes for all.
 fn in_own_order(service: &Service, mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
-    let given = service.given();
-    let own: Vec<IpAddr> = given.iter().copied().filter(|it| addresses.contains(it)).collect();
+    let mut own = service.given();
+    let mut seen = BTreeSet::new();
+    own.retain(|it| addresses.contains(it) && seen.insert(*it));
     let slots = addresses.iter_mut().filter(|it| own.contains(it));
     slots.zip(&own).for_each(|(slot, own)| *slot = *own);
     addresses
