@@ -136,8 +136,8 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
     }
     let externals = spec.external_ips.iter().flatten().map(String::as_str);
     let texts = externals.chain(ingress.iter().filter_map(|entry| entry.ip.as_deref()));
-    let unreadable = texts.filter(|text| !text.is_empty() && parse_ip(text).is_none()).take(MOST_UNREADABLE);
-    let unreadable: Vec<String> = unreadable.map(|text| text.chars().take(LONGEST_ADDRESS).collect()).collect();
+    let odd = texts.filter(|text| !text.is_empty() && parse_ip(text).is_none()).take(MOST_UNREADABLE);
+    let odd: Vec<String> = odd.map(|text| text.chars().take(LONGEST_ADDRESS).collect()).collect();
     let cluster_ips: Vec<IpAddr> = cluster_ips(&spec).collect();
     Ok(world::Service {
         uid: metadata.uid.clone().unwrap_or_default(),
@@ -166,7 +166,7 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
         external_ips: spec.external_ips.iter().flatten().filter_map(|text| parse_ip(text)).collect(),
         ports: spec.ports.unwrap_or_default().into_iter().map(port).collect(),
         ingress: shown,
-        unreadable,
+        unreadable: odd,
         cluster_ips,
         not_vip: ingress
             .iter()
