@@ -369,9 +369,62 @@ fn address(family: Family, number: u128) -> IpAddr {
     }
 }
 
+/// An address as Kubernetes reads it (`ParseIPSloppy`): API servers before 1.36 take parts of IPv4 with leading zeros, which are decimal,
+/// and IPv4-mapped IPv6 addresses, which are IPv4, and what they took stays stored.
+pub fn parse_ip(text: &str) -> Option<IpAddr> {
+    if !text.contains('.') {
+        return text.parse::<IpAddr>().ok().map(|address| address.to_canonical());
+    }
+    let (front, last) = text.rsplit_once(':').unwrap_or(("", text));
+    let part = |part: &str| {
+        let is_number = !part.is_empty() && part.bytes().all(|digit| digit.is_ascii_digit());
+        let digits = part.trim_start_matches('0');
+        if !is_number {
+            None
+        } else if digits.is_empty() {
+            Some(0)
+        } else {
+            digits.parse::<u8>().ok()
+        }
+    };
+    let parts: Vec<u8> = last.split('.').map(part).collect::<Option<_>>()?;
+    let v4 = Ipv4Addr::from(<[u8; 4]>::try_from(parts).ok()?);
+    if text.len() == last.len() {
+        return Some(IpAddr::V4(v4));
+    }
+    format!("{front}:{v4}").parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// B15-3 of a review.
+    #[test]
+    fn an_address_is_read_as_kubernetes_reads_it() {
+        for (text, expected) in [
+            ("172.30.0.200", Some("172.30.0.200")),
+            ("172.030.000.200", Some("172.30.0.200")),
+            ("010.0000.08.009", Some("10.0.8.9")),
+            ("::ffff:172.30.0.201", Some("172.30.0.201")),
+            ("::ffff:172.030.0.201", Some("172.30.0.201")),
+            ("::ffff:ac1e:00c9", Some("172.30.0.201")),
+            ("64:ff9b::192.0.2.1", Some("64:ff9b::c000:201")),
+            ("fd35:0:0::01", Some("fd35::1")),
+            ("172.30.0.256", None),
+            ("172.30.0.0256", None),
+            ("172.30.200", None),
+            ("172.30.0.1.2", None),
+            ("172.30.0.-1", None),
+            ("172.30..1", None),
+            ("::g:1.2.3.4", None),
+            ("fe80::1%eth0", None),
+            (".", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_ip(text), expected.map(|it| it.parse().unwrap()), "{text}");
+        }
+    }
 
     fn address(interface: &str, net: &str) -> LocalAddress {
         LocalAddress { interface: interface.into(), vrf: None, net: net.parse().unwrap(), stay: Stay::Unknown }

@@ -32,6 +32,12 @@ pub enum Reason {
     WaitingForLists,
     #[error("the agent that holds the Lease has not written an address yet")]
     WaitingForAllocator,
+    #[error("the agent that allocates says: {text}")]
+    ToldByAllocator {
+        /// The reason of the condition in the status.
+        why: String,
+        text: String,
+    },
     #[error("the address was chosen; the API server has not confirmed it yet")]
     WaitingForStatus,
     #[error("{text}")]
@@ -447,6 +453,8 @@ pub enum HostUse {
     Broadcast { net: IpNet },
     #[error("the subnet-router anycast address of {net}")]
     SubnetRouters { net: IpNet },
+    #[error("in {net}, a network that the cluster gives its ClusterIPs from (ServiceCIDR)")]
+    ServiceNetwork { net: IpNet },
     /// Any of the above that another host would call otherwise.
     #[error("used by the host that allocates, its gateway or its subnet")]
     Allocator,
@@ -464,7 +472,7 @@ impl HostUse {
             | HostUse::Broadcast { .. }
             | HostUse::SubnetRouters { .. } => true,
             HostUse::Lately { was } => was.is_of_subnet(),
-            HostUse::Node { .. } | HostUse::Link { .. } | HostUse::Allocator => false,
+            HostUse::Node { .. } | HostUse::Link { .. } | HostUse::ServiceNetwork { .. } | HostUse::Allocator => false,
         }
     }
 
@@ -478,6 +486,7 @@ impl HostUse {
             | HostUse::Network { .. }
             | HostUse::Broadcast { .. }
             | HostUse::SubnetRouters { .. }
+            | HostUse::ServiceNetwork { .. }
             | HostUse::Allocator => None,
         }
     }
@@ -546,6 +555,9 @@ impl Reason {
             }
             Reason::AddressOfHost { address, what: HostUse::Node { node } } => {
                 Reason::AddressOfHost { address: *address, what: HostUse::Node { node: node.clone() } }
+            }
+            Reason::AddressOfHost { address, what: HostUse::ServiceNetwork { net } } => {
+                Reason::AddressOfHost { address: *address, what: HostUse::ServiceNetwork { net: *net } }
             }
             Reason::AddressOfHost { address, what: HostUse::Lately { was: _ } } => {
                 let what = HostUse::Lately { was: Box::new(HostUse::Allocator) };

@@ -58,7 +58,7 @@ fn log_allocation(service: &ObjectKey, before: Option<&Allocation>, after: &Allo
     match refused {
         Some(reason) if refused_before == Some(reason) => {}
         Some(Reason::NotLoadBalancer | Reason::OtherClass { .. } | Reason::WaitingForAllocator) | None => {}
-        Some(Reason::WaitingForLists | Reason::WaitingForStatus) => {}
+        Some(Reason::ToldByAllocator { .. } | Reason::WaitingForLists | Reason::WaitingForStatus) => {}
         Some(reason) => warn!(%service, reason = reason.code(), "{reason}"),
     }
 }

@@ -8,7 +8,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
-use crate::address::Family;
+use crate::address::{Family, parse_ip};
 use crate::k8s::raw::{Kind, Object, Unreadable};
 use crate::k8s::service::object_key;
 use crate::names::{NodeName, ObjectKey};
@@ -151,7 +151,7 @@ fn endpoint_slice(object: &Object<EndpointSliceFields>) -> Result<Option<world::
 /// Of each endpoint the first address, as the API says, if it is of the slice's family.
 fn addresses(endpoints: &[Endpoint], family: Option<Family>) -> world::EndpointAddresses {
     let first = |endpoint: &Endpoint| {
-        let address = endpoint.addresses.as_ref()?.first()?.parse::<IpAddr>().ok()?;
+        let address = parse_ip(endpoint.addresses.as_ref()?.first()?)?;
         Some((address, endpoint.tenant()))
     };
     let of_family = |(address, _): &(IpAddr, Tenant)| family.is_none_or(|family| Family::of(*address) == family);

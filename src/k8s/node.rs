@@ -8,6 +8,7 @@ use k8s_openapi::ClusterResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
+use crate::address::parse_ip;
 use crate::k8s::raw::{Kind, Object, Unreadable};
 use crate::k8s::service::labels;
 use crate::names::NodeName;
@@ -114,7 +115,7 @@ pub fn node(object: &Object<NodeFields>) -> Result<world::Node, Unreadable> {
     let addresses = addresses.unwrap_or_default();
     let of_kind = |kind: &str| {
         let of_kind = addresses.iter().filter(|address| address.kind == kind);
-        of_kind.filter_map(|address| address.address.parse().ok()).collect::<Vec<IpAddr>>()
+        of_kind.filter_map(|address| parse_ip(&address.address)).collect::<Vec<IpAddr>>()
     };
     let annotation = |name: &str| object.metadata.annotations.as_ref().and_then(|all| all.get(name));
     Ok(world::Node {

@@ -10,6 +10,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
+use crate::address::parse_ip;
 use crate::k8s::raw::{Kind, Object, Unreadable};
 use crate::k8s::service::{labels, object_key};
 use crate::names::{NodeName, ObjectKey};
@@ -103,7 +104,7 @@ pub fn pod(object: &Object<PodFields>) -> Result<Option<world::Pod>, Unreadable>
     }
     let listed = status.pod_ips.iter().flatten().filter_map(|it| it.ip.as_deref());
     let texts = listed.chain(status.pod_ip.as_deref());
-    let addresses: BTreeSet<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
+    let addresses: BTreeSet<IpAddr> = texts.filter_map(parse_ip).collect();
     Ok(Some(world::Pod {
         node: node.into(),
         labels: labels(&object.metadata),

@@ -8,7 +8,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
-use crate::address::Family;
+use crate::address::{Family, parse_ip};
 use crate::k8s::annotation;
 use crate::k8s::raw::{Kind, Object, Unreadable};
 use crate::names::ObjectKey;
@@ -127,6 +127,18 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
     let pod_selector = (egress.is_some() && !selector.is_empty()).then(|| Arc::new(Labels(selector)));
     let ingress = status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = ingress.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
+    // One that stands there twice is one address.
+    let mut shown: Vec<IpAddr> = Vec::new();
+    for address in ingress.iter().filter_map(|entry| parse_ip(entry.ip.as_deref()?)) {
+        if !shown.contains(&address) {
+            shown.push(address);
+        }
+    }
+    let externals = spec.external_ips.iter().flatten().map(String::as_str);
+    let texts = externals.chain(ingress.iter().filter_map(|entry| entry.ip.as_deref()));
+    let odd = texts.filter(|text| !text.is_empty() && parse_ip(text).is_none()).take(MOST_UNREADABLE);
+    let odd: Vec<String> = odd.map(|text| text.chars().take(LONGEST_ADDRESS).collect()).collect();
+    let cluster_ips: Vec<IpAddr> = cluster_ips(&spec).collect();
     Ok(world::Service {
         uid: metadata.uid.clone().unwrap_or_default(),
         resource_version: metadata.resource_version.clone().unwrap_or_default(),
@@ -151,13 +163,15 @@ pub fn service(object: &Object<ServiceFields>) -> Result<world::Service, Unreada
         egress,
         egress_bounds: egress_bounds.flatten(),
         pod_selector,
-        external_ips: spec.external_ips.iter().flatten().filter_map(|text| text.parse().ok()).collect(),
+        external_ips: spec.external_ips.iter().flatten().filter_map(|text| parse_ip(text)).collect(),
         ports: spec.ports.unwrap_or_default().into_iter().map(port).collect(),
-        ingress: ingress.iter().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect(),
+        ingress: shown,
+        unreadable: odd,
+        cluster_ips,
         not_vip: ingress
             .iter()
             .filter(|entry| is_not_vip(entry))
-            .filter_map(|entry| entry.ip.as_deref()?.parse().ok())
+            .filter_map(|entry| parse_ip(entry.ip.as_deref()?))
             .collect(),
         pools_told: annotation::pools_told(metadata.annotations.as_ref()),
         host_names: ingress.iter().filter_map(|entry| entry.hostname.clone()).filter(|name| !name.is_empty()).collect(),
@@ -195,8 +209,7 @@ fn families(spec: &Spec) -> Vec<Family> {
         "IPv6" => Some(Family::V6),
         _ => None,
     });
-    let addresses = spec.cluster_ips.iter().flatten().chain(spec.cluster_ip.iter());
-    let clustered = addresses.filter_map(|text| text.parse::<IpAddr>().ok()).map(Family::of);
+    let clustered = cluster_ips(spec).map(Family::of);
     let mut families: Vec<Family> = named.collect();
     if families.is_empty() {
         for family in clustered {
@@ -207,6 +220,16 @@ fn families(spec: &Spec) -> Vec<Family> {
     }
     families
 }
+
+/// `None` is no address.
+fn cluster_ips(spec: &Spec) -> impl Iterator<Item = IpAddr> {
+    let first = spec.cluster_ip.iter().filter(|_| spec.cluster_ips.as_ref().is_none_or(Vec::is_empty));
+    spec.cluster_ips.iter().flatten().chain(first).filter_map(|text| parse_ip(text))
+}
+
+/// Of what is no address, so much is kept to name it.
+const MOST_UNREADABLE: usize = 4;
+const LONGEST_ADDRESS: usize = 64;
 
 /// The key of a namespaced object; one that names no namespace (in a manifest) is in `default`, as for kubectl.
 pub(super) fn object_key(metadata: &ObjectMeta) -> ObjectKey {
@@ -297,6 +320,28 @@ status:
         assert_eq!(seen.host_names, ["somewhere.example"]);
         assert_eq!((seen.source_ranges.join(" ").as_str(), seen.without_node_ports), ("10.0.0.0/8 fd00::/8", true));
         assert_eq!(seen.given(), [address], "crier's condition says what crier gave");
+    }
+
+    /// B15-4 of a review.
+    #[test]
+    fn an_address_that_a_status_shows_twice_is_one() {
+        let entries = "{ip: 192.0.2.1}, {ip: 'fd35::1'}, {ip: 192.0.2.1, ipMode: VIP}, {ip: 'fd35:0::1'}";
+        let status = format!("{{loadBalancer: {{ingress: [{entries}]}}}}");
+        let seen = read(&format!("{{metadata: {{name: web}}, status: {status}}}"));
+        assert_eq!(seen.ingress, ["192.0.2.1", "fd35::1"].map(|it| it.parse::<IpAddr>().unwrap()));
+    }
+
+    /// B15-3 of a review.
+    #[test]
+    fn addresses_are_read_as_kubernetes_does_and_what_is_none_is_kept_to_be_named() {
+        let spec = "{type: ClusterIP, clusterIP: 10.096.0.7, externalIPs: [172.030.0.200, '::ffff:172.30.0.201', 172.30.0.300]}";
+        let status = "{loadBalancer: {ingress: [{ip: 172.030.000.202}, {ip: not-one}, {hostname: some.example}]}}";
+        let seen = read(&format!("{{metadata: {{name: web}}, spec: {spec}, status: {status}}}"));
+        assert_eq!(seen.external_ips, ["172.30.0.200", "172.30.0.201"].map(|it| it.parse::<IpAddr>().unwrap()));
+        assert_eq!(seen.ingress, ["172.30.0.202".parse::<IpAddr>().unwrap()]);
+        assert_eq!(seen.cluster_ips, ["10.96.0.7".parse::<IpAddr>().unwrap()]);
+        assert_eq!(seen.unreadable, ["172.30.0.300", "not-one"]);
+        assert!(read("{metadata: {name: web}, spec: {externalIPs: [no]}}").is_kept());
     }
 
     #[test]

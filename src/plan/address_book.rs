@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use imbl::OrdMap;
+use ipnet::IpNet;
 
 use crate::address::{AddressRange, Family};
 use crate::config::{Config, Pool, Reservation};
@@ -43,6 +44,8 @@ pub struct AddressBook {
     occupied: BTreeSet<IpAddr>,
     /// Addresses that hosts and subnets use themselves.
     own: BTreeMap<IpAddr, HostUse>,
+    /// The networks that the cluster gives the ClusterIPs of Services from.
+    networks: Vec<HostUse>,
     awaits_subnets: bool,
     /// Addresses that this agent chose for a Service a moment ago, each until when: nobody has used them yet.
     fresh: BTreeMap<(IpAddr, ObjectKey), Instant>,
@@ -466,9 +469,18 @@ impl AddressBook {
         self.awaits_subnets
     }
 
+    /// The networks that the cluster gives the ClusterIPs of Services from, all of them: no address in them is given to a Service. True if
+    /// they are others than before.
+    pub fn set_networks(&mut self, networks: Vec<IpNet>) -> bool {
+        let networks: Vec<HostUse> = networks.into_iter().map(|net| HostUse::ServiceNetwork { net }).collect();
+        let moved = self.networks != networks;
+        self.networks = networks;
+        moved
+    }
+
     /// What a host or a subnet uses the address for itself.
     pub fn own_use(&self, address: IpAddr) -> Option<&HostUse> {
-        self.own.get(&address)
+        self.own.get(&address).or_else(|| self.networks.iter().find(|it| is_in(it, address)))
     }
 
     pub fn is_occupied(&self, address: IpAddr) -> bool {
@@ -487,6 +499,10 @@ impl AddressBook {
     /// The addresses of a family that a pool gives and nobody holds, range by range.
     pub fn unheld(&self, pool: &PoolName, family: Family) -> impl Iterator<Item = IpAddr> {
         let ranges = self.ranges.get(pool).into_iter().flatten().filter(move |range| range.family() == family);
+        // Of what lies in such a network as a whole nothing is looked at: it may be large.
+        let is_given =
+            |range: &&AddressRange| !self.networks.iter().any(|it| is_in(it, range.first()) && is_in(it, range.last()));
+        let ranges = ranges.filter(is_given);
         ranges.flat_map(|range| self.unheld.within(*range))
     }
 
@@ -502,6 +518,10 @@ impl AddressBook {
     pub fn is_resting(&self, address: IpAddr, service: &ObjectKey) -> bool {
         self.resting.get(&address).is_some_and(|rest| rest.last_holder != *service)
     }
+}
+
+fn is_in(used: &HostUse, address: IpAddr) -> bool {
+    matches!(used, HostUse::ServiceNetwork { net } if net.contains(&address))
 }
 
 #[cfg(test)]

@@ -21,8 +21,9 @@ pub(super) fn notice(service: &Service, decision: &Decision) -> Option<(Notice, 
         let refused = allocation.complaint.as_ref().filter(|it| matches!(it, Reason::EgressNeedsLoadBalancer));
         return refused.map(|reason| (warning("EgressRefused", reason), false));
     }
-    let trouble = allocation.complaint.as_ref();
-    let trouble = trouble.or_else(|| Some(&allocation.reason).filter(|it| !matches!(it, Reason::Assigned { .. })));
+    let is_own = |it: &&Reason| !matches!(it, Reason::Assigned { .. } | Reason::ToldByAllocator { .. });
+    let trouble = allocation.complaint.as_ref().filter(is_own);
+    let trouble = trouble.or_else(|| Some(&allocation.reason).filter(is_own));
     if let Some(reason) = trouble {
         return word(reason, allocation.held.is_empty()).map(|word| (warning(word, reason), true));
     }
@@ -45,6 +46,8 @@ pub(super) fn notice(service: &Service, decision: &Decision) -> Option<(Notice, 
 fn word(reason: &Reason, nothing_held: bool) -> Option<&'static str> {
     match reason {
         Reason::OtherClass { .. } | Reason::WaitingForAllocator | Reason::WaitingForLists => None,
+        // That agent told it.
+        Reason::ToldByAllocator { .. } => None,
         // Whose class it is may serve it.
         Reason::NamespaceUnknown { .. } | Reason::PoolUnknown { .. } | Reason::EgressOfOtherClass { .. } => None,
         Reason::ForeignStatus { .. } | Reason::OtherCrier { .. } | Reason::StatusOverwritten { .. } => {
@@ -110,7 +113,7 @@ pub(super) fn condition(wish: &Wish, decision: &Decision) -> Option<Condition> {
 fn lasts(note: &Reason) -> bool {
     match note {
         Reason::AddressNotShared { .. } => false,
-        Reason::AddressOfHost { what, .. } => matches!(what, HostUse::Node { .. }),
+        Reason::AddressOfHost { what, .. } => matches!(what, HostUse::Node { .. } | HostUse::ServiceNetwork { .. }),
         _ => true,
     }
 }

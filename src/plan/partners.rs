@@ -9,7 +9,7 @@ use crate::config::Pool;
 use crate::names::ObjectKey;
 use crate::plan::address_book::AddressBook;
 use crate::plan::decision::Held;
-use crate::plan::pools::{Applicant, leaving, may_have, pool_of};
+use crate::plan::pools::{Applicant, leaving, may_have, may_keep, pool_of};
 use crate::reason::{Mismatch, Reason};
 use crate::world::Request;
 
@@ -75,7 +75,8 @@ pub fn unshared(
 }
 
 /// The addresses that Services with the same sharing key have, one of each of these families, of the requested pools where
-/// they have one there: each set once, with one of those who have it. Where one replaces another, the one that comes.
+/// they have one there: each set once, with one of those who have it. Where one replaces another, the one that comes; and rather one that a
+/// pool gives than one whose range has left the file.
 fn partners<'a>(
     pools: &[Pool],
     book: &'a AddressBook,
@@ -85,13 +86,18 @@ fn partners<'a>(
 ) -> BTreeMap<Vec<IpAddr>, &'a ObjectKey> {
     let mut partners = BTreeMap::new();
     let is_requested = |address: &IpAddr| pool_of(pools, *address).is_some_and(|it| request.pools.contains(&it.name));
+    let any_pool = Request { addresses: request.addresses.clone(), pools: Vec::new() };
+    let is_open = |address: &IpAddr| may_keep(pools, applicant, &any_pool, *address).is_ok();
     let key = applicant.terms.as_ref().map(|terms| terms.key.as_str());
     for (partner, claimed, gives_up) in key.into_iter().flat_map(|key| book.partners(key, applicant.key)) {
         let first = |family: &Family| {
             let of_family =
                 claimed.iter().copied().filter(|it| Family::of(*it) == *family && leaving(applicant, *it).is_none());
-            let mut stays = of_family.clone().filter(|address| !gives_up.contains(address));
-            stays.clone().find(is_requested).or_else(|| stays.next()).or_else(|| of_family.clone().next())
+            let stays = || of_family.clone().filter(|address| !gives_up.contains(address));
+            // What its status shows and no pool gives any more stands before what it got in its place.
+            let mut open = stays().filter(|address| is_open(address) && book.standing(*address, partner).is_ok());
+            let open = open.clone().find(is_requested).or_else(|| open.next());
+            open.or_else(|| stays().find(is_requested)).or_else(|| stays().next()).or_else(|| of_family.clone().next())
         };
         let addresses: Vec<IpAddr> = families.iter().filter_map(first).collect();
         if !addresses.is_empty() {

@@ -40,9 +40,10 @@ impl Restraints {
         self.pool_rivals.note_pools(key, before, after);
     }
 
-    /// See [`Rivals::note_displaced`].
+    /// See [`Rivals::note_displaced`] and [`Rivals::note_forged`].
     pub fn note_displaced(&mut self, key: &ObjectKey, before: &Service, after: &Service, ours: bool) {
         self.rivals.note_displaced(key, before, after, ours);
+        self.rivals.note_forged(key, before, after);
     }
 
     /// See [`Rivals::note_stripped`].
@@ -136,6 +137,11 @@ impl Restraints {
     /// What crier gave went from the status, and this agent saw it there.
     pub fn is_displaced(&self, service: &ObjectKey) -> bool {
         self.rivals.is_displaced(service)
+    }
+
+    /// See [`Rivals::is_forged`].
+    pub fn is_forged(&self, service: &ObjectKey) -> bool {
+        self.rivals.is_forged(service)
     }
 
     /// The annotations about pools are left to another writer for now.

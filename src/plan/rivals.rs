@@ -26,6 +26,8 @@ pub struct Rivals {
     overwritten: BTreeSet<ObjectKey>,
     /// Those from whose status what crier gave went before the eyes of this agent.
     displaced: BTreeSet<ObjectKey>,
+    /// Those whose condition was changed before the eyes of this agent to name what the status does not show, while that stayed as it was.
+    forged: BTreeSet<ObjectKey>,
     /// What crier gave, of those that lost the condition which said so before the eyes of this agent and show it still.
     stripped: BTreeMap<ObjectKey, Vec<IpAddr>>,
     /// Those whose last overwrite brought another condition of crier.
@@ -90,6 +92,23 @@ impl Rivals {
         }
     }
 
+    /// The same: crier writes what it gave and the addresses in one, so a condition that names others than the status is not its word.
+    pub fn note_forged(&mut self, key: &ObjectKey, before: &Service, after: &Service) {
+        let (said, says) = (before.given(), after.given());
+        let shows = |given: &[IpAddr]| !given.is_empty() && given.iter().all(|it| after.ingress.contains(it));
+        let is_seen = before.uid == after.uid && !before.resource_version.is_empty();
+        if says.is_empty() || shows(&says) || !is_seen {
+            self.forged.remove(key);
+        } else if said != says && before.ingress == after.ingress && shows(&said) {
+            self.forged.insert(key.clone());
+        }
+    }
+
+    /// What the condition says was never in the status, as far as this agent saw.
+    pub fn is_forged(&self, key: &ObjectKey) -> bool {
+        self.forged.contains(key)
+    }
+
     /// A source tells a newer version of a Service, whoever allocates: somebody may take away what the crier of this Lease said of it.
     pub fn note_stripped(&mut self, key: &ObjectKey, before: &Service, after: &Service, lease: &ObjectKey) {
         let said = before.condition.as_ref().filter(|condition| condition.is_of(lease));
@@ -117,6 +136,7 @@ impl Rivals {
         self.seen.retain(|seen| seen != key);
         self.overwritten.remove(key);
         self.displaced.remove(key);
+        self.forged.remove(key);
         self.stripped.remove(key);
         self.worded.remove(key);
         self.fights.remove(key);

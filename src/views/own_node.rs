@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Snapshot;
+use crate::address::AddressRange;
+use crate::config::Pool;
 use crate::plan::decision::EgressVerdict;
 use crate::world::Node;
 
@@ -29,6 +31,40 @@ pub(super) fn addresses_elsewhere(snapshot: &Snapshot) -> Vec<String> {
         )
     });
     told.collect()
+}
+
+/// Pools that lie in networks which the cluster gives its ClusterIPs from.
+pub(super) fn pools_of_the_cluster(snapshot: &Snapshot) -> Vec<String> {
+    let Snapshot { config, world, .. } = snapshot;
+    let lies_in = |pool: &Pool, net: &IpNet| {
+        let own = |range: &AddressRange| net.contains(&range.first()) || range.contains(net.network());
+        pool.addresses.iter().any(own)
+    };
+    let of_net = |net: &IpNet| {
+        let pools = config.pools.iter().filter(|pool| lies_in(pool, net)).map(|pool| pool.name.to_string());
+        let in_words = |pool| {
+            format!(
+                "pool {pool} has addresses of {net}, a network that the cluster gives its ClusterIPs from (ServiceCIDR): no Service gets \
+                 one of them; take them out of the pool"
+            )
+        };
+        pools.map(in_words).collect::<Vec<_>>()
+    };
+    world.networks_of_services().flat_map(of_net).collect()
+}
+
+/// What Services name as their addresses and is none.
+pub(super) fn unreadable_addresses(snapshot: &Snapshot) -> Vec<String> {
+    let services = snapshot.world.services.iter().filter(|(_, service)| !service.unreadable.is_empty());
+    let named = services.map(|(key, service)| {
+        let texts: Vec<String> = service.unreadable.iter().map(|text| format!("{text:?}")).collect();
+        format!(
+            "{key}: {} in spec.externalIPs or status.loadBalancer cannot be read as an address, so crier cannot tell whether another \
+             Service is to have it: correct it",
+            texts.join(", ")
+        )
+    });
+    named.collect()
 }
 
 /// Each in one sentence with its remedy.

@@ -49,6 +49,8 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(of_cluster_config(snapshot));
     problems.extend(allocator::problems(snapshot));
     problems.extend(own_node::problems(snapshot));
+    problems.extend(own_node::pools_of_the_cluster(snapshot));
+    problems.extend(own_node::unreadable_addresses(snapshot));
     let doubles = stations::of_double_names(snapshot);
     let stations = stations::answering_for_all(snapshot, &doubles);
     problems.extend(stations.iter().map(|(mac, addresses)| stations::in_words(snapshot, *mac, addresses)));

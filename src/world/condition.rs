@@ -106,6 +106,18 @@ impl Condition {
         list.split(", ").map_while(|text| text.parse().ok()).collect()
     }
 
+    /// What is the matter with the Service: why it has no address, or not what it is to have.
+    pub fn complaint(&self) -> Option<&str> {
+        if self.allocated {
+            return None;
+        }
+        let said = self.message.rsplit_once(BY).map_or(self.message.as_str(), |(said, _)| said);
+        if said.starts_with(GIVEN) {
+            return said.split_once(NOTE).map(|(_, note)| note);
+        }
+        Some(said.strip_prefix(NOTHING).unwrap_or(said))
+    }
+
     /// The pools that crier gave these from, each once: which address is of which pool the message does not say.
     pub fn pools(&self) -> Vec<PoolName> {
         let list = self.lists().map(|(_, pools)| pools).unwrap_or_default();

@@ -60,6 +60,12 @@ pub struct Service {
     /// `spec.externalIPs`: addresses that kube-proxy serves for it, of whatever type it is.
     #[serde(default)]
     pub external_ips: Vec<IpAddr>,
+    /// What of `spec.externalIPs` and of the status is no address that crier can read: whether it is one of a pool nobody knows.
+    #[serde(default)]
+    pub unreadable: Vec<String>,
+    /// `spec.clusterIPs`: addresses that kube-proxy serves for it inside of the cluster.
+    #[serde(default)]
+    pub cluster_ips: Vec<IpAddr>,
     /// `spec.loadBalancerSourceRanges`, as written: from where kube-proxy lets clients in. Empty: from everywhere.
     #[serde(default)]
     pub source_ranges: Vec<String>,
@@ -100,6 +106,8 @@ impl Default for Service {
             egress_bounds: None,
             pod_selector: None,
             external_ips: Vec::new(),
+            unreadable: Vec::new(),
+            cluster_ips: Vec::new(),
             source_ranges: Vec::new(),
             without_node_ports: false,
             node: None,
@@ -114,7 +122,8 @@ impl Service {
     /// external addresses, or one that asks for egress, which needs a LoadBalancer. Of any other Service nothing is kept, because a source tells the whole object at each change,
     /// a change of type included.
     pub fn is_kept(&self) -> bool {
-        let shows = !self.ingress.is_empty() || !self.external_ips.is_empty() || self.condition.is_some();
+        let has_addresses = !self.ingress.is_empty() || !self.external_ips.is_empty() || !self.unreadable.is_empty();
+        let shows = has_addresses || self.condition.is_some();
         self.load_balancer || shows || self.egress.is_some()
     }
 

@@ -106,7 +106,8 @@ impl Planner {
     pub(super) fn renew_own_addresses(&mut self, now: Instant) -> bool {
         let Renewed { withheld, mut changed, unknown } =
             self.own.renew(self.in_force.config(), &self.me, &self.world, now);
-        let moved = self.book.await_subnets(unknown);
+        let networks = self.world.networks_of_services().copied().collect();
+        let moved = self.book.await_subnets(unknown) | self.book.set_networks(networks);
         changed.extend(self.book.set_own(withheld));
         if moved || !changed.is_empty() {
             self.dirty.services.extend(self.book.waiting().cloned());

@@ -527,7 +527,13 @@ fn write(
     });
     let ingress = match wish {
         Wish::Show(addresses) => {
-            Some(addresses.clone()).filter(|it| *it != service.ingress || !service.not_vip.is_empty())
+            // Another order is the same to clients, and whoever sorts the list would do so again.
+            let is_shown = || {
+                let (wanted, shown): (BTreeSet<_>, BTreeSet<_>) =
+                    (addresses.iter().collect(), service.ingress.iter().collect());
+                wanted == shown
+            };
+            Some(addresses.clone()).filter(|_| !is_shown() || !service.not_vip.is_empty())
         }
         Wish::Clear { addresses: true } => Some(Vec::new()),
         Wish::Clear { addresses: false } | Wish::Leave { .. } => None,

@@ -1407,3 +1407,120 @@ fn what_somebody_writes_beside_the_address_of_a_service_whose_wish_cannot_be_met
     assert_eq!(story.written("web"), Some(vec![ip("198.51.100.0")]));
     assert_eq!(story.addresses("web"), ["198.51.100.0"]);
 }
+
+fn dual_given() -> Story {
+    let mut config = configuration();
+    config.pools = vec![pool("lan", &["192.168.35.100-192.168.35.110", "fd35::100-fd35::110"])];
+    let mut story = Story::begin(config);
+    story.endpoints("web", &["a"]);
+    let families = vec![crate::address::Family::V4, crate::address::Family::V6];
+    story.put("web", Service { families, family_policy: FamilyPolicy::RequireDualStack, ..service() });
+    story.confirm("web");
+    assert_eq!(story.announced("web"), [OURS, "fd35::100"]);
+    story
+}
+
+/// B15-5 of a review. Input: somebody sorts the addresses of a status. Output: nothing is written, and the first one that crier gave ranks
+/// the nodes as before, on every node.
+#[test]
+fn another_order_of_the_same_addresses_is_not_rewritten_and_moves_nothing() {
+    for leader in [true, false] {
+        let mut story = dual_given();
+        story.tell(Fact::Leader(leader));
+        for _ in 0..3 {
+            story.change("web", |service| service.ingress.reverse());
+            assert_eq!(
+                (story.announced("web"), story.addresses("web")),
+                ([OURS, "fd35::100"].map(str::to_owned).into(), [OURS, "fd35::100"].map(str::to_owned).into())
+            );
+            assert_eq!(story.write("web"), None);
+        }
+    }
+}
+
+/// B15-6 of a review. Input: somebody takes the addresses of one family out of a status again and again. Output: they stay announced by
+/// all, also while crier leaves the status to that one.
+#[test]
+fn a_family_that_is_taken_out_of_a_status_stays_announced() {
+    for family in [OURS, "fd35::100"] {
+        for leader in [true, false] {
+            let mut story = dual_given();
+            story.tell(Fact::Leader(leader));
+            for round in 0..3 {
+                story.change("web", |service| service.ingress = vec![ip(family)]);
+                assert_eq!(story.announced("web"), [OURS, "fd35::100"], "round {round}, {leader}");
+                if leader && round < 1 {
+                    assert_eq!(story.written("web"), Some(vec![ip(OURS), ip("fd35::100")]));
+                }
+                if round < 2 {
+                    story.change("web", |service| service.ingress = vec![ip(OURS), ip("fd35::100")]);
+                }
+            }
+            assert_eq!(story.write("web"), None, "it is left");
+        }
+    }
+    // A Service that is to have one family now loses the other one.
+    let mut story = dual_given();
+    story.tell(Fact::Leader(false));
+    story.change("web", |service| {
+        (service.families, service.family_policy) = (vec![crate::address::Family::V4], FamilyPolicy::SingleStack);
+        service.ingress = vec![ip(OURS)];
+    });
+    assert_eq!(story.announced("web"), [OURS]);
+}
+
+/// B15-7 of a review. Input: somebody writes a condition of crier that names another address than the status shows. Output: the agents that
+/// do not allocate go on with what the status shows, and announce nothing that it never showed.
+#[test]
+fn a_forged_condition_takes_nothing_away_and_gives_nothing() {
+    for leader in [true, false] {
+        let mut story = Story::begin(configuration());
+        story.endpoints("web", &["a"]);
+        story.put("web", given(OURS));
+        story.tell(Fact::Leader(leader));
+        for _ in 0..3 {
+            story.change("web", |service| service.condition = given("192.168.35.107").condition);
+            assert_eq!(story.announced("web"), [OURS]);
+            story.change("web", |service| service.source_ranges.push("10.0.0.0/8".to_owned()));
+            assert_eq!(story.announced("web"), [OURS], "nor later");
+        }
+        // Crier itself gives another one.
+        story.tell(Fact::Leader(false));
+        story.change("web", |service| {
+            *service = Service { resource_version: service.resource_version.clone(), ..given("192.168.35.107") }
+        });
+        assert_eq!(story.announced("web"), ["192.168.35.107"]);
+        story.change("web", |service| service.ingress = vec![ip("192.168.35.109")]);
+        assert_eq!(story.announced("web"), ["192.168.35.107"], "what replaces it takes nothing, as before");
+    }
+}
+
+/// B15-11 of a review. Input: a Service that the agent which allocates gives no address, or not the one that it asks for, and says so in the
+/// condition. Output: the other agents tell its word, and not that they wait for it.
+#[test]
+fn what_the_agent_that_allocates_says_of_a_service_the_others_tell_too() {
+    let mut story = Story::begin(configuration());
+    story.endpoints("web", &["a"]);
+    let text = "the requested address 10.1.2.3 is in no pool";
+    for (mut service, has) in [(service(), false), (given(OURS), true)] {
+        service.request = asking_for(&["10.1.2.3"]).request;
+        story.tell(Fact::Leader(true));
+        story.put("web", Service { resource_version: format!("{}", 10 + 10 * u32::from(has)), ..service });
+        story.confirm("web");
+        let says = story.decision("web").allocation.clone();
+        assert_eq!(says.complaint.as_ref().unwrap_or(&says.reason).to_string(), text);
+        story.tell(Fact::Leader(false));
+        story.change("web", |_| {});
+        let told = story.decision("web").allocation.clone();
+        let expected = Reason::ToldByAllocator { why: "AddressOutsidePools".to_owned(), text: text.to_owned() };
+        assert_eq!((told.held.len() == 1, told.complaint.as_ref().unwrap_or(&told.reason)), (has, &expected));
+        assert!(story.planner.plan().status.services.is_empty(), "one agent tells the user");
+    }
+    // What the crier of another Lease says is no word of this one's.
+    story.change("web", |it| {
+        it.ingress = Vec::new();
+        let other = Condition::nothing("no-free-address", "none").by(&ObjectKey::new("kube-system", "other"));
+        it.condition = Some(Arc::new(other));
+    });
+    assert_eq!(story.decision("web").allocation.reason, Reason::WaitingForAllocator);
+}

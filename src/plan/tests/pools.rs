@@ -511,3 +511,38 @@ fn a_condition_does_not_grow_with_the_pools() {
     let said = story.confirm_condition("web").message;
     assert!(said.len() < 2000 && said.ends_with("and 230 more"), "{said}");
 }
+
+/// B15-10 of a review. Input: pools with addresses of the networks that the cluster gives its ClusterIPs from, and a Service whose ClusterIP
+/// lies in another pool. Output: nobody is given one of them, and who asks by name is told.
+#[test]
+fn what_the_cluster_gives_as_cluster_ips_is_given_to_no_service() {
+    let mut story = with_pools(vec![
+        pool("whole", &["10.96.0.0/12"]),
+        pool("half", &["10.95.255.255-10.96.0.3", "10.111.255.255-10.112.0.5"]),
+    ]);
+    story.tell(Fact::ServiceCidr("kubernetes".to_owned(), Some(Arc::new(vec!["10.96.0.0/12".parse().unwrap()]))));
+    story.turn();
+    let own = |text: &str| vec![text.parse::<IpAddr>().unwrap()];
+    story.put(
+        "other",
+        Service { load_balancer: false, external_ips: own("10.112.0.5"), cluster_ips: own("10.112.0.0"), ..service() },
+    );
+    for (name, expected) in [("one", "10.95.255.255"), ("two", "10.112.0.1")] {
+        story.put(name, service());
+        assert_eq!(story.addresses(name), [expected]);
+    }
+    story.put("asks", asking_for(&["10.96.0.1"]));
+    let reason = story.decision("asks").allocation.reason.clone();
+    let what = HostUse::ServiceNetwork { net: "10.96.0.0/12".parse().unwrap() };
+    assert_eq!(reason, Reason::AddressOfHost { address: "10.96.0.1".parse().unwrap(), what });
+    assert_eq!(reason.steady(), reason, "every agent says the same");
+    story.put("asks-too", asking_for(&["10.112.0.0"]));
+    let by = key("other");
+    assert_eq!(
+        story.decision("asks-too").allocation.reason,
+        Reason::AddressInUse { address: "10.112.0.0".parse().unwrap(), by }
+    );
+    story.tell(Fact::ServiceCidr("kubernetes".to_owned(), None));
+    story.turn();
+    assert_eq!(story.addresses("asks"), ["10.96.0.1"]);
+}

@@ -423,3 +423,39 @@ fn of_a_dual_stack_service_each_family_is_replaced_when_it_can_be() {
     assert_eq!(story.addresses("web"), ["192.168.35.101", "fd35::101"]);
     assert!(annotation_goes(&story, "web"));
 }
+
+/// B15-8 of a review. Input: a Service with addresses of two pools is renumbered, and one of the pools has no other address. Output: the
+/// address of that pool stays until the pool has one, whatever the other pool gave.
+#[test]
+fn of_a_list_of_pools_each_address_waits_for_a_successor_of_its_own_pool() {
+    let mut config = configuration();
+    config.pools = vec![pool("lan", &["192.168.35.100"]), pool("b", &["192.0.2.1-192.0.2.2"])];
+    let mut story = Story::begin(config);
+    let request = Ok(Request { addresses: Vec::new(), pools: vec!["lan".into(), "b".into()] });
+    story.put("web", Service { request, ..service() });
+    story.confirm("web");
+    assert_eq!(story.addresses("web"), ["192.168.35.100", "192.0.2.1"]);
+    change(&mut story, "web", |it| it.renumber = wish(&["192.168.35.100", "192.0.2.1"], 600));
+    story.confirm("web");
+    assert_eq!(story.addresses("web"), ["192.168.35.100", "192.0.2.1", "192.0.2.2"]);
+    after(&mut story, 600);
+    assert_eq!(story.addresses("web"), ["192.168.35.100", "192.0.2.2"]);
+    assert!(!annotation_goes(&story, "web"), "it waits for one");
+    let complaint = story.decision("web").allocation.complaint.as_ref().map(ToString::to_string);
+    assert_eq!(complaint.as_deref(), Some("no free IPv4 address in lan"));
+}
+
+/// The same of the families of one that requires both.
+#[test]
+fn a_family_without_a_successor_holds_the_other_one_back_from_nothing() {
+    let pools = vec![pool("four", &["192.0.2.1"]), pool("six", &["fd35::1-fd35::2"])];
+    let mut story = dual_stack(pools, FamilyPolicy::RequireDualStack);
+    let had = story.addresses("web");
+    assert_eq!(had, ["192.0.2.1", "fd35::1"]);
+    change(&mut story, "web", |it| it.renumber = wish(&["192.0.2.1", "fd35::1"], 600));
+    assert_eq!(story.addresses("web"), ["192.0.2.1", "fd35::1", "fd35::2"]);
+    story.confirm("web");
+    after(&mut story, 600);
+    assert_eq!(story.addresses("web"), ["192.0.2.1", "fd35::2"]);
+    assert!(!annotation_goes(&story, "web"), "IPv4 waits for one");
+}

@@ -461,3 +461,50 @@ fn why_a_partners_address_is_not_given_names_the_partner() {
         words.iter().for_each(|word| assert!(said.contains(word) && !said.contains("requested"), "{word} in: {said}"));
     }
 }
+
+/// B15-12 of a review. Input: the range of addresses that Services share leaves the file, and what is left is too small for one address
+/// each. Output: each group has one new address, as the forecast says; nobody is left without.
+#[test]
+fn those_who_share_an_address_move_together_when_its_range_leaves_the_file() {
+    let udp = Service { ports: vec![ServicePort { protocol: "UDP".to_owned(), port: 80 }], ..with_key("m", 80) };
+    let services = [
+        ("k0", on_port(80)),
+        ("k1", on_port(81)),
+        ("k2", on_port(82)),
+        ("m0", with_key("m", 80)),
+        ("m1", udp),
+        ("s0", service()),
+        ("s1", service()),
+    ];
+    let mut config = configuration();
+    let mut story = Story::begin(config.clone());
+    for name in ["b", "c"] {
+        story.tell(Fact::Node(name.into(), None));
+    }
+    for (name, service) in services.clone() {
+        story.put(name, service);
+        story.confirm(name);
+    }
+    assert_eq!(story.addresses("k2"), ["192.168.35.100"]);
+    config.pools = vec![pool("new", &["198.51.100.0/30"])];
+    let (before, after) = (story.planner.config().clone(), Arc::new(config));
+    let known = (story.planner.world(), &story.planner.presumed());
+    let told = crate::plan::forecast::forecast((&before, &after), story.planner.node(), known, story.now).unwrap();
+    story.tell(Fact::Config(after));
+    story.turn();
+    let names = services.map(|(name, _)| name);
+    story.now += NOTICE;
+    story.turn();
+    names.iter().for_each(|name| drop(story.confirm(name)));
+    let expected = |name: &str| match &name[..1] {
+        "k" => "198.51.100.0",
+        "m" => "198.51.100.1",
+        _ if name == "s0" => "198.51.100.2",
+        _ => "198.51.100.3",
+    };
+    for name in names {
+        assert_eq!(story.addresses(name), [expected(name)], "{name}");
+        let forecast = told.services.iter().find(|it| it.service == key(name)).map(|it| it.after.clone());
+        assert_eq!(forecast, Some(vec![expected(name).parse().unwrap()]), "{name}");
+    }
+}

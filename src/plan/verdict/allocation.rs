@@ -6,12 +6,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Inputs;
+use super::renumbered::{beside, found_beside, refused_wish, wish_without};
 use crate::address::Family;
-use crate::config::{Kubernetes, Pool, Source, duration, lease_digest};
+use crate::config::{Kubernetes, Pool, Source, lease_digest};
 use crate::names::ObjectKey;
-use crate::plan::allocate::{
-    Applicant, allocate, may_keep, notes, pool_of, second_family, shortage, without_successor,
-};
+use crate::plan::allocate::{Applicant, may_keep, notes, pool_of, second_family, shortage, without_successor};
 use crate::plan::decision::{Allocation, Held};
 use crate::plan::overlaps::Overlap;
 use crate::plan::pools::withheld;
@@ -19,7 +18,7 @@ use crate::plan::prefixes::renumbering;
 use crate::plan::remnants::{former_pools, of_no_pool, remnant};
 use crate::plan::sharing::{Refusal, Terms};
 use crate::reason::{HostUse, Reason};
-use crate::world::{Condition, Renumber, Request, Service};
+use crate::world::{Condition, Request, Service};
 
 /// What becomes of the addresses of a Service.
 pub struct Answer {
@@ -95,7 +94,7 @@ pub fn judge(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer 
 }
 
 /// The addresses that a Service claims: what its status says, what crier gave it although the status says otherwise, what
-/// was promised to it, and its external addresses; whoever serves it. Those outside every pool are nobody's here, unless crier gave
+/// was promised to it, its external addresses, and its ClusterIPs; whoever serves it. Those outside every pool are nobody's here, unless crier gave
 /// them.
 pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
     let Some(service) = inputs.world.services.get(key) else { return Vec::new() };
@@ -103,6 +102,7 @@ pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
     let promised = inputs.world.assigned.get(key).into_iter().flatten().copied();
     let own = own_of_emptied(inputs, key, service);
     let more = promised.chain(own.iter().copied()).chain(service.external_ips.iter().copied());
+    let more = more.chain(service.cluster_ips.iter().copied());
     more.for_each(|address| {
         if !claims.contains(&address) {
             claims.push(address);
@@ -122,13 +122,14 @@ pub fn claims(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<IpAddr> {
 /// shows of that: the rest another load balancer gave.
 pub fn shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<Held> {
     let replacing = in_place_of_own(inputs, key, service);
+    let is_whole = replacing.is_empty() && !lacks_family_of_own(inputs, key, service);
     let addresses = if class_left(inputs, key, service).is_some() {
         let given = given_by_us(inputs, key, service);
         service.ingress.iter().copied().filter(|it| given.contains(it) || service.leaves(*it)).collect()
     } else if service.ingress.is_empty() || foreign(inputs, service).is_some() {
         own_of_emptied(inputs, key, service)
-    } else if replacing.is_empty() {
-        service.ingress.clone()
+    } else if is_whole {
+        in_own_order(service, service.ingress.clone())
     } else {
         let own = own_of_emptied(inputs, key, service);
         let rest = service.ingress.iter().filter(|it| !replacing.contains(it) && !own.contains(it)).copied();
@@ -138,29 +139,67 @@ pub fn shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<Hel
 }
 
 /// What somebody wrote into the status in the place of what crier gave: addresses of a family of which it shows none that the condition
-/// names, although the Service may have that one still and asks for no other. What the condition names counts, for the agent that
-/// allocates only where it saw that in the status: else another load balancer may have given the Service its address while there was no
-/// crier, which leaves the condition as it is. The other agents wait for that one's word.
+/// names, although the Service may have that one still and asks for no other.
 fn in_place_of_own(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Vec<IpAddr> {
-    if allocates(inputs) && !inputs.restraints.is_displaced(key) {
-        return Vec::new();
-    }
-    let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return Vec::new() };
-    let Some(condition) = service.condition.as_ref().filter(|it| it.is_of(lease)) else { return Vec::new() };
+    let Some(own) = own_word(inputs, key, service) else { return Vec::new() };
+    let Request { addresses, pools: _ } = service.request.as_ref().unwrap_or(&NOTHING_ASKED);
+    let replaces = |address: &&IpAddr| {
+        let given = || own.given.iter().filter(|own| Family::of(**own) == Family::of(**address));
+        let is_new = !own.given.contains(address) && !addresses.contains(address) && !service.leaves(**address);
+        is_new && given().any(|it| own.stays.contains(it)) && !given().any(|it| service.ingress.contains(it))
+    };
+    service.ingress.iter().filter(replaces).copied().collect()
+}
+
+/// Somebody took all of a family out of the status that crier gave: what it shows of the other family is half of what the Service has.
+fn lacks_family_of_own(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> bool {
+    let Some(own) = own_word(inputs, key, service) else { return false };
+    let Request { addresses, pools: _ } = service.request.as_ref().unwrap_or(&NOTHING_ASKED);
+    let is_wanted = |own: &IpAddr| {
+        let of_family = |other: &&IpAddr| Family::of(**other) == Family::of(*own);
+        let asks_other = addresses.iter().filter(of_family).any(|asked| asked != own);
+        (service.families.is_empty() || service.families.contains(&Family::of(*own))) && !asks_other
+    };
+    let is_away = |own: &&IpAddr| !service.ingress.iter().any(|shown| Family::of(*shown) == Family::of(**own));
+    own.stays.iter().filter(is_away).any(is_wanted)
+}
+
+/// What the condition of a status that shows addresses names as given, where that counts against what it shows.
+struct OwnWord {
+    given: Vec<IpAddr>,
+    /// Those of them that the Service may have still.
+    stays: Vec<IpAddr>,
+}
+
+/// What the condition names counts, for the agent that allocates only where it saw that in the status: else another load balancer may have
+/// given the Service its address while there was no crier, which leaves the condition as it is. The other agents wait for that one's
+/// word, unless they saw that somebody forged it.
+fn own_word(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Option<OwnWord> {
+    let counts =
+        if allocates(inputs) { inputs.restraints.is_displaced(key) } else { !inputs.restraints.is_forged(key) };
+    let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
+    let condition = service.condition.as_ref().filter(|it| counts && it.is_of(lease))?;
     let given = condition.addresses();
-    let nothing_asked = Request::default();
-    let Request { addresses, pools } = service.request.as_ref().unwrap_or(&nothing_asked);
+    let Request { addresses: _, pools } = service.request.as_ref().unwrap_or(&NOTHING_ASKED);
     let stays = |own: &IpAddr| {
         let pool = pool_of(&inputs.config.pools, *own).filter(|pool| pools.is_empty() || pools.contains(&pool.name));
         pool.is_some() && !service.leaves(*own) && claim_of(inputs, key, *own).is_ok()
     };
-    let replaces = |address: &&IpAddr| {
-        let own = || given.iter().filter(|own| Family::of(**own) == Family::of(**address));
-        let is_new = !given.contains(address) && !addresses.contains(address) && !service.leaves(**address);
-        is_new && own().any(stays) && !own().any(|own| service.ingress.contains(own))
-    };
-    service.ingress.iter().filter(replaces).copied().collect()
+    let stays = given.iter().copied().filter(stays).collect();
+    Some(OwnWord { given, stays })
 }
+
+/// What crier gave in the order in which it did, whatever order somebody wrote the status in: the first address ranks the nodes for all.
+fn in_own_order(service: &Service, mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    let mut own = service.given();
+    let mut seen = BTreeSet::new();
+    own.retain(|it| addresses.contains(it) && seen.insert(*it));
+    let slots = addresses.iter_mut().filter(|it| own.contains(it));
+    slots.zip(&own).for_each(|(slot, own)| *slot = *own);
+    addresses
+}
+
+static NOTHING_ASKED: Request = Request { addresses: Vec::new(), pools: Vec::new() };
 
 /// Standalone there is no status: what was chosen for a Service is what it has.
 fn promised(inputs: &Inputs<'_>, key: &ObjectKey) -> Vec<Held> {
@@ -401,7 +440,7 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         Some(reason) if gives_up => Err(reason),
         complaint => Ok((stays, complaint)),
     };
-    let found = allocate(pools, inputs.book, &applicant, request, &stays).and_then(whole);
+    let found = found_beside(pools, inputs.book, &applicant, request, (&leaving, &stays)).and_then(whole);
     let may_go = inputs.config.is_standalone() || inputs.restraints.may_go(key, inputs.now);
     // What is given up for a request alone stays where the request cannot be met; what somebody wrote beside that is not the Service's.
     let own = given(inputs, key, service);
@@ -433,7 +472,7 @@ fn choose(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Answer {
         Ok((stays, complaint)) => {
             let complaint =
                 complaint.or_else(|| without_successor(pools, inputs.book, &applicant, request, (&leaving, &stays)));
-            let (held, overlap) = beside(inputs, &applicant, leaving, stays, &mut lost);
+            let (held, overlap) = beside(inputs, &applicant, request, leaving, stays, &mut lost);
             let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
             let taken = addresses.iter().copied().find(|address| is_kept_though_taken(inputs, key, *address));
             let complaint = complaint.or_else(|| taken.map(|address| Reason::ExchangedEnough { address }));
@@ -517,64 +556,6 @@ fn leaves_its_pool(inputs: &Inputs<'_>, applicant: &Applicant<'_>, address: IpAd
     held.ok_or(Reason::AddressLeftPools { address })
 }
 
-/// What the Service requests itself it keeps, whatever is wished of it.
-fn wish_without<'a>(wish: Option<&'a Renumber>, requested: &[IpAddr]) -> Option<Cow<'a, Renumber>> {
-    let wish = wish?;
-    if !wish.leaving.iter().any(|it| requested.contains(it)) {
-        return Some(Cow::Borrowed(wish));
-    }
-    let leaving: Vec<IpAddr> = wish.leaving.iter().copied().filter(|it| !requested.contains(it)).collect();
-    let overlap = wish.overlap;
-    (!leaving.is_empty()).then_some(Cow::Owned(Renumber { leaving, overlap }))
-}
-
-/// That the wish to replace an address goes against the Service's own request.
-fn refused_wish(service: &Service, request: &Request) -> Option<Reason> {
-    let mut leaving = service.renumber.iter().flat_map(|wish| &wish.leaving);
-    let address = *leaving.find(|it| service.ingress.contains(it) && request.addresses.contains(it))?;
-    Some(Reason::RenumberRequested { address })
-}
-
-/// The addresses that stay, and in front of them those that are still to go: they rank the nodes as before, so no connection moves.
-/// One goes when another of its family, which stays, has stood beside it in the status for long enough.
-fn beside(
-    inputs: &Inputs<'_>,
-    applicant: &Applicant<'_>,
-    leaving: Vec<Held>,
-    stays: Vec<Held>,
-    lost: &mut Vec<(IpAddr, Reason)>,
-) -> (Vec<Held>, Option<Overlap>) {
-    let Some(Renumber { overlap: lasts, leaving: _ }) = applicant.renumber else {
-        return (stays, None);
-    };
-    let by_prefix = applicant.by_prefix;
-    let shown = |held: &Held| inputs.config.is_standalone() || applicant.service.ingress.contains(&held.address);
-    let replaces = |it: &Held, held: &Held| Family::of(it.address) == Family::of(held.address) && shown(it);
-    // A family waits for its own successor only.
-    let is_replaced = |held: &Held| stays.iter().any(|it| replaces(it, held));
-    let replaced: Vec<IpAddr> = leaving.iter().filter(|held| is_replaced(held)).map(|held| held.address).collect();
-    if replaced.is_empty() {
-        return (leaving.into_iter().chain(stays).collect(), None);
-    }
-    // The oldest stand in front.
-    let most = MOST_FORMER * stays.iter().filter(|held| held.address.is_ipv6()).count();
-    let surplus = if by_prefix { replaced.len().saturating_sub(most) } else { 0 };
-    let is_over = |address: IpAddr| {
-        let over = || inputs.restraints.is_overlap_over(applicant.key, address, *lasts, inputs.now);
-        replaced.iter().take(surplus).any(|it| *it == address)
-            || (replaced.contains(&address) && (lasts.is_zero() || over()))
-    };
-    let (gone, kept): (Vec<Held>, Vec<Held>) = leaving.into_iter().partition(|held| is_over(held.address));
-    lost.extend(gone.into_iter().map(|held| {
-        let overlap = duration::text(*lasts);
-        (held.address, Reason::AddressRenumbered { address: held.address, overlap, by_prefix })
-    }));
-    (kept.into_iter().chain(stays).collect(), Some(Overlap { leaving: replaced, lasts: *lasts }))
-}
-
-/// The former prefixes below which a Service keeps addresses: a provider that changes its prefix again and again fills no status.
-const MOST_FORMER: usize = 2;
-
 /// The addresses that a Service has, or had.
 struct Current {
     addresses: Vec<IpAddr>,
@@ -585,7 +566,8 @@ struct Current {
 fn current(inputs: &Inputs<'_>, applicant: &Applicant<'_>) -> Current {
     let Applicant { key, service, .. } = *applicant;
     let promised = inputs.world.assigned.get(key).cloned();
-    let shown = promised.or_else(|| Some(service.ingress.clone()).filter(|shown| !shown.is_empty()));
+    let in_status = || Some(in_own_order(service, service.ingress.clone())).filter(|shown| !shown.is_empty());
+    let shown = promised.or_else(in_status);
     // The status was emptied: what crier gave is the Service's still.
     let own = shown.or_else(|| Some(own_of_emptied(inputs, key, service)).filter(|given| !given.is_empty()));
     if let Some(mut addresses) = own {
@@ -835,12 +817,24 @@ fn as_shown(inputs: &Inputs<'_>, key: &ObjectKey, service: &Service) -> Allocati
     };
     let complaint = of_other_crier(inputs, service).or_else(|| foreign(inputs, service));
     let complaint = complaint.or_else(|| service.ingress.iter().filter_map(fault).next_back());
+    let complaint = complaint.or_else(|| told_by_allocator(inputs, service, held.is_empty()));
     if held.is_empty() {
         let lists = inputs.world.listed.all() || inputs.world.fail_static;
         let waiting = if lists { Reason::WaitingForAllocator } else { Reason::WaitingForLists };
         return Allocation::none(complaint.unwrap_or(waiting));
     }
     Allocation { complaint, ..Allocation::assigned(held) }
+}
+
+/// What the condition says is the matter. One that says why there is no address is old where there is one.
+fn told_by_allocator(inputs: &Inputs<'_>, service: &Service, has_none: bool) -> Option<Reason> {
+    let Source::Kubernetes(Kubernetes { lease, .. }) = &inputs.config.source else { return None };
+    let condition = service.condition.as_ref().filter(|it| it.is_of(lease))?;
+    if !has_none && condition.addresses().is_empty() {
+        return None;
+    }
+    let text = condition.complaint()?.to_owned();
+    Some(Reason::ToldByAllocator { why: condition.reason.clone(), text })
 }
 
 /// The address lies in our pools, or it did when crier gave it, and is no other Service's.

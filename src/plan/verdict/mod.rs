@@ -8,6 +8,7 @@ pub mod bgp;
 mod data_path;
 pub mod egress;
 pub mod l2;
+mod renumbered;
 pub mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
