@@ -1426,7 +1426,7 @@ fn dual_given() -> Story {
 fn another_order_of_the_same_addresses_is_not_rewritten_and_moves_nothing() {
     for leader in [true, false] {
         let mut story = dual_given();
-        story.tell(Fact::Leader(leader));
+        story.tell(Fact::Allocates(leader));
         for _ in 0..3 {
             story.change("web", |service| service.ingress.reverse());
             assert_eq!(
@@ -1445,7 +1445,7 @@ fn a_family_that_is_taken_out_of_a_status_stays_announced() {
     for family in [OURS, "fd35::100"] {
         for leader in [true, false] {
             let mut story = dual_given();
-            story.tell(Fact::Leader(leader));
+            story.tell(Fact::Allocates(leader));
             for round in 0..3 {
                 story.change("web", |service| service.ingress = vec![ip(family)]);
                 assert_eq!(story.announced("web"), [OURS, "fd35::100"], "round {round}, {leader}");
@@ -1461,7 +1461,7 @@ fn a_family_that_is_taken_out_of_a_status_stays_announced() {
     }
     // A Service that is to have one family now loses the other one.
     let mut story = dual_given();
-    story.tell(Fact::Leader(false));
+    story.tell(Fact::Allocates(false));
     story.change("web", |service| {
         (service.families, service.family_policy) = (vec![crate::address::Family::V4], FamilyPolicy::SingleStack);
         service.ingress = vec![ip(OURS)];
@@ -1477,7 +1477,7 @@ fn a_forged_condition_takes_nothing_away_and_gives_nothing() {
         let mut story = Story::begin(configuration());
         story.endpoints("web", &["a"]);
         story.put("web", given(OURS));
-        story.tell(Fact::Leader(leader));
+        story.tell(Fact::Allocates(leader));
         for _ in 0..3 {
             story.change("web", |service| service.condition = given("192.168.35.107").condition);
             assert_eq!(story.announced("web"), [OURS]);
@@ -1485,7 +1485,7 @@ fn a_forged_condition_takes_nothing_away_and_gives_nothing() {
             assert_eq!(story.announced("web"), [OURS], "nor later");
         }
         // Crier itself gives another one.
-        story.tell(Fact::Leader(false));
+        story.tell(Fact::Allocates(false));
         story.change("web", |service| {
             *service = Service { resource_version: service.resource_version.clone(), ..given("192.168.35.107") }
         });
@@ -1504,12 +1504,12 @@ fn what_the_agent_that_allocates_says_of_a_service_the_others_tell_too() {
     let text = "the requested address 10.1.2.3 is in no pool";
     for (mut service, has) in [(service(), false), (given(OURS), true)] {
         service.request = asking_for(&["10.1.2.3"]).request;
-        story.tell(Fact::Leader(true));
+        story.tell(Fact::Allocates(true));
         story.put("web", Service { resource_version: format!("{}", 10 + 10 * u32::from(has)), ..service });
         story.confirm("web");
         let says = story.decision("web").allocation.clone();
         assert_eq!(says.complaint.as_ref().unwrap_or(&says.reason).to_string(), text);
-        story.tell(Fact::Leader(false));
+        story.tell(Fact::Allocates(false));
         story.change("web", |_| {});
         let told = story.decision("web").allocation.clone();
         let expected = Reason::ToldByAllocator { why: "AddressOutsidePools".to_owned(), text: text.to_owned() };
