@@ -341,7 +341,7 @@ status:
         assert_eq!(seen.ingress, ["172.30.0.202".parse::<IpAddr>().unwrap()]);
         assert_eq!(seen.cluster_ips, ["10.96.0.7".parse::<IpAddr>().unwrap()]);
         assert_eq!(seen.unreadable, ["172.30.0.300", "not-one"]);
-        assert!(read("{metadata: {name: web}, spec: {externalIPs: [no]}}").is_kept());
+        assert!(read("{metadata: {name: web}, spec: {externalIPs: [nothing]}}").is_kept());
     }
 
     #[test]

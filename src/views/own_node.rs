@@ -102,11 +102,12 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::config::{NoSecrets, SourceFile, parse};
+    use crate::names::ObjectKey;
     use crate::plan::Planner;
     use crate::plan::slice::TunnelEnd;
     use crate::selector::Labels;
     use crate::views::Counters;
-    use crate::world::{Fact, Link, Listing};
+    use crate::world::{Fact, Link, Listing, Service};
 
     /// Input: a Node with an address that the node has, and one that it has not, with and without egress by the tunnel.
     #[test]
@@ -152,5 +153,26 @@ mod tests {
         assert!(said(&[("node-1.example", false)], "").contains("there is no Node node-1"));
         assert!(said(&[("node-1", true), ("node-2", true)], "").contains(Node::EXCLUDE_LABEL));
         assert_eq!(said(&[("node-1", true)], "[node]\nignore-exclude-label = true\n"), "");
+    }
+
+    /// B15-3 and B15-10 of a review.
+    #[test]
+    fn pools_in_networks_of_cluster_ips_and_what_is_no_address_are_named() {
+        let pools = "[[pool]]\nname = \"svc\"\naddresses = [\"10.95.0.0-10.96.0.9\"]\n[[pool]]\nname = \"lan\"\naddresses = [\"192.0.2.0/24\"]\n";
+        let text = format!("[kubernetes]\nin-cluster = true\n{pools}");
+        let config = parse(&[SourceFile { path: "test.toml".to_owned(), text }], &NoSecrets).unwrap();
+        let mut planner = Planner::new(Arc::new(config), "node-1".into());
+        let network = Some(Arc::new(vec!["10.96.0.0/16".parse().unwrap()]));
+        planner.apply(Fact::ServiceCidr("kubernetes".to_owned(), network));
+        let service = Service { unreadable: vec!["172.30.0.300".to_owned()], ..Service::default() };
+        planner.apply(Fact::Service(ObjectKey::new("shop", "web"), Some(Arc::new(service))));
+        let counters = Counters::default();
+        let snapshot = Snapshot::of(&planner, Timestamp::UNIX_EPOCH, counters, clock::now(), clock::wall());
+        let pools = pools_of_the_cluster(&snapshot);
+        let [only] = pools.as_slice() else { panic!("{pools:?}") };
+        assert!(only.starts_with("pool svc has addresses of 10.96.0.0/16, "), "{only}");
+        let odd = unreadable_addresses(&snapshot);
+        let [only] = odd.as_slice() else { panic!("{odd:?}") };
+        assert!(only.starts_with("shop/web: \"172.30.0.300\" in spec.externalIPs"), "{only}");
     }
 }
