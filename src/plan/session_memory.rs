@@ -82,7 +82,8 @@ mod tests {
     fn a_session_is_away_after_a_time_and_back_after_a_time_and_never_where_nobody_has_one() {
         use Sessions::{Away, Missing, Stand};
         // Seconds, whether a session stands, whether another node has one, and what is said.
-        let table: &[&[(u64, Option<bool>, bool, Option<Sessions>)]] = &[
+        type Step = (u64, Option<bool>, bool, Option<Sessions>);
+        let table: &[&[Step]] = &[
             &[
                 (0, Some(true), true, Some(Stand)),
                 (10, Some(false), true, Some(Missing)),
