@@ -81,6 +81,8 @@ impl Unconfirmed {
         }
         for (path, text) in &former {
             if touched.contains(path) || !path.exists() {
+                // The folder of drop-ins may be gone with them.
+                path.parent().map_or(Ok(()), fs::create_dir_all)?;
                 replace(path, text)?;
                 if !touched.contains(path) {
                     touched.push(path.clone());
@@ -224,6 +226,17 @@ mod tests {
         let former = vec![file("x/crier.toml", "old"), file("x/conf.d/a.toml", "old a")];
         Unconfirmed { since: None, until: Timestamp::UNIX_EPOCH, former }.put_back(&main).unwrap();
         assert_eq!(fs::read_to_string(&main).unwrap(), "old");
+        assert_eq!(fs::read_to_string(folder.path().join("conf.d/a.toml")).unwrap(), "old a");
+    }
+
+    #[test]
+    fn what_is_put_back_has_its_folder_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let main = folder.path().join("crier.toml");
+        fs::write(&main, "new").unwrap();
+        let file = |path: &str, text: &str| SourceFile { path: path.to_owned(), text: text.to_owned() };
+        let former = vec![file("crier.toml", "old"), file("conf.d/a.toml", "old a")];
+        Unconfirmed { since: None, until: Timestamp::UNIX_EPOCH, former }.put_back(&main).unwrap();
         assert_eq!(fs::read_to_string(folder.path().join("conf.d/a.toml")).unwrap(), "old a");
     }
 
