@@ -399,7 +399,6 @@ pub fn parse_ip(text: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    /// B15-3 of a review.
     #[test]
     fn an_address_is_read_as_kubernetes_reads_it() {
         for (text, expected) in [

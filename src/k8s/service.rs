@@ -322,7 +322,6 @@ status:
         assert_eq!(seen.given(), [address], "crier's condition says what crier gave");
     }
 
-    /// B15-4 of a review.
     #[test]
     fn an_address_that_a_status_shows_twice_is_one() {
         let entries = "{ip: 192.0.2.1}, {ip: 'fd35::1'}, {ip: 192.0.2.1, ipMode: VIP}, {ip: 'fd35:0::1'}";
@@ -331,7 +330,6 @@ status:
         assert_eq!(seen.ingress, ["192.0.2.1", "fd35::1"].map(|it| it.parse::<IpAddr>().unwrap()));
     }
 
-    /// B15-3 of a review.
     #[test]
     fn addresses_are_read_as_kubernetes_does_and_what_is_none_is_kept_to_be_named() {
         let spec = "{type: ClusterIP, clusterIP: 10.096.0.7, externalIPs: [172.030.0.200, '::ffff:172.30.0.201', 172.30.0.300]}";

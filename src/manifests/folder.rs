@@ -729,7 +729,7 @@ mod tests {
         assert!(replaced.elapsed() < LOOK_EVERY * 2, "put in place whole: at once");
     }
 
-    /// K14 of the reviews: what a command that failed puts in place, and what `git checkout` and `rsync` do.
+    /// What a command that failed puts in place, and what `git checkout` and `rsync` do.
     #[tokio::test(start_paused = true)]
     async fn a_file_that_is_replaced_by_less_or_away_for_a_moment_withdraws_nothing() {
         let both = service("dns", 53) + &service("web", 80);

@@ -155,7 +155,6 @@ mod tests {
         assert_eq!(said(&[("node-1", true)], "[node]\nignore-exclude-label = true\n"), "");
     }
 
-    /// B15-3 and B15-10 of a review.
     #[test]
     fn pools_in_networks_of_cluster_ips_and_what_is_no_address_are_named() {
         let pools = "[[pool]]\nname = \"svc\"\naddresses = [\"10.95.0.0-10.96.0.9\"]\n[[pool]]\nname = \"lan\"\naddresses = [\"192.0.2.0/24\"]\n";

@@ -87,7 +87,7 @@ fn a_load_balancer_that_changes_its_type_is_forgotten_with_all_that_was_promised
     assert!(world.services.contains_key(&key("web")), "and it may come back");
 }
 
-/// B15-2 of the hostile reviews, and B12 of the field cases. Input: standalone, Services go, one of them promised before a restart; the agent
+/// Input: standalone, Services go, one of them promised before a restart; the agent
 /// starts anew. Output: their addresses are theirs first when they come back; with an API server, a promise of one that is gone is none.
 #[test]
 fn standalone_what_a_service_had_is_remembered_while_it_is_gone_over_a_restart_too() {

@@ -241,7 +241,7 @@ fn an_end_that_restarts_with_another_number_comes_up_again() {
     }
 }
 
-/// C15-6 of the hostile reviews. RFC 5880 §6.7.1 has more than one key taken, so that the key can be changed.
+/// RFC 5880 §6.7.1 has more than one key taken, so that the key can be changed.
 #[test]
 fn a_key_that_is_changed_on_one_side_and_then_on_the_other_ends_no_session() {
     for seed in 0..8 {

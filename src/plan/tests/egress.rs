@@ -263,7 +263,7 @@ fn another_node_announces_as_soon_as_the_elected_one_is_not_ready() {
     assert_eq!(mapping(&story), translated());
 }
 
-/// C15-5 of a review. Input: the file and the Nodes' labels say which nodes have a peer to announce the address to. Output: all nodes elect
+/// Input: the file and the Nodes' labels say which nodes have a peer to announce the address to. Output: all nodes elect
 /// the same of these.
 #[test]
 fn a_node_without_a_peer_of_a_covering_advertisement_is_passed_over_by_all() {
@@ -301,7 +301,7 @@ fn a_node_without_a_peer_of_a_covering_advertisement_is_passed_over_by_all() {
     assert_eq!(owner(&story), None);
 }
 
-/// C15-4 of a review. Input: an aggregate, which another Service has every node announce. Output: the owner alone announces the address
+/// Input: an aggregate, which another Service has every node announce. Output: the owner alone announces the address
 /// by itself too, so that the longest prefix leads to it.
 #[test]
 fn the_owner_announces_a_route_of_the_address_beside_the_aggregate() {
@@ -321,7 +321,7 @@ fn the_owner_announces_a_route_of_the_address_beside_the_aggregate() {
     }
 }
 
-/// C15-2 of a review. Input: the elected node says that it has had no session for some time, and the others that they have one, or none.
+/// Input: the elected node says that it has had no session for some time, and the others that they have one, or none.
 #[test]
 fn a_node_without_a_bgp_session_gives_way_to_one_that_has_one_and_nothing_moves_where_nobody_has() {
     use crate::roster::Sessions::{Away, Missing, Stand};

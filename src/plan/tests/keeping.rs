@@ -1149,7 +1149,7 @@ fn standalone_all_addresses_that_a_manifest_shows_stay_until_it_asks_for_another
     assert_eq!(story.addresses("web"), ["192.168.35.101"]);
 }
 
-/// B15-2 of the hostile reviews. Input: standalone, the folder is empty for a while, and then another Service is there too, first by name.
+/// Input: standalone, the folder is empty for a while, and then another Service is there too, first by name.
 /// Output: every Service has its own address again.
 #[test]
 fn standalone_services_that_come_back_get_their_own_addresses() {
@@ -1420,7 +1420,7 @@ fn dual_given() -> Story {
     story
 }
 
-/// B15-5 of a review. Input: somebody sorts the addresses of a status. Output: nothing is written, and the first one that crier gave ranks
+/// Input: somebody sorts the addresses of a status. Output: nothing is written, and the first one that crier gave ranks
 /// the nodes as before, on every node.
 #[test]
 fn another_order_of_the_same_addresses_is_not_rewritten_and_moves_nothing() {
@@ -1438,7 +1438,7 @@ fn another_order_of_the_same_addresses_is_not_rewritten_and_moves_nothing() {
     }
 }
 
-/// B15-6 of a review. Input: somebody takes the addresses of one family out of a status again and again. Output: they stay announced by
+/// Input: somebody takes the addresses of one family out of a status again and again. Output: they stay announced by
 /// all, also while crier leaves the status to that one.
 #[test]
 fn a_family_that_is_taken_out_of_a_status_stays_announced() {
@@ -1469,7 +1469,7 @@ fn a_family_that_is_taken_out_of_a_status_stays_announced() {
     assert_eq!(story.announced("web"), [OURS]);
 }
 
-/// B15-7 of a review. Input: somebody writes a condition of crier that names another address than the status shows. Output: the agents that
+/// Input: somebody writes a condition of crier that names another address than the status shows. Output: the agents that
 /// do not allocate go on with what the status shows, and announce nothing that it never showed.
 #[test]
 fn a_forged_condition_takes_nothing_away_and_gives_nothing() {
@@ -1495,7 +1495,7 @@ fn a_forged_condition_takes_nothing_away_and_gives_nothing() {
     }
 }
 
-/// B15-11 of a review. Input: a Service that the agent which allocates gives no address, or not the one that it asks for, and says so in the
+/// Input: a Service that the agent which allocates gives no address, or not the one that it asks for, and says so in the
 /// condition. Output: the other agents tell its word, and not that they wait for it.
 #[test]
 fn what_the_agent_that_allocates_says_of_a_service_the_others_tell_too() {

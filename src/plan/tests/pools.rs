@@ -512,7 +512,7 @@ fn a_condition_does_not_grow_with_the_pools() {
     assert!(said.len() < 2000 && said.ends_with("and 230 more"), "{said}");
 }
 
-/// B15-10 of a review. Input: pools with addresses of the networks that the cluster gives its ClusterIPs from, and a Service whose ClusterIP
+/// Input: pools with addresses of the networks that the cluster gives its ClusterIPs from, and a Service whose ClusterIP
 /// lies in another pool. Output: nobody is given one of them, and who asks by name is told.
 #[test]
 fn what_the_cluster_gives_as_cluster_ips_is_given_to_no_service() {

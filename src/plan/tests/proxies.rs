@@ -113,7 +113,7 @@ fn wide() -> Config {
     config
 }
 
-/// A6 of the field cases, B15-9 of a review. Input: a station that answers for every address of the pools. Output: however many agents
+/// A6 of the field cases. Input: a station that answers for every address of the pools. Output: however many agents
 /// and Services there are, a few addresses are tried, each Service keeps the last one that it got, and no other writer is suspected.
 #[test]
 fn a_station_that_answers_for_everything_costs_a_few_exchanges() {

@@ -424,7 +424,7 @@ fn of_a_dual_stack_service_each_family_is_replaced_when_it_can_be() {
     assert!(annotation_goes(&story, "web"));
 }
 
-/// B15-8 of a review. Input: a Service with addresses of two pools is renumbered, and one of the pools has no other address. Output: the
+/// Input: a Service with addresses of two pools is renumbered, and one of the pools has no other address. Output: the
 /// address of that pool stays until the pool has one, whatever the other pool gave.
 #[test]
 fn of_a_list_of_pools_each_address_waits_for_a_successor_of_its_own_pool() {

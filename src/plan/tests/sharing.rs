@@ -462,7 +462,7 @@ fn why_a_partners_address_is_not_given_names_the_partner() {
     }
 }
 
-/// B15-12 of a review. Input: the range of addresses that Services share leaves the file, and what is left is too small for one address
+/// Input: the range of addresses that Services share leaves the file, and what is left is too small for one address
 /// each. Output: each group has one new address, as the forecast says; nobody is left without.
 #[test]
 fn those_who_share_an_address_move_together_when_its_range_leaves_the_file() {

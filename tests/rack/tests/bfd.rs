@@ -839,7 +839,7 @@ fn bfd_of_the_router_with_a_second_address_of_the_node_takes_nothing_down() {
     assert!(shown["discarded"]["other-address"].as_u64().is_some_and(|count| count > 3), "{shown:#}");
 }
 
-/// C15-6 of the hostile reviews. Input: another key here by a reload, and some seconds later at BIRD; then at BIRD first. Output: the first ends
+/// Input: another key here by a reload, and some seconds later at BIRD; then at BIRD first. Output: the first ends
 /// nothing; the second is told as what it is.
 #[test]
 fn another_key_here_and_then_at_bird_ends_no_session_and_at_bird_first_is_named() {

@@ -635,7 +635,7 @@ fn rules_that_an_earlier_agent_left_are_removed_where_no_service_has_egress_any_
     });
 }
 
-/// C15-2 and C15-3 of a review. Input: the router ends its session with the owner, has it again, and then has none with anybody. Output: the
+/// Input: the router ends its session with the owner, has it again, and then has none with anybody. Output: the
 /// other node takes over the address and its egress, is not drained meanwhile, and gives them back; and where nobody has a session nothing
 /// moves, and that is told.
 #[test]

@@ -1,4 +1,4 @@
-//! C15-3 of a review: a drain withdraws no last route.
+//! A drain withdraws no last route.
 
 use std::sync::Arc;
 use std::time::SystemTime;
