@@ -48,9 +48,10 @@ const KEPT_EACH_SECOND: u64 = 32 << 10;
 /// And at most so long apart.
 const KEEP_APART_MOST: Duration = Duration::from_secs(300);
 
-/// Nobody but the file has it, so it is written at once.
-fn is_of_people(fact: &Fact) -> bool {
-    matches!(fact, Fact::Peer(..))
+/// Nobody but the file has it, so it is written at once. Of a Service that left the manifests, the next agent would say that its file may be
+/// half written.
+fn is_of_people(fact: &Fact, standalone: bool) -> bool {
+    matches!(fact, Fact::Peer(..)) || standalone && matches!(fact, Fact::Service(_, None))
 }
 
 /// How long it is from one write to the next, where the last one took so many octets.
@@ -161,7 +162,7 @@ impl Loop {
                 let too_old = !standalone && !max_age.is_zero() && age > max_age;
                 let is_promise = |fact: &Fact| matches!(fact, Fact::Assigned(..) | Fact::Had(..));
                 let counts = |fact: &Fact| {
-                    is_of_people(fact)
+                    matches!(fact, Fact::Peer(..))
                         || matches!(fact, Fact::Pools(_) | Fact::Leases(_) | Fact::RouterId(_) | Fact::RouterIdOf(..))
                         || !too_old && (standalone || !is_promise(fact))
                 };
@@ -242,10 +243,10 @@ impl Loop {
 
     fn take(&mut self, first: Fact, facts: &mut mpsc::Receiver<Fact>) {
         let rest = std::iter::from_fn(|| facts.try_recv().ok()).take(BATCH - 1);
-        let before = self.planner.world().changes;
+        let (before, standalone) = (self.planner.world().changes, self.planner.config().is_standalone());
         let mut ordered = false;
         std::iter::once(first).chain(rest).for_each(|fact| {
-            ordered |= is_of_people(&fact);
+            ordered |= is_of_people(&fact, standalone);
             self.planner.apply(fact);
         });
         if self.planner.world().changes != before {

@@ -16,6 +16,7 @@ use crate::plan::placement::{Cause, Move, PastConflict, Placement};
 use crate::plan::ranking::{RankedNode, Ranking, Score, Wishes, covering};
 use crate::plan::verdict::shared;
 use crate::reason::Reason;
+use crate::roster::{Member, Stage};
 use crate::world::{Endpoints, Pulses};
 
 /// Which address is asked for: all of them, or one.
@@ -164,7 +165,13 @@ fn address_report(snapshot: &Snapshot, tenants: &[Tenant<'_>]) -> Option<Address
         Reason::Announced if !answers => PROBING.to_owned(),
         _ => l2.reason.to_string(),
     };
-    let owner = owner.as_ref().filter(|owner| is_known(owner, &l2.reason, snapshot));
+    let owner = match &l2.reason {
+        // This node answers for nothing, and is told of the others all the same.
+        Reason::NoSocket { .. } => told_by_pulses(snapshot, *address),
+        // Where it hears nobody, who is first in rank need not answer.
+        reason if reason.is_of_own_link() => owner.as_ref().filter(|owner| **owner == snapshot.node),
+        _ => owner.as_ref(),
+    };
     let shown = told_by_link(snapshot, *address, l2);
     let answerer = shown.as_ref().map(|(answerer, _)| *answerer);
     // What the plan knows is of the node that is ranked first.
@@ -196,15 +203,11 @@ fn address_report(snapshot: &Snapshot, tenants: &[Tenant<'_>]) -> Option<Address
     })
 }
 
-/// Whether this node knows that the owner in its plan answers. Where it hears nobody, who is first in rank need not.
-fn is_known(owner: &NodeName, reason: &Reason, snapshot: &Snapshot) -> bool {
-    let is_this_node = *owner == snapshot.node;
-    match reason {
-        // It answers for nothing. Pulses need no such socket.
-        Reason::NoSocket { .. } => !is_this_node && snapshot.world.pulses != Pulses::Off,
-        reason if reason.is_of_own_link() => is_this_node,
-        _ => true,
-    }
+/// The node whose pulses say that it answers for the address.
+fn told_by_pulses(snapshot: &Snapshot, address: IpAddr) -> Option<&NodeName> {
+    let mut members = snapshot.world.rosters.values().flat_map(|roster| &roster.members);
+    let holds = |member: &Member| member.holdings.get(&address).is_some_and(|it| it.stage != Stage::Asks);
+    members.find(|(_, member)| holds(member)).map(|(name, _)| name)
 }
 
 /// Without pulses the link alone tells who answers: the plan knows no more than which node is ranked first. The station that answers for an

@@ -86,13 +86,13 @@ const WISHES: [Wish; 9] = [
         name: "egress",
         family: "IPv4",
         annotation: ("crier.dev/egress", "netwrok"),
-        says: &["crier.dev/egress is \"netwrok\"", "write service-ip or network", "is held back"],
+        says: &["crier.dev/egress is \"netwrok\"", "write service-ip or network", "are held back"],
     },
     Wish {
         name: "egress-without-a-way",
         family: "IPv4",
         annotation: ("crier.dev/egress-to", "10.0.0.0/8"),
-        says: &["crier.dev/egress-to", "means nothing without crier.dev/egress", "is held back"],
+        says: &["crier.dev/egress-to", "means nothing without crier.dev/egress", "are held back"],
     },
     Wish {
         name: "no-such-pool",

@@ -249,7 +249,7 @@ fn an_order_about_a_peer_goes_with_the_peer() {
     crier.wait_ready(secs(20));
     eventually("the log says it", secs(5), || {
         let log = crier.process().log();
-        let line = "the peer that an operator shut down is in the configuration no more";
+        let line = "the peer is no longer in the configuration; the operator's shutdown of it is dropped";
         if log.contains(line) { Ok(()) } else { Err(log) }
     });
     crier.restart(&with);

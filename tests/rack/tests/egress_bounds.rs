@@ -188,7 +188,7 @@ fn a_list_that_cannot_be_read_holds_the_pods_back_from_everything_and_is_told() 
         let told = problems(agent);
         let expected =
             "crier.dev/egress-to is \"192.168.35.0/33\": \"192.168.35.0/33\" is neither an address nor a CIDR";
-        assert!(told.contains(expected) && told.contains("is held back"), "{told}");
+        assert!(told.contains(expected) && told.contains("are held back"), "{told}");
         assert_eq!(agent.verb("egress").status.code(), Some(1));
     }
     scene.serve_with(&[("egress", "service-ip"), ("egress-to", "192.168.35.0/24, fd35::/64")]);
@@ -279,8 +279,8 @@ fn sent(capture: &Capture, port: &Port) -> BTreeSet<String> {
         };
         (bytes.get(at + 2..at + 4)? == PORT.to_be_bytes()).then(|| source.to_string())
     };
-    let frames = capture.frames();
-    let own = frames.iter().filter(|frame| frame.bytes.get(6..12) == Some(&port.mac().0[..]));
+    let (frames, mac) = (capture.frames(), port.mac());
+    let own = frames.iter().filter(|frame| frame.bytes.get(6..12) == Some(&mac.0[..]));
     own.filter_map(|frame| source(&frame.bytes)).collect()
 }
 

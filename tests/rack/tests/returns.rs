@@ -90,7 +90,8 @@ fn sent(capture: &Capture, port: &Port) -> BTreeSet<IpAddr> {
         _ => None,
     };
     let frames = capture.frames();
-    let own = frames.iter().filter(|frame| frame.bytes.get(6..12) == Some(&port.mac().0[..]));
+    let mac = port.mac();
+    let own = frames.iter().filter(|frame| frame.bytes.get(6..12) == Some(&mac.0[..]));
     own.filter_map(|frame| source(&frame.bytes))
         .filter(|it| [ADDRESS.into(), IpAddr::from(ADDRESS6)].contains(it))
         .collect()
