@@ -133,8 +133,12 @@ impl Story {
 
     /// The same, of an agent that knows something of an earlier life.
     fn begin_knowing(facts: Vec<Fact>, node_name: &str, config: Config) -> Story {
+        Story::begin_at(clock::now(), facts, node_name, config)
+    }
+
+    fn begin_at(now: Instant, facts: Vec<Fact>, node_name: &str, config: Config) -> Story {
         let pools = config.pools.clone();
-        let mut story = Story { planner: Planner::new(Arc::new(config), node_name.into()), pools, now: clock::now() };
+        let mut story = Story { planner: Planner::new(Arc::new(config), node_name.into()), pools, now };
         facts.into_iter().for_each(|fact| story.tell(fact));
         for name in ["a", "b", "c"] {
             story.tell(Fact::Node(name.into(), Some(Arc::new(node(&[])))));

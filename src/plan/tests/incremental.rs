@@ -176,7 +176,17 @@ fn outcome(planner: &Planner) -> impl PartialEq + std::fmt::Debug + use<> {
 }
 
 fn begin(config: &Config, pulses: bool, allocates: bool) -> Planner {
-    let mut story = Story::begin(config.clone());
+    begin_at(clock::now(), config, pulses, allocates)
+}
+
+/// Two that start at the same moment: how long there has been no session is counted from there.
+fn begin_both(config: &Config, pulses: bool, allocates: bool) -> (Planner, Planner) {
+    let now = clock::now();
+    (begin_at(now, config, pulses, allocates), begin_at(now, config, pulses, allocates))
+}
+
+fn begin_at(now: Instant, config: &Config, pulses: bool, allocates: bool) -> Planner {
+    let mut story = Story::begin_at(now, Vec::new(), "a", config.clone());
     story.tell(Fact::Allocates(allocates));
     let pulses = if pulses { Pulses::On { authenticated: true } } else { Pulses::Off };
     story.tell(Fact::Pulses(pulses));
@@ -192,7 +202,7 @@ fn a_turn_comes_to_the_plan_that_judging_everything_comes_to_whatever_happened()
         let mut random = fastrand::Rng::with_seed(seed);
         let config = many_rules(seed % 2 == 0);
         let (pulses, allocates) = (seed % 3 > 0, seed % 5 == 0);
-        let (mut one, mut all) = (begin(&config, pulses, allocates), begin(&config, pulses, allocates));
+        let (mut one, mut all) = begin_both(&config, pulses, allocates);
         let mut now = clock::now();
         for step in 0..100 {
             for _ in 0..random.u8(1..4) {
@@ -226,7 +236,7 @@ fn what_is_said_of_bgp_is_what_a_look_at_everything_finds() {
     for seed in 0..20 {
         let mut random = fastrand::Rng::with_seed(2000 + seed);
         let config = many_rules(false);
-        let (mut one, mut all) = (begin(&config, true, true), begin(&config, true, true));
+        let (mut one, mut all) = begin_both(&config, true, true);
         let mut now = clock::now();
         for step in 0..100 {
             let fact = match random.u8(0..8) {
