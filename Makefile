@@ -58,8 +58,6 @@ lint: ## Format and clippy, warnings are errors
 .PHONY: test
 test: ## All tests: unit, and the rack with real routers and a real Kubernetes
 	@scripts/install-missing build rack
-	@$(MAKE) --no-print-directory kubernetes
-	@$(MAKE) --no-print-directory build
 	@scripts/run-tests
 
 .PHONY: test-unit

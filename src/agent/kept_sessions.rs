@@ -235,6 +235,7 @@ pub fn take(stored: Vec<Stored>, had: &Had, config: &Config) -> Taken {
             warn!(name, "a file descriptor that systemd has kept is not crier's, and is closed");
         }
     }
+    let mut unusable = None;
     for ((is_live, number), (socket, state)) in sessions {
         let session = match (socket, state) {
             (Some(socket), Some(ledger)) if is_live => {
@@ -260,15 +261,18 @@ pub fn take(stored: Vec<Stored>, had: &Had, config: &Config) -> Taken {
                 }
             }
             Err((Some((former, peer)), _)) => drop(taken.former.insert(peer, former)),
-            Err((None, why)) => warn!(
-                number,
-                reason = why,
-                "a BGP session of the previous agent is not taken over: its connection is closed, and a new one is opened"
-            ),
+            Err((None, why)) => {
+                warn!(
+                    number,
+                    reason = why,
+                    "a BGP session of the previous agent is not taken over: its connection is closed, and a new one is opened"
+                );
+                unusable = Some(why);
+            }
         }
     }
     taken.take_over_crashed(crashed, clock::since_boot());
-    taken.note_missing(had);
+    taken.note_missing(had, unusable.as_deref());
     taken.note_bfd(had);
     for (peer, former) in &taken.former {
         warn!(%peer, %former, "the BGP session of the previous agent is not taken over; a new one is opened");
@@ -332,21 +336,22 @@ impl Taken {
         }
     }
 
-    /// What is said of the sessions that did not come back.
-    fn note_missing(&mut self, had: &Had) {
+    /// What is said of the sessions that did not come back. `unusable`: why one that did cannot be used, whose peer is not known.
+    fn note_missing(&mut self, had: &Had, unusable: Option<&str>) {
         for (peer, HadSession { graceful_restart, bfd: _ }) in &had.sessions {
             let is_there = self.resumable.iter().any(|resumable| resumable.kept.state.peer == *peer);
             if is_there || self.former.contains_key(peer) {
                 continue;
             }
-            let why = match (had.of_this_boot, fd_store::is_there()) {
-                (false, _) => "the host was restarted since",
-                (true, false) => "the previous agent died, and no systemd keeps its connections",
-                (true, true) => {
-                    "the previous agent died, and systemd did not give back its connection in a usable state (does the unit set FileDescriptorStoreMax?)"
+            let why = match (had.of_this_boot, unusable, fd_store::is_there()) {
+                (false, _, _) => "the host was restarted since".to_owned(),
+                (true, Some(why), _) => format!("what the previous agent left of it cannot be used: {why}"),
+                (true, None, false) => "the previous agent died, and no systemd keeps its connections".to_owned(),
+                (true, None, true) => {
+                    "the previous agent died, and systemd did not give back its connection in a usable state (does the unit set FileDescriptorStoreMax?)".to_owned()
                 }
             };
-            self.former.insert(peer.clone(), lost(why, *graceful_restart));
+            self.former.insert(peer.clone(), lost(&why, *graceful_restart));
         }
     }
 }
@@ -470,6 +475,28 @@ mod tests {
         }
     }
 
+    /// Input: a restart to a program that cannot read what the one before wrote of its session. Output: this is said of its peer, and
+    /// not that an agent died.
+    #[test]
+    fn a_session_whose_state_cannot_be_read_is_told_with_the_reason() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");
+        let socket = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+        let state = fd_store::sealed("crier-test", b"of another program").expect("there is room");
+        let stored = vec![
+            Stored { name: format!("{STATE}1"), descriptor: state },
+            Stored { name: format!("{SOCKET}1"), descriptor: socket.into() },
+        ];
+        let tor = PeerName::from("tor");
+        let had = Had {
+            sessions: [(tor.clone(), HadSession { graceful_restart: false, bfd: false })].into(),
+            of_this_boot: true,
+        };
+        let taken = take(stored, &had, &config::tests::good("[bgp]\nasn = 64513\n"));
+        let told = taken.former[&tor].to_string();
+        assert!(told.contains("what the previous agent left of it cannot be used: "), "{told}");
+        assert!(!told.contains("died"), "{told}");
+    }
+
     /// Input: an agent died that had agreed to graceful restart with two peers, of which BFD watched the one.
     #[test]
     fn that_routes_are_kept_is_not_claimed_where_bfd_at_the_peer_has_run_out() {
@@ -480,7 +507,7 @@ mod tests {
             of_this_boot: true,
         };
         let mut taken = Taken::default();
-        taken.note_missing(&had);
+        taken.note_missing(&had, None);
         taken.note_bfd(&had);
         let told = |peer| taken.former.get(peer).map(ToString::to_string).unwrap_or_default();
         assert!(told(&plain).ends_with("routes kept by graceful restart"), "{}", told(&plain));

@@ -48,10 +48,12 @@ const KEPT_EACH_SECOND: u64 = 32 << 10;
 /// And at most so long apart.
 const KEEP_APART_MOST: Duration = Duration::from_secs(300);
 
-/// Nobody but the file has it, so it is written at once. Of a Service that left the manifests, the next agent would say that its file may be
-/// half written.
-fn is_of_people(fact: &Fact, standalone: bool) -> bool {
-    matches!(fact, Fact::Peer(..)) || standalone && matches!(fact, Fact::Service(_, None))
+/// What is written to disk at once: an order of people, which nobody but this file has, and, standalone, that a Service left the
+/// manifests, for otherwise the next agent would say that its file may be half written.
+fn is_kept_at_once(fact: &Fact, standalone: bool) -> bool {
+    let is_order = matches!(fact, Fact::Peer(..));
+    let is_gone = standalone && matches!(fact, Fact::Service(_, None));
+    is_order || is_gone
 }
 
 /// How long it is from one write to the next, where the last one took so many octets.
@@ -244,14 +246,14 @@ impl Loop {
     fn take(&mut self, first: Fact, facts: &mut mpsc::Receiver<Fact>) {
         let rest = std::iter::from_fn(|| facts.try_recv().ok()).take(BATCH - 1);
         let (before, standalone) = (self.planner.world().changes, self.planner.config().is_standalone());
-        let mut ordered = false;
+        let mut at_once = false;
         std::iter::once(first).chain(rest).for_each(|fact| {
-            ordered |= is_of_people(&fact, standalone);
+            at_once |= is_kept_at_once(&fact, standalone);
             self.planner.apply(fact);
         });
         if self.planner.world().changes != before {
             self.keep_soon();
-            if ordered {
+            if at_once {
                 self.keep_at = Some(clock::now());
             }
         }

@@ -332,8 +332,7 @@ impl Speaker {
         let gone: Vec<PeerName> = self.peers.iter().filter(is_gone).map(|(name, _)| name.clone()).collect();
         for name in gone {
             let (notification, why) = of_removed(&name, slice);
-            info!(peer = %name, reason = why, "peer stopped");
-            self.stop(&name, notification, why);
+            self.stop(&name, notification, why, true);
             moved = true;
         }
         self.unnumbered = Arc::clone(&slice.unnumbered);
@@ -368,11 +367,7 @@ impl Speaker {
                     }
                     Ok(_) | Err(_) => true,
                 };
-                match is_logged {
-                    true => info!(peer = %name, reason = why, "peer stopped"),
-                    false => debug!(peer = %name, reason = why, "peer stopped"),
-                }
-                let done = self.stop(name, notification, why);
+                let done = self.stop(name, notification, why, is_logged);
                 self.stopped.extend(done.map(|done| (name.clone(), done)));
             }
             match &peer.address {
@@ -540,9 +535,19 @@ impl Speaker {
         );
     }
 
-    /// What the task that follows for the peer waits for.
-    fn stop(&mut self, name: &PeerName, notification: Notification, why: String) -> Option<oneshot::Receiver<Handed>> {
+    /// What the task that follows for the peer waits for. Not logged, it is a matter of debugging.
+    fn stop(
+        &mut self,
+        name: &PeerName,
+        notification: Notification,
+        why: String,
+        is_logged: bool,
+    ) -> Option<oneshot::Receiver<Handed>> {
         let handle = self.peers.remove(name)?;
+        match is_logged {
+            true => info!(peer = %name, reason = why, "peer stopped"),
+            false => debug!(peer = %name, reason = why, "peer stopped"),
+        }
         // It fails when the task has ended already, and then there is nobody to tell.
         let _ = handle.leave.send(Leave::End { notification, why });
         Some(handle.done)
@@ -632,7 +637,7 @@ impl Speaker {
     async fn leave(mut self, why: &str) {
         let names: Vec<PeerName> = self.peers.keys().cloned().collect();
         for name in names {
-            self.stop(&name, Notification::administrative_shutdown(why), why.to_owned());
+            self.stop(&name, Notification::administrative_shutdown(why), why.to_owned(), true);
         }
         self.all_gone().await;
     }

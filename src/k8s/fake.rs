@@ -53,6 +53,8 @@ struct State {
     streams: bool,
     /// Every watch and streamed list is answered with 200, and ended at once.
     ends_streams: bool,
+    /// Every streamed list is answered with this status.
+    refuses_streams: Option<u16>,
     requests: Vec<Seen>,
 }
 
@@ -213,6 +215,11 @@ impl FakeApi {
         self.state.lock().unwrap().streams = true;
     }
 
+    /// Every streamed list is answered with this status from now on.
+    pub fn refuse_streams(&self, code: u16) {
+        self.state.lock().unwrap().refuses_streams = Some(code);
+    }
+
     /// A proxy that passes no streams stands before it, or does no more.
     pub fn end_streams(&self, ends: bool) {
         self.state.lock().unwrap().ends_streams = ends;
@@ -334,6 +341,9 @@ async fn answer(
         return stream_answer(200, stream::empty().boxed());
     }
     if seen.query.contains(STREAMED) {
+        if let Some(code) = state.lock().unwrap().refuses_streams {
+            return failure(code, "no streams");
+        }
         let streams = state.lock().unwrap().streams;
         return match streams {
             true => list_streamed(&seen, &state, changes),

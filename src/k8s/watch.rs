@@ -34,8 +34,8 @@ use crate::k8s::service_cidr::ServiceCidrFields;
 use crate::names::NodeName;
 use crate::world::{ApiServer, Fact, Refusal, Trouble};
 
-/// Objects in one page of a list. A whole page is in memory for a moment, so it is kept small.
-const PAGE: u32 = 100;
+/// Objects in one page of a list, as in client-go. A whole page is in memory for a moment, but only the fields that crier reads.
+const PAGE: u32 = 500;
 /// How long one page of a list may take.
 const LIST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a streamed list may pause. An API server before 1.27 does not know what a streamed list is: it sends all objects and
@@ -57,7 +57,7 @@ const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(4);
 /// One failure may be a restart of the API server or a moved connection; two in a row are reported.
 const FAILURES_TO_REPORT: u32 = 2;
-/// So many streamed lists in a row that end before their end, and the next one comes by pages.
+/// So many streamed lists in a row that end before their end, and pages are asked for.
 const CUT_LISTS: u32 = 2;
 /// So many watches in a row that end as soon as they have begun, and something between here and the API server ends them: it is a failure.
 const BARREN_WATCHES: u32 = 4;
@@ -251,8 +251,15 @@ async fn follow<K: Kind>(client: Client, only: Option<String>, (facts, outcomes,
             None => {
                 round = barrier.begin(K::PLURAL);
                 let listed = match streams {
-                    true => list_streamed(&api, &facts).await,
-                    false => list(&api, &facts).await.map(|version| Some(Listed { version, goes_on: None })),
+                    true => match list_streamed(&api, &facts).await {
+                        // What lets no stream pass may let pages pass.
+                        Err(End::CutOff(why)) if cut_lists + 1 >= CUT_LISTS => {
+                            debug!(kind = K::PLURAL, why, "streamed lists end before their end; listing page by page");
+                            list(&api, &facts).await.map(Some)
+                        }
+                        listed => listed,
+                    },
+                    false => list(&api, &facts).await.map(Some),
                 };
                 match listed {
                     Ok(Some(Listed { version: reached, goes_on })) => {
@@ -269,12 +276,6 @@ async fn follow<K: Kind>(client: Client, only: Option<String>, (facts, outcomes,
                         continue;
                     }
                     Ok(None) => {
-                        streams = false;
-                        continue;
-                    }
-                    // What lets no stream pass may let pages pass. A list that fails then is the next failure.
-                    Err(End::CutOff(why)) if cut_lists + 1 >= CUT_LISTS => {
-                        debug!(kind = K::PLURAL, why, "streamed lists end before their end; listing page by page");
                         streams = false;
                         continue;
                     }
@@ -391,8 +392,8 @@ async fn is_behind<K: Kind>(api: &Followed<K>, reached: &str) -> Result<bool, En
     Ok(newest.as_deref().and_then(number).zip(number(reached)).is_some_and(|(newest, reached)| newest < reached))
 }
 
-/// Tells every object of the kind, page by page, then that the list is complete. Answers with the version to watch from.
-async fn list<K: Kind>(api: &Followed<K>, facts: &mpsc::Sender<Fact>) -> Result<String, End> {
+/// Tells every object of the kind, page by page, then that the list is complete.
+async fn list<K: Kind>(api: &Followed<K>, facts: &mpsc::Sender<Fact>) -> Result<Listed<K>, End> {
     let mut keys = BTreeSet::new();
     let mut params = api.listing(PAGE);
     loop {
@@ -405,7 +406,7 @@ async fn list<K: Kind>(api: &Followed<K>, facts: &mpsc::Sender<Fact>) -> Result<
             None => {
                 let version = page.metadata.resource_version.unwrap_or_default();
                 facts.send(Fact::Listed(K::listing(keys))).await.map_err(|_| End::NoReceiver)?;
-                return Ok(version);
+                return Ok(Listed { version, goes_on: None });
             }
         }
     }
@@ -439,9 +440,13 @@ async fn list_streamed<K: Kind>(api: &Followed<K>, facts: &mpsc::Sender<Fact>) -
     let params = api.watching().initial_events();
     let mut events = match open_watch(api, &params, "").await {
         Ok(events) => events,
-        // The gate of the feature is closed there.
-        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
+        // The gate of the feature is closed there, or something in between lets no such watch pass.
+        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 405 | 422 | 501) => {
             return not_streamed(&reason(&kube::Error::Api(status)));
+        }
+        // Of an API server that has trouble, or cannot stream: what two such answers in a row mean.
+        Err(error @ kube::Error::Api(_)) if trouble(&error).refusal == Refusal::Other(500) => {
+            return Err(End::CutOff(reason(&error)));
         }
         Err(error) => return Err(end_of(&error)),
     };
@@ -724,7 +729,7 @@ mod tests {
         api.end_watches();
         assert_eq!(listed(&mut facts).await, ["shop/api", "shop/broken", "shop/web"], "listed again after 410");
         let requests = api.requests(&Method::GET, SERVICES);
-        let counts = ["limit=100", "sendInitialEvents=true", "watch=true"]
+        let counts = ["limit=500", "sendInitialEvents=true", "watch=true"]
             .map(|word| requests.iter().filter(|seen| seen.query.contains(word)).count());
         assert_eq!(
             counts,
@@ -772,6 +777,22 @@ mod tests {
         assert_eq!(told(&mut facts, "shop/api").await, Some(version));
     }
 
+    /// Input: streamed lists are answered with 501, or with 500 for ever, as by a proxy or an extension server. Output: pages.
+    #[tokio::test]
+    async fn where_streamed_lists_are_refused_the_lists_come_by_pages() {
+        for (code, asked) in [(500, CUT_LISTS), (501, 1), (405, 1)] {
+            let api = FakeApi::start().await;
+            api.refuse_streams(code);
+            api.put(SERVICES, service("shop/web"));
+            let (mut facts, _tasks) = watching(&api).await;
+            assert_eq!(listed(&mut facts).await, ["shop/web"], "{code}");
+            reachable(&mut facts).await;
+            let requests = api.requests(&Method::GET, SERVICES);
+            let streamed = requests.iter().filter(|it| it.query.contains("sendInitial"));
+            assert_eq!(streamed.count(), asked as usize, "{code}");
+        }
+    }
+
     #[tokio::test]
     async fn one_streamed_list_that_is_cut_off_is_streamed_again() {
         let api = FakeApi::start().await;
@@ -794,7 +815,7 @@ mod tests {
             assert_eq!(told(&mut facts, "shop/web").await, Some(version), "round {round}");
             api.end_watches();
         }
-        let lists = api.requests(&Method::GET, SERVICES).into_iter().filter(|seen| seen.query.contains("limit=100"));
+        let lists = api.requests(&Method::GET, SERVICES).into_iter().filter(|seen| seen.query.contains("limit=500"));
         assert_eq!(lists.count(), 1, "nothing was listed again");
     }
 

@@ -36,7 +36,6 @@ use crate::world::{ApiServer, Area, ClusterConfig, Condition, Link, Ordered, Pul
 /// All problems, those that concern most first.
 pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &[PeerReport]) -> Vec<String> {
     let world = &snapshot.world;
-    let refused = world.refused.iter().map(|(key, why)| format!("{key}: status not written: {why}"));
     let mut problems: Vec<String> = of_api_server(snapshot).into_iter().collect();
     problems.extend(of_client_certificate(snapshot));
     let of_area = |place: Place| {
@@ -107,8 +106,18 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(egress::problems(snapshot));
     problems.extend(own_node::addresses_elsewhere(snapshot));
     problems.extend(agreement::problems(snapshot));
-    problems.extend(refused);
+    let not_written = world.refused.iter().map(|(key, why)| (key, format!("status not written: {why}")));
+    problems.extend(told_together(not_written));
     problems
+}
+
+/// What may be so of all Services of the cluster: one sentence for all of which the same is said.
+fn told_together<'a>(said: impl Iterator<Item = (&'a ObjectKey, String)>) -> Vec<String> {
+    let mut all: BTreeMap<String, BTreeSet<&ObjectKey>> = BTreeMap::new();
+    for (service, what) in said {
+        all.entry(what).or_default().insert(service);
+    }
+    all.into_iter().map(|(what, services)| format!("{}: {what}", some_of(&services))).collect()
 }
 
 /// Where in the list the problems of an area are.
@@ -323,17 +332,13 @@ fn is_of_unknown_pool(decision: &Decision) -> bool {
     matches!(decision.allocation.complaint.as_ref().unwrap_or(&decision.allocation.reason), Reason::PoolUnknown { .. })
 }
 
-/// The Services whose status another crier or controller writes, in one sentence for each of them: they may be all of the cluster.
+/// The Services whose status another crier or controller writes.
 fn of_other_writers(services: &[ServiceReport]) -> Vec<String> {
-    let mut all: BTreeMap<String, BTreeSet<&ObjectKey>> = BTreeMap::new();
-    for service in services {
+    told_together(services.iter().filter_map(|service| {
         let allocation = &service.decision.allocation;
         let reason = allocation.complaint.as_ref().unwrap_or(&allocation.reason);
-        if is_of_other_writer(reason) {
-            all.entry(reason.to_string()).or_default().insert(&service.name);
-        }
-    }
-    all.into_iter().map(|(reason, services)| format!("{}: {reason}", some_of(&services))).collect()
+        is_of_other_writer(reason).then(|| (&service.name, reason.to_string()))
+    }))
 }
 
 fn is_of_other_writer(reason: &Reason) -> bool {
@@ -1185,6 +1190,29 @@ mod tests {
         assert!(
             told.iter().any(|it| it.contains("/var/lib/crier/drain.json") && it.contains("`crier undrain`")),
             "{told:?}"
+        );
+    }
+
+    /// Input: six writes were under way when the API server went, and a seventh is forbidden. Output: two problems.
+    #[test]
+    fn writes_that_fail_alike_are_one_problem() {
+        let file = SourceFile { path: "test.toml".to_owned(), text: "[kubernetes]\nin-cluster = true\n".to_owned() };
+        let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+        let key = |name: &str| ObjectKey::new("shop", name);
+        for name in ["a", "b", "c", "d", "e", "f"] {
+            planner.apply(Fact::StatusRefused(key(name), "no answer in 8 s".to_owned()));
+        }
+        planner.apply(Fact::StatusRefused(key("g"), "403 forbidden".to_owned()));
+        let (now, wall) = (clock::now(), clock::wall());
+        let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
+        let problems = problems(&snapshot, &[], &[]);
+        let of_writes: Vec<_> = problems.iter().filter(|it| it.contains("status not written")).collect();
+        assert_eq!(
+            of_writes,
+            [
+                "shop/g: status not written: 403 forbidden",
+                "shop/a, shop/b, shop/c, shop/d and 2 more: status not written: no answer in 8 s"
+            ]
         );
     }
 
