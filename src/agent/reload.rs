@@ -26,6 +26,7 @@ use crate::pulse::task::Voice;
 use crate::state_file;
 use crate::views::Snapshot;
 use crate::views::bgp::{outcome_of, refusal_of};
+use crate::views::forecast;
 use crate::views::reload::Reloads;
 use crate::world::{Fact, PeerOrder, Pulses};
 
@@ -334,6 +335,9 @@ impl Reloader {
         }
         info!(changes = changes.len(), "the configuration was taken over");
         warn_about(&self.config);
+        for warning in forecast::of_bfd(&before, &self.config) {
+            warn!("{warning}");
+        }
         Ok(())
     }
 
@@ -432,6 +436,7 @@ impl Reloader {
             return Err(Refusal::Write { path: self.main.clone(), source });
         }
         let mut warnings = load::warnings(&config);
+        warnings.extend(forecast::of_bfd(&self.config, &config));
         self.take_over(config, files, &changes).await?;
         // Whoever only reads the files again, as `systemctl reload` does, has not looked at what waits.
         let is_confirmed = until.is_none() && text.is_some() && (earlier.is_some() || self.unrestored.is_some());

@@ -9,7 +9,7 @@
 //! has resumed, never lists again when a resumption is answered with 410, and fails a whole list for one bad object.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -229,158 +229,205 @@ impl<K: Kind> Followed<K> {
 }
 
 /// `only`: a field selector.
-async fn follow<K: Kind>(client: Client, only: Option<String>, (facts, outcomes, barrier): Channels) {
-    let api: Followed<K> = Followed { api: Api::all(client), only };
-    // Two delays: an API server that is back should be listed at once, but one that ends every watch should not be pressed.
-    let mut pauses = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
-    let mut churn = pauses.clone();
-    // The version to continue from; `None`: list first.
-    let mut version: Option<String> = None;
-    // The watch ended otherwise than it was asked to: the API server may be another one, or not what it was.
-    let mut broke_off = false;
-    // The watch that a streamed list goes on as.
-    let mut open: Option<Events<K>> = None;
-    let mut streams = true;
-    let (mut cut_lists, mut barren) = (0, 0);
-    let mut round = None;
-    // Of a kind that an API server may lack: what was told of why it is not seen.
-    let mut told: Option<Option<String>> = None;
+async fn follow<K: Kind>(client: Client, only: Option<String>, channels: Channels) {
+    let mut following: Following<K> = Following::new(client, only, channels);
     loop {
         let began = clock::now();
-        let end = match &mut version {
-            None => {
-                round = barrier.begin(K::PLURAL);
-                let listed = match streams {
-                    true => match list_streamed(&api, &facts).await {
-                        // What lets no stream pass may let pages pass.
-                        Err(End::CutOff(why)) if cut_lists + 1 >= CUT_LISTS => {
-                            debug!(kind = K::PLURAL, why, "streamed lists end before their end; listing page by page");
-                            list(&api, &facts).await.map(Some)
-                        }
-                        listed => listed,
-                    },
-                    false => list(&api, &facts).await.map(Some),
-                };
-                match listed {
-                    Ok(Some(Listed { version: reached, goes_on })) => {
-                        // Where only pages pass, watches are doubted from the first.
-                        cut_lists = if goes_on.is_some() { 0 } else { cut_lists };
-                        (version, open) = (Some(reached), goes_on);
-                        if told.take().flatten().is_some()
-                            && let Some(seen) = K::unseen(None)
-                            && facts.send(seen).await.is_err()
-                        {
-                            return;
-                        }
-                        round.iter().for_each(|round| barrier.listed(K::PLURAL, *round));
-                        continue;
-                    }
-                    Ok(None) => {
-                        streams = false;
-                        continue;
-                    }
-                    Err(end) => end,
+        let Err(end) = following.go_on().await else { continue };
+        let end = following.note(end, began);
+        let Some(delay) = following.told(end).await else { return };
+        sleep(delay).await;
+    }
+}
+
+/// How far the objects of one kind are followed.
+struct Following<K: Kind> {
+    api: Followed<K>,
+    facts: mpsc::Sender<Fact>,
+    outcomes: mpsc::Sender<Outcome>,
+    barrier: Barrier,
+    /// Two delays: an API server that is back should be listed at once, but one that ends every watch should not be pressed.
+    pauses: Backoff,
+    churn: Backoff,
+    /// The version to continue from; `None`: list first.
+    version: Option<String>,
+    /// The watch that a streamed list goes on as.
+    open: Option<Events<K>>,
+    /// What the last list serves, of those that [`Barrier`] asks for.
+    round: Option<u64>,
+    /// Lists are streamed, as far as is known.
+    streams: bool,
+    /// In a row: streamed lists that ended before their end, and watches that ended as soon as they had begun.
+    cut_lists: u32,
+    barren: u32,
+    /// The watch ended otherwise than it was asked to: the API server may be another one, or not what it was.
+    broke_off: bool,
+    /// Of a kind that an API server may lack: what was told of why it is not seen.
+    unseen: Option<Option<String>>,
+}
+
+impl<K: Kind> Following<K> {
+    fn new(client: Client, only: Option<String>, (facts, outcomes, barrier): Channels) -> Following<K> {
+        let pauses = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
+        Following {
+            api: Followed { api: Api::all(client), only },
+            facts,
+            outcomes,
+            barrier,
+            churn: pauses.clone(),
+            pauses,
+            version: None,
+            open: None,
+            round: None,
+            streams: true,
+            cut_lists: 0,
+            barren: 0,
+            broke_off: false,
+            unseen: None,
+        }
+    }
+
+    /// Lists, or sees whether the API server is the one it was, or watches. `Ok` where the next of these follows at once.
+    async fn go_on(&mut self) -> Result<(), End> {
+        match &self.version {
+            None => self.list().await,
+            Some(reached) if self.broke_off => match is_behind(&self.api, reached).await? {
+                false => {
+                    self.broke_off = false;
+                    Ok(())
                 }
-            }
-            Some(reached) if broke_off => match is_behind(&api, reached).await {
-                Ok(false) => {
-                    broke_off = false;
-                    continue;
-                }
-                Ok(true) => {
+                true => {
                     warn!(
                         kind = K::PLURAL,
                         reached, "the API server has gone back to an older state, as from a backup; listing again"
                     );
-                    if facts.send(Fact::WentBack).await.is_err() {
-                        return;
-                    }
-                    (version, broke_off) = (None, false);
-                    continue;
+                    (self.version, self.broke_off) = (None, false);
+                    self.tell(Fact::WentBack).await
                 }
-                Err(end) => end,
             },
-            Some(version) => {
-                let before = version.clone();
-                let doubted = barren > 0 || cut_lists > 0;
-                let end = tokio::select! {
-                    end = watch(&api, (open.take(), doubted), version, &facts, &outcomes) => end,
-                    () = barrier.is_asked(round) => End::Asked,
-                };
-                let is_barren = matches!(end, End::Closed) && clock::since(began) < LIVED && *version == before;
-                barren = if is_barren { barren + 1 } else { 0 };
-                end
-            }
+            Some(_) => Err(self.watch().await),
+        }
+    }
+
+    async fn list(&mut self) -> Result<(), End> {
+        self.round = self.barrier.begin(K::PLURAL);
+        let Some(Listed { version, goes_on }) = self.list_as_may_be().await? else {
+            self.streams = false;
+            return Ok(());
         };
+        // Where only pages pass, watches are doubted from the first.
+        self.cut_lists = if goes_on.is_some() { 0 } else { self.cut_lists };
+        (self.version, self.open) = (Some(version), goes_on);
+        if self.unseen.take().flatten().is_some()
+            && let Some(seen) = K::unseen(None)
+        {
+            self.tell(seen).await?;
+        }
+        self.round.iter().for_each(|round| self.barrier.listed(K::PLURAL, *round));
+        Ok(())
+    }
+
+    /// Streamed, or by pages; `None` where nothing was listed, because the API server streams no lists.
+    async fn list_as_may_be(&mut self) -> Result<Option<Listed<K>>, End> {
+        if !self.streams {
+            return list(&self.api, &self.facts).await.map(Some);
+        }
+        match list_streamed(&self.api, &self.facts).await {
+            // What lets no stream pass may let pages pass.
+            Err(End::CutOff(why)) if self.cut_lists + 1 >= CUT_LISTS => {
+                debug!(kind = K::PLURAL, why, "streamed lists end before their end; listing page by page");
+                list(&self.api, &self.facts).await.map(Some)
+            }
+            listed => listed,
+        }
+    }
+
+    async fn watch(&mut self) -> End {
+        let (began, before) = (clock::now(), self.version.clone());
+        let doubted = self.barren > 0 || self.cut_lists > 0;
+        let version = self.version.get_or_insert_default();
+        let end = tokio::select! {
+            end = watch(&self.api, (self.open.take(), doubted), version, &self.facts, &self.outcomes) => end,
+            () = self.barrier.is_asked(self.round) => End::Asked,
+        };
+        let is_barren = matches!(end, End::Closed) && clock::since(began) < LIVED && self.version == before;
+        self.barren = if is_barren { self.barren + 1 } else { 0 };
+        end
+    }
+
+    /// Of what began then: whether it counts as a failure, and what is to be known of it later.
+    fn note(&mut self, end: End, began: Instant) -> End {
         let end = match end {
-            End::Closed if barren >= BARREN_WATCHES => {
-                if barren % BARREN_ROUND == 0 {
-                    version = None;
+            End::Closed if self.barren >= BARREN_WATCHES => {
+                if self.barren.is_multiple_of(BARREN_ROUND) {
+                    self.version = None;
                 }
                 End::Failed(Failure::without_answer("every watch ends as soon as it has begun".to_owned()))
             }
             End::CutOff(why) => {
-                cut_lists += 1;
+                self.cut_lists += 1;
                 End::Failed(Failure::without_answer(why))
             }
             end => end,
         };
-        let lived = clock::since(began) >= LIVED;
-        broke_off = !matches!(end, End::Closed) || clock::since(began) < SOONEST_END;
-        if lived {
-            churn.reset();
+        let age = clock::since(began);
+        self.broke_off = !matches!(end, End::Closed) || age < SOONEST_END;
+        if age >= LIVED {
+            self.churn.reset();
         }
-        if lived || matches!(end, End::Closed | End::Expired) {
-            pauses.reset();
+        if age >= LIVED || matches!(end, End::Closed | End::Expired) {
+            self.pauses.reset();
         }
-        let delay = match end {
-            End::NoReceiver => return,
-            // It was made a failure above.
-            End::CutOff(_) => pauses.next_delay(),
-            End::Closed => churn.next_delay(),
+        end
+    }
+
+    /// Tells it, if it is to be told. When to go on; `None`: never.
+    async fn told(&mut self, end: End) -> Option<Duration> {
+        match end {
+            End::NoReceiver => None,
+            // [`Following::note`] made a failure of it.
+            End::CutOff(_) => Some(self.pauses.next_delay()),
+            End::Closed => Some(self.churn.next_delay()),
             End::Asked => {
-                version = None;
-                continue;
+                self.version = None;
+                Some(Duration::ZERO)
             }
             End::Expired => {
                 debug!(kind = K::PLURAL, "the version to watch from is too old; listing again");
-                version = None;
-                churn.next_delay()
+                self.version = None;
+                Some(self.churn.next_delay())
             }
             End::Failed(Failure {
                 trouble:
                     Trouble { why, refusal: refusal @ (Refusal::Forbidden | Refusal::Anonymous | Refusal::Other(404)) },
                 ..
             }) if K::OPTIONAL => {
-                let unseen = refusal.is_about_rights().then_some(why.clone());
-                if told.as_ref() != Some(&unseen) {
+                self.version = None;
+                let why_unseen = refusal.is_about_rights().then_some(why.clone());
+                if self.unseen.as_ref() != Some(&why_unseen) {
                     info!(
                         kind = K::PLURAL,
                         why, "the API server does not show these objects; crier goes on without them"
                     );
-                    if let Some(fact) = K::unseen(unseen.clone())
-                        && facts.send(fact).await.is_err()
-                    {
-                        return;
+                    self.unseen = Some(why_unseen.clone());
+                    if let Some(fact) = K::unseen(why_unseen) {
+                        self.tell(fact).await.ok()?;
                     }
-                    told = Some(unseen);
                 }
-                version = None;
-                REFUSED_DELAY
-            }
-            End::Failed(Failure { trouble: Trouble { why, .. }, retry_after }) if K::OPTIONAL => {
-                debug!(kind = K::PLURAL, why, "the watch failed");
-                pauses.next_delay().max(retry_after.min(LONGEST_DELAY))
+                Some(REFUSED_DELAY)
             }
             End::Failed(Failure { trouble, retry_after }) => {
                 debug!(kind = K::PLURAL, why = trouble.why, "the watch failed");
-                if outcomes.send(Outcome { of: K::PLURAL, result: Err(trouble) }).await.is_err() {
-                    return;
+                if !K::OPTIONAL {
+                    self.outcomes.send(Outcome { of: K::PLURAL, result: Err(trouble) }).await.ok()?;
                 }
-                pauses.next_delay().max(retry_after.min(LONGEST_DELAY))
+                Some(self.pauses.next_delay().max(retry_after.min(LONGEST_DELAY)))
             }
-        };
-        sleep(delay).await;
+        }
+    }
+
+    async fn tell(&mut self, fact: Fact) -> Result<(), End> {
+        self.facts.send(fact).await.map_err(|_| End::NoReceiver)
     }
 }
 

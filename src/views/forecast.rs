@@ -169,9 +169,8 @@ pub fn forecast(snapshot: &Snapshot, config: &Arc<Config>) -> Result<ForecastRep
     let other_key = key_changed(&snapshot.written, config);
     let links = links_unjudged(snapshot, config);
     let folder = other_folder(&snapshot.written, config);
-    let keys = bfd_keys_changed(&snapshot.written, config);
     let warnings =
-        bfd_removed(&snapshot.written, config).chain(keys).chain(other_key).chain(links).chain(folder).chain(unsettled);
+        of_bfd(&snapshot.written, config).into_iter().chain(other_key).chain(links).chain(folder).chain(unsettled);
     let changes = config::changes(&snapshot.written, config);
     let of_routes =
         |it: &Change| has_others(snapshot) && it.touches > Touches::Log && is_of(it, &["bgp", "bfd", "vrf"]);
@@ -276,6 +275,11 @@ fn key_changed(before: &Config, after: &Config) -> Option<String> {
         "pulses get another key, and the former one is not among old-key-files: this node and those that still have the former key do not hear each other, and take each other for dead"
             .to_owned()
     })
+}
+
+/// What a change of BFD may do to BGP sessions that go on otherwise, and what is to be done at their routers.
+pub fn of_bfd(before: &Config, after: &Config) -> Vec<String> {
+    bfd_removed(before, after).chain(bfd_keys_changed(before, after)).collect()
 }
 
 /// Peers that lose BFD and go on otherwise. Their routers are told AdminDown.

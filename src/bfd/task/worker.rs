@@ -55,8 +55,9 @@ pub(super) enum Ending {
     Rest,
 }
 
-/// How long peers may take to agree to wait. They answer a Poll at once.
-const REST_PATIENCE: Duration = Duration::from_millis(400);
+/// How long peers may take to agree to wait. They answer a Poll at once; at the default interval there is time for three, for a packet
+/// may be lost and a router be busy.
+const REST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The thread. It owns everything in here but the counters.
 pub(super) struct Worker {
