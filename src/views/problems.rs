@@ -17,7 +17,7 @@ use super::words::some_of;
 use super::{agreement, allocator, bfd, egress, own_node, stations, unannounced};
 use crate::address::{Family, ScopedAddress, host_prefix};
 use crate::config::{Config, Kubernetes, L2, Pool, Source, Subnet, lease_digest};
-use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName};
+use crate::names::{InterfaceName, NodeName, ObjectKey, PeerName, PoolName};
 use crate::path_state::{PathFault, Serving};
 use crate::plan::allocate::pool_of;
 use crate::plan::context::L2Context;
@@ -69,7 +69,7 @@ pub(super) fn problems(snapshot: &Snapshot, services: &[ServiceReport], peers: &
     problems.extend(of_other_writers(services));
     problems.extend(of_nobody(snapshot));
     problems.extend(of_unheard_crier(snapshot));
-    problems.extend(services.iter().flat_map(|service| of_service(service, named)));
+    problems.extend(of_services(services, named));
     problems.extend(unannounced::problems(snapshot));
     let wanted = |peer: &&PeerReport| !is_left_out(snapshot, &peer.name);
     let told = |peer: &PeerReport| Some(of_peer(peer, peers)? + beyond_the_link(snapshot, &peer.name));
@@ -361,6 +361,28 @@ fn lacking(config: &Config) -> BTreeSet<String> {
         .collect()
 }
 
+/// What is the matter with each Service. What is said of many is said once.
+fn of_services(services: &[ServiceReport], named: impl Fn(&Reason) -> bool) -> Vec<String> {
+    let of_one = |service| of_service(service, &named).into_iter().map(|said| (&service.name, said));
+    let said: Vec<(&ObjectKey, String)> = services.iter().flat_map(of_one).collect();
+    let mut by_text: BTreeMap<&str, BTreeSet<&ObjectKey>> = BTreeMap::new();
+    for (service, text) in &said {
+        by_text.entry(text).or_default().insert(service);
+    }
+    let told = said.iter().filter_map(|(service, text)| {
+        let alike = &by_text[text.as_str()];
+        match alike.len() < MANY {
+            true => Some(format!("{service}: {text}")),
+            // With the first of them.
+            false => (alike.first() == Some(service)).then(|| format!("{}: {text}", some_of(alike))),
+        }
+    });
+    told.collect()
+}
+
+/// Of so many Services the same is said once.
+const MANY: usize = 8;
+
 /// `named`: what is the matter was said already, for several Services at once.
 fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<String> {
     let mut problems = Vec::new();
@@ -375,9 +397,9 @@ fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<S
     };
     let complaint = allocation.complaint.as_ref().filter(|it| !of_many(it));
     if let Some(complaint) = complaint {
-        problems.push(format!("{}: {complaint}", service.name));
+        problems.push(complaint.to_string());
     } else if allocation.held.is_empty() && !waiting {
-        problems.push(format!("{}: {}", service.name, allocation.reason));
+        problems.push(allocation.reason.to_string());
     }
     let wrong = service.decision.announcements.iter().map(|it| &it.l2).filter(|it| match &it.reason {
         Reason::NotTaken { .. } | Reason::OwnerNotOnLinks { .. } => true,
@@ -385,9 +407,9 @@ fn of_service(service: &ServiceReport, named: impl Fn(&Reason) -> bool) -> Vec<S
         Reason::GatewayOfLink { node: Some(_), .. } => it.owner.is_none(),
         reason => reason.is_conflict() && !named(reason),
     });
-    problems.extend(wrong.map(|it| format!("{}: {}", service.name, it.reason)));
+    problems.extend(wrong.map(|it| it.reason.to_string()));
     if service.decision.announcements.iter().any(Announcement::lacks_node_names) {
-        problems.push(format!("{}: {}", service.name, Reason::EndpointsNameNoNode));
+        problems.push(Reason::EndpointsNameNoNode.to_string());
     }
     problems
 }
@@ -491,27 +513,33 @@ fn left_on_links(snapshot: &Snapshot) -> Vec<String> {
 /// Addresses that crier binds because BGP announces them from this node too, while other nodes are to answer for them on the link.
 fn bound_for_bgp(snapshot: &Snapshot) -> Vec<String> {
     let Snapshot { world, plan, .. } = snapshot;
-    let of_service = |(service, decision): (&ObjectKey, &Arc<Decision>)| -> Vec<String> {
-        let told = decision.announcements.iter().filter_map(|Announcement { address, pool, l2, bgp }| {
-            let link = plan.bind.addresses.get(address)?;
+    let mut bound: BTreeMap<(&InterfaceName, &PoolName, &str), BTreeSet<String>> = BTreeMap::new();
+    for (service, decision) in plan.decisions.iter().filter(|_| world.arp_open) {
+        for Announcement { address, pool, l2, bgp } in &decision.announcements {
             let others = match &l2.owner {
                 // Each of them has bound it before one could take it on the link, and none does while the others answer.
                 _ if l2.reason.is_conflict() => "other nodes",
                 Some(owner) if *owner != snapshot.node => owner.as_str(),
-                _ => return None,
+                _ => continue,
             };
             // IPv6 answers for what the link itself has; what an owner that was has bound it is about to take off.
-            let answers = address.is_ipv4() && !bgp.peers.is_empty();
-            answers.then(|| {
-                format!(
-                    "{address} of {service} is on {link} of this node, bound for BGP (bind of pool {pool}), and arp_ignore is 0: the kernel \
-                     answers for it beside {others}; sysctl -w net.ipv4.conf.all.arp_ignore=1"
-                )
-            })
-        });
-        told.collect()
-    };
-    plan.decisions.iter().filter(|_| world.arp_open).flat_map(of_service).collect()
+            if let Some(link) = plan.bind.addresses.get(address)
+                && address.is_ipv4()
+                && !bgp.peers.is_empty()
+            {
+                bound.entry((link, pool, others)).or_default().insert(format!("{address} of {service}"));
+            }
+        }
+    }
+    let told = bound.into_iter().map(|((link, pool, others), addresses)| {
+        let (are, them) = if addresses.len() == 1 { ("is", "it") } else { ("are", "them") };
+        format!(
+            "{} {are} on {link} of this node, bound for BGP (bind of pool {pool}), and arp_ignore is 0: the kernel answers for {them} \
+             beside {others}; sysctl -w net.ipv4.conf.all.arp_ignore=1",
+            some_of(&addresses)
+        )
+    });
+    told.collect()
 }
 
 /// That there is no session is as it should be: the peer is shut down, or its next hops all have sessions of their own.
@@ -1191,6 +1219,30 @@ mod tests {
             told.iter().any(|it| it.contains("/var/lib/crier/drain.json") && it.contains("`crier undrain`")),
             "{told:?}"
         );
+    }
+
+    /// Input: a pool of one address; seven Services wait for another, or eight do. Output: each is named; all of them in one problem.
+    #[test]
+    fn what_is_the_matter_with_many_services_is_one_problem() {
+        for (waiting, lines) in [(7, 7), (8, 1), (300, 1)] {
+            let text = "[manifests]\nfolder = \"/m\"\n[[pool]]\nname = \"lan\"\naddresses = [\"192.0.2.1\"]\n";
+            let file = SourceFile { path: "test.toml".to_owned(), text: text.to_owned() };
+            let mut planner = Planner::new(Arc::new(parse(&[file], &NoSecrets).unwrap()), "node-1".into());
+            for number in 0..=waiting {
+                let service = Service { load_balancer: true, ..Service::default() };
+                planner.apply(Fact::Service(ObjectKey::new("shop", &format!("s{number:03}")), Some(Arc::new(service))));
+            }
+            planner.turn(clock::now());
+            let (now, wall) = (clock::now(), clock::wall());
+            let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
+            let problems = crate::views::status::status(&snapshot).problems;
+            let of_pool: Vec<_> = problems.iter().filter(|it| it.contains("no free address")).collect();
+            assert_eq!(of_pool.len(), lines, "{problems:#?}");
+            if lines == 1 {
+                let more = format!(" and {} more: no free address", waiting - 4);
+                assert!(of_pool[0].contains(&more), "{more} in: {}", of_pool[0]);
+            }
+        }
     }
 
     /// Input: six writes were under way when the API server went, and a seventh is forbidden. Output: two problems.
