@@ -144,6 +144,24 @@ impl HolderMemory {
             );
             was.holdings.keys().for_each(|address| self.note_silence(*address, link, node));
         }
+        self.note_departed(before, after, &mut change);
+        change.returned = before.settled && before.members.is_empty() && !after.members.is_empty();
+        note_unproved(before, after, &mut change);
+        let hears_otherwise = |node: &NodeName| before.may_be_deaf(node) != after.may_be_deaf(node);
+        for (_, addresses) in self.doubts.iter().filter(|(node, _)| hears_otherwise(node)) {
+            change.addresses.extend(addresses);
+        }
+        for (node, is) in &after.members {
+            let was = before.members.get(node);
+            note_member(node, was, is, &mut change);
+            change.returned |= before.silent.contains_key(node);
+            self.note_holdings(link, node, was, is, &mut change);
+        }
+        change
+    }
+
+    /// Who fell silent or left, and who is back from that.
+    fn note_departed(&mut self, before: &Roster, after: &Roster, change: &mut RosterChange) {
         // A node that starts again is neither gone nor a member until it has proved that it lives.
         let gone_before = before.left.keys().chain(before.silent.keys());
         let returning = gone_before.filter(|node| !after.left.contains_key(*node) && !after.silent.contains_key(*node));
@@ -157,106 +175,55 @@ impl HolderMemory {
             was.is_some_and(|was| was.suspect != is.suspect || was.holdings != is.holdings)
         };
         for (node, departed) in after.silent.iter().filter(otherwise) {
-            self.note_departure(node, departed, Departure::Silent { suspect: departed.suspect }, &mut change);
+            self.note_departure(node, departed, Departure::Silent { suspect: departed.suspect }, change);
         }
         for (node, departed) in departed(|roster| &roster.silent) {
-            self.note_departure(node, departed, Departure::Silent { suspect: departed.suspect }, &mut change);
+            self.note_departure(node, departed, Departure::Silent { suspect: departed.suspect }, change);
             // The link may have split, with neighbours on this side that believe a node of the other. Where all fell silent at once
             // it may be this node that does not hear: then frames that nobody needs would only be in the way.
             let may_hear = !after.members.is_empty() || !departed.suspect;
             self.may_have_split |= after.silent.len() > 1 && may_hear;
         }
         for (node, departed) in departed(|roster| &roster.left) {
-            self.note_departure(node, departed, Departure::Left, &mut change);
+            self.note_departure(node, departed, Departure::Left, change);
         }
         let has_gone = |(node, is): &(&NodeName, &Departed)| {
             let was = before.left.get(*node);
             was.is_some_and(|was| was.just_left != is.just_left)
         };
         change.nodes.extend(after.left.iter().filter(has_gone).map(|(node, _)| node.clone()));
-        change.returned = before.settled && before.members.is_empty() && !after.members.is_empty();
-        for (node, is) in &after.unproved {
-            let was = before.unproved.get(node);
-            change.addresses.extend(changed(was.map(|was| &was.holdings), &is.holdings));
-            let unsaid = Arc::default();
-            change.addresses.extend(was.map_or(&unsaid, |was| &was.egress).symmetric_difference(&is.egress));
-            // What nobody holds waits for it no longer, or its station is to be listened to otherwise.
-            if was.is_some_and(|was| was.new && !is.new) || was.is_some_and(|was| was.deaf) != is.deaf {
-                change.nodes.insert(node.clone());
-            }
-        }
-        for (_, was) in before.unproved.iter().filter(|(node, _)| !after.unproved.contains_key(*node)) {
-            change.addresses.extend(was.holdings.keys().chain(was.egress.iter()));
-        }
-        let hears_otherwise = |node: &NodeName| before.may_be_deaf(node) != after.may_be_deaf(node);
-        for (_, addresses) in self.doubts.iter().filter(|(node, _)| hears_otherwise(node)) {
-            change.addresses.extend(addresses);
-        }
-        for (node, is) in &after.members {
-            let was = before.members.get(node);
-            let same = was.is_some_and(|was| {
-                (was.eligibility, was.hears_api_server, was.holdings_known, was.mac)
-                    == (is.eligibility, is.hears_api_server, is.holdings_known, is.mac)
-                    && (was.restarting, was.waits) == (is.restarting, is.waits)
-                    && was.over_bgp.is_some() == is.over_bgp.is_some()
-                    && was.sessions == is.sessions
-                    && was.card == is.card
-                    && was.other_macs == is.other_macs
-            });
-            if !same {
-                change.nodes.insert(node.clone());
-                // Whether their holders listen to it may be another matter now: one that restarts is granted nothing.
-                let asks = is.holdings.iter().filter(|(_, holding)| !holding.stage.answers());
-                change.addresses.extend(asks.map(|(address, _)| *address));
-                change.addresses.extend(is.over_bgp.iter().flat_map(|it| it.iter()));
-            }
-            let over_bgp = |member: &Member| member.over_bgp.clone().unwrap_or_default();
-            let (told, tells) = (was.map(over_bgp).unwrap_or_default(), over_bgp(is));
-            if !Arc::ptr_eq(&told, &tells) {
-                change.addresses.extend(told.symmetric_difference(&tells));
-            }
-            change.returned |= before.silent.contains_key(node);
-            if let Some(was) = was {
-                change.addresses.extend(was.occupied.symmetric_difference(&is.occupied));
-                change.addresses.extend(was.card.gateways.symmetric_difference(&is.card.gateways));
-            } else {
-                change.addresses.extend(is.occupied.iter().chain(&is.card.gateways));
-            }
-            let egress = |member: &Member| member.egress.clone().unwrap_or_default();
-            if was.is_some_and(|was| was.deaf != is.deaf) {
-                change.addresses.extend(egress(is).iter());
-            }
-            match was {
-                Some(was) if was.egress == is.egress => {}
-                Some(was) if was.egress.is_some() && is.egress.is_some() => {
-                    change.addresses.extend(egress(was).symmetric_difference(&egress(is)));
-                }
-                // That it says so at all is news of all that it holds.
-                Some(_) | None => change.addresses.extend(egress(is).iter().chain(is.holdings.keys())),
-            }
-            let unsaid = Default::default();
-            for item in was.map_or(&unsaid, |was| &was.holdings).diff(&is.holdings) {
-                match item {
-                    DiffItem::Add(address, holding) | DiffItem::Update { new: (address, holding), .. } => {
-                        change.addresses.insert(*address);
-                        self.speakers.entry(*address).or_default().insert((link, node.clone()));
-                        if holding.stage.answers() {
-                            self.last_holders.remove(address);
-                            self.kept.remove(address);
-                        }
+    }
+
+    /// What a member holds otherwise than before.
+    fn note_holdings(
+        &mut self,
+        link: u32,
+        node: &NodeName,
+        was: Option<&Member>,
+        is: &Member,
+        change: &mut RosterChange,
+    ) {
+        let unsaid = Default::default();
+        for item in was.map_or(&unsaid, |was| &was.holdings).diff(&is.holdings) {
+            match item {
+                DiffItem::Add(address, holding) | DiffItem::Update { new: (address, holding), .. } => {
+                    change.addresses.insert(*address);
+                    self.speakers.entry(*address).or_default().insert((link, node.clone()));
+                    if holding.stage.answers() {
+                        self.last_holders.remove(address);
+                        self.kept.remove(address);
                     }
-                    DiffItem::Remove(address, Holding { stage, weight: _ }) => {
-                        change.addresses.insert(*address);
-                        self.note_silence(*address, link, node);
-                        // It is back, and does not have it again, or not in time.
-                        if stage.answers() && was.is_some_and(|was| was.restarting) {
-                            self.note_last_holder(*address, node, Departure::Silent { suspect: false });
-                        }
+                }
+                DiffItem::Remove(address, Holding { stage, weight: _ }) => {
+                    change.addresses.insert(*address);
+                    self.note_silence(*address, link, node);
+                    // It is back, and does not have it again, or not in time.
+                    if stage.answers() && was.is_some_and(|was| was.restarting) {
+                        self.note_last_holder(*address, node, Departure::Silent { suspect: false });
                     }
                 }
             }
         }
-        change
     }
 
     /// A node says nothing of an address any more.
@@ -390,6 +357,66 @@ impl HolderMemory {
     /// When [`HolderMemory::take_due`] or [`HolderMemory::grade`] may answer otherwise.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.due.first().map(|(due, _)| *due).into_iter().chain(self.stale_due).chain(self.assert_due).min()
+    }
+}
+
+/// What a node that has not proved yet that it lives says otherwise than before.
+fn note_unproved(before: &Roster, after: &Roster, change: &mut RosterChange) {
+    for (node, is) in &after.unproved {
+        let was = before.unproved.get(node);
+        change.addresses.extend(changed(was.map(|was| &was.holdings), &is.holdings));
+        let unsaid = Arc::default();
+        change.addresses.extend(was.map_or(&unsaid, |was| &was.egress).symmetric_difference(&is.egress));
+        // What nobody holds waits for it no longer, or its station is to be listened to otherwise.
+        if was.is_some_and(|was| was.new && !is.new) || was.is_some_and(|was| was.deaf) != is.deaf {
+            change.nodes.insert(node.clone());
+        }
+    }
+    for (_, was) in before.unproved.iter().filter(|(node, _)| !after.unproved.contains_key(*node)) {
+        change.addresses.extend(was.holdings.keys().chain(was.egress.iter()));
+    }
+}
+
+/// What a member says of itself otherwise than before, what it holds apart.
+fn note_member(node: &NodeName, was: Option<&Member>, is: &Member, change: &mut RosterChange) {
+    let same = was.is_some_and(|was| {
+        (was.eligibility, was.hears_api_server, was.holdings_known, was.mac)
+            == (is.eligibility, is.hears_api_server, is.holdings_known, is.mac)
+            && (was.restarting, was.waits) == (is.restarting, is.waits)
+            && was.over_bgp.is_some() == is.over_bgp.is_some()
+            && was.sessions == is.sessions
+            && was.card == is.card
+            && was.other_macs == is.other_macs
+    });
+    if !same {
+        change.nodes.insert(node.clone());
+        // Whether their holders listen to it may be another matter now: one that restarts is granted nothing.
+        let asks = is.holdings.iter().filter(|(_, holding)| !holding.stage.answers());
+        change.addresses.extend(asks.map(|(address, _)| *address));
+        change.addresses.extend(is.over_bgp.iter().flat_map(|it| it.iter()));
+    }
+    let over_bgp = |member: &Member| member.over_bgp.clone().unwrap_or_default();
+    let (told, tells) = (was.map(over_bgp).unwrap_or_default(), over_bgp(is));
+    if !Arc::ptr_eq(&told, &tells) {
+        change.addresses.extend(told.symmetric_difference(&tells));
+    }
+    if let Some(was) = was {
+        change.addresses.extend(was.occupied.symmetric_difference(&is.occupied));
+        change.addresses.extend(was.card.gateways.symmetric_difference(&is.card.gateways));
+    } else {
+        change.addresses.extend(is.occupied.iter().chain(&is.card.gateways));
+    }
+    let egress = |member: &Member| member.egress.clone().unwrap_or_default();
+    if was.is_some_and(|was| was.deaf != is.deaf) {
+        change.addresses.extend(egress(is).iter());
+    }
+    match was {
+        Some(was) if was.egress == is.egress => {}
+        Some(was) if was.egress.is_some() && is.egress.is_some() => {
+            change.addresses.extend(egress(was).symmetric_difference(&egress(is)));
+        }
+        // That it says so at all is news of all that it holds.
+        Some(_) | None => change.addresses.extend(egress(is).iter().chain(is.holdings.keys())),
     }
 }
 
