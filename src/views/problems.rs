@@ -1232,8 +1232,11 @@ mod tests {
                 let service = Service { load_balancer: true, ..Service::default() };
                 planner.apply(Fact::Service(ObjectKey::new("shop", &format!("s{number:03}")), Some(Arc::new(service))));
             }
-            planner.turn(clock::now());
+            planner.apply(Fact::Link(2, Some(Link::carrying(2, "eth0", &["192.0.2.2/24"]))));
+            planner.apply(Fact::LinksListed);
+            planner.apply(Fact::FailStatic);
             let (now, wall) = (clock::now(), clock::wall());
+            planner.turn(now);
             let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
             let problems = crate::views::status::status(&snapshot).problems;
             let of_pool: Vec<_> = problems.iter().filter(|it| it.contains("no free address")).collect();

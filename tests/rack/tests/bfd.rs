@@ -616,9 +616,9 @@ fn a_peer_that_loses_bfd_by_a_reload_loses_its_session_as_it_was_told() {
     let warned = take_bfd_away(&agent);
     assert!(warned.contains("peer tor loses BFD: BIRD and FRR take"), "{warned}");
     assert!(
-        agent.log().contains("peer tor loses BFD: BIRD and FRR take"),
+        agent.process().log().contains("peer tor loses BFD: BIRD and FRR take"),
         "the reload says it too: {}",
-        agent.log_tail(20)
+        agent.process().log_tail(20)
     );
     has_ended(&agent, "FRR");
     let again = wait_established(&agent);
@@ -868,7 +868,7 @@ fn another_key_here_and_then_at_bird_ends_no_session_and_at_bird_first_is_named(
     };
     link.rack.write("bfd.key", "of-another-8d21\n");
     agent.reload();
-    let log = agent.log();
+    let log = agent.process().log();
     assert!(log.contains("peer tor: its BFD gets another key"), "the reload says it: {log}");
     wait_bfd(&agent, "told", |session| session["problem"].as_str().is_some_and(|it| it.contains("had before")));
     stays("BIRD has the former key");
