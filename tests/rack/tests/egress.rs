@@ -216,8 +216,17 @@ fn served_and_sends(mode: &str, cni: Cni) {
     for (agent, pod) in agents.iter().zip(&pods) {
         eventually_equal("no Service with egress", secs(10), &Vec::new(), || rows(agent));
         let outside: SocketAddr = (IpAddr::from(client.address), PORT).into();
-        let refused = pod.run(|| std::net::TcpStream::connect_timeout(&outside, millis(500)));
-        assert!(refused.is_err(), "{} reaches the outside with another address", pod.name());
+        // The plan is told before the kernel has its part: until then it is the Service's address, and never another one.
+        eventually(&format!("{} is held", pod.name()), secs(5), || {
+            match pod.run(|| std::net::TcpStream::connect_timeout(&outside, millis(500))) {
+                Err(_) => Ok(()),
+                Ok(_open) => {
+                    let (_, from) = listener.accept().expect("a connection");
+                    assert_eq!(from.ip(), IpAddr::from(ADDRESS), "the source of a connection of {}", pod.name());
+                    Err("it reaches the outside".to_owned())
+                }
+            }
+        });
         reaches(pod, (cluster_address, 80).into());
     }
 }
