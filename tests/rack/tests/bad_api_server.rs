@@ -164,7 +164,7 @@ fn whatever_the_api_server_answers_nothing_is_withdrawn_and_changes_arrive() {
         scene.faults.requests().iter().filter(|it| parts.split(' ').all(|part| it.contains(part))).count()
     };
     assert!(lists("GET sendInitialEvents=true") >= 8, "lists are streamed (WatchList)");
-    assert_eq!(lists("GET limit=100"), 0, "and none is asked for page by page");
+    assert_eq!(lists("GET limit=500"), 0, "and none is asked for page by page");
     // Each row ends with what was planned used up: a fault that did not happen shows nothing.
     type Misbehaviour = (&'static str, fn(&Faults) -> Vec<Left>);
     let table: [Misbehaviour; 18] = [
@@ -208,17 +208,17 @@ fn whatever_the_api_server_answers_nothing_is_withdrawn_and_changes_arrive() {
             vec![left]
         }),
         ("answers-410-to-lists", |faults| {
-            let left = faults.answer(410, "/services? limit=100", 4);
+            let left = faults.answer(410, "/services? limit=500", 4);
             faults.expire_watches();
             vec![left]
         }),
         ("answers-500-to-lists", |faults| {
-            let left = faults.answer(500, "/services? limit=100", 4);
+            let left = faults.answer(500, "/services? limit=500", 4);
             faults.expire_watches();
             vec![left]
         }),
         ("answers-403-to-lists", |faults| {
-            let left = faults.answer(403, "/services? limit=100", 4);
+            let left = faults.answer(403, "/services? limit=500", 4);
             faults.expire_watches();
             vec![left]
         }),
