@@ -1239,10 +1239,10 @@ mod tests {
             planner.turn(now);
             let snapshot = Snapshot::of(&planner, jiff::Timestamp::UNIX_EPOCH, Counters::default(), now, wall);
             let problems = crate::views::status::status(&snapshot).problems;
-            let of_pool: Vec<_> = problems.iter().filter(|it| it.contains("no free address")).collect();
+            let of_pool: Vec<_> = problems.iter().filter(|it| it.contains("no free IPv4 address")).collect();
             assert_eq!(of_pool.len(), lines, "{problems:#?}");
             if lines == 1 {
-                let more = format!(" and {} more: no free address", waiting - 4);
+                let more = format!(" and {} more: no free IPv4 address", waiting - 4);
                 assert!(of_pool[0].contains(&more), "{more} in: {}", of_pool[0]);
             }
         }
